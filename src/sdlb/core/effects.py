@@ -1,0 +1,168 @@
+"""What a node does about what happened: returned by `Balancer.handle`, in the order in which they must be carried out.
+
+`Persist` comes first when there is one. With `durable` it must be on disk before any later effect of the same or of a
+later batch is carried out: decide, write, act.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sdlb.core.events import MemberKey
+from sdlb.core.messages import DownMessage, RootAnswer, UpMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Key-value changes as one atomic write; a value of None deletes. Values are JSON-able."""
+
+    puts: dict[str, object]
+    durable: bool = True
+
+
+# ------------------------------------------------------------------ engine (engine.proto has the meanings)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPut:
+    key: str
+    is_node: bool
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberPut:
+    key: MemberKey
+    capacity: int
+    last_resort: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    version: str
+    tier: int
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePut:
+    pattern: str
+    service: str
+    picks: tuple[Pick, ...]
+    park_requests_max: int = 0  # 0: no parking, 503 at once
+    park_timeout_s: float = 0.0
+    sticky_by: str = ""  # "", "cookie", "header", "client"
+    sticky_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """A delta of the engine's table. The core sends at most one that is not yet answered."""
+
+    epoch: int
+    replace: bool = False
+    put_targets: tuple[TargetPut, ...] = ()
+    put_members: tuple[MemberPut, ...] = ()
+    put_routes: tuple[RoutePut, ...] = ()
+    delete_members: tuple[MemberKey, ...] = ()
+    delete_routes: tuple[str, ...] = ()
+    delete_targets: tuple[str, ...] = ()
+
+
+# ------------------------------------------------------------------ links
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Open a stream to this parent; answered by ParentConnected or ParentClosed."""
+
+    parent: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToParent:
+    parent: str
+    message: UpMessage
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """Close the stream to this parent; no ParentClosed follows."""
+
+    parent: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToChild:
+    link: int
+    message: DownMessage
+
+
+@dataclass(frozen=True, slots=True)
+class DropChild:
+    """Close this link; no ChildClosed follows."""
+
+    link: int
+
+
+# ------------------------------------------------------------------ people and programs
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something worth telling: goes to the log and to `/v1/events`. `code` is stable, `text` is one sentence."""
+
+    code: str
+    text: str
+    level: str = "info"  # "info", "warning", "error"
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What long-polls wait for: an instance id or a service name whose state may look different now."""
+
+    instances: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """This node is a root and is asked: run the API call, then hand in AskDone."""
+
+    id: str
+    method: str
+    path: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the roots said to an AskUp of this node."""
+
+    id: str
+    answers: tuple[RootAnswer, ...]
+    unreachable: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """After Stop: nothing goes through this node any more."""
+
+    clean: bool
+
+
+Effect = (
+    Persist
+    | Apply
+    | Dial
+    | ToParent
+    | HangUp
+    | ToChild
+    | DropChild
+    | Note
+    | Changed
+    | Execute
+    | Answered
+    | Stopped
+)

@@ -1,0 +1,207 @@
+"""What happens to a node: the only way in to its decisions (`Balancer.handle(event, now)`).
+
+`now` is seconds on a monotonic clock, passed in by the loop or by the simulator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sdlb.core.messages import ClaimKey, DownMessage, Hello, PolicyDoc, UpMessage
+from sdlb.model.instance import InstanceSpec
+
+# ------------------------------------------------------------------ time
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed: `Balancer.wake_at()` was reached (earlier or later is harmless)."""
+
+
+# ------------------------------------------------------------------ instances of this host (local API, health checks)
+
+
+@dataclass(frozen=True, slots=True)
+class InstancePut:
+    """Registered or renewed. A changed spec under the same id is an update. `healthy` is the first known health."""
+
+    spec: InstanceSpec
+    healthy: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceDrain:
+    """Take new traffic away; the instance stays registered. Done when `Balancer.instance(id).drained`."""
+
+    id: str
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRemove:
+    """Drain, then forget. Done when `Balancer.instance(id)` is None."""
+
+    id: str
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceGone:
+    """Its process is known to be gone: out at once, counted as stopped."""
+
+    id: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceHealth:
+    id: str
+    healthy: bool
+    detail: str = ""
+
+
+# ------------------------------------------------------------------ links to children; `link` numbers one connection
+
+
+@dataclass(frozen=True, slots=True)
+class ChildConnected:
+    link: int
+    hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class ChildMessage:
+    link: int
+    message: UpMessage
+
+
+@dataclass(frozen=True, slots=True)
+class ChildClosed:
+    link: int
+
+
+# ------------------------------------------------------------------ links to parents; `parent` is the address as configured
+
+
+@dataclass(frozen=True, slots=True)
+class ParentConnected:
+    """The stream is open; the core answers with its Hello. `data_address`: where this parent reaches our engine."""
+
+    parent: str
+    data_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParentMessage:
+    parent: str
+    message: DownMessage
+
+
+@dataclass(frozen=True, slots=True)
+class ParentClosed:
+    """The stream broke, or could not be opened."""
+
+    parent: str
+    detail: str
+
+
+# ------------------------------------------------------------------ engine
+
+
+@dataclass(frozen=True, slots=True)
+class MemberKey:
+    """`target` in the group of `claim`: the engine's (service, version, pattern, target)."""
+
+    claim: ClaimKey
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAttached:
+    boot_id: str
+    epoch: int
+    members: int
+    draining: tuple[tuple[MemberKey, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineApplied:
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRejected:
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineDrained:
+    key: MemberKey
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLost:
+    """The connection to the engine is gone. Whether its process is too shows in the next EngineAttached's boot_id."""
+
+
+# ------------------------------------------------------------------ operators
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPut:
+    """A policy set at this node (roots only; elsewhere it is asked upward). `doc.revision` 0: the next free one."""
+
+    doc: PolicyDoc
+
+
+@dataclass(frozen=True, slots=True)
+class AskUp:
+    """A local request that only the roots can answer; comes back as the effect `Answered` with the same id."""
+
+    id: str
+    method: str
+    path: str
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class AskDone:
+    """The answer to the effect `Execute`."""
+
+    id: str
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """This node is to leave for good: drain everything through it, say Bye, then the effect `Stopped`."""
+
+    deadline_s: float
+
+
+Event = (
+    Tick
+    | InstancePut
+    | InstanceDrain
+    | InstanceRemove
+    | InstanceGone
+    | InstanceHealth
+    | ChildConnected
+    | ChildMessage
+    | ChildClosed
+    | ParentConnected
+    | ParentMessage
+    | ParentClosed
+    | EngineAttached
+    | EngineApplied
+    | EngineRejected
+    | EngineDrained
+    | EngineLost
+    | PolicyPut
+    | AskUp
+    | AskDone
+    | Stop
+)

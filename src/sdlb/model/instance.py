@@ -1,0 +1,35 @@
+"""One running process of a service version, as its host registers it (`PUT /v1/instances/{id}`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """How the host node asks the instance whether it is well. `kind`: "http", "tcp" or "none"."""
+
+    kind: str = "tcp"
+    path: str = "/"
+    interval_s: float = 2.0
+    timeout_s: float = 1.0
+    rise: int = 1
+    fall: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """Validated and canonical: routes are `str(Pattern)`, endpoint is "host:port" or "unix:/path"."""
+
+    id: str
+    service: str
+    version: str
+    routes: tuple[str, ...]
+    endpoint: str
+    protocol: str = "http1"
+    compatible: tuple[str, ...] = ()
+    capacity: int = 100
+    health: HealthCheck = HealthCheck()
+    ttl_s: float = 10.0
+    pid: int = 0  # 0: not watched
+    labels: tuple[tuple[str, str], ...] = ()
