@@ -34,6 +34,7 @@ class Claim:
     leaving: int = 0
     seen: int = 0
     presumed: bool = False
+    opening: bool = False
 
 
 WAITING, ACTIVE, REFUSED = "waiting", "active", "refused"
