@@ -35,6 +35,7 @@ class Claim:
     seen: int = 0
     presumed: bool = False
     opening: bool = False
+    granted: bool = False
 
 
 WAITING, ACTIVE, REFUSED = "waiting", "active", "refused"

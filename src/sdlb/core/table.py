@@ -1,0 +1,281 @@
+"""What the engine should route by, what it has been told, and what it has confirmed.
+
+The core writes wishes (`want`, `unwant`, `set_route`); `next_delta` turns the difference to what was last sent into one
+`Apply`. Only one delta is under way at a time, so a burst of changes becomes one delta, and its cost is that of the
+change. A member is in one of these places:
+
+    wanted --Apply--> sent --Applied--> applied --unwanted, Apply, Applied--> draining --Drained--> gone
+
+`present` is true from sent until gone: something may be in flight. `applied` is true while new requests can use it.
+"""
+
+from __future__ import annotations
+
+from sdlb.core.effects import Apply, MemberPut, RoutePut, TargetPut
+from sdlb.core.events import EngineAttached, MemberKey
+from sdlb.core.messages import ClaimKey
+
+RETRY_S = 1.0
+
+
+class Table:
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._members: dict[MemberKey, MemberPut] = {}  # wanted
+        self._routes: dict[str, RoutePut] = {}  # wanted
+        self._targets: dict[str, TargetPut] = {}  # known addresses
+        self._uses: dict[str, int] = {}  # target -> wanted members
+        self._sent: dict[MemberKey, MemberPut] = {}
+        self._applied: set[MemberKey] = set()
+        self._draining: dict[MemberKey, int] = {}  # -> epoch of the deletion
+        self._sent_routes: dict[str, RoutePut] = {}
+        self._sent_targets: dict[str, TargetPut] = {}
+        self._dirty_members: dict[MemberKey, None] = {}
+        self._dirty_routes: dict[str, None] = {}
+        self._dirty_targets: dict[str, None] = {}
+        self._attached = False
+        self._boot_id = ""
+        self._replace = False
+        self._outstanding: Apply | None = None
+        self._keep_until: float | None = None
+        self._retry_at = 0.0
+
+    # ------------------------------------------------------------------ wishes
+
+    def set_target(self, key: str, is_node: bool, address: str) -> None:
+        target = TargetPut(key, is_node, address)
+        if self._targets.get(key) != target:
+            self._targets[key] = target
+            self._dirty_targets[key] = None
+
+    def want(self, key: MemberKey, capacity: int, last_resort: bool = False) -> None:
+        member = MemberPut(key, max(1, capacity), last_resort)
+        old = self._members.get(key)
+        if old == member:
+            return
+        if old is None:
+            self._uses[key.target] = self._uses.get(key.target, 0) + 1
+            self._dirty_targets[key.target] = None
+        self._members[key] = member
+        self._dirty_members[key] = None
+
+    def unwant(self, key: MemberKey) -> None:
+        if self._members.pop(key, None) is None:
+            return
+        left = self._uses[key.target] - 1
+        if left:
+            self._uses[key.target] = left
+        else:
+            del self._uses[key.target]
+            self._dirty_targets[key.target] = None
+        self._dirty_members[key] = None
+
+    def set_route(self, pattern: str, route: RoutePut | None) -> None:
+        if self._routes.get(pattern) == route:
+            return
+        if route is None:
+            del self._routes[pattern]
+        else:
+            self._routes[pattern] = route
+        self._dirty_routes[pattern] = None
+
+    # ------------------------------------------------------------------ what is
+
+    @property
+    def attached(self) -> bool:
+        return self._attached
+
+    @property
+    def settled(self) -> bool:
+        """The engine confirmed everything that was wished so far."""
+        return self._attached and self._outstanding is None and not self._has_work()
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    def route(self, pattern: str) -> RoutePut | None:
+        return self._routes.get(pattern)
+
+    def wanted(self, key: MemberKey) -> bool:
+        return key in self._members
+
+    def applied(self, key: MemberKey) -> bool:
+        return key in self._applied and key in self._members
+
+    def present(self, key: MemberKey) -> bool:
+        return key in self._sent or key in self._draining or key in self._applied
+
+    def size(self) -> int:
+        return len(self._members) + len(self._routes) + len(self._sent) + len(self._draining)
+
+    # ------------------------------------------------------------------ engine
+
+    def on_attached(self, event: EngineAttached, now: float, keep_s: float) -> list[ClaimKey]:
+        """A connection to the engine. Everything is sent again as one replacing delta.
+
+        `keep_s`: when this control knows nothing but the engine has members (the state file was lost), nothing is
+        deleted for that long, so that children and parents can tell first what is there.
+        """
+        touched = {key.claim for key in (*self._sent, *self._draining, *self._applied)}
+        same = event.boot_id == self._boot_id
+        in_flight = {key for key, _ in event.draining}
+        if same:
+            # Deletions that the engine carried out are over unless it names them; the others come with the replacement.
+            left = {key: epoch for key, epoch in self._draining.items() if epoch > event.epoch or key in in_flight}
+            left.update({key: event.epoch for key in self._sent if key not in self._members})
+            self._applied &= set(self._members)
+        else:
+            left = {key: event.epoch for key in in_flight}
+            self._applied.clear()
+        self._draining = {key: epoch for key, epoch in left.items() if key not in self._members}
+        self._boot_id = event.boot_id
+        self._sent.clear()
+        self._sent_routes.clear()
+        self._sent_targets.clear()
+        self._outstanding = None
+        self._attached = True
+        self._replace = True
+        self._epoch = max(self._epoch, event.epoch)
+        cold = event.members > 0 and not self._members
+        self._keep_until = now + keep_s if cold else None
+        return sorted(touched | {key.claim for key in self._draining})
+
+    def on_lost(self) -> None:
+        self._attached = False
+        self._outstanding = None
+        self._replace = True
+
+    @property
+    def keep_until(self) -> float | None:
+        return self._keep_until
+
+    def _has_work(self) -> bool:
+        return bool(self._replace or self._dirty_members or self._dirty_routes or self._dirty_targets)
+
+    def next_delta(self, now: float) -> Apply | None:
+        if not self._attached or self._outstanding is not None or not self._has_work() or now < self._retry_at:
+            return None
+        if self._replace and (self._keep_until is None or now >= self._keep_until):
+            delta = self._whole()
+        else:
+            delta = self._difference()
+        if delta is None:
+            return None
+        self._outstanding = delta
+        return delta
+
+    def _whole(self) -> Apply:
+        self._epoch += 1
+        self._replace = False
+        self._keep_until = None
+        self._clear_dirty()
+        gone = [key for key in self._applied if key not in self._members]
+        for key in gone:
+            self._applied.discard(key)
+            self._draining[key] = self._epoch
+        self._sent = dict(self._members)
+        self._sent_routes = dict(self._routes)
+        self._sent_targets = {key: self._targets[key] for key in self._uses}
+        for key in self._members:
+            self._draining.pop(key, None)
+        return Apply(
+            self._epoch,
+            True,
+            tuple(self._sent_targets[key] for key in sorted(self._sent_targets)),
+            tuple(self._members[key] for key in sorted(self._members, key=_member_order)),
+            tuple(self._routes[pattern] for pattern in sorted(self._routes)),
+        )
+
+    def _difference(self) -> Apply | None:
+        put_members: list[MemberPut] = []
+        delete_members: list[MemberKey] = []
+        for key in self._dirty_members:
+            wanted = self._members.get(key)
+            if wanted is not None and self._sent.get(key) != wanted:
+                put_members.append(wanted)
+            elif wanted is None and key in self._sent:
+                delete_members.append(key)
+        put_routes: list[RoutePut] = []
+        delete_routes: list[str] = []
+        for pattern in self._dirty_routes:
+            route = self._routes.get(pattern)
+            if route is not None and self._sent_routes.get(pattern) != route:
+                put_routes.append(route)
+            elif route is None and pattern in self._sent_routes:
+                delete_routes.append(pattern)
+        put_targets: list[TargetPut] = []
+        delete_targets: list[str] = []
+        for name in self._dirty_targets:
+            target = self._targets.get(name) if name in self._uses else None
+            if target is not None and self._sent_targets.get(name) != target:
+                put_targets.append(target)
+            elif target is None and name in self._sent_targets:
+                delete_targets.append(name)
+        self._clear_dirty()
+        if not (put_members or delete_members or put_routes or delete_routes or put_targets or delete_targets):
+            return None
+        self._epoch += 1
+        for member in put_members:
+            self._sent[member.key] = member
+            self._draining.pop(member.key, None)
+        for key in delete_members:
+            del self._sent[key]
+            self._applied.discard(key)
+            self._draining[key] = self._epoch
+        for route in put_routes:
+            self._sent_routes[route.pattern] = route
+        for pattern in delete_routes:
+            del self._sent_routes[pattern]
+        for target in put_targets:
+            self._sent_targets[target.key] = target
+        for name in delete_targets:
+            del self._sent_targets[name]
+            if name not in self._uses:
+                self._targets.pop(name, None)
+        return Apply(
+            self._epoch,
+            False,
+            tuple(put_targets),
+            tuple(put_members),
+            tuple(put_routes),
+            tuple(delete_members),
+            tuple(delete_routes),
+            tuple(delete_targets),
+        )
+
+    def _clear_dirty(self) -> None:
+        self._dirty_members.clear()
+        self._dirty_routes.clear()
+        self._dirty_targets.clear()
+
+    def on_applied(self, epoch: int) -> list[ClaimKey]:
+        delta = self._outstanding
+        if delta is None or delta.epoch != epoch:
+            return []
+        self._outstanding = None
+        touched: dict[ClaimKey, None] = {}
+        for member in delta.put_members:
+            if member.key in self._sent:
+                self._applied.add(member.key)
+                touched[member.key.claim] = None
+        for key in delta.delete_members:
+            touched[key.claim] = None
+        return list(touched)
+
+    def on_rejected(self, epoch: int, now: float) -> None:
+        """The engine has none of it: say everything again, a little later (what it refused may be taken back)."""
+        if self._outstanding is not None and self._outstanding.epoch == epoch:
+            self._outstanding = None
+            self._replace = True
+            self._retry_at = now + RETRY_S
+
+    def on_drained(self, key: MemberKey, epoch: int) -> ClaimKey | None:
+        if self._draining.get(key, epoch + 1) > epoch:
+            return None
+        del self._draining[key]
+        return key.claim
+
+
+def _member_order(key: MemberKey) -> tuple[ClaimKey, str]:
+    return key.claim, key.target
