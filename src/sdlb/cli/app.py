@@ -1,0 +1,127 @@
+"""From the arguments to a command's exit code.
+
+A command is a module with `add_parser(commands)`, which adds its parser, and `run(args) -> int`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Protocol, cast
+
+if TYPE_CHECKING:
+    from sdlb.cli.args import Commands
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("sdlb.cli.demo", "the whole story on this machine: nodes, services, traffic, and what became of it"),
+    "node": ("sdlb.cli.node", "run one node"),
+    "run": ("sdlb.cli.run", "run a program as an instance of a service"),
+    "register": ("sdlb.cli.register", "register a program that already runs"),
+    "deregister": ("sdlb.cli.deregister", "drain an instance and remove it"),
+    "status": ("sdlb.cli.status", "services and versions: active, waiting and for what, refused"),
+    "tree": ("sdlb.cli.tree", "the node, its parents, children and instances"),
+    "routes": ("sdlb.cli.routes", "the route table, with what shadows what"),
+    "explain": ("sdlb.cli.explain", "where a request for a URL would go, and why"),
+    "events": ("sdlb.cli.events", "what happened at the node"),
+    "policy": ("sdlb.cli.policy", "get or set a service's policy: priority, canary shares, compatibility"),
+    "sim": ("sdlb.cli.sim", "thousands of nodes in virtual time, with faults; checks the promises"),
+    "version": ("sdlb.cli.version", "the version of this program"),
+}
+"""name -> (module, what it does), in the order of the help text."""
+
+LATER = frozenset({"top", "rollout", "ca", "token", "join", "audit", "tls"})
+"""Commands of the contract that this version does not have yet: one clear line instead of a guess."""
+
+
+class Command(Protocol):
+    def add_parser(self, commands: Commands) -> object: ...
+    def run(self, args: object) -> int: ...
+
+
+def help_text() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: sdlb COMMAND [options]",
+            "",
+            "A self-organising tree of HTTP balancers: programs register where they run, versions take turns by rule.",
+            "",
+            *lines,
+            "",
+            "sdlb COMMAND --help tells a command's options. SDLB_SOCKET or --socket names the local node's API socket;",
+            "every read command has --json. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.",
+        ]
+    )
+
+
+def execute(argv: list[str]) -> int:
+    name = next((word for word in argv if not word.startswith("-")), "")
+    if argv and argv[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    if argv and argv[0] in ("-V", "--version"):
+        argv, name = ["version"], "version"
+    if not argv:
+        print("sdlb: which command? 'sdlb --help' lists them", file=sys.stderr)
+        return 2
+    if argv[0] != name:
+        print(f"sdlb: options come after the command ('{argv[0]}' came first); see 'sdlb --help'", file=sys.stderr)
+        return 2
+    if name in LATER:
+        print(f"sdlb {name}: not in this version", file=sys.stderr)
+        return 2
+    if name not in COMMANDS:
+        print(f"sdlb: there is no command '{name}'{_near(name)}; 'sdlb --help' lists them", file=sys.stderr)
+        return 2
+    return _run(name, argv)
+
+
+def _run(name: str, argv: list[str]) -> int:
+    from sdlb.cli.args import Parser, Usage
+
+    try:
+        command = cast(Command, importlib.import_module(COMMANDS[name][0]))
+        parser = Parser(prog="sdlb", add_help=False)
+        commands = parser.add_subparsers(parser_class=Parser)
+        command.add_parser(commands)
+        return command.run(parser.parse_args(argv))
+    except Usage as error:
+        # what the last parser has left over is told by the first one, which does not know the command
+        prog = error.prog if error.prog != "sdlb" else f"sdlb {name}"
+        print(f"{prog}: {error}; see '{prog} --help'", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # the reader of a pipe has seen enough; nothing may be flushed to it at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        line = _one_line(error)
+        if line is None:
+            raise
+        print(f"sdlb {name}: {line}", file=sys.stderr)
+        return 1
+
+
+def _one_line(error: Exception) -> str | None:
+    """What is told of an error that is the user's or the node's; None: our own bug, which deserves its traceback."""
+    from sdlb.model.problem import Invalid
+    from sdlb.sdk.problem import Problem
+
+    if isinstance(error, Problem):
+        return error.detail
+    if isinstance(error, Invalid):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return None
+
+
+def _near(name: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""

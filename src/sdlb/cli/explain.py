@@ -1,0 +1,76 @@
+"""`sdlb explain URL`: where a request would go from this node, by which rule, and why nowhere else."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from sdlb.cli import args as options
+from sdlb.cli import out
+from sdlb.sdk.client import Client
+from sdlb.sdk.types import Explanation, TargetChoice
+
+
+def add_parser(commands: options.Commands) -> None:
+    parser = commands.add_parser(
+        "explain",
+        description="Where a request for URL would go if it entered at this node: the route that matches, the version, "
+        "the instance or child node, and what else was considered. Exit code 1 when it would reach nothing.",
+    )
+    parser.add_argument("url", metavar="URL", help="for example http://example.com/catalog/7 or example.com/catalog/7")
+    options.add_socket(parser)
+    options.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    url = args.url if "://" in args.url else f"http://{args.url}"
+    with Client(args.socket) as client:
+        explanation = client.explain(url)
+    if args.json:
+        out.json(explanation)
+    else:
+        for label, *line in lines(explanation):
+            out.line((f"{label:<9}", "bold"), *line)
+    return 1 if explanation.status else 0
+
+
+def lines(explanation: Explanation) -> Iterator[tuple[str, *tuple[out.Piece, ...]]]:
+    """Labelled lines: what holds first, then what was passed over ("not")."""
+    yield ("request", explanation.url, (f"  entering at {explanation.node}", "dim"))
+    if explanation.route:
+        yield ("route", (explanation.route, "bold"), _note(explanation.rule))
+        yield ("service", explanation.service)
+    for choice in explanation.versions:
+        if choice.chosen:
+            share = f"  {choice.share:.4g}%" if choice.share else ""
+            yield ("version", (choice.version, "green"), share, _note(choice.why))
+    for target in explanation.targets:
+        if target.chosen:
+            yield ("goes to", (_name(target), "green"), f"  {target.address}", _note(target.why))
+    if explanation.status:
+        reason = explanation.reason or "no reason given"
+        yield ("answer", (f"{explanation.status} from {explanation.node}: {reason}", "red"))
+    elif explanation.reason:
+        yield ("note", explanation.reason)
+    for choice in explanation.versions:
+        if not choice.chosen:
+            yield ("not", f"{explanation.service} {choice.version}", _because(choice.why))
+    for target in explanation.targets:
+        if not target.chosen:
+            yield ("not", f"{_name(target)} ({target.version})", _because(target.why))
+    for other in explanation.others:
+        yield ("not", f"{other.route} of {other.service}", _because(other.why))
+
+
+def _name(target: TargetChoice) -> str:
+    """ "n:rack-1" and "i:catalog-a" without the letter, which is the engine's."""
+    kind, colon, name = target.name.partition(":")
+    return f"{target.kind or 'target'} {name if colon and kind in ('n', 'i') else target.name}"
+
+
+def _note(text: str) -> out.Piece:
+    return (f"  ({text})", "dim") if text else ""
+
+
+def _because(text: str) -> out.Piece:
+    return (f": {text}", "dim") if text else ""

@@ -1,0 +1,145 @@
+"""The asyncio client of a node's local API: `Client`, with `await`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import TracebackType
+from typing import TypeVar
+
+import httpx
+
+from sdlb.sdk import calls, http
+from sdlb.sdk.problem import Problem, Unreachable
+from sdlb.sdk.sse import Parser
+from sdlb.sdk.types import Event, Explanation, Instance, Policy, Routes, Services, Spec, Tree
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Talks to the node at `socket` (None: SDLB_SOCKET, or /run/sdlb/sdlb.sock). For one event loop.
+
+    Every method raises `Problem` when the node refuses, and its subclass `Unreachable` when none answers.
+    """
+
+    def __init__(self, socket: str | None = None) -> None:
+        self.socket = socket or calls.default_socket()
+        self._http = httpx.AsyncClient(
+            base_url=http.BASE_URL, transport=http.async_transport(self.socket), trust_env=False
+        )
+
+    async def register(self, spec: Spec) -> Instance:
+        """Registers an instance, or renews it. It must be renewed within `spec.ttl_s`."""
+        return await self._do(calls.register(spec))
+
+    renew = register
+
+    async def drain(self, id: str, deadline_s: float = 30.0) -> Instance:
+        """Takes new traffic away; returns when nothing is in flight anywhere or after the deadline: see `drained`."""
+        return await self._do(calls.drain(id, deadline_s))
+
+    async def deregister(self, id: str, deadline_s: float = 30.0, *, gone: bool = False) -> Instance:
+        """Drains, then removes. `gone`: the process is known to have ended, nothing is waited for."""
+        return await self._do(calls.deregister(id, deadline_s, gone))
+
+    async def instance(self, id: str, wait: str | None = None, timeout_s: float = 30.0) -> Instance:
+        """The instance; with `wait` ("active", "drained") as soon as it has that state, or after `timeout_s`."""
+        return await self._do(calls.instance(id, wait, timeout_s))
+
+    async def instances(self) -> tuple[Instance, ...]:
+        """The instances of this node's host."""
+        return (await self._do(calls.instances())).instances
+
+    async def services(self) -> Services:
+        return await self._do(calls.services())
+
+    async def service(self, name: str) -> Services:
+        """As `services`, with one service only; a Problem of status 404 when no root knows it."""
+        return await self._do(calls.service(name))
+
+    async def tree(self) -> Tree:
+        return await self._do(calls.tree())
+
+    async def routes(self) -> Routes:
+        return await self._do(calls.routes())
+
+    async def explain(self, url: str) -> Explanation:
+        return await self._do(calls.explain(url))
+
+    async def policy(self, service: str) -> Policy:
+        return await self._do(calls.policy(service))
+
+    async def set_policy(self, service: str, document: Mapping[str, object]) -> Policy:
+        """Sets the whole policy; what is left out of `document` gets its default."""
+        return await self._do(calls.set_policy(service, document))
+
+    async def events(
+        self, *, follow: bool = True, lost: Callable[[Problem], None] | None = None
+    ) -> AsyncIterator[Event]:
+        """The node's recent events, then (with `follow`) each as it happens, over restarts of its control.
+
+        `lost` is called when the connection breaks; a node that can't be reached at the start raises Unreachable.
+        """
+        parser = Parser()
+        wait_s = 0.0
+        while True:
+            try:
+                async for event in self._stream(parser, follow):
+                    wait_s = 0.0
+                    yield event
+                if not follow:
+                    return
+                failure: Problem = Unreachable(self.socket, "the connection was closed")
+            except Problem as error:
+                if not parser.opened or 400 <= error.status < 500:
+                    raise
+                failure = error
+            if lost is not None:
+                lost(failure)
+            wait_s = min(max(wait_s * 2, http.RETRY_FIRST_S), http.RETRY_MAX_S)
+            await asyncio.sleep(wait_s)
+
+    async def _stream(self, parser: Parser, follow: bool) -> AsyncIterator[Event]:
+        try:
+            async with self._http.stream(
+                "GET",
+                "/v1/events",
+                params=calls.events_params(follow),
+                headers=parser.headers(),
+                timeout=http.timeout(None),
+            ) as answer:
+                if answer.status_code >= 400:
+                    raise calls.problem(answer.status_code, await answer.aread())
+                parser.opened = True
+                async for line in answer.aiter_lines():
+                    event = parser.line(line)
+                    if event is not None:
+                        yield event
+        except httpx.TransportError as error:
+            raise http.unreachable(self.socket, error) from error
+
+    async def _do(self, call: calls.Call[T]) -> T:
+        try:
+            answer = await self._http.request(
+                call.method,
+                call.path,
+                params=call.params,
+                content=call.content(),
+                headers={"content-type": "application/json"} if call.body is not None else None,
+                timeout=http.timeout(call.timeout_s),
+            )
+        except httpx.TransportError as error:
+            raise http.unreachable(self.socket, error) from error
+        return call.read(answer.status_code, answer.content)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,142 @@
+"""The calls of the local API as values: what is sent, and what its answer is read as. No I/O.
+
+`Client` and `AsyncClient` carry the same calls out, so that they can't come to differ.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from sdlb.sdk.problem import BASE, Problem
+from sdlb.sdk.types import Explanation, Instance, Policy, Routes, Services, Spec, Tree
+
+DEFAULT_SOCKET = "/run/sdlb/sdlb.sock"
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 10.0
+"""A control that has not answered by then is told as not answering (a read asks all roots: two tiers at 2 s each)."""
+
+T = TypeVar("T")
+
+
+def default_socket() -> str:
+    """SDLB_SOCKET, or where a node's socket is by default."""
+    return os.environ.get("SDLB_SOCKET") or DEFAULT_SOCKET
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request. The answer is awaited for `timeout_s`."""
+
+    method: str
+    path: str
+    answer: type[T]
+    params: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: object = None
+    timeout_s: float = ANSWER_TIMEOUT_S
+
+    def content(self) -> bytes | None:
+        return None if self.body is None else msgspec.json.encode(self.body)
+
+    def read(self, status: int, content: bytes) -> T:
+        """The typed answer. Raises Problem for a status of 400 or more, or for an answer that isn't the API's."""
+        if status >= 400:
+            raise problem(status, content)
+        try:
+            return msgspec.convert(msgspec.json.decode(content) if content else {}, self.answer, strict=False)
+        except msgspec.MsgspecError as error:
+            text = f"{self.method} {self.path}: the node's answer can't be read ({error}); are both of one version?"
+            raise Problem(BASE + "bad-answer", status, text) from error
+
+
+class _Document(msgspec.Struct):
+    type: str = "about:blank"
+    title: str = ""
+    detail: str = ""
+
+
+def problem(status: int, content: bytes) -> Problem:
+    """The Problem that an error answer tells; whatever it is, there is one sentence."""
+    try:
+        document = msgspec.json.decode(content, type=_Document)
+    except msgspec.MsgspecError:
+        text = content.decode("utf-8", "replace").strip()[:200]
+        return Problem("about:blank", status, f"the node answered {status}: {text or 'nothing more'}")
+    detail = document.detail or document.title or f"the node answered {status}"
+    return Problem(document.type, status, detail, document.title)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:g}"
+
+
+def _id(id: str) -> str:
+    return f"/v1/instances/{quote(id, safe='')}"
+
+
+def register(spec: Spec) -> Call[Instance]:
+    return Call("PUT", _id(spec.id), Instance, body=spec.body())
+
+
+def instance(id: str, wait: str | None, timeout_s: float) -> Call[Instance]:
+    if wait is None:
+        return Call("GET", _id(id), Instance)
+    params = {"wait": wait, "timeout_s": _seconds(timeout_s)}
+    return Call("GET", _id(id), Instance, params, timeout_s=timeout_s + ANSWER_TIMEOUT_S)
+
+
+def drain(id: str, deadline_s: float) -> Call[Instance]:
+    params = {"deadline_s": _seconds(deadline_s)}
+    return Call("POST", f"{_id(id)}/drain", Instance, params, timeout_s=deadline_s + ANSWER_TIMEOUT_S)
+
+
+def deregister(id: str, deadline_s: float, gone: bool) -> Call[Instance]:
+    if gone:
+        return Call("DELETE", _id(id), Instance, {"gone": "1"})
+    params = {"deadline_s": _seconds(deadline_s)}
+    return Call("DELETE", _id(id), Instance, params, timeout_s=deadline_s + ANSWER_TIMEOUT_S)
+
+
+class InstanceList(msgspec.Struct, frozen=True):
+    instances: tuple[Instance, ...] = ()
+
+
+def instances() -> Call[InstanceList]:
+    return Call("GET", "/v1/instances", InstanceList)
+
+
+def services() -> Call[Services]:
+    return Call("GET", "/v1/services", Services)
+
+
+def service(name: str) -> Call[Services]:
+    return Call("GET", f"/v1/services/{quote(name, safe='')}", Services)
+
+
+def tree() -> Call[Tree]:
+    return Call("GET", "/v1/tree", Tree)
+
+
+def routes() -> Call[Routes]:
+    return Call("GET", "/v1/routes", Routes)
+
+
+def explain(url: str) -> Call[Explanation]:
+    return Call("GET", "/v1/explain", Explanation, {"url": url})
+
+
+def policy(service: str) -> Call[Policy]:
+    return Call("GET", f"/v1/policies/{quote(service, safe='')}", Policy)
+
+
+def set_policy(service: str, document: Mapping[str, object]) -> Call[Policy]:
+    return Call("PUT", f"/v1/policies/{quote(service, safe='')}", Policy, body=dict(document))
+
+
+def events_params(follow: bool) -> dict[str, str]:
+    return {} if follow else {"follow": "0"}

@@ -1,0 +1,40 @@
+"""What a client raises: every error of the local API is one `Problem` (RFC 9457)."""
+
+from __future__ import annotations
+
+BASE = "https://sdlb.dev/problems/"
+
+
+class Problem(Exception):
+    """A call was refused or failed, and nothing of it was done unless `status` is 5xx.
+
+    `type` is the stable URI, `code` its last part, `status` the HTTP status (0: no node was reached), `detail` one
+    sentence for people: where, what, what to do.
+    """
+
+    def __init__(self, type: str, status: int, detail: str, title: str = "") -> None:
+        super().__init__(detail)
+        self.type = type
+        self.status = status
+        self.detail = detail
+        self.title = title
+
+    @property
+    def code(self) -> str:
+        return self.type.rsplit("/", 1)[-1]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.code!r}, {self.status}, {self.detail!r})"
+
+
+class Unreachable(Problem):
+    """No node answers at the socket: none runs, its control is just restarting, or the path is another node's."""
+
+    def __init__(self, socket: str, why: str) -> None:
+        detail = (
+            f"no node answers at {socket} ({why}); start one with 'sdlb node', or name its socket with "
+            "--socket or SDLB_SOCKET"
+        )
+        super().__init__(BASE + "node-unreachable", 0, detail, "No node reached")
+        self.socket = socket
+        self.why = why

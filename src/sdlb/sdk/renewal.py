@@ -1,0 +1,53 @@
+"""When an instance registers again, and what is worth telling about it. No I/O, no clock: `serve` and `sdlb run` drive it.
+
+A lease is renewed after a third of its time, so that two attempts may fail. A node that isn't up (not yet, or its
+control is just restarting) is tried again and again: its engine serves on meanwhile, and the node learns of the
+instance as soon as it is back. Only a first registration that is refused as wrong is given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sdlb.sdk.problem import Problem
+from sdlb.sdk.types import Instance, Spec
+
+RETRY_FIRST_S, RETRY_MAX_S = 0.2, 2.0
+
+
+class Renewal:
+    """`tell` gets one sentence for each change of state, and one (not one an attempt) when the node is out of reach."""
+
+    def __init__(self, spec: Spec, tell: Callable[[str], None]) -> None:
+        self.spec = spec
+        self.instance: Instance | None = None
+        self._tell = tell
+        self._told = ""
+        self._retry_s = 0.0
+        self._trouble = ""
+
+    @property
+    def registered(self) -> bool:
+        """A node has known the instance at some time: it must be told when the instance goes."""
+        return self.instance is not None
+
+    def succeeded(self, instance: Instance) -> float:
+        """Seconds until the next renewal."""
+        if self._trouble:
+            self._tell(f"{self.spec.label} is registered again" if self.registered else "the node is there now")
+        self.instance, self._retry_s, self._trouble = instance, 0.0, ""
+        text = f"{self.spec.label} is {instance.state}" + (f": {instance.reason}" if instance.reason else "")
+        if text != self._told:
+            self._told = text
+            self._tell(text)
+        return self.spec.ttl_s / 3
+
+    def failed(self, problem: Problem) -> float:
+        """Seconds until the next attempt. Raises the problem when trying again can't help."""
+        if 400 <= problem.status < 500 and not self.registered:
+            raise problem
+        if problem.code != self._trouble:
+            self._trouble = problem.code
+            self._tell(f"{problem.detail} (trying again until it works)")
+        self._retry_s = min(max(self._retry_s * 2, RETRY_FIRST_S), RETRY_MAX_S)
+        return self._retry_s

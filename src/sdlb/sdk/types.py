@@ -1,0 +1,346 @@
+"""What the local API answers, as typed values. `docs/reference/api.md` has the meanings.
+
+Every key has a default and unknown keys are ignored, so that a client and a node of different age understand each
+other. All values are frozen.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from sdlb.sdk.problem import BASE, Problem
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all answers. `to_dict` gives plain values, ready for JSON."""
+
+    def to_dict(self) -> dict[str, object]:
+        return msgspec.to_builtins(self)
+
+
+class Health(Value, frozen=True):
+    """How the host node asks the instance whether it is well. `kind`: "http", "tcp" or "none"."""
+
+    kind: str = "tcp"
+    path: str = "/"
+    interval_s: float = 2.0
+    timeout_s: float = 1.0
+    rise: int = 1
+    fall: int = 2
+
+
+class Claim(Value, frozen=True):
+    """One route of an instance or of a version, and what was decided about it. `holder`: who keeps a refused route."""
+
+    route: str = ""
+    state: str = ""
+    reason_code: str = ""
+    reason: str = ""
+    decided_by: str = ""
+    holder: str = ""
+
+
+class Instance(Value, frozen=True):
+    """`state`: "waiting", "active", "draining", "drained", "refused" or "unhealthy"."""
+
+    id: str = ""
+    service: str = ""
+    version: str = ""
+    routes: tuple[str, ...] = ()
+    endpoint: str = ""
+    protocol: str = "http1"
+    compatible: tuple[str, ...] = ()
+    capacity: int = 0
+    health: Health = Health()
+    ttl_s: float = 0.0
+    pid: int = 0
+    labels: dict[str, str] = {}
+    state: str = ""
+    reason_code: str = ""
+    reason: str = ""
+    decided_by: str = ""
+    healthy: bool = False
+    drained: bool = False
+    in_flight: int = 0
+    claims: tuple[Claim, ...] = ()
+
+
+class Version(Value, frozen=True):
+    """One version of a service as its roots see it. `share`: percent of the service's new requests."""
+
+    version: str = ""
+    state: str = ""
+    reason_code: str = ""
+    reason: str = ""
+    decided_by: str = ""
+    instances: int = 0
+    capacity: int = 0
+    share: float = 0.0
+    hosts: tuple[str, ...] = ()
+    compatible: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+
+class Service(Value, frozen=True):
+    name: str = ""
+    generation: int = 0
+    routes: tuple[str, ...] = ()
+    versions: tuple[Version, ...] = ()
+
+
+class Disagreement(Value, frozen=True):
+    """Roots that answer differently about one service."""
+
+    service: str = ""
+    text: str = ""
+
+
+class Services(Value, frozen=True):
+    """`roots`: who answered; `unreachable`: parents or roots that did not."""
+
+    node: str = ""
+    roots: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
+    disagree: tuple[Disagreement, ...] = ()
+    services: tuple[Service, ...] = ()
+
+
+class Parent(Value, frozen=True):
+    """`state`: "connected", "connecting", "suspect", "lost" or "refused"; `heard_s`: seconds since it was last heard."""
+
+    address: str = ""
+    name: str = ""
+    state: str = ""
+    detail: str = ""
+    heard_s: float | None = None
+
+
+class Child(Value, frozen=True):
+    """A node below; `state` as for `Parent`. `services`: what it claims, as "name-version"."""
+
+    name: str = ""
+    address: str = ""
+    state: str = ""
+    detail: str = ""
+    heard_s: float | None = None
+    instances: int = 0
+    capacity: int = 0
+    services: tuple[str, ...] = ()
+
+
+class Tree(Value, frozen=True):
+    """The node that was asked, and its neighbours."""
+
+    node: str = ""
+    root: bool = False
+    ready: bool = False
+    detail: str = ""
+    guarded: bool = False
+    cut_off: bool = False
+    labels: dict[str, str] = {}
+    roots: tuple[str, ...] = ()
+    ancestors: tuple[str, ...] = ()
+    listen: dict[str, str] = {}
+    parents: tuple[Parent, ...] = ()
+    children: tuple[Child, ...] = ()
+    instances: tuple[Instance, ...] = ()
+
+
+class RefusedClaim(Value, frozen=True):
+    service: str = ""
+    version: str = ""
+    reason_code: str = ""
+    reason: str = ""
+    decided_by: str = ""
+
+
+class Route(Value, frozen=True):
+    """One pattern at this node. `shadows`: less specific patterns that it takes requests from."""
+
+    route: str = ""
+    service: str = ""
+    versions: tuple[str, ...] = ()
+    capacity: int = 0
+    state: str = ""
+    reason_code: str = ""
+    reason: str = ""
+    shadows: tuple[str, ...] = ()
+    shadowed_by: tuple[str, ...] = ()
+    refused: tuple[RefusedClaim, ...] = ()
+
+
+class Routes(Value, frozen=True):
+    node: str = ""
+    routes: tuple[Route, ...] = ()
+
+
+class VersionChoice(Value, frozen=True):
+    """A version that could take the request: `chosen` or not, and why."""
+
+    version: str = ""
+    chosen: bool = False
+    tier: int = 0
+    share: float = 0.0
+    why: str = ""
+
+
+class TargetChoice(Value, frozen=True):
+    """An instance or child node that could take the request. `kind`: "instance" or "node"."""
+
+    version: str = ""
+    name: str = ""
+    kind: str = ""
+    address: str = ""
+    capacity: int = 0
+    chosen: bool = False
+    why: str = ""
+
+
+class OtherRoute(Value, frozen=True):
+    route: str = ""
+    service: str = ""
+    why: str = ""
+
+
+class Explanation(Value, frozen=True):
+    """Where a request for `url` would go from this node. `status`: 0, or what this node would answer itself."""
+
+    node: str = ""
+    url: str = ""
+    host: str = ""
+    path: str = ""
+    route: str = ""
+    service: str = ""
+    version: str = ""
+    rule: str = ""
+    status: int = 0
+    reason_code: str = ""
+    reason: str = ""
+    versions: tuple[VersionChoice, ...] = ()
+    targets: tuple[TargetChoice, ...] = ()
+    others: tuple[OtherRoute, ...] = ()
+
+
+class Event(Value, frozen=True):
+    """Something that happened at the node. `at`: RFC 3339, UTC; `code` is stable, `text` is one sentence."""
+
+    id: int = 0
+    at: str = ""
+    level: str = "info"
+    code: str = ""
+    text: str = ""
+    fields: dict[str, str] = {}
+
+
+class Policy(Value, frozen=True):
+    """A service's policy. `policy` is the document (see docs/reference/api.md); `revision` 0: the defaults."""
+
+    service: str = ""
+    revision: int = 0
+    roots: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
+    disagree: tuple[Disagreement, ...] = ()
+    policy: dict[str, object] = {}
+
+
+class Spec(Value, frozen=True):
+    """What an instance registers. `endpoint`: "127.0.0.1:8001" or "unix:/path"; `capacity`: requests at once."""
+
+    id: str
+    service: str
+    version: str
+    routes: tuple[str, ...]
+    endpoint: str
+    protocol: str = "http1"
+    compatible: tuple[str, ...] = ()
+    capacity: int = 100
+    health: Health = Health()
+    ttl_s: float = 10.0
+    pid: int = 0
+    labels: dict[str, str] = {}
+
+    @property
+    def label(self) -> str:
+        return f"{self.service}-{self.version}"
+
+    def body(self) -> dict[str, object]:
+        """The body of PUT /v1/instances/{id}."""
+        body = self.to_dict()
+        del body["id"]
+        return body
+
+    @classmethod
+    def of(
+        cls,
+        name_version: str | tuple[str, str],
+        *,
+        routes: Sequence[str],
+        port: int | None = None,
+        endpoint: str | None = None,
+        id: str | None = None,
+        health: Health | str = "tcp",
+        protocol: str = "http1",
+        compatible: Sequence[str] = (),
+        capacity: int = 100,
+        ttl_s: float = 10.0,
+        pid: int = 0,
+        labels: Mapping[str, str] | None = None,
+    ) -> Spec:
+        """A spec from what one writes by hand.
+
+        `name_version`: "catalog-1.0.1", or ("catalog", "1.0.1"). Either `port` (on 127.0.0.1) or `endpoint`.
+        `health`: a `Health`, or "tcp", "none", or a path to be asked over HTTP. Raises Problem.
+        """
+        service, version = split_name(name_version) if isinstance(name_version, str) else name_version
+        if (port is None) == (endpoint is None):
+            raise Problem(BASE + "bad-endpoint", 400, f"{service}-{version}: give either a port or an endpoint")
+        if isinstance(routes, str):
+            raise Problem(BASE + "bad-route", 400, f"{service}-{version}: routes is one string; give a list of them")
+        return cls(
+            id=id or f"{service}-{version}-{secrets.token_hex(4)}",
+            service=service,
+            version=version,
+            routes=tuple(routes),
+            endpoint=endpoint if endpoint is not None else f"127.0.0.1:{port}",
+            protocol=protocol,
+            compatible=tuple(compatible),
+            capacity=capacity,
+            health=health if isinstance(health, Health) else health_of(health),
+            ttl_s=ttl_s,
+            pid=pid,
+            labels=dict(labels or {}),
+        )
+
+
+_NAME = re.compile(r"(.+)-([0-9].*?)", re.DOTALL)
+
+
+def split_name(name_version: str) -> tuple[str, str]:
+    """("catalog", "1.0.1") from "catalog-1.0.1": the version starts after the last "-" that a digit follows.
+
+    >>> split_name("my-shop-2.0.0-rc.1")
+    ('my-shop', '2.0.0-rc.1')
+    """
+    found = _NAME.fullmatch(name_version)
+    if found is None:
+        raise Problem(
+            BASE + "bad-name",
+            400,
+            f"'{name_version}' is no NAME-VERSION; write it like catalog-1.0.1, or use --service and --version",
+        )
+    return found[1], found[2]
+
+
+def health_of(text: str) -> Health:
+    """A check from its short form: "tcp", "none", or a path that begins with "/" (asked over HTTP)."""
+    if text in ("tcp", "none"):
+        return Health(kind=text)
+    if text.startswith("/"):
+        return Health(kind="http", path=text)
+    raise Problem(
+        BASE + "bad-health", 400, f"health check '{text}' is not known; write a path like /health, 'tcp' or 'none'"
+    )
