@@ -1,0 +1,130 @@
+//! Named counters and gauges of the whole engine. Workers add, control reads.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Every counter is a field; its name on the wire is the field's name.
+        #[derive(Debug, Default)]
+        pub struct Counters { $($(#[$doc])* pub $name: Counter,)* }
+
+        impl Counters {
+            /// Names and values.
+            pub fn values(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name.get()),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Gauge: client connections open now.
+    connections_open,
+    /// Client connections accepted.
+    connections_total,
+    /// Accepting waited because the limit on connections was reached.
+    limit_connections_total,
+    /// Connections closed at once because their address had too many.
+    limit_connections_per_address_total,
+    /// `accept` failed, for want of file descriptors above all.
+    accept_failures_total,
+    /// Requests whose head was read.
+    requests_total,
+    /// Requests refused as malformed: 400, 405, 501, 505.
+    refused_malformed_total,
+    /// Heads over the limit on bytes: 431 or 414.
+    limit_head_bytes_total,
+    /// Heads over the limit on fields: 431.
+    limit_fields_total,
+    /// Bodies over the limit: 413.
+    limit_body_bytes_total,
+    /// A head did not arrive in time: 408.
+    timeout_head_total,
+    /// A kept-alive connection had no request in time.
+    timeout_idle_total,
+    /// A body made no progress in time.
+    timeout_body_total,
+    /// An upstream did not answer in time: 504.
+    timeout_response_total,
+    /// A connection to an upstream was not made in time.
+    timeout_connect_total,
+    /// Requests that no claim matches: 404.
+    no_route_total,
+    /// Hosts that are not served here: 421.
+    wrong_host_total,
+    /// Requests that came round in a loop: 508.
+    loops_total,
+    /// Stamped requests answered "not here".
+    not_here_total,
+    /// Requests that waited for a version.
+    parked_total,
+    /// Gauge: requests that wait now.
+    parked_now,
+    /// Requests that did not wait because the queue was full.
+    limit_parked_total,
+    /// Requests that waited in vain.
+    timeout_parked_total,
+    /// Tries after the first.
+    retries_total,
+    /// Tries not made because the budget was used up.
+    retry_budget_exhausted_total,
+    /// Connections upgraded to another protocol.
+    upgrades_total,
+    /// Gauge: upgraded connections open now.
+    upgrades_open,
+    /// Upstream connections closed because they sent what nobody asked for.
+    upstream_unsolicited_total,
+    /// Upstream answers that were malformed: 502.
+    upstream_malformed_total,
+    /// Connections that ended by a fault of our own.
+    faults_total,
+    /// Control streams of children passed on to control.
+    control_streams_total,
+    /// Gauge: control streams open now.
+    control_streams_open,
+    /// Lines of the access log that were dropped because the disk was slower than the traffic.
+    access_log_dropped_total,
+    /// Lines of the access log that could not be written.
+    access_log_failed_total,
+}
+
+/// One counter or gauge.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// Takes one away: for gauges.
+    pub fn sub(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Adds one to a gauge and takes it away when dropped.
+pub struct Gauged<F: Fn(&Counters) -> &Counter> {
+    counters: std::sync::Arc<Counters>,
+    gauge: F,
+}
+
+impl<F: Fn(&Counters) -> &Counter> Gauged<F> {
+    /// Counts until dropped.
+    pub fn new(counters: std::sync::Arc<Counters>, gauge: F) -> Self {
+        gauge(&counters).add();
+        Self { counters, gauge }
+    }
+}
+
+impl<F: Fn(&Counters) -> &Counter> Drop for Gauged<F> {
+    fn drop(&mut self) {
+        (self.gauge)(&self.counters).sub();
+    }
+}

@@ -1,0 +1,13 @@
+//! The engine of an sdlb node: listeners, connections, upstream pools, parking, draining, the control socket.
+//!
+//! Threads: the main thread speaks with control ([`control`]) and never touches traffic; each worker thread ([`worker`])
+//! accepts and serves connections on a single-threaded runtime of its own; one thread writes the access log.
+
+pub mod access_log;
+pub mod conn;
+pub mod counters;
+pub mod forward;
+pub mod proto;
+pub mod settings;
+pub mod upstream;
+pub mod worker;

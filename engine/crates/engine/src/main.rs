@@ -1,0 +1,3 @@
+//! `sdlb-engine`: see `sdlb-engine --help`.
+
+fn main() {}

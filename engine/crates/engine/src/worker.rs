@@ -1,0 +1,169 @@
+//! What a connection sees of its worker thread.
+//!
+//! A worker is one thread with one single-threaded runtime; everything here is plain `Rc`/`Cell` state of that thread.
+//! The control thread sends it new tables and settings; a connection reads them at the moment it needs them and keeps
+//! none over an `await` longer than it must: a member that is picked must come from [`Worker::table`] called right before.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
+
+use sdlb_routes::{Chance, Picked, Table, Target};
+use tokio::sync::{mpsc, watch};
+
+use crate::{access_log::AccessLog, counters::Counters, settings::NodeConfig};
+
+/// An endpoint was taken out, or its state is otherwise news for control.
+#[derive(Debug, Clone)]
+pub struct TargetEjected {
+    /// Key of the target.
+    pub target: Arc<Target>,
+    /// For how long.
+    pub for_ms: u32,
+    /// One clause: "connection refused".
+    pub reason: String,
+}
+
+/// One worker thread, as its connections see it. Shared as `Rc<Worker>`.
+pub struct Worker {
+    /// 0, 1, ...: for logs.
+    pub index: usize,
+    /// Named counters of the engine.
+    pub counters: Arc<Counters>,
+    /// Where lines of the access log go; cheap to ask whether it is on.
+    pub access_log: AccessLog,
+    table: RefCell<Arc<Table>>,
+    config: RefCell<Rc<NodeConfig>>,
+    chance: RefCell<Chance>,
+    started: Instant,
+    table_changes: watch::Sender<u64>,
+    draining: watch::Sender<bool>,
+    connections: Cell<usize>,
+    ejected: mpsc::UnboundedSender<TargetEjected>,
+}
+
+impl Worker {
+    /// A worker with a table. `started` is the zero of the engine's clock, the same for all workers.
+    #[must_use]
+    pub fn new(index: usize, shared: &WorkerShared, table: Arc<Table>, config: NodeConfig) -> Self {
+        Self {
+            index,
+            counters: shared.counters.clone(),
+            access_log: shared.access_log.clone(),
+            table: RefCell::new(table),
+            config: RefCell::new(Rc::new(config)),
+            chance: RefCell::new(Chance::new(shared.seed.wrapping_add(index as u64))),
+            started: shared.started,
+            table_changes: watch::Sender::new(0),
+            draining: watch::Sender::new(false),
+            connections: Cell::new(0),
+            ejected: shared.ejected.clone(),
+        }
+    }
+
+    /// The table now. Pick from it before the next `await`: after `Applied` no member may be picked from an older one.
+    pub fn table(&self) -> Arc<Table> {
+        self.table.borrow().clone()
+    }
+
+    /// Runs `read` on the table now, without touching its reference count.
+    pub fn with_table<T>(&self, read: impl FnOnce(&Table) -> T) -> T {
+        read(&self.table.borrow())
+    }
+
+    /// Name, limits, control socket now.
+    pub fn config(&self) -> Rc<NodeConfig> {
+        self.config.borrow().clone()
+    }
+
+    /// Runs `act` with this worker's generator.
+    pub fn with_chance<T>(&self, act: impl FnOnce(&mut Chance) -> T) -> T {
+        act(&mut self.chance.borrow_mut())
+    }
+
+    /// Milliseconds since the engine started: the clock of ejections.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Parked requests wait on this: `changed().await` returns after each new table. Subscribe before looking at the
+    /// table, so that no change is missed.
+    pub fn table_changes(&self) -> watch::Receiver<u64> {
+        self.table_changes.subscribe()
+    }
+
+    /// Turns true when the engine shuts down: close idle connections, answer with `Connection: close`.
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
+    }
+
+    /// Whether the engine shuts down.
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// A request to this member went well as far as its target's health is concerned (any answer that parses, 5xx of
+    /// the application included).
+    pub fn succeeded(&self, picked: &Picked) {
+        picked.target().succeeded();
+    }
+
+    /// Connecting or the exchange failed through the target's fault. Ejects it after several in a row and tells control.
+    /// `reason`: one clause, "connection refused".
+    pub fn failed(&self, picked: &Picked, reason: &str) {
+        let target = picked.target();
+        if let Some(ejected) = target.failed(self.now_ms()) {
+            // The receiver lives as long as the engine.
+            let _ = self.ejected.send(TargetEjected {
+                target: target.clone(),
+                for_ms: ejected.for_ms,
+                reason: reason.to_owned(),
+            });
+        }
+    }
+
+    /// Connections on this worker now.
+    pub fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    pub(crate) fn set_table(&self, table: Arc<Table>) {
+        let old = self.table.replace(table);
+        self.table_changes.send_modify(|changes| *changes += 1);
+        drop(old);
+    }
+
+    pub(crate) fn set_config(&self, config: NodeConfig) {
+        *self.config.borrow_mut() = Rc::new(config);
+    }
+
+    pub(crate) fn drain(&self) {
+        self.draining.send_replace(true);
+    }
+
+    pub(crate) fn connection_opened(&self) {
+        self.connections.set(self.connections.get() + 1);
+    }
+
+    pub(crate) fn connection_closed(&self) {
+        self.connections.set(self.connections.get() - 1);
+    }
+}
+
+/// What all workers have in common.
+#[derive(Clone)]
+pub struct WorkerShared {
+    /// Named counters.
+    pub counters: Arc<Counters>,
+    /// The access log.
+    pub access_log: AccessLog,
+    /// Zero of the engine's clock.
+    pub started: Instant,
+    /// For the workers' generators.
+    pub seed: u64,
+    /// To the control session.
+    pub ejected: mpsc::UnboundedSender<TargetEjected>,
+}

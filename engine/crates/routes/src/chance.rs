@@ -1,0 +1,71 @@
+//! Chance, passed in, and the even sequence that keeps the shares of versions exact.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A small fast generator (SplitMix64), one a worker thread. Not for secrets.
+#[derive(Debug, Clone)]
+pub struct Chance(u64);
+
+impl Chance {
+    /// Starts from `seed`; equal seeds give equal sequences.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 64 random bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.0)
+    }
+
+    /// A number below `bound`; 0 when `bound` is 0. The bias of the multiplication is under 2^-32 for small bounds.
+    pub fn below(&mut self, bound: usize) -> usize {
+        ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
+    }
+}
+
+/// The finaliser of SplitMix64: every input bit moves every output bit.
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A request's fixed place among the shares of the versions, as a fraction of 2^64. Kept for the request's retries, so
+/// that a retry does not change its version while that version can take it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draw(pub(crate) u64);
+
+impl Draw {
+    /// The draw of a sticky value: equal for equal values, on every node and after every restart. `service` is mixed in
+    /// so that a client's place in one service says nothing about its place in another.
+    #[must_use]
+    pub fn sticky(service: &str, value: &[u8]) -> Self {
+        // FNV-1a, then mixed: stable over versions of the standard library. No table is keyed by it.
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for byte in service.bytes().chain([0]).chain(value.iter().copied()) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        Self(mix(hash))
+    }
+
+    /// Scales the draw to `0..total`.
+    pub(crate) fn scaled(self, total: u64) -> u64 {
+        ((u128::from(self.0) * u128::from(total)) >> 64) as u64
+    }
+}
+
+/// The additive recurrence by the golden ratio: after any N draws, each interval of width w holds N*w of them up to a
+/// bound that grows with log N (Kuipers and Niederreiter, 1974). So a share of 5 % is 5 % of *every* hundred requests.
+/// One a route, shared by the workers, kept over deltas.
+#[derive(Debug, Default)]
+pub struct Sequence(AtomicU64);
+
+impl Sequence {
+    /// The next draw.
+    pub fn next(&self) -> Draw {
+        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15; // 2^64 / golden ratio
+        Draw(self.0.fetch_add(GOLDEN, Ordering::Relaxed))
+    }
+}

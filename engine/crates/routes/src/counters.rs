@@ -1,0 +1,80 @@
+//! What is counted for each service version. Totals only grow; workers add, control reads.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Upper bounds of the latency buckets, in milliseconds; one more bucket takes what is slower.
+pub const LATENCY_BOUNDS_MS: [u64; 13] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000];
+
+/// Counters of one (service, version). Version `""` counts requests that no version got.
+#[derive(Debug, Default)]
+pub struct VersionCounters {
+    requests: AtomicU64,
+    status: [AtomicU64; 5],
+    failed: AtomicU64,
+    retries: AtomicU64,
+    parked: AtomicU64,
+    latency: [AtomicU64; LATENCY_BOUNDS_MS.len() + 1],
+    latency_us_sum: AtomicU64,
+}
+
+/// A copy of [`VersionCounters`] at one moment.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct VersionSnapshot {
+    /// Requests that ended.
+    pub requests: u64,
+    /// By first digit of the status: 1xx (101 only) to 5xx.
+    pub status: [u64; 5],
+    /// Answered by the engine itself: 502, 503, 504.
+    pub failed: u64,
+    /// Tries after the first.
+    pub retries: u64,
+    /// Requests that waited for a version.
+    pub parked: u64,
+    /// Counts by [`LATENCY_BOUNDS_MS`], not cumulative.
+    pub latency: [u64; LATENCY_BOUNDS_MS.len() + 1],
+    /// Sum of all latencies in microseconds.
+    pub latency_us_sum: u64,
+}
+
+impl VersionCounters {
+    /// A request ended with `status`, `latency_us` after its head was read. Call once for each request.
+    pub fn finished(&self, status: u16, latency_us: u64) {
+        self.requests.fetch_add(1, Relaxed);
+        if let Some(class) = self.status.get(usize::from(status / 100).wrapping_sub(1)) {
+            class.fetch_add(1, Relaxed);
+        }
+        let bucket = LATENCY_BOUNDS_MS.partition_point(|bound_ms| bound_ms * 1000 < latency_us);
+        self.latency[bucket].fetch_add(1, Relaxed);
+        self.latency_us_sum.fetch_add(latency_us, Relaxed);
+    }
+
+    /// The engine answered 502, 503 or 504 in the service's place (besides [`Self::finished`]).
+    pub fn failed(&self) {
+        self.failed.fetch_add(1, Relaxed);
+    }
+
+    /// A request was tried again.
+    pub fn retried(&self) {
+        self.retries.fetch_add(1, Relaxed);
+    }
+
+    /// A request began to wait for a version.
+    pub fn parked(&self) {
+        self.parked.fetch_add(1, Relaxed);
+    }
+
+    /// The values now. Counters that move meanwhile may be one apart from each other.
+    #[must_use]
+    pub fn snapshot(&self) -> VersionSnapshot {
+        let load = |counter: &AtomicU64| counter.load(Relaxed);
+        VersionSnapshot {
+            requests: load(&self.requests),
+            status: self.status.each_ref().map(load),
+            failed: load(&self.failed),
+            retries: load(&self.retries),
+            parked: load(&self.parked),
+            latency: self.latency.each_ref().map(load),
+            latency_us_sum: load(&self.latency_us_sum),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The routing table of an engine: which claim matches a request, and which member gets it.
+//!
+//! A [`Table`] never changes after it was made. [`Table::apply`] gives the next one, which shares everything that a
+//! delta did not touch, so that a change costs what is changed and not what is configured. Each worker thread holds an
+//! `Arc<Table>`; what must outlive a table (requests in flight, health, counters) lives behind `Arc`s with atomics that
+//! the next table takes over.
+//!
+//! The path of a request through this crate:
+//! 1. entry: [`Table::route`] finds the most specific [`Route`] for host and path; [`Route::draw`] fixes the request's
+//!    place in the shares of the versions; [`Route::pick`] takes a member ([`Picked`], which counts as in flight until
+//!    dropped). A retry calls `pick` again with the same draw and the targets to avoid.
+//! 2. below the entry: [`Table::stamped`] looks the whole stamp up; [`Group::pick`] takes one of that group's members.
+//!
+//! **Invariant:** no I/O, no clock, no global chance: time in milliseconds and [`Chance`] are passed in.
+
+mod chance;
+mod counters;
+mod drain;
+mod group;
+mod names;
+mod paths;
+mod pattern;
+mod route;
+mod table;
+mod target;
+
+pub use chance::{Chance, Draw, Sequence};
+pub use counters::{LATENCY_BOUNDS_MS, VersionCounters, VersionSnapshot};
+pub use drain::Draining;
+pub use group::{Group, Member, MemberKey, Picked};
+pub use names::Refused;
+pub use pattern::{HostPattern, PathPattern, Pattern};
+pub use route::{Park, Pick, Route, Sticky};
+pub use table::{Delta, MemberPut, PickPut, RoutePut, Shared, Table, TargetPut};
+pub use target::{Address, Ejected, Target, TargetCounters, TargetKind};

@@ -1,0 +1,173 @@
+//! What an entry does with the requests of one pattern: which versions may get them, and in which shares.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::{Chance, Draw, Group, Picked, Sequence, VersionCounters, group::Class};
+
+/// A bounded queue for the moment without any version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Park {
+    /// Requests that may wait at once, on this engine.
+    pub requests_max: u32,
+    /// How long each may wait.
+    pub timeout_ms: u32,
+}
+
+/// What fixes the version that a client gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sticky {
+    /// Nothing: the shares are dealt out in turn.
+    None,
+    /// The value of this cookie.
+    Cookie(Arc<str>),
+    /// The value of this header field.
+    Header(Arc<str>),
+    /// The client's address.
+    Client,
+}
+
+/// A version that may get new requests.
+#[derive(Debug, Clone)]
+pub struct Pick {
+    /// The version.
+    pub version: Arc<str>,
+    /// Lower tiers first.
+    pub tier: u32,
+    /// Among the picks of one tier; 0: the sum of its ready capacities.
+    pub weight: u32,
+    /// Its members; may be empty.
+    pub group: Arc<Group>,
+}
+
+/// What matches one pattern at an entry.
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub(crate) pattern: Arc<str>,
+    pub(crate) service: Arc<str>,
+    /// By tier.
+    pub(crate) picks: Box<[Pick]>,
+    pub(crate) park: Option<Park>,
+    pub(crate) sticky: Sticky,
+    pub(crate) unserved: Arc<VersionCounters>,
+    pub(crate) sequence: Arc<Sequence>,
+    pub(crate) parked: Arc<std::sync::atomic::AtomicU32>,
+}
+
+impl Route {
+    /// The pattern, as control wrote it.
+    #[must_use]
+    pub fn pattern(&self) -> &Arc<str> {
+        &self.pattern
+    }
+
+    /// The service that holds it.
+    #[must_use]
+    pub fn service(&self) -> &Arc<str> {
+        &self.service
+    }
+
+    /// Its versions, by tier.
+    #[must_use]
+    pub fn picks(&self) -> &[Pick] {
+        &self.picks
+    }
+
+    /// Whether and how requests wait when no version can take them. `None`: 503 at once.
+    #[must_use]
+    pub fn park(&self) -> Option<Park> {
+        self.park
+    }
+
+    /// What [`Self::draw`] wants to know of the request.
+    #[must_use]
+    pub fn sticky(&self) -> &Sticky {
+        &self.sticky
+    }
+
+    /// Counters of the requests that no version got.
+    #[must_use]
+    pub fn unserved(&self) -> &Arc<VersionCounters> {
+        &self.unserved
+    }
+
+    /// Gauge of the requests that wait now, over all workers and tables: add one, compare with `park.requests_max`.
+    #[must_use]
+    pub fn parked(&self) -> &Arc<std::sync::atomic::AtomicU32> {
+        &self.parked
+    }
+
+    /// Fixes a request's place among the versions: by the sticky value when there is one, else the next in turn. Once a
+    /// request, not once a try.
+    #[must_use]
+    pub fn draw(&self, sticky: Option<&[u8]>) -> Draw {
+        match sticky {
+            Some(value) => Draw::sticky(&self.service, value),
+            None => self.sequence.next(),
+        }
+    }
+
+    /// Takes a member: the lowest tier with a ready member that has room, else the lowest tier with a ready member; in
+    /// the tier a version by `draw`; in the version a member as [`Group::pick`] does. `avoid`: ids of targets that were
+    /// tried already. `None`: nothing can take it now (park or 503).
+    #[must_use]
+    pub fn pick(&self, draw: Draw, now_ms: u64, avoid: &[u64], chance: &mut Chance) -> Option<Picked> {
+        for class in Class::ALL {
+            let mut full = None;
+            for tier in self.picks.chunk_by(|one, other| one.tier == other.tier) {
+                match choose_in_tier(tier, class, draw, now_ms, avoid, chance) {
+                    Some((picked, true)) => return Some(Picked::new(picked.0.clone(), picked.1.clone())),
+                    Some((picked, false)) => full = full.or(Some(picked)),
+                    None => {}
+                }
+            }
+            if let Some((group, member)) = full {
+                return Some(Picked::new(group.clone(), member.clone()));
+            }
+        }
+        None
+    }
+}
+
+type Place<'a> = (&'a Arc<Group>, &'a Arc<crate::Member>);
+
+/// The version drawn in one tier and its member, and whether anything in the tier has room.
+fn choose_in_tier<'a>(
+    tier: &'a [Pick],
+    class: Class,
+    draw: Draw,
+    now_ms: u64,
+    avoid: &[u64],
+    chance: &mut Chance,
+) -> Option<(Place<'a>, bool)> {
+    let mut ready: SmallVec<[_; 4]> = tier
+        .iter()
+        .filter_map(|pick| pick.group.choose(class, now_ms, avoid, chance).map(|choice| (pick, choice)))
+        .collect();
+    let room = ready.iter().any(|(_, choice)| choice.room);
+    if room {
+        // A version without a share of its own leaves its turn to one that has room. One with a share keeps it: shares
+        // are exact.
+        ready.retain(|(pick, choice)| choice.room || pick.weight != 0);
+    }
+    let weight = |pick: &Pick| match pick.weight {
+        0 => pick.group.capacity(class, now_ms),
+        weight => u64::from(weight),
+    };
+    let chosen = match ready.as_slice() {
+        [] => return None,
+        [only] => only,
+        several => {
+            let total = several.iter().map(|(pick, _)| weight(pick)).sum();
+            let mut place = draw.scaled(total);
+            several.iter().find(|(pick, _)| {
+                let weight = weight(pick);
+                let here = place < weight;
+                place = place.wrapping_sub(weight);
+                here
+            })?
+        }
+    };
+    Some(((&chosen.0.group, chosen.1.member), room))
+}

@@ -1,0 +1,202 @@
+//! Where requests can go: an instance, or a child node.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use crate::names::Refused;
+
+/// What stands behind a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetKind {
+    /// An instance of a service: gets the request without our private headers.
+    Instance,
+    /// A child node: gets the request with the stamp of the chosen group.
+    Node,
+}
+
+/// Where a target listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// IP address and port.
+    Tcp(SocketAddr),
+    /// Path of a Unix stream socket.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Reads `127.0.0.1:8001`, `[::1]:8001` or `unix:/path`.
+    ///
+    /// # Errors
+    /// [`Refused`] with what was expected.
+    pub fn parse(text: &str) -> Result<Self, Refused> {
+        let refused = |expected: &str| Err(Refused(format!("address {text:?}: expected {expected}")));
+        if let Some(path) = text.strip_prefix("unix:") {
+            // sun_path holds 108 bytes with its end.
+            return match path.len() {
+                2..=107 if path.starts_with('/') && !path.contains('\0') => Ok(Self::Unix(path.into())),
+                _ => refused("unix: and an absolute path of at most 107 bytes"),
+            };
+        }
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() != 0 => Ok(Self::Tcp(address)),
+            _ => refused("IP:port or unix:/path"),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Totals since the target was first put; gauges where said.
+#[derive(Debug, Default)]
+pub struct TargetCounters {
+    /// Requests sent.
+    pub requests: AtomicU64,
+    /// Connections opened.
+    pub connects: AtomicU64,
+    /// Connections that could not be opened.
+    pub connect_failures: AtomicU64,
+    /// Requests that failed after they were sent.
+    pub failures: AtomicU64,
+    /// Gauge: requests in flight, over all groups.
+    pub in_flight: AtomicU32,
+    /// Gauge: pooled connections that wait for a request, over all workers.
+    pub idle_connections: AtomicI64,
+}
+
+/// A target was taken out for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ejected {
+    /// For how long, in milliseconds.
+    pub for_ms: u32,
+}
+
+/// Failures in a row after which a target is taken out.
+const FAILURES_TO_EJECT: u32 = 3;
+/// The first ejection lasts this long; each further one twice as long.
+const EJECT_MS: u32 = 1_000;
+const EJECT_MS_MAX: u32 = 60_000;
+
+/// Something that takes requests. One object for all groups, deltas and workers as long as its key is configured.
+#[derive(Debug)]
+pub struct Target {
+    key: Arc<str>,
+    kind: TargetKind,
+    id: u64,
+    address: RwLock<Arc<Address>>,
+    address_changes: AtomicU32,
+    /// Counters, for all workers.
+    pub counters: TargetCounters,
+    failures_in_a_row: AtomicU32,
+    ejections_in_a_row: AtomicU32,
+    /// Milliseconds on the engine's clock; in the past: not ejected.
+    ejected_until_ms: AtomicU64,
+}
+
+impl Target {
+    pub(crate) fn new(key: Arc<str>, kind: TargetKind, id: u64, address: Address) -> Self {
+        Self {
+            key,
+            kind,
+            id,
+            address: RwLock::new(Arc::new(address)),
+            address_changes: AtomicU32::new(0),
+            counters: TargetCounters::default(),
+            failures_in_a_row: AtomicU32::new(0),
+            ejections_in_a_row: AtomicU32::new(0),
+            ejected_until_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// `i:<instance id>` or `n:<node name>`.
+    #[must_use]
+    pub fn key(&self) -> &Arc<str> {
+        &self.key
+    }
+
+    /// Instance or node.
+    #[must_use]
+    pub fn kind(&self) -> TargetKind {
+        self.kind
+    }
+
+    /// Unique in this process, never used again: the key for connection pools.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Where to connect now.
+    #[must_use]
+    pub fn address(&self) -> Arc<Address> {
+        self.address.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Grows each time the address changes: a pooled connection made under an older count leads elsewhere.
+    #[must_use]
+    pub fn address_changes(&self) -> u32 {
+        self.address_changes.load(Relaxed)
+    }
+
+    pub(crate) fn set_address(&self, address: Address) {
+        let mut held = self.address.write().unwrap_or_else(PoisonError::into_inner);
+        if **held != address {
+            *held = Arc::new(address);
+            self.address_changes.fetch_add(1, Relaxed);
+            self.failures_in_a_row.store(0, Relaxed);
+            self.ejections_in_a_row.store(0, Relaxed);
+            self.ejected_until_ms.store(0, Relaxed);
+        }
+    }
+
+    /// Taken out after failures, at `now_ms` on the engine's clock.
+    #[must_use]
+    pub fn is_ejected(&self, now_ms: u64) -> bool {
+        self.ejected_until_ms.load(Relaxed) > now_ms
+    }
+
+    /// When the ejection ends, on the engine's clock; in the past when there is none.
+    #[must_use]
+    pub fn ejected_until_ms(&self) -> u64 {
+        self.ejected_until_ms.load(Relaxed)
+    }
+
+    /// A request went well. Costs one load when nothing was wrong.
+    pub fn succeeded(&self) {
+        if self.failures_in_a_row.load(Relaxed) != 0 {
+            self.failures_in_a_row.store(0, Relaxed);
+        }
+        if self.ejections_in_a_row.load(Relaxed) != 0 {
+            self.ejections_in_a_row.store(0, Relaxed);
+        }
+    }
+
+    /// A connect or a request failed through the target's fault. Says when that takes it out (once for each ejection).
+    pub fn failed(&self, now_ms: u64) -> Option<Ejected> {
+        let failures = self.failures_in_a_row.fetch_add(1, Relaxed) + 1;
+        let ejections = self.ejections_in_a_row.load(Relaxed);
+        // A target that comes back from an ejection is on probation: one failure is enough.
+        if self.is_ejected(now_ms) || (ejections == 0 && failures < FAILURES_TO_EJECT) {
+            return None;
+        }
+        let for_ms = EJECT_MS.saturating_mul(1 << ejections.min(16)).min(EJECT_MS_MAX);
+        let until = self.ejected_until_ms.load(Relaxed);
+        // One worker wins when several see the failure at once.
+        self.ejected_until_ms.compare_exchange(until, now_ms + u64::from(for_ms), Relaxed, Relaxed).ok()?;
+        self.ejections_in_a_row.fetch_add(1, Relaxed);
+        Some(Ejected { for_ms })
+    }
+}
