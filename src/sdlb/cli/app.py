@@ -86,7 +86,13 @@ def _run(name: str, argv: list[str]) -> int:
         parser = Parser(prog="sdlb", add_help=False)
         commands = parser.add_subparsers(parser_class=Parser)
         command.add_parser(commands)
-        return command.run(parser.parse_args(argv))
+        program: list[str] = []
+        if getattr(command, "TAKES_PROGRAM", False) and "--" in argv:
+            at = argv.index("--")
+            argv, program = argv[:at], argv[at + 1 :]
+        args = parser.parse_args(argv)
+        args.program = program
+        return command.run(args)
     except Usage as error:
         # what the last parser has left over is told by the first one, which does not know the command
         prog = error.prog if error.prog != "sdlb" else f"sdlb {name}"

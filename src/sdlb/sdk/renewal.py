@@ -42,10 +42,12 @@ class Renewal:
             self._tell(text)
         return self.spec.ttl_s / 3
 
+    def hopeless(self, problem: Problem) -> bool:
+        """The registration is wrong in itself: trying again can't help."""
+        return 400 <= problem.status < 500 and not self.registered
+
     def failed(self, problem: Problem) -> float:
-        """Seconds until the next attempt. Raises the problem when trying again can't help."""
-        if 400 <= problem.status < 500 and not self.registered:
-            raise problem
+        """Seconds until the next attempt."""
         if problem.code != self._trouble:
             self._trouble = problem.code
             self._tell(f"{problem.detail} (trying again until it works)")

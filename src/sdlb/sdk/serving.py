@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Self
 
 from sdlb.sdk.aio import AsyncClient
 from sdlb.sdk.calls import default_socket
@@ -41,6 +42,7 @@ class Serving:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
+        self._leave: asyncio.Event | None = None
 
     @property
     def instance(self) -> Instance | None:
@@ -67,7 +69,7 @@ class Serving:
 
     # ------------------------------------------------------------------ with
 
-    def __enter__(self) -> Serving:
+    def __enter__(self) -> Self:
         client = Client(self.socket)
         try:
             wait_s = self._attempt(client)
@@ -101,6 +103,8 @@ class Serving:
         try:
             return self._renewal.succeeded(client.register(self.spec))
         except Problem as problem:
+            if self._renewal.hopeless(problem):
+                raise
             return self._renewal.failed(problem)
 
     def _renew(self, client: Client, wait_s: float) -> None:
@@ -114,23 +118,23 @@ class Serving:
 
     # ------------------------------------------------------------------ async with
 
-    async def __aenter__(self) -> Serving:
+    async def __aenter__(self) -> Self:
         client = AsyncClient(self.socket)
         try:
             wait_s = await self._attempt_async(client)
         except BaseException:
             await client.close()
             raise
-        self._task = asyncio.create_task(self._renew_async(client, wait_s), name="sdlb-renew")
+        self._leave = asyncio.Event()
+        self._task = asyncio.create_task(self._renew_async(client, wait_s, self._leave), name="sdlb-renew")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        if self._leave is not None and self._task is not None:
+            self._leave.set()  # not cancelled: a renewal on its way must not overtake the farewell
+            await self._task
         if not self._renewal.registered:
             return
         until = time.monotonic() + self.drain_deadline_s
@@ -150,12 +154,16 @@ class Serving:
         try:
             return self._renewal.succeeded(await client.register(self.spec))
         except Problem as problem:
+            if self._renewal.hopeless(problem):
+                raise
             return self._renewal.failed(problem)
 
-    async def _renew_async(self, client: AsyncClient, wait_s: float) -> None:
+    async def _renew_async(self, client: AsyncClient, wait_s: float, leave: asyncio.Event) -> None:
         async with client:
-            while True:
-                await asyncio.sleep(wait_s)
+            while not leave.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(leave.wait(), wait_s)
+                    return
                 try:
                     wait_s = await self._attempt_async(client)
                 except Problem as problem:

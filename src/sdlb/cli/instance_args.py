@@ -1,0 +1,114 @@
+"""What `run` and `register` both take: the service, its routes and the rest of what an instance claims."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from sdlb.cli import args as options
+from sdlb.sdk.types import Spec, split_name
+
+
+class Several(argparse.Action):
+    """One or more values, and the option may come again: `--route a b --route c`."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        had: list[str] = getattr(namespace, self.dest) or []
+        setattr(namespace, self.dest, [*had, *(values or ())])
+        namespace.last_several = self.dest
+
+
+def add_instance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name_version", nargs="?", metavar="NAME-VERSION", help="for example catalog-1.0.1")
+    parser.add_argument("--service", metavar="NAME", help="the service, when NAME-VERSION can't say it")
+    parser.add_argument("--version", metavar="VERSION", help="the version, together with --service")
+    parser.add_argument(
+        "--route",
+        dest="routes",
+        action=Several,
+        nargs="+",
+        metavar="ROUTE",
+        help="what the service accepts, for example 'example.com/catalog*'; one or more, may be repeated",
+    )
+    parser.add_argument(
+        "--compatible",
+        action=Several,
+        nargs="+",
+        default=[],
+        metavar="C",
+        help="versions that this one may run beside, for example '>=1.0,<1.2'; one or more, may be repeated",
+    )
+    parser.add_argument(
+        "--health",
+        type=options.health,
+        default="tcp",
+        metavar="PATH|tcp|none",
+        help="how to see that it is well: a path that answers 2xx or 3xx, or that it accepts connections (default tcp)",
+    )
+    parser.add_argument(
+        "--capacity",
+        type=options.count,
+        default=100,
+        metavar="N",
+        help="requests at once that it is good for: its weight beside others (default 100)",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=("http1", "h2c", "tcp"),
+        default="http1",
+        help="what it speaks (default http1)",
+    )
+    parser.add_argument(
+        "--label",
+        dest="labels",
+        action="append",
+        type=options.label,
+        default=[],
+        metavar="NAME=VALUE",
+        help="a label of the instance; may be repeated",
+    )
+    parser.add_argument("--id", metavar="ID", help="the instance's id on this host (default: made up)")
+    options.add_socket(parser)
+
+
+def name_of(args: argparse.Namespace, prog: str) -> tuple[str, str]:
+    """(service, version). Raises Usage.
+
+    `--route a b catalog-1.0.1` leaves the name among the routes: an option with several values takes all that follow.
+    """
+    last: str | None = getattr(args, "last_several", None)
+    apart = args.service is not None or args.version is not None
+    if args.name_version is None and not apart and last is not None and len(getattr(args, last)) > 1:
+        args.name_version = getattr(args, last).pop()
+    if not args.routes:
+        raise options.Usage(prog, "--route is required: what does the service accept?")
+    if apart:
+        if args.service is None or args.version is None or args.name_version is not None:
+            raise options.Usage(prog, "give NAME-VERSION, or both --service and --version")
+        return args.service, args.version
+    if args.name_version is None:
+        raise options.Usage(prog, "NAME-VERSION is missing, for example catalog-1.0.1")
+    return split_name(args.name_version)
+
+
+def spec_of(args: argparse.Namespace, name: tuple[str, str], *, endpoint: str, pid: int = 0) -> Spec:
+    return Spec.of(
+        name,
+        routes=args.routes,
+        endpoint=endpoint,
+        id=args.id,
+        health=args.health,
+        protocol=args.protocol,
+        compatible=args.compatible,
+        capacity=args.capacity,
+        ttl_s=args.ttl,
+        pid=pid,
+        labels=dict(args.labels),
+    )

@@ -1,0 +1,67 @@
+"""A free port for a program that is about to start.
+
+The usual way, binding port 0 and closing it again, gives a port out of the range that the kernel also takes for outgoing
+connections: on a busy host it may be gone before the program binds it. So the port is drawn from below that range, and
+`sdlb run` holds a name for it (an abstract Unix socket, gone with the process) that its like on this host respect.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+LOWEST = 10_000
+DRAWS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPort:
+    """`name` must be kept for as long as the port is used."""
+
+    port: int
+    name: socket.socket | None
+
+
+def _outgoing_from() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 32_768
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+        return True
+
+
+def _hold(port: int) -> socket.socket | None:
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        name.bind(f"\0sdlb-run-port-{port}")
+    except OSError:
+        name.close()
+        return None
+    return name
+
+
+def hold_free_port(rng: random.Random) -> HeldPort:
+    """Raises OSError when there is none at all."""
+    top = min(_outgoing_from(), 32_768)
+    if top - LOWEST >= DRAWS:
+        for port in rng.sample(range(LOWEST, top), DRAWS):
+            name = _hold(port)
+            if name is None:
+                continue
+            if _is_free(port):
+                return HeldPort(port, name)
+            name.close()
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return HeldPort(probe.getsockname()[1], None)

@@ -1,0 +1,124 @@
+"""A program as a child process: started in its own process group, asked whether it is well, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+
+from sdlb.sdk.types import Health
+
+_PR_SET_PDEATHSIG = 1
+_POLL_FIRST_S, _POLL_MAX_S, _TRY_S = 0.02, 0.25, 1.0
+
+
+def _die_with_parent() -> Callable[[], None]:
+    """Runs in the child before exec: when this process is killed, even with -9, the program gets SIGTERM (prctl(2)).
+
+    Without it the program would live on with nobody to renew its lease or to stop it.
+    """
+    libc = ctypes.CDLL(None)
+    parent = os.getpid()
+
+    def ask() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)
+
+    return ask
+
+
+class Program:
+    """A running child. Its standard streams are ours."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._ended = asyncio.create_task(process.wait(), name="program")
+
+    @classmethod
+    async def start(cls, words: Sequence[str], env: Mapping[str, str]) -> Program:
+        """Raises OSError when there is no such program. Its own group: Ctrl-C reaches us alone, and we drain first."""
+        process = await asyncio.create_subprocess_exec(
+            *words, env=dict(env), process_group=0, preexec_fn=_die_with_parent()
+        )
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """None while it runs; the exit code, 128 + n for signal n."""
+        code = self._process.returncode
+        return code if code is None or code >= 0 else 128 - code
+
+    @property
+    def how(self) -> str:
+        """ "exit status 3", "signal 9 (SIGKILL)" """
+        code = self._process.returncode
+        if code is None:
+            return "nothing"
+        if code >= 0:
+            return f"exit status {code}"
+        with contextlib.suppress(ValueError):
+            return f"signal {-code} ({signal.Signals(-code).name})"
+        return f"signal {-code}"
+
+    async def ended(self) -> int:
+        await asyncio.shield(self._ended)
+        code = self.code
+        assert code is not None
+        return code
+
+    async def stop(self, grace_s: float) -> bool:
+        """SIGTERM to the program's group; SIGKILL to what is left after the grace. False: that was needed."""
+        self._signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self.ended(), grace_s)
+            return True
+        except TimeoutError:
+            self._signal(signal.SIGKILL)
+            await self.ended()
+            return False
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+
+async def healthy(check: Health, port: int) -> None:
+    """Returns as soon as the check passes; until then it asks on, however long."""
+    wait_s = _POLL_FIRST_S
+    while await why_unwell(check, port) is not None:
+        await asyncio.sleep(wait_s)
+        wait_s = min(wait_s * 1.5, _POLL_MAX_S)
+
+
+async def why_unwell(check: Health, port: int) -> str | None:
+    """One attempt; None: it is well. 2xx and 3xx answers are, as for the node's own checks."""
+    if check.kind == "none":
+        return None
+    at = f"127.0.0.1:{port}"
+    try:
+        async with asyncio.timeout(max(check.timeout_s, _TRY_S)):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                if check.kind == "tcp":
+                    return None
+                writer.write(f"GET {check.path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n".encode())
+                await writer.drain()
+                status = (await reader.readline()).split()
+            finally:
+                writer.close()
+    except TimeoutError:
+        return f"{at} does not answer"
+    except (OSError, ValueError) as error:
+        return f"{at}: {error.strerror if isinstance(error, OSError) and error.strerror else error}"
+    if len(status) >= 2 and status[0].startswith(b"HTTP/1.") and status[1][:1] in (b"2", b"3"):
+        return None
+    answer = status[1].decode("latin-1") if len(status) >= 2 else "something that is not HTTP"
+    return f"GET {check.path} at {at} answers {answer}"

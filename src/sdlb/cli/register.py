@@ -1,0 +1,57 @@
+"""`sdlb register`: registers a program that already runs, by hand."""
+
+from __future__ import annotations
+
+import argparse
+
+from sdlb.cli import args as options
+from sdlb.cli import instance_args, out
+from sdlb.sdk.calls import default_socket
+from sdlb.sdk.client import Client
+from sdlb.sdk.pids import visible_pid
+
+PROG = "sdlb register"
+
+
+def add_parser(commands: options.Commands) -> None:
+    parser = commands.add_parser(
+        "register",
+        usage="sdlb register --route ROUTE... (--port N | --endpoint ADDR) [options] NAME-VERSION",
+        description="Registers a program that already runs on this host. It stays registered, as long as its health "
+        "check passes it gets traffic, until 'sdlb deregister', the end of --pid, or, with --ttl, until that has "
+        "passed without another 'sdlb register'.",
+    )
+    instance_args.add_instance(parser)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--port", type=options.port, metavar="N", help="it listens on 127.0.0.1, on this port")
+    where.add_argument("--endpoint", metavar="ADDR", help="where it listens: 127.0.0.1:8001 or unix:/path")
+    parser.add_argument(
+        "--pid", type=options.count, default=0, metavar="N", help="the process to watch: its end removes the instance"
+    )
+    parser.add_argument(
+        "--ttl", type=options.not_negative, default=0.0, metavar="S", help="the lease; 0, the default: none"
+    )
+    parser.add_argument(
+        "--wait", type=options.positive, metavar="S", help="return when it is active; failed (1) when not within S"
+    )
+    options.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    name = instance_args.name_of(args, PROG)
+    endpoint = args.endpoint or f"127.0.0.1:{args.port}"
+    pid = visible_pid(args.socket or default_socket(), args.pid)
+    spec = instance_args.spec_of(args, name, endpoint=endpoint, pid=pid)
+    with Client(args.socket) as client:
+        instance = client.register(spec)
+        if args.wait:
+            instance = client.instance(spec.id, "active", args.wait)
+    if args.json:
+        out.json(instance)
+    else:
+        out.line(instance.id, "  ", out.state(instance.state, instance.reason))
+    if args.wait and instance.state != "active":
+        why = f": {instance.reason}" if instance.reason else ""
+        out.tell(f"{PROG}: {spec.label} is {instance.state}, not active, after {args.wait:g} s{why}")
+        return 1
+    return 0

@@ -1,0 +1,200 @@
+"""The life of `sdlb run`: start, healthy, registered, (signal) drained, stopped.
+
+Whatever happens, the order holds that loses no request: nothing is registered before it is healthy, and the program is
+stopped only after the node has said that nothing is on its way to it. Two things cut that short: the program ends by
+itself (the node is told that it is gone), or a second signal comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from sdlb.cli.program import Program, healthy, why_unwell
+from sdlb.sdk.aio import AsyncClient
+from sdlb.sdk.pids import visible_pid
+from sdlb.sdk.problem import Problem, Unreachable
+from sdlb.sdk.renewal import Renewal
+from sdlb.sdk.types import Spec
+
+T = TypeVar("T")
+GONE_WITHIN_S = 5.0
+_RETRY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`spec.pid` is filled in once the program runs; `words` have the port in already."""
+
+    spec: Spec
+    words: tuple[str, ...]
+    port: int
+    port_env: str
+    socket: str
+    start_timeout_s: float
+    drain_deadline_s: float
+    stop_grace_s: float
+
+
+class Run:
+    """One program's life. `tell` gets one line for each step, `fail` one for each thing that went wrong."""
+
+    def __init__(self, job: Job, tell: Callable[[str], None], fail: Callable[[str], None]) -> None:
+        self.job = job
+        self.tell = tell
+        self.fail = fail
+        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._leave = asyncio.Event()
+
+    async def live(self) -> int:
+        """Returns the exit code. Raises OSError when the program can't be started."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and the like stay in force
+                loop.add_signal_handler(number, self._signals.put_nowait, number)
+        job = self.job
+        program = await Program.start(job.words, {**os.environ, job.port_env: str(job.port)})
+        try:
+            return await self._serve(program)
+        finally:
+            if program.code is None:
+                await program.stop(job.stop_grace_s)
+
+    async def _serve(self, program: Program) -> int:
+        code = await self._until_healthy(program)
+        if code is not None:
+            return code
+        spec = msgspec.structs.replace(self.job.spec, pid=visible_pid(self.job.socket, program.pid))
+        renewal = Renewal(spec, self.tell)
+        async with AsyncClient(self.job.socket) as client:
+            keeping = asyncio.create_task(self._keep(client, renewal), name="renew")
+            which = await _first(program.ended(), self._signals.get(), asyncio.shield(keeping))
+            self._leave.set()
+            refusal = await keeping  # a renewal on its way must not overtake the farewell
+            if refusal is not None:
+                self.fail(refusal.detail)
+                await program.stop(self.job.stop_grace_s)
+                return 1
+            if which == 1 and renewal.registered:
+                await self._drain(client, spec, program)
+            if program.code is not None:
+                if renewal.registered:
+                    await self._gone(client, spec)
+                self.fail(f"{spec.label} ended with {program.how}")
+                return program.code
+        return await self._stop(program)
+
+    async def _until_healthy(self, program: Program) -> int | None:
+        """None: it is; else the exit code."""
+        job = self.job
+        label = job.spec.label
+        asking = _within(healthy(job.spec.health, job.port), job.start_timeout_s)
+        which = await _first(program.ended(), self._signals.get(), asking)
+        if which == 0:
+            self.fail(f"{label} ended with {program.how} before it was healthy")
+            return program.code or 1
+        if which == 1:
+            return await self._stop(program)
+        why = await why_unwell(job.spec.health, job.port)
+        if why is None:
+            return None
+        self.fail(
+            f"{label} was not healthy within {job.start_timeout_s:g} s ({why}); does it listen on the port in "
+            f"{job.port_env}? --health and --start-timeout change the check"
+        )
+        await program.stop(job.stop_grace_s)
+        return 1
+
+    async def _keep(self, client: AsyncClient, renewal: Renewal) -> Problem | None:
+        """Renews until it is time to leave, or until the registration is refused as wrong: the Problem."""
+        while not self._leave.is_set():
+            try:
+                wait_s = renewal.succeeded(await client.register(renewal.spec))
+            except Problem as problem:
+                if renewal.hopeless(problem):
+                    return problem
+                wait_s = renewal.failed(problem)
+            await _within(self._leave.wait(), wait_s)
+        return None
+
+    async def _drain(self, client: AsyncClient, spec: Spec, program: Program) -> None:
+        """Returns when drained, or when there is no point in waiting on."""
+        which = await _first(program.ended(), self._signals.get(), self._say_goodbye(client, spec))
+        if which == 1:
+            self.fail(f"{spec.label}: a second signal; stopping without waiting for its requests")
+
+    async def _say_goodbye(self, client: AsyncClient, spec: Spec) -> None:
+        until = asyncio.get_running_loop().time() + self.job.drain_deadline_s
+        told = False
+        while (left_s := until - asyncio.get_running_loop().time()) > 0:
+            try:
+                last = await client.deregister(spec.id, left_s)
+            except Unreachable as problem:
+                if not told:
+                    self.fail(f"{problem.detail} (trying again for {left_s:.0f} s, then stopping undrained)")
+                told = True
+                await asyncio.sleep(_RETRY_S)
+                continue
+            except Problem as problem:
+                if problem.status != 404:  # 404: already removed; that is what is wanted
+                    self.fail(f"{spec.label} was not drained: {problem.detail}")
+                return
+            if last.drained:
+                self.tell(f"{spec.label} is drained")
+            else:
+                self.fail(f"{spec.label} still has {last.in_flight} requests in flight; stopping it all the same")
+            return
+
+    async def _gone(self, client: AsyncClient, spec: Spec) -> None:
+        """Tells the node at once; if it can't be reached, it notices the end of the process or of the lease itself."""
+
+        async def say() -> None:
+            while True:
+                try:
+                    await client.deregister(spec.id, gone=True)
+                    return
+                except Unreachable:
+                    await asyncio.sleep(_RETRY_S)
+                except Problem as problem:
+                    if problem.status != 404:
+                        self.fail(f"{spec.label}: {problem.detail}")
+                    return
+
+        await _within(say(), GONE_WITHIN_S)
+
+    async def _stop(self, program: Program) -> int:
+        """0 when it ends of our SIGTERM, as asked; else what it says itself."""
+        label, grace_s = self.job.spec.label, self.job.stop_grace_s
+        if not await program.stop(grace_s):
+            self.fail(f"{label} did not stop within {grace_s:g} s of SIGTERM and was killed")
+        code = program.code
+        assert code is not None
+        return 0 if code == 128 + signal.SIGTERM else code
+
+
+async def _within(work: Awaitable[object], seconds: float) -> None:
+    try:
+        await asyncio.wait_for(work, seconds)
+    except TimeoutError:
+        return
+
+
+async def _first(*works: Coroutine[Any, Any, object] | asyncio.Future[Any]) -> int:
+    """The number of the one that is done first (of several at once: the lowest); the others are cancelled.
+
+    Raises what that one raised.
+    """
+    tasks = [asyncio.ensure_future(work) for work in works]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    done = next(index for index, task in enumerate(tasks) if task.done())
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    tasks[done].result()
+    return done
