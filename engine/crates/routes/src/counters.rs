@@ -1,6 +1,12 @@
 //! What is counted for each service version. Totals only grow; workers add, control reads.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 /// Upper bounds of the latency buckets, in milliseconds; one more bucket takes what is slower.
 pub const LATENCY_BOUNDS_MS: [u64; 13] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000];
@@ -75,6 +81,32 @@ impl VersionCounters {
             parked: load(&self.parked),
             latency: self.latency.each_ref().map(load),
             latency_us_sum: load(&self.latency_us_sum),
+        }
+    }
+}
+
+/// Versions that no table holds any more are forgotten past this number, so that a long life does not grow without end.
+const FORGOTTEN_AFTER: usize = 65_536;
+
+/// The counters of every (service, version) that was ever configured: a version that comes back goes on counting.
+#[derive(Debug, Default)]
+pub(crate) struct Registry(Mutex<HashMap<(Name, Name), Arc<VersionCounters>>>);
+
+type Name = Arc<str>;
+
+impl Registry {
+    pub(crate) fn get(&self, service: &Arc<str>, version: &Arc<str>) -> Arc<VersionCounters> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.len() > FORGOTTEN_AFTER {
+            held.retain(|_, counters| Arc::strong_count(counters) > 1);
+        }
+        held.entry((service.clone(), version.clone())).or_default().clone()
+    }
+
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<str>, &Arc<str>, &VersionCounters)) {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((service, version), counters) in held.iter() {
+            visit(service, version, counters);
         }
     }
 }

@@ -13,9 +13,16 @@ pub struct Draining {
 }
 
 impl Draining {
-    /// Takes the member back when it is put again.
-    pub(crate) fn take(&mut self, key: &MemberKey) -> Option<Arc<Member>> {
-        self.members.remove(key).and_then(|(member, _)| member)
+    /// The member by this name, if it drains.
+    pub(crate) fn get(&self, key: &MemberKey) -> Option<&Arc<Member>> {
+        self.members.get(key).and_then(|(member, _)| member.as_ref())
+    }
+
+    /// The member is put again: it no longer drains.
+    pub(crate) fn remove(&mut self, key: &MemberKey) {
+        if let Some((Some(member), _)) = self.members.remove(key) {
+            member.load.set_draining(false);
+        }
     }
 
     /// A member was deleted by `epoch`. One that drains already goes on, under the newer epoch.
@@ -34,12 +41,15 @@ impl Draining {
         self.members.is_empty()
     }
 
-    /// Removes and returns the members without a request in flight, with the epoch that deleted each, by key. Only to be
-    /// called when every worker has left the tables that held them.
-    pub fn take_drained(&mut self) -> Vec<(MemberKey, u64)> {
+    /// Removes and returns the members without a request in flight, with the epoch that deleted each, by key. Only those
+    /// deleted up to the epoch `applied`, by which every worker picks: the others may still get requests.
+    pub fn take_drained(&mut self, applied: u64) -> Vec<(MemberKey, u64)> {
         let idle = |member: &Option<Arc<Member>>| member.as_ref().is_none_or(|member| member.in_flight() == 0);
-        let mut drained: Vec<_> =
-            self.members.extract_if(|_, (member, _)| idle(member)).map(|(key, (_, epoch))| (key, epoch)).collect();
+        let mut drained: Vec<_> = self
+            .members
+            .extract_if(|_, (member, epoch)| *epoch <= applied && idle(member))
+            .map(|(key, (_, epoch))| (key, epoch))
+            .collect();
         drained.sort_unstable();
         drained
     }

@@ -110,6 +110,8 @@ pub struct Group {
     /// Ordinary members first, then those of last resort; within each, by target key.
     pub(crate) members: Box<[Arc<Member>]>,
     pub(crate) ordinary: usize,
+    /// Sum of the capacities of the ordinary members.
+    pub(crate) ordinary_capacity: u64,
     pub(crate) counters: Arc<VersionCounters>,
 }
 
@@ -192,6 +194,9 @@ impl Group {
 
     /// Sum of the capacities of the members of a class.
     pub(crate) fn capacity(&self, class: Class, now_ms: u64) -> u64 {
+        if class == Class::Ready && self.members.first().is_some_and(|member| member.load.shared.none_ejected(now_ms)) {
+            return self.ordinary_capacity;
+        }
         let fits = |member: &&Arc<Member>| class == Class::Any || !member.target.is_ejected(now_ms);
         class.range(self).iter().filter(fits).map(|member| u64::from(member.capacity)).sum()
     }

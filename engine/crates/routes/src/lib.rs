@@ -13,8 +13,10 @@
 //!
 //! **Invariant:** no I/O, no clock, no global chance: time in milliseconds and [`Chance`] are passed in.
 
+mod apply;
 mod chance;
 mod counters;
+mod delta;
 mod drain;
 mod group;
 mod names;
@@ -26,10 +28,11 @@ mod target;
 
 pub use chance::{Chance, Draw, Sequence};
 pub use counters::{LATENCY_BOUNDS_MS, VersionCounters, VersionSnapshot};
+pub use delta::{Delta, MemberPut, PickPut, RoutePut, TargetPut};
 pub use drain::Draining;
 pub use group::{Group, Member, MemberKey, Picked};
 pub use names::Refused;
 pub use pattern::{HostPattern, PathPattern, Pattern};
 pub use route::{Park, Pick, Route, Sticky};
-pub use table::{Delta, MemberPut, PickPut, RoutePut, Shared, Table, TargetPut};
+pub use table::{Shared, Table};
 pub use target::{Address, Ejected, Target, TargetCounters, TargetKind};

@@ -122,12 +122,14 @@ impl<V: Clone> Paths<V> {
         let removed = child.remove(kind, below);
         if child.is_empty() {
             self.children.remove(index);
-        } else if child.exact.is_none() && child.prefix.is_none() && child.children.len() == 1 {
-            if let Some(only) = child.children.pop() {
-                let mut only = Arc::unwrap_or_clone(only);
-                only.label = [&*child.label, &*only.label].concat().into();
-                *child = only;
-            }
+        } else if child.exact.is_none()
+            && child.prefix.is_none()
+            && child.children.len() == 1
+            && let Some(only) = child.children.pop()
+        {
+            let mut only = Arc::unwrap_or_clone(only);
+            only.label = [&*child.label, &*only.label].concat().into();
+            *child = only;
         }
         removed
     }

@@ -1,19 +1,45 @@
-//! The whole table: look-ups, and the step from one table to the next.
+//! The whole table: what it holds, and look-ups. `apply.rs` makes the next one.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
-use crate::{Address, Draining, Group, MemberKey, Park, Refused, Route, Sticky, TargetKind, paths::Paths};
+use crate::{Delta, Draining, Group, Refused, Route, Target, VersionCounters, apply, counters::Registry, paths::Paths};
 
-/// What all tables of one engine share: the bell that rings when a draining member has nothing in flight any more.
+/// What all tables of one engine share: the counters, and the bell that rings when a draining member has nothing in
+/// flight any more.
 pub struct Shared {
     drained: Box<dyn Fn() + Send + Sync>,
+    pub(crate) versions: Registry,
+    pub(crate) next_target_id: AtomicU64,
+    /// No target is ejected any more from here on, on the engine's clock.
+    ejected_until_ms: AtomicU64,
 }
 
 impl Shared {
     /// `drained` is called, on any thread, each time the last request of a draining member ends. It must not block.
     #[must_use]
     pub fn new(drained: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { drained: Box::new(drained) })
+        Arc::new(Self {
+            drained: Box::new(drained),
+            versions: Registry::default(),
+            next_target_id: 0.into(),
+            ejected_until_ms: 0.into(),
+        })
+    }
+
+    /// Shows the counters of every service version that was ever configured.
+    pub fn for_each_version(&self, visit: impl FnMut(&Arc<str>, &Arc<str>, &VersionCounters)) {
+        self.versions.for_each(visit);
+    }
+
+    pub(crate) fn none_ejected(&self, now_ms: u64) -> bool {
+        self.ejected_until_ms.load(Relaxed) <= now_ms
+    }
+
+    pub(crate) fn ejected_until(&self, ends_ms: u64) {
+        self.ejected_until_ms.fetch_max(ends_ms, Relaxed);
     }
 
     pub(crate) fn ring(&self) {
@@ -27,86 +53,31 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// Puts a target, or changes its address.
-#[derive(Debug, Clone)]
-pub struct TargetPut {
-    /// `i:<instance id>` or `n:<node name>`.
-    pub key: String,
-    /// Instance or node.
-    pub kind: TargetKind,
-    /// Where it listens.
-    pub address: Address,
-}
+/// The routes under one host.
+pub(crate) type HostPaths = Arc<Paths<Arc<Route>>>;
 
-/// Puts a member, or changes its capacity.
-#[derive(Debug, Clone)]
-pub struct MemberPut {
-    /// Which.
-    pub key: MemberKey,
-    /// At least 1.
-    pub capacity: u32,
-    /// Only when no other member can take the request.
-    pub last_resort: bool,
-}
-
-/// Puts what an entry does with a pattern.
-#[derive(Debug, Clone)]
-pub struct RoutePut {
-    /// The pattern.
-    pub pattern: String,
-    /// The service.
-    pub service: String,
-    /// Its versions.
-    pub picks: Vec<PickPut>,
-    /// Whether requests wait.
-    pub park: Option<Park>,
-    /// What fixes a client's version.
-    pub sticky: Sticky,
-}
-
-/// A version in a [`RoutePut`].
-#[derive(Debug, Clone)]
-pub struct PickPut {
-    /// The version.
-    pub version: String,
-    /// Lower tiers first.
-    pub tier: u32,
-    /// 0: the sum of its ready capacities.
-    pub weight: u32,
-}
-
-/// A change of the table. Order inside: targets, members, routes are put, then deleted.
-#[derive(Debug, Clone, Default)]
-pub struct Delta {
-    /// Must be greater than the table's.
-    pub epoch: u64,
-    /// The whole state: what is not named is deleted.
-    pub replace: bool,
-    /// Targets to put.
-    pub put_targets: Vec<TargetPut>,
-    /// Members to put.
-    pub put_members: Vec<MemberPut>,
-    /// Routes to put.
-    pub put_routes: Vec<RoutePut>,
-    /// Members to delete.
-    pub delete_members: Vec<MemberKey>,
-    /// Patterns to delete.
-    pub delete_routes: Vec<String>,
-    /// Targets to delete.
-    pub delete_targets: Vec<String>,
-}
-
-/// An immutable routing table.
+/// An immutable routing table. A clone is cheap and shares everything.
 #[derive(Debug, Clone)]
 pub struct Table {
-    shared: Arc<Shared>,
-    epoch: u64,
-    exact_hosts: imbl::HashMap<Arc<str>, Arc<Paths<Arc<Route>>>>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) epoch: u64,
+    pub(crate) exact_hosts: imbl::HashMap<Arc<str>, HostPaths>,
     /// By the part behind `*.`.
-    wildcard_hosts: imbl::HashMap<Arc<str>, Arc<Paths<Arc<Route>>>>,
-    any_host: Arc<Paths<Arc<Route>>>,
-    /// By stamp.
-    groups: imbl::HashMap<Arc<str>, Arc<Group>>,
+    pub(crate) wildcard_hosts: imbl::HashMap<Arc<str>, HostPaths>,
+    pub(crate) any_host: HostPaths,
+    /// By pattern, as control wrote it.
+    pub(crate) routes: imbl::HashMap<Arc<str>, Arc<Route>>,
+    /// By stamp. A group without members is not here.
+    pub(crate) groups: imbl::HashMap<Arc<str>, Arc<Group>>,
+    pub(crate) targets: imbl::HashMap<Arc<str>, TargetEntry>,
+    pub(crate) members: usize,
+}
+
+/// A target and how many members it has.
+#[derive(Debug, Clone)]
+pub(crate) struct TargetEntry {
+    pub(crate) target: Arc<Target>,
+    pub(crate) members: usize,
 }
 
 impl Table {
@@ -119,7 +90,10 @@ impl Table {
             exact_hosts: imbl::HashMap::new(),
             wildcard_hosts: imbl::HashMap::new(),
             any_host: Arc::default(),
+            routes: imbl::HashMap::new(),
             groups: imbl::HashMap::new(),
+            targets: imbl::HashMap::new(),
+            members: 0,
         }
     }
 
@@ -127,6 +101,23 @@ impl Table {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// How many routes.
+    #[must_use]
+    pub fn route_count(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// How many members, over all groups.
+    #[must_use]
+    pub fn member_count(&self) -> usize {
+        self.members
+    }
+
+    /// All targets, in no order.
+    pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.targets.values().map(|entry| &entry.target)
     }
 
     /// The most specific route that takes the whole request: exact host, then the longest wildcard, then `*`; under each,
@@ -148,13 +139,19 @@ impl Table {
     }
 
     /// The wildcards that take `host`, longest first.
-    fn wildcards(&self, host: &str) -> impl Iterator<Item = &Paths<Arc<Route>>> {
-        // A host has at most 127 labels; without any wildcard nothing is looked up.
+    fn wildcards(&self, host: &str) -> impl Iterator<Item = &HostPaths> {
+        // Without any wildcard nothing is looked up; a host has at most 127 labels.
         let labels = if self.wildcard_hosts.is_empty() { "" } else { host };
         labels
             .match_indices('.')
             .filter(|(dot, _)| *dot > 0)
-            .filter_map(|(dot, _)| self.wildcard_hosts.get(&labels[dot + 1..]).map(|paths| &**paths))
+            .filter_map(|(dot, _)| self.wildcard_hosts.get(&labels[dot + 1..]))
+    }
+
+    /// The route of exactly this pattern, as control wrote it.
+    #[must_use]
+    pub fn route_of(&self, pattern: &str) -> Option<&Arc<Route>> {
+        self.routes.get(pattern)
     }
 
     /// The group of a stamped request: `stamp` is the value of `sdlb-to`, `service/version pattern`. `None`: not here.
@@ -163,14 +160,11 @@ impl Table {
         self.groups.get(std::str::from_utf8(stamp).ok()?)
     }
 
-    /// The next table.
+    /// The next table. What was deleted goes into `draining`, what is put again comes out of it.
     ///
     /// # Errors
     /// [`Refused`]: nothing was changed, neither here nor in `draining`.
-    pub fn apply(&self, delta: Delta, draining: &mut Draining) -> Result<Self, Refused> {
-        let _ = draining;
-        let mut next = self.clone();
-        next.epoch = delta.epoch;
-        Ok(next)
+    pub fn apply(&self, delta: &Delta, draining: &mut Draining) -> Result<Self, Refused> {
+        apply::apply(self, delta, draining)
     }
 }

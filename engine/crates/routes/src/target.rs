@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use crate::names::Refused;
+use crate::{Shared, names::Refused};
 
 /// What stands behind a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,10 +104,11 @@ pub struct Target {
     ejections_in_a_row: AtomicU32,
     /// Milliseconds on the engine's clock; in the past: not ejected.
     ejected_until_ms: AtomicU64,
+    shared: Arc<Shared>,
 }
 
 impl Target {
-    pub(crate) fn new(key: Arc<str>, kind: TargetKind, id: u64, address: Address) -> Self {
+    pub(crate) fn new(key: Arc<str>, kind: TargetKind, id: u64, address: Address, shared: Arc<Shared>) -> Self {
         Self {
             key,
             kind,
@@ -118,6 +119,7 @@ impl Target {
             failures_in_a_row: AtomicU32::new(0),
             ejections_in_a_row: AtomicU32::new(0),
             ejected_until_ms: AtomicU64::new(0),
+            shared,
         }
     }
 
