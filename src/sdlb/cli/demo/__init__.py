@@ -1,0 +1,119 @@
+"""`sdlb demo`: a whole tree of real processes on this machine, real services, real traffic, and what became of it.
+
+Two edges, two middle nodes and four hosts; the story is in `story.py`, the load in `load.py` (a process of its own), the
+checking of every answer in `check.py`, the starting and ending of processes in `launch.py`.
+
+Exit code 0: every request was answered, each by a version that was allowed; 1: not so, or the story could not go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sdlb.cli.args import Commands
+    from sdlb.cli.demo.screen import Screen
+    from sdlb.cli.demo.story import Story
+    from sdlb.cli.demo.traffic import Figures
+
+INTERRUPTED = 130
+KEYS = ("requests", "answered", "lost", "wrong_version", "longest_wait_ms")
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or a wish to end: everything that was started is ended, then we go."""
+
+
+def add_parser(commands: Commands) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "demo",
+        help="a whole tree on this machine: real nodes, services and traffic",
+        description="Plays the catalog story on this machine: 2 edges, 2 middle nodes and 4 hosts as real processes "
+        "on loopback ports, real web applications, real traffic. Every answer is checked. Takes under a minute.",
+    )
+    parser.add_argument("--keep", action="store_true", help="leave it running at the end, until Ctrl-C")
+    parser.add_argument("--json", action="store_true", help="end with one JSON object; progress goes to stderr")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plays the story; see the module for the exit codes."""
+    from sdlb.cli.demo.launch import Late, Launcher
+    from sdlb.cli.demo.screen import screen
+    from sdlb.cli.demo.story import Story
+    from sdlb.sdk.problem import Problem
+
+    ending = _catch_signals()
+    try:
+        with Launcher("sdlb-demo-") as launcher, screen(json=args.json) as shown:
+            story = Story(launcher, shown)
+            try:
+                shown.say(f"starting 2 edges, 2 middle nodes and 4 hosts in {launcher.folder}")
+                story.build()
+                story.play()
+                if args.keep:
+                    story.traffic.send(0)
+                figures = story.traffic.stop()
+                shown.end(figures)
+                code = _verdict(figures, shown)
+                if args.json:
+                    print(json.dumps(result(figures)), flush=True)
+                if args.keep:
+                    _keep(story, shown, ending)
+                return code
+            except (Late, Problem) as error:
+                shown.failure(f"the story could not go on: {error}")
+                if args.json:
+                    print(json.dumps(result(story.figures)), flush=True)
+                return 1
+    except Interrupted:
+        print("interrupted; everything that was started has been ended", file=sys.stderr)
+        return INTERRUPTED
+
+
+def result(figures: Figures) -> dict[str, object]:
+    """The object that `--json` ends with."""
+    total: dict[str, object] = {key: figures.total(key) for key in KEYS[:-1]}
+    total["longest_wait_ms"] = figures.longest_wait_ms
+    phases = {name: {key: phase[key] for key in (*KEYS, "by_version")} for name, phase in figures.phases.items()}
+    return {**total, "phases": phases}
+
+
+def _verdict(figures: Figures, shown: Screen) -> int:
+    lost, wrong, requests = figures.total("lost"), figures.total("wrong_version"), figures.total("requests")
+    if lost or wrong or figures.total("answered") != requests or not requests:
+        shown.say(f"{requests:,} requests: {lost:,} lost, {wrong:,} answered by a version that was not allowed")
+        return 1
+    shown.say(f"{requests:,} requests, all answered, each by a version that was allowed")
+    return 0
+
+
+def _keep(story: Story, shown: Screen, ending: threading.Event) -> None:
+    host, edge = story.hosts[0], story.edges[0]
+    shown.say(
+        "\nit stays until Ctrl-C. Try:\n"
+        f"  export SDLB_SOCKET={host.socket}\n"
+        "  sdlb status; sdlb tree; sdlb routes; sdlb events -f\n"
+        f"  curl -H 'Host: shop.example' http://{edge.http}/catalog/items"
+    )
+    ending.wait()
+
+
+def _catch_signals() -> threading.Event:
+    """The first Ctrl-C, SIGTERM or SIGHUP unwinds the story; later ones don't disturb the clean-up."""
+    ending = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if not ending.is_set():
+            ending.set()
+            raise Interrupted
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    return ending

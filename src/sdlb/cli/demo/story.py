@@ -1,0 +1,234 @@
+"""The story that `sdlb demo` plays: one method a phase, in order. Every wait is bounded; a phase that can't go on raises Late.
+
+What is promised and what can't be: registering, draining, re-configuring, a killed control and a node that comes or goes
+lose nothing at all. A node that is killed takes what is in flight through it along: the entry asks again elsewhere when
+that is safe (GET and the like), and nobody can when it isn't (a POST that may have been acted on, an answer that is half
+out). So while the middle node is killed the load is short GETs only, and the output says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sdlb.cli.demo.launch import Instance, Late, Launcher, Node, until
+from sdlb.cli.demo.load import HOST
+from sdlb.cli.demo.screen import Screen
+from sdlb.cli.demo.traffic import Figures, Traffic
+
+CATALOG_ROUTE = f"{HOST}/catalog*"
+SEARCH_ROUTE = f"{HOST}/catalog/search*"
+OLD, NEW, CANARY, NEXT = "1.0.1", "1.0.2", "1.0.3", "2.5.1"
+RATE = 300.0
+CANARY_PERCENT = 10
+EDGES, RACKS, HOSTS = 2, 2, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    name: str
+    title: str
+    play: Callable[[], None]
+
+
+class Story:
+    def __init__(self, launcher: Launcher, screen: Screen) -> None:
+        self._launcher, self._screen = launcher, screen
+        self.edges = [launcher.node(f"edge-{n + 1}", entry=True, start=False) for n in range(EDGES)]
+        self.racks = [launcher.node(f"rack-{n + 1}", self.edges, start=False) for n in range(RACKS)]
+        self.hosts = [launcher.node(f"host-{n + 1}", self.racks, start=False) for n in range(HOSTS)]
+        self._running: dict[tuple[str, str], list[Instance]] = {}
+        self._traffic: Traffic | None = None
+        self.phases = (
+            Phase("start", f"four times catalog-{OLD}, one on each host", self._start),
+            Phase("rolling", f"rolling to {NEW}, host by host; priority: higher", self._rolling),
+            Phase("canary", f"{CANARY} as a canary for {CANARY_PERCENT} % of the requests, then back", self._canary),
+            Phase("incompatible", f"{NEXT} is incompatible: it waits for the last {NEW} to stop", self._incompatible),
+            Phase("second-service", f"a second service on the longer route {SEARCH_ROUTE}", self._second_service),
+            Phase("conflict", "another service claims a route that is taken", self._conflict),
+            Phase("kill-control", "kill -9 of edge-1's control", self._kill_control),
+            Phase("kill-node", "kill -9 of the whole of rack-1, control and engine", self._kill_node),
+        )
+
+    @property
+    def traffic(self) -> Traffic:
+        assert self._traffic is not None
+        return self._traffic
+
+    @property
+    def figures(self) -> Figures:
+        """Up to now."""
+        return self._traffic.figures if self._traffic is not None else Figures()
+
+    def build(self) -> None:
+        """All nodes up and linked, the load generator ready."""
+        nodes = [*self.edges, *self.racks, *self.hosts]
+        for node in nodes:
+            node.start()
+        self._traffic = Traffic(
+            self._launcher, [edge.http for edge in self.edges], self._screen.figures, self._screen.failure
+        )
+        self._launcher.wait_ready(nodes)
+
+    # ------------------------------------------------------------- phases
+
+    def _start(self) -> None:
+        self.traffic.start("catalog", OLD)
+        self._launch("catalog", OLD, CATALOG_ROUTE, self.hosts)
+        self._at_edges("/catalog/items", "catalog", OLD)
+        self.traffic.expect("catalog", "catalog")
+        self.traffic.send(RATE)
+        self._screen.note(f"all active; {RATE:.0f} requests a second over both edges, GET and POST, some slow, begin")
+        time.sleep(2.5)
+
+    def _rolling(self) -> None:
+        with self.hosts[-1].client() as client:  # any node's socket will do: it asks the roots
+            client.set_policy("catalog", {"priority": "higher"})
+        self.traffic.start("catalog", NEW)
+        old = {instance.node.name: instance for instance in self._running["catalog", OLD]}
+        for host in self.hosts:
+            self._launch("catalog", NEW, CATALOG_ROUTE, [host])
+            self._end(old[host.name])
+            self._screen.note(f"{host.name}: {NEW} active, {OLD} drained and stopped")
+        self.traffic.end("catalog", OLD)
+        time.sleep(0.5)
+
+    def _canary(self) -> None:
+        with self.hosts[0].client() as client:
+            client.set_policy("catalog", {"priority": "share", "shares": {CANARY: CANARY_PERCENT}})
+        self.traffic.start("catalog", CANARY)
+        self._launch("catalog", CANARY, CATALOG_ROUTE, [self.hosts[0]])
+        self._at_edges("/catalog/items", "catalog", CANARY)
+        before = self.traffic.figures.by_version("canary")
+        time.sleep(4.0)
+        after = self.traffic.figures.by_version("canary")
+        counts = {name: after[name] - before.get(name, 0) for name in after}
+        got, every = counts.get(f"catalog-{CANARY}", 0), sum(counts.values()) or 1
+        self._screen.note(f"measured: {100 * got / every:.1f} % of {every:,} requests; now back")
+        self._end(*self._running["catalog", CANARY])
+        self.traffic.end("catalog", CANARY)
+        with self.hosts[0].client() as client:
+            client.set_policy("catalog", {"priority": "even"})
+
+    def _incompatible(self) -> None:
+        new = self._launch("catalog", NEXT, CATALOG_ROUTE, self.hosts, state="waiting")
+        self._screen.note(f"{NEXT} runs on all hosts and waits: {new[0].wait('waiting').reason}")
+        time.sleep(1.0)
+        *most, last = self._running["catalog", NEW]
+        for instance in most:
+            self._end(instance)
+        until(
+            f"{NEXT} waiting for {last.node.name} alone",
+            lambda: self.hosts[0].name not in new[0].wait("waiting").reason,
+        )
+        self._screen.note(f"three of four stopped: {new[0].wait('waiting').reason}")
+        time.sleep(0.5)
+        self.traffic.start("catalog", NEXT)  # from here on it may be open, not earlier
+        waited = self._waited("incompatible")
+        self._end(last)
+        self.traffic.end("catalog", NEW)
+        for instance in new:
+            instance.wait("active")
+        self._at_edges("/catalog/items", "catalog", NEXT)
+        time.sleep(0.5)
+        parked = self._waited("incompatible") - waited
+        self._screen.note(f"the last {NEW} has stopped, {NEXT} serves; {parked} requests waited in between")
+        time.sleep(1.0)
+
+    def _second_service(self) -> None:
+        self.traffic.expect("search", "catalog")
+        time.sleep(0.7)
+        self._screen.note("/catalog/search is answered by catalog, as nothing more specific is claimed")
+        self.traffic.expect("search", "catalog", "search")
+        self.traffic.start("search", "1.0.0")
+        self._launch("search", "1.0.0", SEARCH_ROUTE, self.hosts[1:3])
+        self._at_edges("/catalog/search", "search", "1.0.0")
+        self.traffic.expect("search", "search")
+        with self.edges[0].client() as client:
+            route = next(route for route in client.routes().routes if route.route == SEARCH_ROUTE)
+        self._screen.note(f"search-1.0.0 active: {route.route} shadows {', '.join(route.shadows)} for what it matches")
+        time.sleep(1.2)
+
+    def _conflict(self) -> None:
+        thief = self._launcher.run(self.hosts[3], "bargains-1.0.0", CATALOG_ROUTE)
+        until(
+            "the claim of bargains refused",
+            lambda: thief.process.poll() is not None or thief.state() == "refused",
+        )
+        found = thief.registered()
+        self._screen.note(f"bargains-1.0.0 refused: {found.reason if found is not None else thief.tail(1)}")
+        time.sleep(0.7)
+        thief.stop()
+
+    def _kill_control(self) -> None:
+        edge = self.edges[0]
+        engines = edge.engine_pids()
+        edge.kill_control()
+        self._screen.note("edge-1 has no control; its engine serves on")
+        time.sleep(1.0)
+        edge.start()
+        edge.wait_ready()
+        same = edge.engine_pids() == engines and bool(engines)
+        self._screen.note(f"control is back{' and has taken the same engine over' if same else ', with a new engine'}")
+        time.sleep(0.5)
+
+    def _kill_node(self) -> None:
+        rack = self.racks[0]
+        self._screen.note("GETs only for this phase: what a killed node has in flight can only be asked again if safe")
+        rack.kill()
+        self._screen.note("rack-1 is gone; all flows through rack-2")
+        time.sleep(1.5)
+        rack.start()
+        rack.wait_ready()
+        until("rack-1 in use again", lambda: all(self._reaches(edge, rack) for edge in self.edges))
+        self._screen.note("rack-1 is back and in use")
+        time.sleep(1.0)
+
+    # ------------------------------------------------------------- what the phases share
+
+    def play(self) -> None:
+        for number, phase in enumerate(self.phases, 1):
+            if phase.name == "kill-node":  # what was sent before must be through when the node is killed
+                self.traffic.send(RATE, posts=False, slow=False)
+                time.sleep(0.6)
+            self.traffic.phase(phase.name)
+            self._screen.phase(number, phase.title)
+            phase.play()
+
+    def _launch(
+        self, service: str, version: str, route: str, hosts: list[Node], state: str = "active"
+    ) -> list[Instance]:
+        """One instance on each of the hosts; returns when each has the state."""
+        started = [self._launcher.run(host, f"{service}-{version}", route) for host in hosts]
+        self._running.setdefault((service, version), []).extend(started)
+        for instance in started:
+            instance.wait(state)
+        return started
+
+    def _end(self, *instances: Instance) -> None:
+        for instance in instances:
+            code = instance.stop()
+            if code != 0:
+                raise Late(f"{instance.name} on {instance.node.name} ended with code {code}: {instance.tail()}")
+
+    def _at_edges(self, path: str, service: str, version: str) -> None:
+        """Until both edges would send a request for the path to this version."""
+
+        def seen() -> bool:
+            for edge in self.edges:
+                with edge.client() as client:
+                    told = client.explain(f"http://{HOST}{path}")
+                if told.service != service or not any(t.version == version and t.capacity for t in told.targets):
+                    return False
+            return True
+
+        until(f"{service}-{version} reachable from both edges", seen)
+
+    def _reaches(self, edge: Node, rack: Node) -> bool:
+        with edge.client() as client:
+            targets = client.explain(f"http://{HOST}/catalog/items").targets
+        return any(target.chosen and target.name == f"n:{rack.name}" for target in targets)
+
+    def _waited(self, phase: str) -> int:
+        return self.traffic.figures.phases.get(phase, {}).get("waited", 0)
