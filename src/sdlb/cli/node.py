@@ -1,0 +1,46 @@
+"""`sdlb node`: runs one node, control and engine, in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+
+from sdlb.cli import args as options
+
+PROG = "sdlb node"
+
+
+def add_parser(commands: options.Commands) -> None:
+    parser = commands.add_parser(
+        "node",
+        description="Runs one node in the foreground. SIGTERM drains and stops control and engine. When control is killed "
+        "its engine serves on, and the same command started again takes it over.",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="the node file (docs/reference/node-file.md); options win over it"
+    )
+    parser.add_argument("--root", action="store_true", help="this node has no parents")
+    parser.add_argument(
+        "--parent",
+        dest="parents",
+        action="append",
+        metavar="ADDR",
+        help="a node to register with, host:port; repeat it for several: all are registered with",
+    )
+    parser.add_argument("--listen", metavar="ADDR", help="where clients come in, for example 0.0.0.0:80")
+    parser.add_argument("--node-listen", metavar="ADDR", help="where children come in, for example 0.0.0.0:7700")
+    parser.add_argument("--name", metavar="NAME", help="the node's name in the tree (default: the host's)")
+    parser.add_argument("--state-dir", metavar="DIR", help="where its state is kept")
+    parser.add_argument(
+        "--public", action="store_true", default=None, help="it faces the internet: the hardened preset"
+    )
+    options.add_socket(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.root and args.parents:
+        raise options.Usage(PROG, "--root means no parents; leave out --root or --parent")
+    if args.config is None and not args.root and not args.parents:
+        raise options.Usage(PROG, "give --config FILE, or --root, or --parent ADDR")
+    from sdlb.node.run import run_node
+
+    return run_node(args)

@@ -1,0 +1,260 @@
+"""`sdlb policy get | set SERVICE`: how a service's versions share its requests, and which may run beside each other."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from sdlb.cli import args as options
+from sdlb.cli import out
+from sdlb.sdk.client import Client
+from sdlb.sdk.problem import BASE, Problem
+from sdlb.sdk.types import Policy
+
+LATER = ("edit", "diff", "apply")
+PROG = "sdlb policy"
+Document = dict[str, Any]
+
+
+def add_parser(commands: options.Commands) -> None:
+    parser = commands.add_parser(
+        "policy",
+        description="A service's policy, kept by the roots; works on any node's socket and takes effect at once.",
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="get | set", required=True, parser_class=options.Parser)
+    get = verbs.add_parser("get", description="The policy of a service; the defaults when none was set.")
+    get.add_argument("service", metavar="SERVICE")
+    options.add_socket(get)
+    options.add_json(get)
+    change = verbs.add_parser(
+        "set", description="Changes what is named and keeps the rest; or, with --file, all of it."
+    )
+    change.add_argument("service", metavar="SERVICE")
+    add_changes(change)
+    options.add_socket(change)
+    options.add_json(change)
+    for name in LATER:
+        verbs.add_parser(name, add_help=False).set_defaults(verb=name)
+
+
+def add_changes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--priority",
+        choices=("even", "higher", "lower", "share"),
+        help="which of the active versions gets requests: all by capacity, the highest or the lowest first (the next "
+        "ones when it is full), or by percentages",
+    )
+    parser.add_argument(
+        "--share",
+        dest="shares",
+        action="append",
+        type=_share,
+        metavar="VERSION=PERCENT",
+        help="a canary: this version gets so much, the others the rest (means --priority share); 'VERSION=' takes it "
+        "out of the list; may be repeated",
+    )
+    parser.add_argument(
+        "--sticky",
+        type=_sticky,
+        metavar="cookie:NAME|header:NAME|client|none",
+        help="by what a client stays with the version that it got",
+    )
+    parser.add_argument(
+        "--rule", choices=("patch", "minor", "exact", "any"), help="which versions may run beside each other (patch)"
+    )
+    parser.add_argument("--scheme", choices=("numeric", "semver", "opaque"), help="how versions are read (numeric)")
+    parser.add_argument(
+        "--allow",
+        action="append",
+        type=_pair,
+        metavar="A~B",
+        help="these two may run beside each other, whatever the rule says; may be repeated",
+    )
+    parser.add_argument("--deny", action="append", type=_pair, metavar="A~B", help="these two may not; may be repeated")
+    parser.add_argument(
+        "--on-silence",
+        choices=("open", "wait"),
+        help="when the hosts of an incompatible version are only silent: open after the fence time, or wait for them",
+    )
+    parser.add_argument(
+        "--park-timeout",
+        type=options.not_negative,
+        metavar="S",
+        help="how long a request waits for a version to become active (0: not at all)",
+    )
+    parser.add_argument("--park-max", type=_count, metavar="N", help="how many may wait at once, at each entry")
+    parser.add_argument(
+        "--file",
+        metavar="FILE",
+        help="the whole policy from a JSON or TOML file ('-': JSON from stdin); what it leaves out gets its default",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.verb in LATER:
+        raise options.Usage(f"{PROG} {args.verb}", "not in this version")
+    if args.verb == "set":
+        return _set(args)
+    with Client(args.socket) as client:
+        show(client.policy(args.service), args.json)
+    return 0
+
+
+def _set(args: argparse.Namespace) -> int:
+    changes = changed(args)
+    if (args.file is None) == (not changes):
+        raise options.Usage(f"{PROG} set", "say what to change, or give the whole policy with --file; not both")
+    with Client(args.socket) as client:
+        if args.file is not None:
+            document = read_file(args.file)
+        else:
+            document = merged(client.policy(args.service).policy, changes)
+        show(client.set_policy(args.service, document), args.json)
+    return 0
+
+
+# ---------------------------------------------------------------------- arguments
+
+
+def _share(text: str) -> tuple[str, float | None]:
+    version, equals, percent = text.rpartition("=")
+    if not version or not equals:
+        raise argparse.ArgumentTypeError(f"'{text}' is not VERSION=PERCENT, for example 1.0.2=5")
+    if not percent:
+        return version, None
+    try:
+        value = float(percent.removesuffix("%"))
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"'{text}': '{percent}' is no percentage from 0 to 100")
+    return version, value
+
+
+def _sticky(text: str) -> dict[str, str]:
+    by, colon, name = text.partition(":")
+    if (by in ("client", "none") and not colon) or (by in ("cookie", "header") and name):
+        return {"by": "" if by == "none" else by, "name": name}
+    raise argparse.ArgumentTypeError(f"'{text}' is none of cookie:NAME, header:NAME, client, none")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    one, tilde, other = text.partition("~")
+    if not one or not other or not tilde:
+        raise argparse.ArgumentTypeError(f"'{text}' is not A~B, for example 1.0.2~2.0.0")
+    return one, other
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 0")
+    return int(text)
+
+
+def changed(args: argparse.Namespace) -> Document:
+    """The named options, by their keys in the policy document; lists as they were given."""
+    named: Document = {
+        "priority": args.priority or ("share" if args.shares else None),
+        "shares": args.shares,
+        "sticky": args.sticky,
+        "rule": args.rule,
+        "scheme": args.scheme,
+        "allow": args.allow,
+        "deny": args.deny,
+        "on_silence": args.on_silence,
+        "park_timeout_s": args.park_timeout,
+        "park_requests_max": args.park_max,
+    }
+    return {key: value for key, value in named.items() if value is not None}
+
+
+def merged(had: Document, changes: Document) -> Document:
+    """The document with the changes in: shares by version, pairs added (and taken off the opposite list)."""
+    document = {**had, **{k: v for k, v in changes.items() if k not in ("shares", "allow", "deny")}}
+    if "shares" in changes:
+        shares: dict[str, float | None] = {**had.get("shares", {}), **dict(changes["shares"])}
+        document["shares"] = {version: percent for version, percent in shares.items() if percent is not None}
+    for key, opposite in (("allow", "deny"), ("deny", "allow")):
+        if key in changes:
+            new = [_sorted(pair) for pair in changes[key]]
+            document[key] = _pairs([*_pairs(document.get(key, [])), *new])
+            document[opposite] = [pair for pair in _pairs(document.get(opposite, [])) if pair not in new]
+    return document
+
+
+def _sorted(pair: tuple[str, str]) -> list[str]:
+    return sorted(pair)
+
+
+def _pairs(pairs: list[Any]) -> list[list[str]]:
+    """Each pair once, its two sides in one order."""
+    result: list[list[str]] = []
+    for pair in pairs:
+        if sorted(pair) not in result:
+            result.append(sorted(pair))
+    return result
+
+
+def read_file(name: str) -> Document:
+    """Raises Problem, or OSError when it can't be read."""
+    text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    try:
+        document = _parse(text, toml=name.endswith(".toml"))
+    except ValueError as error:
+        raise Problem(BASE + "bad-policy", 400, f"{name}: can't be read ({error})") from error
+    if not isinstance(document, dict):
+        raise Problem(BASE + "bad-policy", 400, f"{name}: is no object; write keys as 'sdlb policy get --json' shows")
+    return cast(Document, document)
+
+
+def _parse(text: str, *, toml: bool) -> object:
+    if toml:
+        import tomllib
+
+        return tomllib.loads(text)
+    import msgspec
+
+    return msgspec.json.decode(text)
+
+
+# ---------------------------------------------------------------------- output
+
+
+def show(policy: Policy, as_json: bool) -> None:
+    if as_json:
+        out.json(policy)
+        return
+    set_by = f"revision {policy.revision}" if policy.revision else "the defaults; nothing was set"
+    out.line((policy.service, "bold"), (f"  {set_by}", "dim"))
+    for key, value in lines(policy.policy):
+        out.line(f"  {key:<18}", value)
+    for disagreement in policy.disagree:
+        out.line((f"roots disagree: {disagreement.text}", "red"))
+    if policy.unreachable:
+        out.line((f"not reached: {', '.join(policy.unreachable)}", "yellow"))
+
+
+def lines(document: Document) -> Iterator[tuple[str, str]]:
+    for key, value in document.items():
+        yield key, in_words(value)
+
+
+def in_words(value: object) -> str:
+    """1.0.2=5 for a table, 1.0.2~2.0.0 for a pair, "-" for nothing."""
+    if isinstance(value, dict):
+        table = cast(Document, value)
+        if set(table) == {"by", "name"}:
+            return ":".join(part for part in (table["by"], table["name"]) if part) or "-"
+        return ", ".join(f"{name}={in_words(item)}" for name, item in table.items()) or "-"
+    if isinstance(value, list | tuple):
+        items = cast(list[Any], value)
+        return (
+            ", ".join("~".join(cast(list[str], i)) if isinstance(i, list | tuple) else in_words(i) for i in items)
+            or "-"
+        )
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if value not in ("", None) else "-"
