@@ -43,6 +43,7 @@ class Facts:
     granted: bool = False  # some root said ACTIVE
     generation: int = 0
     hosts: tuple[str, ...] = ()
+    presumed: bool = False  # all of it is silent and, under on_silence = "wait", not taken for stopped
 
 
 @dataclass(slots=True)
@@ -53,7 +54,6 @@ class ServiceRecord:
     active: dict[str, int] = field(default_factory=dict[str, int])  # version -> stamp
     era: tuple[str, ...] = ()
     closing: tuple[str, ...] = ()  # recalled, and not all confirmed yet
-    ghosts: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])  # presumed stopped, on hosts
     heard: int = 0  # a generation that somebody has heard of, and we have not
     hold_until: float = 0.0  # not durable: how long to wait for who has it
 
@@ -63,18 +63,16 @@ class ServiceRecord:
             "active": dict(sorted(self.active.items())),
             "era": list(self.era),
             "closing": list(self.closing),
-            "ghosts": {version: list(hosts) for version, hosts in sorted(self.ghosts.items())},
         }
 
     @staticmethod
     def from_json(saved: Mapping[str, object]) -> ServiceRecord:
-        data: dict[str, object] = {"generation": 0, "active": {}, "era": (), "closing": (), "ghosts": {}, **saved}
+        data: dict[str, object] = {"generation": 0, "active": {}, "era": (), "closing": (), **saved}
         return ServiceRecord(
             generation=int(data["generation"]),  # type: ignore[call-overload]
             active={str(v): int(stamp) for v, stamp in data["active"].items()},  # type: ignore[attr-defined]
             era=tuple(data["era"]),  # type: ignore[arg-type]
             closing=tuple(data["closing"]),  # type: ignore[arg-type]
-            ghosts={v: tuple(hosts) for v, hosts in data["ghosts"].items()},  # type: ignore[attr-defined]
         )
 
 
@@ -92,14 +90,14 @@ def decide_service(
     `settling`: children that are on record have not all reported since this root started, so what is absent may only
     be late. Returns why each version that waits does so.
     """
-    _yield_to_newer(record, facts, compatible, now, hold_s)
+    recalled: set[str] = set()
+    _yield_to_newer(record, facts, compatible, now, hold_s, recalled)
     if not settling:
         for version in [v for v in record.active if v not in facts]:
             del record.active[version]
-    for version in [v for v in record.ghosts if v in facts]:
-        del record.ghosts[version]
-    _settle_contests(record, facts, compatible)
-    record.closing = tuple(sorted(v for v, f in facts.items() if v not in record.active and f.may_be_open))
+    _settle_contests(record, facts, compatible, recalled)
+    unconfirmed = {v for v, f in facts.items() if v not in record.active and (f.may_be_open or v in recalled)}
+    record.closing = tuple(sorted(unconfirmed))
     return _admit(record, facts, compatible, now)
 
 
@@ -107,24 +105,29 @@ def _rank(version: str, fact: Facts) -> tuple[int, int, str]:
     return (-fact.generation if fact.open else 0, fact.stamp, version)
 
 
-def _recall(record: ServiceRecord, versions: list[str]) -> None:
+def _recall(record: ServiceRecord, versions: list[str], recalled: set[str]) -> None:
     for version in versions:
         record.active.pop(version, None)
-        record.ghosts.pop(version, None)
+        recalled.add(version)
 
 
 def _rivals(record: ServiceRecord, version: str, compatible: Compatible) -> list[str]:
-    return [u for u in (*record.active, *record.ghosts) if u != version and not compatible(u, version)]
+    return [u for u in record.active if u != version and not compatible(u, version)]
 
 
 def _yield_to_newer(
-    record: ServiceRecord, facts: Mapping[str, Facts], compatible: Compatible, now: float, hold_s: float
+    record: ServiceRecord,
+    facts: Mapping[str, Facts],
+    compatible: Compatible,
+    now: float,
+    hold_s: float,
+    recalled: set[str],
 ) -> None:
     newest = max((f.generation for f in facts.values() if f.open), default=0)
     if newest > record.generation:
         holders = sorted(v for v, f in facts.items() if f.open and f.generation == newest)
         for version in holders:
-            _recall(record, _rivals(record, version, compatible))
+            _recall(record, _rivals(record, version, compatible), recalled)
         record.generation = newest
         record.era = tuple(holders)
     heard = max((f.generation for f in facts.values()), default=0)
@@ -136,12 +139,14 @@ def _yield_to_newer(
         record.heard = heard
         record.hold_until = now + hold_s
     if now < record.hold_until:
-        _recall(record, [v for v in (*record.active, *record.ghosts) if v not in facts or not facts[v].open])
+        _recall(record, [v for v in record.active if v not in facts or not facts[v].open], recalled)
     else:
         record.generation = heard
 
 
-def _settle_contests(record: ServiceRecord, facts: Mapping[str, Facts], compatible: Compatible) -> None:
+def _settle_contests(
+    record: ServiceRecord, facts: Mapping[str, Facts], compatible: Compatible, recalled: set[str]
+) -> None:
     for version in sorted(facts):
         fact = facts[version]
         if version in record.active or not (fact.granted or fact.open):
@@ -150,7 +155,7 @@ def _settle_contests(record: ServiceRecord, facts: Mapping[str, Facts], compatib
             continue  # older: it gives way
         rivals = _rivals(record, version, compatible)
         if rivals and all(u in facts and _rank(version, fact) < _rank(u, facts[u]) for u in rivals):
-            _recall(record, rivals)
+            _recall(record, rivals, recalled)
 
 
 def _admit(
@@ -188,14 +193,12 @@ def _blocker(
         if not compatible(other, version):
             if other not in facts:
                 return Settling(other)
+            if facts[other].presumed:
+                return PresumedStopped(other, facts[other].hosts)
             return StillRunning(other, facts[other].count, facts[other].hosts)
     for other in sorted(facts):
-        if other != version and other not in record.active and facts[other].may_be_open:
-            if not compatible(other, version):
-                return Closing(other, facts[other].hosts)
-    for other, hosts in sorted(record.ghosts.items()):
-        if not compatible(other, version):
-            return PresumedStopped(other, hosts)
+        if other != version and other in record.closing and not compatible(other, version):
+            return Closing(other, facts[other].hosts)
     return None
 
 
@@ -203,6 +206,7 @@ def decide_route(
     holder: str | None, facts: Mapping[str, Facts], *, route: str, decided_by: str, settling: bool
 ) -> tuple[str | None, dict[str, Reason]]:
     """Who holds `route` among the services in `facts`, and why each other service (or the new holder, yet) may not."""
+    before = holder
     if holder is not None and holder not in facts and not settling:
         holder = None
     if not facts:
@@ -218,10 +222,9 @@ def decide_route(
                 holder, mine = service, fact
     reasons: dict[str, Reason] = {}
     for service in sorted(facts):
-        if service != holder:
-            reasons[service] = RouteConflict(route, holder, decided_by)
-    if holder in facts:
-        for service in sorted(facts):
-            if service != holder and facts[service].may_be_open:
-                reasons[holder] = Closing(service, facts[service].hosts)
+        if service == holder:
+            continue
+        reasons[service] = RouteConflict(route, holder, decided_by)
+        if holder in facts and (facts[service].may_be_open or service == before):
+            reasons[holder] = Closing(service, facts[service].hosts)
     return holder, reasons

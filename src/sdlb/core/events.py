@@ -23,10 +23,14 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class InstancePut:
-    """Registered or renewed. A changed spec under the same id is an update. `healthy` is the first known health."""
+    """Registered or renewed. A changed spec under the same id is an update. `healthy` is the first known health.
+
+    `stamp`: microseconds of the wall clock, only to tell which of two new claims was earlier; never a lease.
+    """
 
     spec: InstanceSpec
     healthy: bool = True
+    stamp: int = 0
 
 
 @dataclass(frozen=True, slots=True)

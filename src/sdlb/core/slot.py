@@ -32,6 +32,7 @@ class Source:
     claim: Claim
     child: str = ""  # the node's name, "" for an instance
     suspect: bool = False
+    forced: bool = False  # out at once, whatever is in flight
 
 
 @dataclass(slots=True)
@@ -40,7 +41,9 @@ class Slot:
     sources: dict[str, Source] = field(default_factory=dict[str, Source])
     permit: Permit = Permit()
     epoch: int = 0  # of the permit, as told to the children
+    opened: int = 0  # the generation under which it was last active
     revoked_epoch: int = 0  # the first epoch under which it was no longer active; 0: never was
+    members: set[str] = field(default_factory=set[str])  # targets that are wanted in the engine
     leaving: int = 0  # our own request to the parents to be taken out; 0: none
     acked: set[str] = field(default_factory=set[str])  # parents that took us out under `leaving`
 
@@ -63,11 +66,19 @@ class Slot:
     def stamp(self) -> int:
         return min((source.claim.stamp for source in self.sources.values()), default=0)
 
-    def generation_below(self) -> int:
-        return max((source.claim.generation for source in self.sources.values()), default=0)
-
     def open_below(self) -> bool:
         return any(source.claim.open for source in self.sources.values())
+
+    def open(self, present: bool) -> bool:
+        """Somewhere here or below it may get new requests or has some in flight."""
+        return self.active or present or self.open_below()
+
+    def generation(self, present: bool) -> int:
+        """Under which it is open; if it is not, the newest one that was heard of."""
+        if not self.open(present):
+            return max(self.permit.generation, *(s.claim.generation for s in self.sources.values()), 0)
+        below = max((s.claim.generation for s in self.sources.values() if s.claim.open), default=0)
+        return max(below, self.opened if self.active or present else 0)
 
     def may_be_open_below(self) -> bool:
         """Open somewhere below, or told to open once and not yet known to have followed the recall."""

@@ -43,6 +43,7 @@ class Uplink:
         self.sent: dict[ClaimKey, Claim] = {}
         self.sent_policies: dict[str, tuple[int, str]] = {}
         self.dirty: dict[ClaimKey, None] = {}
+        self.dirty_policies: dict[str, None] = {}
         self.bye_sent = False
         self._lease_s = lease_s
         self._failures = 0

@@ -1,0 +1,39 @@
+"""From a policy to what an entry does: which version gets which part of the new requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sdlb.core.effects import Pick
+from sdlb.model.policy import Policy
+from sdlb.model.version import sort_key
+
+WEIGHT_OF_ALL = 10_000
+
+
+def picks(policy: Policy, capacity: Mapping[str, int]) -> tuple[Pick, ...]:
+    """`capacity`: ready capacity of each version that may get new requests; all of them pairwise compatible.
+
+    even: one tier, by capacity. higher, lower: a tier each, preferred first. share: the named percentages; the rest goes
+    to the versions that aren't named, by capacity; a share of 0 is a last tier, used only when nothing else is there.
+    """
+    versions = sorted(capacity, key=lambda v: sort_key(v, policy.compatibility.scheme))
+    if policy.priority == "higher":
+        return tuple(Pick(version, tier, 0) for tier, version in enumerate(reversed(versions)))
+    if policy.priority == "lower":
+        return tuple(Pick(version, tier, 0) for tier, version in enumerate(versions))
+    if policy.priority == "share":
+        return _shares(policy, versions, capacity)
+    return tuple(Pick(version, 0, 0) for version in versions)
+
+
+def _shares(policy: Policy, versions: list[str], capacity: Mapping[str, int]) -> tuple[Pick, ...]:
+    named = {v: round(policy.shares[v] * WEIGHT_OF_ALL / 100) for v in versions if v in policy.shares}
+    others = [v for v in versions if v not in named]
+    rest = max(0, WEIGHT_OF_ALL - sum(named.values()))
+    total = sum(max(1, capacity[v]) for v in others)
+    result: list[Pick] = []
+    for version in versions:
+        weight = named[version] if version in named else rest * max(1, capacity[version]) // total
+        result.append(Pick(version, 0, weight) if weight else Pick(version, 1, 0))
+    return tuple(result)

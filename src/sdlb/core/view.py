@@ -1,0 +1,318 @@
+"""What a node knows, as plain dictionaries ready for JSON: the reads behind the API, the commands and the simulator's checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sdlb.core.children import Children
+from sdlb.core.events import MemberKey
+from sdlb.core.locals import Instance, Locals
+from sdlb.core.messages import ACTIVE, REFUSED, PolicyDoc
+from sdlb.core.parents import Parents
+from sdlb.core.rootage import Rootage
+from sdlb.core.settings import Settings
+from sdlb.core.slot import Slot
+from sdlb.core.state import State
+from sdlb.core.uplink import Phase
+from sdlb.model.route import Pattern, canonical_host, canonical_path
+
+
+class View:
+    """The reading half of `Balancer`."""
+
+    settings: Settings
+    _state: State
+    _children: Children
+    _locals: Locals
+    _parents: Parents
+    _roots: Rootage
+    _now: float
+    _warm: bool
+    _stopping: bool
+
+    # ------------------------------------------------------------------ instances
+
+    def instance(self, instance_id: str) -> dict[str, Any] | None:
+        instance = self._locals.by_id.get(instance_id)
+        return None if instance is None else self._instance(instance)
+
+    def instances(self) -> list[dict[str, Any]]:
+        return [self._instance(self._locals.by_id[name]) for name in sorted(self._locals.by_id)]
+
+    def _instance(self, instance: Instance) -> dict[str, Any]:
+        spec = instance.spec
+        state, code, reason = self._instance_state(instance)
+        return {
+            "id": spec.id,
+            "service": spec.service,
+            "version": spec.version,
+            "routes": list(spec.routes),
+            "endpoint": spec.endpoint,
+            "protocol": spec.protocol,
+            "compatible": list(spec.compatible),
+            "capacity": spec.capacity,
+            "ttl_s": spec.ttl_s,
+            "labels": dict(spec.labels),
+            "state": state,
+            "reason_code": code,
+            "reason": reason,
+            "healthy": instance.healthy,
+            "health_detail": instance.detail,
+            "drained": instance.drained,
+            "node": self.settings.name,
+        }
+
+    def _instance_state(self, instance: Instance) -> tuple[str, str, str]:
+        if instance.drained:
+            return "drained", "", ""
+        if instance.leaving:
+            return "draining", "", ""
+        slots = [self._state.slots[key] for key in instance.keys() if key in self._state.slots]
+        refused = [slot for slot in slots if slot.permit.state == REFUSED]
+        if refused:
+            return "refused", refused[0].permit.code, refused[0].permit.reason
+        waiting = [slot for slot in slots if slot.permit.state != ACTIVE]
+        if waiting:
+            return "waiting", waiting[0].permit.code, waiting[0].permit.reason
+        if not instance.healthy:
+            return "unhealthy", "unhealthy", instance.detail
+        if not all(self._state.table.applied(MemberKey(slot.key, instance.target)) for slot in slots):
+            return "waiting", "opening", "the engine has not confirmed it yet"
+        return "active", "", ""
+
+    # ------------------------------------------------------------------ services
+
+    def services(self) -> list[dict[str, Any]]:
+        names = set(self._state.by_service) | {n for n, r in self._roots.records.items() if r.active}
+        return [self._service(name) for name in sorted(names)]
+
+    def service(self, name: str) -> dict[str, Any] | None:
+        known = name in self._state.by_service or name in self._roots.records or name in self._state.policies
+        return self._service(name) if known else None
+
+    def _service(self, name: str) -> dict[str, Any]:
+        slots: dict[str, list[Slot]] = {}
+        for key in self._state.by_service.get(name, ()):
+            slots.setdefault(key.version, []).append(self._state.slots[key])
+        policy = self._state.policy(name)
+        record = self._roots.records.get(name)
+        versions = [self._version(version, slots[version]) for version in sorted(slots)]
+        generation = record.generation if record is not None else max((v["generation"] for v in versions), default=0)
+        return {
+            "service": name,
+            "generation": generation,
+            "authority": self.settings.name if self.settings.is_root else "",
+            "decided_by": sorted({s.permit.decided_by for each in slots.values() for s in each if s.permit.decided_by}),
+            "priority": policy.priority,
+            "shares": dict(policy.shares),
+            "versions": versions,
+            "routes": sorted({slot.key.route for each in slots.values() for slot in each}),
+        }
+
+    def _version(self, version: str, slots: list[Slot]) -> dict[str, Any]:
+        first = min(slots, key=lambda s: (_ORDER.get(s.permit.state, 9), s.key.route))
+        leaving = all(source.claim.leaving for slot in slots for source in slot.sources.values())
+        state = "draining" if leaving and first.permit.state == ACTIVE else first.permit.state
+        instances = max(slot.count() for slot in slots)
+        return {
+            "version": version,
+            "state": state,
+            "reason_code": first.permit.code,
+            "reason": first.permit.reason,
+            "decided_by": first.permit.decided_by,
+            "generation": first.permit.generation,
+            "instances": instances,
+            "capacity": max(sum(s.claim.capacity for s in slot.sources.values()) for slot in slots),
+            "hosts": sorted({host for slot in slots for host in slot.hosts()}),
+            "compatible": sorted({text for slot in slots for text in slot.compatible()}),
+            "silent": sum(s.claim.count for s in slots[0].sources.values() if s.suspect),
+            "routes": [self._version_route(slot) for slot in sorted(slots, key=lambda s: s.key.route)],
+        }
+
+    def _version_route(self, slot: Slot) -> dict[str, Any]:
+        return {
+            "route": slot.key.route,
+            "state": slot.permit.state,
+            "reason_code": slot.permit.code,
+            "reason": slot.permit.reason,
+            "instances": slot.count(),
+            "sources": sorted(target for target in slot.sources),
+        }
+
+    def policy(self, service: str) -> PolicyDoc | None:
+        return self._state.policies.get(service)
+
+    def policy_text(self, service: str) -> str:
+        """The policy in force: the one that was set, or the default."""
+        return self._state.policy(service).to_json()
+
+    # ------------------------------------------------------------------ tree
+
+    def tree(self) -> dict[str, Any]:
+        ancestors, roots = self._parents.path()
+        return {
+            "node": self.settings.name,
+            "root": self.settings.is_root,
+            "roots": list(roots),
+            "ancestors": [name for name in ancestors if name != self.settings.name],
+            "incarnation": self.settings.incarnation,
+            "labels": dict(self.settings.labels),
+            "guarded": self._children.guarded,
+            "cut_off": self.cut_off(),
+            "stopping": self._stopping,
+            "engine": {"attached": self._state.table.attached, "epoch": self._state.table.epoch},
+            "parents": [self._parent(parent) for parent in sorted(self._parents.links)],
+            "children": [self._child(name) for name in sorted(self._children.by_name)],
+            "instances": len(self._locals.by_id),
+            "claims": len(self._state.slots),
+        }
+
+    def cut_off(self) -> bool:
+        """No parent in touch: serves on with what it has, opens nothing."""
+        return not self.settings.is_root and not self._parents.in_touch(self._now)
+
+    def _parent(self, parent: str) -> dict[str, Any]:
+        uplink = self._parents.links[parent]
+        return {
+            "address": parent,
+            "node": uplink.name,
+            "state": uplink.phase.value,
+            "in_touch": uplink.in_touch(self._now),
+            "silent_s": round(max(0.0, self._now - uplink.heard_at), 1),
+            "detail": uplink.detail,
+        }
+
+    def _child(self, name: str) -> dict[str, Any]:
+        child = self._children.by_name[name]
+        return {
+            "node": name,
+            "address": child.address,
+            "state": "silent" if child.suspect else "connected" if child.link is not None else "disconnected",
+            "silent_s": round(max(0.0, self._now - child.heard_at), 1),
+            "incarnation": child.incarnation,
+            "labels": list(child.labels),
+            "claims": len(child.keys),
+            "instances": sum(self._state.slots[key].sources[child.target].claim.count for key in child.keys),
+        }
+
+    def ready(self) -> tuple[bool, str]:
+        if not self._state.table.attached:
+            return False, "the engine is not attached"
+        if not self._warm:
+            return False, "the engine has not confirmed its table yet"
+        if self.settings.is_root or any(u.phase is Phase.UP for u in self._parents.links.values()):
+            return True, "ready"
+        return False, "no parent is connected"
+
+    # ------------------------------------------------------------------ routes
+
+    def routes(self) -> list[dict[str, Any]]:
+        patterns = {text: Pattern.parse(text) for text in self._state.by_route}
+        return [self._route(text, patterns) for text in sorted(patterns, key=lambda t: patterns[t].specificity, reverse=True)]
+
+    def _route(self, text: str, patterns: dict[str, Pattern]) -> dict[str, Any]:
+        mine = patterns[text]
+        route = self._state.table.route(text)
+        slots = [self._state.slots[key] for key in sorted(self._state.by_route[text])]
+        return {
+            "route": text,
+            "service": route.service if route is not None else "",
+            "versions": [pick.version for pick in route.picks] if route is not None else [],
+            "parking": bool(route is not None and route.park_requests_max),
+            "claims": [
+                {
+                    "service": slot.key.service,
+                    "version": slot.key.version,
+                    "state": slot.permit.state,
+                    "reason_code": slot.permit.code,
+                    "reason": slot.permit.reason,
+                }
+                for slot in slots
+            ],
+            "shadows": sorted(t for t, p in patterns.items() if t != text and mine.shadows(p)),
+            "shadowed_by": sorted(t for t, p in patterns.items() if t != text and p.shadows(mine)),
+        }
+
+    def explain(self, host: str, path: str) -> dict[str, Any]:
+        """Which route, version and target a request would get at this node's entry, and what else was considered."""
+        host, path = canonical_host(host), canonical_path(path)
+        considered: list[dict[str, Any]] = []
+        matched: list[tuple[Pattern, str]] = []
+        for text in sorted(self._state.by_route):
+            pattern = Pattern.parse(text)
+            if pattern.matches(host, path):
+                matched.append((pattern, text))
+            elif pattern.matches_host(host):
+                considered.append({"route": text, "why_not": "the path does not match"})
+        matched.sort(key=lambda m: m[0].specificity, reverse=True)
+        answer: dict[str, Any] = {"node": self.settings.name, "host": host, "path": path, "considered": considered}
+        for _, text in matched[1:]:
+            considered.append({"route": text, "why_not": f"less specific than {matched[0][1]}"})
+        serving = [text for _, text in matched if self._state.table.route(text) is not None]
+        if not serving:
+            return {**answer, "outcome": "404", "why": "no claim matches", "route": None}
+        route = self._state.table.route(serving[0])
+        assert route is not None
+        versions = [
+            {
+                "version": pick.version,
+                "tier": pick.tier,
+                "weight": pick.weight,
+                "targets": self._targets(route.service, pick.version, serving[0]),
+            }
+            for pick in route.picks
+        ]
+        if any(version["targets"] for version in versions):
+            outcome, why = "served", f"{serving[0]} is the most specific claim that matches"
+        elif route.park_requests_max:
+            outcome, why = "parked", "no version is open at this moment, and one is expected"
+        else:
+            outcome, why = "503", "claimed, but nothing is ready"
+        claims = [
+            {"service": k.service, "version": k.version, "state": p.state, "reason": p.reason}
+            for k in sorted(self._state.by_route[serving[0]])
+            for p in (self._state.slots[k].permit,)
+        ]
+        return {
+            **answer,
+            "outcome": outcome,
+            "why": why,
+            "route": serving[0],
+            "service": route.service,
+            "versions": versions,
+            "claims": claims,
+        }
+
+    def _targets(self, service: str, version: str, route: str) -> list[dict[str, Any]]:
+        targets: list[dict[str, Any]] = []
+        for key in self._state.by_route.get(route, ()):
+            if (key.service, key.version) != (service, version):
+                continue
+            for source in self._state.slots[key].sources.values():
+                if self._state.table.applied(MemberKey(key, source.target)):
+                    targets.append(
+                        {
+                            "target": source.target,
+                            "capacity": source.claim.capacity,
+                            "last_resort": source.suspect,
+                            "hosts": list(source.claim.hosts),
+                        }
+                    )
+        return sorted(targets, key=lambda t: t["target"])
+
+    def sizes(self) -> dict[str, int]:
+        """Entries held, for promise 7: none grows with the instances below a child."""
+        state = self._state
+        return {
+            "slots": len(state.slots),
+            "sources": sum(len(slot.sources) for slot in state.slots.values()),
+            "table": state.table.size(),
+            "children": len(self._children.by_name),
+            "instances": len(self._locals.by_id),
+            "told": sum(len(child.sent) for child in self._children.by_name.values()),
+            "claimed": sum(len(uplink.sent) for uplink in self._parents.links.values()),
+            "policies": len(state.policies),
+        }
+
+
+_ORDER = {ACTIVE: 0, "waiting": 1, REFUSED: 2}
