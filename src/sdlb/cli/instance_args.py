@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sdlb.cli import args as options
+from sdlb.sdk.problem import Problem
 from sdlb.sdk.types import Spec, split_name
 
 
@@ -95,7 +96,10 @@ def name_of(args: argparse.Namespace, prog: str) -> tuple[str, str]:
         return args.service, args.version
     if args.name_version is None:
         raise options.Usage(prog, "NAME-VERSION is missing, for example catalog-1.0.1")
-    return split_name(args.name_version)
+    try:
+        return split_name(args.name_version)
+    except Problem as problem:
+        raise options.Usage(prog, problem.detail) from problem
 
 
 def spec_of(args: argparse.Namespace, name: tuple[str, str], *, endpoint: str, pid: int = 0) -> Spec:

@@ -37,7 +37,8 @@ def add_parser(commands: options.Commands) -> None:
     options.add_socket(change)
     options.add_json(change)
     for name in LATER:
-        verbs.add_parser(name, add_help=False).set_defaults(verb=name)
+        later = verbs.add_parser(name, add_help=False, prefix_chars="\0")  # whatever else is typed, it is not there
+        later.add_argument("rest", nargs="*")
 
 
 def add_changes(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +96,8 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.verb in LATER:
-        raise options.Usage(f"{PROG} {args.verb}", "not in this version")
+        out.tell(f"{PROG} {args.verb}: not in this version")
+        return 2
     if args.verb == "set":
         return _set(args)
     with Client(args.socket) as client:

@@ -117,7 +117,7 @@ async def why_unwell(check: Health, port: int) -> str | None:
     except TimeoutError:
         return f"{at} does not answer"
     except (OSError, ValueError) as error:
-        return f"{at}: {error.strerror if isinstance(error, OSError) and error.strerror else error}"
+        return f"{at}: {os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error}"
     if len(status) >= 2 and status[0].startswith(b"HTTP/1.") and status[1][:1] in (b"2", b"3"):
         return None
     answer = status[1].decode("latin-1") if len(status) >= 2 else "something that is not HTTP"

@@ -1,0 +1,36 @@
+"""A tiny web application that knows nothing of sdlb: it listens on the port in PORT and stops on SIGTERM.
+
+sdlb run --route 'example.com/hello*' --health /health hello-1.0.0 -- python examples/hello.py
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Hello(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # keeps connections open
+
+    def do_GET(self) -> None:
+        body = b"well\n" if self.path == "/health" else b"hello from process %d\n" % os.getpid()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet: the balancer has an access log."""
+
+
+def main() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("PORT", "8000"))), Hello)
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
