@@ -1,31 +1,173 @@
 //! The access log: JSON lines, written by a thread of its own so that a slow disk never holds traffic up.
+//!
+//! Each worker gathers lines in a buffer and hands it over when it is full or a moment old; the queue to the writer is
+//! bounded, and what does not fit is dropped and counted.
 
-use std::sync::Arc;
+use std::{
+    cell::RefCell,
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
 
 use crate::counters::Counters;
 
-/// Handle for connections; clones share the writer.
-#[derive(Clone)]
+/// A worker's buffer is handed over at this size ...
+const BUFFER_BYTES: usize = 32 << 10;
+/// ... or at this age.
+const BUFFER_AGE: Duration = Duration::from_millis(100);
+/// Buffers on their way to the disk: 8 MiB at most.
+const BUFFERS_MAX: usize = 256;
+
+/// One worker's end of the log.
 pub struct AccessLog {
-    counters: Arc<Counters>,
+    sink: Sink,
+    buffer: Rc<RefCell<Buffer>>,
+}
+
+#[derive(Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    lines: u64,
 }
 
 impl AccessLog {
-    /// A log that is off.
+    /// A worker's end of `sink`.
     #[must_use]
-    pub fn new(counters: Arc<Counters>) -> Self {
-        Self { counters }
+    pub fn new(sink: Sink) -> Self {
+        Self { sink, buffer: Rc::default() }
     }
 
     /// Whether lines are wanted: ask before building one.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        false
+        self.sink.on.load(Relaxed)
     }
 
-    /// Hands a line over, without its line end. Never waits: a full queue drops the line and counts it.
-    pub fn write(&self, line: Vec<u8>) {
-        drop(line);
-        self.counters.access_log_dropped_total.add();
+    /// Hands a line over, without its line end. Never waits: what the disk cannot take in time is dropped and counted.
+    /// To be called on a worker's runtime.
+    pub fn write(&self, line: impl AsRef<[u8]>) {
+        if !self.is_on() {
+            return;
+        }
+        let mut buffer = self.buffer.borrow_mut();
+        let first = buffer.bytes.is_empty();
+        buffer.bytes.extend_from_slice(line.as_ref());
+        buffer.bytes.push(b'\n');
+        buffer.lines += 1;
+        if buffer.bytes.len() >= BUFFER_BYTES {
+            self.sink.send(&mut buffer);
+        } else if first {
+            let (sink, buffer) = (self.sink.clone(), self.buffer.clone());
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(BUFFER_AGE).await;
+                sink.send(&mut buffer.borrow_mut());
+            });
+        }
+    }
+
+    /// Hands over what is gathered: before the worker ends.
+    pub fn flush(&self) {
+        self.sink.send(&mut self.buffer.borrow_mut());
+    }
+}
+
+enum Order {
+    Write(Vec<u8>, u64),
+    Open(Option<(File, PathBuf)>),
+    Reopen,
+    /// Answered when everything before it is written.
+    Flush(SyncSender<()>),
+}
+
+/// The way to the writer; shared by all workers and control.
+#[derive(Clone)]
+pub struct Sink {
+    on: Arc<AtomicBool>,
+    orders: SyncSender<Order>,
+    counters: Arc<Counters>,
+}
+
+impl Sink {
+    /// Starts the writer, with the log off.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn start(counters: Arc<Counters>) -> io::Result<Self> {
+        let (orders, queue) = sync_channel(BUFFERS_MAX);
+        let sink = Self { on: Arc::default(), orders, counters: counters.clone() };
+        thread::Builder::new()
+            .name("access-log".to_owned())
+            .stack_size(128 << 10)
+            .spawn(move || write_all(&queue, &counters))?;
+        Ok(sink)
+    }
+
+    /// Turns the log on with this file, or off. The caller opened the file, so that a bad path is known at once.
+    pub fn configure(&self, file: Option<(File, PathBuf)>) {
+        self.on.store(file.is_some(), Relaxed);
+        // Waits for a place: control may, and an order must not get lost.
+        let _ = self.orders.send(Order::Open(file));
+    }
+
+    /// Opens the file anew: it was moved away.
+    pub fn reopen(&self) {
+        let _ = self.orders.send(Order::Reopen);
+    }
+
+    /// Waits until everything handed over is written, or a second has passed.
+    pub fn flush(&self) {
+        let (done, wait) = sync_channel(1);
+        if self.orders.try_send(Order::Flush(done)).is_ok() {
+            let _ = wait.recv_timeout(Duration::from_secs(1));
+        }
+    }
+
+    fn send(&self, buffer: &mut Buffer) {
+        let Buffer { bytes, lines } = std::mem::take(buffer);
+        if !bytes.is_empty() && self.orders.try_send(Order::Write(bytes, lines)).is_err() {
+            self.counters.access_log_dropped_total.add_many(lines);
+        }
+    }
+}
+
+/// Opens the file of the log for appending.
+///
+/// # Errors
+/// Those of the file system.
+pub fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
+}
+
+fn write_all(queue: &Receiver<Order>, counters: &Counters) {
+    let mut open_file: Option<(File, PathBuf)> = None;
+    while let Ok(order) = queue.recv() {
+        match order {
+            Order::Write(bytes, lines) => {
+                let written = open_file.as_mut().is_some_and(|(file, _)| file.write_all(&bytes).is_ok());
+                if !written {
+                    counters.access_log_failed_total.add_many(lines);
+                }
+            }
+            Order::Open(file) => open_file = file,
+            Order::Reopen => {
+                if let Some((file, path)) = &mut open_file {
+                    match open(path) {
+                        Ok(new) => *file = new,
+                        Err(error) => eprintln!("sdlb-engine: access log {}: {error}; the old file stays", path.display()),
+                    }
+                }
+            }
+            Order::Flush(done) => drop(done.send(())),
+        }
     }
 }

@@ -80,6 +80,8 @@ counters! {
     faults_total,
     /// Control streams of children passed on to control.
     control_streams_total,
+    /// Control streams of children that were closed because control was not there.
+    control_streams_refused_total,
     /// Gauge: control streams open now.
     control_streams_open,
     /// Lines of the access log that were dropped because the disk was slower than the traffic.
@@ -96,6 +98,11 @@ impl Counter {
     /// Adds one.
     pub fn add(&self) {
         self.0.fetch_add(1, Relaxed);
+    }
+
+    /// Adds several.
+    pub fn add_many(&self, number: u64) {
+        self.0.fetch_add(number, Relaxed);
     }
 
     /// Takes one away: for gauges.

@@ -4,10 +4,16 @@
 //! accepts and serves connections on a single-threaded runtime of its own; one thread writes the access log.
 
 pub mod access_log;
+pub mod cli;
 pub mod conn;
+pub mod control;
+pub mod convert;
 pub mod counters;
 pub mod forward;
+pub mod frame;
+pub mod listen;
 pub mod proto;
 pub mod settings;
 pub mod upstream;
 pub mod worker;
+pub mod workers;

@@ -1,3 +1,29 @@
 //! `sdlb-engine`: see `sdlb-engine --help`.
 
-fn main() {}
+use std::process::ExitCode;
+
+use sdlb_engine::{
+    cli::{self, Command},
+    control,
+};
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args().skip(1)) {
+        Err(error) => {
+            eprintln!("sdlb-engine: {error}");
+            ExitCode::from(2)
+        }
+        Ok(Command::Print(text)) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Command::Run(options)) => match control::run(&options) {
+            // What is still open past the deadline ends with the process.
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("sdlb-engine: {error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}

@@ -14,7 +14,7 @@ use std::{
 use sdlb_routes::{Chance, Picked, Table, Target};
 use tokio::sync::{mpsc, watch};
 
-use crate::{access_log::AccessLog, counters::Counters, settings::NodeConfig};
+use crate::{access_log::{AccessLog, Sink}, counters::Counters, listen::accept::PerAddress, settings::NodeConfig};
 
 /// An endpoint was taken out, or its state is otherwise news for control.
 #[derive(Debug, Clone)]
@@ -35,6 +35,7 @@ pub struct Worker {
     pub counters: Arc<Counters>,
     /// Where lines of the access log go; cheap to ask whether it is on.
     pub access_log: AccessLog,
+    pub(crate) per_address: PerAddress,
     table: RefCell<Arc<Table>>,
     config: RefCell<Rc<NodeConfig>>,
     chance: RefCell<Chance>,
@@ -52,7 +53,8 @@ impl Worker {
         Self {
             index,
             counters: shared.counters.clone(),
-            access_log: shared.access_log.clone(),
+            access_log: AccessLog::new(shared.access_log.clone()),
+            per_address: shared.per_address.clone(),
             table: RefCell::new(table),
             config: RefCell::new(Rc::new(config)),
             chance: RefCell::new(Chance::new(shared.seed.wrapping_add(index as u64))),
@@ -130,10 +132,11 @@ impl Worker {
         self.connections.get()
     }
 
-    pub(crate) fn set_table(&self, table: Arc<Table>) {
+    /// Gives the old table, for the control thread to free: that can take milliseconds.
+    pub(crate) fn set_table(&self, table: Arc<Table>) -> Arc<Table> {
         let old = self.table.replace(table);
         self.table_changes.send_modify(|changes| *changes += 1);
-        drop(old);
+        old
     }
 
     pub(crate) fn set_config(&self, config: NodeConfig) {
@@ -159,11 +162,13 @@ pub struct WorkerShared {
     /// Named counters.
     pub counters: Arc<Counters>,
     /// The access log.
-    pub access_log: AccessLog,
+    pub access_log: Sink,
     /// Zero of the engine's clock.
     pub started: Instant,
     /// For the workers' generators.
     pub seed: u64,
+    /// Connections by client address.
+    pub per_address: PerAddress,
     /// To the control session.
     pub ejected: mpsc::UnboundedSender<TargetEjected>,
 }

@@ -197,7 +197,9 @@ impl Target {
         let for_ms = EJECT_MS.saturating_mul(1 << ejections.min(16)).min(EJECT_MS_MAX);
         let until = self.ejected_until_ms.load(Relaxed);
         // One worker wins when several see the failure at once.
-        self.ejected_until_ms.compare_exchange(until, now_ms + u64::from(for_ms), Relaxed, Relaxed).ok()?;
+        let ends = now_ms + u64::from(for_ms);
+        self.ejected_until_ms.compare_exchange(until, ends, Relaxed, Relaxed).ok()?;
+        self.shared.ejected_until(ends);
         self.ejections_in_a_row.fetch_add(1, Relaxed);
         Some(Ejected { for_ms })
     }

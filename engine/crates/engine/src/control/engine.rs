@@ -1,0 +1,511 @@
+//! The main loop: what control asks for goes to the workers, what they report goes to control.
+
+use std::{
+    collections::VecDeque,
+    fmt::Write as _,
+    fs,
+    io::{self, Read},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sdlb_routes::{Draining, Refused, Shared, Table, Target};
+use tokio::{
+    net::UnixListener,
+    runtime::{Builder, LocalOptions},
+    signal::unix::{SignalKind, signal},
+    sync::{Notify, mpsc, watch},
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use super::{
+    listeners::Listeners,
+    session::{Arrival, Session},
+    socket::{self, ControlSocket},
+    stats::Sent,
+};
+use crate::{
+    access_log::{self, Sink},
+    convert,
+    counters::Counters,
+    proto::{self, from_engine::Kind, to_engine},
+    settings::NodeConfig,
+    worker::{TargetEjected, WorkerShared},
+    workers::{self, Command, Event, Handle},
+};
+
+/// Statistics, progress of drains, the stall watch.
+const TICK: Duration = Duration::from_secs(1);
+/// A worker that takes longer to turn is reported.
+const STALL: Duration = Duration::from_millis(50);
+/// How long open requests may take after SIGTERM.
+const SIGTERM_DEADLINE: Duration = Duration::from_secs(30);
+/// Between two looks at the number of open connections while shutting down.
+const SHUTDOWN_LOOK: Duration = Duration::from_millis(20);
+/// Tokens go into headers: `Via`, `Proxy-Status`.
+const NODE_NAME_BYTES_MAX: usize = 255;
+
+/// What the command line says.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Path of the control socket.
+    pub socket: PathBuf,
+    /// Worker threads.
+    pub workers: usize,
+}
+
+/// Runs the engine until it is told to end and is drained, or its deadline has passed.
+///
+/// # Errors
+/// One sentence when it cannot start.
+pub fn run(options: &Options) -> Result<(), String> {
+    let started = |error: io::Error| format!("cannot start: {error}");
+    let (listener, socket) = socket::create(&options.socket)?;
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).map_err(started)?;
+    runtime.block_on(async {
+        let listener = UnixListener::from_std(listener).map_err(started)?;
+        let (engine, inbox) = Engine::start(options, socket).map_err(started)?;
+        engine.run(&listener, inbox).await.map_err(started)
+    })
+}
+
+struct Engine {
+    workers: Vec<Handle>,
+    worker_events: mpsc::UnboundedReceiver<Event>,
+    tables: watch::Sender<Arc<Table>>,
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    access_log: Sink,
+    ejected: mpsc::UnboundedReceiver<TargetEjected>,
+    drained: Arc<Notify>,
+    started: Instant,
+    boot_id: String,
+    _socket: ControlSocket,
+
+    /// The newest table; workers may be one behind.
+    table: Arc<Table>,
+    /// The epoch by which each worker picks.
+    applied: Vec<u64>,
+    /// Applied here, not yet by all workers.
+    applying: VecDeque<u64>,
+    draining: Draining,
+    listeners: Listeners,
+    access_log_path: Option<PathBuf>,
+    /// The answer to `Configure` that waits for the workers to have done it.
+    configured: Option<Configured>,
+    done_number: u64,
+    /// Targets that are ejected now, and until when on the engine's clock.
+    out: Vec<(u64, Arc<Target>)>,
+    /// When each worker was asked to turn, while it has not.
+    asked: Vec<Option<Instant>>,
+    session: Option<Session>,
+    sessions: u64,
+    arrivals: mpsc::Sender<Arrival>,
+    sent: Sent,
+    shutdown: Option<Instant>,
+}
+
+struct Configured {
+    number: u64,
+    waiting: usize,
+    answer: proto::Configured,
+}
+
+impl Engine {
+    fn start(options: &Options, socket: ControlSocket) -> io::Result<(Self, mpsc::Receiver<Arrival>)> {
+        raise_descriptor_limit();
+        let drained = Arc::new(Notify::new());
+        let bell = drained.clone();
+        let shared = Shared::new(move || bell.notify_one());
+        let table = Arc::new(Table::new(shared.clone()));
+        let (tables, _) = watch::channel(table.clone());
+        let counters = Arc::new(Counters::default());
+        let access_log = Sink::start(counters.clone())?;
+        let (report, worker_events) = mpsc::unbounded_channel();
+        let (eject, ejected) = mpsc::unbounded_channel();
+        let random = random_bytes()?;
+        let started = Instant::now();
+        let worker_shared = WorkerShared {
+            counters: counters.clone(),
+            access_log: access_log.clone(),
+            started,
+            seed: u64::from_le_bytes(random[..8].try_into().unwrap_or_default()),
+            per_address: Default::default(),
+            ejected: eject,
+        };
+        let workers = workers::start(options.workers, &worker_shared, &tables, &report)?;
+        let (arrivals, inbox) = mpsc::channel(8);
+        let engine = Self {
+            applied: vec![0; workers.len()],
+            asked: vec![None; workers.len()],
+            workers,
+            worker_events,
+            tables,
+            shared,
+            counters,
+            access_log,
+            ejected,
+            drained,
+            started,
+            boot_id: random[8..].iter().fold(String::new(), |mut text, byte| {
+                let _ = write!(text, "{byte:02x}");
+                text
+            }),
+            _socket: socket,
+            table,
+            applying: VecDeque::new(),
+            draining: Draining::default(),
+            listeners: Listeners::default(),
+            access_log_path: None,
+            configured: None,
+            done_number: 0,
+            out: Vec::new(),
+            session: None,
+            sessions: 0,
+            arrivals,
+            sent: Sent::default(),
+            shutdown: None,
+        };
+        Ok((engine, inbox))
+    }
+}
+
+impl Engine {
+    async fn run(mut self, listener: &UnixListener, mut inbox: mpsc::Receiver<Arrival>) -> io::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let drained = self.drained.clone();
+        loop {
+            if self.shutdown.is_some_and(|deadline| self.is_over(deadline)) {
+                break;
+            }
+            let back_in = self.next_back();
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => self.attach(stream),
+                    Err(_) => sleep(SHUTDOWN_LOOK).await,
+                },
+                Some(arrival) = inbox.recv() => self.arrived(arrival),
+                Some(event) = self.worker_events.recv() => self.worker_event(event),
+                Some(ejected) = self.ejected.recv() => self.target_ejected(ejected),
+                () = drained.notified() => self.report_drained(),
+                () = sleep(back_in.unwrap_or_default()), if back_in.is_some() => self.report_back(),
+                () = sleep(SHUTDOWN_LOOK), if self.shutdown.is_some() => {}
+                _ = tick.tick() => self.tick(),
+                Some(()) = hang_up.recv() => self.access_log.reopen(),
+                Some(()) = terminate.recv() => self.shut_down(SIGTERM_DEADLINE),
+                Some(()) = interrupt.recv() => self.shut_down(SIGTERM_DEADLINE),
+            }
+        }
+        self.finish().await;
+        Ok(())
+    }
+
+    // ------------------------------------------------------------------ sessions
+
+    fn attach(&mut self, stream: tokio::net::UnixStream) {
+        if !socket::may_control(&stream) {
+            eprintln!("sdlb-engine: a process of another user was turned away from the control socket");
+            return;
+        }
+        self.sessions += 1;
+        self.sent = Sent::default();
+        self.session = Some(Session::start(self.sessions, stream, self.arrivals.clone()));
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        self.send(Kind::Attached(proto::Attached {
+            engine_version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            boot_id: self.boot_id.clone(),
+            epoch: self.table.epoch(),
+            routes: count(self.table.route_count()),
+            members: count(self.table.member_count()),
+            draining: convert::to_counts(self.draining.counts()),
+        }));
+        let now_ms = self.now_ms();
+        let out: Vec<_> = self.out.iter().filter(|(until, _)| *until > now_ms).cloned().collect();
+        for (until, target) in out {
+            self.send(Kind::TargetHealth(proto::TargetHealth {
+                target: target.key().to_string(),
+                ejected: true,
+                for_ms: u32::try_from(until - now_ms).unwrap_or(u32::MAX),
+                reason: "failed repeatedly before control attached".to_owned(),
+            }));
+        }
+    }
+
+    fn send(&mut self, kind: Kind) {
+        if self.session.as_ref().is_some_and(|session| !session.send(kind)) {
+            eprintln!("sdlb-engine: control does not read; its connection is closed");
+            self.session = None;
+        }
+    }
+
+    fn arrived(&mut self, arrival: Arrival) {
+        if self.session.as_ref().is_none_or(|session| session.number != arrival.session) {
+            return;
+        }
+        match arrival.message {
+            Ok(Some(message)) => match message.kind {
+                Some(to_engine::Kind::Configure(configure)) => self.configure(configure),
+                Some(to_engine::Kind::Delta(delta)) => self.change(delta),
+                Some(to_engine::Kind::Shutdown(shutdown)) => {
+                    self.shut_down(Duration::from_millis(shutdown.deadline_ms.into()));
+                }
+                None => eprintln!("sdlb-engine: control sent a message of a kind that this version does not know"),
+            },
+            Ok(None) => self.session = None,
+            Err(error) => {
+                eprintln!("sdlb-engine: control connection closed: {error}");
+                self.session = None;
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------ the table
+
+    fn change(&mut self, delta: proto::Delta) {
+        let epoch = delta.epoch;
+        let next = convert::delta(delta).and_then(|delta| self.table.apply(&delta, &mut self.draining));
+        match next {
+            Ok(table) => {
+                self.table = Arc::new(table);
+                self.applying.push_back(epoch);
+                self.tables.send_replace(self.table.clone());
+            }
+            Err(Refused(reason)) => self.send(Kind::Rejected(proto::Rejected { epoch, reason })),
+        }
+    }
+
+    fn worker_event(&mut self, event: Event) {
+        match event {
+            Event::Applied { worker, epoch, old } => {
+                drop(old);
+                self.applied[worker] = epoch;
+                let applied = self.applied_by_all();
+                while let Some(epoch) = self.applying.pop_front_if(|epoch| *epoch <= applied) {
+                    self.send(Kind::Applied(proto::Applied { epoch }));
+                }
+                self.report_drained();
+            }
+            Event::Done(number) => self.worker_done(number),
+            Event::Turned { worker, after } => {
+                self.asked[worker] = None;
+                self.report_stall(worker, after);
+            }
+        }
+    }
+
+    fn applied_by_all(&self) -> u64 {
+        self.applied.iter().copied().min().unwrap_or(0)
+    }
+
+    fn report_drained(&mut self) {
+        for (key, epoch) in self.draining.take_drained(self.applied_by_all()) {
+            self.send(Kind::Drained(proto::Drained { key: Some(convert::to_key(&key)), epoch }));
+        }
+    }
+
+    // ------------------------------------------------------------------ health of targets
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn target_ejected(&mut self, ejected: TargetEjected) {
+        self.out.retain(|(_, target)| target.id() != ejected.target.id());
+        self.out.push((self.now_ms() + u64::from(ejected.for_ms), ejected.target.clone()));
+        self.send(Kind::TargetHealth(proto::TargetHealth {
+            target: ejected.target.key().to_string(),
+            ejected: true,
+            for_ms: ejected.for_ms,
+            reason: ejected.reason,
+        }));
+    }
+
+    /// How long until the first ejected target is back.
+    fn next_back(&self) -> Option<Duration> {
+        let first = self.out.iter().map(|(until, _)| *until).min()?;
+        Some(Duration::from_millis(first.saturating_sub(self.now_ms())))
+    }
+
+    fn report_back(&mut self) {
+        let now_ms = self.now_ms();
+        let back: Vec<_> = self.out.extract_if(.., |(until, _)| *until <= now_ms).collect();
+        for (_, target) in back {
+            self.send(Kind::TargetHealth(proto::TargetHealth {
+                target: target.key().to_string(),
+                ejected: false,
+                for_ms: 0,
+                reason: String::new(),
+            }));
+        }
+    }
+
+    // ------------------------------------------------------------------ configuration
+
+    fn configure(&mut self, asked: proto::Configure) {
+        // A second one before the first is done: only the newest is answered when all is done.
+        match self.try_configure(asked) {
+            Ok(listeners) => {
+                self.done_number += 1;
+                for worker in &self.workers {
+                    worker.tell(Command::Done(self.done_number));
+                }
+                let answer = proto::Configured { listeners, error: String::new() };
+                self.configured =
+                    Some(Configured { number: self.done_number, waiting: self.workers.len(), answer });
+            }
+            Err(error) => self.send(Kind::Configured(proto::Configured { listeners: Vec::new(), error })),
+        }
+    }
+
+    fn try_configure(&mut self, asked: proto::Configure) -> Result<Vec<proto::configured::Bound>, String> {
+        if self.shutdown.is_some() {
+            return Err("the engine shuts down".to_owned());
+        }
+        if asked.node.is_empty() || asked.node.len() > NODE_NAME_BYTES_MAX || !asked.node.bytes().all(is_name_byte) {
+            return Err(format!("node name {:?}: expected 1 to 255 letters, digits, dots, - or _", asked.node));
+        }
+        let control_socket = PathBuf::from(asked.control_socket);
+        if !control_socket.as_os_str().is_empty() && !control_socket.is_absolute() {
+            return Err(format!("control socket {:?}: expected an absolute path", control_socket.display()));
+        }
+        let log = asked.access_log.filter(|log| log.enabled);
+        let path = log.map(|log| PathBuf::from(log.path));
+        let file = match &path {
+            Some(path) if self.access_log_path.as_ref() != Some(path) => {
+                let file = access_log::open(path).map_err(|error| format!("access log {:?}: {error}", path.display()))?;
+                Some((file, path.clone()))
+            }
+            _ => None,
+        };
+        let listeners = asked.listeners.into_iter().map(convert::listener).collect::<Result<_, _>>()?;
+        let plan = self.listeners.plan(listeners, self.workers.len())?;
+
+        let config = NodeConfig { name: asked.node, control_socket, limits: convert::limits(asked.limits) };
+        for worker in &self.workers {
+            worker.tell(Command::Configure(config.clone()));
+        }
+        if path != self.access_log_path {
+            self.access_log.configure(file);
+            self.access_log_path = path;
+        }
+        let bound = self.listeners.carry_out(plan, &self.workers);
+        Ok(bound
+            .into_iter()
+            .map(|(key, address)| proto::configured::Bound { key, address: address.to_string() })
+            .collect())
+    }
+
+    fn worker_done(&mut self, number: u64) {
+        let Some(configured) = self.configured.as_mut().filter(|configured| configured.number == number) else {
+            return;
+        };
+        configured.waiting -= 1;
+        if configured.waiting == 0
+            && let Some(configured) = self.configured.take()
+        {
+            self.send(Kind::Configured(configured.answer));
+        }
+    }
+
+    // ------------------------------------------------------------------ once a second
+
+    fn tick(&mut self) {
+        for worker in 0..self.workers.len() {
+            match self.asked[worker] {
+                Some(asked) => self.report_stall(worker, asked.elapsed()),
+                None => {
+                    let now = Instant::now();
+                    self.asked[worker] = Some(now);
+                    self.workers[worker].tell(Command::Turn(now));
+                }
+            }
+        }
+        if self.session.is_none() {
+            return;
+        }
+        if !self.draining.is_empty() {
+            let draining = convert::to_counts(self.draining.counts());
+            self.send(Kind::InFlight(proto::InFlight { draining }));
+        }
+        for stats in self.sent.changes(&self.shared, &self.table, &self.counters) {
+            self.send(Kind::Stats(stats));
+        }
+    }
+
+    fn report_stall(&mut self, worker: usize, after: Duration) {
+        if after >= STALL {
+            let number = |value: u128| u32::try_from(value).unwrap_or(u32::MAX);
+            self.send(Kind::Stalled(proto::Stalled {
+                worker: number(worker as u128),
+                for_ms: number(after.as_millis()),
+            }));
+        }
+    }
+
+    // ------------------------------------------------------------------ the end
+
+    /// The nearest deadline counts when asked twice; a second signal ends at once.
+    fn shut_down(&mut self, within: Duration) {
+        let deadline = Instant::now() + within;
+        if self.shutdown.is_none() {
+            self.workers.iter().for_each(|worker| worker.tell(Command::Drain));
+        }
+        self.shutdown = Some(self.shutdown.map_or(deadline, |held| held.min(deadline)));
+    }
+
+    fn is_over(&self, deadline: Instant) -> bool {
+        self.counters.connections_open.get() == 0 || Instant::now() >= deadline
+    }
+
+    /// Last statistics and log lines.
+    async fn finish(&mut self) {
+        let left = self.counters.connections_open.get();
+        if left > 0 {
+            eprintln!("sdlb-engine: the deadline has passed; {left} connections are cut off");
+        }
+        self.done_number += 1;
+        let mut waiting = self.workers.len();
+        self.workers.iter().for_each(|worker| worker.tell(Command::Done(self.done_number)));
+        let _ = tokio::time::timeout(TICK, async {
+            while waiting > 0 {
+                match self.worker_events.recv().await {
+                    Some(Event::Done(number)) if number == self.done_number => waiting -= 1,
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+        })
+        .await;
+        self.access_log.flush();
+        self.report_drained();
+        self.tick();
+        if let Some(session) = self.session.take() {
+            session.close().await;
+        }
+    }
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b".-_".contains(&byte)
+}
+
+fn random_bytes() -> io::Result<[u8; 24]> {
+    let mut bytes = [0; 24];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Each connection is a descriptor, and most systems give 1024 unless asked.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Refused: the limit stays, and accepting pauses when it is reached.
+    let _ = setrlimit(Resource::Nofile, limit);
+}

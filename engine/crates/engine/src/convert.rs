@@ -1,0 +1,187 @@
+//! Between the messages of engine.proto and the values of this engine.
+
+use std::{net::SocketAddr, time::Duration};
+
+use sdlb_routes::{
+    Address, Delta, MemberKey, MemberPut, Park, PickPut, Refused, RoutePut, Sticky, TargetCounters, TargetKind,
+    TargetPut, VersionSnapshot,
+};
+
+use crate::{
+    proto,
+    settings::{Limits, ListenerKind},
+};
+
+/// A delta as the table takes it.
+///
+/// # Errors
+/// [`Refused`] with the part that is missing or malformed.
+pub fn delta(delta: proto::Delta) -> Result<Delta, Refused> {
+    Ok(Delta {
+        epoch: delta.epoch,
+        replace: delta.replace,
+        put_targets: delta.put_targets.into_iter().map(target).collect::<Result<_, _>>()?,
+        put_members: delta.put_members.into_iter().map(member).collect::<Result<_, _>>()?,
+        put_routes: delta.put_routes.into_iter().map(route).collect::<Result<_, _>>()?,
+        delete_members: delta.delete_members.into_iter().map(member_key).collect(),
+        delete_routes: delta.delete_routes,
+        delete_targets: delta.delete_targets,
+    })
+}
+
+fn target(put: proto::Target) -> Result<TargetPut, Refused> {
+    let kind = match put.kind() {
+        proto::target::Kind::Instance => TargetKind::Instance,
+        proto::target::Kind::Node => TargetKind::Node,
+    };
+    let address = Address::parse(&put.address)
+        .map_err(|Refused(problem)| Refused(format!("target {:?}: {problem}", put.key)))?;
+    Ok(TargetPut { key: put.key, kind, address })
+}
+
+fn member(put: proto::Member) -> Result<MemberPut, Refused> {
+    let key = put.key.ok_or_else(|| Refused("a member has no key".to_owned()))?;
+    Ok(MemberPut { key: member_key(key), capacity: put.capacity, last_resort: put.last_resort })
+}
+
+fn member_key(key: proto::MemberKey) -> MemberKey {
+    MemberKey {
+        service: key.service.into(),
+        version: key.version.into(),
+        pattern: key.pattern.into(),
+        target: key.target.into(),
+    }
+}
+
+fn route(put: proto::Route) -> Result<RoutePut, Refused> {
+    let sticky = put.sticky.unwrap_or_default();
+    let name = || match sticky.name.as_str() {
+        "" => Err(Refused(format!("route {:?}: sticky by a cookie or header needs its name", put.pattern))),
+        name => Ok(name.into()),
+    };
+    let sticky = match sticky.by() {
+        proto::sticky::By::None => Sticky::None,
+        proto::sticky::By::Cookie => Sticky::Cookie(name()?),
+        proto::sticky::By::Header => Sticky::Header(name()?),
+        proto::sticky::By::Client => Sticky::Client,
+    };
+    let pick = |pick: proto::Pick| PickPut { version: pick.version, tier: pick.tier, weight: pick.weight };
+    Ok(RoutePut {
+        picks: put.picks.into_iter().map(pick).collect(),
+        park: put.park.map(|park| Park { requests_max: park.requests_max, timeout_ms: park.timeout_ms }),
+        sticky,
+        pattern: put.pattern,
+        service: put.service,
+    })
+}
+
+/// A member's name as control knows it.
+#[must_use]
+pub fn to_key(key: &MemberKey) -> proto::MemberKey {
+    proto::MemberKey {
+        service: key.service.to_string(),
+        version: key.version.to_string(),
+        pattern: key.pattern.to_string(),
+        target: key.target.to_string(),
+    }
+}
+
+/// Members that drain, as control counts them.
+#[must_use]
+pub fn to_counts(counts: Vec<(MemberKey, u32)>) -> Vec<proto::MemberCount> {
+    counts.into_iter().map(|(key, in_flight)| proto::MemberCount { key: Some(to_key(&key)), in_flight }).collect()
+}
+
+/// Limits, with the defaults in place of zeros.
+#[must_use]
+pub fn limits(asked: Option<proto::Limits>) -> Limits {
+    let asked = asked.unwrap_or_default();
+    let default = Limits::default();
+    let number = |asked: u32, default: usize| if asked == 0 { default } else { asked as usize };
+    let time = |asked: u32, default| if asked == 0 { default } else { Duration::from_millis(asked.into()) };
+    Limits {
+        head_bytes: number(asked.head_bytes, default.head_bytes),
+        fields: number(asked.fields, default.fields),
+        connect_timeout: time(asked.connect_timeout_ms, default.connect_timeout),
+        head_timeout: time(asked.head_timeout_ms, default.head_timeout),
+        idle_timeout: time(asked.idle_timeout_ms, default.idle_timeout),
+        body_timeout: time(asked.body_timeout_ms, default.body_timeout),
+        response_timeout: time(asked.response_timeout_ms, default.response_timeout),
+        upgrade_idle_timeout: time(asked.upgrade_idle_timeout_ms, default.upgrade_idle_timeout),
+        connections: number(asked.connections, default.connections),
+        retry_budget_percent: match asked.retry_budget_percent {
+            0 => default.retry_budget_percent,
+            percent => percent.min(100),
+        },
+        body_bytes: Some(asked.body_bytes).filter(|bytes| *bytes != 0),
+        connections_per_address: Some(asked.connections_per_address).filter(|connections| *connections != 0),
+    }
+}
+
+/// A listener as asked for, not yet bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerAsked {
+    /// Its name.
+    pub key: String,
+    /// Where; the port may be 0.
+    pub address: SocketAddr,
+    /// Who connects.
+    pub kind: ListenerKind,
+    /// The hardened preset.
+    pub public: bool,
+}
+
+/// A listener.
+///
+/// # Errors
+/// One sentence that names the listener.
+pub fn listener(asked: proto::Listener) -> Result<ListenerAsked, String> {
+    let kind = match asked.kind() {
+        proto::listener::Kind::Entry => ListenerKind::Entry,
+        proto::listener::Kind::Node => ListenerKind::Node,
+    };
+    if asked.key.is_empty() {
+        return Err(format!("the listener on {:?} has no key", asked.address));
+    }
+    let address = asked
+        .address
+        .parse()
+        .map_err(|_| format!("listener {:?}: address {:?}: expected IP:port", asked.key, asked.address))?;
+    Ok(ListenerAsked { key: asked.key, address, kind, public: asked.public })
+}
+
+/// A row of the statistics.
+#[must_use]
+pub fn to_group_stats(service: &str, version: &str, counted: &VersionSnapshot) -> proto::GroupStats {
+    let [status_1xx, status_2xx, status_3xx, status_4xx, status_5xx] = counted.status;
+    proto::GroupStats {
+        service: service.to_owned(),
+        version: version.to_owned(),
+        requests: counted.requests,
+        status_1xx,
+        status_2xx,
+        status_3xx,
+        status_4xx,
+        status_5xx,
+        failed: counted.failed,
+        retries: counted.retries,
+        parked: counted.parked,
+        latency_buckets: counted.latency.to_vec(),
+        latency_us_sum: counted.latency_us_sum,
+    }
+}
+
+/// A row of the statistics.
+#[must_use]
+pub fn to_target_stats(target: &str, counters: &TargetCounters) -> proto::TargetStats {
+    use std::sync::atomic::Ordering::Relaxed;
+    proto::TargetStats {
+        target: target.to_owned(),
+        requests: counters.requests.load(Relaxed),
+        connects: counters.connects.load(Relaxed),
+        connect_failures: counters.connect_failures.load(Relaxed),
+        failures: counters.failures.load(Relaxed),
+        in_flight: counters.in_flight.load(Relaxed),
+        idle_connections: u32::try_from(counters.idle_connections.load(Relaxed)).unwrap_or(0),
+    }
+}

@@ -1,0 +1,194 @@
+//! A worker's accept loop, and the counting of its connections.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+use super::splice;
+use crate::{
+    conn,
+    settings::{ListenerConfig, ListenerKind},
+    worker::Worker,
+};
+
+/// How long accepting waits when there are no file descriptors or connection slots left.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Connections at once from one address on a public listener, unless set.
+const PUBLIC_CONNECTIONS_PER_ADDRESS: u32 = 1024;
+
+/// One listener on one worker. `config` changes when control names the same address with another kind.
+pub type SharedConfig = Rc<RefCell<Rc<ListenerConfig>>>;
+
+/// Accepts until `stop` turns true; connections that the kernel has completed by then are served too.
+pub async fn run(listener: TcpListener, config: SharedConfig, worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = accept(&listener, &config, &worker) => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => serve(stream, peer, &config, &worker),
+            Err(error) => {
+                worker.counters.accept_failures_total.add();
+                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
+                    // Out of descriptors or memory: the same error would come back at once, for ever.
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            serve(stream, peer, &config, &worker);
+        }
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    config: &SharedConfig,
+    worker: &Worker,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    let mut waited = false;
+    // Links between nodes are few and must get through when clients take everything.
+    while config.borrow().kind == ListenerKind::Entry
+        && worker.counters.connections_open.get() >= worker.config().limits.connections as u64
+    {
+        if !waited {
+            worker.counters.limit_connections_total.add();
+            waited = true;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    listener.accept().await
+}
+
+fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc<Worker>) {
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let config = config.borrow().clone();
+    let worker = worker.clone();
+    if config.kind == ListenerKind::Node {
+        tokio::task::spawn_local(async move {
+            match splice::first_bytes(&stream, &worker).await {
+                splice::First::Request => {
+                    let _open = Open::new(&worker, None);
+                    conn::serve(stream, peer, config, worker.clone()).await;
+                }
+                splice::First::Preface => splice::run(stream, &worker).await,
+                splice::First::Nothing => {}
+            }
+        });
+        return;
+    }
+    let limit = worker
+        .config()
+        .limits
+        .connections_per_address
+        .or(config.public.then_some(PUBLIC_CONNECTIONS_PER_ADDRESS));
+    let slot = match limit {
+        None => None,
+        Some(limit) => match worker.per_address.enter(peer.ip(), limit) {
+            Some(slot) => Some(slot),
+            None => return worker.counters.limit_connections_per_address_total.add(),
+        },
+    };
+    let open = Open::new(&worker, slot);
+    tokio::task::spawn_local(async move {
+        let _open = open;
+        conn::serve(stream, peer, config, worker.clone()).await;
+    });
+}
+
+/// An open connection; dropped when it ends, however it ends.
+struct Open {
+    worker: Rc<Worker>,
+    _slot: Option<Slot>,
+}
+
+impl Open {
+    fn new(worker: &Rc<Worker>, slot: Option<Slot>) -> Self {
+        worker.counters.connections_open.add();
+        worker.counters.connections_total.add();
+        worker.connection_opened();
+        Self { worker: worker.clone(), _slot: slot }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.worker.counters.connections_open.sub();
+        self.worker.connection_closed();
+        if std::thread::panicking() {
+            // The runtime ends the task and nothing else.
+            self.worker.counters.faults_total.add();
+        }
+    }
+}
+
+/// Connections by client address, over all workers; only kept when there is a limit.
+#[derive(Debug, Clone, Default)]
+pub struct PerAddress(Arc<Mutex<HashMap<IpAddr, u32>>>);
+
+impl PerAddress {
+    fn enter(&self, address: IpAddr, limit: u32) -> Option<Slot> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = held.entry(address).or_default();
+        if *open >= limit {
+            return None;
+        }
+        *open += 1;
+        Some(Slot { all: self.clone(), address })
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    all: PerAddress,
+    address: IpAddr,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut held = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = held.get_mut(&self.address) {
+            *open -= 1;
+            if *open == 0 {
+                held.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_gets_its_slots_back() {
+        let all = PerAddress::default();
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let first = all.enter(address, 2);
+        let second = all.enter(address, 2);
+        assert!(first.is_some() && second.is_some() && all.enter(address, 2).is_none());
+        assert!(all.enter(IpAddr::from([127, 0, 0, 2]), 2).is_some());
+        drop(first);
+        assert!(all.enter(address, 2).is_some());
+        drop(second);
+        assert!(all.0.lock().is_ok_and(|held| held.is_empty()));
+    }
+}

@@ -1,0 +1,65 @@
+//! Children's control streams on a node listener: told apart from requests by the HTTP/2 preface (RFC 9113, 3.4), and
+//! passed on to control untouched.
+
+use std::{io, time::Duration};
+
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpStream, UnixStream},
+};
+
+use crate::{counters::Gauged, worker::Worker};
+
+/// How the preface begins; no HTTP/1 method does.
+const PREFACE: &[u8; 4] = b"PRI ";
+/// Between two looks at a start that is shorter than that.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// What a connection begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum First {
+    /// An HTTP/1 request.
+    Request,
+    /// The HTTP/2 preface.
+    Preface,
+    /// It was closed, did not speak in time, or the engine shuts down.
+    Nothing,
+}
+
+/// Looks at the first bytes, and leaves them where they are.
+pub async fn first_bytes(stream: &TcpStream, worker: &Worker) -> First {
+    let mut draining = worker.draining();
+    tokio::select! {
+        biased;
+        first = tokio::time::timeout(worker.config().limits.idle_timeout, look(stream)) => {
+            first.ok().and_then(Result::ok).unwrap_or(First::Nothing)
+        }
+        _ = draining.wait_for(|draining| *draining) => First::Nothing,
+    }
+}
+
+async fn look(stream: &TcpStream) -> io::Result<First> {
+    let mut start = [0; PREFACE.len()];
+    loop {
+        match stream.peek(&mut start).await? {
+            0 => return Ok(First::Nothing),
+            length if !PREFACE.starts_with(&start[..length]) => return Ok(First::Request),
+            length if length == PREFACE.len() => return Ok(First::Preface),
+            // The bytes stay readable, so only time tells whether more have come.
+            _ => tokio::time::sleep(LOOK_AGAIN).await,
+        }
+    }
+}
+
+/// Joins the stream with control's socket until either side ends. Without control it is closed: the child tries again.
+pub async fn run(mut stream: TcpStream, worker: &Worker) {
+    let config = worker.config();
+    let Ok(mut control) = UnixStream::connect(&config.control_socket).await else {
+        worker.counters.control_streams_refused_total.add();
+        return;
+    };
+    worker.counters.control_streams_total.add();
+    let _open = Gauged::new(worker.counters.clone(), |counters| &counters.control_streams_open);
+    // How it ended is the business of the two ends.
+    let _ = copy_bidirectional(&mut stream, &mut control).await;
+}

@@ -1,0 +1,183 @@
+//! The worker threads: what control tells them, what they tell control.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use sdlb_routes::Table;
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::{mpsc, watch},
+};
+
+use crate::{
+    listen::accept::{self, SharedConfig},
+    settings::{ListenerConfig, NodeConfig},
+    worker::{Worker, WorkerShared},
+};
+
+/// What a worker is told. Tables come by a `watch` of their own: only the newest counts.
+pub enum Command {
+    /// Name, limits, control socket.
+    Configure(NodeConfig),
+    /// Accept from this socket.
+    Listen(ListenerConfig, TcpListener),
+    /// The listener bound to `bound` has another kind or name from now on.
+    Relabel(ListenerConfig),
+    /// Stop accepting from the listener bound to this address.
+    Close(SocketAddr),
+    /// Stop accepting from all, let connections end.
+    Drain,
+    /// Answer [`Event::Done`] with this number: everything before it is carried out.
+    Done(u64),
+    /// Answer [`Event::Turned`]: sent at this moment.
+    Turn(Instant),
+}
+
+/// What a worker tells.
+pub enum Event {
+    /// It picks by this epoch. The table before comes back to be freed, which can take milliseconds.
+    Applied {
+        /// Which worker.
+        worker: usize,
+        /// The epoch.
+        epoch: u64,
+        /// The table before.
+        old: Arc<Table>,
+    },
+    /// The answer to [`Command::Done`].
+    Done(u64),
+    /// The answer to [`Command::Turn`], and how long it took to get to it.
+    Turned {
+        /// Which worker.
+        worker: usize,
+        /// From the question to the answer.
+        after: Duration,
+    },
+}
+
+/// Control's end of a worker.
+pub struct Handle {
+    /// Bounded by what control asks for: few and small.
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Handle {
+    /// Tells the worker. One that has ended does not hear it.
+    pub fn tell(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+}
+
+/// Starts the threads.
+///
+/// # Errors
+/// A thread or its runtime could not be made.
+pub fn start(
+    count: usize,
+    shared: &WorkerShared,
+    tables: &watch::Sender<Arc<Table>>,
+    events: &mpsc::UnboundedSender<Event>,
+) -> io::Result<Vec<Handle>> {
+    (0..count)
+        .map(|index| {
+            let (commands, inbox) = mpsc::unbounded_channel();
+            let (shared, tables, events) = (shared.clone(), tables.subscribe(), events.clone());
+            let (started, outcome) = std::sync::mpsc::sync_channel(1);
+            thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                    Ok(runtime) => {
+                        let _ = started.send(Ok(()));
+                        runtime.block_on(run(index, shared, tables, inbox, events));
+                    }
+                    Err(error) => drop(started.send(Err(error))),
+                }
+            })?;
+            outcome.recv().unwrap_or_else(|_| Err(io::Error::other("a worker thread ended at once")))?;
+            Ok(Handle { commands })
+        })
+        .collect()
+}
+
+struct Listening {
+    config: SharedConfig,
+    stop: watch::Sender<bool>,
+}
+
+async fn run(
+    index: usize,
+    shared: WorkerShared,
+    mut tables: watch::Receiver<Arc<Table>>,
+    mut inbox: mpsc::UnboundedReceiver<Command>,
+    events: mpsc::UnboundedSender<Event>,
+) {
+    let first = tables.borrow_and_update().clone();
+    let worker = Rc::new(Worker::new(index, &shared, first, NodeConfig::default()));
+    let mut listeners: HashMap<SocketAddr, Listening> = HashMap::new();
+    loop {
+        let command = tokio::select! {
+            biased;
+            changed = tables.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let table = tables.borrow_and_update().clone();
+                let epoch = table.epoch();
+                let old = worker.set_table(table);
+                let _ = events.send(Event::Applied { worker: index, epoch, old });
+                continue;
+            }
+            command = inbox.recv() => command,
+        };
+        match command {
+            None => break,
+            Some(Command::Configure(config)) => worker.set_config(config),
+            Some(Command::Listen(config, socket)) => {
+                let bound = config.bound;
+                match tokio::net::TcpListener::from_std(socket) {
+                    Ok(listener) => {
+                        let config = SharedConfig::new(Rc::new(config).into());
+                        let stop = watch::Sender::new(false);
+                        tokio::task::spawn_local(accept::run(
+                            listener,
+                            config.clone(),
+                            worker.clone(),
+                            stop.subscribe(),
+                        ));
+                        listeners.insert(bound, Listening { config, stop });
+                    }
+                    Err(error) => eprintln!("sdlb-engine: worker {index} cannot accept on {bound}: {error}"),
+                }
+            }
+            Some(Command::Relabel(config)) => {
+                if let Some(listening) = listeners.get(&config.bound) {
+                    *listening.config.borrow_mut() = Rc::new(config);
+                }
+            }
+            Some(Command::Close(bound)) => {
+                if let Some(listening) = listeners.remove(&bound) {
+                    listening.stop.send_replace(true);
+                }
+            }
+            Some(Command::Drain) => {
+                for (_, listening) in listeners.drain() {
+                    listening.stop.send_replace(true);
+                }
+                worker.drain();
+            }
+            Some(Command::Done(number)) => {
+                worker.access_log.flush();
+                let _ = events.send(Event::Done(number));
+            }
+            Some(Command::Turn(asked)) => {
+                let _ = events.send(Event::Turned { worker: index, after: asked.elapsed() });
+            }
+        }
+    }
+}
