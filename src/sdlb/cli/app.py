@@ -6,7 +6,6 @@ A command is a module with `add_parser(commands)`, which adds its parser, and `r
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -101,9 +100,7 @@ def _run(name: str, argv: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # the reader of a pipe has seen enough; nothing may be flushed to it at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        raise  # for `main`
     except Exception as error:
         line = _one_line(error)
         if line is None:

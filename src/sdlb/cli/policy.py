@@ -17,6 +17,7 @@ from sdlb.sdk.types import Policy
 LATER = ("edit", "diff", "apply")
 PROG = "sdlb policy"
 Document = dict[str, Any]
+NONE = "none"
 
 
 def add_parser(commands: options.Commands) -> None:
@@ -67,6 +68,14 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
         "--rule", choices=("patch", "minor", "exact", "any"), help="which versions may run beside each other (patch)"
     )
     parser.add_argument("--scheme", choices=("numeric", "semver", "opaque"), help="how versions are read (numeric)")
+    parser.add_argument(
+        "--range",
+        dest="ranges",
+        action="append",
+        metavar="RANGE|none",
+        help="versions inside this range may run beside each other, for example '>=1.0,<1.2'; may be repeated; "
+        "'none' forgets all ranges",
+    )
     parser.add_argument(
         "--allow",
         action="append",
@@ -136,16 +145,16 @@ def _share(text: str) -> tuple[str, float | None]:
     return version, value
 
 
-def _sticky(text: str) -> dict[str, str]:
+def _sticky(text: str) -> dict[str, str] | str:
     by, colon, name = text.partition(":")
     if (by in ("client", "none") and not colon) or (by in ("cookie", "header") and name):
-        return {"by": "" if by == "none" else by, "name": name}
+        return NONE if by == "none" else {"by": by, "name": name}
     raise argparse.ArgumentTypeError(f"'{text}' is none of cookie:NAME, header:NAME, client, none")
 
 
 def _pair(text: str) -> tuple[str, str]:
     one, tilde, other = text.partition("~")
-    if not one or not other or not tilde:
+    if not one or not other or not tilde or "~" in other:  # which of several "~" parts them, nobody can tell
         raise argparse.ArgumentTypeError(f"'{text}' is not A~B, for example 1.0.2~2.0.0")
     return one, other
 
@@ -157,38 +166,50 @@ def _count(text: str) -> int:
 
 
 def changed(args: argparse.Namespace) -> Document:
-    """The named options, by their keys in the policy document; lists as they were given."""
+    """The named options, by their keys in the policy document ("park.timeout_s": inside of "park"), as given."""
     named: Document = {
         "priority": args.priority or ("share" if args.shares else None),
         "shares": args.shares,
         "sticky": args.sticky,
-        "rule": args.rule,
-        "scheme": args.scheme,
-        "allow": args.allow,
-        "deny": args.deny,
+        "compatibility.rule": args.rule,
+        "compatibility.scheme": args.scheme,
+        "compatibility.ranges": args.ranges,
+        "compatibility.allow": args.allow,
+        "compatibility.deny": args.deny,
         "on_silence": args.on_silence,
-        "park_timeout_s": args.park_timeout,
-        "park_requests_max": args.park_max,
+        "park.timeout_s": args.park_timeout,
+        "park.requests_max": args.park_max,
     }
     return {key: value for key, value in named.items() if value is not None}
 
 
 def merged(had: Document, changes: Document) -> Document:
-    """The document with the changes in: shares by version, pairs added (and taken off the opposite list)."""
-    document = {**had, **{k: v for k, v in changes.items() if k not in ("shares", "allow", "deny")}}
-    if "shares" in changes:
-        shares: dict[str, float | None] = {**had.get("shares", {}), **dict(changes["shares"])}
-        document["shares"] = {version: percent for version, percent in shares.items() if percent is not None}
-    for key, opposite in (("allow", "deny"), ("deny", "allow")):
-        if key in changes:
-            new = [_sorted(pair) for pair in changes[key]]
-            document[key] = _pairs([*_pairs(document.get(key, [])), *new])
-            document[opposite] = [pair for pair in _pairs(document.get(opposite, [])) if pair not in new]
+    """The document with the changes in: shares by version, ranges added, pairs added (and taken off the other list)."""
+    document: Document = {key: dict(value) if isinstance(value, dict) else value for key, value in had.items()}
+    for path, value in changes.items():
+        outer, _, inner = path.rpartition(".")
+        target: Document = document.setdefault(outer, {}) if outer else document
+        if inner == "shares":
+            shares: dict[str, float | None] = {**target.get(inner, {}), **dict(value)}
+            target[inner] = {version: percent for version, percent in shares.items() if percent is not None}
+        elif inner == "sticky":
+            target[inner] = None if value == NONE else value
+        elif inner == "ranges":
+            target[inner] = _ranges(target.get(inner, []), value)
+        elif inner in ("allow", "deny"):
+            opposite = "deny" if inner == "allow" else "allow"
+            new = [sorted(pair) for pair in value]
+            target[inner] = _pairs([*target.get(inner, []), *new])
+            target[opposite] = [pair for pair in _pairs(target.get(opposite, [])) if pair not in new]
+        else:
+            target[inner] = value
     return document
 
 
-def _sorted(pair: tuple[str, str]) -> list[str]:
-    return sorted(pair)
+def _ranges(had: list[str], new: list[str]) -> list[str]:
+    for text in new:
+        had = [] if text == NONE else [*had, *([text] if text not in had else [])]
+    return had
 
 
 def _pairs(pairs: list[Any]) -> list[list[str]]:
@@ -232,7 +253,7 @@ def show(policy: Policy, as_json: bool) -> None:
     set_by = f"revision {policy.revision}" if policy.revision else "the defaults; nothing was set"
     out.line((policy.service, "bold"), (f"  {set_by}", "dim"))
     for key, value in lines(policy.policy):
-        out.line(f"  {key:<18}", value)
+        out.line(f"  {key:<22}", value)
     for disagreement in policy.disagree:
         out.line((f"roots disagree: {disagreement.text}", "red"))
     if policy.unreachable:
@@ -240,8 +261,13 @@ def show(policy: Policy, as_json: bool) -> None:
 
 
 def lines(document: Document) -> Iterator[tuple[str, str]]:
+    """One line a setting; those that are tables of settings are taken apart, as the options are."""
     for key, value in document.items():
-        yield key, in_words(value)
+        if key in ("compatibility", "park") and isinstance(value, dict):
+            for inner, setting in cast(Document, value).items():
+                yield f"{key}.{inner}", in_words(setting)
+        else:
+            yield key, in_words(value)
 
 
 def in_words(value: object) -> str:

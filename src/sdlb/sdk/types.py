@@ -6,12 +6,13 @@ other. All values are frozen.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from sdlb.model import version
+from sdlb.model.problem import Invalid
 from sdlb.sdk.problem import BASE, Problem
 
 
@@ -316,23 +317,12 @@ class Spec(Value, frozen=True):
         )
 
 
-_NAME = re.compile(r"(.+)-([0-9].*?)", re.DOTALL)
-
-
 def split_name(name_version: str) -> tuple[str, str]:
-    """("catalog", "1.0.1") from "catalog-1.0.1": the version starts after the last "-" that a digit follows.
-
-    >>> split_name("my-shop-2.0.0-rc.1")
-    ('my-shop', '2.0.0-rc.1')
-    """
-    found = _NAME.fullmatch(name_version)
-    if found is None:
-        raise Problem(
-            BASE + "bad-name",
-            400,
-            f"'{name_version}' is no NAME-VERSION; write it like catalog-1.0.1, or use --service and --version",
-        )
-    return found[1], found[2]
+    """("catalog", "1.0.1") from "catalog-1.0.1". Raises Problem."""
+    try:
+        return version.split_name(name_version)
+    except Invalid as error:
+        raise Problem(BASE + error.code, 400, str(error)) from error
 
 
 def health_of(text: str) -> Health:

@@ -1,0 +1,66 @@
+"""What is printed: aligned, on one line, and harmless whatever names come from other machines."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdlb.cli import out
+
+
+@given(st.text())
+def test_nothing_that_a_name_holds_reaches_the_terminal_as_a_command(text: str) -> None:
+    shown = out.clean(text)
+    assert len(shown) == len(text)
+    assert not any(c in shown for c in "\x1b\x07\x9b\r\n\u202e\u2028")
+
+
+def test_columns_are_aligned_and_figures_are_set_right(capsys: pytest.CaptureFixture[str]) -> None:
+    out.table(("A", "N", "B"), [["long name", "7", "x"], ["s", "1234", ("", "red")]], frozenset({1}))
+    assert capsys.readouterr().out == "A             N  B\nlong name     7  x\ns          1234\n"
+
+
+def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    out.json({"a": [1, "\x1b"]}, compact=True)
+    assert capsys.readouterr().out == '{"a":[1,"\\u001b"]}\n'
+
+
+SHOW = "from sdlb.cli import out; out.line('[red]', ('name', 'red'), chr(27)); out.table(('A',), [[('[b]x', 'green')]])"
+
+
+def on_terminal(**env: str) -> bytes:
+    """What SHOW prints on a terminal."""
+    ours, theirs = pty.openpty()
+    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW], stdout=theirs, env={**environment, "TERM": "xterm-256color", **env}, check=True
+    )
+    assert done.returncode == 0
+    os.close(theirs)
+    data = b""
+    try:
+        while piece := os.read(ours, 65536):
+            data += piece
+    except OSError:
+        pass  # Linux: the other side is closed
+    os.close(ours)
+    return data
+
+
+def test_a_terminal_gets_colours_and_names_are_no_markup() -> None:
+    shown = on_terminal()
+    assert b"\x1b[31mname\x1b[0m" in shown
+    assert b"[red]" in shown
+    assert b"[b]x" in shown
+
+
+def test_no_color_is_respected() -> None:
+    shown = on_terminal(NO_COLOR="1")
+    assert b"\x1b[3" not in shown
+    assert b"name" in shown

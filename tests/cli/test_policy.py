@@ -1,0 +1,122 @@
+"""`policy set` changes what is named and nothing else."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdlb.cli.args import Parser
+from sdlb.cli.policy import add_changes, changed, in_words, merged, read_file
+from sdlb.model.policy import Policy
+from sdlb.sdk.problem import Problem
+
+
+def after(had: dict[str, Any], *words: str) -> dict[str, Any]:
+    parser = Parser(prog="test")
+    add_changes(parser)
+    return merged(had, changed(parser.parse_args(words)))
+
+
+HAD: dict[str, Any] = {
+    "priority": "even",
+    "shares": {"1.0.1": 20.0},
+    "sticky": {"by": "client", "name": ""},
+    "compatibility": {"rule": "minor", "ranges": ["<2"], "allow": [["1.0", "2.0"]], "deny": [["1.0", "3.0"]]},
+    "of_a_newer_node": {"x": 1},
+}
+
+
+def with_rules(**changes: Any) -> dict[str, Any]:
+    return {"compatibility": {**HAD["compatibility"], **changes}}
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        (["--rule", "any"], with_rules(rule="any")),
+        (["--priority", "higher"], {"priority": "higher"}),
+        (["--share", "1.0.2=5"], {"priority": "share", "shares": {"1.0.1": 20.0, "1.0.2": 5.0}}),
+        (["--share", "1.0.1="], {"priority": "share", "shares": {}}),
+        (["--share", "1.0.1=0.5%", "--priority", "even"], {"shares": {"1.0.1": 0.5}}),
+        (["--sticky", "cookie:sid"], {"sticky": {"by": "cookie", "name": "sid"}}),
+        (["--sticky", "client"], {"sticky": {"by": "client", "name": ""}}),
+        (["--sticky", "none"], {"sticky": None}),
+        (["--allow", "4~1.0"], with_rules(allow=[["1.0", "2.0"], ["1.0", "4"]])),
+        (["--allow", "3.0~1.0"], with_rules(allow=[["1.0", "2.0"], ["1.0", "3.0"]], deny=[])),
+        (["--deny", "2.0~1.0"], with_rules(allow=[], deny=[["1.0", "3.0"], ["1.0", "2.0"]])),
+        (["--range", "3", "--range", "<2"], with_rules(ranges=["<2", "3"])),
+        (["--range", "none", "--range", "3"], with_rules(ranges=["3"])),
+        (["--scheme", "semver"], with_rules(scheme="semver")),
+        (["--on-silence", "wait"], {"on_silence": "wait"}),
+        (["--park-timeout", "0"], {"park": {"timeout_s": 0.0}}),
+        (["--park-max", "0"], {"park": {"requests_max": 0}}),
+    ],
+)
+def test_what_is_named_changes_and_the_rest_stays(words: list[str], changes: dict[str, Any]) -> None:
+    assert after(HAD, *words) == {**HAD, **changes}
+
+
+VERSIONS = st.sampled_from(["1.0", "1.1", "2.0", "3"])
+PAIRS = st.tuples(st.sampled_from(["--allow", "--deny"]), VERSIONS, VERSIONS)
+
+
+@given(st.lists(PAIRS, max_size=12))
+def test_no_pair_is_ever_allowed_and_denied_and_the_last_word_counts(pairs: list[tuple[str, str, str]]) -> None:
+    had: dict[str, Any] = {}
+    for option, one, other in pairs:
+        had = after(had, option, f"{one}~{other}")
+        assert sorted((one, other)) in had["compatibility"][option[2:]]
+        rules = had["compatibility"]
+        assert not [pair for pair in rules["allow"] if pair in rules["deny"]]
+
+
+def test_what_was_there_is_not_touched() -> None:
+    before = repr(HAD)
+    after(HAD, "--rule", "any", "--deny", "1.0~2.0", "--range", "none", "--share", "7=1")
+    assert repr(HAD) == before
+
+
+def test_what_is_sent_is_what_a_node_accepts() -> None:
+    words = ["--share", "1.0.2=5", "--sticky", "header:x-user", "--rule", "any", "--scheme", "semver", "--range", "<2"]
+    words += [
+        "--allow",
+        "1.0~2.0",
+        "--deny",
+        "1.0~3.0",
+        "--on-silence",
+        "wait",
+        "--park-timeout",
+        "3",
+        "--park-max",
+        "9",
+    ]
+    sent = after(Policy().to_data(), *words)
+    assert Policy.from_data(sent).to_data() == sent
+
+
+def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toml = tmp_path / "p.toml"
+    toml.write_text('priority = "share"\n[shares]\n"1.0.2" = 5\n')
+    json = tmp_path / "p.json"
+    json.write_text('{"priority": "share", "shares": {"1.0.2": 5}}')
+    assert read_file(str(toml)) == read_file(str(json)) == {"priority": "share", "shares": {"1.0.2": 5}}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.read_text()))
+    assert read_file("-") == read_file(str(json))
+    for bad in ("{", "[1]", "7", ""):
+        json.write_text(bad)
+        with pytest.raises(Problem, match=r"p\.json"):
+            read_file(str(json))
+
+
+def test_in_words() -> None:
+    assert in_words({"1.0.2": 5.0, "1.0.3": 2.5}) == "1.0.2=5, 1.0.3=2.5"
+    assert in_words([["1.0", "2.0"], ["1.0", "3.0"]]) == "1.0~2.0, 1.0~3.0"
+    assert in_words({"by": "cookie", "name": "sid"}) == "cookie:sid"
+    assert in_words({"by": "client", "name": ""}) == "client"
+    for nothing in ({}, [], "", None, {"by": "", "name": ""}):
+        assert in_words(nothing) == "-"

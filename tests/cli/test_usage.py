@@ -1,0 +1,136 @@
+"""Wrong usage: exit code 2, one line on stderr that says what, and nothing else; and no node: exit code 1."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdlb.cli import main
+from sdlb.cli.app import COMMANDS, LATER
+
+RUN = ["run", "--route", "example.com/x"]
+WRONG = [
+    ([], "which command"),
+    (["stauts"], "did you mean 'status'"),
+    (["--socket", "x", "status"], "after the command"),
+    (["status", "--nonesuch"], "sdlb status: unrecognized arguments: --nonesuch"),
+    (["status", "a", "b"], "unrecognized arguments: b"),
+    (["status", "--js"], "--js"),
+    (["explain"], "URL"),
+    (["policy"], "get | set"),
+    (["policy", "get"], "SERVICE"),
+    (["policy", "set", "x"], "say what to change"),
+    (["policy", "set", "x", "--rule", "any", "--file", "f"], "not both"),
+    (["policy", "set", "x", "--share", "1.0.2"], "VERSION=PERCENT"),
+    (["policy", "set", "x", "--share", "1.0.2=101"], "0 to 100"),
+    (["policy", "set", "x", "--share", "1.0.2=nan"], "0 to 100"),
+    (["policy", "set", "x", "--sticky", "cookie"], "cookie:NAME"),
+    (["policy", "set", "x", "--sticky", "cookie:"], "cookie:NAME"),
+    (["policy", "set", "x", "--allow", "1.0"], "A~B"),
+    (["policy", "set", "x", "--priority", "best"], "'best'"),
+    (["policy", "set", "x", "--park-timeout", "-1"], "'-1'"),
+    (["policy", "set", "x", "--park-max", "1.5"], "'1.5'"),
+    (["node"], "--config FILE, or --root, or --parent"),
+    (["node", "--root", "--parent", "a:1"], "--root means no parents"),
+    (["run"], "behind '--'"),
+    (["run", "--"], "behind '--'"),
+    ([*RUN, "x-1"], "behind '--'"),
+    ([*RUN, "--", "true"], "NAME-VERSION is missing"),
+    ([*RUN, "x", "--", "true"], "'x': has no version"),
+    (["run", "x-1", "--", "true"], "--route is required"),
+    ([*RUN, "--service", "x", "--", "true"], "both --service and --version"),
+    ([*RUN, "--service", "x", "--version", "1", "--id", "i", "x-1", "--", "true"], "both --service and --version"),
+    ([*RUN, "--ttl", "0", "x-1", "--", "true"], "over zero"),
+    ([*RUN, "--ttl", "inf", "x-1", "--", "true"], "'inf'"),
+    ([*RUN, "--capacity", "0", "x-1", "--", "true"], "'0'"),
+    ([*RUN, "--port", "65536", "x-1", "--", "true"], "'65536'"),
+    ([*RUN, "--health", "well", "x-1", "--", "true"], "'well'"),
+    ([*RUN, "--label", "zone", "x-1", "--", "true"], "NAME=VALUE"),
+    (["register", "--route", "x", "x-1"], "--port"),
+    (["register", "--route", "x", "--port", "1", "--endpoint", "unix:/x", "x-1"], "not allowed with"),
+    (["deregister"], "ID"),
+]
+
+
+@pytest.mark.parametrize(("argv", "says"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_wrong_usage_is_one_line_and_code_2(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert told.err.startswith("sdlb")
+    assert says in told.err
+
+
+@pytest.mark.parametrize(
+    "words", [*([name] for name in sorted(LATER)), *(["policy", v] for v in ("edit", "diff", "apply"))]
+)
+def test_commands_of_later_versions_say_so(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "anything", "--at-all"]) == 2
+    assert capsys.readouterr().err == f"sdlb {' '.join(words)}: not in this version\n"
+    main(["--help"])
+    assert not LATER & set(capsys.readouterr().out.split("thousands")[0].split())
+
+
+NEEDS_NODE = [
+    ["status"],
+    ["status", "x"],
+    ["tree", "--json"],
+    ["routes"],
+    ["explain", "example.com/x"],
+    ["events"],
+    ["events", "-f"],
+    ["policy", "get", "x"],
+    ["policy", "set", "x", "--rule", "any"],
+    ["register", "--route", "x", "--port", "1", "x-1"],
+    ["deregister", "x"],
+]
+
+
+@pytest.mark.parametrize("argv", NEEDS_NODE, ids=" ".join)
+def test_without_a_node_the_path_and_what_to_do_are_told(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "none.sock")
+    monkeypatch.setenv("SDLB_SOCKET", path)
+    assert main(argv) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert told.err.startswith(f"sdlb {argv[0]}: no node answers at {path} (No such file or directory); start one with")
+    assert main([*argv, "--socket", path + "2"]) == 1
+    assert path + "2" in capsys.readouterr().err
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        if name in ("demo", "sim"):
+            continue  # theirs
+        with pytest.raises(SystemExit) as caught:
+            main([name, "--help"])
+        assert caught.value.code == 0
+        assert f"sdlb {name}" in capsys.readouterr().out
+
+
+def test_help_imports_no_command() -> None:
+    """What makes `sdlb --help` quick: nothing is imported for it but the names of the commands."""
+    code = (
+        "import sys; from sdlb.cli import main; main(['--help']); "
+        "print(sorted(m for m in sys.modules if m in ('argparse', 'httpx', 'rich', 'msgspec', 'grpc', 'asyncio')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    words = [sys.executable, "-m", "sdlb", "--help"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read()
+    process.wait()
+    assert err == b""
