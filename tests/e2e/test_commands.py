@@ -1,0 +1,152 @@
+"""Commands work on any node's socket: what only the roots know or may change is asked of them, and told if they disagree."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+
+from sdlb.cli.demo.launch import SDLB
+from tests.e2e.backend import Backend
+from tests.e2e.cluster import Cluster, Node, api, until
+
+Make = Callable[..., Backend]
+
+
+def test_reads_tell_the_same_on_every_node(
+    shared: Cluster, edges: list[Node], hosts: list[Node], site: str, backend: Make
+) -> None:
+    service = site[:-8]
+    shared.register(hosts[0], f"{service}-1.0.1", f"{site}/c*", backend(service, "1.0.1"))
+    shared.register(hosts[1], f"{service}-2.0.0", f"{site}/c*", backend(service, "2.0.0"), wait="waiting")
+    shared.reachable(edges, f"http://{site}/c", f"{service}-1.0.1")
+    nodes = list(shared.nodes.values())
+    told = {node.name: shared.json("status", service, node=node) for node in nodes}
+    services = [answer["services"] for answer in told.values()]
+    assert all(item == services[0] for item in services)
+    assert set(told["host-2"]["roots"]) == {"edge-1", "edge-2"}
+    versions = {version["version"]: version for version in services[0][0]["versions"]}
+    assert versions["1.0.1"]["state"] == "active" and versions["1.0.1"]["hosts"] == ["host-1"]
+    assert versions["2.0.0"]["state"] == "waiting"
+    assert "1.0.1" in versions["2.0.0"]["reason"] and "host-1" in versions["2.0.0"]["reason"]
+
+    plain = shared.sdlb("status", service, node=hosts[1])
+    assert plain.returncode == 0 and "waiting" in plain.stdout and "\x1b" not in plain.stdout
+    explained = shared.json("explain", f"http://{site}/c/7", node=edges[0])
+    assert (explained["service"], explained["version"], explained["status"]) == (service, "1.0.1", 0)
+    assert explained["targets"][0]["name"] == "n:rack-1"
+    nothing = shared.json("explain", f"http://{site}/other", node=edges[0])
+    assert nothing["status"] == 404 and nothing["reason"]
+
+
+def test_the_tree_is_told_from_every_place(shared: Cluster, edges: list[Node], hosts: list[Node]) -> None:
+    rack = shared.json("tree", node=shared.nodes["rack-1"])
+    assert [parent["name"] for parent in rack["parents"]] == ["edge-1", "edge-2"]
+    assert {child["name"] for child in rack["children"]} == {"host-1", "host-2"}
+    assert all(item["state"] == "connected" for item in (*rack["parents"], *rack["children"]))
+    host = shared.json("tree", node=hosts[0])
+    assert set(host["roots"]) == {"edge-1", "edge-2"} and set(host["ancestors"]) >= {"rack-1", "edge-1", "edge-2"}
+    assert shared.json("tree", node=edges[0])["root"] is True
+
+
+def test_a_policy_set_on_a_host_is_the_roots(shared: Cluster, edges: list[Node], hosts: list[Node], site: str) -> None:
+    service = site[:-8]
+    done = shared.sdlb("policy", "set", service, "--priority", "lower", node=hosts[1])
+    assert done.returncode == 0, done.stderr
+    for node in (*edges, *hosts):
+        assert shared.json("policy", "get", service, node=node)["policy"]["priority"] == "lower"
+
+
+def test_register_and_deregister_by_hand(
+    shared: Cluster, edges: list[Node], hosts: list[Node], site: str, backend: Make
+) -> None:
+    service = site[:-8]
+    web = backend(service, "1.0.0")
+    port = web.endpoint.rpartition(":")[2]
+    words = ["register", "--id", f"{service}-by-hand", "--route", site, "--port", port, f"{service}-1.0.0"]
+    holding = shared.program([*SDLB, *words, "--socket", hosts[0].socket], stderr=subprocess.PIPE)
+    shared.reachable(edges, f"http://{site}/", f"{service}-1.0.0")
+    done = shared.sdlb("deregister", f"{service}-by-hand", node=hosts[0])
+    assert done.returncode == 0, done.stderr
+    with hosts[0].client() as client:
+        assert all(instance.id != f"{service}-by-hand" for instance in client.instances())
+    holding.terminate()
+    holding.wait(15)
+
+
+def test_events_follow(shared: Cluster, hosts: list[Node], site: str, backend: Make) -> None:
+    service = site[:-8]
+    following = shared.program(
+        [*SDLB, "events", "-f", "--json", "--socket", hosts[0].socket], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    time.sleep(1.0)
+    shared.register(hosts[0], f"{service}-1.0.0", site, backend(service, "1.0.0"))
+    assert following.stdout is not None
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        event = json.loads(following.stdout.readline())
+        if service in event["text"]:
+            break
+    else:
+        pytest.fail("no event about the service")
+    assert {"id", "at", "level", "code", "text", "fields"} <= set(event)
+    following.terminate()
+    following.wait(10)
+
+
+def test_the_api_describes_itself(hosts: list[Node]) -> None:
+    with api(hosts[0]) as http:
+        document = http.get("/openapi.json").json()
+        assert document["openapi"].startswith("3.")
+        assert {"/v1/instances/{id}", "/v1/services", "/v1/tree", "/v1/routes", "/v1/explain"} <= set(document["paths"])
+        assert http.get("/healthz").status_code == 200
+        assert http.get("/readyz").status_code == 200
+        metrics = http.get("/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain")
+    assert "# TYPE sdlb_" in metrics.text
+
+
+def test_readiness_says_why_not(cluster: Cluster) -> None:
+    """A host whose parents don't answer is alive, not ready, and says so."""
+    absent = cluster.node("absent", start=False)
+    host = cluster.node("host-1", [absent])
+    until("its socket is there", lambda: _status(host, "/healthz") == 200, 20)
+    assert _status(host, "/readyz") == 503
+    with host.client() as client:
+        told = client.tree()
+    assert not told.ready and told.detail
+    assert told.parents[0].state in ("connecting", "lost") and told.parents[0].address == absent.address
+    with api(host) as http:
+        answer = http.get("/v1/services")
+    assert answer.status_code == 503 and answer.json()["detail"], "no root was reached"
+
+
+def _status(node: Node, path: str) -> int:
+    try:
+        with api(node) as http:
+            return http.get(path).status_code
+    except OSError:
+        return 0
+    except Exception as error:  # httpx's own: not up yet
+        if type(error).__module__.startswith("httpx"):
+            return 0
+        raise
+
+
+def test_roots_that_disagree_or_are_out_of_reach_are_named(cluster: Cluster, backend: Make) -> None:
+    """edge-2 has a child of its own with another generation: the two roots can't see that of each other."""
+    edges, (host,) = cluster.tiers(2, 1)
+    aside = cluster.node("aside", [edges[1]])
+    cluster.wait_ready([aside])
+    cluster.register(aside, "web-2.0.0", "web.example", backend("web", "2.0.0"))
+    cluster.register(host, "web-1.0.0", "web.example", backend("web", "1.0.0"), wait="waiting")
+    told = cluster.json("status", "web", node=host)
+    assert set(told["roots"]) == {"edge-1", "edge-2"} and not told["unreachable"]
+    assert told["disagree"] and told["disagree"][0]["service"] == "web", told
+    edges[1].kill()
+    until("edge-2 is named as unreachable", lambda: cluster.json("status", node=host)["unreachable"], 10)
+    told = cluster.json("status", node=host)
+    assert told["roots"] == ["edge-1"]
