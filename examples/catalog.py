@@ -36,8 +36,12 @@ def handler(version: str) -> type[BaseHTTPRequestHandler]:
 def main(version: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     stop = threading.Event()
+
+    def leave(*_: object) -> None:
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, leave)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler(version))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sdlb.serve(f"catalog-{version}", routes=["example.com/catalog*"], port=server.server_port):

@@ -28,7 +28,11 @@ class Hello(BaseHTTPRequestHandler):
 
 def main() -> None:
     server = ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("PORT", "8000"))), Hello)
-    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+
+    def stop(*_: object) -> None:
+        threading.Thread(target=server.shutdown).start()  # it waits for the loop below, which this handler interrupts
+
+    signal.signal(signal.SIGTERM, stop)
     server.serve_forever()
 
 

@@ -118,5 +118,6 @@ def test_in_words() -> None:
     assert in_words([["1.0", "2.0"], ["1.0", "3.0"]]) == "1.0~2.0, 1.0~3.0"
     assert in_words({"by": "cookie", "name": "sid"}) == "cookie:sid"
     assert in_words({"by": "client", "name": ""}) == "client"
-    for nothing in ({}, [], "", None, {"by": "", "name": ""}):
+    nothings: list[object] = [{}, [], "", None]
+    for nothing in nothings:
         assert in_words(nothing) == "-"

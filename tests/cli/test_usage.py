@@ -12,7 +12,7 @@ from sdlb.cli import main
 from sdlb.cli.app import COMMANDS, LATER
 
 RUN = ["run", "--route", "example.com/x"]
-WRONG = [
+WRONG: list[tuple[list[str], str]] = [
     ([], "which command"),
     (["stauts"], "did you mean 'status'"),
     (["--socket", "x", "status"], "after the command"),
@@ -55,7 +55,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("argv", "says"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(("argv", "says"), WRONG, ids=[" ".join(argv) for argv, _ in WRONG])
 def test_wrong_usage_is_one_line_and_code_2(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2
     told = capsys.readouterr()

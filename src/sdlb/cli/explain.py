@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sdlb.cli import args as options
 from sdlb.cli import out
@@ -44,9 +44,8 @@ def lines(explanation: Explanation) -> Iterator[tuple[str, *tuple[out.Piece, ...
         if choice.chosen:
             share = f"  {choice.share:.4g}%" if choice.share else ""
             yield ("version", (choice.version, "green"), share, _note(choice.why))
-    for target in explanation.targets:
-        if target.chosen:
-            yield ("goes to", (_name(target), "green"), f"  {target.address}", _note(target.why))
+    for (name, address), versions in _reached(explanation.targets).items():
+        yield ("goes to", (name, "green"), f"  {address}", _note(", ".join(versions)))
     if explanation.status:
         reason = explanation.reason or "no reason given"
         yield ("answer", (f"{explanation.status} from {explanation.node}: {reason}", "red"))
@@ -60,6 +59,15 @@ def lines(explanation: Explanation) -> Iterator[tuple[str, *tuple[out.Piece, ...
             yield ("not", f"{_name(target)} ({target.version})", _because(target.why))
     for other in explanation.others:
         yield ("not", f"{other.route} of {other.service}", _because(other.why))
+
+
+def _reached(targets: Sequence[TargetChoice]) -> dict[tuple[str, str], list[str]]:
+    """Where the request may go -> with which versions."""
+    reached: dict[tuple[str, str], list[str]] = {}
+    for target in targets:
+        if target.chosen:
+            reached.setdefault((_name(target), target.address), []).append(target.version)
+    return reached
 
 
 def _name(target: TargetChoice) -> str:

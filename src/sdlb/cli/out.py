@@ -23,6 +23,7 @@ STATE_STYLES = {
     "draining": "yellow",
     "connecting": "yellow",
     "suspect": "yellow",
+    "disconnected": "yellow",
     "drained": "dim",
     "refused": "red",
     "unhealthy": "red",

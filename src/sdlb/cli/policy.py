@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,7 +186,7 @@ def changed(args: argparse.Namespace) -> Document:
 
 def merged(had: Document, changes: Document) -> Document:
     """The document with the changes in: shares by version, ranges added, pairs added (and taken off the other list)."""
-    document: Document = {key: dict(value) if isinstance(value, dict) else value for key, value in had.items()}
+    document: Document = copy.deepcopy(had)
     for path, value in changes.items():
         outer, _, inner = path.rpartition(".")
         target: Document = document.setdefault(outer, {}) if outer else document

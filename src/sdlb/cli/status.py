@@ -83,8 +83,6 @@ def odd_claims(version: Version) -> Iterator[Claim]:
 
 def _why(claim: Claim) -> str:
     reason = claim.reason
-    if claim.holder and claim.holder not in reason:
-        reason = f"{reason} (held by {claim.holder})" if reason else f"held by {claim.holder}"
     if claim.decided_by and claim.decided_by not in reason:
         reason = f"{reason} (decided by {claim.decided_by})" if reason else f"decided by {claim.decided_by}"
     return reason

@@ -33,11 +33,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def draw(tree: Tree) -> Iterator[Line]:
-    beyond = [name for name in tree.roots if name not in {p.name for p in tree.parents} and name != tree.node]
+    beyond = [name for name in tree.roots if name not in {p.node for p in tree.parents} and name != tree.node]
     if beyond:
         yield [("above: ", "dim"), ", ".join(beyond), (" (roots)" if len(beyond) > 1 else " (root)", "dim")]
     for parent in tree.parents:
-        yield [*_parent(parent, parent.name in tree.roots)]
+        yield [*_parent(parent, parent.node in tree.roots)]
     bend, below = ("└─ ", "   ") if out.draws() else ("`- ", "   ")
     yield [*([(bend, "dim")] if tree.parents else []), *_node(tree)]
     indent = below if tree.parents else ""
@@ -60,22 +60,24 @@ def _node(tree: Tree) -> Line:
     return line
 
 
-def _heard(seconds: float | None, state: str) -> str:
-    return f"  not heard for {seconds:.0f} s" if seconds is not None and state in ("suspect", "lost") else ""
+def _heard(silent_s: float, state: str) -> str:
+    return f"  not heard for {silent_s:.0f} s" if state in ("suspect", "lost", "disconnected") else ""
 
 
 def _parent(parent: Parent, root: bool) -> Line:
-    name = parent.name or parent.address
-    at = f"  {parent.address}" if parent.name else ""
-    heard = _heard(parent.heard_s, parent.state)
-    return [name, "  root" if root else "  parent", (at, "dim"), "  ", out.state(parent.state, parent.detail), heard]
+    name = parent.node or parent.address
+    at = f"  {parent.address}" if parent.node else ""
+    heard = _heard(parent.silent_s, parent.state)
+    detail = parent.detail if parent.state != "connected" else ""
+    return [name, "  root" if root else "  parent", (at, "dim"), "  ", out.state(parent.state, detail), heard]
 
 
 def _child(child: Child) -> Line:
     has = f"  {', '.join(child.services)}" if child.services else "  no services"
-    figures = f"  {child.instances} instances, capacity {child.capacity}" if child.services else ""
-    heard = _heard(child.heard_s, child.state)
-    return [child.name, "  ", out.state(child.state, child.detail), heard, has, (figures, "dim")]
+    instances = "1 instance" if child.instances == 1 else f"{child.instances} instances"
+    figures = f"  {instances}, capacity {child.capacity}" if child.services else ""
+    heard = _heard(child.silent_s, child.state)
+    return [child.node, "  ", out.state(child.state, child.detail), heard, has, (figures, "dim")]
 
 
 def _instance(instance: Instance) -> Line:

@@ -37,3 +37,12 @@ def _shares(policy: Policy, versions: list[str], capacity: Mapping[str, int]) ->
         weight = named[version] if version in named else rest * max(1, capacity[version]) // total
         result.append(Pick(version, 0, weight) if weight else Pick(version, 1, 0))
     return tuple(result)
+
+
+def percentages(picks: tuple[Pick, ...], capacity: Mapping[str, int]) -> dict[str, float]:
+    """What each version gets of the new requests while nothing is full: as the engine draws, by `Pick.tier` and `weight`."""
+    ready = [pick for pick in picks if capacity.get(pick.version, 0) > 0]
+    tier = min((pick.tier for pick in ready), default=0)
+    weights = {pick.version: pick.weight or capacity[pick.version] for pick in ready if pick.tier == tier}
+    total = sum(weights.values())
+    return {version: 100.0 * weight / total for version, weight in weights.items()}

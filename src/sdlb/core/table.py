@@ -97,6 +97,10 @@ class Table:
     def route(self, pattern: str) -> RoutePut | None:
         return self._routes.get(pattern)
 
+    def address(self, target: str) -> str:
+        known = self._targets.get(target)
+        return known.address if known is not None else ""
+
     def wanted(self, key: MemberKey) -> bool:
         return key in self._members
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from sdlb.core.children import Children
 from sdlb.core.events import MemberKey
+from sdlb.core.explain import explain
 from sdlb.core.locals import Instance, Locals
 from sdlb.core.messages import ACTIVE, REFUSED, PolicyDoc
 from sdlb.core.parents import Parents
 from sdlb.core.rootage import Rootage
 from sdlb.core.settings import Settings
+from sdlb.core.share import percentages, picks
 from sdlb.core.slot import Slot
 from sdlb.core.state import State
-from sdlb.core.uplink import Phase
+from sdlb.core.uplink import Phase, Uplink
 from sdlb.model.route import Pattern, canonical_host, canonical_path
+from sdlb.model.version import sort_key
 
 
 class View:
@@ -51,23 +55,30 @@ class View:
             "protocol": spec.protocol,
             "compatible": list(spec.compatible),
             "capacity": spec.capacity,
+            "health": asdict(spec.health),
             "ttl_s": spec.ttl_s,
+            "pid": spec.pid,
             "labels": dict(spec.labels),
             "state": state,
             "reason_code": code,
             "reason": reason,
+            "decided_by": next((s.permit.decided_by for s in self._slots(instance) if s.permit.code == code), ""),
+            "claims": [_claim(slot) for slot in self._slots(instance)],
             "healthy": instance.healthy,
             "health_detail": instance.detail,
             "drained": instance.drained,
             "node": self.settings.name,
         }
 
+    def _slots(self, instance: Instance) -> list[Slot]:
+        return [self._state.slots[key] for key in instance.keys() if key in self._state.slots]  # noqa: SIM118
+
     def _instance_state(self, instance: Instance) -> tuple[str, str, str]:
         if instance.drained:
             return "drained", "", ""
         if instance.leaving:
             return "draining", "", ""
-        slots = [self._state.slots[key] for key in instance.keys() if key in self._state.slots]
+        slots = self._slots(instance)
         refused = [slot for slot in slots if slot.permit.state == REFUSED]
         if refused:
             return "refused", refused[0].permit.code, refused[0].permit.reason
@@ -96,7 +107,12 @@ class View:
             slots.setdefault(key.version, []).append(self._state.slots[key])
         policy = self._state.policy(name)
         record = self._roots.records.get(name)
-        versions = [self._version(version, slots[version]) for version in sorted(slots)]
+        order = sorted(slots, key=lambda v: sort_key(v, policy.compatibility.scheme))
+        versions = [self._version(version, slots[version]) for version in order]
+        ready = {v["version"]: v["capacity"] for v in versions if v["state"] == ACTIVE}
+        shares = percentages(picks(policy, ready), ready)
+        for version in versions:
+            version["share"] = shares.get(version["version"], 0.0)
         generation = record.generation if record is not None else max((v["generation"] for v in versions), default=0)
         return {
             "service": name,
@@ -126,17 +142,10 @@ class View:
             "hosts": sorted({host for slot in slots for host in slot.hosts()}),
             "compatible": sorted({text for slot in slots for text in slot.compatible()}),
             "silent": sum(s.claim.count for s in slots[0].sources.values() if s.suspect),
-            "routes": [self._version_route(slot) for slot in sorted(slots, key=lambda s: s.key.route)],
-        }
-
-    def _version_route(self, slot: Slot) -> dict[str, Any]:
-        return {
-            "route": slot.key.route,
-            "state": slot.permit.state,
-            "reason_code": slot.permit.code,
-            "reason": slot.permit.reason,
-            "instances": slot.count(),
-            "sources": sorted(target for target in slot.sources),
+            "claims": [
+                {**_claim(slot), "instances": slot.count(), "sources": sorted(slot.sources)}
+                for slot in sorted(slots, key=lambda s: s.key.route)
+            ],
         }
 
     def policy(self, service: str) -> PolicyDoc | None:
@@ -159,11 +168,13 @@ class View:
             "labels": dict(self.settings.labels),
             "guarded": self._children.guarded,
             "cut_off": self.cut_off(),
+            "ready": self.ready()[0],
+            "detail": self.ready()[1],
             "stopping": self._stopping,
             "engine": {"attached": self._state.table.attached, "epoch": self._state.table.epoch},
             "parents": [self._parent(parent) for parent in sorted(self._parents.links)],
             "children": [self._child(name) for name in sorted(self._children.by_name)],
-            "instances": len(self._locals.by_id),
+            "instances": self.instances(),
             "claims": len(self._state.slots),
         }
 
@@ -176,23 +187,39 @@ class View:
         return {
             "address": parent,
             "node": uplink.name,
-            "state": uplink.phase.value,
+            "state": self._parent_state(uplink),
             "in_touch": uplink.in_touch(self._now),
             "silent_s": round(max(0.0, self._now - uplink.heard_at), 1),
             "detail": uplink.detail,
         }
 
+    def _parent_state(self, uplink: Uplink) -> str:
+        if uplink.phase is Phase.REFUSED:
+            return "refused"
+        if not uplink.in_touch(self._now):
+            return "lost"
+        return "connected" if uplink.phase is Phase.UP else "connecting"
+
     def _child(self, name: str) -> dict[str, Any]:
         child = self._children.by_name[name]
+        claims = [self._state.slots[key].sources[child.target].claim for key in sorted(child.keys)]
+        count: dict[str, int] = {}
+        capacity: dict[str, int] = {}
+        for claim in claims:  # one instance may have several routes
+            label = f"{claim.key.service}-{claim.key.version}"
+            count[label] = max(count.get(label, 0), claim.count)
+            capacity[label] = max(capacity.get(label, 0), claim.capacity)
         return {
             "node": name,
             "address": child.address,
-            "state": "silent" if child.suspect else "connected" if child.link is not None else "disconnected",
+            "state": "suspect" if child.suspect else "connected" if child.link is not None else "disconnected",
             "silent_s": round(max(0.0, self._now - child.heard_at), 1),
             "incarnation": child.incarnation,
             "labels": list(child.labels),
-            "claims": len(child.keys),
-            "instances": sum(self._state.slots[key].sources[child.target].claim.count for key in child.keys),
+            "claims": len(claims),
+            "services": list(count),
+            "instances": sum(count.values()),
+            "capacity": sum(capacity.values()),
         }
 
     def ready(self) -> tuple[bool, str]:
@@ -214,20 +241,24 @@ class View:
         mine = patterns[text]
         route = self._state.table.route(text)
         slots = [self._state.slots[key] for key in sorted(self._state.by_route[text])]
+        granted = [slot for slot in slots if slot.permit.state != REFUSED]
+        first = min(granted or slots, key=lambda s: (_ORDER.get(s.permit.state, 9), s.key))
         return {
             "route": text,
-            "service": route.service if route is not None else "",
+            "service": route.service if route is not None else first.key.service if granted else "",
+            "state": first.permit.state,
+            "reason_code": first.permit.code,
+            "reason": first.permit.reason,
+            "capacity": sum(s.claim.capacity for slot in granted if slot.active for s in slot.sources.values()),
+            "refused": [
+                {"service": slot.key.service, "version": slot.key.version, **_decision(slot)}
+                for slot in slots
+                if slot.permit.state == REFUSED
+            ],
             "versions": [pick.version for pick in route.picks] if route is not None else [],
             "parking": bool(route is not None and route.park_requests_max),
             "claims": [
-                {
-                    "service": slot.key.service,
-                    "version": slot.key.version,
-                    "state": slot.permit.state,
-                    "reason_code": slot.permit.code,
-                    "reason": slot.permit.reason,
-                }
-                for slot in slots
+                {"service": slot.key.service, "version": slot.key.version, **_decision(slot)} for slot in slots
             ],
             "shadows": sorted(t for t, p in patterns.items() if t != text and mine.shadows(p)),
             "shadowed_by": sorted(t for t, p in patterns.items() if t != text and p.shadows(mine)),
@@ -235,70 +266,7 @@ class View:
 
     def explain(self, host: str, path: str) -> dict[str, Any]:
         """Which route, version and target a request would get at this node's entry, and what else was considered."""
-        host, path = canonical_host(host), canonical_path(path)
-        considered: list[dict[str, Any]] = []
-        matched: list[tuple[Pattern, str]] = []
-        for text in sorted(self._state.by_route):
-            pattern = Pattern.parse(text)
-            if pattern.matches(host, path):
-                matched.append((pattern, text))
-            elif pattern.matches_host(host):
-                considered.append({"route": text, "why_not": "the path does not match"})
-        matched.sort(key=lambda m: m[0].specificity, reverse=True)
-        answer: dict[str, Any] = {"node": self.settings.name, "host": host, "path": path, "considered": considered}
-        for _, text in matched[1:]:
-            considered.append({"route": text, "why_not": f"less specific than {matched[0][1]}"})
-        serving = [text for _, text in matched if self._state.table.route(text) is not None]
-        if not serving:
-            return {**answer, "outcome": "404", "why": "no claim matches", "route": None}
-        route = self._state.table.route(serving[0])
-        assert route is not None
-        versions = [
-            {
-                "version": pick.version,
-                "tier": pick.tier,
-                "weight": pick.weight,
-                "targets": self._targets(route.service, pick.version, serving[0]),
-            }
-            for pick in route.picks
-        ]
-        if any(version["targets"] for version in versions):
-            outcome, why = "served", f"{serving[0]} is the most specific claim that matches"
-        elif route.park_requests_max:
-            outcome, why = "parked", "no version is open at this moment, and one is expected"
-        else:
-            outcome, why = "503", "claimed, but nothing is ready"
-        claims = [
-            {"service": k.service, "version": k.version, "state": p.state, "reason": p.reason}
-            for k in sorted(self._state.by_route[serving[0]])
-            for p in (self._state.slots[k].permit,)
-        ]
-        return {
-            **answer,
-            "outcome": outcome,
-            "why": why,
-            "route": serving[0],
-            "service": route.service,
-            "versions": versions,
-            "claims": claims,
-        }
-
-    def _targets(self, service: str, version: str, route: str) -> list[dict[str, Any]]:
-        targets: list[dict[str, Any]] = []
-        for key in self._state.by_route.get(route, ()):
-            if (key.service, key.version) != (service, version):
-                continue
-            for source in self._state.slots[key].sources.values():
-                if self._state.table.applied(MemberKey(key, source.target)):
-                    targets.append(
-                        {
-                            "target": source.target,
-                            "capacity": source.claim.capacity,
-                            "last_resort": source.suspect,
-                            "hosts": list(source.claim.hosts),
-                        }
-                    )
-        return sorted(targets, key=lambda t: t["target"])
+        return explain(self._state, canonical_host(host), canonical_path(path))
 
     def sizes(self) -> dict[str, int]:
         """Entries held, for promise 7: none grows with the instances below a child."""
@@ -313,6 +281,20 @@ class View:
             "claimed": sum(len(uplink.sent) for uplink in self._parents.links.values()),
             "policies": len(state.policies),
         }
+
+
+def _decision(slot: Slot) -> dict[str, Any]:
+    permit = slot.permit
+    return {
+        "state": permit.state,
+        "reason_code": permit.code,
+        "reason": permit.reason,
+        "decided_by": permit.decided_by,
+    }
+
+
+def _claim(slot: Slot) -> dict[str, Any]:
+    return {"route": slot.key.route, **_decision(slot)}
 
 
 _ORDER = {ACTIVE: 0, "waiting": 1, REFUSED: 2}

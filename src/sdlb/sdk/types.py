@@ -35,14 +35,13 @@ class Health(Value, frozen=True):
 
 
 class Claim(Value, frozen=True):
-    """One route of an instance or of a version, and what was decided about it. `holder`: who keeps a refused route."""
+    """One route of an instance or of a version, and what was decided about it."""
 
     route: str = ""
     state: str = ""
     reason_code: str = ""
     reason: str = ""
     decided_by: str = ""
-    holder: str = ""
 
 
 class Instance(Value, frozen=True):
@@ -65,13 +64,15 @@ class Instance(Value, frozen=True):
     reason: str = ""
     decided_by: str = ""
     healthy: bool = False
+    health_detail: str = ""
     drained: bool = False
     in_flight: int = 0
     claims: tuple[Claim, ...] = ()
 
 
 class Version(Value, frozen=True):
-    """One version of a service as its roots see it. `share`: percent of the service's new requests."""
+    """One version of a service as its roots see it. `share`: percent of the service's new requests; `silent`: how many of
+    the instances are on nodes that are not heard of."""
 
     version: str = ""
     state: str = ""
@@ -82,12 +83,13 @@ class Version(Value, frozen=True):
     capacity: int = 0
     share: float = 0.0
     hosts: tuple[str, ...] = ()
+    silent: int = 0
     compatible: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
 
 
 class Service(Value, frozen=True):
-    name: str = ""
+    name: str = msgspec.field(default="", name="service")
     generation: int = 0
     routes: tuple[str, ...] = ()
     versions: tuple[Version, ...] = ()
@@ -111,23 +113,26 @@ class Services(Value, frozen=True):
 
 
 class Parent(Value, frozen=True):
-    """`state`: "connected", "connecting", "suspect", "lost" or "refused"; `heard_s`: seconds since it was last heard."""
+    """`state`: "connected", "connecting", "lost" (its lease ran out) or "refused"; `silent_s`: since it was last heard."""
 
     address: str = ""
-    name: str = ""
+    node: str = ""
     state: str = ""
     detail: str = ""
-    heard_s: float | None = None
+    silent_s: float = 0.0
 
 
 class Child(Value, frozen=True):
-    """A node below; `state` as for `Parent`. `services`: what it claims, as "name-version"."""
+    """A node below; `state`: "connected", "disconnected" or "suspect" (its lease ran out; only a last resort).
 
-    name: str = ""
+    `services`: what it claims, as "name-version".
+    """
+
+    node: str = ""
     address: str = ""
     state: str = ""
     detail: str = ""
-    heard_s: float | None = None
+    silent_s: float = 0.0
     instances: int = 0
     capacity: int = 0
     services: tuple[str, ...] = ()
@@ -197,6 +202,7 @@ class TargetChoice(Value, frozen=True):
     kind: str = ""
     address: str = ""
     capacity: int = 0
+    hosts: tuple[str, ...] = ()
     chosen: bool = False
     why: str = ""
 

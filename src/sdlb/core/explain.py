@@ -1,0 +1,152 @@
+"""Where a request would go if it entered at this node, and why nowhere else: read from the engine's table as it stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sdlb.core.effects import RoutePut
+from sdlb.core.events import MemberKey
+from sdlb.core.messages import ClaimKey
+from sdlb.core.share import percentages
+from sdlb.core.slot import Source
+from sdlb.core.state import State
+from sdlb.model.route import Pattern
+
+PRIORITIES = {
+    "even": "priority even: by capacity",
+    "higher": "priority higher: the highest with free capacity",
+    "lower": "priority lower: the lowest with free capacity",
+    "share": "priority share: by percentages",
+}
+
+
+def explain(state: State, host: str, path: str) -> dict[str, Any]:
+    """`host` and `path` canonical. Keys as in docs/reference/api.md, "Routes and explanations"."""
+    matched, others = _match(state, host, path)
+    answer: dict[str, Any] = {
+        "node": state.settings.name,
+        "host": host,
+        "path": path,
+        "route": "",
+        "service": "",
+        "version": "",
+        "rule": "",
+        "status": 0,
+        "reason_code": "",
+        "reason": "",
+        "versions": [],
+        "targets": [],
+        "others": others,
+    }
+    serving = next((text for text in matched if state.table.route(text) is not None), None)
+    route = state.table.route(serving) if serving is not None else None
+    if serving is None or route is None:
+        return {**answer, "status": 404, "reason_code": "no-route", "reason": "no claim matches"}
+    others += [_other(state, text, f"less specific than {serving}") for text in matched if text != serving]
+    versions = _versions(state, route)
+    targets = _targets(state, route, {v["version"] for v in versions if v["chosen"]})
+    answer |= {
+        "route": serving,
+        "service": route.service,
+        "rule": rule(Pattern.parse(serving)),
+        "versions": versions,
+        "targets": targets,
+        "version": next((v["version"] for v in versions if v["chosen"]), ""),
+    }
+    if any(target["chosen"] for target in targets):
+        return answer
+    waits = "; ".join(f"{v['version']} is {v['why']}" for v in versions if v["why"] and not v["chosen"])
+    why = f": {waits}" if waits else ""
+    if route.park_requests_max:
+        reason = f"it would wait for up to {route.park_timeout_s:g} s: nothing is ready, and something is expected{why}"
+        return {**answer, "reason_code": "parked", "reason": reason}
+    return {**answer, "status": 503, "reason_code": "nothing-ready", "reason": f"claimed, but nothing is ready{why}"}
+
+
+def rule(pattern: Pattern) -> str:
+    """By what a pattern matched: "exact host, prefix /catalog"."""
+    host = "any host" if pattern.host == "*" else "wildcard host" if pattern.host.startswith("*") else "exact host"
+    path = f"prefix {pattern.path[:-1]}" if pattern.path.endswith("*") else "exact path"
+    return f"{host}, {path}"
+
+
+def _match(state: State, host: str, path: str) -> tuple[list[str], list[dict[str, Any]]]:
+    """The patterns that match, most specific first; and those that only the host matches."""
+    matched: list[tuple[Pattern, str]] = []
+    others: list[dict[str, Any]] = []
+    for text in sorted(state.by_route):
+        pattern = Pattern.parse(text)
+        if pattern.matches(host, path):
+            matched.append((pattern, text))
+        elif pattern.matches_host(host):
+            others.append(_other(state, text, "the path does not match"))
+    matched.sort(key=lambda m: m[0].specificity, reverse=True)
+    return [text for _, text in matched], others
+
+
+def _other(state: State, text: str, why: str) -> dict[str, Any]:
+    route = state.table.route(text)
+    names = sorted({key.service for key in state.by_route[text]})
+    return {"route": text, "service": route.service if route is not None else ", ".join(names), "why": why}
+
+
+def _versions(state: State, route: RoutePut) -> list[dict[str, Any]]:
+    """Every version that claims the route: those that may get the request, then the others with what keeps them out."""
+    keys = {key.version: key for key in sorted(state.by_route[route.pattern]) if key.service == route.service}
+    ready = {pick.version: _ready(state, keys[pick.version]) for pick in route.picks if pick.version in keys}
+    shares = percentages(route.picks, ready)
+    why = PRIORITIES[state.policy(route.service).priority]
+    versions: list[dict[str, Any]] = []
+    for pick in route.picks:
+        chosen = pick.version in shares
+        told = why if chosen else "no capacity" if not ready.get(pick.version) else "only when the others are full"
+        versions.append({"version": pick.version, "chosen": chosen, "tier": pick.tier, "why": told})
+        versions[-1]["share"] = shares.get(pick.version, 0.0)
+    for version, key in keys.items():
+        if version not in ready:
+            permit = state.slots[key].permit
+            told = f"{permit.state}: {permit.reason}" if permit.reason else permit.state
+            versions.append({"version": version, "chosen": False, "tier": 0, "share": 0.0, "why": told})
+    return sorted(versions, key=lambda v: (not v["chosen"], v["tier"]))
+
+
+def _ready(state: State, key: ClaimKey) -> int:
+    """Capacity that the engine may use now."""
+    sources = state.slots[key].sources.values()
+    return sum(s.claim.capacity for s in sources if state.table.applied(MemberKey(key, s.target)))
+
+
+def _targets(state: State, route: RoutePut, chosen: set[str]) -> list[dict[str, Any]]:
+    targets: list[dict[str, Any]] = []
+    for key in sorted(state.by_route[route.pattern]):
+        if key.service != route.service or not state.slots[key].active:
+            continue
+        sources = sorted(state.slots[key].sources.values(), key=lambda s: s.target)
+        well = any(not s.suspect and _why_not(state, key, s) == "" for s in sources)
+        for source in sources:
+            why = _why_not(state, key, source)
+            if not why and source.suspect and well:
+                why = "its node is silent: only when nothing else can"
+            if not why and key.version not in chosen:
+                why = "its version is not chosen"
+            targets.append(
+                {
+                    "version": key.version,
+                    "name": source.target,
+                    "kind": "node" if source.child else "instance",
+                    "address": state.table.address(source.target),
+                    "capacity": source.claim.capacity,
+                    "hosts": list(source.claim.hosts),
+                    "chosen": not why,
+                    "why": why,
+                }
+            )
+    return targets
+
+
+def _why_not(state: State, key: ClaimKey, source: Source) -> str:
+    if source.claim.leaving:
+        return "is draining"
+    if not state.table.applied(MemberKey(key, source.target)):
+        return "the engine has not confirmed it" if source.claim.capacity else "nothing is ready there"
+    return "" if source.claim.capacity or source.suspect else "nothing is ready there"
