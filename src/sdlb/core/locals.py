@@ -17,6 +17,7 @@ from sdlb.core.state import State
 from sdlb.model.instance import HealthCheck, InstanceSpec
 
 GUARD_INSTANCES_MIN = 3
+NO_LEASE_S = 1e9
 GUARDED = "missed its renewal together with most others"
 
 
@@ -55,7 +56,7 @@ class Locals:
         then nobody knows what is in flight."""
         spec = _spec_from_json(saved["spec"])
         stamp = int(saved["stamp"])  # type: ignore[call-overload]
-        instance = Instance(spec, stamp, bool(saved["healthy"]), now + spec.ttl_s)
+        instance = Instance(spec, stamp, bool(saved["healthy"]), _lease_end(spec, now))
         self.by_id[spec.id] = instance
         self._last_stamp = max(self._last_stamp, stamp)
         if saved["leaving"]:
@@ -85,7 +86,7 @@ class Locals:
         state, spec = self._state, event.spec
         instance = self.by_id.get(spec.id)
         if instance is not None:
-            instance.lease_until = now + spec.ttl_s
+            instance.lease_until = _lease_end(spec, now)
             if instance.detail == GUARDED:
                 instance.detail = ""
             if instance.spec == spec and not instance.leaving:
@@ -99,11 +100,13 @@ class Locals:
                 instance.spec = spec
                 instance.leaving, instance.removing, instance.drained, instance.forced = 0, False, False, False
                 instance.healthy = event.healthy
+                state.set_timer(instance.lease_until, "instance", spec.id)  # the lease may have become shorter
                 state.note("instance-updated", f"{spec.id} was registered again as {spec.service}-{spec.version}")
             else:
                 return  # renewing keeps a draining instance registered, and draining
         else:
-            instance = self.by_id[spec.id] = Instance(spec, self._stamp(event.stamp), event.healthy, now + spec.ttl_s)
+            lease_until = _lease_end(spec, now)
+            instance = self.by_id[spec.id] = Instance(spec, self._stamp(event.stamp), event.healthy, lease_until)
             state.set_timer(instance.lease_until, "instance", spec.id)
             state.note(
                 "instance-registered", f"{spec.id} registered as {spec.service}-{spec.version}", instance=spec.id
@@ -178,7 +181,7 @@ class Locals:
             self._state.note("guarded", text, "error")
             for each in self.by_id.values():
                 if each.lease_until <= now + 0.5:
-                    each.lease_until = now + each.spec.ttl_s
+                    each.lease_until = _lease_end(each.spec, now)
                     each.detail = GUARDED
             self._state.set_timer(instance.lease_until, "instance", name)
             return
@@ -245,6 +248,11 @@ class Locals:
         self._state.persist(f"instance/{name}", None, durable=False)
         self._state.changed_instances[name] = None
         self._state.note(code, text, level, instance=name)
+
+
+def _lease_end(spec: InstanceSpec, now: float) -> float:
+    """A `ttl_s` of 0 is no lease: registered by hand, until it is removed by hand or its process ends."""
+    return now + spec.ttl_s if spec.ttl_s else now + NO_LEASE_S
 
 
 def _keys(spec: InstanceSpec) -> list[ClaimKey]:

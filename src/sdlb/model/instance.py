@@ -30,6 +30,6 @@ class InstanceSpec:
     compatible: tuple[str, ...] = ()
     capacity: int = 100
     health: HealthCheck = HealthCheck()
-    ttl_s: float = 10.0
+    ttl_s: float = 10.0  # 0: no lease
     pid: int = 0  # 0: not watched
     labels: tuple[tuple[str, str], ...] = ()
