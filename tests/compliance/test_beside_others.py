@@ -1,0 +1,154 @@
+"""HAProxy and nginx in front of a node and behind it: the same requests come through, and the attacks don't.
+
+What one of them passes on and we serve must be one request to both: the endpoint sees as many as the client got answers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.compliance.recorder import Recorder
+from tests.compliance.test_framing import ATTACKS, Attack
+from tests.compliance.wire import SITE, listen, request
+from tests.e2e.backend import Backend
+from tests.e2e.cluster import Cluster, Node, until
+
+_numbers = itertools.count(1)
+
+HAPROXY = """
+global
+    maxconn 256
+defaults
+    mode http
+    timeout client 5s
+    timeout server 5s
+    timeout connect 2s
+frontend f
+    bind 127.0.0.1:{port}
+    default_backend b
+backend b
+    server s {target}
+"""
+NGINX = """
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream u {{ server {target}; keepalive 8; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://u;
+            proxy_http_version 1.1;
+            proxy_set_header Host $host;
+            proxy_set_header Connection "";
+            proxy_request_buffering off;
+            proxy_buffering off;
+        }}
+    }}
+}}
+"""
+
+
+def start(cluster: Cluster, kind: str, target: str) -> str:
+    """Runs the other proxy in front of `target`; returns its host:port."""
+    binary = shutil.which(kind, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    if binary is None:
+        pytest.skip(f"{kind} is not installed")
+    port = cluster.ports.take()
+    folder = cluster.folder / f"{kind}-{port}"
+    folder.mkdir()
+    folder.chmod(0o777)  # nginx's worker is another user when it is started as root
+    cluster.folder.chmod(0o711)
+    file = folder / "conf"
+    file.write_text((HAPROXY if kind == "haproxy" else NGINX).format(port=port, target=target, folder=folder))
+    words = [binary, "-f", str(file), "-db"] if kind == "haproxy" else [binary, "-c", str(file), "-p", str(folder)]
+    with Path(folder / "log").open("wb") as log:
+        cluster.program(words, stdout=log, stderr=subprocess.STDOUT)
+
+    def up() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    until(f"{kind} listens", up, 10)
+    return f"127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module", params=["haproxy", "nginx"])
+def before(request: pytest.FixtureRequest, nodes: Cluster, edge: Node) -> str:
+    """The other one in front of our public node."""
+    return start(nodes, request.param, edge.http)
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_an_attack_through_another_proxy_smuggles_nothing(before: str, recorder: Recorder, attack: Attack) -> None:
+    number = next(_numbers)
+    mark, smuggled = f"/x-mark-{number}".encode(), f"/x-smuggled-{number}"
+    host, port = before.split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        try:
+            connection.sendall(attack.raw.replace(b"MARK", mark) + request(smuggled, b"Connection: close"))
+        except ConnectionError:
+            pass
+        talk = listen(connection, 1.0)
+    answered = talk.raw.count(b"HTTP/1.1 200")
+    time.sleep(0.02)
+    seen = sum(mark in item or smuggled.encode() in item for item in recorder.completed)
+    assert seen == answered, f"{seen} requests at the endpoint, {answered} answers: {talk.raw[:500]}"
+
+
+@pytest.fixture(scope="module", params=["haproxy", "nginx"])
+def behind(request: pytest.FixtureRequest, nodes: Cluster, edge: Node) -> Iterator[tuple[str, Backend]]:
+    """(host name, backend): the other one between our node and the backend."""
+    name = f"behind-{request.param}"
+    with Backend(name, "1.0.0") as backend:
+        address = start(nodes, request.param, backend.endpoint)
+        registration = nodes.register(edge, f"{name}-1.0.0", f"{name}.example", address)
+        nodes.reachable([edge], f"http://{name}.example/", f"{name}-1.0.0")
+        yield f"{name}.example", backend
+        registration.gone()
+
+
+def test_bodies_and_connections_pass_through_another_proxy(edge: Node, behind: tuple[str, Backend]) -> None:
+    name, _ = behind
+    with httpx.Client(base_url=f"http://{edge.http}", headers={"host": name}, timeout=10, trust_env=False) as client:
+        for size in (0, 1, 1000, 1_000_000):
+            content = b"z" * size
+            assert client.post("/sized", content=content).json()["body_bytes"] == size
+            assert client.post("/chunked", content=iter([content, b"end"])).json()["body_bytes"] == size + 3
+            assert len(client.get(f"/bytes/{size}").content) == size
+            assert len(client.get(f"/chunks/{size}").content) == size
+        assert client.head("/head").status_code == 200
+        assert client.get("/status/204").status_code == 204
+        assert client.get("/status/503").status_code == 503
+        again = [client.get(f"/again-{number}").json()["target"] for number in range(20)]
+    assert again == [f"/again-{number}" for number in range(20)]
+
+
+def test_bodies_and_connections_pass_through_us_behind_another_proxy(before: str, recorder: Recorder) -> None:
+    with httpx.Client(base_url=f"http://{before}", headers={"host": SITE}, timeout=10, trust_env=False) as client:
+        for size in (0, 1, 1000, 300_000):
+            count = len(recorder.completed)
+            assert client.post(f"/front-{size}", content=b"z" * size).text == "ok"
+            assert client.post(f"/front-{size}", content=iter([b"z" * size, b"end"])).text == "ok"
+            assert len(recorder.completed) == count + 2
