@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 import sdlb
-from sdlb.sdk import Unreachable
+from sdlb.sdk import Unreachable, calls
+from sdlb.sdk.lean import carry_out
 
 Respond = Callable[[BaseHTTPRequestHandler], None]
 
@@ -46,6 +47,9 @@ class TinyNode:
 
         class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """A client that has heard enough and has gone."""
 
             def get_request(self) -> Any:
                 connection, _ = self.socket.accept()
@@ -100,11 +104,15 @@ def get_tree_async(path: str) -> object:
     return asyncio.run(get())
 
 
-BOTH = pytest.mark.parametrize("get", [get_tree, get_tree_async])
+def get_tree_lean(path: str) -> object:
+    return asyncio.run(carry_out(path, calls.tree()))
+
+
+ALL = pytest.mark.parametrize("get", [get_tree, get_tree_async, get_tree_lean])
 Get = Callable[[str], object]
 
 
-@BOTH
+@ALL
 def test_a_problem_document_becomes_a_problem(tiny: TinyNode, get: Get) -> None:
     tiny.answer(400, json.dumps(REFUSAL).encode(), "application/problem+json")
     with pytest.raises(sdlb.Problem) as caught:
@@ -114,7 +122,7 @@ def test_a_problem_document_becomes_a_problem(tiny: TinyNode, get: Get) -> None:
     assert problem.detail == str(problem) == "route 'x': bad"
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("body", [b"", b"oops", b"[]", b'{"detail": 7}', b"\xff"])
 def test_an_error_that_is_no_problem_document_has_a_sentence_all_the_same(
     tiny: TinyNode, get: Get, body: bytes
@@ -126,7 +134,7 @@ def test_an_error_that_is_no_problem_document_has_a_sentence_all_the_same(
     assert "500" in caught.value.detail
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'{"children": 7}'])
 def test_an_answer_that_is_not_the_apis_is_told(tiny: TinyNode, get: Get, body: bytes) -> None:
     tiny.answer(200, body)
@@ -134,13 +142,13 @@ def test_an_answer_that_is_not_the_apis_is_told(tiny: TinyNode, get: Get, body: 
         get(tiny.path)
 
 
-@BOTH
+@ALL
 def test_a_node_of_another_age_is_understood(tiny: TinyNode, get: Get) -> None:
     tiny.answer(200, b'{"node": "n", "to_come": {"x": [1]}, "children": [{"node": "c", "silent_s": 3, "new": 1}]}')
     assert get(tiny.path).children[0].node == "c"  # pyright: ignore
 
 
-@BOTH
+@ALL
 def test_no_node(tmp_path: Path, get: Get) -> None:
     path = str(tmp_path / "none.sock")
     with pytest.raises(Unreachable) as caught:
@@ -150,7 +158,7 @@ def test_no_node(tmp_path: Path, get: Get) -> None:
     assert "No such file" in caught.value.detail
 
 
-@BOTH
+@ALL
 def test_a_file_that_is_no_socket_or_has_no_listener(tmp_path: Path, get: Get) -> None:
     path = tmp_path / "plain"
     path.touch()
@@ -158,7 +166,7 @@ def test_a_file_that_is_no_socket_or_has_no_listener(tmp_path: Path, get: Get) -
         get(str(path))
 
 
-@BOTH
+@ALL
 def test_a_connection_that_breaks_in_the_middle(tiny: TinyNode, get: Get) -> None:
     def cut(request: BaseHTTPRequestHandler) -> None:
         request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")

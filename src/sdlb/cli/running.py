@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from sdlb.cli.program import Program, healthy, why_unwell
-from sdlb.sdk.aio import AsyncClient
+from sdlb.sdk import calls
+from sdlb.sdk.lean import carry_out
 from sdlb.sdk.pids import visible_pid
 from sdlb.sdk.problem import Problem, Unreachable
 from sdlb.sdk.renewal import Renewal
@@ -72,22 +73,21 @@ class Run:
             return code
         spec = msgspec.structs.replace(self.job.spec, pid=visible_pid(self.job.socket, program.pid))
         renewal = Renewal(spec, self.tell)
-        async with AsyncClient(self.job.socket) as client:
-            keeping = asyncio.create_task(self._keep(client, renewal), name="renew")
-            which = await _first(program.ended(), self._signals.get(), asyncio.shield(keeping))
-            self._leave.set()
-            refusal = await keeping  # a renewal on its way must not overtake the farewell
-            if refusal is not None:
-                self.fail(refusal.detail)
-                await program.stop(self.job.stop_grace_s)
-                return 1
-            if which == 1 and renewal.registered:
-                await self._drain(client, spec, program)
-            if program.code is not None:
-                if renewal.registered:
-                    await self._gone(client, spec)
-                self.fail(f"{spec.label} ended with {program.how}")
-                return program.code
+        keeping = asyncio.create_task(self._keep(renewal), name="renew")
+        which = await _first(program.ended(), self._signals.get(), asyncio.shield(keeping))
+        self._leave.set()
+        refusal = await keeping  # a renewal on its way must not overtake the farewell
+        if refusal is not None:
+            self.fail(refusal.detail)
+            await program.stop(self.job.stop_grace_s)
+            return 1
+        if which == 1 and renewal.registered:
+            await self._drain(spec, program)
+        if program.code is not None:
+            if renewal.registered:
+                await self._gone(spec)
+            self.fail(f"{spec.label} ended with {program.how}")
+            return program.code
         return await self._stop(program)
 
     async def _until_healthy(self, program: Program) -> int | None:
@@ -111,11 +111,11 @@ class Run:
         await program.stop(job.stop_grace_s)
         return 1
 
-    async def _keep(self, client: AsyncClient, renewal: Renewal) -> Problem | None:
+    async def _keep(self, renewal: Renewal) -> Problem | None:
         """Renews until it is time to leave, or until the registration is refused as wrong: the Problem."""
         while not self._leave.is_set():
             try:
-                wait_s = renewal.succeeded(await client.register(renewal.spec))
+                wait_s = renewal.succeeded(await carry_out(self.job.socket, calls.register(renewal.spec)))
             except Problem as problem:
                 if renewal.hopeless(problem):
                     return problem
@@ -123,18 +123,18 @@ class Run:
             await _within(self._leave.wait(), wait_s)
         return None
 
-    async def _drain(self, client: AsyncClient, spec: Spec, program: Program) -> None:
+    async def _drain(self, spec: Spec, program: Program) -> None:
         """Returns when drained, or when there is no point in waiting on."""
-        which = await _first(program.ended(), self._signals.get(), self._say_goodbye(client, spec))
+        which = await _first(program.ended(), self._signals.get(), self._say_goodbye(spec))
         if which == 1:
             self.fail(f"{spec.label}: a second signal; stopping without waiting for its requests")
 
-    async def _say_goodbye(self, client: AsyncClient, spec: Spec) -> None:
+    async def _say_goodbye(self, spec: Spec) -> None:
         until = asyncio.get_running_loop().time() + self.job.drain_deadline_s
         told = False
         while (left_s := until - asyncio.get_running_loop().time()) > 0:
             try:
-                last = await client.deregister(spec.id, left_s)
+                last = await carry_out(self.job.socket, calls.deregister(spec.id, left_s, gone=False))
             except Unreachable as problem:
                 if not told:
                     self.fail(f"{problem.detail} (trying again for {left_s:.0f} s, then stopping undrained)")
@@ -151,13 +151,13 @@ class Run:
                 self.fail(f"{spec.label} still has {last.in_flight} requests in flight; stopping it all the same")
             return
 
-    async def _gone(self, client: AsyncClient, spec: Spec) -> None:
+    async def _gone(self, spec: Spec) -> None:
         """Tells the node at once; if it can't be reached, it notices the end of the process or of the lease itself."""
 
         async def say() -> None:
             while True:
                 try:
-                    await client.deregister(spec.id, gone=True)
+                    await carry_out(self.job.socket, calls.deregister(spec.id, 0, gone=True))
                     return
                 except Unreachable:
                     await asyncio.sleep(_RETRY_S)
