@@ -144,8 +144,8 @@ def test_an_answer_that_is_not_the_apis_is_told(tiny: TinyNode, get: Get, body: 
 
 @ALL
 def test_a_node_of_another_age_is_understood(tiny: TinyNode, get: Get) -> None:
-    tiny.answer(200, b'{"node": "n", "to_come": {"x": [1]}, "children": [{"node": "c", "silent_s": 3, "new": 1}]}')
-    assert get(tiny.path).children[0].node == "c"  # pyright: ignore
+    tiny.answer(200, b'{"node": "n", "to_come": {"x": [1]}, "children": [{"name": "c", "silent_s": 3, "new": 1}]}')
+    assert get(tiny.path).children[0].name == "c"  # pyright: ignore
 
 
 @ALL

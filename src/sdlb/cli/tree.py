@@ -33,11 +33,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def draw(tree: Tree) -> Iterator[Line]:
-    beyond = [name for name in tree.roots if name not in {p.node for p in tree.parents} and name != tree.node]
+    beyond = [name for name in tree.roots if name not in {p.name for p in tree.parents} and name != tree.node]
     if beyond:
         yield [("above: ", "dim"), ", ".join(beyond), (" (roots)" if len(beyond) > 1 else " (root)", "dim")]
     for parent in tree.parents:
-        yield [*_parent(parent, parent.node in tree.roots)]
+        yield [*_parent(parent, parent.name in tree.roots)]
     bend, below = ("└─ ", "   ") if out.draws() else ("`- ", "   ")
     yield [*([(bend, "dim")] if tree.parents else []), *_node(tree)]
     indent = below if tree.parents else ""
@@ -65,8 +65,8 @@ def _heard(silent_s: float, state: str) -> str:
 
 
 def _parent(parent: Parent, root: bool) -> Line:
-    name = parent.node or parent.address
-    at = f"  {parent.address}" if parent.node else ""
+    name = parent.name or parent.address
+    at = f"  {parent.address}" if parent.name else ""
     heard = _heard(parent.silent_s, parent.state)
     detail = parent.detail if parent.state != "connected" else ""
     return [name, "  root" if root else "  parent", (at, "dim"), "  ", out.state(parent.state, detail), heard]
@@ -77,7 +77,7 @@ def _child(child: Child) -> Line:
     instances = "1 instance" if child.instances == 1 else f"{child.instances} instances"
     figures = f"  {instances}, capacity {child.capacity}" if child.services else ""
     heard = _heard(child.silent_s, child.state)
-    return [child.node, "  ", out.state(child.state, child.detail), heard, has, (figures, "dim")]
+    return [child.name, "  ", out.state(child.state, child.detail), heard, has, (figures, "dim")]
 
 
 def _instance(instance: Instance) -> Line:

@@ -186,7 +186,7 @@ class View:
         uplink = self._parents.links[parent]
         return {
             "address": parent,
-            "node": uplink.name,
+            "name": uplink.name,
             "state": self._parent_state(uplink),
             "in_touch": uplink.in_touch(self._now),
             "silent_s": round(max(0.0, self._now - uplink.heard_at), 1),
@@ -210,7 +210,7 @@ class View:
             count[label] = max(count.get(label, 0), claim.count)
             capacity[label] = max(capacity.get(label, 0), claim.capacity)
         return {
-            "node": name,
+            "name": name,
             "address": child.address,
             "state": "suspect" if child.suspect else "connected" if child.link is not None else "disconnected",
             "silent_s": round(max(0.0, self._now - child.heard_at), 1),

@@ -116,7 +116,7 @@ class Parent(Value, frozen=True):
     """`state`: "connected", "connecting", "lost" (its lease ran out) or "refused"; `silent_s`: since it was last heard."""
 
     address: str = ""
-    node: str = ""
+    name: str = ""
     state: str = ""
     detail: str = ""
     silent_s: float = 0.0
@@ -128,7 +128,7 @@ class Child(Value, frozen=True):
     `services`: what it claims, as "name-version".
     """
 
-    node: str = ""
+    name: str = ""
     address: str = ""
     state: str = ""
     detail: str = ""
