@@ -178,7 +178,7 @@ def test_a_stopping_host_loses_nothing_and_says_bye() -> None:
     forest.settle()
     assert forest["host-1"].stopped is not None and forest["host-1"].stopped.clean
     assert forest["rack-1"].serves(KEY1) == {"n:host-2"}
-    assert "host-1" not in {c["node"] for c in forest["rack-1"].balancer.tree()["children"]}
+    assert "host-1" not in {c["name"] for c in forest["rack-1"].balancer.tree()["children"]}
 
 
 def test_asks_reach_every_root_once_and_come_back_merged() -> None:

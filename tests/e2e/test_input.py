@@ -38,7 +38,7 @@ BAD_BODIES: dict[str, object] = {
     "an unknown protocol": {**GOOD, "protocol": "gopher"},
     "a negative capacity": {**GOOD, "capacity": -1},
     "a capacity of words": {**GOOD, "capacity": "many"},
-    "a ttl of zero": {**GOOD, "ttl_s": 0},
+    "a negative ttl": {**GOOD, "ttl_s": -1},
     "an unknown key": {**GOOD, "colour": "red"},
     "a bad range": {**GOOD, "compatible": [">=1.0,<<2"]},
     "a range that blows up": {**GOOD, "compatible": [",".join([">=1"] * 100_000)]},
