@@ -24,7 +24,7 @@ class Recorder:
     """Listens on a port of 127.0.0.1; one thread a connection."""
 
     def __init__(self, script: Script | None = None, *, greeting: bytes = b"") -> None:
-        self.script = script
+        self.script: Script | None = script
         self.greeting = greeting
         """Sent on each new connection before any request."""
         self.connections: list[bytearray] = []

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Self, cast
 
 import sdlb
 from sdlb.cli.demo import sweep
@@ -80,7 +80,7 @@ def _text(value: object) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_text(item) for item in value) + "]"  # pyright: ignore[reportUnknownVariableType]
+        return "[" + ", ".join(_text(item) for item in cast("Sequence[object]", value)) + "]"
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

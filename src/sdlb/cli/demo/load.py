@@ -63,8 +63,8 @@ class Load:
                 self._rules.start(service, version, at_ns)
             case {"do": "end", "service": str(service), "version": str(version), "at_ns": int(at_ns)}:
                 self._rules.end(service, version, at_ns)
-            case {"do": "expect", "kind": str(kind), "services": list(services)}:
-                self._rules.expect(kind, frozenset(services))
+            case {"do": "expect", "kind": str(kind), "services": [*services]}:
+                self._rules.expect(kind, frozenset(str(service) for service in services))
                 if kind not in self._kinds:
                     self._kinds.append(kind)
             case {"do": "traffic", "rate": rate, "posts": bool(posts), "slow": bool(slow)}:
