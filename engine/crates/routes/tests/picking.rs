@@ -1,0 +1,197 @@
+//! Which version and which member a request gets.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::cast_precision_loss, reason = "tests")]
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use sdlb_routes::{
+    Address, Chance, Delta, Draining, MemberKey, MemberPut, PickPut, Picked, Route, RoutePut, Shared, Sticky, Table,
+    TargetKind, TargetPut,
+};
+
+/// One route `/*` of service `s`. Members: version, target, capacity, last resort. Picks: version, tier, weight.
+fn table(members: &[(&str, &str, u32, bool)], picks: &[(&str, u32, u32)]) -> Table {
+    let delta = Delta {
+        epoch: 1,
+        put_targets: members
+            .iter()
+            .map(|(_, target, ..)| TargetPut {
+                key: (*target).into(),
+                kind: TargetKind::Instance,
+                address: Address::parse("127.0.0.1:1").unwrap(),
+            })
+            .collect(),
+        put_members: members
+            .iter()
+            .map(|(version, target, capacity, last_resort)| MemberPut {
+                key: MemberKey {
+                    service: "s".into(),
+                    version: (*version).into(),
+                    pattern: "/*".into(),
+                    target: (*target).into(),
+                },
+                capacity: *capacity,
+                last_resort: *last_resort,
+            })
+            .collect(),
+        put_routes: vec![RoutePut {
+            pattern: "/*".into(),
+            service: "s".into(),
+            picks: picks
+                .iter()
+                .map(|(version, tier, weight)| PickPut { version: (*version).into(), tier: *tier, weight: *weight })
+                .collect(),
+            park: None,
+            sticky: Sticky::None,
+        }],
+        ..Delta::default()
+    };
+    Table::new(Shared::new(|| ())).apply(&delta, &mut Draining::default()).unwrap()
+}
+
+fn route(table: &Table) -> &Route {
+    table.route("example.com", "/").unwrap()
+}
+
+fn pick(table: &Table, chance: &mut Chance) -> Option<Picked> {
+    let route = route(table);
+    route.pick(route.draw(None), 0, &[], chance)
+}
+
+fn version(picked: &Picked) -> String {
+    picked.group().version().to_string()
+}
+
+fn target(picked: &Picked) -> String {
+    picked.target().key().to_string()
+}
+
+/// How often each version is picked, by requests that end at once.
+fn versions(table: &Table, requests: usize) -> BTreeMap<String, usize> {
+    let mut chance = Chance::new(7);
+    let mut counts = BTreeMap::new();
+    for _ in 0..requests {
+        *counts.entry(version(&pick(table, &mut chance).unwrap())).or_default() += 1;
+    }
+    counts
+}
+
+proptest! {
+    /// Not only in the long run: after any number of requests.
+    #[test]
+    fn shares_are_exact(weights in prop::collection::vec(1..1000_u32, 2..6), requests in 1..3000_usize) {
+        let names: Vec<_> = (0..weights.len()).map(|index| format!("1.{index}")).collect();
+        let members: Vec<_> = names.iter().map(|name| (name.as_str(), "i:1", 100, false)).collect();
+        let picks: Vec<_> = names.iter().zip(&weights).map(|(name, weight)| (name.as_str(), 0, *weight)).collect();
+        let counts = versions(&table(&members, &picks), requests);
+        let total: u32 = weights.iter().sum();
+        for (name, weight) in names.iter().zip(&weights) {
+            let share = f64::from(*weight) / f64::from(total) * requests as f64;
+            let got = counts.get(name).copied().unwrap_or(0) as f64;
+            prop_assert!((got - share).abs() <= 4.0, "{} of {}: {} is not {:.1}", name, requests, got, share);
+        }
+    }
+
+    #[test]
+    fn a_sticky_value_keeps_its_version(values in prop::collection::vec(any::<u64>(), 1..50)) {
+        let members = [("1", "i:1", 9, false), ("2", "i:2", 9, false)];
+        let picks = [("1", 0, 50), ("2", 0, 50)];
+        // Two nodes that know nothing of each other.
+        let (one, other) = (table(&members, &picks), table(&members, &picks));
+        for value in values {
+            let picked = |table: &Table, seed| {
+                let draw = route(table).draw(Some(&value.to_le_bytes()));
+                version(&route(table).pick(draw, 0, &[], &mut Chance::new(seed)).unwrap())
+            };
+            prop_assert_eq!(picked(&one, 1), picked(&other, 2));
+        }
+    }
+}
+
+#[test]
+fn sticky_shares_hold_on_average() {
+    let table = table(&[("1", "i:1", 9, false), ("2", "i:2", 9, false)], &[("1", 0, 90), ("2", 0, 10)]);
+    let canary = (0..10_000_u32)
+        .filter(|client| {
+            let draw = route(&table).draw(Some(format!("session-{client}").as_bytes()));
+            version(&route(&table).pick(draw, 0, &[], &mut Chance::new(1)).unwrap()) == "2"
+        })
+        .count();
+    assert!((900..1100).contains(&canary), "{canary} of 10000 clients");
+}
+
+#[test]
+fn weight_zero_follows_the_ready_capacity() {
+    let members = [("1", "i:1", 30, false), ("1", "i:2", 30, false), ("2", "i:3", 20, false), ("2", "i:4", 99, true)];
+    let counts = versions(&table(&members, &[("1", 0, 0), ("2", 0, 0)]), 800);
+    assert!(counts["1"].abs_diff(600) <= 4, "{counts:?}");
+}
+
+#[test]
+fn a_tier_overflows_into_the_next_and_back() {
+    let table = table(&[("2", "i:2", 2, false), ("1", "i:1", 2, false)], &[("2", 0, 0), ("1", 1, 0)]);
+    let mut chance = Chance::new(3);
+    let mut held: Vec<_> = (0..4).map(|_| pick(&table, &mut chance).unwrap()).collect();
+    assert_eq!(held.iter().map(version).collect::<Vec<_>>(), ["2", "2", "1", "1"]);
+    // Nothing has room: the lowest tier takes it.
+    assert_eq!(version(&pick(&table, &mut chance).unwrap()), "2");
+    held.remove(0);
+    assert_eq!(version(&pick(&table, &mut chance).unwrap()), "2");
+}
+
+#[test]
+fn an_empty_or_ejected_tier_is_passed_over() {
+    let table = table(&[("2", "i:2", 1, false), ("1", "i:1", 1, false)], &[("3", 0, 0), ("2", 1, 0), ("1", 2, 0)]);
+    let mut chance = Chance::new(3);
+    let first = pick(&table, &mut chance).unwrap();
+    assert_eq!(version(&first), "2");
+    let ejected = (0..9).find_map(|_| first.target().failed(0)).expect("taken out after failures in a row");
+    drop(first);
+    assert_eq!(version(&pick(&table, &mut chance).unwrap()), "1");
+    let later = u64::from(ejected.for_ms) + 1;
+    let back = route(&table).pick(route(&table).draw(None), later, &[], &mut chance).unwrap();
+    assert_eq!(version(&back), "2");
+    // On probation: one more failure, and for longer; a success ends it.
+    let again = back.target().failed(later).expect("one failure is enough");
+    assert!(again.for_ms > ejected.for_ms);
+    back.target().succeeded();
+    assert_eq!(back.target().failed(later + u64::from(again.for_ms)), None);
+}
+
+#[test]
+fn the_last_resort_comes_last_and_ejected_ones_after_it() {
+    let table = table(&[("1", "i:1", 1, false), ("1", "i:2", 1, true)], &[("1", 0, 0)]);
+    let mut chance = Chance::new(3);
+    let first = pick(&table, &mut chance).unwrap();
+    assert_eq!(target(&first), "i:1");
+    assert_eq!(target(&pick(&table, &mut chance).unwrap()), "i:1", "even when it is full");
+    let _ = (0..9).find_map(|_| first.target().failed(0)).unwrap();
+    let second = pick(&table, &mut chance).unwrap();
+    assert_eq!(target(&second), "i:2");
+    let _ = (0..9).find_map(|_| second.target().failed(0)).unwrap();
+    assert!(pick(&table, &mut chance).is_some(), "all are ejected: trying is better than refusing");
+    let tried = [first.target().id(), second.target().id()];
+    assert!(route(&table).pick(route(&table).draw(None), 0, &tried, &mut chance).is_none());
+    let group = table.stamped(b"s/1 /*").unwrap();
+    assert_eq!(target(&group.pick(0, &tried[..1], &mut chance).unwrap()), "i:2");
+    assert!(group.pick(0, &tried, &mut chance).is_none());
+}
+
+#[test]
+fn load_follows_capacity() {
+    let members = [("1", "i:1", 10, false), ("1", "i:2", 30, false), ("1", "i:3", 60, false)];
+    let table = table(&members, &[("1", 0, 0)]);
+    let mut chance = Chance::new(3);
+    // All in flight at once: as many as there is capacity for fill each one exactly.
+    let held: Vec<_> = (0..100).map(|_| pick(&table, &mut chance).unwrap()).collect();
+    for (_, name, capacity, _) in members {
+        assert_eq!(held.iter().filter(|picked| target(picked) == name).count(), capacity as usize, "{name}");
+    }
+    assert_eq!(held[0].target().counters.in_flight.load(std::sync::atomic::Ordering::Relaxed) % 10, 0);
+}
+
+#[test]
+fn nothing_to_pick_is_said() {
+    assert!(pick(&table(&[("1", "i:1", 1, false)], &[]), &mut Chance::new(1)).is_none());
+    assert!(pick(&table(&[("1", "i:1", 1, false)], &[("2", 0, 5)]), &mut Chance::new(1)).is_none());
+}
