@@ -19,7 +19,7 @@ from tests.e2e.backend import Backend
 
 FAST: dict[str, object] = {"beat_s": 0.25, "lease_s": 1.5, "fence_s": 1.5}
 """Timing of test nodes: the defaults' proportions, a seventh of their length."""
-TTL_S = 600.0
+NO_LEASE = 0.0
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Cluster(Launcher):
     ) -> Registration:
         """Puts an instance in by the API; `backend` is what answers, or an endpoint."""
         fields.setdefault("health", Health(kind="none"))
-        fields.setdefault("ttl_s", TTL_S)
+        fields.setdefault("ttl_s", NO_LEASE)
         fields.setdefault("id", f"{name}.{node.name}.{next(self._ids)}")
         routes = [route] if isinstance(route, str) else list(route)
         endpoint = backend if isinstance(backend, str) else backend.endpoint

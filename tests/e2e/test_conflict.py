@@ -23,7 +23,7 @@ def test_a_taken_pattern_is_refused_and_told_who_holds_it(
     with Traffic(edges, site, "/shop") as traffic:
         claim = shared.register(hosts[1], "thief-9.0.0", f"{site}/shop*", thief, wait="refused")
         told = claim.get()
-        assert told.reason_code == "conflict"
+        assert told.reason_code == "route-conflict"
         assert f"owner-of-{site[:-8]}" in told.reason
         assert told.decided_by
         traffic.wait_for(40)
@@ -95,7 +95,7 @@ def test_the_holder_keeps_its_route_over_restarts_of_the_roots(cluster: Cluster,
     hosts[1].start()
     cluster.wait_ready()
     cluster.reachable(edges, "http://shop.example/", "owner-1.0.0")
-    assert thief.wait("refused").reason_code == "conflict"
+    assert thief.wait("refused").reason_code == "route-conflict"
     with Traffic(edges, "shop.example") as traffic:
         traffic.wait_for(40)
     traffic.assert_nothing_lost()

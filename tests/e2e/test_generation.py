@@ -134,7 +134,7 @@ def test_requests_are_parked_while_nothing_is_active_and_bounded(
 ) -> None:
     service = site.partition(".")[0]
     with hosts[0].client() as client:
-        client.set_policy(service, {"park_timeout_s": 1.0, "park_requests_max": 2})
+        client.set_policy(service, {"park": {"timeout_s": 1.0, "requests_max": 2}})
     slow = backend(service, "1.0.0")
     old = shared.register(hosts[0], f"{service}-1.0.0", site, slow)
     shared.reachable(edges, f"http://{site}/", f"{service}-1.0.0")
