@@ -66,15 +66,14 @@ def test_register_and_deregister_by_hand(
     service = site[:-8]
     web = backend(service, "1.0.0")
     port = web.endpoint.rpartition(":")[2]
-    words = ["register", "--id", f"{service}-by-hand", "--route", site, "--port", port, f"{service}-1.0.0"]
-    holding = shared.program([*SDLB, *words, "--socket", hosts[0].socket], stderr=subprocess.PIPE)
+    words = ["--id", f"{service}-by-hand", "--route", site, "--port", port, "--wait", "10", f"{service}-1.0.0"]
+    done = shared.sdlb("register", *words, node=hosts[0])
+    assert done.returncode == 0, done.stderr
     shared.reachable(edges, f"http://{site}/", f"{service}-1.0.0")
     done = shared.sdlb("deregister", f"{service}-by-hand", node=hosts[0])
     assert done.returncode == 0, done.stderr
     with hosts[0].client() as client:
         assert all(instance.id != f"{service}-by-hand" for instance in client.instances())
-    holding.terminate()
-    holding.wait(15)
 
 
 def test_events_follow(shared: Cluster, hosts: list[Node], site: str, backend: Make) -> None:

@@ -138,8 +138,8 @@ BAD_FILES = {
     "unknown engine": ('engine = "warp"\n' + GOOD_FILE, "engine"),
     "lease shorter than the beat": (GOOD_FILE + "\n[timing]\nbeat_s = 5.0\nlease_s = 1.0\n", "lease_s"),
     "negative time": (GOOD_FILE + "\n[timing]\nbeat_s = -1.0\n", "beat_s"),
-    "clear text between nodes without saying so": (
-        GOOD_FILE.replace("insecure = true", "insecure = false"),
+    "clear text towards everybody without saying so": (
+        GOOD_FILE.replace("insecure = true", "insecure = false").replace("127.0.0.1:{port}", "0.0.0.0:{port}"),
         "insecure",
     ),
 }

@@ -201,4 +201,7 @@ def _park(top: _Reader) -> Park:
     reader = top.inner("park", ("requests_max", "timeout_s"))
     if reader is None:
         return Park()
-    return Park(int(reader.number("requests_max", 1000, 0, 1_000_000)), reader.number("timeout_s", 30.0, 0, 3600))
+    requests_max = reader.number("requests_max", 1000, 0, 1_000_000)
+    if requests_max != int(requests_max):
+        raise reader.fail("requests_max", "use a whole number from 0 to 1000000")
+    return Park(int(requests_max), reader.number("timeout_s", 30.0, 0, 3600))
