@@ -163,7 +163,9 @@ fn write_all(queue: &Receiver<Order>, counters: &Counters) {
                 if let Some((file, path)) = &mut open_file {
                     match open(path) {
                         Ok(new) => *file = new,
-                        Err(error) => eprintln!("sdlb-engine: access log {}: {error}; the old file stays", path.display()),
+                        Err(error) => {
+                            eprintln!("sdlb-engine: access log {}: {error}; the old file stays", path.display())
+                        }
                     }
                 }
             }

@@ -55,7 +55,8 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Str
             "--workers" => {
                 let text = value()?;
                 let number = text.parse().ok().filter(|number| (1..=WORKERS_MAX).contains(number));
-                workers = Some(number.ok_or_else(|| format!("--workers {text}: expected a number from 1 to {WORKERS_MAX}"))?);
+                workers =
+                    Some(number.ok_or_else(|| format!("--workers {text}: expected a number from 1 to {WORKERS_MAX}"))?);
             }
             _ => return Err(format!("unknown argument {name:?} (see --help)")),
         }

@@ -34,8 +34,8 @@ fn target(put: proto::Target) -> Result<TargetPut, Refused> {
         proto::target::Kind::Instance => TargetKind::Instance,
         proto::target::Kind::Node => TargetKind::Node,
     };
-    let address = Address::parse(&put.address)
-        .map_err(|Refused(problem)| Refused(format!("target {:?}: {problem}", put.key)))?;
+    let address =
+        Address::parse(&put.address).map_err(|Refused(problem)| Refused(format!("target {:?}: {problem}", put.key)))?;
     Ok(TargetPut { key: put.key, kind, address })
 }
 

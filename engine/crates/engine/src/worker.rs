@@ -14,7 +14,12 @@ use std::{
 use sdlb_routes::{Chance, Picked, Table, Target};
 use tokio::sync::{mpsc, watch};
 
-use crate::{access_log::{AccessLog, Sink}, counters::Counters, listen::accept::PerAddress, settings::NodeConfig};
+use crate::{
+    access_log::{AccessLog, Sink},
+    counters::Counters,
+    listen::accept::PerAddress,
+    settings::NodeConfig,
+};
 
 /// An endpoint was taken out, or its state is otherwise news for control.
 #[derive(Debug, Clone)]

@@ -90,15 +90,15 @@ pub fn start(
             let (commands, inbox) = mpsc::unbounded_channel();
             let (shared, tables, events) = (shared.clone(), tables.subscribe(), events.clone());
             let (started, outcome) = std::sync::mpsc::sync_channel(1);
-            thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            thread::Builder::new().name(format!("worker-{index}")).spawn(
+                move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
                     Ok(runtime) => {
                         let _ = started.send(Ok(()));
                         runtime.block_on(run(index, shared, tables, inbox, events));
                     }
                     Err(error) => drop(started.send(Err(error))),
-                }
-            })?;
+                },
+            )?;
             outcome.recv().unwrap_or_else(|_| Err(io::Error::other("a worker thread ended at once")))?;
             Ok(Handle { commands })
         })

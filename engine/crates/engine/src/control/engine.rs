@@ -356,8 +356,7 @@ impl Engine {
                     worker.tell(Command::Done(self.done_number));
                 }
                 let answer = proto::Configured { listeners, error: String::new() };
-                self.configured =
-                    Some(Configured { number: self.done_number, waiting: self.workers.len(), answer });
+                self.configured = Some(Configured { number: self.done_number, waiting: self.workers.len(), answer });
             }
             Err(error) => self.send(Kind::Configured(proto::Configured { listeners: Vec::new(), error })),
         }
@@ -378,7 +377,8 @@ impl Engine {
         let path = log.map(|log| PathBuf::from(log.path));
         let file = match &path {
             Some(path) if self.access_log_path.as_ref() != Some(path) => {
-                let file = access_log::open(path).map_err(|error| format!("access log {:?}: {error}", path.display()))?;
+                let file =
+                    access_log::open(path).map_err(|error| format!("access log {:?}: {error}", path.display()))?;
                 Some((file, path.clone()))
             }
             _ => None,

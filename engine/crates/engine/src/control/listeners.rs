@@ -34,9 +34,10 @@ impl Listeners {
             if !keys.insert(asked.key.clone()) {
                 return Err(format!("two listeners have the key {:?}", asked.key));
             }
-            let open = self.0.values().find(|open| {
-                open.bound == asked.address || (open.address == asked.address && open.key == asked.key)
-            });
+            let open = self
+                .0
+                .values()
+                .find(|open| open.bound == asked.address || (open.address == asked.address && open.key == asked.key));
             let bound = match open {
                 Some(open) => open.bound,
                 None => {

@@ -65,10 +65,7 @@ pub fn create(path: &Path) -> Result<(UnixListener, ControlSocket), String> {
     if fs::symlink_metadata(&new).is_ok_and(|there| there.file_type().is_socket() && there.uid() == us) {
         fs::remove_file(&new).map_err(failed)?;
     }
-    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(&new);
-    rustix::process::umask(mask);
-    let listener = bound.map_err(failed)?;
+    let listener = UnixListener::bind(&new).map_err(failed)?;
     fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     fs::rename(&new, path).map_err(failed)?;

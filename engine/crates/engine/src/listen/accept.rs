@@ -59,11 +59,7 @@ pub async fn run(listener: TcpListener, config: SharedConfig, worker: Rc<Worker>
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    config: &SharedConfig,
-    worker: &Worker,
-) -> io::Result<(TcpStream, SocketAddr)> {
+async fn accept(listener: &TcpListener, config: &SharedConfig, worker: &Worker) -> io::Result<(TcpStream, SocketAddr)> {
     let mut waited = false;
     // Links between nodes are few and must get through when clients take everything.
     while config.borrow().kind == ListenerKind::Entry
@@ -95,11 +91,8 @@ fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc
         });
         return;
     }
-    let limit = worker
-        .config()
-        .limits
-        .connections_per_address
-        .or(config.public.then_some(PUBLIC_CONNECTIONS_PER_ADDRESS));
+    let limit =
+        worker.config().limits.connections_per_address.or(config.public.then_some(PUBLIC_CONNECTIONS_PER_ADDRESS));
     let slot = match limit {
         None => None,
         Some(limit) => match worker.per_address.enter(peer.ip(), limit) {
