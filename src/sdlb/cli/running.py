@@ -81,14 +81,14 @@ class Run:
             self.fail(refusal.detail)
             await program.stop(self.job.stop_grace_s)
             return 1
-        if which == 1 and renewal.registered:
-            await self._drain(spec, program)
-        if program.code is not None:
-            if renewal.registered:
-                await self._gone(spec)
+        drained = which == 1 and renewal.registered and await self._drain(spec, program)
+        ended = program.code
+        code = await self._stop(program) if ended is None else ended
+        if renewal.registered and not drained:
+            await self._gone(spec)
+        if ended is not None:
             self.fail(f"{spec.label} ended with {program.how}")
-            return program.code
-        return await self._stop(program)
+        return code
 
     async def _until_healthy(self, program: Program) -> int | None:
         """None: it is; else the exit code."""
@@ -123,11 +123,12 @@ class Run:
             await _within(self._leave.wait(), wait_s)
         return None
 
-    async def _drain(self, spec: Spec, program: Program) -> None:
-        """Returns when drained, or when there is no point in waiting on."""
+    async def _drain(self, spec: Spec, program: Program) -> bool:
+        """True when the node knows; False when the program ended first, or a second signal came."""
         which = await _first(program.ended(), self._signals.get(), self._say_goodbye(spec))
         if which == 1:
             self.fail(f"{spec.label}: a second signal; stopping without waiting for its requests")
+        return which == 2
 
     async def _say_goodbye(self, spec: Spec) -> None:
         until = asyncio.get_running_loop().time() + self.job.drain_deadline_s

@@ -12,6 +12,7 @@ from sdlb.core.slot import Source
 from sdlb.core.state import State
 from sdlb.model.route import Pattern
 
+OTHERS_MAX = 20
 PRIORITIES = {
     "even": "priority even: by capacity",
     "higher": "priority higher: the highest with free capacity",
@@ -71,14 +72,14 @@ def rule(pattern: Pattern) -> str:
 
 
 def _match(state: State, host: str, path: str) -> tuple[list[str], list[dict[str, Any]]]:
-    """The patterns that match, most specific first; and those that only the host matches."""
+    """The patterns that match, most specific first; and some of those that only the host matches."""
     matched: list[tuple[Pattern, str]] = []
     others: list[dict[str, Any]] = []
     for text in sorted(state.by_route):
         pattern = Pattern.parse(text)
         if pattern.matches(host, path):
             matched.append((pattern, text))
-        elif pattern.matches_host(host):
+        elif len(others) < OTHERS_MAX and pattern.matches_host(host):
             others.append(_other(state, text, "the path does not match"))
     matched.sort(key=lambda m: m[0].specificity, reverse=True)
     return [text for _, text in matched], others

@@ -25,9 +25,7 @@ class AsyncClient:
 
     def __init__(self, socket: str | None = None) -> None:
         self.socket = socket or calls.default_socket()
-        self._http = httpx.AsyncClient(
-            base_url=http.BASE_URL, transport=http.async_transport(self.socket), trust_env=False
-        )
+        self._http = http.async_transport(self.socket)
 
     async def register(self, spec: Spec) -> Instance:
         """Registers an instance, or renews it. It must be renewed within `spec.ttl_s`."""
@@ -102,13 +100,8 @@ class AsyncClient:
 
     async def _stream(self, parser: Parser, follow: bool) -> AsyncIterator[Event]:
         try:
-            async with self._http.stream(
-                "GET",
-                "/v1/events",
-                params=calls.events_params(follow),
-                headers=parser.headers(),
-                timeout=http.timeout(None),
-            ) as answer:
+            answer = await self._http.handle_async_request(http.events_request(parser, follow=follow))
+            try:
                 if answer.status_code >= 400:
                     raise calls.problem(answer.status_code, await answer.aread())
                 parser.opened = True
@@ -116,22 +109,21 @@ class AsyncClient:
                     event = parser.line(line)
                     if event is not None:
                         yield event
+            finally:
+                await answer.aclose()
         except httpx.TransportError as error:
             raise http.unreachable(self.socket, error) from error
 
     async def _do(self, call: calls.Call[T]) -> T:
         try:
-            answer = await self._http.request(
-                call.method,
-                call.path,
-                params=call.params,
-                content=call.content(),
-                headers={"content-type": "application/json"} if call.body is not None else None,
-                timeout=http.timeout(call.timeout_s),
-            )
+            answer = await self._http.handle_async_request(http.request(call))
+            try:
+                content = await answer.aread()
+            finally:
+                await answer.aclose()
         except httpx.TransportError as error:
             raise http.unreachable(self.socket, error) from error
-        return call.read(answer.status_code, answer.content)
+        return call.read(answer.status_code, content)
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -136,7 +136,3 @@ def policy(service: str) -> Call[Policy]:
 
 def set_policy(service: str, document: Mapping[str, object]) -> Call[Policy]:
     return Call("PUT", f"/v1/policies/{quote(service, safe='')}", Policy, body=dict(document))
-
-
-def events_params(follow: bool) -> dict[str, str]:
-    return {} if follow else {"follow": "0"}

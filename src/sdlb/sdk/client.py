@@ -29,7 +29,7 @@ class Client:
 
     def __init__(self, socket: str | None = None) -> None:
         self.socket = socket or calls.default_socket()
-        self._http = httpx.Client(base_url=http.BASE_URL, transport=http.transport(self.socket), trust_env=False)
+        self._http = http.transport(self.socket)
 
     def register(self, spec: Spec) -> Instance:
         """Registers an instance, or renews it. It must be renewed within `spec.ttl_s`."""
@@ -102,13 +102,8 @@ class Client:
 
     def _stream(self, parser: Parser, follow: bool) -> Iterator[Event]:
         try:
-            with self._http.stream(
-                "GET",
-                "/v1/events",
-                params=calls.events_params(follow),
-                headers=parser.headers(),
-                timeout=http.timeout(None),
-            ) as answer:
+            answer = self._http.handle_request(http.events_request(parser, follow=follow))
+            try:
                 if answer.status_code >= 400:
                     raise calls.problem(answer.status_code, answer.read())
                 parser.opened = True
@@ -116,22 +111,21 @@ class Client:
                     event = parser.line(line)
                     if event is not None:
                         yield event
+            finally:
+                answer.close()
         except httpx.TransportError as error:
             raise http.unreachable(self.socket, error) from error
 
     def _do(self, call: calls.Call[T]) -> T:
         try:
-            answer = self._http.request(
-                call.method,
-                call.path,
-                params=call.params,
-                content=call.content(),
-                headers={"content-type": "application/json"} if call.body is not None else None,
-                timeout=http.timeout(call.timeout_s),
-            )
+            answer = self._http.handle_request(http.request(call))
+            try:
+                content = answer.read()
+            finally:
+                answer.close()
         except httpx.TransportError as error:
             raise http.unreachable(self.socket, error) from error
-        return call.read(answer.status_code, answer.content)
+        return call.read(answer.status_code, content)
 
     def close(self) -> None:
         self._http.close()

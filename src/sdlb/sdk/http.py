@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import httpx
 
-from sdlb.sdk.calls import CONNECT_TIMEOUT_S
+from sdlb.sdk.calls import CONNECT_TIMEOUT_S, Call
 from sdlb.sdk.problem import Unreachable
+from sdlb.sdk.sse import Parser
+
+T = TypeVar("T")
 
 BASE_URL = "http://localhost"
 RETRY_FIRST_S, RETRY_MAX_S = 0.2, 5.0
 
 
-def timeout(read_s: float | None) -> httpx.Timeout:
-    return httpx.Timeout(read_s, connect=CONNECT_TIMEOUT_S)
-
-
 def transport(socket: str) -> httpx.HTTPTransport:
+    """Used as it is, without `httpx.Client`: that one logs every request, thus every renewal, to the program's log."""
     # verify=False: there is no TLS on a Unix socket, and loading the system's certificates takes longer than most calls
     return httpx.HTTPTransport(uds=socket, verify=False)
 
 
 def async_transport(socket: str) -> httpx.AsyncHTTPTransport:
     return httpx.AsyncHTTPTransport(uds=socket, verify=False)
+
+
+def request(call: Call[T]) -> httpx.Request:
+    return httpx.Request(
+        call.method,
+        BASE_URL + call.path,
+        params=call.params,
+        content=call.content(),
+        headers={"content-type": "application/json"} if call.body is not None else None,
+        extensions={"timeout": httpx.Timeout(call.timeout_s, connect=CONNECT_TIMEOUT_S).as_dict()},
+    )
+
+
+def events_request(parser: Parser, *, follow: bool) -> httpx.Request:
+    """Its answer has no time-out: nothing may happen for long."""
+    return httpx.Request(
+        "GET",
+        BASE_URL + "/v1/events",
+        params={} if follow else {"follow": "0"},
+        headers=parser.headers(),
+        extensions={"timeout": httpx.Timeout(None, connect=CONNECT_TIMEOUT_S).as_dict()},
+    )
 
 
 def unreachable(socket: str, error: httpx.TransportError) -> Unreachable:

@@ -13,6 +13,8 @@ from sdlb.sdk.problem import Problem
 from sdlb.sdk.types import Instance, Spec
 
 RETRY_FIRST_S, RETRY_MAX_S = 0.2, 2.0
+LOOK_S = 1.0
+SETTLED = ("active", "refused")
 
 
 class Renewal:
@@ -40,7 +42,8 @@ class Renewal:
         if text != self._told:
             self._told = text
             self._tell(text)
-        return self.spec.ttl_s / 3
+        # one that is about to change is looked at more often, so that the change is told soon
+        return self.spec.ttl_s / 3 if instance.state in SETTLED else min(self.spec.ttl_s / 3, LOOK_S)
 
     def hopeless(self, problem: Problem) -> bool:
         """The registration is wrong in itself: trying again can't help."""
