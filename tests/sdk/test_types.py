@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdlb.sdk import calls
 from sdlb.sdk.problem import Problem
 from sdlb.sdk.types import Health, Spec, health_of, split_name
 
@@ -52,3 +55,22 @@ def test_a_spec_needs_exactly_one_place(where: dict[str, object]) -> None:
 def test_routes_as_one_string_is_told_instead_of_being_taken_apart_into_letters() -> None:
     with pytest.raises(Problem, match="list"):
         Spec.of("catalog-1", routes="example.com/x", port=1)
+
+
+def test_the_one_node_of_a_user_is_found_and_of_several_one_must_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "DEFAULT_SOCKET", str(tmp_path / "none.sock"))
+    monkeypatch.delenv("SDLB_SOCKET", raising=False)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert calls.default_socket() == str(tmp_path / "none.sock")
+    for name in ("a", "b"):
+        (tmp_path / "sdlb" / name).mkdir(parents=True)
+    (tmp_path / "sdlb" / "a" / "sdlb.sock").touch()
+    assert calls.default_socket() == str(tmp_path / "sdlb" / "a" / "sdlb.sock")
+    (tmp_path / "sdlb" / "b" / "sdlb.sock").touch()
+    with pytest.raises(Problem, match="several nodes"):
+        calls.default_socket()
+    monkeypatch.setenv("SDLB_SOCKET", "/x")
+    assert calls.default_socket() == "/x"

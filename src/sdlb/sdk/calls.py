@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,8 +26,22 @@ T = TypeVar("T")
 
 
 def default_socket() -> str:
-    """SDLB_SOCKET, or where a node's socket is by default."""
-    return os.environ.get("SDLB_SOCKET") or DEFAULT_SOCKET
+    """SDLB_SOCKET, else where a node puts its socket by itself: the system's place, or the user's when there is one.
+
+    Raises Problem when the user has several nodes.
+    """
+    told = os.environ.get("SDLB_SOCKET")
+    if told or os.path.exists(DEFAULT_SOCKET):
+        return told or DEFAULT_SOCKET
+    found: list[str] = []
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        found = glob.glob(f"{glob.escape(runtime)}/sdlb/*.sock")
+    state = os.environ.get("XDG_STATE_HOME") or f"{os.environ.get('HOME') or '/tmp'}/.local/state"
+    found = sorted(found or glob.glob(f"{glob.escape(state)}/sdlb/*/sdlb.sock"))
+    if len(found) > 1:
+        text = f"there are several nodes here ({', '.join(found)}); name one with --socket or SDLB_SOCKET"
+        raise Problem(BASE + "which-node", 0, text)
+    return found[0] if found else DEFAULT_SOCKET
 
 
 @dataclass(frozen=True, slots=True)
