@@ -1,0 +1,95 @@
+//! The canonical form of a path: what is matched is exactly what is forwarded.
+
+use memchr::{memchr, memmem};
+
+use crate::Refused;
+
+/// Gives the canonical form of `path`, which begins with `/`: escapes of unreserved characters decoded, the digits of the
+/// others in capitals (RFC 3986, 6.2.2), dot segments resolved (5.2.4), each once. A canonical path is given back as it
+/// is; another is built in `scratch`. `strict`: refuse encoded slash, backslash and NUL, which the endpoint may decode
+/// into something else than what was matched.
+///
+/// # Errors
+/// [`Refused`]: a cut or wrong escape, two slashes at the start (a host name to some), or what `strict` says.
+pub fn canonical_path<'a>(path: &'a [u8], strict: bool, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], Refused> {
+    let escapes = memchr(b'%', path).is_some();
+    if !escapes && memmem::find(path, b"/.").is_none() {
+        return checked(path);
+    }
+    scratch.clear();
+    let mut rest = path;
+    while let Some(at) = memchr(b'%', rest) {
+        scratch.extend_from_slice(&rest[..at]);
+        let digits = rest.get(at + 1..at + 3).and_then(|pair| Some((digit(pair[0])?, digit(pair[1])?)));
+        let Some((high, low)) = digits else {
+            return Err(Refused::malformed("the path holds a % without two hexadecimal digits"));
+        };
+        let byte = high << 4 | low;
+        if strict && matches!(byte, b'/' | b'\\' | 0) {
+            return Err(Refused::malformed("the path holds an encoded slash, backslash or NUL"));
+        }
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            scratch.push(byte);
+        } else {
+            scratch.extend([b'%', capital(high), capital(low)]);
+        }
+        rest = &rest[at + 3..];
+    }
+    scratch.extend_from_slice(rest);
+    resolve_dots(scratch);
+    checked(scratch)
+}
+
+fn checked(path: &[u8]) -> Result<&[u8], Refused> {
+    if path.first() != Some(&b'/') || path.get(1) == Some(&b'/') {
+        return Err(Refused::malformed("the path begins with two slashes"));
+    }
+    Ok(path)
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    (byte as char).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+fn capital(digit: u8) -> u8 {
+    b"0123456789ABCDEF"[usize::from(digit & 15)]
+}
+
+/// RFC 3986, 5.2.4, in place: what is written never overtakes what is read.
+fn resolve_dots(path: &mut Vec<u8>) {
+    if memmem::find(path, b"/.").is_none() {
+        return;
+    }
+    let (mut read, mut write) = (0, 0);
+    while read < path.len() {
+        // `read` is at a slash; the segment goes up to the next one.
+        let end = memchr(b'/', &path[read + 1..]).map_or(path.len(), |next| read + 1 + next);
+        let last = end == path.len();
+        match &path[read + 1..end] {
+            b"." => {}
+            b".." => {
+                while write > 0 {
+                    write -= 1;
+                    if path[write] == b'/' {
+                        break;
+                    }
+                }
+            }
+            _ => {
+                path.copy_within(read..end, write);
+                write += end - read;
+                read = end;
+                continue;
+            }
+        }
+        if last {
+            path[write] = b'/';
+            write += 1;
+        }
+        read = end;
+    }
+    path.truncate(write);
+    if path.is_empty() {
+        path.push(b'/');
+    }
+}
