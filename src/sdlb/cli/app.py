@@ -106,7 +106,7 @@ def _run(name: str, argv: list[str]) -> int:
         if line is None:
             raise
         print(f"sdlb {name}: {line}", file=sys.stderr)
-        return 1
+        return 2 if getattr(error, "code", "") == "usage" else 1
 
 
 def _one_line(error: Exception) -> str | None:

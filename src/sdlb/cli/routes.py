@@ -29,13 +29,13 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         out.json(routes)
     elif routes.routes:
-        out.table(HEADERS, [row for route in routes.routes for row in _rows(route)], FIGURES)
+        out.table(HEADERS, [row for route in routes.routes for row in rows(route)], FIGURES)
     else:
         out.line("no routes yet; start a service with 'sdlb run', or register one with 'sdlb register'")
     return 0
 
 
-def _rows(route: Route) -> list[list[out.Piece]]:
+def rows(route: Route) -> list[list[out.Piece]]:
     """The route's row, and one for each claim to it that was refused."""
     rows: list[list[out.Piece]] = [
         [

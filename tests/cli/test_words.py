@@ -1,0 +1,127 @@
+"""How states, doubts and reasons read: what makes a table less than the whole truth is never left out."""
+
+from __future__ import annotations
+
+from sdlb.cli import out
+from sdlb.cli.explain import lines
+from sdlb.cli.routes import rows as route_rows
+from sdlb.cli.status import rows, warnings
+from sdlb.cli.tree import draw
+from sdlb.sdk.types import (
+    Child,
+    Claim,
+    Disagreement,
+    Explanation,
+    Instance,
+    OtherRoute,
+    Parent,
+    RefusedClaim,
+    Route,
+    Service,
+    Services,
+    TargetChoice,
+    Tree,
+    Version,
+    VersionChoice,
+)
+
+WHY = "2.4.2 still has 3 instances on host-1, host-3"
+
+
+def words(pieces: list[out.Piece]) -> str:
+    return "".join(out.plain(piece) for piece in pieces).rstrip()
+
+
+def test_a_waiting_version_says_for_what_and_an_odd_route_gets_its_own_line() -> None:
+    held = Claim(route="a.example/x", state="refused", reason="held by other", decided_by="edge-1")
+    usual = Claim(route="a.example/y", state="waiting", reason=WHY)
+    waiting = Version(
+        version="2.5.1", state="waiting", reason=WHY, instances=1, hosts=("host-2",), claims=(usual, held)
+    )
+    shown = [[out.plain(cell) for cell in row] for row in rows(Service(name="catalog", versions=(waiting,)))]
+    assert shown == [
+        ["catalog", "2.5.1", "1", "0", "0%", "host-2", f"waiting: {WHY}"],
+        ["", "", "", "", "", "a.example/x", "refused: held by other (decided by edge-1)"],
+    ]
+
+
+def test_doubts_are_told() -> None:
+    services = Services(
+        unreachable=("edge-2",), disagree=(Disagreement(service="catalog", text="edge-1 has 1, edge-2 2"),)
+    )
+    calm = Tree(node="host-1", ready=True)
+    assert [out.plain(line) for line in warnings(services, calm)] == [
+        "roots disagree about catalog: edge-1 has 1, edge-2 2",
+        "not reached: edge-2; shown is what the others say",
+    ]
+    assert list(warnings(Services(), calm)) == []
+    guarded = Tree(node="host-1", ready=True, guarded=True, cut_off=True)
+    told = [out.plain(line) for line in warnings(Services(), guarded)]
+    assert told[0].startswith("host-1 is guarded")
+    assert told[1].startswith("host-1 is cut off")
+    assert "the engine is not attached" in out.plain(
+        next(warnings(Services(), Tree(node="h", detail="the engine is not attached")))
+    )
+
+
+def test_the_tree_is_drawn_around_the_node() -> None:
+    tree = Tree(
+        node="rack-1",
+        ready=True,
+        roots=("edge-1", "far"),
+        parents=(
+            Parent(name="edge-1", address="10.0.0.1:7700", state="connected", detail="connected"),
+            Parent(address="10.0.0.2:7700", state="lost", detail="connection refused", silent_s=12.3),
+        ),
+        children=(Child(name="host-1", state="suspect", silent_s=11.0, instances=1, capacity=9, services=("a-1",)),),
+        instances=(Instance(id="x", service="b", version="2", state="waiting", reason=WHY, endpoint="unix:/b"),),
+    )
+    assert [words(line) for line in draw(tree)] == [
+        "above: far (root)",
+        "edge-1  root  10.0.0.1:7700  connected",
+        "10.0.0.2:7700  parent  lost: connection refused  not heard for 12 s",
+        "└─ rack-1  this node" if out.draws() else "`- rack-1  this node",
+        ("   ├─ " if out.draws() else "   |- ") + "host-1  suspect  not heard for 11 s  a-1  1 instance, capacity 9",
+        ("   └─ " if out.draws() else "   `- ") + f"b-2  waiting: {WHY}  unix:/b  x",
+    ]
+
+
+def test_a_refused_claim_is_shown_under_the_route_that_it_wanted() -> None:
+    refused = RefusedClaim(service="thief", version="1", reason="a.example/* is held by web", decided_by="edge-1")
+    route = Route(route="a.example/*", service="web", versions=("1.0", "1.1"), state="active", refused=(refused,))
+    shown = [[out.plain(cell) for cell in row] for row in route_rows(route)]
+    assert shown[0] == ["a.example/*", "web", "1.0, 1.1", "0", "", "", "active"]
+    assert shown[1] == ["", "thief", "1", "", "", "", "refused: a.example/* is held by web (decided by edge-1)"]
+
+
+def test_an_explanation_tells_what_was_passed_over_and_why() -> None:
+    told = Explanation(
+        node="edge-1",
+        url="http://a.example/x",
+        route="a.example/*",
+        service="web",
+        rule="exact host, prefix /",
+        versions=(
+            VersionChoice(version="1.1", chosen=True, share=100.0, why="priority higher"),
+            VersionChoice(version="2.0", why=f"waiting: {WHY}"),
+        ),
+        targets=(
+            TargetChoice(version="1.1", name="n:rack-1", kind="node", address="10.0.0.1:1", chosen=True),
+            TargetChoice(version="1.1", name="i:n:odd", kind="instance", address="unix:/x", why="is draining"),
+        ),
+        others=(OtherRoute(route="*/*", service="rest", why="less specific than a.example/*"),),
+    )
+    assert [f"{label}: {words(list(pieces))}" for label, *pieces in lines(told)] == [
+        "request: http://a.example/x  entering at edge-1",
+        "route: a.example/*  (exact host, prefix /)",
+        "service: web",
+        "version: 1.1  100%  (priority higher)",
+        "goes to: node rack-1  10.0.0.1:1  (1.1)",
+        f"not: web 2.0: waiting: {WHY}",
+        "not: instance n:odd (1.1): is draining",
+        "not: */* of rest: less specific than a.example/*",
+    ]
+    nothing = Explanation(node="edge-1", url="http://b/", status=404, reason="no claim matches")
+    assert [words(list(pieces)) for label, *pieces in lines(nothing) if label == "answer"] == [
+        "404 from edge-1: no claim matches"
+    ]
