@@ -88,6 +88,7 @@ impl Step<'_> {
                 edit.extend(group.members.iter().map(|member| (member.key.target.clone(), None)));
             }
         }
+        let named: BTreeSet<&str> = delta.put_targets.iter().map(|put| put.key.as_str()).collect();
         for put in &delta.put_members {
             let key = &put.key;
             check("service", &key.service, false)?;
@@ -96,7 +97,7 @@ impl Step<'_> {
             if put.capacity == 0 {
                 return Err(Refused(format!("member {}: the capacity must be at least 1", describe(key))));
             }
-            if !self.next.targets.contains_key(&key.target) {
+            if !self.next.targets.contains_key(&key.target) || (delta.replace && !named.contains(&*key.target)) {
                 return Err(Refused(format!("member {}: its target is unknown", describe(key))));
             }
             edits.entry((&key.service, &key.version, &key.pattern)).or_default().insert(key.target.clone(), Some(put));

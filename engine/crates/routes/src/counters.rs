@@ -90,22 +90,31 @@ const FORGOTTEN_AFTER: usize = 65_536;
 
 /// The counters of every (service, version) that was ever configured: a version that comes back goes on counting.
 #[derive(Debug, Default)]
-pub(crate) struct Registry(Mutex<HashMap<(Name, Name), Arc<VersionCounters>>>);
+pub(crate) struct Registry(Mutex<Versions>);
 
 type Name = Arc<str>;
 
+#[derive(Debug, Default)]
+struct Versions {
+    held: HashMap<(Name, Name), Arc<VersionCounters>>,
+    /// After the last look for forgotten ones this many were left.
+    left: usize,
+}
+
 impl Registry {
-    pub(crate) fn get(&self, service: &Arc<str>, version: &Arc<str>) -> Arc<VersionCounters> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.len() > FORGOTTEN_AFTER {
-            held.retain(|_, counters| Arc::strong_count(counters) > 1);
+    pub(crate) fn get(&self, service: &Name, version: &Name) -> Arc<VersionCounters> {
+        let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looking through all is paid for by as many additions.
+        if versions.held.len() > FORGOTTEN_AFTER.max(2 * versions.left) {
+            versions.held.retain(|_, counters| Arc::strong_count(counters) > 1);
+            versions.left = versions.held.len();
         }
-        held.entry((service.clone(), version.clone())).or_default().clone()
+        versions.held.entry((service.clone(), version.clone())).or_default().clone()
     }
 
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<str>, &Arc<str>, &VersionCounters)) {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((service, version), counters) in held.iter() {
+        let versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((service, version), counters) in &versions.held {
             visit(service, version, counters);
         }
     }

@@ -6,14 +6,20 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
+/// Short ones lie in the node itself.
+type Bytes = SmallVec<[u8; 16]>;
+
 /// Values by exact path and by literal prefix.
 #[derive(Debug, Clone)]
 pub(crate) struct Paths<V> {
     /// The bytes between the parent and this node.
-    label: Box<[u8]>,
+    label: Bytes,
     exact: Option<V>,
     prefix: Option<V>,
-    /// By the first byte of their label.
+    /// The first byte of each child's label, ascending: a look-up touches only the child that it goes to.
+    firsts: Bytes,
     children: Vec<Arc<Paths<V>>>,
 }
 
@@ -32,11 +38,11 @@ impl<V: Clone> Default for Paths<V> {
 
 impl<V: Clone> Paths<V> {
     fn leaf(label: &[u8]) -> Self {
-        Self { label: label.into(), exact: None, prefix: None, children: Vec::new() }
+        Self { label: label.into(), exact: None, prefix: None, firsts: Bytes::new(), children: Vec::new() }
     }
 
     fn child(&self, first: u8) -> Result<usize, usize> {
-        self.children.binary_search_by_key(&first, |child| child.label[0])
+        self.firsts.binary_search(&first)
     }
 
     fn slot(&mut self, kind: Kind) -> &mut Option<V> {
@@ -93,6 +99,7 @@ impl<V: Clone> Paths<V> {
             Err(index) => {
                 let mut leaf = Self::leaf(text);
                 *leaf.slot(kind) = Some(value);
+                self.firsts.insert(index, *first);
                 self.children.insert(index, Arc::new(leaf));
                 None
             }
@@ -102,6 +109,7 @@ impl<V: Clone> Paths<V> {
                 if common < child.label.len() {
                     let mut lower = std::mem::replace(child, Self::leaf(&text[..common]));
                     lower.label = lower.label[common..].into();
+                    child.firsts.push(lower.label[0]);
                     child.children.push(Arc::new(lower));
                 }
                 child.insert(kind, &text[common..], value)
@@ -121,6 +129,7 @@ impl<V: Clone> Paths<V> {
         let child = Arc::make_mut(&mut self.children[index]);
         let removed = child.remove(kind, below);
         if child.is_empty() {
+            self.firsts.remove(index);
             self.children.remove(index);
         } else if child.exact.is_none()
             && child.prefix.is_none()
