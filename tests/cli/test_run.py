@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -191,3 +192,24 @@ def test_ports_are_free_below_the_kernels_own_range_and_never_given_twice() -> N
         if each.name is not None:
             each.name.close()
     assert hold_free_port(random.Random(7)).port == ports[0], "given back with the process"
+
+
+def test_a_node_that_hangs_does_not_keep_a_second_signal_waiting(start: Start, tmp_path: Path) -> None:
+    """A control that is stopped (SIGSTOP) takes connections and answers nothing."""
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(tmp_path / "none.sock"))
+        hung.listen()
+        process = start()
+        pid = listening(process)
+        hung.settimeout(10)
+        first, _ = hung.accept()  # that we are in its process-id namespace
+        second, _ = hung.accept()
+        assert second.recv(1) == b"P"
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert process.poll() is None, "the registration may still be carried out"
+        process.send_signal(signal.SIGTERM)
+        assert ended(process)[0] == 0
+        assert gone(pid)
+        first.close()
+        second.close()

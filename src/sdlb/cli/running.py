@@ -76,12 +76,15 @@ class Run:
         keeping = asyncio.create_task(self._keep(renewal), name="renew")
         which = await _first(program.ended(), self._signals.get(), asyncio.shield(keeping))
         self._leave.set()
-        refusal = await keeping  # a renewal on its way must not overtake the farewell
-        if refusal is not None:
+        # A renewal on its way must not overtake the farewell; only a second signal does not wait for it.
+        hurried = await _first(asyncio.shield(keeping), self._signals.get()) == 1
+        if hurried:
+            keeping.cancel()
+        elif (refusal := keeping.result()) is not None:
             self.fail(refusal.detail)
             await program.stop(self.job.stop_grace_s)
             return 1
-        drained = which == 1 and renewal.registered and await self._drain(spec, program)
+        drained = which == 1 and not hurried and renewal.registered and await self._drain(spec, program)
         ended = program.code
         code = await self._stop(program) if ended is None else ended
         if renewal.registered and not drained:
