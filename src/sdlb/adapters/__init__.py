@@ -1,0 +1,1 @@
+"""One file for each outside thing; imported by `sdlb.node.compose` only."""

@@ -1,0 +1,322 @@
+"""Node links over gRPC: the bidirectional stream `sdlb.tree.v1.Tree/Link`.
+
+A parent serves it on a Unix socket of its state folder; the only TCP port of a node is its engine's NODE listener, which
+hands the byte streams of children (HTTP/2) through to that socket untouched. A child dials that TCP port.
+
+Every stream has one bounded queue of what is to be sent. A peer that reads so slowly that the queue is full is dropped:
+with the next link it gets the whole state at once, which is less than all that was missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Generic, TypeVar
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # our only children are fork + exec
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+import grpc
+import grpc.aio
+
+from sdlb.adapters.credentials import Credentials, Refused
+from sdlb.core.effects import Note
+from sdlb.core.events import (
+    ChildClosed,
+    ChildConnected,
+    ChildMessage,
+    Event,
+    ParentClosed,
+    ParentConnected,
+    ParentMessage,
+)
+from sdlb.core.messages import DownMessage, Hello, UpMessage
+from sdlb.seams.store import Tell
+from sdlb.wire import tree
+
+SERVICE, METHOD = "sdlb.tree.v1.Tree", "Link"
+MESSAGE_BYTES_MAX = 64 << 20
+"""A full state of 100,000 claims is about 20 MB."""
+QUEUE_MESSAGES_MAX = 4096
+HELLO_WITHIN_S = 10.0
+CONNECT_WITHIN_S = 5.0
+FLUSH_WITHIN_S = 2.0
+LINKS_MAX = 20_000
+PING_S = 10.0
+
+_COMMON: list[tuple[str, int]] = [
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_metadata_size", 8192),
+    ("grpc.keepalive_time_ms", int(PING_S * 1000)),
+    ("grpc.keepalive_timeout_ms", int(PING_S * 1000)),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+_SERVER = [
+    *_COMMON,
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 4),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+    ("grpc.http2.max_ping_strikes", 5),
+]
+_CLIENT = [
+    *_COMMON,
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # a new dial is a new connection, without an older one's back-off
+]
+
+M = TypeVar("M")
+Post = Callable[[Event], None]
+
+
+class _Outbox(Generic[M]):
+    """What waits to be sent on one stream. `None` ends it."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[M | None] = asyncio.Queue(QUEUE_MESSAGES_MAX)
+
+    def put(self, message: M | None) -> bool:
+        """False: the peer does not read."""
+        try:
+            self._queue.put_nowait(message)
+        except asyncio.QueueFull:
+            return False
+        return True
+
+    async def __aiter__(self) -> AsyncIterator[M]:
+        while (message := await self._queue.get()) is not None:
+            yield message
+
+
+# ------------------------------------------------------------------ children
+
+
+class GrpcChildren:
+    """The parent's side. `socket_path` is made by gRPC in a folder that only we may enter."""
+
+    def __init__(self, socket_path: str, post: Post, tell: Tell) -> None:
+        self._path = socket_path
+        self._post = post
+        self._tell = tell
+        self._numbers = itertools.count(1)
+        self._links: dict[int, tuple[_Outbox[DownMessage], asyncio.Task[Any]]] = {}
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        server = grpc.aio.server(options=_SERVER)
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._serve, request_deserializer=tree.decode_up, response_serializer=tree.encode_down
+        )
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
+        server.add_insecure_port(f"unix:{self._path}")
+        await server.start()
+        os.chmod(self._path, 0o600)
+        self._server = server
+
+    async def _serve(self, requests: AsyncIterator[UpMessage], context: Any) -> None:
+        await context.send_initial_metadata(())
+        try:
+            hello = await asyncio.wait_for(anext(requests), HELLO_WITHIN_S)
+        except (TimeoutError, StopAsyncIteration):
+            return
+        if not isinstance(hello, Hello):
+            self._tell(Note("protocol", "a link began with something that is no Hello", "warning"))
+            return
+        if len(self._links) >= LINKS_MAX:
+            self._tell(Note("too-many-links", f"{hello.node} was turned away: {LINKS_MAX} links are open", "error"))
+            return
+        link = next(self._numbers)
+        outbox: _Outbox[DownMessage] = _Outbox()
+        reader = asyncio.create_task(self._read(link, requests), name=f"link {link}")
+        self._links[link] = (outbox, reader)
+        self._post(ChildConnected(link, hello))
+        writer = asyncio.create_task(_write(outbox, context.write), name=f"link {link} out")
+        try:
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            if link not in self._links and not writer.done():  # dropped by us: what was said before goes out
+                await asyncio.wait((writer,), timeout=FLUSH_WITHIN_S)
+        finally:
+            reader.cancel()
+            writer.cancel()
+            if self._links.pop(link, None) is not None:
+                self._post(ChildClosed(link))
+
+    async def _read(self, link: int, requests: AsyncIterator[UpMessage]) -> None:
+        async for message in requests:
+            if link not in self._links:
+                return
+            self._post(ChildMessage(link, message))
+
+    def send(self, link: int, message: DownMessage) -> None:
+        found = self._links.get(link)
+        if found is not None and not found[0].put(message):
+            self._tell(Note("link-slow", f"child link {link} does not read; it is dropped", "warning"))
+            del self._links[link]
+            found[1].cancel()
+            self._post(ChildClosed(link))
+
+    def drop(self, link: int) -> None:
+        found = self._links.pop(link, None)
+        if found is not None:
+            found[0].put(None)
+            found[1].cancel()
+
+    async def close(self) -> None:
+        for link in list(self._links):
+            self.drop(link)
+        if self._server is not None:
+            await self._server.stop(0.5)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+
+
+async def _write(outbox: _Outbox[Any], write: Callable[[Any], Any]) -> None:
+    async for message in outbox:
+        await write(message)
+
+
+# ------------------------------------------------------------------ parents
+
+
+class GrpcParents:
+    """The child's side. `data_address(parent)`: where that parent reaches our engine."""
+
+    def __init__(self, post: Post, tell: Tell, credentials: Credentials, data_address: Callable[[str], str]) -> None:
+        self._post = post
+        self._tell = tell
+        self._credentials = credentials
+        self._data_address = data_address
+        self._links: dict[str, tuple[_Outbox[UpMessage], asyncio.Task[None]]] = {}
+        self._warned: set[str] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def dial(self, parent: str) -> None:
+        self.hang_up(parent)
+        outbox: _Outbox[UpMessage] = _Outbox()
+        task = asyncio.create_task(self._live(parent, outbox), name=f"link to {parent}")
+        self._links[parent] = (outbox, task)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def send(self, parent: str, message: UpMessage) -> None:
+        found = self._links.get(parent)
+        if found is not None and not found[0].put(message):
+            del self._links[parent]
+            found[1].cancel()
+            self._post(ParentClosed(parent, "it does not read what is sent"))
+
+    def hang_up(self, parent: str) -> None:
+        found = self._links.pop(parent, None)
+        if found is not None and not found[0].put(None):
+            found[1].cancel()
+
+    async def close(self) -> None:
+        for parent in list(self._links):
+            self.hang_up(parent)
+        if self._closing:
+            _, late = await asyncio.wait(list(self._closing), timeout=FLUSH_WITHIN_S)
+            for task in late:
+                task.cancel()
+
+    def _current(self, parent: str, outbox: _Outbox[UpMessage]) -> bool:
+        found = self._links.get(parent)
+        return found is not None and found[0] is outbox
+
+    async def _live(self, parent: str, outbox: _Outbox[UpMessage]) -> None:
+        detail = "the parent closed the link"
+        try:
+            await self._credentials.check(parent)
+            await self._talk(parent, outbox)
+        except Refused as error:
+            detail = str(error)
+        except TimeoutError:
+            detail = f"no connection within {CONNECT_WITHIN_S:g} s"
+        except grpc.aio.AioRpcError as error:
+            detail = _reason(error)
+        except OSError as error:
+            detail = str(error)
+        if self._current(parent, outbox):
+            del self._links[parent]
+            self._post(ParentClosed(parent, detail))
+
+    async def _talk(self, parent: str, outbox: _Outbox[UpMessage]) -> None:
+        secret = self._credentials.channel()
+        target = f"ipv6:{parent}" if parent.startswith("[") else f"dns:///{parent}"
+        if parent.rpartition(":")[0].replace(".", "").isdigit():
+            target = f"ipv4:{parent}"
+        if secret is None:
+            channel = grpc.aio.insecure_channel(target, options=_CLIENT)
+        else:
+            channel = grpc.aio.secure_channel(target, secret, options=_CLIENT)
+        try:
+            method = channel.stream_stream(
+                f"/{SERVICE}/{METHOD}", request_serializer=tree.encode_up, response_deserializer=tree.decode_down
+            )
+            call: Any = method()
+            await asyncio.wait_for(call.wait_for_connection(), CONNECT_WITHIN_S)
+            if not self._current(parent, outbox):
+                return
+            self._warn(parent)
+            self._post(ParentConnected(parent, self._data_address(parent)))
+            writer = asyncio.create_task(_write_all(outbox, call), name=f"link to {parent} out")
+            reader = asyncio.create_task(self._read(parent, outbox, call), name=f"link to {parent} in")
+            try:
+                await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+                if reader.done():
+                    reader.result()
+                else:  # we hang up: the parent gets what was sent, and ends the stream
+                    await asyncio.wait((reader,), timeout=FLUSH_WITHIN_S)
+            finally:
+                reader.cancel()
+                writer.cancel()
+                with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                    await asyncio.gather(reader, writer, return_exceptions=True)
+        finally:
+            await channel.close(0)
+
+    async def _read(self, parent: str, outbox: _Outbox[UpMessage], call: Any) -> None:
+        async for message in call:
+            if self._current(parent, outbox):
+                self._post(ParentMessage(parent, message))
+
+    def _warn(self, parent: str) -> None:
+        if self._credentials.note and parent not in self._warned:
+            self._warned.add(parent)
+            text = f"the link to {parent} is {self._credentials.note}"
+            self._tell(Note("insecure-link", text, "warning", {"parent": parent}))
+
+
+async def _write_all(outbox: _Outbox[UpMessage], call: Any) -> None:
+    await _write(outbox, call.write)
+    await call.done_writing()
+
+
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    details = (error.details() or error.code().name).splitlines()[0]
+    if error.code() is grpc.StatusCode.UNAVAILABLE and "onnection refused" in details:
+        return "connection refused"
+    return details[:200]
+
+
+def address_towards(parent: str, listen: str) -> str:
+    """Where `parent` reaches a listener on `listen`: itself, or for a wildcard the local address that routes there."""
+    host, _, port = listen.rpartition(":")
+    if host.strip("[]") not in ("0.0.0.0", "::"):
+        return listen
+    to_host, _, to_port = parent.rpartition(":")
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        to_host.strip("[]"), int(to_port), type=socket.SOCK_DGRAM
+    ):
+        with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as probe:
+            probe.connect(address)
+            found = str(probe.getsockname()[0])
+            return f"[{found}]:{port}" if family == socket.AF_INET6 else f"{found}:{port}"
+    return f"127.0.0.1:{port}"

@@ -1,0 +1,326 @@
+"""The local API: HTTP and JSON on a Unix socket (docs/reference/api.md; the calls are listed in `node.openapi`).
+
+Handlers translate: a body into an event, a view into JSON. What only the authority knows goes through `node.authority`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from sdlb.core.events import InstanceDrain, InstanceGone, InstancePut, InstanceRemove
+from sdlb.model.policy import Policy
+from sdlb.model.problem import Invalid
+from sdlb.model.version import check_service
+from sdlb.node import metrics, openapi, problems
+from sdlb.node.authority import Authority
+from sdlb.node.health import Health
+from sdlb.node.journal import Event, Journal
+from sdlb.node.loop import NodeLoop
+from sdlb.node.problems import Refusal
+from sdlb.node.specs import InstanceBody, check_id, decode, read_spec
+from sdlb.seams.engine import Engine
+
+BODY_BYTES_MAX = 64 * 1024
+KEEP_ALIVE_S = 15.0
+"""Comment lines keep an idle event stream known to be alive."""
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+async def _body(request: Request) -> bytes:
+    """Raises Refusal past the limit, without reading on."""
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and int(length) > BODY_BYTES_MAX:
+        raise Refusal("too-large", f"the body has {length} bytes; at most {BODY_BYTES_MAX} are taken")
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > BODY_BYTES_MAX:
+            raise Refusal("too-large", f"the body is longer than {BODY_BYTES_MAX} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _seconds(request: Request, name: str, default: float, most: float) -> float:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= most:
+        raise Refusal("bad-query", f"{name} is {text[:40]!r}; use a number of seconds from 0 to {most:g}")
+    return value
+
+
+class Api:
+    def __init__(
+        self,
+        loop: NodeLoop,
+        authority: Authority,
+        engine: Engine,
+        journal: Journal,
+        health: Health,
+        listen: dict[str, str],
+    ) -> None:
+        self._loop = loop
+        self._authority = authority
+        self._engine = engine
+        self._journal = journal
+        self._health = health
+        self._listen = listen
+
+    def app(self) -> Starlette:
+        routes = [
+            Route(call.path, _guarded(getattr(self, call.operation)), methods=[call.method]) for call in openapi.CALLS
+        ]
+        return Starlette(routes=routes, exception_handlers={HTTPException: _http_exception})
+
+    # ------------------------------------------------------------------ instances
+
+    def _view(self, found: dict[str, Any]) -> dict[str, Any]:
+        figures = self._engine.figures
+        target = figures.targets.get(f"i:{found['id']}")
+        return {**found, "in_flight": target.in_flight if target is not None else 0}
+
+    def _instance(self, instance_id: str) -> dict[str, Any]:
+        found = self._loop.balancer.instance(check_id(instance_id))
+        if found is None:
+            raise Refusal("no-such-instance", f"{instance_id} is not registered at {self._loop.balancer.settings.name}")
+        return self._view(found)
+
+    async def list_instances(self, request: Request) -> Response:
+        balancer = self._loop.balancer
+        return _json({"node": balancer.settings.name, "instances": [self._view(i) for i in balancer.instances()]})
+
+    async def put_instance(self, request: Request) -> Response:
+        instance_id = check_id(request.path_params["id"])
+        content = await _body(request)
+        spec = read_spec(instance_id, decode(InstanceBody, content, "bad-json", f"instance {instance_id}"))
+        balancer = self._loop.balancer
+        known = balancer.instance(instance_id)
+        if known is None and (balancer.tree()["stopping"] or self._loop.stopped.done()):
+            raise Refusal("stopping", f"{balancer.settings.name} is draining and takes no new instances")
+        if spec.pid and not os.path.exists(f"/proc/{spec.pid}"):
+            raise Refusal(
+                "bad-pid", f"instance {instance_id}: there is no process {spec.pid}; leave pid out, or mend it"
+            )
+        unchecked = spec.health.kind != "none"
+        healthy = bool(known["healthy"]) if known is not None and self._health.known(spec) else not unchecked
+        await self._loop.do(InstancePut(spec, healthy, time.time_ns() // 1000))
+        self._health.put(spec, healthy)
+        return _json(self._instance(instance_id), 201 if known is None else 200)
+
+    async def get_instance(self, request: Request) -> Response:
+        instance_id = request.path_params["id"]
+        wanted = request.query_params.get("wait")
+        timeout_s = _seconds(request, "timeout_s", 30.0, 3600.0)
+        found = self._instance(instance_id)
+        if wanted is not None:
+            await self._until(instance_id, lambda now: now is None or now["state"] == wanted, timeout_s)
+            found = self._instance(instance_id)
+        return _json(found)
+
+    async def drain_instance(self, request: Request) -> Response:
+        instance_id = request.path_params["id"]
+        deadline_s = _seconds(request, "deadline_s", 30.0, 86400.0)
+        self._instance(instance_id)
+        await self._loop.do(InstanceDrain(instance_id, deadline_s))
+        await self._until(instance_id, lambda now: now is None or now["drained"], deadline_s)
+        return _json(self._instance(instance_id))
+
+    async def delete_instance(self, request: Request) -> Response:
+        instance_id = request.path_params["id"]
+        deadline_s = _seconds(request, "deadline_s", 30.0, 86400.0)
+        last = self._instance(instance_id)
+        if request.query_params.get("gone", "0") not in ("0", ""):
+            await self._loop.do(InstanceGone(instance_id, "its program says that it has ended"))
+            return _json({**last, "drained": True, "in_flight": 0})
+
+        def removed(now: dict[str, Any] | None) -> bool:
+            nonlocal last
+            last = last if now is None else self._view(now)
+            return now is None
+
+        started = time.monotonic()
+        await self._loop.do(InstanceRemove(instance_id, deadline_s))
+        # The core removes it at the deadline whatever is in flight; the grace is for the turn that it takes.
+        gone = await self._until(instance_id, removed, deadline_s + 1.0)
+        drained = gone and time.monotonic() - started < deadline_s
+        return _json(
+            {**last, "drained": drained or bool(last["drained"]), "state": "drained" if drained else last["state"]}
+        )
+
+    async def _until(self, instance_id: str, done: Callable[[dict[str, Any] | None], bool], timeout_s: float) -> bool:
+        end = time.monotonic() + timeout_s
+        while not done(self._loop.balancer.instance(instance_id)):
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            await self._loop.instances.wait(instance_id, left)
+        return True
+
+    # ------------------------------------------------------------------ services and policies, of the roots
+
+    def _local(self, request: Request) -> bool:
+        scope = request.query_params.get("scope", "")
+        if scope not in ("", "local"):
+            raise Refusal("bad-query", f"scope is {scope[:40]!r}; use local, or leave it out")
+        return scope == "local"
+
+    def _here(self, **more: object) -> dict[str, object]:
+        return {"node": self._loop.balancer.settings.name, "roots": [], "unreachable": [], "disagree": [], **more}
+
+    async def list_services(self, request: Request) -> Response:
+        if self._local(request):
+            return _json(self._here(services=self._loop.balancer.services()))
+        return _json(await self._authority.services())
+
+    async def get_service(self, request: Request) -> Response:
+        name = check_service(request.path_params["name"])
+        if not self._local(request):
+            return _json(await self._authority.services(name))
+        found = self._loop.balancer.service(name)
+        if found is None:
+            raise Refusal("no-such-service", f"no service named {name} is known here")
+        return _json(self._here(services=[found]))
+
+    async def get_policy(self, request: Request) -> Response:
+        service = check_service(request.path_params["service"])
+        if not self._local(request):
+            return _json(await self._authority.policy(service))
+        doc = self._loop.balancer.policy(service)
+        policy = Policy() if doc is None else Policy.from_json(doc.json)
+        revision = 0 if doc is None else doc.revision
+        return _json(self._here(service=service, revision=revision, policy=policy.to_data()))
+
+    async def put_policy(self, request: Request) -> Response:
+        service = check_service(request.path_params["service"])
+        return _json(await self._authority.set_policy(service, await _body(request)))
+
+    # ------------------------------------------------------------------ this node
+
+    async def get_tree(self, request: Request) -> Response:
+        tree = self._loop.balancer.tree()
+        listen = {**self._listen, **self._engine.figures.bound}
+        return _json({**tree, "listen": listen, "instances": [self._view(i) for i in tree["instances"]]})
+
+    async def list_routes(self, request: Request) -> Response:
+        balancer = self._loop.balancer
+        return _json({"node": balancer.settings.name, "routes": balancer.routes()})
+
+    async def explain(self, request: Request) -> Response:
+        url = request.query_params.get("url", "")
+        if not url or len(url) > 8192:
+            raise Refusal("bad-query", "give the URL to explain as ?url=http://host/path, of at most 8192 characters")
+        full = url if "://" in url else f"http://{url}"
+        do = "write it as http://host/path"
+        try:
+            parts = urlsplit(full)
+            host = f"{parts.hostname or ''}" if parts.port is None else f"{parts.hostname or ''}"
+        except ValueError as error:
+            raise Refusal("bad-url", f"the URL {url[:80]!r} cannot be read ({error}); {do}") from None
+        if parts.scheme not in ("http", "https") or not host:
+            raise Refusal("bad-url", f"the URL {url[:80]!r} has no http or https scheme, or no host; {do}")
+        if ":" in host:
+            host = f"[{host}]"
+        return _json({**self._loop.balancer.explain(host, parts.path or "/"), "url": url})
+
+    async def events(self, request: Request) -> Response:
+        since = request.query_params.get("since")
+        if since is not None:
+            if not since.isdigit() or len(since) > 18:
+                raise Refusal("bad-query", f"since is {since[:40]!r}; use the id of an event")
+            return _json({"events": self._journal.after(int(since))})
+        last = request.headers.get("last-event-id", "")
+        last_id = int(last) if last.isdigit() and len(last) <= 18 else 0
+        if last_id > self._journal.last_id:
+            last_id = 0  # of an earlier life of this control
+        follow = request.query_params.get("follow", "1") not in ("0", "false")
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(self._stream(last_id, follow), media_type="text/event-stream", headers=headers)
+
+    async def _stream(self, last_id: int, follow: bool) -> AsyncIterator[bytes]:
+        while True:
+            events = self._journal.after(last_id)
+            if events:
+                last_id = events[-1].id
+                yield b"".join(_server_sent(event) for event in events)
+            elif not follow:
+                return
+            elif last_id == 0:
+                yield b": nothing yet\n\n"
+            if not follow:
+                return
+            if self._journal.last_id > last_id:
+                continue
+            try:
+                await asyncio.wait_for(self._journal.wait(), KEEP_ALIVE_S)
+            except TimeoutError:
+                yield b": still here\n\n"
+
+    async def metrics(self, request: Request) -> Response:
+        text = metrics.render(self._loop, self._engine.figures, self._journal)
+        return Response(text, headers={"content-type": metrics.CONTENT_TYPE})
+
+    async def healthz(self, request: Request) -> Response:
+        return PlainTextResponse("alive\n")
+
+    async def readyz(self, request: Request) -> Response:
+        ready, why = self._loop.balancer.ready()
+        return PlainTextResponse(f"{why}\n", 200 if ready else 503)
+
+    async def openapi(self, request: Request) -> Response:
+        return _json(openapi.document())
+
+    async def docs(self, request: Request) -> Response:
+        policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+        page = openapi.page(self._loop.balancer.settings.name)
+        return HTMLResponse(page, headers={"content-security-policy": policy, "x-content-type-options": "nosniff"})
+
+
+def _server_sent(event: Event) -> bytes:
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.id, event.code.encode(), msgspec.json.encode(event))
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-query")
+    path = request.url.path
+    return problems.answer(code, f"{request.method} {path[:200]}: {error.detail}; see /docs", error.status_code)
+
+
+def _guarded(handler: Handler) -> Handler:
+    return partial(_answer, handler)
+
+
+async def _answer(handler: Handler, request: Request) -> Response:
+    """Whatever goes wrong, the answer is a problem document."""
+    try:
+        return await handler(request)
+    except Invalid as error:
+        return problems.of_invalid(error)
+    except Refusal as error:
+        return problems.answer(error.code, error.detail, error.status)
+    except ClientDisconnect:
+        return Response(status_code=499)
+    except UnicodeError:
+        return problems.answer("bad-query", f"{request.method}: the request is not in UTF-8")

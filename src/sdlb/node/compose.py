@@ -1,0 +1,112 @@
+"""Puts one node together: the only importer of adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+
+from sdlb.adapters.credentials import Insecure
+from sdlb.adapters.engine_native import NativeEngine
+from sdlb.adapters.link_grpc import GrpcChildren, GrpcParents, address_towards
+from sdlb.adapters.store_embedded import EmbeddedStore
+from sdlb.core.balancer import Balancer
+from sdlb.core.settings import Settings
+from sdlb.model.instance import HealthCheck, InstanceSpec
+from sdlb.node.authority import Authority
+from sdlb.node.config import NodeConfig
+from sdlb.node.health import Health
+from sdlb.node.journal import Journal
+from sdlb.node.loop import NodeLoop
+from sdlb.node.places import StateFolder
+from sdlb.seams.engine import Engine, EngineConfig, Listener
+from sdlb.seams.store import Store
+
+NODE_ID, INCARNATION = "node/id", "node/incarnation"
+
+
+class Node:
+    """The parts of a running node."""
+
+    def __init__(
+        self, config: NodeConfig, folder: StateFolder, journal: Journal, store: Store, saved: Mapping[str, object]
+    ) -> None:
+        rng = Random()
+        settings = Settings(
+            name=config.name,
+            node_id=str(saved[NODE_ID]),
+            incarnation=int(cast("int", saved[INCARNATION])),
+            parents=config.parents,
+            labels=tuple(sorted(config.labels.items())),
+            beat_s=config.beat_s,
+            lease_s=config.lease_s,
+            fence_s=config.fence_s,
+        )
+        self.config = config
+        self.folder = folder
+        self.journal = journal
+        self.store = store
+        self.balancer = Balancer(settings, {k: v for k, v in saved.items() if not k.startswith(("node/", "pid/"))}, rng)
+        self.loop = NodeLoop(self.balancer, store, journal.tell)
+        self._remembered: dict[str, list[int]] = {
+            key[4:]: cast("list[int]", value) for key, value in saved.items() if key.startswith("pid/")
+        }
+        self.health = Health(self.loop.post, rng, self.loop.remember)
+        self.loop.watch_instances = self._instances_changed
+        engine_socket = folder.socket_path("engine.sock")
+        self.children_socket = folder.socket_path("links.sock")
+        log = folder.path / "engine.log"
+        self.engine: Engine = NativeEngine(engine_socket, log, config.workers, self.loop.post, journal.tell)
+        self.children = GrpcChildren(str(self.children_socket), self.loop.post, journal.tell)
+        self.parents = GrpcParents(self.loop.post, journal.tell, Insecure(), self.data_address)
+        self.authority = Authority(self.loop)
+        self.loop.engine = self.engine
+        self.loop.children = self.children
+        self.loop.parents = self.parents
+        self.loop.run_here = self.authority.run_here
+
+    def engine_config(self, config: NodeConfig) -> EngineConfig:
+        listeners = [Listener("node", config.listen_node)]
+        if config.listen_http:
+            listeners.append(Listener("http", config.listen_http, config.public))
+        access_log = config.access_log
+        return EngineConfig(config.name, tuple(listeners), str(self.children_socket), dict(config.limits), access_log)
+
+    def data_address(self, parent: str) -> str:
+        """Where `parent` reaches our engine: as configured, else the address that the engine listens on."""
+        if self.config.advertise:
+            return self.config.advertise
+        return address_towards(parent, self.engine.figures.bound.get("node", self.config.listen_node))
+
+    def watch_saved(self) -> None:
+        """Health checks and process watches of the instances that were there before the restart."""
+        found = [(spec_of(view), bool(view["healthy"])) for view in self.balancer.instances()]
+        self.health.start(found, self._remembered)
+
+    def _instances_changed(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            if self.balancer.instance(name) is None:
+                self.health.drop(name)
+
+
+def open_store(folder: Path, journal: Journal) -> Store:
+    return EmbeddedStore(folder / "state.db", journal.tell)
+
+
+def spec_of(view: dict[str, Any]) -> InstanceSpec:
+    """The spec that `Balancer.instance` shows."""
+    return InstanceSpec(
+        id=view["id"],
+        service=view["service"],
+        version=view["version"],
+        routes=tuple(view["routes"]),
+        endpoint=view["endpoint"],
+        protocol=view["protocol"],
+        compatible=tuple(view["compatible"]),
+        capacity=view["capacity"],
+        health=HealthCheck(**view["health"]),
+        ttl_s=view["ttl_s"],
+        pid=view["pid"],
+        labels=tuple(sorted(view["labels"].items())),
+    )

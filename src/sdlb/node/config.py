@@ -1,0 +1,308 @@
+"""The node file (TOML; contract.md, "Node file") and the options that stand for one.
+
+`read_config` gives a whole, checked `NodeConfig` or raises `Invalid`. Keys of the contract whose feature this version
+does not have are accepted where they would change nothing and refused where they would.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from sdlb.model.problem import Invalid
+from sdlb.node.config_reader import CODE, Reader, check_address, check_name
+
+FILE_BYTES_MAX = 1 << 20
+NODE_LISTEN = "127.0.0.1:7700"
+TOP = "name state_dir public parents engine insecure labels roles advertise listen store timing log site limits".split()
+LIMITS: dict[str, tuple[int, int]] = {
+    "head_bytes": (1024, 1 << 20),
+    "fields": (8, 10_000),
+    "connect_timeout_ms": (1, 600_000),
+    "head_timeout_ms": (1, 3_600_000),
+    "idle_timeout_ms": (1, 86_400_000),
+    "body_timeout_ms": (1, 86_400_000),
+    "response_timeout_ms": (1, 86_400_000),
+    "upgrade_idle_timeout_ms": (1, 2_000_000_000),
+    "connections": (16, 10_000_000),
+    "retry_budget_percent": (1, 100),
+    "body_bytes": (1, 1 << 62),
+    "connections_per_address": (1, 10_000_000),
+}
+"""Names and units as `Limits` in engine.proto, with the range that is accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """`listen_http` "": no entry for clients. `advertise` "": found out for each parent. `workers` 0: one a core."""
+
+    name: str
+    state_dir: Path
+    socket: Path
+    listen_node: str = NODE_LISTEN
+    listen_http: str = ""
+    advertise: str = ""
+    parents: tuple[str, ...] = ()
+    public: bool = False
+    insecure: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    roles: tuple[str, ...] = ()
+    beat_s: float = 2.0
+    lease_s: float = 10.0
+    fence_s: float = 10.0
+    workers: int = 0
+    limits: Mapping[str, int] = field(default_factory=dict[str, int])
+    access_log: str = ""
+    log_level: str = "info"
+    socket_mode: int = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says; None leaves it to the file or the default."""
+
+    config: str | None = None
+    root: bool = False
+    parents: tuple[str, ...] | None = None
+    listen: str | None = None
+    node_listen: str | None = None
+    name: str | None = None
+    state_dir: str | None = None
+    socket: str | None = None
+    public: bool | None = None
+
+
+def read_config(options: Options, environment: Mapping[str, str] = os.environ) -> NodeConfig:
+    """The file, with the options over it. Raises Invalid."""
+    if options.config is None:
+        return _build(Reader({}, "", {}, (), ()), options, environment)
+    where = options.config
+    try:
+        with Path(where).open("rb") as file:
+            raw = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        do = "name a file that can be read"
+        raise Invalid(CODE, where, f"cannot be read ({error.strerror})", do) from None
+    if len(raw) > FILE_BYTES_MAX:
+        raise Invalid(CODE, where, "is longer than 1 MiB", "this is no node file; see docs/reference/node-file.md")
+    try:
+        text = raw.decode()
+        data = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise Invalid(CODE, f"{where}:{line}", "is not UTF-8", "save the file as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise Invalid(CODE, where, f"is not TOML: {error}", "mend that line; see https://toml.io") from None
+    except RecursionError:
+        raise Invalid(CODE, where, "is nested too deeply", "see docs/reference/node-file.md") from None
+    from sdlb.node.toml_lines import key_lines
+
+    return _build(Reader(data, where, key_lines(text), (), tuple(TOP)), options, environment)
+
+
+def _build(top: Reader, options: Options, environment: Mapping[str, str]) -> NodeConfig:
+    _later(top)
+    listen = top.table("listen", ("http", "https", "node", "socket", "admin", "socket_mode"))
+    timing = top.table("timing", ("beat_s", "lease_s", "fence_s"))
+    workers, limits = _engine(top)
+    beat_s = timing.number("beat_s", 2.0, 0.01, 3600)
+    lease_s = timing.number("lease_s", max(10.0, beat_s * 5), 0.01, 86400)
+    fence_s = timing.number("fence_s", max(10.0, lease_s), 0, 86400)
+    if lease_s < 2 * beat_s:
+        timing.fail("lease_s", f"at least two beats ({2 * beat_s:g} s), so that one lost beat is no lost node")
+    if fence_s < lease_s:
+        timing.fail("fence_s", f"at least the lease ({lease_s:g} s): a node below may serve for as long")
+    name = _option("--name", options.name, check_name) or top.text("name", "", check_name) or _host_name()
+    parents = top.texts("parents", _parent, "host:port of each parent")
+    if options.root:
+        parents = ()
+    elif options.parents is not None:
+        parents = tuple(dict.fromkeys(_option("--parent", each, _parent) for each in options.parents))
+    listen_node = _option("--node-listen", options.node_listen, _listen) or listen.text("node", NODE_LISTEN, _listen)
+    listen_http = _option("--listen", options.listen, _listen) or listen.text("http", "", _listen)
+    if listen_http and listen_http == listen_node and not listen_http.endswith(":0"):
+        listen.fail("node", "another address than listen.http")
+    insecure = top.flag("insecure", False)
+    _check_clear_text(listen, listen_node, insecure)
+    state_dir = _path("--state-dir", options.state_dir) or top.path("state_dir") or _state_dir(name, environment)
+    return NodeConfig(
+        name=name,
+        state_dir=state_dir,
+        socket=_path("--socket", options.socket) or listen.path("socket") or _socket(name, state_dir, environment),
+        listen_node=listen_node,
+        listen_http=listen_http,
+        advertise=top.text("advertise", "", lambda text: check_address(text, wildcard=False, names=True)),
+        parents=parents,
+        public=options.public if options.public is not None else top.flag("public", False),
+        insecure=insecure,
+        labels=_labels(top),
+        roles=top.texts("roles", check_name, "names of roles"),
+        beat_s=beat_s,
+        lease_s=lease_s,
+        fence_s=fence_s,
+        workers=workers,
+        limits=limits,
+        access_log=_access(top),
+        log_level=top.table("log", ("access", "level")).text("level", "info", _level),
+        socket_mode=int(listen.text("socket_mode", "0600", _mode), 8),
+    )
+
+
+# ------------------------------------------------------------------ tables
+
+
+def _later(top: Reader) -> None:
+    """Keys of the contract whose feature comes later."""
+    for site in top.items("site", ("hosts", "certificate", "acme")):
+        site.later("hosts", "a site's certificate (TLS)")
+    listen = top.table("listen", ())
+    for key, what in (("https", "TLS"), ("admin", "the dashboard and remote API")):
+        if listen.text(key, "", _listen):
+            listen.later(key, what)
+    store = top.table("store", ("kind", "endpoints"))
+    kind = store.text("kind", "embedded", _one_of("embedded", "etcd"))
+    if kind == "etcd":
+        store.later("kind", "the etcd store")
+    if store.texts("endpoints", _parent, "host:port of each server of the store"):
+        store.later("endpoints", "a store with endpoints")
+
+
+def _engine(top: Reader) -> tuple[int, dict[str, int]]:
+    """`engine = "native"`, or a table with `kind`, `workers` and limits; limits may also stand in `[limits]`."""
+    check = _one_of("native", "haproxy")
+    workers = 0
+    limits = _limits(top.table("limits", tuple(LIMITS)))
+    if isinstance(top.get("engine"), dict):
+        engine = top.table("engine", ("kind", "workers", *LIMITS))
+        if engine.text("kind", "native", check) == "haproxy":
+            engine.later("kind", "the HAProxy engine")
+        workers = engine.whole("workers", 0, 0, 1024)
+        limits.update(_limits(engine))
+    elif top.text("engine", "native", check) == "haproxy":
+        top.later("engine", "the HAProxy engine")
+    return workers, limits
+
+
+def _limits(table: Reader) -> dict[str, int]:
+    return {name: table.whole(name, low, low, high) for name, (low, high) in LIMITS.items() if name in table}
+
+
+def _labels(top: Reader) -> dict[str, str]:
+    found: dict[str, str] = {}
+    table = top.table("labels", ())
+    data = cast("dict[str, object]", top.get("labels") or {})
+    if len(data) > 64:
+        top.fail("labels", "at most 64 labels")
+    for name in sorted(data):
+        try:
+            check_name(name)
+        except ValueError as error:
+            table.fail(name, f"as the name of a label {error}")
+        found[name] = table.text(name, "", _label, "a text of at most 128 characters")
+    return found
+
+
+def _access(top: Reader) -> str:
+    log = top.table("log", ("access", "level"))
+    path = log.path("access")
+    return "" if path is None else str(path)
+
+
+def _check_clear_text(listen: Reader, address: str, insecure: bool) -> None:
+    """Node links are in clear text until nodes have certificates: only where nobody else can listen in."""
+    ip = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
+    if ip.is_unspecified:
+        if not insecure:
+            listen.fail("node", "a loopback or private address (node links are in clear text), or insecure = true")
+    elif ip.is_global:
+        listen.fail("node", "a loopback or private address: node links in clear text never cross the internet")
+
+
+# ------------------------------------------------------------------ values
+
+
+def _parent(text: str) -> str:
+    return check_address(text, wildcard=False, names=True)
+
+
+def _listen(text: str) -> str:
+    return check_address(text, zero=True)
+
+
+def _label(text: str) -> str:
+    if len(text) > 128:
+        raise ValueError("a text of at most 128 characters")
+    return text
+
+
+def _level(text: str) -> str:
+    return _one_of("info", "warning")(text)
+
+
+def _mode(text: str) -> str:
+    return _one_of("0600", "0660")(text)
+
+
+def _one_of(*choices: str) -> Any:
+    def check(text: str) -> str:
+        if text not in choices:
+            raise ValueError("one of " + ", ".join(f'"{choice}"' for choice in choices))
+        return text
+
+    return check
+
+
+def _option(name: str, value: str | None, check: Any) -> str:
+    if value is None:
+        return ""
+    try:
+        return check(value)
+    except ValueError as error:
+        shown = value if len(value) <= 60 else f"{value[:57]}..."
+        raise Invalid("usage", name, f"has the value {shown!r}", f"expected {error}") from None
+
+
+def _path(name: str, value: str | None) -> Path | None:
+    if value is None:
+        return None
+    if not value or "\0" in value:
+        raise Invalid("usage", name, f"has the value {value!r}", "expected a path")
+    return Path(value).absolute()
+
+
+# ------------------------------------------------------------------ defaults
+
+
+def _host_name() -> str:
+    name = socket.gethostname().partition(".")[0]
+    try:
+        return check_name(name)
+    except ValueError:
+        return "node"
+
+
+def _writable_root_folder(folder: Path) -> bool:
+    existing = folder if folder.exists() else folder.parent
+    return os.geteuid() == 0 and os.access(existing, os.W_OK)
+
+
+def _state_dir(name: str, environment: Mapping[str, str]) -> Path:
+    if _writable_root_folder(Path("/var/lib/sdlb")):
+        return Path("/var/lib/sdlb")
+    home = environment.get("XDG_STATE_HOME") or f"{environment.get('HOME') or '/tmp'}/.local/state"
+    return Path(home) / "sdlb" / name
+
+
+def _socket(name: str, state_dir: Path, environment: Mapping[str, str]) -> Path:
+    if told := environment.get("SDLB_SOCKET"):
+        return Path(told).absolute()
+    if _writable_root_folder(Path("/run/sdlb")):
+        return Path("/run/sdlb/sdlb.sock")
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    return Path(runtime) / "sdlb" / f"{name}.sock" if runtime else state_dir / "sdlb.sock"

@@ -1,0 +1,154 @@
+"""One table of a node file, read strictly: every complaint names file, line, key and what was expected."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NoReturn, cast
+
+from sdlb.model.problem import Invalid
+from sdlb.node.toml_lines import line_of
+
+CODE = "bad-config"
+_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")
+_HOST = re.compile(
+    r"^(?=.{1,253}$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$"
+)
+_ADDRESS = "host:port, for example 127.0.0.1:7700 or [::1]:7700"
+
+
+def check_name(text: str) -> str:
+    """A node's name. Raises ValueError."""
+    if not _NAME.match(text):
+        raise ValueError("a name of up to 64 letters, digits, '.', '_' and '-'")
+    return text
+
+
+def check_address(text: str, *, zero: bool = False, wildcard: bool = True, names: bool = False) -> str:
+    """`host:port` with an IP address (with `names` also a host name). Raises ValueError with what was expected."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or len(port) > 5:
+        raise ValueError(_ADDRESS)
+    if not (0 if zero else 1) <= int(port) <= 65535:
+        raise ValueError("a port from 1 to 65535")
+    literal = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        address = ipaddress.ip_address(literal)
+    except ValueError:
+        last = host.rpartition(".")[2]
+        if names and _HOST.match(host) and not last.isdigit():
+            return text
+        raise ValueError(_ADDRESS if names else f"an IP address with a port: {_ADDRESS}") from None
+    if (address.version == 6) != (literal is not host):
+        raise ValueError("IPv6 addresses in brackets: [::1]:7700")
+    if not wildcard and address.is_unspecified:
+        raise ValueError("an address that others can connect to, not the unspecified one")
+    return text
+
+
+class Reader:
+    """`where` names the file ("" for the command line); `path` is this table's place in it."""
+
+    def __init__(
+        self, data: object, where: str, lines: dict[tuple[str, ...], int], path: tuple[str, ...], keys: tuple[str, ...]
+    ) -> None:
+        self._where, self._lines, self._path = where, lines, path
+        if not isinstance(data, dict):
+            self._fail(path, "is not a table", f"write [{'.'.join(path)}] with the keys {', '.join(keys)}")
+        self._data = cast("dict[str, object]", data)
+        for key in self._data:
+            if keys and key not in keys:
+                near = get_close_matches(key, keys, 1)
+                do = f"did you mean {near[0]!r}?" if near else f"the keys here are {', '.join(keys)}"
+                self._fail((*path, key), "is not a known key", do)
+
+    def _fail(self, path: tuple[str, ...], what: str, do: str) -> NoReturn:
+        name = ".".join(path)
+        line = f":{line_of(self._lines, path)}" if self._lines else ""
+        raise Invalid(CODE, f"{self._where}{line}: {name}", what, do)
+
+    def fail(self, key: str, expected: str) -> NoReturn:
+        shown = repr(self._data.get(key))
+        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+        self._fail((*self._path, key), f"has the value {shown}", f"expected {expected}")
+
+    def later(self, key: str, what: str) -> NoReturn:
+        """A key of the contract whose feature this version does not have."""
+        self._fail((*self._path, key), f"{what} is not in this version", "take it out")
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._data
+
+    def get(self, key: str) -> object:
+        return self._data.get(key)
+
+    def table(self, key: str, keys: tuple[str, ...]) -> Reader:
+        return Reader(self._data.get(key, {}), self._where, self._lines, (*self._path, key), keys)
+
+    def items(self, key: str, keys: tuple[str, ...]) -> list[Reader]:
+        """An array of tables."""
+        value = self._data.get(key, [])
+        if not isinstance(value, list):
+            self.fail(key, f"tables, each begun by [[{key}]]")
+        path = (*self._path, key)
+        items = enumerate(cast("list[object]", value))
+        return [Reader(item, self._where, self._lines, (*path, str(n)), keys) for n, item in items]
+
+    def text(self, key: str, default: str, check: Callable[[str], str] | None = None, expected: str = "a text") -> str:
+        if key not in self._data:
+            return default
+        value = self._data[key]
+        if not isinstance(value, str) or not value.isprintable() or len(value) > 4096:
+            self.fail(key, expected)
+        if check is None:
+            return value
+        try:
+            return check(value)
+        except ValueError as error:
+            self.fail(key, str(error))
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._data.get(key, default)
+        if not isinstance(value, bool):
+            self.fail(key, "true or false")
+        return value
+
+    def number(self, key: str, default: float, low: float, high: float) -> float:
+        value = self._data.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            self.fail(key, f"a number from {low:g} to {high:g}")
+        return value
+
+    def whole(self, key: str, default: int, low: int, high: int) -> int:
+        value = self._data.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            self.fail(key, f"a whole number from {low} to {high}")
+        return value
+
+    def texts(self, key: str, check: Callable[[str], str], expected: str, most: int = 64) -> tuple[str, ...]:
+        value = self._data.get(key, [])
+        if not isinstance(value, list) or len(cast("list[object]", value)) > most:
+            self.fail(key, f"a list of at most {most}: {expected}")
+        found: list[str] = []
+        for item in cast("list[object]", value):
+            if not isinstance(item, str):
+                self.fail(key, f"a list of texts: {expected}")
+            try:
+                found.append(check(item))
+            except ValueError as error:
+                self.fail(key, str(error))
+        if len(set(found)) != len(found):
+            self.fail(key, "each only once")
+        return tuple(found)
+
+    def path(self, key: str) -> Path | None:
+        """An absolute path."""
+        text = self.text(key, "", expected="a path")
+        if not text:
+            return None if key not in self._data else self.fail(key, "a path")
+        if not text.startswith("/"):
+            self.fail(key, "an absolute path, one that begins with /")
+        return Path(text)

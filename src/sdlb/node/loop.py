@@ -1,0 +1,254 @@
+"""The asyncio loop that owns the `Balancer`: events in, effects carried out in order.
+
+One turn takes all events that wait, lets the core decide, and then carries its effects out one after the other. A
+durable `Persist` is on disk before anything that follows it, of this turn or a later one: decide, write, act.
+When the disk cannot be written, the node says so and goes on with what it has in memory: a full disk must not become
+an outage. What is not written is kept, and tried again with the next commit and every few seconds.
+
+Nobody else calls `Balancer.handle`. Reads (`balancer.instances()` and so on) are fine from any coroutine of this thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+
+from sdlb.core import effects as ef
+from sdlb.core.balancer import Balancer
+from sdlb.core.events import AskDone, AskUp, Event, Tick
+from sdlb.seams.engine import Engine
+from sdlb.seams.links import ChildLinks, ParentLinks
+from sdlb.seams.store import Store, StoreFailed, Tell
+
+RETRY_STORE_S = 5.0
+Run = Callable[[str, str, bytes], Awaitable[tuple[int, bytes]]]
+"""Runs an API call of the authority on this root: (method, path, body) -> (status, body)."""
+
+
+class Waiters:
+    """Long-polls: who waits for an instance or a service to change."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+
+    def wake(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            for future in self._waiting.pop(name, ()):
+                if not future.done():
+                    future.set_result(None)
+
+    async def wait(self, name: str, timeout_s: float) -> None:
+        """Until something about `name` may look different, or the time is up."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(name, []).append(future)
+        try:
+            await asyncio.wait_for(future, timeout_s)
+        except TimeoutError:
+            pass
+        finally:
+            left = self._waiting.get(name, [])
+            if future in left:
+                left.remove(future)
+                if not left:
+                    self._waiting.pop(name, None)
+
+
+class NodeLoop:
+    """Wire it up (`parents`, `children`, `engine`, `run_here`), then `await start()` and `run()` until `stopped` is set."""
+
+    parents: ParentLinks
+    children: ChildLinks
+    engine: Engine
+    run_here: Run
+    watch_instances: Callable[[tuple[str, ...]], None]
+
+    def __init__(
+        self, balancer: Balancer, store: Store, tell: Tell, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.balancer = balancer
+        self.stopped: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.instances = Waiters()
+        self.services = Waiters()
+        self.errors = 0
+        self._store = store
+        self._tell = tell
+        self._clock = clock
+        self._events: list[Event] = []
+        self._callers: list[asyncio.Future[None]] = []
+        self._wake: asyncio.Future[None] | None = None
+        self._asks: dict[str, asyncio.Future[ef.Answered]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unwritten: dict[str, object] = {}
+        self._retry_at = 0.0
+        self._lazy: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------------ in
+
+    def post(self, event: Event) -> None:
+        """Takes an event in; it is handled within this or the next turn."""
+        self._events.append(event)
+        self._poke()
+
+    async def do(self, event: Event) -> None:
+        """Returns when the event was handled and what follows from it was carried out."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._callers.append(done)
+        self.post(event)
+        await done
+
+    async def ask(self, event: AskUp) -> ef.Answered:
+        """What the roots say. The core bounds the time."""
+        answered: asyncio.Future[ef.Answered] = asyncio.get_running_loop().create_future()
+        self._asks[event.id] = answered
+        try:
+            self.post(event)
+            return await answered
+        finally:
+            self._asks.pop(event.id, None)
+
+    def remember(self, key: str, value: object) -> None:
+        """A fact of the node itself, not of the core; written soon."""
+        self._spawn(self._write({key: value}, durable=False))
+
+    def _poke(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    # ------------------------------------------------------------------ turns
+
+    async def start(self) -> None:
+        """What the store held is taken in; from here on the balancer can be read."""
+        await self._carry_out(self.balancer.start(self._clock()))
+
+    async def run(self) -> None:
+        while True:
+            await self._pause()
+            events, self._events = self._events or [Tick()], []
+            callers, self._callers = self._callers, []
+            try:
+                effects = self.balancer.handle_all(events, self._clock())
+                await self._carry_out(effects)
+            except Exception:
+                # A fault of ours. The core keeps what it knows and looks at it again with the next event.
+                self.errors += 1
+                self._tell(ef.Note("internal-error", traceback.format_exc(limit=-6), "error"))
+            for caller in callers:
+                if not caller.done():
+                    caller.set_result(None)
+
+    async def _pause(self) -> None:
+        """Until there is something to do. Always lets the other tasks run once."""
+        if self._events:
+            await asyncio.sleep(0)
+            return
+        wake_at = self.balancer.wake_at()
+        if self._unwritten:
+            wake_at = self._retry_at if wake_at is None else min(wake_at, self._retry_at)
+        loop = asyncio.get_running_loop()
+        self._wake = loop.create_future()
+        timer = None
+        if wake_at is not None:
+            timer = loop.call_later(max(0.0, wake_at - self._clock()), self._poke)
+        try:
+            await self._wake
+        finally:
+            self._wake = None
+            if timer is not None:
+                timer.cancel()
+
+    # ------------------------------------------------------------------ effects
+
+    async def _carry_out(self, effects: list[ef.Effect]) -> None:
+        if self._unwritten and self._clock() >= self._retry_at:
+            await self._write({}, durable=True)
+        for effect in effects:
+            match effect:
+                case ef.Persist(puts, durable):
+                    if durable:
+                        await self._write(puts, durable=True)
+                        continue
+                    self._spawn(self._write(puts, durable=False))
+                    await asyncio.sleep(0)  # so that it is in the store's queue before what comes later
+                case ef.Apply():
+                    self.engine.apply(effect)
+                case ef.ToParent(parent, message):
+                    self.parents.send(parent, message)
+                case ef.ToChild(link, message):
+                    self.children.send(link, message)
+                case ef.Dial(parent):
+                    self.parents.dial(parent)
+                case ef.HangUp(parent):
+                    self.parents.hang_up(parent)
+                case ef.DropChild(link):
+                    self.children.drop(link)
+                case ef.Note():
+                    self._tell(effect)
+                case ef.Changed(instances, services):
+                    self.watch_instances(instances)
+                    self.instances.wake(instances)
+                    self.services.wake(services)
+                case ef.Execute():
+                    self._spawn(self._execute(effect))
+                case ef.Answered():
+                    asker = self._asks.get(effect.id)
+                    if asker is not None and not asker.done():
+                        asker.set_result(effect)
+                case ef.Stopped(clean):
+                    if not self.stopped.done():
+                        self.stopped.set_result(clean)
+
+    async def _write(self, puts: dict[str, object], durable: bool) -> None:
+        if self._unwritten:
+            puts = {**self._unwritten, **puts}
+            self._unwritten = {}
+            durable = True
+        try:
+            await self._store.commit(puts, durable)
+        except StoreFailed as error:
+            if not self._failing:
+                text = f"the state cannot be written, the node goes on from memory: {error}"
+                self._tell(ef.Note("state-not-written", text, "error"))
+            self._failing = True
+            self._unwritten = {**puts, **self._unwritten}
+            self._retry_at = self._clock() + RETRY_STORE_S
+            return
+        if self._failing:
+            self._failing = False
+            self._tell(ef.Note("state-written", "the state is written again"))
+
+    _failing = False
+
+    @property
+    def writes(self) -> bool:
+        """Whether the last commit reached the disk."""
+        return not self._failing
+
+    async def _execute(self, effect: ef.Execute) -> None:
+        status, body = await self.run_here(effect.method, effect.path, effect.body)
+        self.post(AskDone(effect.id, status, body))
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        async def carried() -> None:
+            await work
+
+        task = asyncio.create_task(carried())
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.errors += 1
+            text = "".join(traceback.format_exception(task.exception(), limit=-6))
+            self._tell(ef.Note("internal-error", text, "error"))
+
+    async def close(self) -> None:
+        """After `run` was cancelled: what is under way comes to its end, and what is unwritten is tried once more."""
+        for task in list(self._tasks):
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(task, 2.0)
+        if self._unwritten:
+            await self._write({}, durable=True)

@@ -1,0 +1,141 @@
+"""Folders and sockets that nobody else may have prepared for us: modes, ownership, symbolic links."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+from pathlib import Path
+
+from sdlb.model.problem import Invalid
+
+SOCKET_PATH_BYTES_MAX = 100
+"""Linux takes 107; the engine makes its file under a longer name first."""
+
+
+def own_folder(folder: Path, what: str) -> None:
+    """Makes `folder` with mode 0700, or checks that it is ours alone to write to. Raises Invalid.
+
+    A folder of root with the sticky bit (/tmp), and one of ours that others may only read, will do.
+    """
+    where = f"{what} {folder}"
+    try:
+        if not os.path.lexists(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            folder.mkdir(mode=0o700, exist_ok=True)
+        found = os.lstat(folder)
+    except OSError as error:
+        raise Invalid("bad-folder", where, f"cannot be made ({error.strerror})", "make it, or name another") from None
+    if stat.S_ISLNK(found.st_mode):
+        raise Invalid("bad-folder", where, "is a symbolic link", "name the folder that it points to")
+    if not stat.S_ISDIR(found.st_mode):
+        raise Invalid("bad-folder", where, "is not a folder", "name another")
+    if found.st_uid not in (os.geteuid(), 0):
+        raise Invalid("bad-folder", where, f"belongs to user {found.st_uid}", "use a folder of your own")
+    if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+        raise Invalid("bad-folder", where, "may be written to by others", f"run: chmod go-w {folder}")
+
+
+class StateFolder:
+    """The state folder, locked: two controls never run on one. The lock goes with the process, however it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        own_folder(folder, "state folder")
+        if os.lstat(folder).st_uid != os.geteuid():
+            raise Invalid("bad-folder", f"state folder {folder}", "belongs to root", "use a folder of your own")
+        self.path = folder
+        lock = folder / "lock"
+        try:
+            self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            where = f"state folder {folder}"
+            what = f"cannot be written to ({error.strerror})"
+            raise Invalid("bad-folder", where, what, "free space, give rights, or use another state_dir") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(self._lock, 32).decode("ascii", "replace").strip()
+            os.close(self._lock)
+            what = f"is in use by another control (process {holder or 'unknown'})"
+            do = "stop that one, or use another state_dir"
+            raise Invalid("state-in-use", f"state folder {folder}", what, do) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def socket_path(self, name: str) -> Path:
+        """A socket file in this folder. Raises Invalid when its name would not fit an address."""
+        path = self.path / name
+        if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+            do = f"use a state_dir of at most {SOCKET_PATH_BYTES_MAX - len(name) - 1} bytes"
+            raise Invalid("bad-folder", f"state folder {self.path}", "has too long a name for sockets in it", do)
+        return path
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+
+def listen_unix(path: Path, mode: int = 0o600) -> socket.socket:
+    """A listening Unix socket at `path`, never reachable with wider rights than `mode`. Raises Invalid.
+
+    A file that a process left behind is replaced; one on which somebody listens, and anything else, is not.
+    """
+    where = f"socket {path}"
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        raise Invalid("bad-socket", where, f"is longer than {SOCKET_PATH_BYTES_MAX} bytes", "use a shorter path")
+    own_folder(path.parent, "folder of the socket")
+    _check_there(path, where)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        fresh.unlink(missing_ok=True)
+        mask = os.umask(0o177)
+        try:
+            made.bind(str(fresh))
+        finally:
+            os.umask(mask)
+        os.chmod(fresh, mode)
+        made.listen(512)
+        os.rename(fresh, path)
+    except OSError as error:
+        made.close()
+        raise Invalid(
+            "bad-socket", where, f"cannot be made ({error.strerror})", "give rights, or use another"
+        ) from None
+    return made
+
+
+def _check_there(path: Path, where: str) -> None:
+    try:
+        there = os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Invalid("bad-socket", where, f"cannot be looked at ({error.strerror})", "use another") from None
+    if stat.S_ISLNK(there.st_mode) or not stat.S_ISSOCK(there.st_mode):
+        kind = "a symbolic link" if stat.S_ISLNK(there.st_mode) else "a file that is no socket"
+        raise Invalid("bad-socket", where, f"is {kind}", "remove it, or use another path")
+    if there.st_uid != os.geteuid():
+        raise Invalid("bad-socket", where, f"belongs to user {there.st_uid}", "remove it, or use another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError as error:
+            if error.errno in (errno.ECONNREFUSED, errno.ENOENT):
+                return
+        raise Invalid("socket-in-use", where, "is in use by another process", "stop that one, or use another path")
+
+
+def remove_socket(path: Path, made: socket.socket) -> None:
+    """Removes the file of a socket of ours, unless another process has put its own there."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(0.2)
+            made.close()
+            probe.connect(str(path))
+    except ConnectionRefusedError:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass

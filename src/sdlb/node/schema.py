@@ -1,0 +1,257 @@
+"""The answers of the local API, for its OpenAPI description. Meanings: docs/reference/api.md.
+
+The answers themselves come from `core.view` as plain dictionaries; a test holds them against these types.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from sdlb.node.journal import Event
+from sdlb.node.specs import Health
+
+
+class Problem(msgspec.Struct):
+    """RFC 9457; the last part of `type` is a stable code."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class Claim(msgspec.Struct):
+    """One route of an instance or version, and what was decided about it."""
+
+    route: str
+    state: str
+    reason_code: str
+    reason: str
+    decided_by: str
+
+
+class Instance(msgspec.Struct):
+    """`state`: waiting, active, draining, drained, refused or unhealthy."""
+
+    id: str
+    service: str
+    version: str
+    routes: list[str]
+    endpoint: str
+    protocol: str
+    compatible: list[str]
+    capacity: int
+    health: Health
+    ttl_s: float
+    pid: int
+    labels: dict[str, str]
+    state: str
+    reason_code: str
+    reason: str
+    decided_by: str
+    healthy: bool
+    health_detail: str
+    drained: bool
+    in_flight: int
+    claims: list[Claim]
+    node: str
+
+
+class Instances(msgspec.Struct):
+    node: str
+    instances: list[Instance]
+
+
+class Version(msgspec.Struct):
+    """`share`: percent of the service's new requests; `silent`: instances on nodes that are not heard of."""
+
+    version: str
+    state: str
+    reason_code: str
+    reason: str
+    decided_by: str
+    instances: int
+    capacity: int
+    share: float
+    hosts: list[str]
+    silent: int
+    compatible: list[str]
+    claims: list[Claim]
+
+
+class Service(msgspec.Struct):
+    service: str
+    generation: int
+    decided_by: list[str]
+    priority: str
+    shares: dict[str, float]
+    routes: list[str]
+    versions: list[Version]
+
+
+class Disagreement(msgspec.Struct):
+    service: str
+    text: str
+
+
+class Services(msgspec.Struct):
+    """`roots`: who answered; `unreachable`: parents or roots that did not."""
+
+    node: str
+    roots: list[str]
+    unreachable: list[str]
+    disagree: list[Disagreement]
+    services: list[Service]
+
+
+class Parent(msgspec.Struct):
+    """`state`: connected, connecting, lost or refused."""
+
+    address: str
+    name: str
+    state: str
+    detail: str
+    silent_s: float
+
+
+class Child(msgspec.Struct):
+    """`state`: connected, disconnected or suspect."""
+
+    name: str
+    address: str
+    state: str
+    silent_s: float
+    instances: int
+    capacity: int
+    services: list[str]
+
+
+class Tree(msgspec.Struct):
+    node: str
+    root: bool
+    ready: bool
+    detail: str
+    guarded: bool
+    cut_off: bool
+    labels: dict[str, str]
+    roots: list[str]
+    ancestors: list[str]
+    listen: dict[str, str]
+    parents: list[Parent]
+    children: list[Child]
+    instances: list[Instance]
+
+
+class RefusedClaim(msgspec.Struct):
+    service: str
+    version: str
+    reason_code: str
+    reason: str
+    decided_by: str
+
+
+class Route(msgspec.Struct):
+    route: str
+    service: str
+    versions: list[str]
+    capacity: int
+    state: str
+    reason_code: str
+    reason: str
+    shadows: list[str]
+    shadowed_by: list[str]
+    refused: list[RefusedClaim]
+
+
+class Routes(msgspec.Struct):
+    node: str
+    routes: list[Route]
+
+
+class VersionChoice(msgspec.Struct):
+    version: str
+    chosen: bool
+    tier: int
+    share: float
+    why: str
+
+
+class TargetChoice(msgspec.Struct):
+    version: str
+    name: str
+    kind: str
+    address: str
+    capacity: int
+    hosts: list[str]
+    chosen: bool
+    why: str
+
+
+class OtherRoute(msgspec.Struct):
+    route: str
+    service: str
+    why: str
+
+
+class Explanation(msgspec.Struct):
+    """`status`: 0 when a request would be passed on, else what this node would answer itself."""
+
+    node: str
+    url: str
+    host: str
+    path: str
+    route: str
+    service: str
+    version: str
+    rule: str
+    status: int
+    reason_code: str
+    reason: str
+    versions: list[VersionChoice]
+    targets: list[TargetChoice]
+    others: list[OtherRoute]
+
+
+class Events(msgspec.Struct):
+    events: list[Event]
+
+
+class PolicySticky(msgspec.Struct):
+    by: str
+    name: str = ""
+
+
+class PolicyCompatibility(msgspec.Struct):
+    scheme: str = "numeric"
+    rule: str = "patch"
+    ranges: list[str] = []
+    allow: list[list[str]] = []
+    deny: list[list[str]] = []
+
+
+class PolicyPark(msgspec.Struct):
+    requests_max: int = 1000
+    timeout_s: float = 30.0
+
+
+class PolicyDocument(msgspec.Struct):
+    """What is left out is the default. `shares`: version -> percent, for the priority "share"."""
+
+    priority: str = "even"
+    shares: dict[str, float] = {}
+    sticky: PolicySticky | None = None
+    compatibility: PolicyCompatibility = msgspec.field(default_factory=PolicyCompatibility)
+    on_silence: str = "open"
+    park: PolicyPark = msgspec.field(default_factory=PolicyPark)
+
+
+class Policy(msgspec.Struct):
+    """`revision` 0: nothing was set, these are the defaults."""
+
+    node: str
+    service: str
+    revision: int
+    roots: list[str]
+    unreachable: list[str]
+    disagree: list[Disagreement]
+    policy: PolicyDocument

@@ -1,0 +1,53 @@
+"""Serves the local API with uvicorn on a socket that is already open."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Generator
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from sdlb.node.api import Api
+
+if TYPE_CHECKING:
+    from sdlb.node.compose import Node
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Signals are the node's."""
+        yield
+
+
+def serve_api(
+    node: Node, listening: socket.socket, listen: dict[str, str]
+) -> tuple[asyncio.Task[None], Callable[[], Awaitable[None]]]:
+    """The task that serves, and what ends it: answers under way get a second."""
+    api = Api(node.loop, node.authority, node.engine, node.journal, node.health, listen)
+    config = uvicorn.Config(
+        api.app(),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=1,
+        limit_concurrency=1000,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listening]), name="api")
+
+    async def stop() -> None:
+        server.should_exit = True
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+            await asyncio.wait_for(serving, 3.0)
+
+    return serving, stop

@@ -1,0 +1,130 @@
+"""The body of `PUT /v1/instances/{id}` -> a checked `InstanceSpec`. Raises `Invalid`, one clear sentence each."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from sdlb.model.instance import HealthCheck, InstanceSpec
+from sdlb.model.problem import Invalid
+from sdlb.model.route import Pattern
+from sdlb.model.version import check_service, check_version, parse_declaration
+from sdlb.node.config_reader import check_address
+
+ID_CHARS_MAX = 200
+UNIX_PATH_BYTES_MAX = 107
+_ID = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._:@+~-]*[A-Za-z0-9])?$")
+_PATH = re.compile(r"^/[!-~]*$")
+
+Short = Annotated[str, Meta(max_length=1024)]
+
+
+class Health(msgspec.Struct, forbid_unknown_fields=True):
+    """How the host node asks the instance whether it is well. `kind`: "http", "tcp" or "none"."""
+
+    kind: str = "tcp"
+    path: Short = "/"
+    interval_s: Annotated[float, Meta(ge=0.05, le=3600)] = 2.0
+    timeout_s: Annotated[float, Meta(ge=0.01, le=600)] = 1.0
+    rise: Annotated[int, Meta(ge=1, le=100)] = 1
+    fall: Annotated[int, Meta(ge=1, le=100)] = 2
+
+
+class InstanceBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What an instance registers; renewing is sending the same again. `ttl_s` 0: no lease."""
+
+    service: Short
+    version: Short
+    routes: Annotated[list[str], Meta(min_length=1, max_length=64)]
+    endpoint: Short
+    protocol: Short = "http1"
+    compatible: Annotated[list[str], Meta(max_length=32)] = []
+    capacity: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
+    health: Health = msgspec.field(default_factory=Health)
+    ttl_s: Annotated[float, Meta(ge=0, le=86400)] = 10.0
+    pid: Annotated[int, Meta(ge=0, le=1 << 22)] = 0
+    labels: Annotated[dict[str, str], Meta(max_length=64)] = {}
+
+
+def check_id(text: str) -> str:
+    if len(text) > ID_CHARS_MAX or not _ID.match(text):
+        shown = text if len(text) <= 60 else f"{text[:57]}..."
+        do = f"use up to {ID_CHARS_MAX} letters, digits and . _ - : @ + ~, a letter or digit first and last"
+        raise Invalid("bad-id", f"instance id {shown!r}", "cannot be used", do)
+    return text
+
+
+def read_spec(instance_id: str, body: InstanceBody) -> InstanceSpec:
+    """Canonical: two bodies that mean the same give equal specs."""
+    where = f"instance {check_id(instance_id)}"
+    if body.protocol != "http1":
+        known = body.protocol in ("h2c", "tcp")
+        what = f"has the protocol {body.protocol[:20]!r}, which {'is not in this version' if known else 'is unknown'}"
+        raise Invalid("bad-protocol", where, what, "use http1")
+    if 0 < body.ttl_s < 0.1:
+        raise Invalid("bad-ttl", where, f"has a ttl_s of {body.ttl_s:g}", "use at least 0.1, or 0 for no lease")
+    for text in body.compatible:
+        parse_declaration(text)
+    routes = tuple(dict.fromkeys(str(Pattern.parse(route)) for route in body.routes))
+    return InstanceSpec(
+        id=instance_id,
+        service=check_service(body.service),
+        version=check_version(body.version),
+        routes=routes,
+        endpoint=_endpoint(where, body.endpoint),
+        protocol=body.protocol,
+        compatible=tuple(dict.fromkeys(body.compatible)),
+        capacity=body.capacity,
+        health=_health(where, body.health),
+        ttl_s=float(body.ttl_s),
+        pid=body.pid,
+        labels=_labels(where, body.labels),
+    )
+
+
+def _endpoint(where: str, text: str) -> str:
+    expected = "write it as 127.0.0.1:8001 or unix:/path"
+    if text.startswith("unix:"):
+        path = text[5:]
+        if not path.startswith("/") or not path.isprintable() or len(path.encode()) > UNIX_PATH_BYTES_MAX:
+            raise Invalid("bad-endpoint", where, f"has the endpoint {text[:120]!r}", expected)
+        return text
+    try:
+        return check_address(text, wildcard=False)
+    except ValueError:
+        raise Invalid("bad-endpoint", where, f"has the endpoint {text[:120]!r}", expected) from None
+
+
+def _health(where: str, health: Health) -> HealthCheck:
+    if health.kind not in ("http", "tcp", "none"):
+        do = "use http, tcp or none"
+        raise Invalid("bad-health", where, f"has a health check of kind {health.kind[:40]!r}", do)
+    if not _PATH.match(health.path):
+        do = "write a path like /health, percent-encoded"
+        raise Invalid("bad-health", where, f"has the health path {health.path[:60]!r}", do)
+    return HealthCheck(
+        health.kind, health.path, float(health.interval_s), float(health.timeout_s), health.rise, health.fall
+    )
+
+
+def _labels(where: str, labels: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    for name, value in labels.items():
+        if not name or len(name) > 64 or len(value) > 256 or not (name + value).isprintable():
+            do = "use names of up to 64 and values of up to 256 printable characters"
+            raise Invalid("bad-label", where, f"has the label {name[:40]!r}", do)
+    return tuple(sorted(labels.items()))
+
+
+def decode(kind: type[Any], content: bytes, code: str, where: str) -> Any:
+    """JSON, strictly, into a msgspec type. Raises Invalid."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        text = text if len(text) <= 200 else f"{text[:197]}..."
+        raise Invalid(code, where, f"is not right: {text}", "see /docs for its shape") from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Invalid(code, where, f"is not JSON ({str(error)[:120]})", "send one JSON object") from None

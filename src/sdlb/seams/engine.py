@@ -1,0 +1,109 @@
+"""The engine as control sees it (proto/engine.proto has the meanings).
+
+Implementations hand in `EngineAttached`, `EngineApplied`, `EngineRejected`, `EngineDrained` and `EngineLost`
+(core/events.py), and keep the figures that metrics and API read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sdlb.core.effects import Apply
+from sdlb.core.events import MemberKey
+
+LATENCY_BUCKETS_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
+"""Upper bounds of `GroupFigures.latency`; one more counts the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """`key`: "http" takes clients, "node" takes parents' requests and children's links."""
+
+    key: str
+    address: str
+    public: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """`limits`: names of `Limits` in engine.proto, without those that keep the engine's default."""
+
+    node: str
+    listeners: tuple[Listener, ...]
+    control_socket: str
+    limits: Mapping[str, int] = field(default_factory=dict[str, int])
+    access_log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFigures:
+    """Totals of one service version since the engine's start."""
+
+    requests: int = 0
+    status: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
+    failed: int = 0
+    retries: int = 0
+    parked: int = 0
+    latency: Sequence[int] = ()
+    latency_us_sum: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFigures:
+    requests: int = 0
+    connects: int = 0
+    connect_failures: int = 0
+    failures: int = 0
+    in_flight: int = 0
+    idle_connections: int = 0
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the engine said last. `ejected`: target -> why, while passive health keeps it out.
+
+    `draining`: deleted members -> their requests in flight.
+    """
+
+    pid: int = 0
+    version: str = ""
+    attached: bool = False
+    bound: dict[str, str] = field(default_factory=dict[str, str])
+    groups: dict[tuple[str, str], GroupFigures] = field(default_factory=dict[tuple[str, str], GroupFigures])
+    targets: dict[str, TargetFigures] = field(default_factory=dict[str, TargetFigures])
+    counters: dict[str, int] = field(default_factory=dict[str, int])
+    ejected: dict[str, str] = field(default_factory=dict[str, str])
+    draining: dict[MemberKey, int] = field(default_factory=dict[MemberKey, int])
+
+
+class EngineFailed(OSError):
+    """The engine could not be started, or does not take the configuration."""
+
+
+class Engine(Protocol):
+    figures: Figures
+
+    async def start(self, config: EngineConfig) -> None:
+        """Attaches to the running engine, or starts one, and configures it; from then on keeps it attached.
+
+        Raises EngineFailed when it cannot be started, or refuses the configuration (a port that is taken).
+        """
+        ...
+
+    async def configure(self, config: EngineConfig) -> str:
+        """Other listeners and limits, as a whole. "" or why nothing was changed."""
+        ...
+
+    def apply(self, delta: Apply) -> None:
+        """Dropped when the engine is not attached: the next EngineAttached makes the core send everything."""
+        ...
+
+    async def shut_down(self, deadline_s: float) -> None:
+        """Ends the engine process: no new connections, what is in flight is answered until the deadline."""
+        ...
+
+    async def detach(self) -> None:
+        """Lets go of the engine, which serves on."""
+        ...

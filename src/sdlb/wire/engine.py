@@ -1,0 +1,76 @@
+"""Control <-> engine: core effects -> proto/engine.proto, and the parts of it that become core events."""
+
+from __future__ import annotations
+
+from google.protobuf.message import DecodeError
+
+from sdlb.core.effects import Apply, MemberPut, RoutePut, TargetPut
+from sdlb.core.events import MemberKey
+from sdlb.core.messages import ClaimKey
+from sdlb.seams.engine import EngineConfig
+from sdlb.wire import engine_pb2 as pb
+
+__all__ = ["DecodeError", "member_key", "to_configure", "to_delta"]
+
+_STICKY = {"cookie": pb.Sticky.COOKIE, "header": pb.Sticky.HEADER, "client": pb.Sticky.CLIENT}
+_KINDS = {"http": pb.Listener.ENTRY, "node": pb.Listener.NODE}
+
+
+def member_key(key: pb.MemberKey) -> MemberKey:
+    return MemberKey(ClaimKey(key.service, key.version, key.pattern), key.target)
+
+
+def _key(key: MemberKey) -> pb.MemberKey:
+    return pb.MemberKey(
+        service=key.claim.service, version=key.claim.version, pattern=key.claim.route, target=key.target
+    )
+
+
+def _target(target: TargetPut) -> pb.Target:
+    kind = pb.Target.NODE if target.is_node else pb.Target.INSTANCE
+    return pb.Target(key=target.key, kind=kind, address=target.address)
+
+
+def _member(member: MemberPut) -> pb.Member:
+    return pb.Member(key=_key(member.key), capacity=member.capacity, last_resort=member.last_resort)
+
+
+def _route(route: RoutePut) -> pb.Route:
+    picks = [pb.Pick(version=pick.version, tier=pick.tier, weight=pick.weight) for pick in route.picks]
+    message = pb.Route(pattern=route.pattern, service=route.service, picks=picks)
+    if route.park_requests_max:
+        message.park.requests_max = route.park_requests_max
+        message.park.timeout_ms = round(route.park_timeout_s * 1000)
+    if route.sticky_by:
+        message.sticky.by = _STICKY[route.sticky_by]
+        message.sticky.name = route.sticky_name
+    return message
+
+
+def to_delta(delta: Apply) -> pb.ToEngine:
+    message = pb.Delta(
+        epoch=delta.epoch,
+        replace=delta.replace,
+        put_targets=[_target(target) for target in delta.put_targets],
+        put_members=[_member(member) for member in delta.put_members],
+        put_routes=[_route(route) for route in delta.put_routes],
+        delete_members=[_key(key) for key in delta.delete_members],
+        delete_routes=delta.delete_routes,
+        delete_targets=delta.delete_targets,
+    )
+    return pb.ToEngine(delta=message)
+
+
+def to_configure(config: EngineConfig) -> pb.ToEngine:
+    listeners = [
+        pb.Listener(key=each.key, address=each.address, kind=_KINDS[each.key], public=each.public)
+        for each in config.listeners
+    ]
+    message = pb.Configure(node=config.node, listeners=listeners, control_socket=config.control_socket)
+    message.limits.SetInParent()
+    for name, value in config.limits.items():
+        setattr(message.limits, name, value)
+    if config.access_log:
+        message.access_log.enabled = True
+        message.access_log.path = config.access_log
+    return pb.ToEngine(configure=message)

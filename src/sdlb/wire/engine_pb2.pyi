@@ -1,0 +1,377 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ToEngine(_message.Message):
+    __slots__ = ("configure", "delta", "shutdown")
+    CONFIGURE_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    SHUTDOWN_FIELD_NUMBER: _ClassVar[int]
+    configure: Configure
+    delta: Delta
+    shutdown: Shutdown
+    def __init__(self, configure: _Optional[_Union[Configure, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ...) -> None: ...
+
+class FromEngine(_message.Message):
+    __slots__ = ("attached", "configured", "applied", "rejected", "drained", "in_flight", "target_health", "stats", "stalled")
+    ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURED_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    DRAINED_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    TARGET_HEALTH_FIELD_NUMBER: _ClassVar[int]
+    STATS_FIELD_NUMBER: _ClassVar[int]
+    STALLED_FIELD_NUMBER: _ClassVar[int]
+    attached: Attached
+    configured: Configured
+    applied: Applied
+    rejected: Rejected
+    drained: Drained
+    in_flight: InFlight
+    target_health: TargetHealth
+    stats: Stats
+    stalled: Stalled
+    def __init__(self, attached: _Optional[_Union[Attached, _Mapping]] = ..., configured: _Optional[_Union[Configured, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., in_flight: _Optional[_Union[InFlight, _Mapping]] = ..., target_health: _Optional[_Union[TargetHealth, _Mapping]] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ..., stalled: _Optional[_Union[Stalled, _Mapping]] = ...) -> None: ...
+
+class Configure(_message.Message):
+    __slots__ = ("node", "listeners", "control_socket", "limits", "access_log")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    LISTENERS_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_SOCKET_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_LOG_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    listeners: _containers.RepeatedCompositeFieldContainer[Listener]
+    control_socket: str
+    limits: Limits
+    access_log: AccessLog
+    def __init__(self, node: _Optional[str] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., control_socket: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., access_log: _Optional[_Union[AccessLog, _Mapping]] = ...) -> None: ...
+
+class Listener(_message.Message):
+    __slots__ = ("key", "address", "kind", "public")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ENTRY: _ClassVar[Listener.Kind]
+        NODE: _ClassVar[Listener.Kind]
+    ENTRY: Listener.Kind
+    NODE: Listener.Kind
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    address: str
+    kind: Listener.Kind
+    public: bool
+    def __init__(self, key: _Optional[str] = ..., address: _Optional[str] = ..., kind: _Optional[_Union[Listener.Kind, str]] = ..., public: _Optional[bool] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("head_bytes", "fields", "connect_timeout_ms", "head_timeout_ms", "idle_timeout_ms", "body_timeout_ms", "response_timeout_ms", "upgrade_idle_timeout_ms", "connections", "retry_budget_percent", "body_bytes", "connections_per_address")
+    HEAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    CONNECT_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    IDLE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    BODY_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    UPGRADE_IDLE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    RETRY_BUDGET_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_PER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    head_bytes: int
+    fields: int
+    connect_timeout_ms: int
+    head_timeout_ms: int
+    idle_timeout_ms: int
+    body_timeout_ms: int
+    response_timeout_ms: int
+    upgrade_idle_timeout_ms: int
+    connections: int
+    retry_budget_percent: int
+    body_bytes: int
+    connections_per_address: int
+    def __init__(self, head_bytes: _Optional[int] = ..., fields: _Optional[int] = ..., connect_timeout_ms: _Optional[int] = ..., head_timeout_ms: _Optional[int] = ..., idle_timeout_ms: _Optional[int] = ..., body_timeout_ms: _Optional[int] = ..., response_timeout_ms: _Optional[int] = ..., upgrade_idle_timeout_ms: _Optional[int] = ..., connections: _Optional[int] = ..., retry_budget_percent: _Optional[int] = ..., body_bytes: _Optional[int] = ..., connections_per_address: _Optional[int] = ...) -> None: ...
+
+class AccessLog(_message.Message):
+    __slots__ = ("enabled", "path")
+    ENABLED_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    enabled: bool
+    path: str
+    def __init__(self, enabled: _Optional[bool] = ..., path: _Optional[str] = ...) -> None: ...
+
+class Delta(_message.Message):
+    __slots__ = ("epoch", "replace", "put_targets", "put_members", "put_routes", "delete_members", "delete_routes", "delete_targets")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    PUT_TARGETS_FIELD_NUMBER: _ClassVar[int]
+    PUT_MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    PUT_ROUTES_FIELD_NUMBER: _ClassVar[int]
+    DELETE_MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    DELETE_ROUTES_FIELD_NUMBER: _ClassVar[int]
+    DELETE_TARGETS_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    replace: bool
+    put_targets: _containers.RepeatedCompositeFieldContainer[Target]
+    put_members: _containers.RepeatedCompositeFieldContainer[Member]
+    put_routes: _containers.RepeatedCompositeFieldContainer[Route]
+    delete_members: _containers.RepeatedCompositeFieldContainer[MemberKey]
+    delete_routes: _containers.RepeatedScalarFieldContainer[str]
+    delete_targets: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, epoch: _Optional[int] = ..., replace: _Optional[bool] = ..., put_targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., put_members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., put_routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., delete_members: _Optional[_Iterable[_Union[MemberKey, _Mapping]]] = ..., delete_routes: _Optional[_Iterable[str]] = ..., delete_targets: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Target(_message.Message):
+    __slots__ = ("key", "kind", "address")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        INSTANCE: _ClassVar[Target.Kind]
+        NODE: _ClassVar[Target.Kind]
+    INSTANCE: Target.Kind
+    NODE: Target.Kind
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    kind: Target.Kind
+    address: str
+    def __init__(self, key: _Optional[str] = ..., kind: _Optional[_Union[Target.Kind, str]] = ..., address: _Optional[str] = ...) -> None: ...
+
+class MemberKey(_message.Message):
+    __slots__ = ("service", "version", "pattern", "target")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PATTERN_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    version: str
+    pattern: str
+    target: str
+    def __init__(self, service: _Optional[str] = ..., version: _Optional[str] = ..., pattern: _Optional[str] = ..., target: _Optional[str] = ...) -> None: ...
+
+class Member(_message.Message):
+    __slots__ = ("key", "capacity", "last_resort")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    LAST_RESORT_FIELD_NUMBER: _ClassVar[int]
+    key: MemberKey
+    capacity: int
+    last_resort: bool
+    def __init__(self, key: _Optional[_Union[MemberKey, _Mapping]] = ..., capacity: _Optional[int] = ..., last_resort: _Optional[bool] = ...) -> None: ...
+
+class Route(_message.Message):
+    __slots__ = ("pattern", "service", "picks", "park", "sticky")
+    PATTERN_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    PICKS_FIELD_NUMBER: _ClassVar[int]
+    PARK_FIELD_NUMBER: _ClassVar[int]
+    STICKY_FIELD_NUMBER: _ClassVar[int]
+    pattern: str
+    service: str
+    picks: _containers.RepeatedCompositeFieldContainer[Pick]
+    park: Park
+    sticky: Sticky
+    def __init__(self, pattern: _Optional[str] = ..., service: _Optional[str] = ..., picks: _Optional[_Iterable[_Union[Pick, _Mapping]]] = ..., park: _Optional[_Union[Park, _Mapping]] = ..., sticky: _Optional[_Union[Sticky, _Mapping]] = ...) -> None: ...
+
+class Pick(_message.Message):
+    __slots__ = ("version", "tier", "weight")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    tier: int
+    weight: int
+    def __init__(self, version: _Optional[str] = ..., tier: _Optional[int] = ..., weight: _Optional[int] = ...) -> None: ...
+
+class Park(_message.Message):
+    __slots__ = ("requests_max", "timeout_ms")
+    REQUESTS_MAX_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    requests_max: int
+    timeout_ms: int
+    def __init__(self, requests_max: _Optional[int] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
+
+class Sticky(_message.Message):
+    __slots__ = ("by", "name")
+    class By(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        NONE: _ClassVar[Sticky.By]
+        COOKIE: _ClassVar[Sticky.By]
+        HEADER: _ClassVar[Sticky.By]
+        CLIENT: _ClassVar[Sticky.By]
+    NONE: Sticky.By
+    COOKIE: Sticky.By
+    HEADER: Sticky.By
+    CLIENT: Sticky.By
+    BY_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    by: Sticky.By
+    name: str
+    def __init__(self, by: _Optional[_Union[Sticky.By, str]] = ..., name: _Optional[str] = ...) -> None: ...
+
+class Shutdown(_message.Message):
+    __slots__ = ("deadline_ms",)
+    DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    deadline_ms: int
+    def __init__(self, deadline_ms: _Optional[int] = ...) -> None: ...
+
+class Attached(_message.Message):
+    __slots__ = ("engine_version", "pid", "boot_id", "epoch", "routes", "members", "draining")
+    ENGINE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    engine_version: str
+    pid: int
+    boot_id: str
+    epoch: int
+    routes: int
+    members: int
+    draining: _containers.RepeatedCompositeFieldContainer[MemberCount]
+    def __init__(self, engine_version: _Optional[str] = ..., pid: _Optional[int] = ..., boot_id: _Optional[str] = ..., epoch: _Optional[int] = ..., routes: _Optional[int] = ..., members: _Optional[int] = ..., draining: _Optional[_Iterable[_Union[MemberCount, _Mapping]]] = ...) -> None: ...
+
+class MemberCount(_message.Message):
+    __slots__ = ("key", "in_flight")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    key: MemberKey
+    in_flight: int
+    def __init__(self, key: _Optional[_Union[MemberKey, _Mapping]] = ..., in_flight: _Optional[int] = ...) -> None: ...
+
+class Configured(_message.Message):
+    __slots__ = ("listeners", "error")
+    class Bound(_message.Message):
+        __slots__ = ("key", "address")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        ADDRESS_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        address: str
+        def __init__(self, key: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+    LISTENERS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    listeners: _containers.RepeatedCompositeFieldContainer[Configured.Bound]
+    error: str
+    def __init__(self, listeners: _Optional[_Iterable[_Union[Configured.Bound, _Mapping]]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class Applied(_message.Message):
+    __slots__ = ("epoch",)
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    def __init__(self, epoch: _Optional[int] = ...) -> None: ...
+
+class Rejected(_message.Message):
+    __slots__ = ("epoch", "reason")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    reason: str
+    def __init__(self, epoch: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Drained(_message.Message):
+    __slots__ = ("key", "epoch")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    key: MemberKey
+    epoch: int
+    def __init__(self, key: _Optional[_Union[MemberKey, _Mapping]] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class InFlight(_message.Message):
+    __slots__ = ("draining",)
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    draining: _containers.RepeatedCompositeFieldContainer[MemberCount]
+    def __init__(self, draining: _Optional[_Iterable[_Union[MemberCount, _Mapping]]] = ...) -> None: ...
+
+class TargetHealth(_message.Message):
+    __slots__ = ("target", "ejected", "for_ms", "reason")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    EJECTED_FIELD_NUMBER: _ClassVar[int]
+    FOR_MS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    ejected: bool
+    for_ms: int
+    reason: str
+    def __init__(self, target: _Optional[str] = ..., ejected: _Optional[bool] = ..., for_ms: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Stats(_message.Message):
+    __slots__ = ("groups", "targets", "counters")
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    groups: _containers.RepeatedCompositeFieldContainer[GroupStats]
+    targets: _containers.RepeatedCompositeFieldContainer[TargetStats]
+    counters: _containers.RepeatedCompositeFieldContainer[Counter]
+    def __init__(self, groups: _Optional[_Iterable[_Union[GroupStats, _Mapping]]] = ..., targets: _Optional[_Iterable[_Union[TargetStats, _Mapping]]] = ..., counters: _Optional[_Iterable[_Union[Counter, _Mapping]]] = ...) -> None: ...
+
+class GroupStats(_message.Message):
+    __slots__ = ("service", "version", "requests", "status_1xx", "status_2xx", "status_3xx", "status_4xx", "status_5xx", "failed", "retries", "parked", "latency_buckets", "latency_us_sum")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    STATUS_1XX_FIELD_NUMBER: _ClassVar[int]
+    STATUS_2XX_FIELD_NUMBER: _ClassVar[int]
+    STATUS_3XX_FIELD_NUMBER: _ClassVar[int]
+    STATUS_4XX_FIELD_NUMBER: _ClassVar[int]
+    STATUS_5XX_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    RETRIES_FIELD_NUMBER: _ClassVar[int]
+    PARKED_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_US_SUM_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    version: str
+    requests: int
+    status_1xx: int
+    status_2xx: int
+    status_3xx: int
+    status_4xx: int
+    status_5xx: int
+    failed: int
+    retries: int
+    parked: int
+    latency_buckets: _containers.RepeatedScalarFieldContainer[int]
+    latency_us_sum: int
+    def __init__(self, service: _Optional[str] = ..., version: _Optional[str] = ..., requests: _Optional[int] = ..., status_1xx: _Optional[int] = ..., status_2xx: _Optional[int] = ..., status_3xx: _Optional[int] = ..., status_4xx: _Optional[int] = ..., status_5xx: _Optional[int] = ..., failed: _Optional[int] = ..., retries: _Optional[int] = ..., parked: _Optional[int] = ..., latency_buckets: _Optional[_Iterable[int]] = ..., latency_us_sum: _Optional[int] = ...) -> None: ...
+
+class TargetStats(_message.Message):
+    __slots__ = ("target", "requests", "connects", "connect_failures", "failures", "in_flight", "idle_connections")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTS_FIELD_NUMBER: _ClassVar[int]
+    CONNECT_FAILURES_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    IDLE_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    requests: int
+    connects: int
+    connect_failures: int
+    failures: int
+    in_flight: int
+    idle_connections: int
+    def __init__(self, target: _Optional[str] = ..., requests: _Optional[int] = ..., connects: _Optional[int] = ..., connect_failures: _Optional[int] = ..., failures: _Optional[int] = ..., in_flight: _Optional[int] = ..., idle_connections: _Optional[int] = ...) -> None: ...
+
+class Counter(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: int
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+
+class Stalled(_message.Message):
+    __slots__ = ("worker", "for_ms")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    FOR_MS_FIELD_NUMBER: _ClassVar[int]
+    worker: int
+    for_ms: int
+    def __init__(self, worker: _Optional[int] = ..., for_ms: _Optional[int] = ...) -> None: ...
