@@ -35,9 +35,11 @@ fn the_command_line_names_its_mistakes_in_one_line() {
 fn one_engine_a_socket() {
     let mut first = Engine::start();
     let path = first.socket();
+    let (mut control, _) = first.attach();
     let (code, _, error) = command(&["--socket", path.to_str().unwrap()]);
     assert_eq!(code, Some(1));
     assert!(error.contains("another engine listens"), "{error}");
+    assert_eq!(control.apply(proto::Delta::default()), Ok(1), "the one that runs keeps its control");
     // Killed, it leaves its file behind, which is no obstacle.
     first.process.kill().unwrap();
     first.process.wait().unwrap();

@@ -101,8 +101,9 @@ fn host_pattern(host: &str) -> Result<HostPattern, &'static str> {
     if let Some(literal) = name.strip_prefix('[') {
         let address = literal.strip_suffix(']').and_then(|text| text.parse::<std::net::Ipv6Addr>().ok());
         return match address {
-            Some(address) if !wildcard && format!("[{address}]") == name => Ok(HostPattern::Exact(name.into())),
-            _ => Err("the host is not an IPv6 address in brackets, in its canonical form"),
+            // One spelling for all: requests are matched by it.
+            Some(address) if !wildcard => Ok(HostPattern::Exact(format!("[{address}]").into())),
+            _ => Err("the host is not an IPv6 address in brackets"),
         };
     }
     if name.len() > HOST_BYTES_MAX {

@@ -92,8 +92,8 @@ struct Engine {
     draining: Draining,
     listeners: Listeners,
     access_log_path: Option<PathBuf>,
-    /// The answer to `Configure` that waits for the workers to have done it.
-    configured: Option<Configured>,
+    /// Answers to `Configure` that wait for the workers to have done it.
+    configured: VecDeque<Configured>,
     done_number: u64,
     /// Targets that are ejected now, and until when on the engine's clock.
     out: Vec<(u64, Arc<Target>)>,
@@ -158,7 +158,7 @@ impl Engine {
             draining: Draining::default(),
             listeners: Listeners::default(),
             access_log_path: None,
-            configured: None,
+            configured: VecDeque::new(),
             done_number: 0,
             out: Vec::new(),
             session: None,
@@ -348,7 +348,6 @@ impl Engine {
     // ------------------------------------------------------------------ configuration
 
     fn configure(&mut self, asked: proto::Configure) {
-        // A second one before the first is done: only the newest is answered when all is done.
         match self.try_configure(asked) {
             Ok(listeners) => {
                 self.done_number += 1;
@@ -356,7 +355,8 @@ impl Engine {
                     worker.tell(Command::Done(self.done_number));
                 }
                 let answer = proto::Configured { listeners, error: String::new() };
-                self.configured = Some(Configured { number: self.done_number, waiting: self.workers.len(), answer });
+                let waiting = self.workers.len();
+                self.configured.push_back(Configured { number: self.done_number, waiting, answer });
             }
             Err(error) => self.send(Kind::Configured(proto::Configured { listeners: Vec::new(), error })),
         }
@@ -402,13 +402,10 @@ impl Engine {
     }
 
     fn worker_done(&mut self, number: u64) {
-        let Some(configured) = self.configured.as_mut().filter(|configured| configured.number == number) else {
-            return;
-        };
-        configured.waiting -= 1;
-        if configured.waiting == 0
-            && let Some(configured) = self.configured.take()
-        {
+        if let Some(configured) = self.configured.iter_mut().find(|configured| configured.number == number) {
+            configured.waiting -= 1;
+        }
+        while let Some(configured) = self.configured.pop_front_if(|configured| configured.waiting == 0) {
             self.send(Kind::Configured(configured.answer));
         }
     }

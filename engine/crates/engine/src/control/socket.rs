@@ -1,10 +1,11 @@
 //! The file of the control socket: nobody but us may reach it.
 
 use std::{
-    fs, io,
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
     os::unix::{
-        fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
-        net::{UnixListener, UnixStream},
+        fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+        net::UnixListener,
     },
     path::{Path, PathBuf},
 };
@@ -17,6 +18,8 @@ const PATH_BYTES_MAX: usize = 100;
 pub struct ControlSocket {
     path: PathBuf,
     identity: (u64, u64),
+    /// Held as long as we live. The file itself stays: to remove it would let two hold a lock of this name.
+    _lock: File,
 }
 
 /// Creates the socket at `path`, mode 0600; its folder, if missing, with mode 0700. A file left behind by a process that
@@ -54,9 +57,17 @@ pub fn create(path: &Path) -> Result<(UnixListener, ControlSocket), String> {
         if there.uid() != us {
             return Err(told("it belongs to another user"));
         }
-        if UnixStream::connect(path).is_ok() {
-            return Err(told("another engine listens on it"));
-        }
+    }
+    // A lock tells whether the engine that made the file still runs. To connect would tell too, but would take the place
+    // of its control.
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
+    let lock = lock.map_err(|error| format!("{}: {error}", lock_path.display()))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(told("another engine listens on it")),
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
     // Made under another name and moved into place, so that it never exists with wider rights under its own.
     let mut new = path.as_os_str().to_owned();
@@ -70,7 +81,7 @@ pub fn create(path: &Path) -> Result<(UnixListener, ControlSocket), String> {
     listener.set_nonblocking(true).map_err(failed)?;
     fs::rename(&new, path).map_err(failed)?;
     let identity = identity(path).map_err(failed)?;
-    Ok((listener, ControlSocket { path: path.to_owned(), identity }))
+    Ok((listener, ControlSocket { path: path.to_owned(), identity, _lock: lock }))
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
@@ -118,11 +129,15 @@ mod tests {
     fn a_live_socket_stays_and_a_stale_one_is_replaced() {
         let folder = folder("stale");
         let path = folder.join("engine.sock");
-        let first = create(&path).expect("created");
+        let (listener, held) = create(&path).expect("created");
         assert!(create(&path).expect_err("in use").contains("another engine"));
-        drop(first.0);
+        // As after kill -9: the lock is gone, the file is not.
+        let ControlSocket { identity, .. } = held;
+        drop(listener);
+        held._lock.unlock().expect("unlocked");
         let second = create(&path).expect("the stale file is replaced");
-        drop(first.1);
+        assert_ne!(second.1.identity, identity);
+        drop(held);
         assert!(path.exists(), "the first must not remove the file of the second");
         drop(second);
         fs::write(&path, "text").expect("written");

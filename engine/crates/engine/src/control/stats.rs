@@ -15,20 +15,18 @@ pub struct Sent {
     groups: HashMap<(Arc<str>, Arc<str>), VersionSnapshot>,
     targets: HashMap<Arc<str>, proto::TargetStats>,
     counters: HashMap<&'static str, u64>,
+    /// Calls since there was any sign of traffic.
+    quiet: u32,
 }
+
+/// The versions, of which there may be many, are looked through only while there are signs of traffic, and so often more:
+/// a request may be counted for its version a moment after everything else.
+const QUIET_MAX: u32 = 3;
 
 impl Sent {
     /// The rows that changed, as messages; none when nothing did.
     pub fn changes(&mut self, shared: &Shared, table: &Table, counters: &Counters) -> Vec<proto::Stats> {
         let mut changed = proto::Stats::default();
-        shared.for_each_version(|service, version, counted| {
-            let counted = counted.snapshot();
-            let key = (service.clone(), version.clone());
-            if self.groups.get(&key).map_or(counted != VersionSnapshot::default(), |sent| *sent != counted) {
-                changed.groups.push(convert::to_group_stats(service, version, &counted));
-                self.groups.insert(key, counted);
-            }
-        });
         let mut named = 0;
         for target in table.targets() {
             named += 1;
@@ -47,6 +45,19 @@ impl Sent {
             if self.counters.insert(name, value).unwrap_or(0) != value {
                 changed.counters.push(proto::Counter { name: name.to_owned(), value });
             }
+        }
+        // Whatever counts for a version also moves a counter of the engine or a gauge of a target.
+        let quiet = changed.counters.is_empty() && changed.targets.is_empty();
+        self.quiet = if quiet { self.quiet.saturating_add(1) } else { 0 };
+        if self.quiet < QUIET_MAX {
+            shared.for_each_version(|service, version, counted| {
+                let counted = counted.snapshot();
+                let key = (service.clone(), version.clone());
+                if self.groups.get(&key).map_or(counted != VersionSnapshot::default(), |sent| *sent != counted) {
+                    changed.groups.push(convert::to_group_stats(service, version, &counted));
+                    self.groups.insert(key, counted);
+                }
+            });
         }
         in_messages(changed)
     }
