@@ -80,13 +80,14 @@ fn requests(name: &str, http: SocketAddr, meanwhile: impl FnOnce()) {
             let stop = stop.clone();
             thread::spawn(move || {
                 let mut stream = BufReader::new(TcpStream::connect(http).unwrap());
+                stream.get_ref().set_nodelay(true).unwrap();
                 let mut times = Vec::new();
                 let mut index = client * 7919;
                 while !stop.load(Ordering::Relaxed) {
                     index = (index + 31) % SERVICES;
                     let sent = Instant::now();
-                    write!(stream.get_mut(), "GET /service-{index}/page HTTP/1.1\r\nHost: example.com\r\n\r\n")
-                        .unwrap();
+                    let request = format!("GET /service-{index}/page HTTP/1.1\r\nHost: example.com\r\n\r\n");
+                    stream.get_mut().write_all(request.as_bytes()).unwrap();
                     answer(&mut stream);
                     times.push(sent.elapsed());
                     thread::sleep(Duration::from_millis(1));
@@ -136,6 +137,7 @@ fn backend() -> SocketAddr {
         for stream in listener.incoming() {
             thread::spawn(move || {
                 let mut stream = BufReader::new(stream.unwrap());
+                stream.get_ref().set_nodelay(true).unwrap();
                 let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 512\r\n\r\n{}", "x".repeat(512));
                 let mut line = String::new();
                 while stream.read_line(&mut line).is_ok_and(|length| length > 0) {
