@@ -38,6 +38,8 @@ counters! {
     limit_fields_total,
     /// Bodies over the limit: 413.
     limit_body_bytes_total,
+    /// `Range` with too many parts: 416.
+    limit_ranges_total,
     /// A head did not arrive in time: 408.
     timeout_head_total,
     /// A kept-alive connection had no request in time.

@@ -4,6 +4,7 @@
 //! accepts and serves connections on a single-threaded runtime of its own; one thread writes the access log.
 
 pub mod access_log;
+pub mod answer;
 pub mod cli;
 pub mod conn;
 pub mod control;
@@ -14,6 +15,7 @@ pub mod frame;
 pub mod listen;
 pub mod proto;
 pub mod settings;
+mod upgrade;
 pub mod upstream;
 pub mod worker;
 pub mod workers;

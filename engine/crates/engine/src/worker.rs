@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     access_log::{AccessLog, Sink},
+    conn::local::Local,
     counters::Counters,
     listen::accept::PerAddress,
     settings::NodeConfig,
@@ -41,6 +42,8 @@ pub struct Worker {
     /// Where lines of the access log go; cheap to ask whether it is on.
     pub access_log: AccessLog,
     pub(crate) per_address: PerAddress,
+    /// Upstream connections, memory and the retry budget of this worker's connections.
+    pub local: Local,
     table: RefCell<Arc<Table>>,
     config: RefCell<Rc<NodeConfig>>,
     chance: RefCell<Chance>,
@@ -60,6 +63,7 @@ impl Worker {
             counters: shared.counters.clone(),
             access_log: AccessLog::new(shared.access_log.clone()),
             per_address: shared.per_address.clone(),
+            local: Local::default(),
             table: RefCell::new(table),
             config: RefCell::new(Rc::new(config)),
             chance: RefCell::new(Chance::new(shared.seed.wrapping_add(index as u64))),

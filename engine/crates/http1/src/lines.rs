@@ -40,6 +40,12 @@ impl Span {
     pub fn start(self) -> usize {
         self.start as usize
     }
+
+    /// Where it ends.
+    #[must_use]
+    pub fn end(self) -> usize {
+        self.end as usize
+    }
 }
 
 /// One field of a head.
@@ -126,8 +132,8 @@ impl Lines {
         Ok(())
     }
 
-    /// Whether the start line is complete.
-    pub(crate) fn begun(&self) -> usize {
+    /// Where the head begins.
+    pub(crate) fn start(&self) -> usize {
         self.start
     }
 }

@@ -81,7 +81,7 @@ impl Request {
         if !begun {
             match self.lines.first {
                 Some(line) => self.start_line(bytes, line)?,
-                None => Self::look_ahead(&bytes[self.lines.begun().min(bytes.len())..])?,
+                None => Self::look_ahead(&bytes[self.lines.start().min(bytes.len())..])?,
             }
         }
         let Some(length) = length? else {
@@ -91,7 +91,7 @@ impl Request {
         Ok(Some(length))
     }
 
-    /// Whether anything has arrived of a request.
+    /// Its fields.
     #[must_use]
     pub fn fields(&self) -> &[Field] {
         &self.lines.fields

@@ -1,12 +1,274 @@
 //! One client connection, from its first byte to its last.
+//!
+//! `serve` reads heads; `facts` judges a request; `handle` finds it a member and a connection, again and again where
+//! nothing was lost yet; `exchange` moves the bytes. The rest is what they stand on.
 
-use std::{net::SocketAddr, rc::Rc};
+pub mod buffer;
+mod exchange;
+mod facts;
+mod handle;
+pub mod io;
+pub mod local;
+mod log;
+mod select;
+pub mod timer;
 
-use tokio::net::TcpStream;
+use std::{
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use crate::{settings::ListenerConfig, worker::Worker};
+use sdlb_http1::{self as http1, Kind, Refused};
+use tokio::{net::TcpStream, time::Instant};
+
+use self::{
+    buffer::{BUFFER_BYTES, Scratch},
+    io::Io,
+    local::Local,
+    timer::Timer,
+};
+use crate::{
+    answer::{Answer, Form},
+    settings::ListenerConfig,
+    worker::Worker,
+};
+
+/// How long a connection that is closed after a refusal is still read from, so that the answer is not reset away.
+const LINGER: Duration = Duration::from_secs(1);
+/// And how much is read.
+const LINGER_BYTES: usize = 256 << 10;
 
 /// Serves the connection until it ends. Called once for each accepted connection, on its worker's thread.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, listener: Rc<ListenerConfig>, worker: Rc<Worker>) {
-    drop((stream, peer, listener, worker));
+    Local::start(&worker);
+    let mut conn = Conn::new(Io::Tcp(stream), peer, listener, worker);
+    let then = conn.requests().await;
+    if then == Then::Linger {
+        conn.linger().await;
+    }
+    if let Some(scratch) = conn.scratch.take() {
+        conn.worker.local.scratches.give(scratch);
+    }
+}
+
+/// What becomes of the connection after a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Next,
+    Close,
+    /// Close, but read a while longer what the client is still sending.
+    Linger,
+}
+
+/// What arrived.
+enum Arrived {
+    /// A head of this length.
+    Head(usize),
+    Refused(Refused),
+    /// Part of a head, and then nothing for too long.
+    Late,
+    /// Nothing, or the end.
+    Nothing,
+}
+
+struct Conn {
+    io: Io,
+    /// The peer's address, as text.
+    address: String,
+    listener: Rc<ListenerConfig>,
+    worker: Rc<Worker>,
+    timer: Timer,
+    /// Ends when the engine begins to shut down; polled once, so that it wakes this task.
+    draining: Pin<Box<dyn Future<Output = ()>>>,
+    told: bool,
+    /// Memory, while there is anything to do.
+    scratch: Option<Box<Scratch>>,
+}
+
+impl Conn {
+    fn new(io: Io, peer: SocketAddr, listener: Rc<ListenerConfig>, worker: Rc<Worker>) -> Self {
+        let mut draining = worker.draining();
+        Self {
+            io,
+            address: peer.ip().to_string(),
+            timer: Timer::new(Instant::now() + worker.config().limits.idle_timeout),
+            draining: Box::pin(async move { drop(draining.wait_for(|draining| *draining).await) }),
+            told: false,
+            scratch: None,
+            listener,
+            worker,
+        }
+    }
+
+    async fn requests(&mut self) -> Then {
+        loop {
+            let arrived = poll_fn(|cx| self.poll_head(cx)).await;
+            let then = match arrived {
+                Arrived::Nothing => return Then::Close,
+                Arrived::Head(length) => {
+                    let Some(mut scratch) = self.scratch.take() else { return Then::Close };
+                    let then = self.handle(&mut scratch, length).await;
+                    scratch.next_request();
+                    self.scratch = Some(scratch);
+                    then
+                }
+                Arrived::Refused(refused) => {
+                    let counters = &self.worker.counters;
+                    match refused.kind {
+                        Kind::TargetBytes | Kind::HeadBytes => counters.limit_head_bytes_total.add(),
+                        Kind::Fields => counters.limit_fields_total.add(),
+                        _ => counters.refused_malformed_total.add(),
+                    }
+                    self.refuse(Answer::refused(refused)).await
+                }
+                Arrived::Late => {
+                    self.worker.counters.timeout_head_total.add();
+                    let detail = "The request did not arrive in time.";
+                    self.refuse(Answer::new(408, "head-timeout", "connection_read_timeout", detail)).await
+                }
+            };
+            if then != Then::Next {
+                return then;
+            }
+        }
+    }
+
+    /// Waits for a request head. Holds no memory before its first byte.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Arrived> {
+        let config = self.worker.config();
+        let limits = &config.limits;
+        let bounds = http1::Limits { head_bytes: limits.head_bytes, fields: limits.fields };
+        loop {
+            if let Some(scratch) = &mut self.scratch {
+                if scratch.from_client.is_empty() {
+                    self.worker.local.scratches.give_box(&mut self.scratch);
+                } else {
+                    match scratch.request.advance(scratch.from_client.data(), &bounds) {
+                        Ok(Some(length)) => return Poll::Ready(Arrived::Head(length)),
+                        Ok(None) => {}
+                        Err(refused) => return Poll::Ready(Arrived::Refused(refused)),
+                    }
+                    scratch.from_client.make_room(limits.head_bytes + BUFFER_BYTES);
+                }
+            }
+            if self.scratch.is_none() {
+                match self.io.poll_readable(cx) {
+                    Poll::Pending => return self.poll_idle(cx),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Arrived::Nothing),
+                    Poll::Ready(Ok(())) => self.scratch = Some(self.worker.local.scratches.take()),
+                }
+            }
+            let Some(scratch) = &mut self.scratch else { return Poll::Ready(Arrived::Nothing) };
+            let first = scratch.from_client.is_empty();
+            match self.io.poll_read(cx, &mut scratch.from_client) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    if first {
+                        self.timer.set(Instant::now(), limits.head_timeout);
+                    }
+                }
+                Poll::Ready(_) => return Poll::Ready(Arrived::Nothing),
+                // Readable a moment ago, but not now.
+                Poll::Pending if first => {
+                    self.worker.local.scratches.give_box(&mut self.scratch);
+                    return self.poll_idle(cx);
+                }
+                Poll::Pending => return self.timer.poll(cx).map(|()| Arrived::Late),
+            }
+        }
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Arrived> {
+        if !std::mem::replace(&mut self.told, true) && self.draining.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Arrived::Nothing);
+        }
+        if self.worker.is_draining() {
+            return Poll::Ready(Arrived::Nothing);
+        }
+        if self.timer.poll(cx).is_ready() {
+            self.worker.counters.timeout_idle_total.add();
+            return Poll::Ready(Arrived::Nothing);
+        }
+        Poll::Pending
+    }
+
+    // ------------------------------------------------------------------ answers of our own
+
+    /// Answers a request that could not be read, and closes.
+    async fn refuse(&mut self, answer: Answer) -> Then {
+        let config = self.worker.config();
+        let Some(mut scratch) = self.scratch.take() else { return Then::Close };
+        self.worker.local.with_date(|date| {
+            let form = Form {
+                node: &config.name,
+                head: false,
+                html: false,
+                close: true,
+                keep_old: false,
+                request_id: b"",
+                date,
+            };
+            answer.write(form, &mut scratch.to_client);
+        });
+        let written = self.write_out(&mut scratch).await;
+        self.scratch = Some(scratch);
+        if written { Then::Linger } else { Then::Close }
+    }
+
+    /// Writes what is to go to the client. False: it is gone, or takes too long.
+    async fn write_out(&mut self, scratch: &mut Scratch) -> bool {
+        let patience = self.worker.config().limits.body_timeout;
+        self.timer.set(Instant::now(), patience);
+        let mut sent = 0;
+        let (io, timer, out) = (&mut self.io, &mut self.timer, &scratch.to_client);
+        let written = poll_fn(|cx| {
+            while sent < out.len() {
+                match io.poll_write(cx, &out[sent..], &[]) {
+                    Poll::Ready(Ok(count)) => {
+                        sent += count;
+                        timer.set(Instant::now(), patience);
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(false),
+                    Poll::Pending => return timer.poll(cx).map(|()| false),
+                }
+            }
+            Poll::Ready(true)
+        })
+        .await;
+        scratch.to_client.clear();
+        written
+    }
+
+    /// Ends our side and reads away what still comes, for a while: a close with unread bytes would be a reset, which
+    /// can destroy the answer on its way (RFC 9112, 9.6).
+    async fn linger(&mut self) {
+        let mut scratch = self.scratch.take().unwrap_or_else(|| self.worker.local.scratches.take());
+        let (io, timer) = (&mut self.io, &mut self.timer);
+        timer.set(Instant::now(), LINGER);
+        let mut left = LINGER_BYTES;
+        let mut open = true;
+        poll_fn(|cx| {
+            loop {
+                if open {
+                    match io.poll_shutdown(cx) {
+                        Poll::Ready(Ok(())) => open = false,
+                        Poll::Ready(Err(_)) => return Poll::Ready(()),
+                        Poll::Pending => return timer.poll(cx),
+                    }
+                }
+                let buffer = &mut scratch.from_client;
+                buffer.consume(buffer.data().len());
+                match io.poll_read(cx, buffer) {
+                    Poll::Ready(Ok(count)) if count > 0 && count < left => left -= count,
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return timer.poll(cx),
+                }
+            }
+        })
+        .await;
+        self.scratch = Some(scratch);
+    }
 }

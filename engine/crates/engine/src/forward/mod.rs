@@ -1,1 +1,7 @@
-//! Data path.
+//! The heads that are written: towards the upstream, and towards the client.
+//!
+//! What is hop by hop ends here, what is ours is set here, everything else is passed on as it came (RFC 9110, 7.6).
+
+mod fields;
+pub mod request;
+pub mod response;

@@ -1,1 +1,9 @@
-//! Data path.
+//! Connections to endpoints and child nodes: pooled, opened, and how often a request may be tried again.
+
+mod budget;
+mod connect;
+mod pool;
+
+pub use budget::Budget;
+pub use connect::{ConnectError, connect};
+pub use pool::{Pool, Upstream};

@@ -1,0 +1,252 @@
+//! Answers of our own: small problem documents (RFC 9457), HTML for browsers, each with `Proxy-Status` (RFC 9209), so
+//! that nobody takes them for the application's.
+
+use sdlb_http1::{Kind, Refused, decimal, reason};
+
+/// An answer of our own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// Stable; ends the problem's `type`.
+    pub kind: &'static str,
+    /// The error type of RFC 9209, 2.3.
+    pub error: &'static str,
+    /// One sentence.
+    pub detail: String,
+    /// Seconds, for `Retry-After`.
+    pub retry_after_s: Option<u32>,
+    /// `Proxy-Status` of the tiers below that failed.
+    pub below: Vec<u8>,
+    /// "Not here, nothing was read": for the node above.
+    pub not_here: bool,
+}
+
+impl Answer {
+    /// An answer; the error types of RFC 9209 are registered names.
+    #[must_use]
+    pub fn new(status: u16, kind: &'static str, error: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, kind, error, detail: detail.into(), retry_after_s: None, below: Vec::new(), not_here: false }
+    }
+
+    /// The request was refused by the codec.
+    #[must_use]
+    pub fn refused(refused: Refused) -> Self {
+        let (kind, error) = match refused.kind {
+            Kind::Malformed => ("malformed-request", "http_request_error"),
+            Kind::Version => ("http-version", "http_request_error"),
+            Kind::Coding => ("transfer-coding", "http_request_error"),
+            Kind::Connect => ("connect-not-served", "http_request_denied"),
+            Kind::Expectation => ("expectation", "http_request_denied"),
+            Kind::TargetBytes => ("target-too-long", "http_request_denied"),
+            Kind::HeadBytes => ("head-too-long", "http_request_denied"),
+            Kind::Fields => ("too-many-fields", "http_request_denied"),
+        };
+        Self::new(refused.status(), kind, error, format!("The request was refused: {}.", refused.reason))
+    }
+
+    /// For the node above: try elsewhere.
+    #[must_use]
+    pub fn not_here(below: Vec<u8>, error: &'static str, detail: impl Into<String>) -> Self {
+        Self { not_here: true, below, ..Self::new(421, "not-here", error, detail) }
+    }
+}
+
+/// To whom and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Form<'a> {
+    /// This node.
+    pub node: &'a str,
+    /// The answer is to a HEAD: no body.
+    pub head: bool,
+    /// The client is a browser.
+    pub html: bool,
+    /// The connection is closed afterwards.
+    pub close: bool,
+    /// It is kept for an HTTP/1.0 client.
+    pub keep_old: bool,
+    /// The request's id, if it has one.
+    pub request_id: &'a [u8],
+    /// The date.
+    pub date: &'a [u8],
+}
+
+impl Answer {
+    /// Appends head and body.
+    pub fn write(&self, form: Form<'_>, out: &mut Vec<u8>) {
+        let reason = reason(self.status);
+        out.extend_from_slice(b"HTTP/1.1 ");
+        decimal(u64::from(self.status), out);
+        out.push(b' ');
+        out.extend_from_slice(reason.as_bytes());
+        out.extend_from_slice(b"\r\ndate: ");
+        out.extend_from_slice(form.date);
+        out.extend_from_slice(b"\r\nproxy-status: ");
+        if !self.below.is_empty() {
+            out.extend_from_slice(&self.below);
+            out.extend_from_slice(b", ");
+        }
+        status_name(form.node, out);
+        if !self.error.is_empty() {
+            out.extend_from_slice(b"; error=");
+            out.extend_from_slice(self.error.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+        if let Some(seconds) = self.retry_after_s {
+            out.extend_from_slice(b"retry-after: ");
+            decimal(u64::from(seconds), out);
+            out.extend_from_slice(b"\r\n");
+        }
+        if self.not_here {
+            out.extend_from_slice(b"sdlb-not-here: 1\r\n");
+        }
+        if self.status == 405 {
+            out.extend_from_slice(b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
+        }
+        if !form.request_id.is_empty() {
+            out.extend_from_slice(b"x-request-id: ");
+            out.extend_from_slice(form.request_id);
+            out.extend_from_slice(b"\r\n");
+        }
+        if form.close {
+            out.extend_from_slice(b"connection: close\r\n");
+        } else if form.keep_old {
+            out.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+        let mut body = String::new();
+        if !self.not_here && self.status != 204 {
+            let media = if form.html { "text/html; charset=utf-8" } else { "application/problem+json" };
+            body = if form.html { self.html(reason, form) } else { self.json(reason, form) };
+            out.extend_from_slice(b"cache-control: no-store\r\ncontent-type: ");
+            out.extend_from_slice(media.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        if self.status != 204 {
+            out.extend_from_slice(b"content-length: ");
+            decimal(body.len() as u64, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        if !form.head {
+            out.extend_from_slice(body.as_bytes());
+        }
+    }
+
+    fn json(&self, reason: &str, form: Form<'_>) -> String {
+        let mut text = String::with_capacity(256);
+        text.push_str("{\"type\":\"https://sdlb.dev/problems/");
+        text.push_str(self.kind);
+        text.push_str("\",\"title\":");
+        json_string(reason.as_bytes(), &mut text);
+        text.push_str(",\"status\":");
+        text.push_str(&self.status.to_string());
+        text.push_str(",\"detail\":");
+        json_string(self.detail.as_bytes(), &mut text);
+        text.push_str(",\"node\":");
+        json_string(form.node.as_bytes(), &mut text);
+        if !form.request_id.is_empty() {
+            text.push_str(",\"request_id\":");
+            json_string(form.request_id, &mut text);
+        }
+        text.push_str("}\n");
+        text
+    }
+
+    fn html(&self, reason: &str, form: Form<'_>) -> String {
+        let mut text = format!(
+            "<!doctype html><html lang=en><meta charset=utf-8><title>{0} {reason}</title><h1>{0} {reason}</h1><p>",
+            self.status
+        );
+        html_text(self.detail.as_bytes(), &mut text);
+        text.push_str("<p><small>");
+        html_text(form.node.as_bytes(), &mut text);
+        if !form.request_id.is_empty() {
+            text.push_str(" &middot; request ");
+            html_text(form.request_id, &mut text);
+        }
+        text.push_str("</small>\n");
+        text
+    }
+}
+
+/// A token begins with a letter; another name is written as a string.
+fn status_name(node: &str, out: &mut Vec<u8>) {
+    let token = node.as_bytes().first().is_some_and(u8::is_ascii_alphabetic);
+    let quote: &[u8] = if token { b"" } else { b"\"" };
+    out.extend_from_slice(quote);
+    out.extend_from_slice(node.as_bytes());
+    out.extend_from_slice(quote);
+}
+
+/// Appends a JSON string. Bytes beyond ASCII are read as Latin-1, so that nothing is lost and nothing is invalid.
+pub fn json_string(bytes: &[u8], out: &mut String) {
+    out.push('"');
+    for byte in bytes {
+        match byte {
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            0x20..=0x7e => out.push(*byte as char),
+            _ => {
+                out.push_str("\\u00");
+                out.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
+                out.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
+            }
+        }
+    }
+    out.push('"');
+}
+
+fn html_text(bytes: &[u8], out: &mut String) {
+    for byte in bytes {
+        match byte {
+            b'&' => out.push_str("&amp;"),
+            b'<' => out.push_str("&lt;"),
+            b'>' => out.push_str("&gt;"),
+            b'"' => out.push_str("&quot;"),
+            0x20..=0x7e => out.push(*byte as char),
+            _ => out.push('?'),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form(html: bool) -> Form<'static> {
+        Form { node: "edge-1", head: false, html, close: true, keep_old: false, request_id: b"a\"b", date: b"now" }
+    }
+
+    #[test]
+    fn it_says_who_answered_and_why() {
+        let mut out = Vec::new();
+        Answer::new(404, "no-route", "destination_not_found", "No <claim>.").write(form(false), &mut out);
+        let text = String::from_utf8(out).unwrap_or_default();
+        assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n"));
+        assert!(text.contains("\r\nproxy-status: edge-1; error=destination_not_found\r\n"));
+        assert!(text.ends_with(
+            "{\"type\":\"https://sdlb.dev/problems/no-route\",\"title\":\"Not Found\",\"status\":404,\
+             \"detail\":\"No <claim>.\",\"node\":\"edge-1\",\"request_id\":\"a\\\"b\"}\n"
+        ));
+    }
+
+    #[test]
+    fn browsers_get_a_page_without_anybody_elses_markup() {
+        let mut out = Vec::new();
+        Answer::new(503, "x", "y", "<b>").write(form(true), &mut out);
+        let text = String::from_utf8(out).unwrap_or_default();
+        assert!(text.contains("text/html") && text.contains("&lt;b&gt;") && text.contains("a&quot;b"));
+    }
+
+    #[test]
+    fn tiers_below_are_named_first() {
+        let mut out = Vec::new();
+        let below = b"host-1; error=connection_refused".to_vec();
+        Answer::not_here(below, "destination_unavailable", "").write(form(false), &mut out);
+        let text = String::from_utf8(out).unwrap_or_default();
+        assert!(text.contains(
+            "\r\nproxy-status: host-1; error=connection_refused, edge-1; error=destination_unavailable\r\n"
+        ));
+        assert!(text.contains("\r\nsdlb-not-here: 1\r\n") && text.ends_with("content-length: 0\r\n\r\n"));
+    }
+}

@@ -1,0 +1,428 @@
+//! One request from its head to the end of its answer: tried again where nothing of it was processed.
+
+use std::{future::poll_fn, sync::atomic::Ordering::Relaxed, time::Duration};
+
+use sdlb_http1::{Body, Length, Limits as Bounds, Piece};
+use sdlb_routes::{Picked, TargetKind};
+use tokio::time::Instant;
+
+use super::{
+    Conn, Then,
+    buffer::Scratch,
+    exchange::{End, Exchange, Gate, REPLAY_BYTES, Terms},
+    facts::{Facts, examine, too_large},
+    log::{Line, Outcome},
+    select::Tries,
+};
+use crate::{
+    answer::{Answer, Form},
+    counters::Gauged,
+    forward::request::{Client, Forwarded},
+    settings::{Limits, ListenerKind, NodeConfig},
+    upgrade,
+    upstream::{Upstream, connect},
+};
+
+/// A connection that was idle for longer may be about to be closed by the other side (2 s is the shortest keep-alive in
+/// wide use): not for a request that could not be sent again.
+const SURE_AGE: Duration = Duration::from_secs(1);
+
+/// A request under way.
+struct Job<'a> {
+    facts: Facts,
+    config: &'a NodeConfig,
+    tries: Tries,
+    line: Option<Line>,
+    /// We said `100 Continue` ourselves.
+    continued: bool,
+    /// The request is not in the client's buffer any more.
+    consumed: bool,
+}
+
+/// What an attempt led to.
+enum Attempt {
+    Then(Then),
+    Again,
+    Answer(Answer),
+}
+
+impl Conn {
+    /// Handles the request whose head is in the scratch.
+    pub(super) async fn handle(&mut self, scratch: &mut Scratch, head_bytes: usize) -> Then {
+        let worker = self.worker.clone();
+        let config = worker.config();
+        worker.counters.requests_total.add();
+        worker.local.budget.earn(config.limits.retry_budget_percent);
+        let random = || worker.with_chance(|chance| [chance.next_u64(), chance.next_u64()]);
+        let examined =
+            examine(scratch, head_bytes, &self.listener, &config.name, &config.limits, &worker.counters, random);
+        let facts = match examined {
+            Ok(facts) => facts,
+            Err(answer) => return self.answer_unread(scratch, &answer, &config).await,
+        };
+        let line = worker.access_log.is_on().then(|| {
+            let method = scratch.request.method_text;
+            Line::begin(&self.listener.key, &self.address, &config.name, method, scratch, &facts)
+        });
+        let mut job = Job { facts, config: &config, tries: Tries::default(), line, continued: false, consumed: false };
+        if scratch.target == b"*" {
+            // `OPTIONS *` asks the server itself, and that is us (RFC 9110, 9.3.7).
+            return self.own_answer(scratch, &mut job, None, Answer::new(204, "", "", "")).await;
+        }
+        loop {
+            let picked = match self.select(scratch, &job.facts, &mut job.tries).await {
+                Ok(picked) => picked,
+                Err(answer) => return self.own_answer(scratch, &mut job, None, answer).await,
+            };
+            Self::bind(&mut job.tries, &picked);
+            if job.tries.count > 0 {
+                worker.counters.retries_total.add();
+                picked.group().counters().retried();
+            }
+            job.tries.count += 1;
+            match self.attempt(scratch, &mut job, &picked).await {
+                Attempt::Then(then) => return then,
+                Attempt::Again => {}
+                Attempt::Answer(answer) => return self.own_answer(scratch, &mut job, Some(&picked), answer).await,
+            }
+        }
+    }
+
+    /// Connects and exchanges, once.
+    async fn attempt(&mut self, scratch: &mut Scratch, job: &mut Job<'_>, picked: &Picked) -> Attempt {
+        let worker = self.worker.clone();
+        let limits = &job.config.limits;
+        let target = picked.target();
+        let mut upstream = match self.connection(job, picked).await {
+            Ok(upstream) => upstream,
+            Err(attempt) => return attempt,
+        };
+        let to_node = target.kind() == TargetKind::Node;
+        let gate = self.write_head(scratch, job, picked, to_node);
+        self.tell_to_go_on(scratch, job, to_node);
+        target.counters.requests.fetch_add(1, Relaxed);
+
+        let terms =
+            Terms { facts: &job.facts, limits, worker: &worker, to_node, gate, continued: job.continued };
+        let mut exchange = Exchange::new(&mut self.io, &mut upstream, &mut self.timer, scratch, &terms);
+        let end = poll_fn(|cx| exchange.poll(cx)).await;
+        let (status, bytes, replayable) = (exchange.status, exchange.content_bytes, exchange.replayable);
+        drop(exchange);
+        job.consumed |= !replayable;
+
+        match end {
+            End::Done { keep_client, keep_upstream } => {
+                let now = Instant::now();
+                worker.succeeded(picked);
+                if keep_upstream {
+                    worker.local.pool.put(upstream, now);
+                }
+                self.finish(job, Some(picked), status, bytes, "", now);
+                if keep_client {
+                    let head = !scratch.from_client.is_empty();
+                    self.timer.set(now, if head { limits.head_timeout } else { limits.idle_timeout });
+                    Attempt::Then(Then::Next)
+                } else {
+                    Attempt::Then(Then::Linger)
+                }
+            }
+            End::Upgraded => {
+                worker.succeeded(picked);
+                self.pass_on(scratch, job, picked, upstream).await;
+                Attempt::Then(Then::Close)
+            }
+            End::NotHere { keep_upstream, below } => {
+                worker.succeeded(picked);
+                if keep_upstream {
+                    worker.local.pool.put(upstream, Instant::now());
+                }
+                job.tries.not_here = true;
+                job.tries.below = below;
+                job.tries.avoid(target.id());
+                if replayable { Attempt::Again } else { Attempt::Answer(lost_body()) }
+            }
+            End::Failed { wrote, answered, reason } => {
+                let again = replayable && !answered && (!wrote || (upstream.reused && job.facts.idempotent));
+                if upstream.reused && again {
+                    // It was closed for being idle: not the target's fault, and on a fresh one not again.
+                    job.tries.fresh = true;
+                    return Attempt::Again;
+                }
+                self.blame(picked, reason);
+                if again && self.may_try_again(job) {
+                    job.tries.avoid(target.id());
+                    return Attempt::Again;
+                }
+                let error = if answered { "http_response_incomplete" } else { "connection_terminated" };
+                Attempt::Answer(Answer::new(502, "endpoint-failed", error, format!("The endpoint failed: {reason}.")))
+            }
+            End::Malformed(refused) => {
+                worker.counters.upstream_malformed_total.add();
+                self.blame(picked, refused.reason);
+                let detail = format!("The endpoint's answer cannot be trusted: {}.", refused.reason);
+                let error = if job.facts.upgrade { "http_upgrade_failed" } else { "http_protocol_error" };
+                Attempt::Answer(Answer::new(502, "endpoint-malformed", error, detail))
+            }
+            End::Late => {
+                target.counters.failures.fetch_add(1, Relaxed);
+                let detail = "The endpoint did not answer in time.";
+                Attempt::Answer(Answer::new(504, "endpoint-timeout", "http_response_timeout", detail))
+            }
+            End::ClientLate => {
+                let detail = "The body did not arrive in time.";
+                Attempt::Answer(Answer::new(408, "body-timeout", "connection_read_timeout", detail))
+            }
+            End::ClientMalformed(refused) => {
+                worker.counters.refused_malformed_total.add();
+                if status != 0 {
+                    return self.cut(job, picked, status, bytes, "http_request_error");
+                }
+                Attempt::Answer(Answer::refused(refused))
+            }
+            End::TooLarge => {
+                let answer = too_large(&worker.counters);
+                if status != 0 {
+                    return self.cut(job, picked, status, bytes, "http_request_denied");
+                }
+                Attempt::Answer(answer)
+            }
+            End::Gone => self.cut(job, picked, status, bytes, "client_gone"),
+            End::Cut => {
+                target.counters.failures.fetch_add(1, Relaxed);
+                self.cut(job, picked, status, bytes, "http_response_incomplete")
+            }
+        }
+    }
+
+    /// A pooled connection, or a fresh one.
+    async fn connection(&self, job: &mut Job<'_>, picked: &Picked) -> Result<Upstream, Attempt> {
+        let worker = &self.worker;
+        let target = picked.target();
+        if !job.tries.fresh {
+            let sure = job.facts.idempotent && is_small(job.facts.length);
+            let age_max = (!sure).then(|| (job.facts.started, SURE_AGE));
+            if let Some(upstream) = worker.local.pool.take(target, age_max, &worker.counters) {
+                return Ok(upstream);
+            }
+        }
+        job.tries.fresh = false;
+        let failed = match connect(target, job.config.limits.connect_timeout).await {
+            Ok(upstream) => return Ok(upstream),
+            Err(failed) => failed,
+        };
+        if failed.late {
+            worker.counters.timeout_connect_total.add();
+        }
+        target.counters.connect_failures.fetch_add(1, Relaxed);
+        if !failed.ours {
+            worker.failed(picked, &failed.reason);
+        }
+        let status = if failed.late { 504 } else { 502 };
+        let detail = format!("The endpoint cannot be reached: {}.", failed.reason);
+        let answer = Answer {
+            below: std::mem::take(&mut job.tries.below),
+            ..Answer::new(status, "endpoint-unreachable", failed.error, detail)
+        };
+        if self.may_try_again(job) {
+            job.tries.avoid(target.id());
+            job.tries.failure = Some(answer);
+            Err(Attempt::Again)
+        } else {
+            Err(Attempt::Answer(answer))
+        }
+    }
+
+    /// At the entry the budget of the whole tree decides; below it, only the number of members.
+    fn may_try_again(&self, job: &Job<'_>) -> bool {
+        if self.listener.kind == ListenerKind::Node {
+            return true;
+        }
+        let allowed = job.tries.count < 16 && self.worker.local.budget.spend(self.worker.now_ms());
+        if !allowed {
+            self.worker.counters.retry_budget_exhausted_total.add();
+        }
+        allowed
+    }
+
+    fn blame(&self, picked: &Picked, reason: &str) {
+        picked.target().counters.failures.fetch_add(1, Relaxed);
+        self.worker.failed(picked, reason);
+    }
+
+    fn write_head(&self, scratch: &mut Scratch, job: &Job<'_>, picked: &Picked, to_node: bool) -> Gate {
+        let facts = &job.facts;
+        let Scratch { request, from_client, host, target, to_upstream, .. } = scratch;
+        let data = from_client.data();
+        // Towards a node, a body that could not be sent a second time waits until the node has a place for it. Towards
+        // an instance it waits only if the client does.
+        let large = to_node && !fits_whole(facts, data, &job.config.limits);
+        let expect = if to_node { facts.expects || large } else { facts.client_expects };
+        let limits = &job.config.limits;
+        let left_ms = facts.timeout_ms.unwrap_or(u64::MAX).min(limits.response_timeout.as_millis() as u64);
+        to_upstream.clear();
+        Forwarded {
+            head: &data[..facts.head_bytes],
+            request,
+            target,
+            host: host.text(),
+            node: &job.config.name,
+            client: (self.listener.kind == ListenerKind::Entry)
+                .then_some(Client { address: &self.address, public: self.listener.public }),
+            request_id: facts.new_id.then_some(&facts.request_id),
+            stamp: to_node.then(|| {
+                let spent = u64::try_from(facts.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                (&**picked.group().stamp(), left_ms.saturating_sub(spent).max(1))
+            }),
+            expect,
+            client_expects: facts.client_expects,
+            upgrade: facts.upgrade,
+        }
+        .write(to_upstream);
+        match (to_node && expect, facts.client_expects) {
+            (false, _) => Gate::Open,
+            (true, true) => Gate::Timed,
+            (true, false) => Gate::Shut,
+        }
+    }
+
+    /// The node above waits with the body until there is a place for it, and here is one.
+    fn tell_to_go_on(&self, scratch: &mut Scratch, job: &mut Job<'_>, to_node: bool) {
+        if job.facts.expects && !job.facts.client_expects && !to_node && !job.continued {
+            scratch.to_client.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            job.continued = true;
+        }
+    }
+
+    async fn pass_on(&mut self, scratch: &mut Scratch, job: &mut Job<'_>, picked: &Picked, mut upstream: Upstream) {
+        let worker = self.worker.clone();
+        if !self.write_out(scratch).await {
+            return;
+        }
+        worker.counters.upgrades_total.add();
+        let _open = Gauged::new(worker.counters.clone(), |counters| &counters.upgrades_open);
+        self.finish(job, Some(picked), 101, 0, "", Instant::now());
+        upgrade::pass(
+            &mut self.io,
+            &mut upstream.io,
+            &mut scratch.from_client,
+            &mut scratch.from_upstream,
+            &mut self.timer,
+            job.config.limits.upgrade_idle_timeout,
+        )
+        .await;
+    }
+
+    // ------------------------------------------------------------------ the end of a request
+
+    /// Counts and logs a request. To be called once for each.
+    fn finish(&self, job: &mut Job<'_>, picked: Option<&Picked>, status: u16, bytes: u64, error: &str, now: Instant) {
+        let took = now.saturating_duration_since(job.facts.started);
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let counters = picked.map(|picked| picked.group().counters()).or(job.tries.unserved.as_ref());
+        if let Some(counters) = counters {
+            counters.finished(status, took_us);
+            if !error.is_empty() && matches!(status, 502..=504) {
+                counters.failed();
+            }
+        }
+        if let Some(line) = job.line.take() {
+            let member = picked.map(|picked| {
+                (&**picked.group().service(), &**picked.group().version(), &**picked.target().key())
+            });
+            let outcome = Outcome { status, bytes, took_us, member, tries: job.tries.count, error };
+            self.worker.access_log.write(line.end(&outcome));
+        }
+    }
+
+    /// The answer was under way, or nobody is there to have one.
+    fn cut(&self, job: &mut Job<'_>, picked: &Picked, status: u16, bytes: u64, error: &str) -> Attempt {
+        self.finish(job, Some(picked), status, bytes, error, Instant::now());
+        Attempt::Then(Then::Close)
+    }
+
+    /// Answers in the service's place.
+    async fn own_answer(
+        &mut self,
+        scratch: &mut Scratch,
+        job: &mut Job<'_>,
+        picked: Option<&Picked>,
+        answer: Answer,
+    ) -> Then {
+        // A body that is here already is skipped; one that is still to come may be anything.
+        let data = scratch.from_client.data();
+        let whole = if job.consumed { None } else { body_in(&job.facts, data, &job.config.limits) };
+        let fault = matches!(answer.status, 400 | 408 | 413);
+        let keep = job.facts.keep && whole.is_some() && !fault && !job.facts.upgrade && !self.worker.is_draining();
+        if let Some(length) = whole {
+            scratch.from_client.consume(length);
+        }
+        let form = Form {
+            node: &job.config.name,
+            head: job.facts.head,
+            html: job.facts.html,
+            close: !keep,
+            keep_old: keep && job.facts.old,
+            request_id: &job.facts.request_id,
+            date: b"",
+        };
+        self.worker.local.with_date(|date| answer.write(Form { date, ..form }, &mut scratch.to_client));
+        let written = self.write_out(scratch).await;
+        let now = Instant::now();
+        self.finish(job, picked, answer.status, 0, answer.error, now);
+        let limits = &job.config.limits;
+        match (written, keep) {
+            (false, _) => Then::Close,
+            (true, false) => Then::Linger,
+            (true, true) => {
+                let head = !scratch.from_client.is_empty();
+                self.timer.set(now, if head { limits.head_timeout } else { limits.idle_timeout });
+                Then::Next
+            }
+        }
+    }
+
+    /// Answers a request that is not worth reading on; the connection is closed.
+    async fn answer_unread(&mut self, scratch: &mut Scratch, answer: &Answer, config: &NodeConfig) -> Then {
+        let head = scratch.request.method == sdlb_http1::Method::Head;
+        self.worker.local.with_date(|date| {
+            let form =
+                Form { node: &config.name, head, html: false, close: true, keep_old: false, request_id: b"", date };
+            answer.write(form, &mut scratch.to_client);
+        });
+        if self.write_out(scratch).await { Then::Linger } else { Then::Close }
+    }
+}
+
+fn lost_body() -> Answer {
+    let detail = "The body was under way when the node below could not take it.";
+    Answer::new(502, "body-lost", "destination_unavailable", detail)
+}
+
+fn is_small(length: Length) -> bool {
+    match length {
+        Length::None => true,
+        Length::Known(length) => length <= REPLAY_BYTES as u64,
+        Length::Chunked | Length::UntilClose => false,
+    }
+}
+
+/// Whether the body can be kept until it is answered.
+fn fits_whole(facts: &Facts, data: &[u8], limits: &Limits) -> bool {
+    match facts.length {
+        Length::Chunked => body_in(facts, data, limits).is_some(),
+        length => is_small(length),
+    }
+}
+
+/// Length of head and body, if all of it is there.
+fn body_in(facts: &Facts, data: &[u8], limits: &Limits) -> Option<usize> {
+    let mut at = facts.head_bytes;
+    let mut body = Body::new(facts.length, Bounds { head_bytes: limits.head_bytes, fields: limits.fields });
+    loop {
+        match body.next(data.get(at..)?).ok()? {
+            Piece::End(count) => return Some(at + count),
+            Piece::Data(piece) => at += piece.end,
+            Piece::More => return None,
+        }
+    }
+}

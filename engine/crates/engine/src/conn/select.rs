@@ -1,0 +1,280 @@
+//! Finding a member for a request, and waiting when there is none.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use sdlb_http1::Name;
+use sdlb_routes::{Draw, Park, Picked, Route, Sticky, Table, VersionCounters};
+use smallvec::SmallVec;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+use super::{Conn, buffer::Scratch, facts::Facts};
+use crate::{
+    answer::Answer,
+    counters::{Counter, Counters, Gauged},
+    settings::ListenerKind,
+    worker::Worker,
+};
+
+/// A group that is gone below may be a moment away from being gone here, or back: so long a request waits for it, even
+/// when its route does not park.
+const SETTLE: Park = Park { requests_max: 4096, timeout_ms: 2_000 };
+/// While it waits for what children say, it asks them again so often, besides after every change of the table.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// Members tried for one request between two changes of the table.
+const TRIES_MAX: usize = 32;
+/// Members that a node below the entry tries: the entry has the retry budget.
+const TRIES_BELOW_MAX: usize = 8;
+/// What a client is told when nothing was ready.
+const RETRY_AFTER_S: u32 = 1;
+
+/// What was tried for a request, and what it is bound to.
+#[derive(Default)]
+pub struct Tries {
+    /// Targets that did not take it.
+    avoid: SmallVec<[u64; 8]>,
+    draw: Option<Draw>,
+    version: Option<Arc<str>>,
+    /// How many in all.
+    pub count: u32,
+    /// A child said that nothing was read.
+    pub not_here: bool,
+    /// `Proxy-Status` of the last child that said so.
+    pub below: Vec<u8>,
+    /// Why the last one failed.
+    pub failure: Option<Answer>,
+    /// Only a fresh connection will do.
+    pub fresh: bool,
+    changes: Option<watch::Receiver<u64>>,
+    parked: Option<Parked>,
+    /// A request waits once, however often it is tried meanwhile.
+    until: Option<Instant>,
+    /// Of the route, for requests that get no version.
+    pub unserved: Option<Arc<VersionCounters>>,
+}
+
+impl Tries {
+    /// This target did not take it.
+    pub fn avoid(&mut self, target: u64) {
+        self.avoid.push(target);
+    }
+
+    /// What could not take it a moment ago may take it now.
+    fn forget(&mut self) {
+        self.avoid.clear();
+        self.version = None;
+    }
+}
+
+/// One of the requests that wait. Gives its place back when dropped.
+struct Parked {
+    place: Option<Arc<AtomicU32>>,
+    _now: Gauged<fn(&Counters) -> &Counter>,
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        if let Some(place) = &self.place {
+            place.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// What the table says.
+enum Found {
+    Picked(Picked),
+    /// A route, and nothing that can take the request.
+    Nothing { park: Option<Park>, place: Arc<AtomicU32> },
+    /// Below the entry: no such group, or none of its members can take it.
+    NotHere,
+    NoRoute { host: bool },
+}
+
+impl Conn {
+    /// A member for the request; it may have to wait for one.
+    ///
+    /// # Errors
+    /// The answer, when there is none.
+    pub(super) async fn select(
+        &self,
+        scratch: &Scratch,
+        facts: &Facts,
+        tries: &mut Tries,
+    ) -> Result<Picked, Answer> {
+        loop {
+            let found = match self.listener.kind {
+                ListenerKind::Entry => self.find(scratch, facts, tries),
+                ListenerKind::Node => self.find_stamped(scratch, facts, tries)?,
+            };
+            match found {
+                Found::Picked(picked) => {
+                    tries.parked = None;
+                    return Ok(picked);
+                }
+                Found::NoRoute { host } => return Err(no_route(&self.worker, host)),
+                Found::NotHere => {
+                    self.worker.counters.not_here_total.add();
+                    let (below, error) = match tries.failure.take() {
+                        Some(failure) => (failure.below, failure.error),
+                        None => (std::mem::take(&mut tries.below), "destination_unavailable"),
+                    };
+                    return Err(Answer::not_here(below, error, "Nothing here can take it."));
+                }
+                Found::Nothing { park, place } => self.wait(park, &place, tries).await?,
+            }
+        }
+    }
+
+    fn find(&self, scratch: &Scratch, facts: &Facts, tries: &mut Tries) -> Found {
+        let now_ms = self.worker.now_ms();
+        let path = std::str::from_utf8(&scratch.target[..facts.path_bytes]).unwrap_or_default();
+        let host = scratch.host.name();
+        self.worker.with_table(|table: &Table| {
+            let Some(route) = table.route(host, path) else {
+                return Found::NoRoute { host: table.serves_host(host) };
+            };
+            let draw = *tries.draw.get_or_insert_with(|| self.draw(route, scratch, facts));
+            let picked = if tries.avoid.len() >= TRIES_MAX {
+                None
+            } else {
+                self.worker.with_chance(|chance| {
+                    // The version stays while it may get requests and has a member left.
+                    let same = tries.version.as_ref().and_then(|version| {
+                        route.picks().iter().find(|pick| pick.version == *version)
+                    });
+                    same.and_then(|pick| pick.group.pick(now_ms, &tries.avoid, chance))
+                        .or_else(|| route.pick(draw, now_ms, &tries.avoid, chance))
+                })
+            };
+            match picked {
+                Some(picked) => Found::Picked(picked),
+                None => {
+                    tries.unserved = Some(route.unserved().clone());
+                    Found::Nothing { park: route.park(), place: route.parked().clone() }
+                }
+            }
+        })
+    }
+
+    /// # Errors
+    /// The request has no stamp: it is not from a node.
+    fn find_stamped(&self, scratch: &Scratch, facts: &Facts, tries: &Tries) -> Result<Found, Answer> {
+        let head = &scratch.from_client.data()[..facts.head_bytes];
+        let Some(stamp) = scratch.request.single(head, Name::SdlbTo) else {
+            self.worker.counters.wrong_host_total.add();
+            let detail = "This address takes requests from nodes only, and this one has no stamp.";
+            return Err(Answer::new(421, "not-stamped", "http_request_denied", detail));
+        };
+        let now_ms = self.worker.now_ms();
+        let most = tries.avoid.len() >= TRIES_BELOW_MAX;
+        let picked = self.worker.with_table(|table| {
+            let group = table.stamped(stamp).filter(|_| !most)?;
+            self.worker.with_chance(|chance| group.pick(now_ms, &tries.avoid, chance))
+        });
+        Ok(picked.map_or(Found::NotHere, Found::Picked))
+    }
+
+    fn draw(&self, route: &Route, scratch: &Scratch, facts: &Facts) -> Draw {
+        let head = &scratch.from_client.data()[..facts.head_bytes];
+        let fields = || scratch.request.fields().iter();
+        let address;
+        let value: Option<&[u8]> = match route.sticky() {
+            Sticky::None => None,
+            Sticky::Client => {
+                address = self.address.as_bytes();
+                Some(address)
+            }
+            Sticky::Header(name) => fields()
+                .find(|field| field.text.of(head).eq_ignore_ascii_case(name.as_bytes()))
+                .map(|field| field.value.of(head)),
+            Sticky::Cookie(name) => fields()
+                .filter(|field| field.name == Name::Cookie)
+                .flat_map(|field| field.value.of(head).split(|byte| *byte == b';'))
+                .find_map(|pair| sdlb_http1::trim(pair).strip_prefix(name.as_bytes())?.strip_prefix(b"=")),
+        };
+        route.draw(value)
+    }
+
+    /// Waits until it is worth another look.
+    async fn wait(&self, park: Option<Park>, place: &Arc<AtomicU32>, tries: &mut Tries) -> Result<(), Answer> {
+        let Some(changes) = &mut tries.changes else {
+            // Once more, with an eye on the table: it may have changed since it was looked at.
+            tries.changes = Some(self.worker.table_changes());
+            return Ok(());
+        };
+        let counters = &self.worker.counters;
+        let until = match (&tries.parked, tries.until) {
+            (Some(_), Some(until)) => until,
+            _ => {
+                if let Some(failure) = tries.failure.take_if(|_| !tries.not_here) {
+                    return Err(failure);
+                }
+                let Some(terms) = park.or(tries.not_here.then_some(SETTLE)) else {
+                    return Err(nothing_ready(tries, "No instance is ready."));
+                };
+                let waiting = place.fetch_add(1, Relaxed);
+                let parked = Parked {
+                    place: Some(place.clone()),
+                    _now: Gauged::new(counters.clone(), |counters| &counters.parked_now),
+                };
+                if waiting >= terms.requests_max {
+                    counters.limit_parked_total.add();
+                    drop(parked);
+                    return Err(nothing_ready(tries, "No instance is ready, and too many requests wait already."));
+                }
+                if tries.until.is_none() {
+                    counters.parked_total.add();
+                    tries.unserved.iter().for_each(|unserved| unserved.parked());
+                }
+                tries.parked = Some(parked);
+                *tries.until.get_or_insert_with(|| Instant::now() + Duration::from_millis(terms.timeout_ms.into()))
+            }
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            counters.timeout_parked_total.add();
+            if let Some(failure) = tries.failure.take() {
+                return Err(failure);
+            }
+            return Err(nothing_ready(tries, "No instance became ready in time."));
+        }
+        let turn = if tries.not_here || tries.failure.is_some() { left.min(ASK_AGAIN) } else { left };
+        // An error means that the worker ends.
+        let _ = timeout(turn, changes.changed()).await;
+        tries.forget();
+        Ok(())
+    }
+
+    /// Binds the request to the version that was picked for it.
+    pub(super) fn bind(tries: &mut Tries, picked: &Picked) {
+        if tries.version.as_ref() != Some(picked.group().version()) {
+            tries.version = Some(picked.group().version().clone());
+        }
+    }
+}
+
+fn no_route(worker: &Worker, host: bool) -> Answer {
+    if host {
+        worker.counters.no_route_total.add();
+        Answer::new(404, "no-route", "destination_not_found", "No service claims this path.")
+    } else {
+        worker.counters.wrong_host_total.add();
+        Answer::new(421, "wrong-host", "destination_not_found", "This host is not served here.")
+    }
+}
+
+fn nothing_ready(tries: &mut Tries, detail: &str) -> Answer {
+    Answer {
+        retry_after_s: Some(RETRY_AFTER_S),
+        below: std::mem::take(&mut tries.below),
+        ..Answer::new(503, "nothing-ready", "destination_unavailable", detail)
+    }
+}

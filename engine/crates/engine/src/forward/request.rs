@@ -1,0 +1,151 @@
+//! The head that goes to an instance or a child node.
+
+use sdlb_http1::{Field, Length, Name, Request, Version, decimal, list};
+
+use super::fields::{copy, line};
+
+/// Everything that the head is made of.
+pub struct Forwarded<'a> {
+    /// The client's head.
+    pub head: &'a [u8],
+    /// What it says.
+    pub request: &'a Request,
+    /// The canonical path, and the query.
+    pub target: &'a [u8],
+    /// The canonical host.
+    pub host: &'a str,
+    /// This node's name.
+    pub node: &'a str,
+    /// The forwarding fields that say who the client is: set at an entry, passed on below it.
+    pub client: Option<Client<'a>>,
+    /// An id, when the client's own is not passed on.
+    pub request_id: Option<&'a [u8]>,
+    /// For a child node: the stamp of the group, and the milliseconds left for an answer.
+    pub stamp: Option<(&'a str, u64)>,
+    /// Wait for `100 Continue`.
+    pub expect: bool,
+    /// The client itself does so; for a child node.
+    pub client_expects: bool,
+    /// Ask for the upgrade that the client asks for.
+    pub upgrade: bool,
+}
+
+/// A client that is not a node.
+#[derive(Clone, Copy)]
+pub struct Client<'a> {
+    /// Its address.
+    pub address: &'a str,
+    /// Field names with an underscore are dropped: some servers read them as if it were a `-`.
+    pub public: bool,
+}
+
+impl Forwarded<'_> {
+    /// Appends the head.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let Self { head, request, .. } = *self;
+        out.extend_from_slice(request.method_text.of(head));
+        out.push(b' ');
+        out.extend_from_slice(self.target);
+        out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+        out.extend_from_slice(self.host.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        copy(head, request.fields(), |field| self.keeps(field), out);
+        let version: &[u8] = if request.version == Version::Http10 { b"via: 1.0 " } else { b"via: 1.1 " };
+        out.extend_from_slice(version);
+        out.extend_from_slice(self.node.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        if let Some(client) = self.client {
+            self.write_client(client, out);
+        }
+        if let Some(id) = self.request_id {
+            line(b"x-request-id", id, out);
+        }
+        if let Some((stamp, left_ms)) = self.stamp {
+            line(b"sdlb-to", stamp.as_bytes(), out);
+            out.extend_from_slice(b"sdlb-timeout: ");
+            decimal(left_ms, out);
+            out.extend_from_slice(b"\r\n");
+            if self.client_expects {
+                out.extend_from_slice(b"sdlb-expect: 1\r\n");
+            }
+        }
+        match request.length() {
+            Length::Known(length) => {
+                out.extend_from_slice(b"content-length: ");
+                decimal(length, out);
+                out.extend_from_slice(b"\r\n");
+            }
+            Length::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            Length::None | Length::UntilClose => {}
+        }
+        if self.expect {
+            out.extend_from_slice(b"expect: 100-continue\r\n");
+        }
+        self.write_connection(out);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn keeps(&self, field: &Field) -> bool {
+        let entry = self.client.is_some();
+        match field.name {
+            Name::Other => {}
+            Name::Host | Name::ContentLength | Name::Expect => return false,
+            Name::Forwarded | Name::XForwarded | Name::XRealIp if entry => return false,
+            Name::XRequestId if self.request_id.is_some() => return false,
+            name if name.is_hop_by_hop() || name.is_private() => return false,
+            _ => {}
+        }
+        !field.hop && !self.client.is_some_and(|client| self.collides(field, client.public))
+    }
+
+    /// A name that some servers take for another one.
+    fn collides(&self, field: &Field, public: bool) -> bool {
+        let name = field.text.of(self.head);
+        if !name.contains(&b'_') {
+            return false;
+        }
+        let read: Vec<u8> = name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
+        public || Name::of(&read) != Name::Other
+    }
+
+    fn write_client(&self, client: Client<'_>, out: &mut Vec<u8>) {
+        let (address, host) = (client.address.as_bytes(), self.host.as_bytes());
+        line(b"x-forwarded-for", address, out);
+        line(b"x-real-ip", address, out);
+        out.extend_from_slice(b"x-forwarded-proto: http\r\n");
+        line(b"x-forwarded-host", host, out);
+        // RFC 7239: what holds a colon is quoted, IPv6 addresses stand in brackets.
+        out.extend_from_slice(b"forwarded: for=");
+        if address.contains(&b':') {
+            out.extend_from_slice(b"\"[");
+            out.extend_from_slice(address);
+            out.extend_from_slice(b"]\"");
+        } else {
+            out.extend_from_slice(address);
+        }
+        let quote: &[u8] = if host.contains(&b':') { b"\"" } else { b"" };
+        out.extend_from_slice(b";host=");
+        out.extend_from_slice(quote);
+        out.extend_from_slice(host);
+        out.extend_from_slice(quote);
+        out.extend_from_slice(b";proto=http\r\n");
+    }
+
+    fn write_connection(&self, out: &mut Vec<u8>) {
+        if self.upgrade {
+            out.extend_from_slice(b"connection: upgrade\r\n");
+            let upgrade = self.request.single(self.head, Name::Upgrade).unwrap_or_default();
+            line(b"upgrade", upgrade, out);
+            return;
+        }
+        let trailers = self
+            .request
+            .fields()
+            .iter()
+            .filter(|field| field.name == Name::Te)
+            .any(|field| list(field.value.of(self.head)).any(|coding| coding.eq_ignore_ascii_case(b"trailers")));
+        if trailers {
+            out.extend_from_slice(b"connection: te\r\nte: trailers\r\n");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The head that goes to the client.
+
+use sdlb_http1::{Name, Response, decimal};
+
+use super::fields::{copy, line};
+
+/// How the client is told where the body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none. An answer to HEAD and 304 may tell the length that it would have.
+    Empty(Option<u64>),
+    /// `Content-Length`.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+    /// The end of the connection: for HTTP/1.0.
+    Close,
+}
+
+/// What becomes of the connection to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// It is kept; HTTP/1.1 needs no word about it.
+    Keep,
+    /// It is kept, for HTTP/1.0, which does.
+    KeepOld,
+    /// It is closed.
+    Close,
+}
+
+/// Appends a final head.
+pub fn write(head: &[u8], response: &Response, framing: Framing, after: After, date: &[u8], out: &mut Vec<u8>) {
+    start_line(head, response, out);
+    let mut dated = false;
+    copy(
+        head,
+        response.fields(),
+        |field| {
+            dated |= field.name == Name::Date;
+            match field.name {
+                Name::Other => !field.hop,
+                Name::ContentLength => false,
+                name => !name.is_hop_by_hop() && !name.is_private(),
+            }
+        },
+        out,
+    );
+    if !dated && response.status >= 200 {
+        line(b"date", date, out);
+    }
+    match framing {
+        Framing::Length(length) | Framing::Empty(Some(length)) => {
+            out.extend_from_slice(b"content-length: ");
+            decimal(length, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Framing::Empty(None) | Framing::Close => {}
+    }
+    match after {
+        After::Keep => {}
+        After::KeepOld => out.extend_from_slice(b"connection: keep-alive\r\n"),
+        After::Close => out.extend_from_slice(b"connection: close\r\n"),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the head of an interim answer (1xx), or of a 101 that begins `upgrade`.
+pub fn write_interim(head: &[u8], response: &Response, upgrade: Option<&[u8]>, out: &mut Vec<u8>) {
+    start_line(head, response, out);
+    copy(
+        head,
+        response.fields(),
+        |field| match field.name {
+            Name::Other => !field.hop,
+            Name::ContentLength => false,
+            name => !name.is_hop_by_hop() && !name.is_private(),
+        },
+        out,
+    );
+    if let Some(upgrade) = upgrade {
+        out.extend_from_slice(b"connection: upgrade\r\n");
+        line(b"upgrade", upgrade, out);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn start_line(head: &[u8], response: &Response, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    decimal(u64::from(response.status), out);
+    out.push(b' ');
+    out.extend_from_slice(response.reason.of(head));
+    out.extend_from_slice(b"\r\n");
+}

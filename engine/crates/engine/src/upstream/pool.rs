@@ -1,0 +1,137 @@
+//! The pool of idle upstream connections of one worker.
+//!
+//! The one used last is taken first, so that those that are not needed grow old and go. Just before it is used again a
+//! connection is looked at: what ended is dropped, and what spoke without being asked is dropped and counted.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use sdlb_routes::Target;
+use tokio::time::Instant;
+
+use crate::{
+    conn::io::{Io, Rest},
+    counters::Counters,
+};
+
+/// Idle connections to one target that a worker keeps.
+const IDLE_MAX: usize = 256;
+/// How long one may be idle. Shorter than the idle time-out of our own listeners.
+const IDLE_AGE: Duration = Duration::from_secs(30);
+
+/// A connection to a target.
+#[derive(Debug)]
+pub struct Upstream {
+    /// The stream.
+    pub io: Io,
+    /// It was used before: that it ends without an answer need not be the target's fault.
+    pub reused: bool,
+    target: Arc<Target>,
+    address_changes: u32,
+    idle_since: Option<Instant>,
+}
+
+impl Upstream {
+    /// A fresh one, made when the target's address had changed so often.
+    #[must_use]
+    pub fn new(io: Io, target: Arc<Target>, address_changes: u32) -> Self {
+        Self { io, reused: false, target, address_changes, idle_since: None }
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if self.idle_since.is_some() {
+            self.target.counters.idle_connections.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// The keys are numbers of our own, counted up.
+#[derive(Debug, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+}
+
+/// Idle connections by target.
+#[derive(Debug, Default)]
+pub struct Pool(RefCell<HashMap<u64, Vec<Upstream>, BuildHasherDefault<Spread>>>);
+
+impl Pool {
+    /// A connection to the target that has not been idle for longer than `age_max`.
+    pub fn take(&self, target: &Target, age_max: Option<(Instant, Duration)>, counters: &Counters) -> Option<Upstream> {
+        let mut pool = self.0.borrow_mut();
+        let idle = pool.get_mut(&target.id())?;
+        while let Some(mut upstream) = idle.pop() {
+            if upstream.address_changes != target.address_changes() {
+                continue;
+            }
+            let since = upstream.idle_since?;
+            if age_max.is_some_and(|(now, age_max)| now.saturating_duration_since(since) > age_max) {
+                // The others are older; they will do for other requests.
+                idle.push(upstream);
+                return None;
+            }
+            match upstream.io.rest() {
+                Rest::Good => {
+                    target.counters.idle_connections.fetch_sub(1, Relaxed);
+                    upstream.idle_since = None;
+                    upstream.reused = true;
+                    return Some(upstream);
+                }
+                Rest::Ended => {}
+                Rest::Spoke => counters.upstream_unsolicited_total.add(),
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection that is ready for another request.
+    pub fn put(&self, mut upstream: Upstream, now: Instant) {
+        let target = upstream.target.clone();
+        let mut pool = self.0.borrow_mut();
+        let idle = pool.entry(target.id()).or_default();
+        if idle.len() < IDLE_MAX && upstream.address_changes == target.address_changes() {
+            target.counters.idle_connections.fetch_add(1, Relaxed);
+            upstream.idle_since = Some(now);
+            idle.push(upstream);
+        }
+    }
+
+    /// Closes what is too old or not good any more. To be called every few seconds.
+    pub fn sweep(&self, now: Instant, counters: &Counters) {
+        self.0.borrow_mut().retain(|_, idle| {
+            idle.retain(|upstream| {
+                let old = upstream.idle_since.is_none_or(|since| now.saturating_duration_since(since) > IDLE_AGE);
+                match upstream.io.rest() {
+                    Rest::Good => !old && upstream.address_changes == upstream.target.address_changes(),
+                    Rest::Ended => false,
+                    Rest::Spoke => {
+                        counters.upstream_unsolicited_total.add();
+                        false
+                    }
+                }
+            });
+            !idle.is_empty()
+        });
+    }
+}
