@@ -29,6 +29,19 @@ from sdlb.seams.store import StoreFailed, Tell
 SCHEMA = 1
 APPLICATION_ID = 0x73646C62  # "sdlb"
 BAD_FILES_MAX = 1000
+_NOT_ITS_FAULT = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+    }
+)
+"""Errors that say nothing about what is in the file."""
 
 _Row = tuple[str, bytes | None]
 _Commit = tuple[list[_Row], bool, "asyncio.Future[None]"]
@@ -87,10 +100,10 @@ class EmbeddedStore:
                 return self._read(), None
             except _Untrusted as error:
                 why = str(error)
-            except sqlite3.OperationalError as error:  # locked, no rights, out of disk: says nothing about its content
-                self._close()
-                raise StoreFailed(f"{self._file}: {error}") from error
-            except sqlite3.DatabaseError as error:
+            except sqlite3.Error as error:
+                if int(getattr(error, "sqlite_errorcode", 0)) & 0xFF in _NOT_ITS_FAULT:
+                    self._close()
+                    raise StoreFailed(f"{self._file}: {error}") from error
                 why = str(error)
             self._close()
         note = self._set_aside(why) if why else None
@@ -115,16 +128,16 @@ class EmbeddedStore:
         if found != "ok":
             raise _Untrusted(f"it is damaged ({found.splitlines()[0]})")
         connection.execute("PRAGMA journal_mode = WAL")
-        return dict(self._rows(connection.execute("SELECT key, value, crc FROM state")))
+        return dict(self._rows(connection.execute("SELECT CAST(key AS BLOB), value, crc FROM state")))
 
     def _rows(self, rows: Iterable[tuple[object, object, object]]) -> Iterable[tuple[str, object]]:
-        for key, value, crc in rows:
-            if not isinstance(key, str) or not isinstance(value, bytes) or crc != _crc(key, value):
-                raise _Untrusted(f"the value of {str(key)[:80]!r} does not match its checksum")
+        for raw, value, crc in rows:
+            if not isinstance(raw, bytes) or not isinstance(value, bytes) or crc != _crc(raw, value):
+                raise _Untrusted(f"the value of {str(raw)[:80]} does not match its checksum")
             try:
-                yield key, msgspec.json.decode(value)
-            except msgspec.DecodeError as error:
-                raise _Untrusted(f"the value of {key[:80]!r} is not JSON ({error})") from error
+                yield raw.decode(), msgspec.json.decode(value)
+            except ValueError as error:
+                raise _Untrusted(f"the value of {str(raw)[:80]} cannot be read ({error})") from error
 
     def _create(self) -> None:
         try:
@@ -134,7 +147,8 @@ class EmbeddedStore:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
             connection.execute(
-                "CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL)"
+                "CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL) "
+                "WITHOUT ROWID"  # one tree, no index beside it: what is read is all there is
             )
         except (OSError, sqlite3.Error) as error:
             self._close()
@@ -192,7 +206,7 @@ class EmbeddedStore:
         try:
             connection.executemany(
                 "INSERT INTO state VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value, crc = excluded.crc",
-                [(key, value, _crc(key, value)) for key, value in puts.items() if value is not None],
+                [(key, value, _crc(key.encode(), value)) for key, value in puts.items() if value is not None],
             )
             connection.executemany("DELETE FROM state WHERE key = ?", [(k,) for k, v in puts.items() if v is None])
             connection.execute("COMMIT")
@@ -209,8 +223,8 @@ class EmbeddedStore:
                 connection.close()
 
 
-def _crc(key: str, value: bytes) -> int:
-    return zlib.crc32(value, zlib.crc32(key.encode() + b"\0"))
+def _crc(key: bytes, value: bytes) -> int:
+    return zlib.crc32(value, zlib.crc32(key + b"\0"))
 
 
 def _settle(futures: list[asyncio.Future[None]], outcome: list[Exception | None]) -> None:

@@ -129,6 +129,8 @@ def _build(top: Reader, options: Options, environment: Mapping[str, str]) -> Nod
     if listen_http and listen_http == listen_node and not listen_http.endswith(":0"):
         listen.fail("node", "another address than listen.http")
     insecure = top.flag("insecure", False)
+    if "insecure" in top and not insecure:
+        top.later("insecure", "mutual TLS between nodes (insecure = false)", "set it to true, or leave it out")
     _check_clear_text(listen, listen_node, insecure)
     state_dir = _path("--state-dir", options.state_dir) or top.path("state_dir") or _state_dir(name, environment)
     return NodeConfig(

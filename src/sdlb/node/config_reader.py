@@ -75,9 +75,9 @@ class Reader:
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
         self._fail((*self._path, key), f"has the value {shown}", f"expected {expected}")
 
-    def later(self, key: str, what: str) -> NoReturn:
+    def later(self, key: str, what: str, do: str = "take it out") -> NoReturn:
         """A key of the contract whose feature this version does not have."""
-        self._fail((*self._path, key), f"{what} is not in this version", "take it out")
+        self._fail((*self._path, key), f"{what} is not in this version", do)
 
     def __contains__(self, key: str) -> bool:
         return key in self._data
