@@ -4,103 +4,19 @@
 mod support;
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, Mutex, mpsc},
+    net::{SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
 };
 
 use sdlb_engine::proto::{self, from_engine, to_engine};
-use support::{Control, Engine, PATIENCE, entry, instance, member, member_key, node, route};
+use support::{
+    Control, Engine, PATIENCE, entry,
+    http::{Backend, Client},
+    instance, member, member_key, node, route,
+};
 
 const PATTERN: &str = "*/*";
-
-/// An upstream that answers `hello` to each request once it is let go on.
-struct Backend {
-    address: SocketAddr,
-    arrived: mpsc::Receiver<()>,
-    answer: mpsc::Sender<()>,
-}
-
-impl Backend {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let (tell_arrived, arrived) = mpsc::channel();
-        let (answer, wait) = mpsc::channel::<()>();
-        let wait = Arc::new(Mutex::new(wait));
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (tell_arrived, wait) = (tell_arrived.clone(), wait.clone());
-                thread::spawn(move || serve(stream.unwrap(), &tell_arrived, &wait));
-            }
-        });
-        Self { address, arrived, answer }
-    }
-
-    fn arrived(&self) {
-        self.arrived.recv_timeout(PATIENCE).expect("the request reaches the upstream");
-    }
-
-    fn answer(&self) {
-        self.answer.send(()).unwrap();
-    }
-}
-
-fn serve(stream: TcpStream, arrived: &mpsc::Sender<()>, go_on: &Mutex<mpsc::Receiver<()>>) {
-    let mut reader = BufReader::new(stream);
-    while read_head(&mut reader).is_some() {
-        let _ = arrived.send(());
-        if go_on.lock().unwrap().recv().is_err() {
-            return;
-        }
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-        if reader.get_mut().write_all(answer).is_err() {
-            return;
-        }
-    }
-}
-
-/// Lines up to the empty one. `None`: the connection has ended.
-fn read_head(reader: &mut impl BufRead) -> Option<Vec<String>> {
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        let line = line.trim_end().to_ascii_lowercase();
-        if line.is_empty() {
-            return Some(lines);
-        }
-        lines.push(line);
-    }
-}
-
-struct Client(BufReader<TcpStream>);
-
-impl Client {
-    fn send(address: SocketAddr, extra: &str) -> Self {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET /some/page HTTP/1.1\r\nHost: example.com\r\n{extra}\r\n").unwrap();
-        Self(BufReader::new(stream))
-    }
-
-    /// Status line and fields, and the body.
-    fn answer(&mut self) -> (Vec<String>, String) {
-        let head = read_head(&mut self.0).expect("an answer");
-        let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
-        let mut body = vec![0; length.parse().unwrap()];
-        self.0.read_exact(&mut body).unwrap();
-        (head, String::from_utf8(body).unwrap())
-    }
-
-    fn ended(&mut self) -> bool {
-        matches!(self.0.read(&mut [0; 1]), Ok(0) | Err(_))
-    }
-}
 
 /// An engine with one route to one member, behind an entry and a node listener.
 fn engine_with(backend: &Backend) -> (Engine, Control, SocketAddr, SocketAddr) {

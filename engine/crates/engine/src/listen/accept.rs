@@ -36,10 +36,13 @@ pub async fn run(listener: TcpListener, config: SharedConfig, worker: Rc<Worker>
         let accepted = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
-            accepted = accept(&listener, &config, &worker) => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => serve(stream, peer, &config, &worker),
+            Ok((stream, peer)) => {
+                place(&config, &worker, &stop).await;
+                serve(stream, peer, &config, &worker);
+            }
             Err(error) => {
                 worker.counters.accept_failures_total.add();
                 if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
@@ -59,11 +62,13 @@ pub async fn run(listener: TcpListener, config: SharedConfig, worker: Rc<Worker>
     }
 }
 
-async fn accept(listener: &TcpListener, config: &SharedConfig, worker: &Worker) -> io::Result<(TcpStream, SocketAddr)> {
+/// Waits until the limit on connections has a place for the one in hand; those behind it wait in the kernel. Links between
+/// nodes are few and must get through when clients take everything. Who came before the end is served at the end.
+async fn place(config: &SharedConfig, worker: &Worker, stop: &watch::Receiver<bool>) {
     let mut waited = false;
-    // Links between nodes are few and must get through when clients take everything.
     while config.borrow().kind == ListenerKind::Entry
         && worker.counters.connections_open.get() >= worker.config().limits.connections as u64
+        && !*stop.borrow()
     {
         if !waited {
             worker.counters.limit_connections_total.add();
@@ -71,7 +76,6 @@ async fn accept(listener: &TcpListener, config: &SharedConfig, worker: &Worker) 
         }
         tokio::time::sleep(PAUSE).await;
     }
-    listener.accept().await
 }
 
 fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc<Worker>) {

@@ -1,6 +1,8 @@
 //! A running engine and a control client, for tests. Real process, real sockets.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod http;
+
 use std::{
     fs,
     io::{self, Read, Write},
