@@ -191,6 +191,19 @@ fn load_follows_capacity() {
 }
 
 #[test]
+fn the_less_loaded_of_two_is_taken() {
+    let members = [("1", "i:1", 100, false), ("1", "i:2", 100, false), ("1", "i:3", 200, false)];
+    let table = table(&members, &[("1", 0, 0)]);
+    let mut chance = Chance::new(3);
+    // Room everywhere all the time, so only the choice keeps the load even.
+    let held: Vec<_> = (0..200).map(|_| pick(&table, &mut chance).unwrap()).collect();
+    for (_, name, capacity, _) in members {
+        let load = held.iter().filter(|picked| target(picked) == name).count();
+        assert!(load.abs_diff(capacity as usize / 2) <= 5, "{name}: {load}");
+    }
+}
+
+#[test]
 fn nothing_to_pick_is_said() {
     assert!(pick(&table(&[("1", "i:1", 1, false)], &[]), &mut Chance::new(1)).is_none());
     assert!(pick(&table(&[("1", "i:1", 1, false)], &[("2", 0, 5)]), &mut Chance::new(1)).is_none());
