@@ -129,8 +129,8 @@ class Backend:
                 await writer.drain()
                 if not keep:
                     return
-        except (OSError, asyncio.IncompleteReadError):
-            return
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            return  # closed by one side or the other
         finally:
             self._writers.discard(writer)
             with contextlib.suppress(Exception):

@@ -468,7 +468,7 @@ class Balancer(View):
                 continue
             if table.applied(member):
                 capacity += source.claim.capacity
-            elif source.claim.capacity and slot.active:
+            elif source.claim.capacity:  # also before the permit: an entry whose own verdict is out parks from that moment
                 opening = True
             opening = opening or source.claim.opening
         return capacity, opening, present
