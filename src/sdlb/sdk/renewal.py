@@ -14,6 +14,7 @@ from sdlb.sdk.types import Instance, Spec
 
 RETRY_FIRST_S, RETRY_MAX_S = 0.2, 2.0
 LOOK_S = 1.0
+UNCHECKED_S = 0.25
 SETTLED = ("active", "refused")
 
 
@@ -38,6 +39,8 @@ class Renewal:
         if self._trouble:
             self._tell(f"{self.spec.label} is registered again" if self.registered else "the node is there now")
         self.instance, self._retry_s, self._trouble = instance, 0.0, ""
+        if instance.state == "unhealthy" and not instance.health_detail:
+            return UNCHECKED_S  # the node has not asked it yet
         text = f"{self.spec.label} is {instance.state}" + (f": {instance.reason}" if instance.reason else "")
         if text != self._told:
             self._told = text

@@ -1,0 +1,292 @@
+"""Commands and the Python client against a real node, which is root, entry and host in one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+
+import sdlb
+from sdlb.cli.demo.launch import SDLB, Launcher, Node, until
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[Launcher]:
+    with Launcher("sdlb-cli-") as launcher:
+        yield launcher
+
+
+@pytest.fixture(scope="module")
+def node(launcher: Launcher) -> Node:
+    node = launcher.node("solo", entry=True)
+    node.wait_ready()
+    return node
+
+
+def command(node: Node, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end."""
+    environment = {**node.environment, "SDLB_SOCKET": node.socket}
+    return subprocess.run([*SDLB, *words], env=environment, capture_output=True, text=True, timeout=40, check=False)
+
+
+def get(node: Node, host: str, path: str = "/") -> httpx.Response:
+    return httpx.get(f"http://{node.http}{path}", headers={"host": host}, timeout=10)
+
+
+@contextlib.contextmanager
+def web(said: str) -> Generator[int]:
+    """A web server; its port. `/slow` takes a second."""
+
+    class Web(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            if self.path == "/slow":
+                time.sleep(1.0)
+            self.send_response(200)
+            self.send_header("content-length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said.encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Quiet."""
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            """A health check hangs up."""
+
+    server = Server(("127.0.0.1", 0), Web)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_a_node_without_services_says_what_to_do(launcher: Launcher) -> None:
+    node = launcher.node("empty")
+    node.wait_ready()
+    assert "sdlb run" in command(node, "status").stdout
+    assert "sdlb run" in command(node, "routes").stdout
+    assert command(node, "tree").stdout.splitlines()[0].startswith("empty  this node, a root")
+    node.stop()
+
+
+def test_register_status_explain_deregister(node: Node) -> None:
+    with web("one") as one, web("two") as two:
+        register = ("register", "--route", "words.example/a*", "--id")
+        done = command(node, *register, "w1", "--port", str(one), "--wait", "10", "words-1.0.1")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "w1  active\n", "")
+        done = command(node, *register, "w2", "--port", str(two), "--wait", "0.5", "words-2.0.0")
+        waiting = "waiting: 1.0.1 still has 1 instance on solo"
+        assert done.returncode == 1
+        assert done.stdout == f"w2  {waiting}\n"
+        assert done.stderr.startswith("sdlb register: words-2.0.0 is waiting, not active, after 0.5 s: 1.0.1 still")
+        thief = command(node, *register, "t", "--port", str(two), "--wait", "0.5", "--json", "thief-1.0.0")
+        assert thief.returncode == 1
+        assert json.loads(thief.stdout)["state"] == "refused"
+
+        lines = command(node, "status", "words").stdout.splitlines()
+        assert lines[0].split() == ["SERVICE", "VERSION", "INSTANCES", "CAPACITY", "SHARE", "HOSTS", "STATE"]
+        assert lines[1].split() == ["words", "1.0.1", "1", "100", "100%", "solo", "active"]
+        assert lines[2].endswith(waiting)
+        assert len(lines) == 3
+        tree = command(node, "tree").stdout
+        assert "words-1.0.1  active" in tree
+        assert f"words-2.0.0  {waiting}" in tree
+        routes = command(node, "routes").stdout
+        assert "words.example/a*" in routes
+        assert "refused: words.example/a* is held by words" in routes
+
+        told = command(node, "explain", "words.example/abc").stdout
+        assert "route    words.example/a*  (exact host, prefix /a)" in told
+        assert f"goes to  instance w1  127.0.0.1:{one}" in told
+        assert f"not      words 2.0.0: {waiting}" in told
+        nothing = command(node, "explain", "http://words.example/b")
+        assert nothing.returncode == 1
+        assert "404 from solo" in nothing.stdout
+        assert get(node, "words.example", "/abc").text == "one"
+
+        gone = command(node, "deregister", "w1")
+        assert (gone.returncode, gone.stdout) == (0, "w1 is drained and removed\n")
+        until("2.0.0 serves", lambda: get(node, "words.example", "/abc").text == "two")
+        again = command(node, "deregister", "w1")
+        assert again.returncode == 1
+        assert "w1" in again.stderr
+        assert again.stderr.count("\n") == 1
+        assert command(node, "deregister", "t", "--json").returncode == 0
+        assert command(node, "deregister", "w2", "--gone").stdout == "w2 is removed\n"
+
+
+def test_an_instance_registered_by_hand_needs_no_renewal(node: Node) -> None:
+    with web("hand") as port:
+        words = ("register", "--route", "hand.example/*", "--port", str(port), "--wait", "10", "--id")
+        assert command(node, *words, "h1", "hand-1.0.0").returncode == 0
+        assert command(node, *words, "h2", "--ttl", "0.5", "hand-1.0.0").returncode == 0
+        with node.client() as client:
+            until("the lease of h2 ran out", lambda: {"h1", "h2"} & {i.id for i in client.instances()} == {"h1"})
+            client.deregister("h1")
+
+
+@pytest.mark.parametrize(("deadline", "code"), [("10", 0), ("0.2", 1)])
+def test_deregister_waits_for_what_is_in_flight_up_to_its_deadline(node: Node, deadline: str, code: int) -> None:
+    host = f"slow{code}.example"
+    with web("slow") as port:
+        words = ("--route", f"{host}/*", "--port", str(port), "--id", "s", "--wait", "10", f"slow{code}-1")
+        assert command(node, "register", *words).returncode == 0
+        answers: list[int] = []
+        asking = threading.Thread(target=lambda: answers.append(get(node, host, "/slow").status_code))
+        asking.start()
+        time.sleep(0.3)
+        begin = time.monotonic()
+        done = command(node, "deregister", "s", "--deadline", deadline)
+        assert done.returncode == code, done.stderr
+        assert (time.monotonic() - begin > 0.5) == (code == 0)
+        if code:
+            assert "in flight after 0.2 s" in done.stderr
+        asking.join()
+        assert answers == [200]
+
+
+def test_policy_set_changes_what_is_named_and_tells_what_is_wrong(node: Node) -> None:
+    default = json.loads(command(node, "policy", "get", "pol", "--json").stdout)
+    assert default["revision"] == 0
+    done = command(node, "policy", "set", "pol", "--share", "1.0.2=5", "--on-silence", "wait")
+    assert done.returncode == 0, done.stderr
+    assert "1.0.2=5" in done.stdout
+    command(node, "policy", "set", "pol", "--rule", "minor")
+    told = json.loads(command(node, "policy", "get", "pol", "--json").stdout)
+    assert told["policy"] == {
+        **default["policy"],
+        "priority": "share",
+        "shares": {"1.0.2": 5},
+        "on_silence": "wait",
+        "compatibility": {**default["policy"]["compatibility"], "rule": "minor"},
+    }
+    bad = command(node, "policy", "set", "pol", "--share", "1.0.1=96")
+    assert bad.returncode == 1
+    assert "shares" in bad.stderr
+    assert json.loads(command(node, "policy", "get", "pol", "--json").stdout) == told
+
+
+def test_events_go_on_over_a_restart_of_control(launcher: Launcher) -> None:
+    node = launcher.node("restarted")
+    node.wait_ready()
+    words = [*SDLB, "events", "-f", "--json", "--socket", node.socket]
+    following = launcher.program(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert following.stdout is not None
+    json.loads(following.stdout.readline())
+    node.kill_control()
+    node.start()
+    node.wait_ready()
+    with node.client() as client, web("x") as port:
+        client.register(sdlb.Spec.of("after-1.0.0", routes=["after.example/"], port=port, id="after"))
+        while "after" not in json.loads(following.stdout.readline())["text"]:
+            pass
+        client.deregister("after")
+    following.send_signal(signal.SIGINT)
+    _, err = following.communicate(timeout=10)
+    assert following.returncode == 130
+    assert err.decode().count("trying again") == 1
+    once = command(node, "events")
+    assert once.returncode == 0
+    assert "after" in once.stdout
+
+
+def test_a_program_started_before_its_node_is_registered_when_it_comes_up(launcher: Launcher) -> None:
+    node = launcher.node("late", entry=True, start=False)
+    instance = launcher.run(node, "early-1.0.0", "early.example/*")
+    until("it says that no node answers", lambda: "no node answers" in instance.log_file.read_text())
+    node.start()
+    instance.wait("active")
+    until("it serves", lambda: get(node, "early.example", "/x").status_code == 200)
+    assert instance.stop() == 0
+    assert instance.log_file.read_text().splitlines()[-1] == "sdlb run: early-1.0.0 is drained"
+
+
+def test_serve_registers_drains_and_returns(node: Node) -> None:
+    with web("served") as port:
+        with sdlb.serve("kept-1.0.0", routes=["kept.example/*"], port=port, ttl_s=1.0, socket=node.socket) as serving:
+            assert serving.wait_active(10).state == "active"
+            time.sleep(1.5)
+            assert get(node, "kept.example").text == "served", "renewed"
+            answers: list[int] = []
+            asking = threading.Thread(target=lambda: answers.append(get(node, "kept.example", "/slow").status_code))
+            asking.start()
+            time.sleep(0.3)
+        asking.join(0.3)
+        assert answers == [200], "left before its request was answered"
+        with node.client() as client, pytest.raises(sdlb.Problem) as caught:
+            client.instance(serving.spec.id)
+        assert caught.value.status == 404
+
+
+def test_serve_in_a_task_does_the_same(node: Node) -> None:
+    async def serve(port: int) -> None:
+        serving = sdlb.serve("task-1.0.0", routes=["task.example/*"], port=port, ttl_s=1.0, socket=node.socket)
+        async with serving as mine, sdlb.AsyncClient(node.socket) as client:
+            assert (await client.instance(mine.spec.id, "active", 10)).state == "active"
+            await asyncio.sleep(1.5)
+            assert mine.spec.id in {instance.id for instance in await client.instances()}
+            events = client.events(follow=False)
+            assert [event async for event in events if mine.spec.id in event.text]
+        async with sdlb.AsyncClient(node.socket) as client:
+            assert mine.spec.id not in {instance.id for instance in await client.instances()}
+
+    with web("task") as port:
+        asyncio.run(serve(port))
+
+
+def test_serve_tells_a_registration_that_is_wrong(node: Node) -> None:
+    with pytest.raises(sdlb.Problem) as caught, sdlb.serve("x-1", routes=["a b"], port=1, socket=node.socket):
+        pytest.fail("entered")
+    assert caught.value.status == 400
+    assert "a b" in caught.value.detail
+
+
+def test_a_wrong_route_ends_sdlb_run_and_its_program(node: Node) -> None:
+    done = command(node, "run", "--route", "a b", "--health", "none", "x-1.0.0", "--", "sleep", "60")
+    assert done.returncode == 1
+    assert "a b" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "host"),
+    [
+        ([str(EXAMPLES / "catalog.py"), "1.0.1"], "example.com"),
+        ([str(EXAMPLES / "catalog_async.py"), "1.0.1"], "example.com"),
+    ],
+    ids=["catalog", "catalog_async"],
+)
+def test_the_examples_serve_and_leave(launcher: Launcher, node: Node, words: list[str], host: str) -> None:
+    program = subprocess.Popen(
+        [sys.executable, *words],
+        env={**launcher.environment, "SDLB_SOCKET": node.socket},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until("it serves", lambda: get(node, host, "/catalog/7").text == "catalog 1.0.1: /catalog/7\n")
+    time.sleep(0.6)  # it hears that it is active a moment after it is
+    program.terminate()
+    _, err = program.communicate(timeout=15)
+    assert program.returncode == 0
+    assert err.splitlines() == ["catalog-1.0.1 is active", "catalog-1.0.1 is drained"]
