@@ -147,7 +147,9 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_without_a_file() -> None:
-    config = read_config(Options(root=True, listen="0.0.0.0:80", name="n", state_dir="/s"), {"XDG_RUNTIME_DIR": "/run/u"})
+    config = read_config(
+        Options(root=True, listen="0.0.0.0:80", name="n", state_dir="/s"), {"XDG_RUNTIME_DIR": "/run/u"}
+    )
     assert (config.listen_http, config.listen_node, config.parents) == ("0.0.0.0:80", NODE_LISTEN, ())
     config = read_config(Options(parents=("a:1", "b:1", "a:1"), node_listen="127.0.0.1:7711"), {})
     assert (config.listen_http, config.listen_node, config.parents) == ("", "127.0.0.1:7711", ("a:1", "b:1"))
@@ -225,7 +227,9 @@ def test_good_addresses(text: str) -> None:
     assert check_address(text, names=True) == text
 
 
-@pytest.mark.parametrize("text", ["::1:80", "[127.0.0.1]:80", "a:0", "a:99999", "1.2.3:80", "256.1.1.1:80", "a b:1", ":80"])
+@pytest.mark.parametrize(
+    "text", ["::1:80", "[127.0.0.1]:80", "a:0", "a:99999", "1.2.3:80", "256.1.1.1:80", "a b:1", ":80"]
+)
 def test_bad_addresses(text: str) -> None:
     with pytest.raises(ValueError, match="."):
         check_address(text, names=True)

@@ -143,6 +143,9 @@ class Locals:
         if not instance.leaving:
             self._start_drain(instance, now, event.deadline_s, removing=True)
             return
+        if instance.drained:
+            self._forget(instance, "instance-removed", f"{event.id} was removed", "info")
+            return
         instance.removing = True
         instance.drain_until = min(instance.drain_until, now + event.deadline_s)
         self._state.set_timer(instance.drain_until, "drain", event.id)

@@ -221,7 +221,7 @@ class Api:
     async def get_tree(self, request: Request) -> Response:
         tree = self._loop.balancer.tree()
         listen = {**self._listen, **self._engine.figures.bound}
-        parents = sorted(tree["parents"], key=lambda parent: (parent["name"] or parent["address"]))
+        parents = sorted(tree["parents"], key=lambda parent: parent["name"] or parent["address"])
         instances = [self._view(instance) for instance in tree["instances"]]
         return _json({**tree, "listen": listen, "parents": parents, "instances": instances})
 

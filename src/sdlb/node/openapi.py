@@ -133,7 +133,7 @@ CALLS: tuple[Call, ...] = (
         "The policy in force, asked of the roots",
         schema.Policy,
         query=_query(SCOPE),
-        problems=("bad-name", "no-root"),
+        problems=("bad-service", "no-root"),
     ),
     Call(
         "put_policy",
@@ -142,7 +142,7 @@ CALLS: tuple[Call, ...] = (
         "Sets the policy at every root that can be reached",
         schema.Policy,
         schema.PolicyDocument,
-        problems=("too-large", "bad-name", "bad-policy", "no-root", "policy-not-everywhere"),
+        problems=("too-large", "bad-service", "bad-policy", "no-root", "policy-not-everywhere"),
     ),
     Call("metrics", "GET", "/metrics", "Figures for Prometheus", "text/plain"),
     Call("healthz", "GET", "/healthz", "200 while control turns", "text/plain"),

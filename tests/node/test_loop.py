@@ -1,0 +1,146 @@
+"""The loop: decide, write, act, in that order; and a disk that cannot be written is no outage."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdlb.core.effects import Note
+from sdlb.core.events import InstancePut
+from sdlb.model.instance import HealthCheck, InstanceSpec
+from sdlb.node.journal import Journal
+from tests.node.lone import Lone, lone
+
+NONE = HealthCheck("none")
+
+
+def spec(name: str, version: str = "1.0.0") -> InstanceSpec:
+    return InstanceSpec(name, "web", version, ("example.com/*",), "127.0.0.1:9", health=NONE, ttl_s=0)
+
+
+async def active(node: Lone, name: str) -> None:
+    while True:
+        found = node.balancer.instance(name)
+        if found is not None and found["state"] == "active":
+            return
+        await node.loop.instances.wait(name, 5.0)
+
+
+@pytest.mark.promise(8)
+def test_nothing_is_told_before_it_is_on_disk(tmp_path: Path) -> None:
+    """The engine is only given what a durable decision of the same turn allows once that is written."""
+
+    async def run() -> None:
+        async with lone(tmp_path) as node:
+            await asyncio.sleep(0.05)
+            order: list[str] = []
+            commit, apply = node.store.commit, node.engine.apply
+
+            async def slow_commit(puts: Any, durable: bool) -> None:
+                order.append(f"write {durable}")
+                await asyncio.sleep(0.05)
+                await commit(puts, durable)
+                order.append(f"written {durable}")
+
+            def seen_apply(delta: Any) -> None:
+                if delta.put_members:
+                    order.append("apply")
+                apply(delta)
+
+            node.store.commit, node.engine.apply = slow_commit, seen_apply  # type: ignore[method-assign]
+            await node.loop.do(InstancePut(spec("a")))
+            await active(node, "a")
+            assert "written True" in order and order.index("written True") < order.index("apply")
+
+    asyncio.run(run())
+
+
+def test_a_disk_that_cannot_be_written_is_told_once_and_made_good(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with lone(tmp_path) as node:
+            node.store.fails = "disk full"
+            await node.loop.do(InstancePut(spec("a")))
+            await active(node, "a")
+            await node.loop.do(InstancePut(spec("b")))
+            codes = [event.code for event in node.journal.recent]
+            assert codes.count("state-not-written") == 1 and not node.loop.writes
+            node.store.fails = ""
+            await node.loop.do(InstancePut(spec("c")))
+            for _ in range(100):
+                await asyncio.sleep(0.01)
+                if {f"instance/{name}" for name in "abc"} <= set(node.store.disk):
+                    break
+            assert {"instance/a", "instance/b", "instance/c", "service/web"} <= set(node.store.disk)
+            assert node.loop.writes and "state-written" in [event.code for event in node.journal.recent]
+
+    asyncio.run(run())
+
+
+@pytest.mark.promise(8)
+def test_what_the_store_has_is_there_after_a_restart(tmp_path: Path) -> None:
+    async def run() -> None:
+        disk: dict[str, bytes] = {}
+        (tmp_path / "1").mkdir(mode=0o700)
+        (tmp_path / "2").mkdir(mode=0o700)
+        async with lone(tmp_path / "1", disk=disk) as node:
+            await node.loop.do(InstancePut(spec("a")))
+            await active(node, "a")
+        async with lone(tmp_path / "2", disk=disk) as node:
+            await active(node, "a")
+
+    asyncio.run(run())
+
+
+def test_a_fault_of_ours_is_told_and_the_loop_goes_on(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with lone(tmp_path) as node:
+            wrong: Any = object()
+            node.engine.apply = wrong  # not callable: a bug in an adapter
+            await node.loop.do(InstancePut(spec("a")))
+            assert node.loop.errors >= 1
+            assert "internal-error" in [event.code for event in node.journal.recent]
+            assert (await node.http.get("/healthz")).status_code == 200
+            assert node.balancer.instance("a") is not None
+
+    asyncio.run(run())
+
+
+# ------------------------------------------------------------------ the journal
+
+
+class Terminal:
+    def __init__(self, tty: bool) -> None:
+        self.text = ""
+        self._tty = tty
+
+    def isatty(self) -> bool:
+        return self._tty
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None: ...
+
+
+def test_the_log_is_json_in_a_file_and_plain_on_a_terminal() -> None:
+    file: Any = Terminal(False)
+    Journal("n", file, wall=lambda: 0.25).tell(
+        Note("a-code", "some\ntext", "warning", {"service": "web", "code": "no"})
+    )
+    line = json.loads(file.text)
+    expected = {
+        "at": "1970-01-01T00:00:00.250Z",
+        "level": "warning",
+        "node": "n",
+        "code": "a-code",
+        "text": "some\ntext",
+    }
+    assert line == {**expected, "service": "web"}
+    tty: Any = Terminal(True)
+    Journal("n", tty).tell(Note("a-code", "evil \x1b[2J text"))
+    assert "a-code" in tty.text and "\x1b" not in tty.text and tty.text.count("\n") == 1

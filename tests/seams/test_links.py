@@ -1,0 +1,228 @@
+"""Node links over real gRPC on loopback: both sides of `seams.links`, through a splice as in the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdlb.adapters import link_grpc
+from sdlb.adapters.credentials import Insecure, Refused
+from sdlb.adapters.link_grpc import GrpcChildren, GrpcParents, address_towards
+from sdlb.core import messages as m
+from sdlb.core.effects import Note
+from sdlb.core.events import (
+    ChildClosed,
+    ChildConnected,
+    ChildMessage,
+    Event,
+    ParentClosed,
+    ParentConnected,
+    ParentMessage,
+)
+from tests.seams.splice import Splice
+
+KEY = m.ClaimKey("web", "1.0.0", "example.com/*")
+HELLO = m.Hello("host-1", "id-1", 7, "127.0.0.1:9", 42, ("zone=a",))
+UP: list[m.UpMessage] = [
+    m.UpState(1, True, (m.Claim(KEY, 10, 2, ("host-1",), (">=1",), 5, True, 3, 4, 6, True, True, True),), (KEY,)),
+    m.UpState(2, policies=(m.PolicyDoc("web", 3, "edge-1", '{"priority":"even"}'),)),
+    m.Beat(2, 1),
+    m.Ask("a1", "PUT", "/v1/policies/web", b"\x00{}"),
+    m.Bye(),
+]
+DOWN: list[m.DownMessage] = [
+    m.Welcome("edge-1", "id-2", 3, ("edge-1",), 42, 10_000, ("edge-1",)),
+    m.DownState(1, True, (m.Verdict(KEY, m.WAITING, "asking", "why", "edge-1", 3, 4),), (KEY,), (m.DrainAck(KEY, 9),)),
+    m.DownState(2, policies=(m.PolicyDoc("web", 1, "x", "{}"),), ancestors=("a", "b"), roots=("a",)),
+    m.Beat(1, 2),
+    m.Answer("a1", (m.RootAnswer("edge-1", 200, b"\xff"),), ("edge-2",)),
+    m.Refused("cycle", "no"),
+]
+
+
+@dataclass
+class Side:
+    """What one side was told."""
+
+    events: list[Event] = field(default_factory=list[Event])
+    notes: list[Note] = field(default_factory=list[Note])
+
+    async def wait(self, kind: type[Any], count: int = 1, timeout_s: float = 10.0) -> list[Any]:
+        async with asyncio.timeout(timeout_s):
+            while len(found := [event for event in self.events if isinstance(event, kind)]) < count:
+                await asyncio.sleep(0.005)
+        return found
+
+
+@dataclass
+class Pair:
+    parent: Side
+    child: Side
+    children: GrpcChildren
+    parents: GrpcParents
+    splice: Splice
+
+    async def connect(self) -> int:
+        """The number of the link, when both sides know of it."""
+        self.parents.dial(self.splice.address)
+        await self.child.wait(ParentConnected)
+        self.parents.send(self.splice.address, HELLO)
+        (connected,) = await self.parent.wait(ChildConnected)
+        assert connected.hello == HELLO
+        return connected.link
+
+
+@asynccontextmanager
+async def pair(folder: Path) -> AsyncGenerator[Pair]:
+    above, below = Side(), Side()
+    path = str(folder / "links.sock")
+    children = GrpcChildren(path, above.events.append, above.notes.append)
+    await children.start()
+    parents = GrpcParents(below.events.append, below.notes.append, Insecure(), lambda parent: f"data of {parent}")
+    try:
+        async with Splice(path) as splice:
+            yield Pair(above, below, children, parents, splice)
+            await parents.close()
+    finally:
+        await parents.close()
+        await children.close()
+
+
+def scenario(test: Callable[[Pair], Awaitable[None]]) -> Callable[[Path], None]:
+    def run(tmp_path: Path) -> None:
+        async def all_of_it() -> None:
+            async with pair(tmp_path) as both:
+                await test(both)
+
+        asyncio.run(all_of_it())
+
+    run.__name__ = test.__name__
+    return run
+
+
+@scenario
+async def test_all_messages_arrive_in_order_and_unchanged(both: Pair) -> None:
+    link = await both.connect()
+    (connected,) = await both.child.wait(ParentConnected)
+    assert connected == ParentConnected(both.splice.address, f"data of {both.splice.address}")
+    for up in UP:
+        both.parents.send(both.splice.address, up)
+    for down in DOWN:
+        both.children.send(link, down)
+    arrived = await both.parent.wait(ChildMessage, len(UP))
+    assert arrived == [ChildMessage(link, message) for message in UP]
+    arrived = await both.child.wait(ParentMessage, len(DOWN))
+    assert arrived == [ParentMessage(both.splice.address, message) for message in DOWN]
+
+
+@scenario
+async def test_clear_text_is_warned_of_once_for_each_parent(both: Pair) -> None:
+    await both.connect()
+    both.parents.dial(both.splice.address)
+    await both.child.wait(ParentConnected, 2)
+    assert [note.code for note in both.child.notes] == ["insecure-link"]
+
+
+@scenario
+async def test_a_child_that_hangs_up_says_its_last_word(both: Pair) -> None:
+    link = await both.connect()
+    both.parents.send(both.splice.address, m.Bye())
+    both.parents.hang_up(both.splice.address)
+    await both.parent.wait(ChildClosed)
+    assert both.parent.events[1:] == [ChildMessage(link, m.Bye()), ChildClosed(link)]
+    await asyncio.sleep(0.05)
+    assert not [event for event in both.child.events if isinstance(event, ParentClosed)], "hung up by ourselves"
+
+
+@scenario
+async def test_a_parent_that_drops_a_link_says_its_last_word(both: Pair) -> None:
+    link = await both.connect()
+    both.children.send(link, m.Refused("name-taken", "another"))
+    both.children.drop(link)
+    await both.child.wait(ParentClosed)
+    assert both.child.events[1] == ParentMessage(both.splice.address, m.Refused("name-taken", "another"))
+    both.parents.send(both.splice.address, m.Beat(1, 1))
+    await asyncio.sleep(0.05)
+    assert len(both.parent.events) == 1, "nothing comes of a link that was dropped"
+
+
+@scenario
+async def test_a_broken_link_is_told_on_both_sides_and_can_be_dialed_again(both: Pair) -> None:
+    link = await both.connect()
+    both.splice.cut()
+    await both.child.wait(ParentClosed)
+    assert await both.parent.wait(ChildClosed) == [ChildClosed(link)]
+    both.parents.dial(both.splice.address)
+    await both.child.wait(ParentConnected, 2)
+    both.parents.send(both.splice.address, HELLO)
+    connected = await both.parent.wait(ChildConnected, 2)
+    assert connected[1].link != link
+    assert both.splice.accepted == 2, "a connection of its own, without an old one's back-off"
+
+
+@scenario
+async def test_a_child_that_reads_nothing_is_dropped(both: Pair) -> None:
+    link = await both.connect()
+    both.splice.freeze()
+    big = m.Refused("x", "y" * 10_000)
+    for _ in range(link_grpc.QUEUE_MESSAGES_MAX + 1000):
+        both.children.send(link, big)
+        await asyncio.sleep(0)
+        if any(isinstance(event, ChildClosed) for event in both.parent.events):
+            break
+    assert both.parent.events[-1] == ChildClosed(link)
+    assert [note.code for note in both.parent.notes] == ["link-slow"]
+
+
+@scenario
+async def test_a_link_that_does_not_begin_with_hello_is_nothing(both: Pair) -> None:
+    both.parents.dial(both.splice.address)
+    await both.child.wait(ParentConnected)
+    both.parents.send(both.splice.address, m.Beat(1, 1))
+    await both.child.wait(ParentClosed)
+    assert not both.parent.events
+
+
+@scenario
+async def test_a_parent_that_is_not_there_is_told(both: Pair) -> None:
+    both.parents.dial("127.0.0.1:1")
+    (closed,) = await both.child.wait(ParentClosed)
+    assert closed == ParentClosed("127.0.0.1:1", "connection refused")
+
+
+@scenario
+async def test_garbage_ends_the_link_and_nothing_else(both: Pair) -> None:
+    import grpc
+
+    link = await both.connect()
+    async with grpc.aio.insecure_channel(f"ipv4:{both.splice.address}") as channel:
+        stub: Any = channel.stream_stream(f"/{link_grpc.SERVICE}/{link_grpc.METHOD}")
+        call = stub()
+        await call.write(b"\xff\xff\xff no protobuf")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call.read()
+    both.children.send(link, m.Beat(1, 1))
+    await both.child.wait(ParentMessage)
+    assert len([event for event in both.parent.events if isinstance(event, ChildConnected)]) == 1
+
+
+def test_clear_text_goes_to_loopback_and_private_addresses_only() -> None:
+    async def check(parent: str) -> None:
+        await Insecure().check(parent)
+
+    for parent in ("127.0.0.1:1", "10.1.2.3:1", "192.168.0.1:1", "[::1]:1", "[fd00::1]:1"):
+        asyncio.run(check(parent))
+    for parent in ("8.8.8.8:1", "[2001:4860:4860::8888]:1"):
+        with pytest.raises(Refused, match="clear text"):
+            asyncio.run(check(parent))
+
+
+def test_the_address_that_a_parent_is_told() -> None:
+    assert address_towards("127.0.0.1:7700", "127.0.0.1:7711") == "127.0.0.1:7711"
+    assert address_towards("127.0.0.1:7700", "0.0.0.0:7711") == "127.0.0.1:7711"
