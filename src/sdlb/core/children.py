@@ -193,6 +193,7 @@ class Children:
 
     def _remove(self, child: Downlink) -> None:
         del self.by_name[child.name]
+        self._state.table.forget_target(child.target)
         self.mark_synced(child.name)
         self._state.persist(f"child/{child.name}", None, durable=False)
 

@@ -248,6 +248,7 @@ class Locals:
         name = instance.spec.id
         self._retract(instance, keep=set())
         del self.by_id[name]
+        self._state.table.forget_target(instance.target)
         self._state.persist(f"instance/{name}", None, durable=False)
         self._state.changed_instances[name] = None
         self._state.note(code, text, level, instance=name)

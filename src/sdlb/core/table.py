@@ -23,7 +23,8 @@ class Table:
         self._epoch = epoch
         self._members: dict[MemberKey, MemberPut] = {}  # wanted
         self._routes: dict[str, RoutePut] = {}  # wanted
-        self._targets: dict[str, TargetPut] = {}  # known addresses
+        self._targets: dict[str, TargetPut] = {}  # addresses of all sources, also of those without a member at the moment
+        self._forgotten: set[str] = set()  # of these the source is gone; the address goes with the last member
         self._uses: dict[str, int] = {}  # target -> wanted members
         self._sent: dict[MemberKey, MemberPut] = {}
         self._applied: set[MemberKey] = set()
@@ -44,9 +45,15 @@ class Table:
 
     def set_target(self, key: str, is_node: bool, address: str) -> None:
         target = TargetPut(key, is_node, address)
+        self._forgotten.discard(key)
         if self._targets.get(key) != target:
             self._targets[key] = target
             self._dirty_targets[key] = None
+
+    def forget_target(self, key: str) -> None:
+        """Its source is gone."""
+        self._forgotten.add(key)
+        self._dirty_targets[key] = None
 
     def want(self, key: MemberKey, capacity: int, last_resort: bool = False) -> None:
         member = MemberPut(key, max(1, capacity), last_resort)
@@ -235,8 +242,6 @@ class Table:
             self._sent_targets[target.key] = target
         for name in delete_targets:
             del self._sent_targets[name]
-            if name not in self._uses:
-                self._targets.pop(name, None)
         return Apply(
             self._epoch,
             False,
@@ -249,6 +254,9 @@ class Table:
         )
 
     def _clear_dirty(self) -> None:
+        for name in [name for name in self._dirty_targets if name in self._forgotten and name not in self._uses]:
+            self._forgotten.discard(name)
+            self._targets.pop(name, None)
         self._dirty_members.clear()
         self._dirty_routes.clear()
         self._dirty_targets.clear()
