@@ -43,7 +43,7 @@ def test_a_program_starts_serves_drains_and_ends(
     assert not alive(program), "the program outlived its runner"
     assert first.registered() is None
     assert second.stop() == 0
-    until("nothing is left at the edge", lambda: get(edges[0], site, "/").status_code in (404, 503))
+    until("nothing is left at the edge", lambda: get(edges[0], site, "/").status_code in (404, 421, 503))
 
 
 @pytest.mark.promise(3)
