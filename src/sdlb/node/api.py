@@ -97,9 +97,11 @@ class Api:
     # ------------------------------------------------------------------ instances
 
     def _view(self, found: dict[str, Any]) -> dict[str, Any]:
-        figures = self._engine.figures
-        target = figures.targets.get(f"i:{found['id']}")
-        return {**found, "in_flight": target.in_flight if target is not None else 0}
+        figures, name = self._engine.figures, f"i:{found['id']}"
+        target = figures.targets.get(name)
+        # Counts of what is draining come apart from the statistics: the target may already be unknown to these.
+        draining = sum(count for key, count in figures.draining.items() if key.target == name)
+        return {**found, "in_flight": max(target.in_flight if target is not None else 0, draining)}
 
     def _instance(self, instance_id: str) -> dict[str, Any]:
         found = self._loop.balancer.instance(check_id(instance_id))
