@@ -30,6 +30,7 @@ from sdlb.core.slot import Permit, Slot
 from sdlb.core.state import State, key_of, text_of
 from sdlb.core.uplink import Phase
 from sdlb.core.view import View
+from sdlb.model.route import Pattern
 
 DIAL_WITHOUT_ENGINE_S = 5.0
 
@@ -484,6 +485,10 @@ class Balancer(View):
         service = min(slots, key=lambda s: (not s.active, s.stamp(), s.key.service)).key.service
         mine = [slot for slot in slots if slot.key.service == service]
         capacity = {s.key.version: sum(x.claim.capacity for x in s.sources.values()) for s in mine if s.active}
+        if state.table.route(route) is None and not any(capacity.values()):
+            # What has never served takes nothing away from what a less specific route serves.
+            if any(state.table.route(str(pattern)) is not None for pattern in Pattern.parse(route).wider()):
+                return
         policy = state.policy(service)
         expected = any(not slot.active or self._measure(slot)[1] for slot in mine)
         sticky = policy.sticky

@@ -8,7 +8,7 @@ one wins: host first (exact, longest suffix, any), then path (exact, longest lit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -77,6 +77,23 @@ class Pattern:
         return (*host, 0 if self.path.endswith("*") else 1, len(self.path))
 
     # ------------------------------------------------------------------ two patterns
+
+    def wider(self) -> Iterator[Pattern]:
+        """All less specific patterns that match everything that this one does: as many as it has characters and labels."""
+        hosts = [self.host]
+        rest = self.host.removeprefix("*.")
+        while self.host != "*" and (rest := rest.partition(".")[2]):
+            hosts.append(f"*.{rest}")
+        if self.host != "*":
+            hosts.append("*")
+        literal = self.path.removesuffix("*")
+        paths = [f"{literal[:size]}*" for size in range(len(literal), 0, -1)]
+        if self.path != f"{literal}*":
+            paths.insert(0, self.path)
+        for host in hosts:
+            for path in paths:
+                if (host, path) != (self.host, self.path):
+                    yield Pattern(host, path)
 
     def overlaps(self, other: Pattern) -> bool:
         """Whether some request matches both."""

@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 FOR_EVER = 1 << 62
-WAITED_MS = 100.0
+WAITED_MS = 25.0
 
 
 def line_of(version: str) -> str:
