@@ -41,6 +41,19 @@ def test_changes_of_state_are_told_with_their_reason() -> None:
     assert told == ["catalog-1.0.1 is waiting: 1.0.0 still has 1 instance on host-1", "catalog-1.0.1 is active"]
 
 
+def test_what_is_not_decided_yet_is_only_told_when_it_stays_so() -> None:
+    told: list[str] = []
+    renewal = Renewal(SPEC, told.append)
+    for _ in range(3):
+        assert renewal.succeeded(Instance(state="waiting", reason_code="asking", reason="no answer yet")) < 0.5
+    assert renewal.succeeded(Instance(state="unhealthy")) < 0.5
+    renewal.succeeded(ACTIVE)
+    assert told == ["catalog-1.0.1 is active"]
+    for _ in range(20):
+        renewal.succeeded(Instance(state="waiting", reason_code="asking", reason="no answer yet"))
+    assert told == ["catalog-1.0.1 is active", "catalog-1.0.1 is waiting: no answer yet"]
+
+
 def test_only_a_first_registration_that_is_wrong_in_itself_is_given_up() -> None:
     wrong = Problem(BASE + "bad-route", 400, "route 'x'")
     busy = Problem(BASE + "busy", 503, "later")

@@ -163,5 +163,5 @@ class Rootage:
             return Permit(ACTIVE, "", "", node, generation)
         reason = reason or self._version_reasons.get(key.service, {}).get(key.version)
         if reason is None:
-            return Permit(WAITING, "asking", "waiting for a decision", node, generation)
+            return Permit(WAITING, "asking", "no decision yet", node, generation)
         return Permit(WAITING, reason.code, str(reason), node, generation)

@@ -19,7 +19,7 @@ class Permit:
 
     state: str = WAITING
     code: str = "asking"
-    reason: str = "waiting for the parents' answer"
+    reason: str = "no answer yet from the parents"
     decided_by: str = ""
     generation: int = 0
 

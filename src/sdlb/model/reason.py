@@ -101,7 +101,7 @@ class Asking(Reason):
     parents: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"waiting for the answer of {', '.join(self.parents) or 'the parents'}"
+        return f"no answer yet from {', '.join(self.parents) or 'the parents'}"
 
 
 @dataclass(frozen=True, slots=True)

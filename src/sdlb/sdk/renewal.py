@@ -14,7 +14,7 @@ from sdlb.sdk.types import Instance, Spec
 
 RETRY_FIRST_S, RETRY_MAX_S = 0.2, 2.0
 LOOK_S = 1.0
-UNCHECKED_S = 0.25
+UNDECIDED_S, LOOKS_MAX = 0.25, 6
 SETTLED = ("active", "refused")
 
 
@@ -28,6 +28,7 @@ class Renewal:
         self._told = ""
         self._retry_s = 0.0
         self._trouble = ""
+        self._looks = 0
 
     @property
     def registered(self) -> bool:
@@ -39,8 +40,10 @@ class Renewal:
         if self._trouble:
             self._tell(f"{self.spec.label} is registered again" if self.registered else "the node is there now")
         self.instance, self._retry_s, self._trouble = instance, 0.0, ""
-        if instance.state == "unhealthy" and not instance.health_detail:
-            return UNCHECKED_S  # the node has not asked it yet
+        if _undecided(instance) and self._looks < LOOKS_MAX:
+            self._looks += 1
+            return UNDECIDED_S
+        self._looks = 0
         text = f"{self.spec.label} is {instance.state}" + (f": {instance.reason}" if instance.reason else "")
         if text != self._told:
             self._told = text
@@ -59,3 +62,9 @@ class Renewal:
             self._tell(f"{problem.detail} (trying again until it works)")
         self._retry_s = min(max(self._retry_s * 2, RETRY_FIRST_S), RETRY_MAX_S)
         return self._retry_s
+
+
+def _undecided(instance: Instance) -> bool:
+    """Just registered: the node has not asked it how it is, its parents or its engine have not answered."""
+    unchecked = instance.state == "unhealthy" and not instance.health_detail
+    return unchecked or (instance.state == "waiting" and instance.reason_code in ("asking", "opening"))
