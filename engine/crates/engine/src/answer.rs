@@ -244,9 +244,11 @@ mod tests {
         let below = b"host-1; error=connection_refused".to_vec();
         Answer::not_here(below, "destination_unavailable", "").write(form(false), &mut out);
         let text = String::from_utf8(out).unwrap_or_default();
-        assert!(text.contains(
-            "\r\nproxy-status: host-1; error=connection_refused, edge-1; error=destination_unavailable\r\n"
-        ));
+        assert!(
+            text.contains(
+                "\r\nproxy-status: host-1; error=connection_refused, edge-1; error=destination_unavailable\r\n"
+            )
+        );
         assert!(text.contains("\r\nsdlb-not-here: 1\r\n") && text.ends_with("content-length: 0\r\n\r\n"));
     }
 }

@@ -7,11 +7,7 @@
 
 use std::ops::Range;
 
-use crate::{
-    Field, Kind, Limits, Refused,
-    bytes::is_tchar,
-    lines::field,
-};
+use crate::{Field, Kind, Limits, Refused, bytes::is_tchar, lines::field};
 
 /// How the length of a body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,12 +42,24 @@ const SIZE_DIGITS_MAX: u8 = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Counted { left: u64 },
+    Counted {
+        left: u64,
+    },
     UntilClose,
-    Size { size: u64, digits: u8 },
-    Extension { size: u64, at: Extension },
-    SizeEnd { size: u64 },
-    Data { left: u64 },
+    Size {
+        size: u64,
+        digits: u8,
+    },
+    Extension {
+        size: u64,
+        at: Extension,
+    },
+    SizeEnd {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataCr,
     DataLf,
     /// At the start of a trailer line.

@@ -83,12 +83,7 @@ impl Lines {
 
     /// Reads the complete lines of `bytes`, which begins with what was handed in before. Gives the length of the head
     /// when it is complete. `blank`: one empty line may come first (RFC 9112, 2.2).
-    pub(crate) fn advance(
-        &mut self,
-        bytes: &[u8],
-        limits: &Limits,
-        blank: bool,
-    ) -> Result<Option<usize>, Refused> {
+    pub(crate) fn advance(&mut self, bytes: &[u8], limits: &Limits, blank: bool) -> Result<Option<usize>, Refused> {
         while let Some(offset) = bytes.get(self.at..).and_then(|rest| memchr(b'\n', rest)) {
             let end = self.at + offset;
             let Some(line) = bytes.get(self.line..end).and_then(|line| line.strip_suffix(b"\r")) else {

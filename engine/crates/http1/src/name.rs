@@ -51,9 +51,8 @@ impl Name {
     pub fn of(name: &[u8]) -> Self {
         use Name::*;
         let is = |wanted: &str| name.eq_ignore_ascii_case(wanted.as_bytes());
-        let begins = |wanted: &str| {
-            name.get(..wanted.len()).is_some_and(|start| start.eq_ignore_ascii_case(wanted.as_bytes()))
-        };
+        let begins =
+            |wanted: &str| name.get(..wanted.len()).is_some_and(|start| start.eq_ignore_ascii_case(wanted.as_bytes()));
         // By first letter: most names are told apart by one comparison.
         match name.first().map(u8::to_ascii_lowercase) {
             Some(b'a') if is("accept") => Accept,

@@ -198,7 +198,9 @@ impl Request {
 fn read_method(method: &[u8]) -> Result<Method, Refused> {
     // Capitals: a method is case-sensitive, and `get` would be GET to the next parser.
     let fits = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"-_".contains(byte);
-    if method.len() > METHOD_BYTES_MAX || !method.iter().all(fits) || !method.first().is_some_and(u8::is_ascii_uppercase)
+    if method.len() > METHOD_BYTES_MAX
+        || !method.iter().all(fits)
+        || !method.first().is_some_and(u8::is_ascii_uppercase)
     {
         return Err(Refused::malformed("the method is not a word of at most 32 capitals"));
     }

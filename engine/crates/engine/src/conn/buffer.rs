@@ -128,6 +128,7 @@ impl Scratch {
 
 /// The scratches of one worker that nobody uses now.
 #[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "it goes from hand to hand with every request: a pointer, not 500 bytes")]
 pub struct Scratches(RefCell<Vec<Box<Scratch>>>);
 
 impl Scratches {

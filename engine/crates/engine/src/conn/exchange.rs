@@ -308,7 +308,7 @@ impl<'a> Exchange<'a> {
                 }
                 if !self.has_pending_up() {
                     self.scratch.to_upstream.clear();
-                    self.sent_up = 0;
+                    (self.sent_up, self.direct_up) = (0, 0..0);
                 }
                 continue;
             }
@@ -536,11 +536,8 @@ impl<'a> Exchange<'a> {
         // An answer while the request is still coming: whatever of it comes now is nobody's.
         let early = self.up != Up::Sent;
         // An upgrade that was refused: what the client has sent behind it may be anything.
-        let keep_client = self.facts.keep
-            && !early
-            && !self.facts.upgrade
-            && framing != Framing::Close
-            && !self.worker.is_draining();
+        let keep_client =
+            self.facts.keep && !early && !self.facts.upgrade && framing != Framing::Close && !self.worker.is_draining();
         let after = match (keep_client, self.facts.old) {
             (true, false) => After::Keep,
             (true, true) => After::KeepOld,

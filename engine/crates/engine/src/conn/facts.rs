@@ -87,7 +87,10 @@ pub fn examine(
     } else {
         let canonical = canonical_path(parts.path, listener.public && entry, path).map_err(refused)?;
         // Canonicalised once, at the entry: below it another form means that two nodes do not agree on what was matched.
-        if !entry && (canonical != parts.path || parts.form != Form::Origin || host.text().as_bytes() != request.host.of(head))
+        if !entry
+            && (canonical != parts.path
+                || parts.form != Form::Origin
+                || host.text().as_bytes() != request.host.of(head))
         {
             return Err(malformed(counters, "the target from the node above is not in canonical form"));
         }
@@ -117,7 +120,9 @@ pub fn examine(
     for field in request.fields() {
         let value = field.value.of(head);
         match field.name {
-            Name::Accept => facts.html |= list(value).any(|media| media.get(..9).is_some_and(|start| start == b"text/html")),
+            Name::Accept => {
+                facts.html |= list(value).any(|media| media.get(..9).is_some_and(|start| start == b"text/html"))
+            }
             Name::Via => {
                 for hop in list(value) {
                     hops += 1;
@@ -135,7 +140,12 @@ pub fn examine(
             }
             Name::Range if list(value).count() > RANGES_MAX => {
                 counters.limit_ranges_total.add();
-                return Err(Answer::new(416, "too-many-ranges", "http_request_denied", "Range asks for too many parts."));
+                return Err(Answer::new(
+                    416,
+                    "too-many-ranges",
+                    "http_request_denied",
+                    "Range asks for too many parts.",
+                ));
             }
             Name::SdlbExpect if !entry => facts.client_expects = facts.expects,
             Name::SdlbTimeout if !entry => {

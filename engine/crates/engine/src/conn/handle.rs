@@ -102,8 +102,7 @@ impl Conn {
         self.tell_to_go_on(scratch, job, to_node);
         target.counters.requests.fetch_add(1, Relaxed);
 
-        let terms =
-            Terms { facts: &job.facts, limits, worker: &worker, to_node, gate, continued: job.continued };
+        let terms = Terms { facts: &job.facts, limits, worker: &worker, to_node, gate, continued: job.continued };
         let mut exchange = Exchange::new(&mut self.io, &mut upstream, &mut self.timer, scratch, &terms);
         let end = poll_fn(|cx| exchange.poll(cx)).await;
         let (status, bytes, replayable) = (exchange.status, exchange.content_bytes, exchange.replayable);
@@ -200,7 +199,7 @@ impl Conn {
         let target = picked.target();
         if !job.tries.fresh {
             let sure = job.facts.idempotent && is_small(job.facts.length);
-            let age_max = (!sure).then(|| (job.facts.started, SURE_AGE));
+            let age_max = (!sure).then_some((job.facts.started, SURE_AGE));
             if let Some(upstream) = worker.local.pool.take(target, age_max, &worker.counters) {
                 return Ok(upstream);
             }
@@ -326,9 +325,8 @@ impl Conn {
             }
         }
         if let Some(line) = job.line.take() {
-            let member = picked.map(|picked| {
-                (&**picked.group().service(), &**picked.group().version(), &**picked.target().key())
-            });
+            let member = picked
+                .map(|picked| (&**picked.group().service(), &**picked.group().version(), &**picked.target().key()));
             let outcome = Outcome { status, bytes, took_us, member, tries: job.tries.count, error };
             self.worker.access_log.write(line.end(&outcome));
         }

@@ -92,10 +92,15 @@ impl Drop for Parked {
 enum Found {
     Picked(Picked),
     /// A route, and nothing that can take the request.
-    Nothing { park: Option<Park>, place: Arc<AtomicU32> },
+    Nothing {
+        park: Option<Park>,
+        place: Arc<AtomicU32>,
+    },
     /// Below the entry: no such group, or none of its members can take it.
     NotHere,
-    NoRoute { host: bool },
+    NoRoute {
+        host: bool,
+    },
 }
 
 impl Conn {
@@ -103,12 +108,7 @@ impl Conn {
     ///
     /// # Errors
     /// The answer, when there is none.
-    pub(super) async fn select(
-        &self,
-        scratch: &Scratch,
-        facts: &Facts,
-        tries: &mut Tries,
-    ) -> Result<Picked, Answer> {
+    pub(super) async fn select(&self, scratch: &Scratch, facts: &Facts, tries: &mut Tries) -> Result<Picked, Answer> {
         loop {
             let found = match self.listener.kind {
                 ListenerKind::Entry => self.find(scratch, facts, tries),
@@ -147,9 +147,10 @@ impl Conn {
             } else {
                 self.worker.with_chance(|chance| {
                     // The version stays while it may get requests and has a member left.
-                    let same = tries.version.as_ref().and_then(|version| {
-                        route.picks().iter().find(|pick| pick.version == *version)
-                    });
+                    let same = tries
+                        .version
+                        .as_ref()
+                        .and_then(|version| route.picks().iter().find(|pick| pick.version == *version));
                     same.and_then(|pick| pick.group.pick(now_ms, &tries.avoid, chance))
                         .or_else(|| route.pick(draw, now_ms, &tries.avoid, chance))
                 })

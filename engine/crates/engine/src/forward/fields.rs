@@ -7,7 +7,8 @@ pub fn copy(head: &[u8], fields: &[Field], mut keep: impl FnMut(&Field) -> bool,
     let (mut start, mut end) = (0, 0);
     for field in fields.iter().filter(|field| keep(field)) {
         let (from, to) = (field.text.start(), field.value.end());
-        let plain = head.get(field.text.end()..field.value.start()) == Some(b": ") && head.get(to..to + 2) == Some(b"\r\n");
+        let plain =
+            head.get(field.text.end()..field.value.start()) == Some(b": ") && head.get(to..to + 2) == Some(b"\r\n");
         if plain && from == end {
             end = to + 2;
             continue;

@@ -1,0 +1,15 @@
+//! The data path of a real engine between raw sockets.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bodies;
+mod distrust;
+mod headers;
+mod limits;
+mod members;
+mod nodes;
+mod upgrades;
+mod wire;
+mod world;
