@@ -22,7 +22,7 @@ from sdlb.core.locals import Locals
 from sdlb.core.messages import ACTIVE, REFUSED, WAITING, Answer, Ask, Beat, Bye, ClaimKey, DownState, PolicyDoc
 from sdlb.core.messages import Refused, RootAnswer, UpState, Welcome
 from sdlb.core.parents import Parents
-from sdlb.core.relay import PATIENCE_S, Relay
+from sdlb.core.relay import LATECOMERS_S, PATIENCE_S, Relay
 from sdlb.core.rootage import Rootage
 from sdlb.core.settings import Settings
 from sdlb.core.share import picks
@@ -214,6 +214,8 @@ class Balancer(View):
             case Answer() as answer:
                 if self._relay.answered(event.parent, answer):
                     self._finish_ask(answer.id)
+                elif answer.answers:
+                    self._state.set_timer(now + LATECOMERS_S, "ask", answer.id)
 
     def _on_parent_closed(self, event: ev.ParentClosed, now: float) -> None:
         self._parents.on_closed(event, now)

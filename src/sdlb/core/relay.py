@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from sdlb.core.messages import Answer, RootAnswer
 
 PATIENCE_S = 4.0
+LATECOMERS_S = 1.0
+"""How long the others are waited for once a root has answered: a root that hangs must not make those below run out of
+patience, who would then have no answer at all."""
 DONE_MAX = 256
 
 

@@ -28,7 +28,7 @@ async def carry_out(socket: str, call: Call[T]) -> T:
             finally:
                 writer.close()
     except TimeoutError:
-        raise Unreachable(socket, "something listens there, but it does not answer") from None
+        raise Unreachable(socket, "something listens there", hangs=True) from None
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError, IndexError):
         raise Unreachable(socket, "the connection broke, or what answers there is no node") from None
     except OSError as error:

@@ -28,13 +28,17 @@ class Problem(Exception):
 
 
 class Unreachable(Problem):
-    """No node answers at the socket: none runs, its control is just restarting, or the path is another node's."""
+    """No node answers at the socket: none runs, its control is just restarting, or the path is another node's.
 
-    def __init__(self, socket: str, why: str) -> None:
-        detail = (
-            f"no node answers at {socket} ({why}); start one with 'sdlb node', or name its socket with "
-            "--socket or SDLB_SOCKET"
+    `hangs`: something takes connections there, but doesn't answer.
+    """
+
+    def __init__(self, socket: str, why: str, *, hangs: bool = False) -> None:
+        do = (
+            "its control hangs, is stopped or is overloaded: see its log (its engine serves on)"
+            if hangs
+            else "start one with 'sdlb node', or name its socket with --socket or SDLB_SOCKET"
         )
-        super().__init__(BASE + "node-unreachable", 0, detail, "No node reached")
+        super().__init__(BASE + "node-unreachable", 0, f"no node answers at {socket} ({why}); {do}", "No node reached")
         self.socket = socket
         self.why = why
