@@ -19,14 +19,19 @@ pub struct Answer {
     /// `Proxy-Status` of the tiers below that failed.
     pub below: Vec<u8>,
     /// "Not here, nothing was read": for the node above.
-    pub not_here: bool,
+    pub not_here: Option<&'static str>,
 }
+
+/// The group is not here (any more, or yet): the node above will know in a moment.
+pub const GONE: &str = "1";
+/// It is here, and none of its members can be reached.
+pub const UNREACHABLE: &str = "unreachable";
 
 impl Answer {
     /// An answer; the error types of RFC 9209 are registered names.
     #[must_use]
     pub fn new(status: u16, kind: &'static str, error: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, error, detail: detail.into(), retry_after_s: None, below: Vec::new(), not_here: false }
+        Self { status, kind, error, detail: detail.into(), retry_after_s: None, below: Vec::new(), not_here: None }
     }
 
     /// The request was refused by the codec.
@@ -45,10 +50,10 @@ impl Answer {
         Self::new(refused.status(), kind, error, format!("The request was refused: {}.", refused.reason))
     }
 
-    /// For the node above: try elsewhere.
+    /// For the node above: try elsewhere. `why`: [`GONE`] or [`UNREACHABLE`].
     #[must_use]
-    pub fn not_here(below: Vec<u8>, error: &'static str, detail: impl Into<String>) -> Self {
-        Self { not_here: true, below, ..Self::new(421, "not-here", error, detail) }
+    pub fn not_here(why: &'static str, below: Vec<u8>, error: &'static str) -> Self {
+        Self { not_here: Some(why), below, ..Self::new(421, "not-here", error, "") }
     }
 }
 
@@ -97,8 +102,10 @@ impl Answer {
             decimal(u64::from(seconds), out);
             out.extend_from_slice(b"\r\n");
         }
-        if self.not_here {
-            out.extend_from_slice(b"sdlb-not-here: 1\r\n");
+        if let Some(why) = self.not_here {
+            out.extend_from_slice(b"sdlb-not-here: ");
+            out.extend_from_slice(why.as_bytes());
+            out.extend_from_slice(b"\r\n");
         }
         if self.status == 405 {
             out.extend_from_slice(b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
@@ -114,7 +121,7 @@ impl Answer {
             out.extend_from_slice(b"connection: keep-alive\r\n");
         }
         let mut body = String::new();
-        if !self.not_here && self.status != 204 {
+        if self.not_here.is_none() && self.status != 204 {
             let media = if form.html { "text/html; charset=utf-8" } else { "application/problem+json" };
             body = if form.html { self.html(reason, form) } else { self.json(reason, form) };
             out.extend_from_slice(b"cache-control: no-store\r\ncontent-type: ");
@@ -242,7 +249,7 @@ mod tests {
     fn tiers_below_are_named_first() {
         let mut out = Vec::new();
         let below = b"host-1; error=connection_refused".to_vec();
-        Answer::not_here(below, "destination_unavailable", "").write(form(false), &mut out);
+        Answer::not_here(GONE, below, "destination_unavailable").write(form(false), &mut out);
         let text = String::from_utf8(out).unwrap_or_default();
         assert!(
             text.contains(

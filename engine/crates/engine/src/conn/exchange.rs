@@ -23,6 +23,7 @@ use super::{
     timer::Timer,
 };
 use crate::{
+    answer::UNREACHABLE,
     forward::response::{self, After, Framing},
     settings::Limits,
     upstream::Upstream,
@@ -58,6 +59,8 @@ pub enum End {
         keep_upstream: bool,
         /// Its `Proxy-Status`.
         below: Vec<u8>,
+        /// It has members for it, and none of them could be reached.
+        unreachable: bool,
     },
     /// The connection failed before the answer began.
     Failed {
@@ -500,8 +503,11 @@ impl<'a> Exchange<'a> {
         let below = response.fields().iter().find(status).map_or_else(Vec::new, |field| field.value.of(data).to_vec());
         let empty = response.content_length() == Some(0) && data.len() == length;
         let keep_upstream = empty && response.keeps_alive() && self.up == Up::Sent;
-        from_upstream.consume(data.len());
-        End::NotHere { keep_upstream, below }
+        let said = response.fields().iter().find(|field| field.name == Name::SdlbNotHere);
+        let unreachable = said.is_some_and(|field| field.value.of(data) == UNREACHABLE.as_bytes());
+        let all = data.len();
+        from_upstream.consume(all);
+        End::NotHere { keep_upstream, below, unreachable }
     }
 
     /// `101`: only to the protocol that was asked for.

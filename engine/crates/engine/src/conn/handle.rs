@@ -130,13 +130,19 @@ impl Conn {
                 self.pass_on(scratch, job, picked, upstream).await;
                 Attempt::Then(Then::Close)
             }
-            End::NotHere { keep_upstream, below } => {
+            End::NotHere { keep_upstream, below, unreachable } => {
                 worker.succeeded(picked);
                 if keep_upstream {
                     worker.local.pool.put(upstream, Instant::now());
                 }
-                job.tries.not_here = true;
-                job.tries.below = below;
+                if unreachable {
+                    let detail = "The endpoint cannot be reached from the node below.";
+                    let answer = Answer::new(502, "endpoint-unreachable", "destination_unavailable", detail);
+                    job.tries.failure = Some(Answer { below, ..answer });
+                } else {
+                    job.tries.not_here = true;
+                    job.tries.below = below;
+                }
                 job.tries.avoid(target.id());
                 if replayable { Attempt::Again } else { Attempt::Answer(lost_body()) }
             }

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{Conn, buffer::Scratch, facts::Facts};
 use crate::{
-    answer::Answer,
+    answer::{Answer, GONE, UNREACHABLE},
     counters::{Counter, Counters, Gauged},
     settings::ListenerKind,
     worker::Worker,
@@ -27,8 +27,9 @@ use crate::{
 /// A group that is gone below may be a moment away from being gone here, or back: so long a request waits for it, even
 /// when its route does not park.
 const SETTLE: Park = Park { requests_max: 4096, timeout_ms: 2_000 };
-/// While it waits for what children say, it asks them again so often, besides after every change of the table.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// While it waits for what children say, it asks them again after this time and then after twice the time, besides
+/// after every change of the table.
+const ASK_AGAIN: Duration = Duration::from_millis(25);
 /// Members tried for one request between two changes of the table.
 const TRIES_MAX: usize = 32;
 /// Members that a node below the entry tries: the entry has the retry budget.
@@ -57,6 +58,8 @@ pub struct Tries {
     parked: Option<Parked>,
     /// A request waits once, however often it is tried meanwhile.
     until: Option<Instant>,
+    /// How often it has waited to ask the children again.
+    asked: u32,
     /// Of the route, for requests that get no version.
     pub unserved: Option<Arc<VersionCounters>>,
 }
@@ -122,11 +125,10 @@ impl Conn {
                 Found::NoRoute { host } => return Err(no_route(&self.worker, host)),
                 Found::NotHere => {
                     self.worker.counters.not_here_total.add();
-                    let (below, error) = match tries.failure.take() {
-                        Some(failure) => (failure.below, failure.error),
-                        None => (std::mem::take(&mut tries.below), "destination_unavailable"),
-                    };
-                    return Err(Answer::not_here(below, error, "Nothing here can take it."));
+                    return Err(match tries.failure.take_if(|_| !tries.not_here) {
+                        Some(failure) => Answer::not_here(UNREACHABLE, failure.below, failure.error),
+                        None => Answer::not_here(GONE, std::mem::take(&mut tries.below), "destination_unavailable"),
+                    });
                 }
                 Found::Nothing { park, place } => self.wait(park, &place, tries).await?,
             }
@@ -247,7 +249,8 @@ impl Conn {
             }
             return Err(nothing_ready(tries, "No instance became ready in time."));
         }
-        let turn = if tries.not_here || tries.failure.is_some() { left.min(ASK_AGAIN) } else { left };
+        let turn = if tries.not_here { left.min(ASK_AGAIN * (1 << tries.asked.min(8))) } else { left };
+        tries.asked += 1;
         // An error means that the worker ends.
         let _ = timeout(turn, changes.changed()).await;
         tries.forget();

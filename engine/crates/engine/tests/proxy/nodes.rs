@@ -123,10 +123,10 @@ fn the_tier_that_failed_is_named() {
     edge.put(vec![child("host-1", host.node)], Some(route(PATTERN, "web", &["1.0.0"])));
     let begin = Instant::now();
     let answer = ask(edge.http, get("/", ""));
-    assert_eq!(answer.status, 503);
+    assert_eq!(answer.status, 502);
     let status = answer.field("proxy-status").unwrap();
     assert!(status.starts_with("host-1; error=connection_refused, edge-1; error="), "{status}");
-    assert!(begin.elapsed() < Duration::from_secs(10));
+    assert!(begin.elapsed() < Duration::from_secs(1), "there is nothing to wait for");
 }
 
 #[test]
