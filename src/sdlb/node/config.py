@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from sdlb.model.problem import Invalid
 from sdlb.node.config_reader import CODE, Reader, check_address, check_name
@@ -127,11 +127,11 @@ def _build(top: Reader, options: Options, environment: Mapping[str, str]) -> Nod
     listen_node = _option("--node-listen", options.node_listen, _listen) or listen.text("node", NODE_LISTEN, _listen)
     listen_http = _option("--listen", options.listen, _listen) or listen.text("http", "", _listen)
     if listen_http and listen_http == listen_node and not listen_http.endswith(":0"):
-        listen.fail("node", "another address than listen.http")
+        _refuse_node(listen, options, listen_node, "another address than clients have (--listen, listen.http)")
     insecure = top.flag("insecure", False)
     if "insecure" in top and not insecure:
         top.later("insecure", "mutual TLS between nodes (insecure = false)", "set it to true, or leave it out")
-    _check_clear_text(listen, listen_node, insecure)
+    _check_clear_text(listen, options, listen_node, insecure)
     state_dir = _path("--state-dir", options.state_dir) or top.path("state_dir") or _state_dir(name, environment)
     return NodeConfig(
         name=name,
@@ -216,14 +216,24 @@ def _access(top: Reader) -> str:
     return "" if path is None else str(path)
 
 
-def _check_clear_text(listen: Reader, address: str, insecure: bool) -> None:
+def _check_clear_text(listen: Reader, options: Options, address: str, insecure: bool) -> None:
     """Node links are in clear text until nodes have certificates: only where nobody else can listen in."""
     ip = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
     if ip.is_unspecified:
         if not insecure:
-            listen.fail("node", "a loopback or private address (node links are in clear text), or insecure = true")
+            do = "a loopback or private address (node links are in clear text), or insecure = true in the node file"
+            _refuse_node(listen, options, address, do)
     elif ip.is_global:
-        listen.fail("node", "a loopback or private address: node links in clear text never cross the internet")
+        do = "a loopback or private address: node links in clear text never cross the internet"
+        _refuse_node(listen, options, address, do)
+
+
+def _refuse_node(listen: Reader, options: Options, address: str, expected: str) -> NoReturn:
+    """Names the option or the line, whichever said it."""
+    if options.node_listen is None and "node" in listen:
+        listen.fail("node", expected)
+    where = "--node-listen" if options.node_listen is not None else "--node-listen (its default)"
+    raise Invalid("usage", where, f"has the value {address!r}", f"expected {expected}")
 
 
 # ------------------------------------------------------------------ values
