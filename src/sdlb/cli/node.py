@@ -41,6 +41,19 @@ def run(args: argparse.Namespace) -> int:
         raise options.Usage(PROG, "--root means no parents; leave out --root or --parent")
     if args.config is None and not args.root and not args.parents:
         raise options.Usage(PROG, "give --config FILE, or --root, or --parent ADDR")
+    from sdlb.node.config import Options
     from sdlb.node.run import run_node
 
-    return run_node(args)
+    return run_node(
+        Options(
+            config=args.config,
+            root=args.root,
+            parents=tuple(args.parents) if args.parents else None,
+            listen=args.listen,
+            node_listen=args.node_listen,
+            name=args.name,
+            state_dir=args.state_dir,
+            socket=args.socket,
+            public=args.public,
+        )
+    )
