@@ -26,8 +26,8 @@ def add_parser(commands: options.Commands) -> None:
         metavar="ADDR",
         help="a node to register with, host:port; repeat it for several: all are registered with",
     )
-    parser.add_argument("--listen", metavar="ADDR", help="where clients come in, for example 0.0.0.0:80")
-    parser.add_argument("--node-listen", metavar="ADDR", help="where children come in, for example 0.0.0.0:7700")
+    parser.add_argument("--listen", metavar="ADDR", help="where clients come in, for example 0.0.0.0:80 (none)")
+    parser.add_argument("--node-listen", metavar="ADDR", help="where children come in (127.0.0.1:7700)")
     parser.add_argument("--name", metavar="NAME", help="the node's name in the tree (default: the host's)")
     parser.add_argument("--state-dir", metavar="DIR", help="where its state is kept")
     parser.add_argument(

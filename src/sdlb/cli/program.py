@@ -77,6 +77,7 @@ class Program:
     async def stop(self, grace_s: float) -> bool:
         """SIGTERM to the program's group; SIGKILL to what is left after the grace. False: that was needed."""
         self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)  # one that was stopped, say for reading from a terminal, would not hear it
         try:
             await asyncio.wait_for(self.ended(), grace_s)
             return True
