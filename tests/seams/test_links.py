@@ -202,7 +202,8 @@ async def test_garbage_ends_the_link_and_nothing_else(both: Pair) -> None:
 
     link = await both.connect()
     async with grpc.aio.insecure_channel(f"ipv4:{both.splice.address}") as channel:
-        stub: Any = channel.stream_stream(f"/{link_grpc.SERVICE}/{link_grpc.METHOD}")
+        anything: Any = channel
+        stub = anything.stream_stream(f"/{link_grpc.SERVICE}/{link_grpc.METHOD}")
         call = stub()
         await call.write(b"\xff\xff\xff no protobuf")
         with pytest.raises(grpc.aio.AioRpcError):

@@ -7,6 +7,10 @@ the node then starts from what its children and parents say.
 Commits are atomic by SQLite's write-ahead log. Durable ones sync it (`synchronous = FULL`), the others only hand it to
 the kernel (`NORMAL`), which survives the end of the process. Commits that wait while another is written go
 together into the next transaction, in order.
+
+SQLite takes a write-ahead log that ends too early for one that was not written further, and silently goes back to an
+older state. So durable transactions are counted, in the file and beside it (`<name>-mark`, written after them): a file
+that counts fewer than its mark has lost something that was acted on.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from sdlb.core.effects import Note
 from sdlb.seams.store import StoreFailed, Tell
 
 SCHEMA = 1
+COUNT_KEY = "store/commits"
 APPLICATION_ID = 0x73646C62  # "sdlb"
 BAD_FILES_MAX = 1000
 _NOT_ITS_FAULT = frozenset(
@@ -62,6 +67,8 @@ class EmbeddedStore:
         self._waiting: list[_Commit] = []
         self._lock = threading.Lock()  # of `_waiting`
         self._synchronous = ""
+        self._mark = -1  # file descriptor of the mark
+        self._count = 0  # durable transactions, ever
 
     # ------------------------------------------------------------------ the seam
 
@@ -128,7 +135,14 @@ class EmbeddedStore:
         if found != "ok":
             raise _Untrusted(f"it is damaged ({found.splitlines()[0]})")
         connection.execute("PRAGMA journal_mode = WAL")
-        return dict(self._rows(connection.execute("SELECT CAST(key AS BLOB), value, crc FROM state")))
+        values = dict(self._rows(connection.execute("SELECT CAST(key AS BLOB), value, crc FROM state")))
+        count = values.pop(COUNT_KEY, 0)
+        self._open_mark()
+        marked = _read_mark(self._mark)
+        if not isinstance(count, int) or count < marked:
+            raise _Untrusted(f"it ends with write {count} of {marked}: the last ones are lost")
+        self._count = count
+        return values
 
     def _rows(self, rows: Iterable[tuple[object, object, object]]) -> Iterable[tuple[str, object]]:
         for raw, value, crc in rows:
@@ -150,9 +164,17 @@ class EmbeddedStore:
                 "CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL) "
                 "WITHOUT ROWID"  # one tree, no index beside it: what is read is all there is
             )
+            self._count = 0
+            self._open_mark()
+            os.ftruncate(self._mark, 0)
         except (OSError, sqlite3.Error) as error:
             self._close()
             raise StoreFailed(f"{self._file}: {error}; free space on the disk, or use another state_dir") from error
+
+    def _open_mark(self) -> None:
+        if self._mark < 0:
+            flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._mark = os.open(f"{self._file}-mark", flags, 0o600)
 
     def _set_aside(self, why: str) -> Note:
         for number in range(1, BAD_FILES_MAX):
@@ -165,7 +187,7 @@ class EmbeddedStore:
             )
         try:
             os.rename(self._file, aside)
-            for suffix in ("-wal", "-shm"):
+            for suffix in ("-wal", "-shm", "-mark"):
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(f"{self._file}{suffix}", f"{aside}{suffix}")
         except OSError as error:
@@ -201,7 +223,10 @@ class EmbeddedStore:
         if level != self._synchronous:
             connection.execute(f"PRAGMA synchronous = {level}")
             self._synchronous = level
-        puts = {key: value for key, value in rows}  # the last one of a key counts
+        puts = dict(rows)  # the last one of a key counts
+        count = self._count + durable
+        if durable:
+            puts[COUNT_KEY] = b"%d" % count
         connection.execute("BEGIN IMMEDIATE")
         try:
             connection.executemany(
@@ -214,13 +239,32 @@ class EmbeddedStore:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             raise
+        if durable:
+            self._count = count
+            # Not synced: after a crash of the machine the mark may be older than the file, never newer.
+            os.pwrite(self._mark, _mark_of(count), 0)
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
         self._synchronous = ""
+        if self._mark >= 0:
+            os.close(self._mark)
+            self._mark = -1
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
+
+
+def _mark_of(count: int) -> bytes:
+    text = b"%020d" % count
+    return b"%s %08x\n" % (text, zlib.crc32(text))
+
+
+def _read_mark(file: int) -> int:
+    """0 when there is none that can be trusted."""
+    raw = os.pread(file, 64, 0)
+    digits = raw[:20]
+    return int(digits) if digits.isdigit() and raw == _mark_of(int(digits)) else 0
 
 
 def _crc(key: bytes, value: bytes) -> int:

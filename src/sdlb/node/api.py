@@ -239,14 +239,18 @@ class Api:
         do = "write it as http://host/path"
         try:
             parts = urlsplit(full)
-            host = f"{parts.hostname or ''}" if parts.port is None else f"{parts.hostname or ''}"
+            host, _ = parts.hostname or "", parts.port  # reading the port checks it
         except ValueError as error:
             raise Refusal("bad-url", f"the URL {url[:80]!r} cannot be read ({error}); {do}") from None
         if parts.scheme not in ("http", "https") or not host:
             raise Refusal("bad-url", f"the URL {url[:80]!r} has no http or https scheme, or no host; {do}")
         if ":" in host:
             host = f"[{host}]"
-        return _json({**self._loop.balancer.explain(host, parts.path or "/"), "url": url})
+        path = parts.path or "/"
+        told = self._loop.balancer.explain(host, path)
+        if not self._local(request):
+            told = {**told, "others": _with_roots(told, await self._authority.explained(host, path))}
+        return _json({**told, "url": url})
 
     async def events(self, request: Request) -> Response:
         since = request.query_params.get("since")
@@ -299,6 +303,18 @@ class Api:
         policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
         page = openapi.page(self._loop.balancer.settings.name)
         return HTMLResponse(page, headers={"content-security-policy": policy, "x-content-type-options": "nosniff"})
+
+
+def _with_roots(here: dict[str, Any], roots: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The other routes, with those by which the entries above decide otherwise than this node would by itself."""
+    others: list[dict[str, Any]] = list(here["others"])
+    for told in roots:
+        route, service = told.get("route", ""), told.get("service", "")
+        known = {(each["route"], each["service"]) for each in others}
+        if route and (route, service) != (here["route"], here["service"]) and (route, service) not in known:
+            why = f"{told.get('node', 'a root')} sends such requests here: {told.get('rule', '')}"
+            others.append({"route": route, "service": service, "why": why})
+    return others
 
 
 def _server_sent(event: Event) -> bytes:

@@ -53,6 +53,8 @@ class Authority:
                 if found is None:
                     raise Refusal("no-such-service", f"no service named {unquote(name)} is known")
                 return {"services": [found]}
+            case ("GET", ["v1", "explain", host, route]):
+                return balancer.explain(unquote(host), unquote(route))
             case ("GET", ["v1", "policies", name]):
                 return self._policy(check_service(unquote(name)))
             case ("PUT", ["v1", "policies", name]):
@@ -89,6 +91,17 @@ class Authority:
         if not told:
             raise _first_refusal(answered.answers)
         return {**self._who(answered), **merge_services({root: body["services"] for root, body in told.items()})}
+
+    async def explained(self, host: str, path: str) -> list[Json]:
+        """What each root that can be reached says; empty at a root, which asks itself, and when none is."""
+        balancer = self._loop.balancer
+        if balancer.settings.is_root or balancer.cut_off():
+            return []
+        try:
+            answered = await self._ask("GET", f"/v1/explain/{quote(host, safe='')}/{quote(path, safe='')}")
+        except Refusal:
+            return []
+        return [_body(answer) for answer in answered.answers if answer.status == 200]
 
     async def policy(self, service: str) -> Json:
         return self._merge_policy(await self._ask("GET", f"/v1/policies/{quote(service, safe='')}"))

@@ -112,7 +112,7 @@ CALLS: tuple[Call, ...] = (
         "/v1/explain",
         "Which route, version and target a request for a URL would get at this node, and why",
         schema.Explanation,
-        query=_query({"url": "http://host/path"}),
+        query=_query({"url": "http://host/path"}, SCOPE),
         problems=("bad-query", "bad-url"),
     ),
     Call(

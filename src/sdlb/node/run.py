@@ -134,7 +134,7 @@ class _Life:
             clean = node.loop.stopped.done() and node.loop.stopped.result()
             node.journal.tell(Note("node-stopping", "drained" if clean else "stopping without waiting any longer"))
             await node.parents.close()
-            await node.engine.shut_down(1.0 if self._at_once.is_set() else 5.0)
+            await self._end_engine()
         finally:
             await stop_api()
             turning.cancel()
@@ -144,6 +144,19 @@ class _Life:
             await node.loop.close()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 events.remove_signal_handler(number)
+
+    async def _end_engine(self) -> None:
+        """What is in flight is answered, unless a second signal says otherwise."""
+        if not self._at_once.is_set():
+            ending = asyncio.create_task(self._node.engine.shut_down(DRAIN_S))
+            at_once = asyncio.create_task(self._at_once.wait())
+            await asyncio.wait((ending, at_once), return_when=asyncio.FIRST_COMPLETED)
+            at_once.cancel()
+            if ending.done():
+                ending.result()
+                return
+            ending.cancel()
+        await self._node.engine.shut_down(0.0)
 
     # ------------------------------------------------------------------ signals
 

@@ -1,0 +1,166 @@
+"""The native engine's adapter against a real engine process: attach, apply, outlive, start again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdlb.adapters.engine_native import NativeEngine
+from sdlb.core.effects import Apply, MemberPut, Note, Pick, RoutePut, TargetPut
+from sdlb.core.events import EngineApplied, EngineAttached, EngineDrained, EngineLost, EngineRejected, Event, MemberKey
+from sdlb.core.messages import ClaimKey
+from sdlb.seams.engine import EngineConfig, EngineFailed, Listener
+
+CONFIG = EngineConfig("n", (Listener("http", "127.0.0.1:0"), Listener("node", "127.0.0.1:0")), "/nowhere/links.sock")
+CLAIM = ClaimKey("web", "1.0.0", "example.com/*")
+MEMBER = MemberKey(CLAIM, "i:a")
+
+
+def whole(epoch: int, port: int = 9) -> Apply:
+    return Apply(
+        epoch,
+        True,
+        (TargetPut("i:a", False, f"127.0.0.1:{port}"),),
+        (MemberPut(MEMBER, 10),),
+        (RoutePut("example.com/*", "web", (Pick("1.0.0", 0, 0),)),),
+    )
+
+
+@dataclass
+class Control:
+    """One life of control."""
+
+    engine: NativeEngine
+    events: list[Event]
+    notes: list[Note] = field(default_factory=list[Note])
+
+    async def wait(self, kind: type[Any], count: int = 1) -> list[Any]:
+        async with asyncio.timeout(15):
+            while len(found := [event for event in self.events if isinstance(event, kind)]) < count:
+                await asyncio.sleep(0.005)
+        return found
+
+
+def control(folder: Path) -> Control:
+    events: list[Event] = []
+    notes: list[Note] = []
+    engine = NativeEngine(folder / "engine.sock", folder / "engine.log", 1, events.append, notes.append)
+    return Control(engine, events, notes)
+
+
+@asynccontextmanager
+async def started(folder: Path) -> AsyncGenerator[Control]:
+    made = control(folder)
+    await made.engine.start(CONFIG)
+    try:
+        yield made
+    finally:
+        await made.engine.shut_down(0.0)
+
+
+def scenario(test: Callable[[Path], Awaitable[None]]) -> Callable[[Path], None]:
+    def run(tmp_path: Path) -> None:
+        tmp_path.chmod(0o700)
+        asyncio.run(asyncio.wait_for(_awaited(test(tmp_path)), 60))
+
+    run.__name__ = test.__name__
+    return run
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
+
+
+@scenario
+async def test_a_delta_is_applied_and_what_it_deletes_is_drained(folder: Path) -> None:
+    async with started(folder) as made:
+        (attached,) = await made.wait(EngineAttached)
+        assert (attached.epoch, attached.members, attached.draining) == (0, 0, ())
+        assert set(made.engine.figures.bound) == {"http", "node"}
+        made.engine.apply(whole(5))
+        assert await made.wait(EngineApplied) == [EngineApplied(5)]
+        made.engine.apply(Apply(6, delete_members=(MEMBER,), delete_routes=("example.com/*",), delete_targets=("i:a",)))
+        assert await made.wait(EngineDrained) == [EngineDrained(MEMBER, 6)]
+        kinds = [type(event) for event in made.events]
+        assert kinds.index(EngineDrained) > 2 and kinds[2] is EngineApplied, "applied first, then drained"
+
+
+@scenario
+async def test_a_delta_that_cannot_be_applied_is_rejected_whole(folder: Path) -> None:
+    async with started(folder) as made:
+        made.engine.apply(whole(5))
+        await made.wait(EngineApplied)
+        made.engine.apply(Apply(6, put_members=(MemberPut(MemberKey(CLAIM, "i:unknown"), 1),)))
+        (rejected,) = await made.wait(EngineRejected)
+        assert rejected.epoch == 6 and rejected.reason
+
+
+@pytest.mark.promise(4)
+@scenario
+async def test_the_engine_outlives_control_and_is_taken_over(folder: Path) -> None:
+    first = control(folder)
+    await first.engine.start(CONFIG)
+    first.engine.apply(whole(5))
+    await first.wait(EngineApplied)
+    pid, bound = first.engine.figures.pid, dict(first.engine.figures.bound)
+    assert os.getsid(pid) == pid, "a session of its own"
+    await first.engine.detach()
+    async with started(folder) as second:
+        (attached,) = await second.wait(EngineAttached)
+        (before,) = await first.wait(EngineAttached)
+        assert (attached.boot_id, attached.epoch, attached.members) == (before.boot_id, 5, 1)
+        assert second.engine.figures.pid == pid and second.engine.figures.bound == bound
+    assert not (folder / "engine.sock").exists(), "ended with the one that took over"
+
+
+@scenario
+async def test_an_engine_that_dies_is_started_again(folder: Path) -> None:
+    async with started(folder) as made:
+        (before,) = await made.wait(EngineAttached)
+        os.kill(made.engine.figures.pid, signal.SIGKILL)
+        await made.wait(EngineLost)
+        after = (await made.wait(EngineAttached, 2))[1]
+        assert after.boot_id != before.boot_id and after.epoch == 0
+        assert "engine-restarting" in [note.code for note in made.notes]
+        made.engine.apply(whole(9))
+        assert await made.wait(EngineApplied) == [EngineApplied(9)]
+
+
+@scenario
+async def test_a_port_that_is_taken_fails_the_start_and_leaves_nothing_behind(folder: Path) -> None:
+    async with started(folder) as made:
+        taken = made.engine.figures.bound["http"]
+        (folder / "other").mkdir(mode=0o700)
+        other = control(folder / "other")
+        with pytest.raises(EngineFailed, match=taken):
+            await other.engine.start(EngineConfig("m", (Listener("http", taken),), ""))
+        assert not (folder / "other" / "engine.sock").exists() and not other.events
+
+
+@scenario
+async def test_a_new_configuration_is_taken_whole_or_not_at_all(folder: Path) -> None:
+    async with started(folder) as made:
+        bound = dict(made.engine.figures.bound)
+        node = Listener("node", bound["node"])
+        error = await made.engine.configure(EngineConfig("n", (node, Listener("http", "127.0.0.1:1x")), ""))
+        assert error and made.engine.figures.bound == bound
+        assert await made.engine.configure(EngineConfig("n", (node,), "", {"head_bytes": 9000})) == ""
+        assert set(made.engine.figures.bound) == {"node"}
+
+
+def test_a_program_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDLB_ENGINE", str(tmp_path / "none"))
+    tmp_path.chmod(0o700)
+    with pytest.raises(EngineFailed, match="cannot be started"):
+        asyncio.run(control(tmp_path).engine.start(CONFIG))
+    monkeypatch.setenv("SDLB_ENGINE", "/bin/false")
+    with pytest.raises(EngineFailed, match="ended at once"):
+        asyncio.run(control(tmp_path).engine.start(CONFIG))
