@@ -221,7 +221,11 @@ def test_a_program_started_before_its_node_is_registered_when_it_comes_up(launch
     until("it has heard", lambda: "is active" in instance.log_file.read_text())
     assert instance.stop() == 0
     said = [line for line in instance.log_file.read_text().splitlines() if line.startswith("sdlb run: ")]
-    assert said[1:] == ["sdlb run: the node is there now", "sdlb run: early-1.0.0 is active", "sdlb run: early-1.0.0 is drained"]
+    assert said[1:] == [
+        "sdlb run: the node is there now",
+        "sdlb run: early-1.0.0 is active",
+        "sdlb run: early-1.0.0 is drained",
+    ]
 
 
 def test_serve_registers_drains_and_returns(node: Node) -> None:
