@@ -26,8 +26,11 @@ def test_reads_tell_the_same_on_every_node(
     nodes = list(shared.nodes.values())
     told = {node.name: shared.json("status", service, node=node) for node in nodes}
     services = [answer["services"] for answer in told.values()]
-    assert all(item == services[0] for item in services)
-    assert set(told["host-2"]["roots"]) == {"edge-1", "edge-2"}
+    states = [[(v["version"], v["state"], v["hosts"], v["capacity"]) for v in item[0]["versions"]] for item in services]
+    assert all(item == states[0] for item in states), states
+    assert told["edge-1"]["roots"] == ["edge-1"]
+    for name in ("rack-1", "host-1", "host-2"):
+        assert set(told[name]["roots"]) == {"edge-1", "edge-2"} and not told[name]["disagree"]
     versions = {version["version"]: version for version in services[0][0]["versions"]}
     assert versions["1.0.1"]["state"] == "active" and versions["1.0.1"]["hosts"] == ["host-1"]
     assert versions["2.0.0"]["state"] == "waiting"

@@ -75,9 +75,13 @@ def test_a_more_specific_route_takes_only_what_it_matches(
         assert answer.status_code == 200, (path, answer.text)
         assert answer.json()["service"] == f"{name}{service}", path
     assert get(edges[1], site, "/").status_code in (404, 421), "the wildcard has at least one label more"
-    with hosts[0].client() as client:
+    with edges[0].client() as client:
         told = client.explain(f"http://www.{site}/catalog/search")
-    assert told.service == f"{name}narrow" or told.others, "explain tells the other side"
+        routes = {route.route: route for route in client.routes().routes}
+    assert told.service == f"{name}narrow"
+    assert [other.route for other in told.others] == [f"*.{site}/*"], "explain tells the other side"
+    assert routes[f"www.{site}/catalog/search*"].shadows == (f"*.{site}/*",)
+    assert routes[f"*.{site}/*"].shadowed_by == (f"www.{site}/catalog/search*",)
 
 
 @pytest.mark.promise(6)

@@ -22,7 +22,7 @@ GOOD: dict[str, object] = {
 BAD_BODIES: dict[str, object] = {
     "no service": {key: value for key, value in GOOD.items() if key != "service"},
     "no routes": {**GOOD, "routes": []},
-    "a route without a host": {**GOOD, "routes": ["/x"]},
+    "a route with a scheme": {**GOOD, "routes": ["http://input.example/x"]},
     "a star in the middle": {**GOOD, "routes": ["a.*.example/x"]},
     "a route with white space": {**GOOD, "routes": ["input.example/a b"]},
     "a route that isn't canonical": {**GOOD, "routes": ["input.example/a/../b"]},

@@ -110,6 +110,11 @@ class NativeEngine:
         return error
 
     def apply(self, delta: Apply) -> None:
+        for target in dict.fromkeys(key.target for key in delta.delete_members):
+            known = self.figures.targets.get(target)
+            if known is not None and known.in_flight:  # until the engine's own counts come, within a second
+                key = next(key for key in delta.delete_members if key.target == target)
+                self.figures.draining.setdefault(key, known.in_flight)
         for target in delta.delete_targets:
             self.figures.targets.pop(target, None)
             self.figures.ejected.pop(target, None)
