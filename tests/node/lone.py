@@ -1,4 +1,4 @@
-"""A root in this process with the real loop, core and API, an engine that confirms everything, and a store in memory."""
+"""A root in this process: the real loop, core and API, an engine that confirms everything, a store in memory."""
 
 from __future__ import annotations
 

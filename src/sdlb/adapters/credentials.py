@@ -1,7 +1,8 @@
 """How node links are secured: the one place where mutual TLS goes.
 
 `Insecure` is all there is now: clear text, and only to addresses that never cross the internet. A TLS implementation
-returns `grpc.ssl_channel_credentials(...)` from `channel`, and the engine's NODE listener ends the TLS of what comes in.
+returns `grpc.ssl_channel_credentials(...)` from `channel`, and the engine's NODE listener ends the TLS of what comes
+in.
 """
 
 from __future__ import annotations

@@ -195,10 +195,9 @@ class NativeEngine:
 
     def _last_words(self) -> str:
         code = self._process.poll() if self._process is not None else None
-        with contextlib.suppress(OSError, IndexError):
-            with self._log.open("rb") as file:
-                file.seek(max(0, self._log.stat().st_size - 2000))
-                return file.read().decode("utf-8", "replace").splitlines()[-1][:300]
+        with contextlib.suppress(OSError, IndexError), self._log.open("rb") as file:
+            file.seek(max(0, self._log.stat().st_size - 2000))
+            return file.read().decode("utf-8", "replace").splitlines()[-1][:300]
         return f"exit code {code}"
 
     # ------------------------------------------------------------------ the connection

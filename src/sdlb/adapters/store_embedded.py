@@ -230,7 +230,8 @@ class EmbeddedStore:
         connection.execute("BEGIN IMMEDIATE")
         try:
             connection.executemany(
-                "INSERT INTO state VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value, crc = excluded.crc",
+                "INSERT INTO state VALUES (?, ?, ?) "
+                "ON CONFLICT (key) DO UPDATE SET value = excluded.value, crc = excluded.crc",
                 [(key, value, _crc(key.encode(), value)) for key, value in puts.items() if value is not None],
             )
             connection.executemany("DELETE FROM state WHERE key = ?", [(k,) for k, v in puts.items() if v is None])

@@ -119,7 +119,7 @@ class Api:
         spec = read_spec(instance_id, decode(InstanceBody, content, "bad-json", f"instance {instance_id}"))
         balancer = self._loop.balancer
         known = balancer.instance(instance_id)
-        if known is None and (balancer.tree()["stopping"] or self._loop.stopped.done()):
+        if known is None and self._loop.stopping:
             raise Refusal("stopping", f"{balancer.settings.name} is draining and takes no new instances")
         if spec.pid and not os.path.exists(f"/proc/{spec.pid}"):
             raise Refusal(

@@ -20,7 +20,10 @@ from sdlb.node.config_reader import CODE, Reader, check_address, check_name
 
 FILE_BYTES_MAX = 1 << 20
 NODE_LISTEN = "127.0.0.1:7700"
-TOP = "name state_dir public parents engine insecure labels roles advertise listen store timing log site limits".split()
+TOP = (
+    *("name", "state_dir", "public", "parents", "advertise", "insecure", "labels", "roles", "engine"),
+    *("listen", "store", "timing", "limits", "log", "site"),
+)
 LIMITS: dict[str, tuple[int, int]] = {
     "head_bytes": (1024, 1 << 20),
     "fields": (8, 10_000),
@@ -103,7 +106,7 @@ def read_config(options: Options, environment: Mapping[str, str] = os.environ) -
         raise Invalid(CODE, where, "is nested too deeply", "see docs/reference/node-file.md") from None
     from sdlb.node.toml_lines import key_lines
 
-    return _build(Reader(data, where, key_lines(text), (), tuple(TOP)), options, environment)
+    return _build(Reader(data, where, key_lines(text), (), TOP), options, environment)
 
 
 def _build(top: Reader, options: Options, environment: Mapping[str, str]) -> NodeConfig:

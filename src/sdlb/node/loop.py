@@ -5,7 +5,8 @@ durable `Persist` is on disk before anything that follows it, of this turn or a 
 When the disk cannot be written, the node says so and goes on with what it has in memory: a full disk must not become
 an outage. What is not written is kept, and tried again with the next commit and every few seconds.
 
-Nobody else calls `Balancer.handle`. Reads (`balancer.instances()` and so on) are fine from any coroutine of this thread.
+Nobody else calls `Balancer.handle`. Reads (`balancer.instances()` and so on) are fine from any coroutine of this
+thread.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from collections.abc import Awaitable, Callable
 
 from sdlb.core import effects as ef
 from sdlb.core.balancer import Balancer
-from sdlb.core.events import AskDone, AskUp, Event, Tick
+from sdlb.core.events import AskDone, AskUp, Event, Stop, Tick
 from sdlb.seams.engine import Engine
 from sdlb.seams.links import ChildLinks, ParentLinks
 from sdlb.seams.store import Store, StoreFailed, Tell
 
 RETRY_STORE_S = 5.0
+TURN_S = 0.001
+"""Under load turns are at least so far apart: deciding what came meanwhile together costs less than one by one."""
 Run = Callable[[str, str, bytes], Awaitable[tuple[int, bytes]]]
 """Runs an API call of the authority on this root: (method, path, body) -> (status, body)."""
 
@@ -57,7 +60,7 @@ class Waiters:
 
 
 class NodeLoop:
-    """Wire it up (`parents`, `children`, `engine`, `run_here`), then `await start()` and `run()` until `stopped` is set."""
+    """Wire it up (the attributes without a value), then `await start()` and `run()` until `stopped` is set."""
 
     parents: ParentLinks
     children: ChildLinks
@@ -73,6 +76,8 @@ class NodeLoop:
         self.instances = Waiters()
         self.services = Waiters()
         self.errors = 0
+        self.stopping = False
+        self._turned_at = 0.0
         self._store = store
         self._tell = tell
         self._clock = clock
@@ -89,6 +94,8 @@ class NodeLoop:
 
     def post(self, event: Event) -> None:
         """Takes an event in; it is handled within this or the next turn."""
+        if isinstance(event, Stop):
+            self.stopping = True
         self._events.append(event)
         self._poke()
 
@@ -126,6 +133,7 @@ class NodeLoop:
     async def run(self) -> None:
         while True:
             await self._pause()
+            self._turned_at = self._clock()
             events, self._events = self._events or [Tick()], []
             callers, self._callers = self._callers, []
             try:
@@ -142,7 +150,7 @@ class NodeLoop:
     async def _pause(self) -> None:
         """Until there is something to do. Always lets the other tasks run once."""
         if self._events:
-            await asyncio.sleep(0)
+            await asyncio.sleep(max(0.0, self._turned_at + TURN_S - self._clock()))
             return
         wake_at = self.balancer.wake_at()
         if self._unwritten:
@@ -154,6 +162,9 @@ class NodeLoop:
             timer = loop.call_later(max(0.0, wake_at - self._clock()), self._poke)
         try:
             await self._wake
+            left = self._turned_at + TURN_S - self._clock()
+            if left > 0:
+                await asyncio.sleep(left)
         finally:
             self._wake = None
             if timer is not None:

@@ -99,10 +99,10 @@ def _tree(page: Page, balancer: Balancer) -> None:
     versions: list[Sample] = []
     claims: dict[str, int] = {}
     for service in balancer.services():
-        for version in service["versions"]:
-            labels = {"service": service["service"], "version": version["version"], "state": version["state"]}
-            versions.append((labels, version["instances"]))
-            for claim in version["claims"]:
+        for each in service["versions"]:
+            labels = {"service": service["service"], "version": each["version"], "state": each["state"]}
+            versions.append((labels, each["instances"]))
+            for claim in each["claims"]:
                 claims[claim["state"]] = claims.get(claim["state"], 0) + 1
     page.add("sdlb_version_instances", "gauge", "Instances below this node by version and its state.", versions)
     page.add(

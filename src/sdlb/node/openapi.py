@@ -1,4 +1,4 @@
-"""The calls of the local API as one table: the routes, the OpenAPI 3.1 document and the page at /docs are made from it."""
+"""The calls of the local API as one table, from which its routes, OpenAPI document and page at /docs are made."""
 
 from __future__ import annotations
 
@@ -167,8 +167,8 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "sdlb local API",
             "version": version(),
-            "description": "HTTP and JSON on a node's Unix socket. Errors are RFC 9457 problem documents; the last part of "
-            "their `type` is a stable code:\n\n"
+            "description": "HTTP and JSON on a node's Unix socket. Errors are RFC 9457 problem documents; the last part "
+            "of their `type` is a stable code:\n\n"
             + "\n".join(f"- `{code}` ({status}): {meaning}" for code, (status, meaning) in CODES.items()),
         },
         "paths": paths,

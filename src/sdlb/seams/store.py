@@ -12,12 +12,12 @@ Tell = Callable[[Note], None]
 
 
 class StoreFailed(OSError):
-    """The store could not write (disk full, read-only, broken). Nothing of the commit was written; it may be retried."""
+    """The store could not write (disk full, read-only). Nothing of the commit was written; it may be tried again."""
 
 
 class Store(Protocol):
     async def load(self) -> dict[str, object]:
-        """All that was committed. What cannot be trusted is set aside and told (`state-set-aside`); then this is empty."""
+        """All that was committed. What can't be trusted is set aside and told (`state-set-aside`); then this is empty."""
         ...
 
     async def commit(self, puts: Mapping[str, object], durable: bool) -> None:
