@@ -141,7 +141,7 @@ async def test_an_instance_is_active_once_its_check_is_good(node: Lone) -> None:
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    endpoint = "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+    endpoint = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     health = {"kind": "http", "path": "/health", "interval_s": 0.05, "fall": 2}
     told = check(await put(node, endpoint=endpoint, health=health), schema.Instance, 201)
     assert not told["healthy"]
@@ -256,7 +256,7 @@ async def test_reads_are_as_described(node: Lone) -> None:
     tree = check(await node.http.get("/v1/tree"), schema.Tree)
     assert tree["root"] and tree["ready"] and tree["listen"]["http"] == "127.0.0.1:80"
     routes = check(await node.http.get("/v1/routes"), schema.Routes)
-    assert [route["route"] for route in routes["routes"]][0] == "example.com/*"
+    assert routes["routes"][0]["route"] == "example.com/*"
     explained = check(await node.http.get("/v1/explain?url=http://Example.com:8080/x?y"), schema.Explanation)
     assert (explained["service"], explained["version"], explained["status"]) == ("web", "1.0.0", 0)
     assert explained["targets"][0]["name"] == "i:a"

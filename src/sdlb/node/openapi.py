@@ -167,8 +167,8 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "sdlb local API",
             "version": version(),
-            "description": "HTTP and JSON on a node's Unix socket. Errors are RFC 9457 problem documents; the last part "
-            "of their `type` is a stable code:\n\n"
+            "description": "HTTP and JSON on a node's Unix socket. Errors are RFC 9457 problem documents; the last "
+            "part of their `type` is a stable code:\n\n"
             + "\n".join(f"- `{code}` ({status}): {meaning}" for code, (status, meaning) in CODES.items()),
         },
         "paths": paths,

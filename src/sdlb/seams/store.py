@@ -17,7 +17,7 @@ class StoreFailed(OSError):
 
 class Store(Protocol):
     async def load(self) -> dict[str, object]:
-        """All that was committed. What can't be trusted is set aside and told (`state-set-aside`); then this is empty."""
+        """All that was committed. What can't be trusted is set aside and told (`state-set-aside`): then it is empty."""
         ...
 
     async def commit(self, puts: Mapping[str, object], durable: bool) -> None:
