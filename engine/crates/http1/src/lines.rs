@@ -177,7 +177,7 @@ const CONNECTION_OPTIONS_MAX: usize = 32;
 /// Reads the framing fields, and marks what `Connection` names.
 pub(crate) fn framing(bytes: &[u8], fields: &mut [Field], exact_coding: bool) -> Result<Framing, Refused> {
     let mut framing = Framing::default();
-    let mut named = false;
+    let (mut named, mut coded) = (false, Ok(()));
     for field in fields.iter() {
         match field.name {
             Name::ContentLength => {
@@ -190,7 +190,7 @@ pub(crate) fn framing(bytes: &[u8], fields: &mut [Field], exact_coding: bool) ->
                 if std::mem::replace(&mut framing.chunked, true) {
                     return Err(Refused::malformed("Transfer-Encoding comes twice"));
                 }
-                coding(field.value.of(bytes), exact_coding)?;
+                coded = coding(field.value.of(bytes), exact_coding);
             }
             Name::Connection => {
                 for (number, option) in crate::list(field.value.of(bytes)).enumerate() {
@@ -211,6 +211,7 @@ pub(crate) fn framing(bytes: &[u8], fields: &mut [Field], exact_coding: bool) ->
     if framing.chunked && framing.length.is_some() {
         return Err(Refused::malformed("both Content-Length and Transfer-Encoding are there"));
     }
+    coded?;
     if named {
         mark(bytes, fields);
     }
