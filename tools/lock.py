@@ -1,0 +1,34 @@
+"""Writes requirements.lock (what the package needs) and requirements-dev.lock (the tools), with hashes: `make lock`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+OPTIONS = (
+    "--generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host "
+    "--quiet --upgrade --no-header --no-annotate"
+).split()
+
+
+def main() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    runtime: list[str] = project["project"]["dependencies"]
+    tools: list[str] = project["dependency-groups"]["dev"]
+    _lock("requirements.lock", runtime)
+    _lock("requirements-dev.lock", [f"-c {ROOT / 'requirements.lock'}", *tools])
+
+
+def _lock(name: str, wanted: list[str]) -> None:
+    with tempfile.NamedTemporaryFile("w", suffix=".in") as file:
+        file.write("\n".join(wanted) + "\n")
+        file.flush()
+        subprocess.run([sys.executable, "-m", "piptools", "compile", *OPTIONS, "-o", ROOT / name, file.name], check=True)
+
+
+if __name__ == "__main__":
+    main()
