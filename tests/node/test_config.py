@@ -41,9 +41,13 @@ def read(text: str, tmp_path: Path) -> NodeConfig:
 
 def test_the_file_of_the_contract(tmp_path: Path) -> None:
     config = read(CONTRACT, tmp_path)
-    assert config.name == "edge-1" and config.public and config.labels == {"zone": "a"} and config.roles == ("web",)
+    assert config.name == "edge-1"
+    assert config.public
+    assert config.labels == {"zone": "a"}
+    assert config.roles == ("web",)
     assert (config.listen_http, config.listen_node) == ("127.0.0.1:80", "127.0.0.1:7700")
-    assert str(config.socket) == "/run/sdlb/sdlb.sock" and str(config.state_dir) == "/var/lib/sdlb"
+    assert str(config.socket) == "/run/sdlb/sdlb.sock"
+    assert str(config.state_dir) == "/var/lib/sdlb"
 
 
 def test_all_the_rest(tmp_path: Path) -> None:
@@ -70,8 +74,10 @@ def test_all_the_rest(tmp_path: Path) -> None:
     config = read(text, tmp_path)
     assert config.parents == ("rack-1:7700", "10.0.0.2:7700", "[fd00::1]:7700")
     assert (config.beat_s, config.lease_s, config.fence_s) == (0.5, 3, 4.5)
-    assert config.workers == 3 and config.limits == {"head_timeout_ms": 5000, "head_bytes": 32768}
-    assert config.access_log == "/var/log/sdlb/access.json" and config.log_level == "warning"
+    assert config.workers == 3
+    assert config.limits == {"head_timeout_ms": 5000, "head_bytes": 32768}
+    assert config.access_log == "/var/log/sdlb/access.json"
+    assert config.log_level == "warning"
     assert config.advertise == "host-1.internal:7700"
 
 
@@ -125,7 +131,8 @@ def test_a_bad_file_is_one_error(tmp_path: Path, text: str, line: int, key: str,
         read(text, tmp_path)
     sentence = str(told.value)
     assert sentence.startswith(f"{tmp_path}/node.toml:{line}: {key}: "), sentence
-    assert expected in sentence and "\n" not in sentence
+    assert expected in sentence
+    assert "\n" not in sentence
 
 
 @pytest.mark.parametrize("raw", [b"name = \xff", b"name =", b"[a\n", b"a = " + b"[" * 5000])
@@ -134,7 +141,8 @@ def test_what_is_no_toml_names_the_file(tmp_path: Path, raw: bytes) -> None:
     file.write_bytes(raw)
     with pytest.raises(Invalid) as told:
         read_config(Options(config=str(file)), {})
-    assert str(told.value).startswith(str(file)) and "\n" not in str(told.value)
+    assert str(told.value).startswith(str(file))
+    assert "\n" not in str(told.value)
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
@@ -210,7 +218,8 @@ def test_lines_of_keys() -> None:
     lines = key_lines(TOML)
     expected = {("a",): 1, ("b c",): 2, ("d",): 6, ("d", "e", "f"): 7, ("g", "0", "h"): 9, ("g", "1", "h"): 11}
     assert {key: lines[key] for key in expected} == expected
-    assert line_of(lines, ("d", "missing")) == 6 and line_of(lines, ("missing",)) == 1
+    assert line_of(lines, ("d", "missing")) == 6
+    assert line_of(lines, ("missing",)) == 1
 
 
 @given(st.text(max_size=40))
@@ -219,7 +228,10 @@ def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
         host, _, port = check_address(text, names=True).rpartition(":")
     except ValueError:
         return
-    assert host and 1 <= int(port) <= 65535 and text.isascii() and " " not in text
+    assert host
+    assert 1 <= int(port) <= 65535
+    assert text.isascii()
+    assert " " not in text
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:1", "[::1]:65535", "a-b.c:7700", "localhost:80"])

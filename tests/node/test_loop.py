@@ -54,7 +54,8 @@ def test_nothing_is_told_before_it_is_on_disk(tmp_path: Path) -> None:
             node.store.commit, node.engine.apply = slow_commit, seen_apply  # type: ignore[method-assign]
             await node.loop.do(InstancePut(spec("a")))
             await active(node, "a")
-            assert "written True" in order and order.index("written True") < order.index("apply")
+            assert "written True" in order
+            assert order.index("written True") < order.index("apply")
 
     asyncio.run(run())
 
@@ -67,7 +68,8 @@ def test_a_disk_that_cannot_be_written_is_told_once_and_made_good(tmp_path: Path
             await active(node, "a")
             await node.loop.do(InstancePut(spec("b")))
             codes = [event.code for event in node.journal.recent]
-            assert codes.count("state-not-written") == 1 and not node.loop.writes
+            assert codes.count("state-not-written") == 1
+            assert not node.loop.writes
             node.store.fails = ""
             await node.loop.do(InstancePut(spec("c")))
             for _ in range(100):
@@ -75,7 +77,8 @@ def test_a_disk_that_cannot_be_written_is_told_once_and_made_good(tmp_path: Path
                 if {f"instance/{name}" for name in "abc"} <= set(node.store.disk):
                     break
             assert {"instance/a", "instance/b", "instance/c", "service/web"} <= set(node.store.disk)
-            assert node.loop.writes and "state-written" in [event.code for event in node.journal.recent]
+            assert node.loop.writes
+            assert "state-written" in [event.code for event in node.journal.recent]
 
     asyncio.run(run())
 
@@ -143,4 +146,6 @@ def test_the_log_is_json_in_a_file_and_plain_on_a_terminal() -> None:
     assert line == {**expected, "service": "web"}
     tty: Any = Terminal(True)
     Journal("n", tty).tell(Note("a-code", "evil \x1b[2J text"))
-    assert "a-code" in tty.text and "\x1b" not in tty.text and tty.text.count("\n") == 1
+    assert "a-code" in tty.text
+    assert "\x1b" not in tty.text
+    assert tty.text.count("\n") == 1

@@ -35,12 +35,15 @@ def test_the_lock_goes_with_a_process_that_is_killed(tmp_path: Path) -> None:
         "import sys, time; from pathlib import Path; from sdlb.node.places import StateFolder;"
         "folder = StateFolder(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "state")], stdout=subprocess.PIPE)
-    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    words = [sys.executable, "-c", code, str(tmp_path / "state")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    holder = subprocess.Popen(words, stdout=subprocess.PIPE, env=environment)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
     with pytest.raises(Invalid):
         StateFolder(tmp_path / "state")
     holder.kill()
-    holder.wait()
+    holder.communicate()
     StateFolder(tmp_path / "state").close()
 
 
@@ -66,7 +69,8 @@ def test_a_socket_has_its_mode(tmp_path: Path, mode: int) -> None:
     made = listen_unix(path, mode)
     assert stat.S_IMODE(os.lstat(path).st_mode) == mode
     remove_socket(path, made)
-    assert not path.exists() and list((tmp_path / "run").iterdir()) == []
+    assert not path.exists()
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_a_stale_socket_is_replaced_and_a_used_one_is_not(tmp_path: Path) -> None:
@@ -91,7 +95,8 @@ def test_whatever_else_is_there_stays(tmp_path: Path) -> None:
         listen_unix(path)
     with pytest.raises(Invalid, match="no socket"):
         listen_unix(target)
-    assert target.read_text() == "precious" and path.is_symlink()
+    assert target.read_text() == "precious"
+    assert path.is_symlink()
 
 
 def test_a_socket_whose_place_was_taken_is_left_alone(tmp_path: Path) -> None:

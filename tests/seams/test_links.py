@@ -53,11 +53,12 @@ class Side:
     events: list[Event] = field(default_factory=list[Event])
     notes: list[Note] = field(default_factory=list[Note])
 
-    async def wait(self, kind: type[Any], count: int = 1, timeout_s: float = 10.0) -> list[Any]:
-        async with asyncio.timeout(timeout_s):
-            while len(found := [event for event in self.events if isinstance(event, kind)]) < count:
-                await asyncio.sleep(0.005)
-        return found
+    async def wait(self, kind: type[Any], count: int = 1) -> list[Any]:
+        for _ in range(2000):
+            if len(found := [event for event in self.events if isinstance(event, kind)]) >= count:
+                return found
+            await asyncio.sleep(0.005)
+        raise TimeoutError(f"no {kind.__name__} among {self.events}")
 
 
 @dataclass

@@ -114,7 +114,8 @@ def _expect_set_aside(folder: Path, because: str) -> None:
     assert [(note.code, note.level) for note in notes] == [("state-set-aside", "error")]
     assert because in notes[0].text
     aside = Path(notes[0].fields["file"])
-    assert aside.exists() and aside.name.startswith("state.db.bad-")
+    assert aside.exists()
+    assert aside.name.startswith("state.db.bad-")
     # and the new file works
     asyncio.run(_commits(_embedded(folder, notes), {"a": 1}))
     assert asyncio.run(_loaded(_embedded(folder, notes))) == {"a": 1}
@@ -199,13 +200,14 @@ asyncio.run(main())
 def test_kill_9_in_the_middle_of_commits_loses_nothing_that_was_confirmed(tmp_path: Path) -> None:
     rng = random.Random(1)
     for _ in range(6):
-        process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "state.db")], stdout=subprocess.PIPE)
+        words = [sys.executable, "-c", WRITER, str(tmp_path / "state.db")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, env=environment)
         assert process.stdout is not None
         confirmed = [int(process.stdout.readline()) for _ in range(5)]
         time.sleep(rng.random() * 0.05)
         process.send_signal(signal.SIGKILL)
-        rest = process.stdout.read().splitlines(keepends=True)
-        process.wait()
+        rest = process.communicate()[0].splitlines(keepends=True)
         confirmed += [int(line) for line in rest if line.endswith(b"\n")]
         notes: list[Note] = []
         found = asyncio.run(_loaded(_embedded(tmp_path, notes)))

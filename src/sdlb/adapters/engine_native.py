@@ -32,7 +32,10 @@ ANSWER_WITHIN_S = 10.0
 DELAY_S_MIN, DELAY_S_MAX = 0.1, 5.0
 UNSENT_BYTES_MAX = 64 << 20
 """An engine that does not read for so long is let go of; it gets everything again when it is back."""
+ENDED_POLL_S = 0.02
 BINARY = "sdlb-engine"
+
+_outliving: list[subprocess.Popen[bytes]] = []  # engines that were let go of: theirs is another control
 
 
 def find_binary() -> str:
@@ -126,14 +129,10 @@ class NativeEngine:
         message.shutdown.deadline_ms = round(deadline_s * 1000)
         pid = self.figures.pid or (self._process.pid if self._process is not None else 0)
         self._send(message)
-        end = time.monotonic() + deadline_s + 2.0
-        while pid and self._runs(pid) and time.monotonic() < end:
-            await asyncio.sleep(0.02)
-        if pid and self._runs(pid) and (self.figures.pid == pid or self._process is not None):
+        if pid and not await self._ended(pid, deadline_s + 2.0):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            while self._runs(pid):
-                await asyncio.sleep(0.02)
+            await self._ended(pid, 2.0)
         await self.detach()
 
     async def detach(self) -> None:
@@ -142,6 +141,9 @@ class NativeEngine:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        if self._process is not None and self._process.poll() is None:
+            _outliving.append(self._process)
+        self._process = None
         self._let_go()
 
     # ------------------------------------------------------------------ the process
@@ -164,14 +166,22 @@ class NativeEngine:
         except OSError as error:
             raise EngineFailed(f"the engine {binary} cannot be started: {error.strerror}") from None
 
+    async def _ended(self, pid: int, within_s: float) -> bool:
+        for _ in range(1 + round(within_s / ENDED_POLL_S)):
+            if not self._runs(pid):
+                return True
+            await asyncio.sleep(ENDED_POLL_S)
+        return not self._runs(pid)
+
     def _runs(self, pid: int) -> bool:
         if self._process is not None and self._process.pid == pid:
             return self._process.poll() is None
+        # Started by an earlier control: by its command line, for the number may have been given to somebody else.
         try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             return False
+        return os.fsencode(self._path) in words  # a process that only waits to be reaped has none
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         try:

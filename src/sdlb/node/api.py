@@ -6,7 +6,6 @@ Handlers translate: a body into an event, a view into JSON. What only the author
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -26,7 +25,7 @@ from sdlb.model.problem import Invalid
 from sdlb.model.version import check_service
 from sdlb.node import metrics, openapi, problems
 from sdlb.node.authority import Authority
-from sdlb.node.health import Health
+from sdlb.node.health import Health, start_time
 from sdlb.node.journal import Event, Journal
 from sdlb.node.loop import NodeLoop
 from sdlb.node.problems import Refusal
@@ -121,7 +120,7 @@ class Api:
         known = balancer.instance(instance_id)
         if known is None and self._loop.stopping:
             raise Refusal("stopping", f"{balancer.settings.name} is draining and takes no new instances")
-        if spec.pid and not os.path.exists(f"/proc/{spec.pid}"):
+        if spec.pid and not start_time(spec.pid):
             raise Refusal(
                 "bad-pid", f"instance {instance_id}: there is no process {spec.pid}; leave pid out, or mend it"
             )
