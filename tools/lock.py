@@ -9,10 +9,18 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-OPTIONS = (
-    "--generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host "
-    "--quiet --upgrade --no-header --no-annotate"
-).split()
+OPTIONS = [
+    "--generate-hashes",
+    "--allow-unsafe",
+    "--strip-extras",
+    "--no-emit-index-url",
+    "--no-emit-find-links",
+    "--no-emit-trusted-host",
+    "--no-header",
+    "--no-annotate",
+    "--upgrade",
+    "--quiet",
+]
 
 
 def main() -> None:
@@ -27,7 +35,9 @@ def _lock(name: str, wanted: list[str]) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".in") as file:
         file.write("\n".join(wanted) + "\n")
         file.flush()
-        subprocess.run([sys.executable, "-m", "piptools", "compile", *OPTIONS, "-o", ROOT / name, file.name], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "piptools", "compile", *OPTIONS, "-o", ROOT / name, file.name], check=True
+        )
 
 
 if __name__ == "__main__":

@@ -32,9 +32,9 @@ def section(name: str) -> str:
 def options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in parser._actions:  # pyright: ignore[reportPrivateUsage]
         if isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
-            for name, below in action.choices.items():  # pyright: ignore
+            for name, below in action.choices.items():
                 if name not in ("edit", "diff", "apply"):
-                    yield from options_of(below)  # pyright: ignore
+                    yield from options_of(below)
         elif not isinstance(action, argparse._HelpAction):  # pyright: ignore[reportPrivateUsage]
             yield from action.option_strings or [str(action.metavar)]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from forest import Forest
 
 from sdlb.core import events as ev
+from tests.core.forest import Forest
 
 TIERS = {
     "edge-1": (),

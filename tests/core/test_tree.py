@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from forest import Forest
-
 from sdlb.core import events as ev
 from sdlb.core.messages import ClaimKey
+from tests.core.forest import Forest
 
 ONE = {"edge": (), "rack": ("edge",), "host-1": ("rack",), "host-2": ("rack",)}
 TWO = {

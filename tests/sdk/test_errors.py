@@ -145,7 +145,7 @@ def test_an_answer_that_is_not_the_apis_is_told(tiny: TinyNode, get: Get, body: 
 @ALL
 def test_a_node_of_another_age_is_understood(tiny: TinyNode, get: Get) -> None:
     tiny.answer(200, b'{"node": "n", "to_come": {"x": [1]}, "children": [{"name": "c", "silent_s": 3, "new": 1}]}')
-    assert get(tiny.path).children[0].name == "c"  # pyright: ignore
+    assert get(tiny.path).children[0].name == "c"  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @ALL
@@ -192,7 +192,7 @@ def test_events_go_on_over_a_broken_connection(tiny: TinyNode) -> None:
     with sdlb.Client(tiny.path) as client:
         events = client.events(lost=lost.append)
         assert [next(events).id for _ in range(3)] == [1, 2, 3]
-        events.close()  # pyright: ignore
+        events.close()  # pyright: ignore[reportAttributeAccessIssue]
     assert asked[:3] == [None, "1", "2"]
     assert len(lost) == 2
 

@@ -158,9 +158,7 @@ def _settle_contests(
             _recall(record, rivals, recalled)
 
 
-def _admit(
-    record: ServiceRecord, facts: Mapping[str, Facts], compatible: Compatible, now: float
-) -> dict[str, Reason]:
+def _admit(record: ServiceRecord, facts: Mapping[str, Facts], compatible: Compatible, now: float) -> dict[str, Reason]:
     reasons: dict[str, Reason] = {}
     started = bool(record.active)
     held = record.heard > record.generation and now < record.hold_until
@@ -186,9 +184,7 @@ def _admit(
     return reasons
 
 
-def _blocker(
-    record: ServiceRecord, version: str, facts: Mapping[str, Facts], compatible: Compatible
-) -> Reason | None:
+def _blocker(record: ServiceRecord, version: str, facts: Mapping[str, Facts], compatible: Compatible) -> Reason | None:
     for other in sorted(record.active):
         if not compatible(other, version):
             if other not in facts:

@@ -19,8 +19,22 @@ from sdlb.core.children import Children
 from sdlb.core.effects import Answered, Changed, Effect, Execute, Persist, RoutePut, Stopped, ToChild, ToParent
 from sdlb.core.events import MemberKey
 from sdlb.core.locals import Locals
-from sdlb.core.messages import ACTIVE, REFUSED, WAITING, Answer, Ask, Beat, Bye, ClaimKey, DownState, PolicyDoc
-from sdlb.core.messages import Refused, RootAnswer, UpState, Welcome
+from sdlb.core.messages import (
+    ACTIVE,
+    REFUSED,
+    WAITING,
+    Answer,
+    Ask,
+    Beat,
+    Bye,
+    ClaimKey,
+    DownState,
+    PolicyDoc,
+    Refused,
+    RootAnswer,
+    UpState,
+    Welcome,
+)
 from sdlb.core.parents import Parents
 from sdlb.core.relay import LATECOMERS_S, PATIENCE_S, Relay
 from sdlb.core.rootage import Rootage
@@ -38,7 +52,7 @@ DIAL_WITHOUT_ENGINE_S = 5.0
 class Balancer(View):
     def __init__(self, settings: Settings, saved: Mapping[str, object], rng: Random) -> None:
         self.settings = settings
-        self._saved = saved
+        self._saved: Mapping[str, object] = saved
         self._state = State(settings, rng)
         self._children = Children(self._state)
         self._locals = Locals(self._state)
@@ -471,7 +485,8 @@ class Balancer(View):
                 continue
             if table.applied(member):
                 capacity += source.claim.capacity
-            elif source.claim.capacity:  # also before the permit: an entry whose own verdict is out parks from that moment
+            elif source.claim.capacity:
+                # also before the permit: an entry whose own verdict is out parks from that moment
                 opening = True
             opening = opening or source.claim.opening
         return capacity, opening, present
@@ -487,10 +502,8 @@ class Balancer(View):
         service = min(slots, key=lambda s: (not s.active, s.stamp(), s.key.service)).key.service
         mine = [slot for slot in slots if slot.key.service == service]
         capacity = {s.key.version: sum(x.claim.capacity for x in s.sources.values()) for s in mine if s.active}
-        if state.table.route(route) is None and not any(capacity.values()):
-            # What has never served takes nothing away from what a less specific route serves.
-            if any(state.table.route(str(pattern)) is not None for pattern in Pattern.parse(route).wider()):
-                return
+        if state.table.route(route) is None and not any(capacity.values()) and self._served_by_wider(route):
+            return
         policy = state.policy(service)
         expected = any(not slot.active or self._measure(slot)[1] for slot in mine)
         sticky = policy.sticky
@@ -507,10 +520,14 @@ class Balancer(View):
             ),
         )
 
+    def _served_by_wider(self, route: str) -> bool:
+        """What has never served takes nothing away from what a less specific route serves."""
+        table = self._state.table
+        return any(table.route(str(pattern)) is not None for pattern in Pattern.parse(route).wider())
+
     def _all_out(self) -> bool:
         table = self._state.table
         if any(slot.members for slot in self._state.slots.values()):
             return self.settings.is_root
         keys = ((MemberKey(slot.key, target)) for slot in self._state.slots.values() for target in slot.sources)
         return not any(table.present(member) for member in keys)
-

@@ -11,9 +11,8 @@ from dataclasses import replace
 
 from sdlb.core.downlink import Downlink
 from sdlb.core.effects import DropChild, ToChild
-from sdlb.core.events import ChildClosed, ChildConnected
+from sdlb.core.events import ChildClosed, ChildConnected, MemberKey
 from sdlb.core.messages import (
-
     Beat,
     Claim,
     ClaimKey,
@@ -25,7 +24,6 @@ from sdlb.core.messages import (
     Verdict,
     Welcome,
 )
-from sdlb.core.events import MemberKey
 from sdlb.core.slot import Slot, Source
 from sdlb.core.state import State, key_of, text_of
 
@@ -57,7 +55,9 @@ class Children:
 
     # ------------------------------------------------------------------ links
 
-    def on_connected(self, event: ChildConnected, now: float, ancestors: tuple[str, ...], roots: tuple[str, ...]) -> None:
+    def on_connected(
+        self, event: ChildConnected, now: float, ancestors: tuple[str, ...], roots: tuple[str, ...]
+    ) -> None:
         state, hello = self._state, event.hello
         refused = self._objection(hello, ancestors, now)
         if refused is not None:
@@ -102,7 +102,9 @@ class Children:
         if child is None or child.newer(hello):
             return None
         if child.node_id == hello.node_id:
-            detail = f"incarnation {hello.incarnation} of {hello.node} is older than {child.incarnation}; its state is old"
+            detail = (
+                f"incarnation {hello.incarnation} of {hello.node} is older than {child.incarnation}; its state is old"
+            )
             return Refused("older-incarnation", detail)
         if now < child.heard_at + self._state.settings.lease_s:
             return Refused("name-taken", f"another node named {hello.node} is alive; give one of the two another name")
@@ -322,7 +324,15 @@ def verdict_of(slot: Slot, node: str) -> Verdict:
 
 def claim_to_json(claim: Claim) -> list[object]:
     """What a restart needs; what a child asks for at the moment (leaving, seen) it says again."""
-    return [claim.capacity, claim.count, list(claim.hosts), list(claim.compatible), claim.stamp, claim.open, claim.generation]
+    return [
+        claim.capacity,
+        claim.count,
+        list(claim.hosts),
+        list(claim.compatible),
+        claim.stamp,
+        claim.open,
+        claim.generation,
+    ]
 
 
 def claim_from_json(key: ClaimKey, saved: object) -> Claim:
@@ -337,6 +347,3 @@ def claim_from_json(key: ClaimKey, saved: object) -> Claim:
         bool(is_open),  # type: ignore[has-type]
         int(generation),  # type: ignore[has-type]
     )
-
-
-

@@ -115,7 +115,7 @@ class Note:
     code: str
     text: str
     level: str = "info"  # "info", "warning", "error"
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,16 +153,5 @@ class Stopped:
 
 
 Effect = (
-    Persist
-    | Apply
-    | Dial
-    | ToParent
-    | HangUp
-    | ToChild
-    | DropChild
-    | Note
-    | Changed
-    | Execute
-    | Answered
-    | Stopped
+    Persist | Apply | Dial | ToParent | HangUp | ToChild | DropChild | Note | Changed | Execute | Answered | Stopped
 )

@@ -1,13 +1,12 @@
 """The instances of this host: registered, renewed, drained and removed over the local API.
 
-    registered --drain--> draining --nothing in flight here, parents have let go--> drained --remove--> gone
-               --lease over or process gone--> gone at once, and known to have stopped
+registered --drain--> draining --nothing in flight here, parents have let go--> drained --remove--> gone
+           --lease over or process gone--> gone at once, and known to have stopped
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-
 from typing import Any, cast
 
 from sdlb.core.events import InstanceDrain, InstanceGone, InstanceHealth, InstancePut, InstanceRemove, MemberKey

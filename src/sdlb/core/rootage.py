@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from sdlb.core.authority import Compatible, Facts, ServiceRecord, decide_route, decide_service
 from sdlb.core.children import Children
 from sdlb.core.events import MemberKey
@@ -111,8 +113,8 @@ class Rootage:
                 state.dirty[key] = None
 
     def _tell(self, service: str, before: dict[str, object], after: dict[str, object]) -> None:
-        old, new = before["active"], after["active"]
-        if isinstance(old, dict) and isinstance(new, dict) and set(old) != set(new):
+        old, new = cast("dict[str, object]", before["active"]), cast("dict[str, object]", after["active"])
+        if set(old) != set(new):
             names = ", ".join(sorted(new)) or "nothing"
             text = f"{service}: {names} active (generation {after['generation']})"
             self._state.note("active-set", text, service=service)

@@ -23,7 +23,8 @@ class Table:
         self._epoch = epoch
         self._members: dict[MemberKey, MemberPut] = {}  # wanted
         self._routes: dict[str, RoutePut] = {}  # wanted
-        self._targets: dict[str, TargetPut] = {}  # addresses of all sources, also of those without a member at the moment
+        # addresses of all sources, also of those without a member at the moment
+        self._targets: dict[str, TargetPut] = {}
         self._forgotten: set[str] = set()  # of these the source is gone; the address goes with the last member
         self._uses: dict[str, int] = {}  # target -> wanted members
         self._sent: dict[MemberKey, MemberPut] = {}
@@ -137,7 +138,7 @@ class Table:
             left.update({key: event.epoch for key in self._sent if key not in self._members})
             self._applied &= set(self._members)
         else:
-            left = {key: event.epoch for key in in_flight}
+            left = dict.fromkeys(in_flight, event.epoch)
             self._applied.clear()
         self._draining = {key: epoch for key, epoch in left.items() if key not in self._members}
         self._boot_id = event.boot_id

@@ -71,7 +71,7 @@ class View:
         }
 
     def _slots(self, instance: Instance) -> list[Slot]:
-        return [self._state.slots[key] for key in instance.keys() if key in self._state.slots]  # noqa: SIM118
+        return [self._state.slots[key] for key in instance.keys() if key in self._state.slots]
 
     def _instance_state(self, instance: Instance) -> tuple[str, str, str]:
         if instance.drained:
@@ -235,7 +235,10 @@ class View:
 
     def routes(self) -> list[dict[str, Any]]:
         patterns = {text: Pattern.parse(text) for text in self._state.by_route}
-        return [self._route(text, patterns) for text in sorted(patterns, key=lambda t: patterns[t].specificity, reverse=True)]
+        return [
+            self._route(text, patterns)
+            for text in sorted(patterns, key=lambda t: patterns[t].specificity, reverse=True)
+        ]
 
     def _route(self, text: str, patterns: dict[str, Pattern]) -> dict[str, Any]:
         mine = patterns[text]
@@ -257,9 +260,7 @@ class View:
             ],
             "versions": [pick.version for pick in route.picks] if route is not None else [],
             "parking": bool(route is not None and route.park_requests_max),
-            "claims": [
-                {"service": slot.key.service, "version": slot.key.version, **_decision(slot)} for slot in slots
-            ],
+            "claims": [{"service": slot.key.service, "version": slot.key.version, **_decision(slot)} for slot in slots],
             "shadows": sorted(t for t, p in patterns.items() if t != text and mine.shadows(p)),
             "shadowed_by": sorted(t for t, p in patterns.items() if t != text and p.shadows(mine)),
         }

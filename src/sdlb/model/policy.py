@@ -132,7 +132,7 @@ class _Reader:
         value = self._data.get("shares")
         if value is None:
             return {}
-        do = "use an object of version: percent, for example {\"1.0.2\": 5}, of at most 100 together"
+        do = 'use an object of version: percent, for example {"1.0.2": 5}, of at most 100 together'
         if not isinstance(value, dict) or len(cast("dict[str, object]", value)) > LIST_MAX:
             raise self.fail("shares", do)
         shares: dict[str, float] = {}

@@ -69,12 +69,12 @@ class Pattern:
     def specificity(self) -> tuple[int, int, int, int]:
         """Bigger wins; two different patterns that match one request never have the same."""
         if self.host == "*":
-            host = (0, 0)
+            kind, labels = 0, 0
         elif self.host.startswith("*."):
-            host = (1, len(self.host))
+            kind, labels = 1, len(self.host)
         else:
-            host = (2, 0)
-        return (*host, 0 if self.path.endswith("*") else 1, len(self.path))
+            kind, labels = 2, 0
+        return (kind, labels, 0 if self.path.endswith("*") else 1, len(self.path))
 
     # ------------------------------------------------------------------ two patterns
 

@@ -56,7 +56,9 @@ def check_version(text: str, scheme: str = "opaque") -> str:
         do = f"write up to {PARTS_MAX} numbers with dots, like 1.0.1, or set the service's scheme to semver or opaque"
         raise Invalid("bad-version", where, "is not numeric", do)
     if scheme == "semver" and not _SEMVER.match(text):
-        raise Invalid("bad-version", where, "is not a semantic version", "write it like 1.0.1 or 1.0.1-rc.1 (semver.org)")
+        raise Invalid(
+            "bad-version", where, "is not a semantic version", "write it like 1.0.1 or 1.0.1-rc.1 (semver.org)"
+        )
     return text
 
 
@@ -93,7 +95,9 @@ def parse_declaration(text: str) -> tuple[tuple[str, str], ...]:
     """`>=1.0,<1.2` -> ((">=", "1.0"), ("<", "1.2")); an identifier `1.4.2` -> (("=", "1.4.2"),). Raises Invalid."""
     where = f"compatible {text[:80]!r}"
     if not text or len(text) > 256:
-        raise Invalid("bad-compatible", where, "is empty or longer than 256 characters", "write '>=1.0,<1.2' or a version")
+        raise Invalid(
+            "bad-compatible", where, "is empty or longer than 256 characters", "write '>=1.0,<1.2' or a version"
+        )
     conditions: list[tuple[str, str]] = []
     for item in text.split(","):
         match = _CONDITION.match(item.strip())
@@ -102,7 +106,9 @@ def parse_declaration(text: str) -> tuple[tuple[str, str], ...]:
         try:
             check_version(version, "opaque")
         except Invalid:
-            raise Invalid("bad-compatible", where, f"{item!r} is no condition", "write '>=1.0,<1.2' or a version") from None
+            raise Invalid(
+                "bad-compatible", where, f"{item!r} is no condition", "write '>=1.0,<1.2' or a version"
+            ) from None
         if operator != "=" and parts(version) is None:
             raise Invalid("bad-compatible", where, f"{version!r} can't be compared", "compare with numbers like 1.2")
         conditions.append((operator, version))
@@ -141,17 +147,13 @@ class Compatibility:
     allow: tuple[tuple[str, str], ...] = ()
     deny: tuple[tuple[str, str], ...] = ()
 
-    def compatible(
-        self, a: str, b: str, declared_a: tuple[str, ...] = (), declared_b: tuple[str, ...] = ()
-    ) -> bool:
+    def compatible(self, a: str, b: str, declared_a: tuple[str, ...] = (), declared_b: tuple[str, ...] = ()) -> bool:
         """Symmetric; every version is compatible with itself."""
         return a == b or _compatible(self, a, b, declared_a, declared_b)
 
 
 @lru_cache(maxsize=65536)
-def _compatible(
-    rules: Compatibility, a: str, b: str, declared_a: tuple[str, ...], declared_b: tuple[str, ...]
-) -> bool:
+def _compatible(rules: Compatibility, a: str, b: str, declared_a: tuple[str, ...], declared_b: tuple[str, ...]) -> bool:
     if (a, b) in rules.deny or (b, a) in rules.deny:
         return False
     if (a, b) in rules.allow or (b, a) in rules.allow:

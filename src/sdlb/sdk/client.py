@@ -22,7 +22,7 @@ class Client:
 
     Every method raises `Problem` when the node refuses, and its subclass `Unreachable` when none answers.
 
-    >>> with sdlb.Client() as node:                                    # doctest: +SKIP
+    >>> with sdlb.Client() as node:  # doctest: +SKIP
     ...     node.services().services[0].versions[0].state
     'active'
     """
