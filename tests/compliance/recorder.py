@@ -1,7 +1,7 @@
 """What stands behind the node while it is attacked: an endpoint that records every byte it is sent.
 
-It answers each request that has arrived whole, and knows which have (`completed`), so that a test can say: nothing of this
-attack was forwarded, or at least nothing that an endpoint would have acted on. A `script` makes it misbehave instead.
+It answers each request that has arrived whole, and knows which have (`completed`), so that a test can say: nothing of
+this attack was forwarded, or at least nothing that an endpoint would have acted on. A `script` makes it misbehave.
 """
 
 from __future__ import annotations
@@ -71,11 +71,7 @@ class Recorder:
         with contextlib.suppress(OSError):
             if self.greeting:
                 connection.sendall(self.greeting)
-            while True:
-                piece = connection.recv(65536)
-                if not piece:
-                    self.closed += 1
-                    return
+            while piece := connection.recv(65536):
                 seen += piece
                 rest += piece
                 while (length := whole(rest)) is not None:
@@ -87,6 +83,7 @@ class Recorder:
                         connection.shutdown(socket.SHUT_RDWR)
                         return
                     connection.sendall(answer)
+        self.closed += 1
 
 
 def whole(data: bytes) -> int | None:

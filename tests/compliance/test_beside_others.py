@@ -1,16 +1,18 @@
 """HAProxy and nginx in front of a node and behind it: the same requests come through, and the attacks don't.
 
-What one of them passes on and we serve must be one request to both: the endpoint sees as many as the client got answers.
+What one of them passes on and we serve must be one request to both: the endpoint sees as many as the client got answers
+to.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -40,7 +42,7 @@ backend b
 """
 NGINX = """
 daemon off;
-worker_processes 1;
+master_process off;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log;
 events {{ worker_connections 256; }}
@@ -100,21 +102,26 @@ def before(request: pytest.FixtureRequest, nodes: Cluster, edge: Node) -> str:
     return start(nodes, request.param, edge.http)
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-def test_an_attack_through_another_proxy_smuggles_nothing(before: str, recorder: Recorder, attack: Attack) -> None:
-    number = next(_numbers)
-    mark, smuggled = f"/x-mark-{number}".encode(), f"/x-smuggled-{number}"
+def test_attacks_through_another_proxy_smuggle_nothing(before: str, recorder: Recorder) -> None:
+    """All at once, because the other proxies let most of these connections hang for a while."""
     host, port = before.split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
-        try:
-            connection.sendall(attack.raw.replace(b"MARK", mark) + request(smuggled, b"Connection: close"))
-        except ConnectionError:
-            pass
-        talk = listen(connection, 1.0)
-    answered = talk.raw.count(b"HTTP/1.1 200")
-    time.sleep(0.02)
-    seen = sum(mark in item or smuggled.encode() in item for item in recorder.completed)
-    assert seen == answered, f"{seen} requests at the endpoint, {answered} answers: {talk.raw[:500]}"
+
+    def play(attack: Attack) -> str:
+        number = next(_numbers)
+        mark, smuggled = f"/x-mark-{number}-".encode(), f"/x-smuggled-{number}-"
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(attack.raw.replace(b"MARK", mark) + request(smuggled, b"Connection: close"))
+            talk = listen(connection, 1.5)
+        answered = talk.raw.count(b"HTTP/1.1 200")
+        seen = sum(mark in item or smuggled.encode() in item for item in list(recorder.completed))
+        return (
+            "" if seen == answered else f"{attack.name}: {seen} at the endpoint, {answered} answers: {talk.raw[:300]}"
+        )
+
+    with ThreadPoolExecutor(24) as pool:
+        wrong = [why for why in pool.map(play, ATTACKS) if why]
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.fixture(scope="module", params=["haproxy", "nginx"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import time
 from collections.abc import Iterator
 
@@ -139,7 +140,7 @@ def test_an_answer_cut_short_is_cut_short_for_the_client(rogue: tuple[str, Recor
         connection.sendall(ask(host, "/a"))
         time.sleep(0.2)
         for upstream in list(recorder._sockets):  # pyright: ignore[reportPrivateUsage]
-            upstream.close()
+            upstream.shutdown(socket.SHUT_RDWR)
         connection.sendall(ask(host, "/b"))
         talk = listen(connection, 3.0)
     assert talk.closed and talk.statuses[:1] in ([200], [502])

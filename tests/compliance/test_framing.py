@@ -70,7 +70,7 @@ LENGTHS = {
     "64 bits": with_length(b"9223372036854775808"),
     "over 64 bits": with_length(b"18446744073709551621"),
     "300 digits": with_length(b"0" * 299 + b"5"),
-    "other digits": with_length("５".encode()),
+    "other digits": with_length("\uff15".encode()),
     "vertical tab": with_length(b"5\x0b"),
     "underscore": with_length(b"1_0"),
 }

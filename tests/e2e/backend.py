@@ -1,9 +1,9 @@
-"""A web server inside the test's process: answers like the demo's application, records what it was sent, misbehaves on wish.
+"""A web server inside the test's process: answers as the demo's application, records what it was sent, misbehaves on wish.
 
 It speaks raw HTTP/1.1, so that a test sees and says the very bytes. Paths with a meaning:
 `/bytes/N` N bytes with a length, `/chunks/N` the same in chunks, `/sse` a few server-sent events with pauses,
-`/sink` reads the body slowly, `/trailers` an answer with a trailer, `/hang` never answers, `/status/N`, `/early` answers before
-it has read the body. Everything else: the demo's JSON object.
+`/sink` reads the body slowly, `/trailers` an answer with a trailer, `/hang` never answers, `/status/N`, `/early` answers
+before it has read the body. Everything else: the demo's JSON object.
 """
 
 from __future__ import annotations
@@ -161,8 +161,7 @@ class Backend:
                 b"5\r\nhello\r\n0\r\nX-Sum: 42\r\n\r\n"
             )
         elif words[-1] == "hang":
-            while not (query.get("until") == "gate" and self.gate.is_set()):
-                await asyncio.sleep(0.02)
+            await self._opened() if query.get("until") == "gate" else await asyncio.Event().wait()
             writer.write(response(200, self._object(seen)))
         elif what == "status":
             writer.write(response(int(number), b"" if number in ("204", "304") else b"as asked"))
@@ -171,6 +170,10 @@ class Backend:
             content = self._object(seen)
             writer.write(response(200, content, head_only=seen.method == "HEAD", kind="application/json"))
         return True
+
+    async def _opened(self) -> None:
+        while not self.gate.is_set():
+            await asyncio.sleep(0.02)
 
     def _object(self, seen: Seen) -> bytes:
         said: dict[str, object] = {
@@ -213,8 +216,8 @@ class Backend:
         self, seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, query: dict[str, str]
     ) -> bool:
         """Reads a body with a length; with `gate=1` only from when the gate opens."""
-        while query.get("gate") and not self.gate.is_set():
-            await asyncio.sleep(0.02)
+        if query.get("gate"):
+            await self._opened()
         left = int(seen.get("content-length") or "0")
         digest = hashlib.sha256()
         while left:

@@ -1,4 +1,4 @@
-"""Commands work on any node's socket: what only the roots know or may change is asked of them, and told if they disagree."""
+"""Commands work on any node's socket: what only the roots know is asked of them, and told when they disagree."""
 
 from __future__ import annotations
 

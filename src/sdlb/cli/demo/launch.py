@@ -352,6 +352,9 @@ class Launcher:
                     item.terminate()
                 _wait([item.process for item in group if item.process is not None], grace_s)
         finally:
+            for process in self.others:  # by group, too: some programs overwrite the environment that bears the mark
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
             sweep.sweep(self.folder, frozenset({self._guard.pid}) if self._guard else frozenset())
             for process in self._processes():
                 process.wait()
