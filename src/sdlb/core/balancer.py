@@ -11,8 +11,7 @@ The loop and the simulator both drive this object; neither decides anything itse
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from random import Random
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from sdlb.core import events as ev
 from sdlb.core.children import Children
@@ -45,6 +44,9 @@ from sdlb.core.state import State, key_of, text_of
 from sdlb.core.uplink import Phase
 from sdlb.core.view import View
 from sdlb.model.route import Pattern
+
+if TYPE_CHECKING:
+    from random import Random
 
 DIAL_WITHOUT_ENGINE_S = 5.0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from random import Random
+from typing import TYPE_CHECKING
 
 from sdlb.core.effects import Effect, Note
 from sdlb.core.messages import ClaimKey, PolicyDoc
@@ -12,6 +12,9 @@ from sdlb.core.slot import Slot, Source
 from sdlb.core.table import Table
 from sdlb.model.policy import Policy
 from sdlb.model.problem import Invalid
+
+if TYPE_CHECKING:
+    from random import Random
 
 
 def text_of(key: ClaimKey) -> str:

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import Enum
-from random import Random
+from typing import TYPE_CHECKING
 
 from sdlb.core.digest import claims_digest
 from sdlb.core.messages import Beat, Claim, ClaimKey, PolicyDoc, UpState, Verdict, Welcome
+
+if TYPE_CHECKING:
+    from random import Random
 
 BACKOFF_S_MIN = 0.1
 BACKOFF_S_MAX = 5.0
