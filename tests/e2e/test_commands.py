@@ -41,8 +41,9 @@ def test_reads_tell_the_same_on_every_node(
     explained = shared.json("explain", f"http://{site}/c/7", node=edges[0])
     assert (explained["service"], explained["version"], explained["status"]) == (service, "1.0.1", 0)
     assert explained["targets"][0]["name"] == "n:rack-1"
-    nothing = shared.json("explain", f"http://{site}/other", node=edges[0])
-    assert nothing["status"] == 404 and nothing["reason"]
+    nothing = shared.sdlb("explain", f"http://{site}/other", "--json", node=edges[0])
+    assert nothing.returncode == 1, "a request would reach nothing"
+    assert json.loads(nothing.stdout)["status"] == 404 and json.loads(nothing.stdout)["reason"]
 
 
 def test_the_tree_is_told_from_every_place(shared: Cluster, edges: list[Node], hosts: list[Node]) -> None:

@@ -205,7 +205,8 @@ def test_wrong_usage_is_exit_code_two(words: list[str]) -> None:
     "words",
     [
         ["status", "never-was"],
-        ["run", "--route", "not a route", "a-1.0.0", "--", "sleep", "9"],
+        ["run", "--route", "not a route", "a-1.0.0", "--", "sleep", "99"],
+        ["run", "--route", "a.example", "--compatible", ">>1", "a-1.0.0", "--", "sleep", "99"],
         ["register", "--route", "a.example/*/b", "--port", "9", "a-1.0.0"],
         ["deregister", "never-was"],
         ["policy", "set", "web", "--priority", "sideways"],

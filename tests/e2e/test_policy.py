@@ -91,6 +91,7 @@ def test_a_sticky_share_stays(shared: Cluster, edges: list[Node], hosts: list[No
 @pytest.mark.promise(8)
 def test_policies_outlive_the_roots(cluster: Cluster, backend: Make) -> None:
     edges, (host,) = cluster.tiers(2, 1)
+    cluster.register(host, "web-1.0.1", "web.example", backend("web", "1.0.1"))
     with host.client() as client:
         revision = client.set_policy("web", {"priority": "share", "shares": {"1.0.1": 7}}).revision
     for edge in edges:

@@ -102,6 +102,19 @@ def name_of(args: argparse.Namespace, prog: str) -> tuple[str, str]:
         raise options.Usage(prog, problem.detail) from problem
 
 
+def check(args: argparse.Namespace, name: tuple[str, str]) -> None:
+    """What the node would refuse, before a program is started for it. Raises Invalid."""
+    from sdlb.model.route import Pattern
+    from sdlb.model.version import check_service, check_version, parse_declaration
+
+    check_service(name[0])
+    check_version(name[1])
+    for route in args.routes:
+        Pattern.parse(route)
+    for text in args.compatible:
+        parse_declaration(text)
+
+
 def spec_of(args: argparse.Namespace, name: tuple[str, str], *, endpoint: str, pid: int = 0) -> Spec:
     return Spec.of(
         name,

@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.program:
         raise options.Usage(PROG, "the program is missing: put its command line behind '--'")
     name = instance_args.name_of(args, PROG)  # before a port is taken: wrong usage does nothing
+    instance_args.check(args, name)
     from sdlb.cli.ports import HeldPort, hold_free_port
     from sdlb.cli.running import Job, Run
 

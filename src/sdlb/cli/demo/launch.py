@@ -358,6 +358,10 @@ class Launcher:
             sweep.sweep(self.folder, frozenset({self._guard.pid}) if self._guard else frozenset())
             for process in self._processes():
                 process.wait()
+                for pipe in (process.stdin, process.stdout, process.stderr):
+                    if pipe is not None:
+                        with contextlib.suppress(OSError):  # what was still buffered for the dead
+                            pipe.close()
             for node in self.nodes.values():
                 if node.log is not None:
                     node.log.close()
