@@ -131,6 +131,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert process.stdout is not None
     process.stdout.close()
     assert process.stderr is not None
-    err = process.stderr.read()
+    with process.stderr:
+        err = process.stderr.read()
     process.wait()
     assert err == b""
