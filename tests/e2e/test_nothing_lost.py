@@ -144,3 +144,54 @@ def test_in_flight_is_learnt_back_by_a_new_control(cluster: Cluster, backend: Ma
     assert answers == [200]
     with host.client() as client:
         assert client.drain(instance.spec.id, 10).drained
+
+
+@pytest.mark.promise(3)
+def test_a_safe_request_in_flight_through_a_killed_node_is_asked_again(cluster: Cluster, backend: Make) -> None:
+    """GETs that wait for the endpoint when the node that carries them dies, engine and all: the entry asks elsewhere."""
+    (edge,), racks, (host,) = cluster.tiers(1, 2, 1)
+    slow = backend("web", "1.0.0")
+    cluster.register(host, "web-1.0.0", "web.example", slow)
+    cluster.reachable([edge], "http://web.example/", "web-1.0.0")
+    answers: list[int] = []
+
+    def ask() -> None:
+        answers.append(get(edge, "web.example", "/hang?until=gate").status_code)
+
+    asking = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in asking:
+        thread.start()
+    until("all have arrived", lambda: len(slow.seen) == 6)
+    racks[0].kill()
+    until("those through the killed node have come again", lambda: len(slow.seen) > 6)
+    slow.gate.set()
+    for thread in asking:
+        thread.join(20)
+    assert answers == [200] * 6
+
+
+@pytest.mark.promise(3)
+def test_a_request_that_may_have_been_acted_on_is_never_sent_twice(cluster: Cluster, backend: Make) -> None:
+    """A POST in flight through a killed node: nobody can save it, and nobody may repeat it."""
+    (edge,), racks, (host,) = cluster.tiers(1, 2, 1)
+    slow = backend("web", "1.0.0")
+    cluster.register(host, "web-1.0.0", "web.example", slow)
+    cluster.reachable([edge], "http://web.example/", "web-1.0.0")
+    answers: list[int] = []
+
+    def ask() -> None:
+        answer = get(edge, "web.example", "/hang?until=gate", method="POST", content=b"x")
+        answers.append(answer.status_code)
+
+    asking = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in asking:
+        thread.start()
+    until("all have arrived", lambda: len(slow.seen) == 6)
+    racks[0].kill()
+    until("those through the killed node are answered", lambda: answers)
+    time.sleep(0.5)
+    slow.gate.set()
+    for thread in asking:
+        thread.join(20)
+    assert len(slow.seen) == 6, "a POST was sent twice"
+    assert sorted(set(answers)) == [200, 502]

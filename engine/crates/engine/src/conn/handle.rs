@@ -147,7 +147,9 @@ impl Conn {
                 if replayable { Attempt::Again } else { Attempt::Answer(lost_body()) }
             }
             End::Failed { wrote, answered, reason } => {
-                let again = replayable && !answered && (!wrote || (upstream.reused && job.facts.idempotent));
+                // A node that ends without a word takes what it carried along; an instance may have ended because of it.
+                let repeatable = job.facts.idempotent && (upstream.reused || to_node);
+                let again = replayable && !answered && (!wrote || repeatable);
                 if upstream.reused && again {
                     // It was closed for being idle: not the target's fault, and on a fresh one not again.
                     job.tries.fresh = true;
