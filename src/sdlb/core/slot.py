@@ -54,7 +54,16 @@ class Slot:
     # ------------------------------------------------------------------ the aggregate of the sources
 
     def count(self) -> int:
-        return sum(source.claim.count for source in self.sources.values())
+        """Instances below. Two children that both stand above a host report the same instances: they count once, as far
+        as the host names tell (exact when the children's hosts are the same or have none in common)."""
+        total = sum(source.claim.count for source in self.sources.values() if not source.child)
+        seen: set[str] = set()
+        children = (source.claim for source in self.sources.values() if source.child)
+        for claim in sorted(children, key=lambda claim: -claim.count):
+            new = [host for host in claim.hosts if host not in seen]
+            total += -(-claim.count * len(new) // len(claim.hosts)) if claim.hosts else claim.count
+            seen.update(new)
+        return total
 
     def hosts(self) -> tuple[str, ...]:
         names = {host for source in self.sources.values() for host in source.claim.hosts}
