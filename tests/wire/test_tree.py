@@ -18,14 +18,18 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 TEXTS = st.lists(TEXT, max_size=3).map(tuple)
 U32 = st.integers(0, (1 << 32) - 1)
 U64 = st.integers(0, (1 << 64) - 1)
-KEY = st.builds(m.ClaimKey, NAME, NAME, NAME)
+SERVICE = st.from_regex(r"[a-z]([a-z._-]{0,8}[a-z])?", fullmatch=True)
+VERSION = st.from_regex(r"[0-9](\.[0-9]{1,3}){0,3}", fullmatch=True)
+ROUTE = st.from_regex(r"(\*\.)?[a-z]{1,5}\.com/[a-z]{0,5}\*?", fullmatch=True)
+DECLARED = st.lists(st.sampled_from([">=1.0,<1.2", "1.0.1", "blue"]), max_size=3).map(tuple)
+KEY = st.builds(m.ClaimKey, SERVICE, VERSION, ROUTE)
 CLAIM = st.builds(
     m.Claim,
     KEY,
     capacity=U32,
     count=U32,
     hosts=TEXTS,
-    compatible=TEXTS,
+    compatible=DECLARED,
     stamp=U64,
     open=st.booleans(),
     generation=U64,
@@ -94,6 +98,15 @@ BAD = {
     "a claim without a key": pb.Up(state=pb.UpState(claims=[pb.Claim(count=1)])),
     "a space in a name": pb.Up(state=pb.UpState(withdrawn=[pb.ClaimKey(service="a b", version="1", route="x/")])),
     "an absurd name": pb.Up(state=pb.UpState(withdrawn=[pb.ClaimKey(service="a" * 9999, version="1", route="x/")])),
+    "a line break in a name": pb.Up(state=pb.UpState(withdrawn=[pb.ClaimKey(service="a\n", version="1", route="x/")])),
+    "a slash in a service": pb.Up(state=pb.UpState(withdrawn=[pb.ClaimKey(service="a/b", version="1", route="x/")])),
+    "no pattern": pb.Up(state=pb.UpState(withdrawn=[pb.ClaimKey(service="a", version="1", route="x/a*b")])),
+    "not canonical": pb.Up(state=pb.UpState(withdrawn=[pb.ClaimKey(service="a", version="1", route="X/")])),
+    "a bad declaration": pb.Up(
+        state=pb.UpState(
+            claims=[pb.Claim(key=pb.ClaimKey(service="a", version="1", route="x/"), compatible=[">=1,\n"])]
+        )
+    ),
     "an absurd node": pb.Up(hello=pb.Hello(node="n" * 9999)),
 }
 

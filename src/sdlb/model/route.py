@@ -15,7 +15,7 @@ from functools import lru_cache
 from sdlb.model.problem import Invalid
 
 PATTERN_CHARS_MAX = 1024
-_LABEL = re.compile(r"^(?!-)[a-z0-9_-]{1,63}(?<!-)$")
+_LABEL = re.compile(r"^(?!-)[a-z0-9_-]{1,63}(?<!-)\Z")
 _HEX = "0123456789abcdefABCDEF"
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _PATH_CHARS = _UNRESERVED | frozenset(b"!$&'()+,=:@;/")  # RFC 3986 pchar and "/"; "*" and "%" apart

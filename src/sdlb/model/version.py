@@ -18,14 +18,14 @@ CONDITIONS_MAX = 8
 SCHEMES = ("numeric", "semver", "opaque")
 RULES = ("patch", "minor", "exact", "any")
 
-_SERVICE = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
-_OPAQUE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+~-]*$")
-_NUMERIC = re.compile(r"^[0-9]{1,18}(\.[0-9]{1,18})*$")
+_SERVICE = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
+_OPAQUE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+~-]*\Z")
+_NUMERIC = re.compile(r"^[0-9]{1,18}(\.[0-9]{1,18})*\Z")
 _SEMVER = re.compile(
     r"^(0|[1-9][0-9]{0,17})\.(0|[1-9][0-9]{0,17})\.(0|[1-9][0-9]{0,17})"
-    r"(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$"
+    r"(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?\Z"
 )
-_CONDITION = re.compile(r"^(>=|<=|==|=|>|<)?\s*(.+)$")
+_CONDITION = re.compile(r"^(>=|<=|==|=|>|<)?\s*(.+)\Z")
 
 SortKey = tuple[tuple[int, int, str], ...]
 
@@ -99,6 +99,10 @@ def parse_declaration(text: str) -> tuple[tuple[str, str], ...]:
             "bad-compatible", where, "is empty or longer than 256 characters", "write '>=1.0,<1.2' or a version"
         )
     conditions: list[tuple[str, str]] = []
+    if not text.isprintable():
+        raise Invalid(
+            "bad-compatible", where, "has a line break or control character", "write '>=1.0,<1.2' or a version"
+        )
     for item in text.split(","):
         match = _CONDITION.match(item.strip())
         operator, version = (match.group(1) or "=", match.group(2).strip()) if match else ("", "")

@@ -16,8 +16,8 @@ from sdlb.node.config_reader import check_address
 
 ID_CHARS_MAX = 200
 UNIX_PATH_BYTES_MAX = 107
-_ID = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._:@+~-]*[A-Za-z0-9])?$")
-_PATH = re.compile(r"^/[!-~]*$")
+_ID = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._:@+~-]*[A-Za-z0-9])?\Z")
+_PATH = re.compile(r"^/[!-~]*\Z")
 
 Short = Annotated[str, Meta(max_length=1024)]
 

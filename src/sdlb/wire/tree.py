@@ -1,14 +1,20 @@
 """Node links: `core.messages` <-> proto/tree.proto.
 
 Decoding gives the same values back that were encoded, and raises DecodeError for anything that is no message, names no
-known kind, or holds a name of absurd length.
+known kind, or holds a name that could not have been registered.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 from google.protobuf.message import DecodeError as ProtobufError
 
 from sdlb.core import messages as m
+from sdlb.model.problem import Invalid
+from sdlb.model.route import Pattern
+from sdlb.model.version import check_service, check_version, parse_declaration
 from sdlb.wire import tree_pb2 as pb
 
 NAME_CHARS_MAX = 2048
@@ -30,9 +36,29 @@ def _key(key: m.ClaimKey) -> pb.ClaimKey:
 def _to_key(key: pb.ClaimKey) -> m.ClaimKey:
     if max(len(key.service), len(key.version), len(key.route)) > NAME_CHARS_MAX:
         raise DecodeError(f"a name of over {NAME_CHARS_MAX} characters in a claim")
-    if not key.service or not key.version or not key.route or " " in key.service + key.version + key.route:
-        raise DecodeError("a claim without a service, version or route, or with a space in one")
-    return m.ClaimKey(key.service, key.version, key.route)
+    return _checked_key(key.service, key.version, key.route)
+
+
+@lru_cache(maxsize=65536)
+def _checked_key(service: str, version: str, route: str) -> m.ClaimKey:
+    """What a node checks of its own instances it checks of what others send too: an engine refuses a whole delta for
+    one bad name in it."""
+    try:
+        key = m.ClaimKey(check_service(service), check_version(version), str(Pattern.parse(route)))
+    except Invalid as problem:
+        raise DecodeError(f"a claim with a bad key: {problem}") from None
+    if key.route != route:
+        raise DecodeError(f"a claim whose route is not in its one spelling, {key.route!r}")
+    return key
+
+
+def _declarations(texts: Sequence[str]) -> tuple[str, ...]:
+    try:
+        for text in texts:
+            parse_declaration(text)
+    except Invalid as problem:
+        raise DecodeError(f"a claim with a bad declaration: {problem}") from None
+    return tuple(texts)
 
 
 def _claim(claim: m.Claim) -> pb.Claim:
@@ -59,7 +85,7 @@ def _to_claim(claim: pb.Claim) -> m.Claim:
         claim.capacity,
         claim.count,
         tuple(claim.hosts),
-        tuple(claim.compatible),
+        _declarations(claim.compatible),
         claim.stamp,
         claim.open,
         claim.generation,

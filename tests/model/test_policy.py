@@ -1,0 +1,87 @@
+"""A policy is read as a whole, or refused with the key that is wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdlb.model.policy import ON_SILENCE, PRIORITIES, STICKY_BY, Park, Policy, Sticky
+from sdlb.model.problem import Invalid
+from sdlb.model.version import RULES, SCHEMES, Compatibility
+
+VERSION = st.sampled_from(["1.0.1", "1.0.2", "2.0.0", "blue"])
+PAIRS = st.lists(st.tuples(VERSION, VERSION), max_size=3).map(tuple)
+POLICY = st.builds(
+    Policy,
+    priority=st.sampled_from(PRIORITIES),
+    shares=st.dictionaries(VERSION, st.integers(0, 25)),
+    sticky=st.none()
+    | st.builds(Sticky, st.sampled_from(STICKY_BY), st.just("who")).map(
+        lambda sticky: sticky if sticky.by != "client" else Sticky("client")
+    ),
+    compatibility=st.builds(
+        Compatibility,
+        st.sampled_from(SCHEMES),
+        st.sampled_from(RULES),
+        st.lists(st.sampled_from([">=1.0,<1.2", "1.0.1"]), max_size=2).map(tuple),
+        PAIRS,
+        PAIRS,
+    ),
+    on_silence=st.sampled_from(ON_SILENCE),
+    park=st.builds(Park, st.integers(0, 1_000_000), st.floats(0, 3600)),
+)
+
+
+@given(POLICY)
+def test_what_is_written_is_read_again(policy: Policy) -> None:
+    assert Policy.from_json(policy.to_json()) == policy
+
+
+def test_nothing_said_is_the_default() -> None:
+    assert Policy.from_json("{}") == Policy()
+    assert Policy().park == Park(requests_max=1000, timeout_s=30.0)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.sampled_from([*Policy().to_data(), "scheme", "rule", "allow", "by", "name", "timeout_s"])
+
+
+@given(st.dictionaries(KEYS, JSON | st.dictionaries(KEYS, JSON, max_size=3), max_size=4))
+def test_any_json_is_a_policy_or_invalid(data: dict[str, object]) -> None:
+    try:
+        policy = Policy.from_json(json.dumps(data))
+    except Invalid:
+        return
+    assert Policy.from_json(policy.to_json()) == policy
+
+
+BAD = {
+    "unknown key": ('{"prioirty": "even"}', "did you mean 'priority'"),
+    "unknown priority": ('{"priority": "fast"}', "even, higher, lower, share"),
+    "no object": ("[]", "not an object"),
+    "no JSON": ("{", "not JSON"),
+    "deep JSON": ("[" * 100_000, "longer than 64 KiB"),
+    "nested JSON": ("[" * 60_000, "not JSON"),
+    "over 100": ('{"shares": {"1.0.1": 60, "1.0.2": 50}}', "at most 100"),
+    "negative": ('{"shares": {"1.0.1": -1}}', "shares"),
+    "not a number": ('{"shares": {"1.0.1": NaN}}', "shares"),
+    "no version": ('{"shares": {"a b": 1}}', "version"),
+    "sticky": ('{"sticky": {"by": "cookie"}}', "cookie"),
+    "park": ('{"park": {"requests_max": 1.5}}', "whole number"),
+    "park time": ('{"park": {"timeout_s": true}}', "number from"),
+    "pairs": ('{"compatibility": {"allow": [["1.0.1"]]}}', "pairs"),
+    "range": ('{"compatibility": {"ranges": [">=blue"]}}', "compared"),
+}
+
+
+@pytest.mark.parametrize(("text", "told"), BAD.values(), ids=BAD)
+def test_a_bad_policy_is_one_clear_error(text: str, told: str) -> None:
+    with pytest.raises(Invalid, match=told):
+        Policy.from_json(text, "policy of web")
