@@ -1,0 +1,46 @@
+"""What the pages point at is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TRACKED = subprocess.run(
+    ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=False
+).stdout.split()
+PAGES = [name for name in TRACKED if (ROOT / name).exists()] or [
+    str(path.relative_to(ROOT)) for path in ROOT.glob("*.md")
+]
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+FILE = re.compile(r"`((?:src|docs|tests|tools|proto|engine|bench|examples)/[A-Za-z0-9_./-]*)`")
+MAKE = re.compile(r"`make ([a-z-]+)")
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    for link in LINK.findall(page.read_text()):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page if not path else page.parent / path
+        assert target.exists(), f"{name} points at {link}"
+        assert not anchor or anchor in anchors(target), f"{name} points at {link}, which has no such heading"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_files_and_make_targets_that_are_named_exist(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert set(MAKE.findall(text)) <= TARGETS
+    missing = [path for path in FILE.findall(text) if not (ROOT / path).exists()]
+    assert not missing, f"{name} names {', '.join(missing)}"
