@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TRACKED = subprocess.run(
-    ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=False
-).stdout.split()
-PAGES = [name for name in TRACKED if (ROOT / name).exists()] or [
-    str(path.relative_to(ROOT)) for path in ROOT.glob("*.md")
-]
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for glob in ("*.md", "docs/**/*.md", "examples/*.md", "bench/*.md")
+    for path in ROOT.glob(glob)
+)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FILE = re.compile(r"`((?:src|docs|tests|tools|proto|engine|bench|examples)/[A-Za-z0-9_./-]*)`")
 MAKE = re.compile(r"`make ([a-z-]+)")
