@@ -9,6 +9,7 @@ Exit code 0: every request was answered, each by a version that was allowed; 1: 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import sys
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
                     _keep(story, shown, ending)
                 return code
             except (Late, Problem) as error:
+                story.calm()
                 shown.failure(f"the story could not go on: {error}")
                 if args.json:
                     print(json.dumps(result(story.figures)), flush=True)
@@ -102,7 +104,8 @@ def _keep(story: Story, shown: Screen, ending: threading.Event) -> None:
         "  sdlb status; sdlb tree; sdlb routes; sdlb events -f\n"
         f"  curl -H 'Host: shop.example' http://{edge.http}/catalog/items"
     )
-    ending.wait()
+    with contextlib.suppress(Interrupted):
+        ending.wait()
 
 
 def _catch_signals() -> threading.Event:

@@ -13,12 +13,12 @@ from sdlb.cli.demo.traffic import Figures
 if TYPE_CHECKING:
     from rich.table import Table
 
-HEADERS = ("phase", "requests", "answered", "lost", "wrong version", "longest wait", "answered by")
+HEADERS = ("phase", "requests", "answered", "lost", "wrong", "longest wait", "answered by")
 
 
-def cells(name: str, phase: dict[str, Any]) -> tuple[str, ...]:
-    """One row of the table."""
-    versions = ", ".join(f"{version} {count:,}" for version, count in phase["by_version"].items())
+def cells(name: str, phase: dict[str, Any], between: str) -> tuple[str, ...]:
+    """One row of the table; `between` stands between versions."""
+    versions = between.join(f"{version} {count:,}" for version, count in phase["by_version"].items())
     return (
         name,
         f"{phase['requests']:,}",
@@ -30,11 +30,11 @@ def cells(name: str, phase: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def rows(figures: Figures) -> list[tuple[str, ...]]:
+def rows(figures: Figures, between: str = ", ") -> list[tuple[str, ...]]:
     """A row for each phase, and the sum."""
     total: dict[str, Any] = {key: figures.total(key) for key in ("requests", "answered", "lost", "wrong_version")}
     total |= {"longest_wait_ms": figures.longest_wait_ms, "by_version": {}}
-    return [*(cells(name, phase) for name, phase in figures.phases.items()), cells("total", total)]
+    return [*(cells(name, phase, between) for name, phase in figures.phases.items()), cells("total", total, "")]
 
 
 class Screen:
@@ -111,6 +111,7 @@ class LiveScreen(Screen):
 
     def end(self, figures: Figures) -> None:
         self._live.stop()
+        self._console.print()
         self._console.print(self._table(figures))
 
     def _print(self, text: str) -> None:
@@ -120,11 +121,11 @@ class LiveScreen(Screen):
         from rich import box
         from rich.table import Table
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0, header_style="bold")
         for column, header in enumerate(HEADERS):
             edge = column in (0, len(HEADERS) - 1)
-            table.add_column(header, justify="left" if edge else "right", no_wrap=column == 0)
-        shown = rows(figures)
+            table.add_column(header, justify="left" if edge else "right", no_wrap=True)
+        shown = rows(figures, "\n")
         for row in shown:
             bad = row[3] != "0" or row[4] != "0"
             table.add_row(*row, style="red" if bad else "bold" if row is shown[-1] else "")

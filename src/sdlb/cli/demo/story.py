@@ -8,6 +8,7 @@ out). So while the middle node is killed the load is short GETs only, and the ou
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,6 +61,12 @@ class Story:
     def figures(self) -> Figures:
         """Up to now."""
         return self._traffic.figures if self._traffic is not None else Figures()
+
+    def calm(self) -> None:
+        """Something went wrong: what follows is the end of the nodes, which is nobody's loss."""
+        if self._traffic is not None:
+            with contextlib.suppress(Late):
+                self._traffic.send(0)
 
     def build(self) -> None:
         """All nodes up and linked, the load generator ready."""
