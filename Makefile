@@ -21,7 +21,7 @@ PROTO := $(wildcard proto/*.proto)
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: $(STAMPS)/package $(STAMPS)/engine ## .venv with all that is needed: .venv/bin/sdlb, .venv/bin/sdlb-engine
