@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -85,7 +87,7 @@ def test_a_tally_adds_up() -> None:
 
 BODY = b'{"service": "catalog", "version": "1.0.1", "method": "GET", "target": "%s", "body_sha256": "%s", '
 EMPTY = b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-BAD = {
+BAD: dict[str, Callable[[bytes], bytes]] = {
     "an error status": lambda target: b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n",
     "no HTTP": lambda target: b"hello\r\n\r\n",
     "a shorter body": lambda target: b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nshort",
@@ -106,18 +108,18 @@ def _ok(target: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
-async def _play(answers: list[object]) -> Tally:
+async def _play(answers: list[Callable[[bytes], bytes]]) -> Tally:
     """One request for each answer, of the real load generator to a server that gives these."""
     rest = list(answers)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while rest and (head := await reader.readuntil(b"\r\n\r\n")):
-            made = rest.pop(0)
-            writer.write(made(head.split(b" ")[1]))  # pyright: ignore[reportCallIssue, reportUnknownArgumentType]
-            await writer.drain()
-            if made is not good:
-                break
-        writer.close()
+        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            made = good
+            while made is good:
+                head = await reader.readuntil(b"\r\n\r\n")
+                made = rest.pop(0) if rest else answers[-1]  # it sends until it is told to stop
+                writer.write(made(head.split(b" ")[1]))
+                await writer.drain()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     load = Load([server.sockets[0].getsockname()[:2]], random.Random(1))
@@ -140,7 +142,7 @@ def good(target: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
-def test_the_load_generator_counts_what_is_lost_and_asks_for_nothing_twice(bad: object) -> None:
+def test_the_load_generator_counts_what_is_lost_and_asks_for_nothing_twice(bad: Callable[[bytes], bytes]) -> None:
     tally = asyncio.run(asyncio.wait_for(_play([bad]), 20))
     assert (tally.answered, tally.lost) == (0, tally.requests)
 

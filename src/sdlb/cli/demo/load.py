@@ -104,6 +104,9 @@ class Load:
             task.add_done_callback(self._tasks.discard)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=TIMEOUT_S)
+        for idle in self._idle.values():
+            while idle:
+                idle.popleft().close()
 
     async def _one(self) -> None:
         self._count += 1
