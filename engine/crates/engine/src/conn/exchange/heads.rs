@@ -1,0 +1,133 @@
+//! The heads of the answer: interim ones, "not here", a switch of protocols, the final one.
+
+use sdlb_http1::{self as http1, Body, Length, Name, Refused};
+
+use super::{Answer, End, Exchange, Gate, INTERIM_MAX, TRAILER_BYTES, Up};
+use crate::{
+    answer::UNREACHABLE,
+    conn::buffer::Scratch,
+    forward::response::{self, After, Framing},
+};
+
+impl Exchange<'_> {
+    /// Reads heads until the final one.
+    pub(super) fn read_heads(&mut self) -> Result<Option<End>, End> {
+        let limits = http1::Limits { head_bytes: self.limits.head_bytes, fields: self.limits.fields.max(256) };
+        loop {
+            let data = self.scratch.from_upstream.data();
+            if data.is_empty() {
+                return Ok(None);
+            }
+            let Some(length) = self.scratch.response.advance(data, &limits).map_err(End::Malformed)? else {
+                return Ok(None);
+            };
+            if self.scratch.response.is_interim() {
+                self.interim(length)?;
+                continue;
+            }
+            if self.to_node && self.scratch.response.status == 421 && self.has_field(Name::SdlbNotHere) {
+                return Ok(Some(self.not_here(length)));
+            }
+            if self.scratch.response.status == 101 {
+                return self.switch(length).map(Some);
+            }
+            self.final_head(length);
+            return Ok(None);
+        }
+    }
+
+    fn has_field(&self, name: Name) -> bool {
+        self.scratch.response.fields().iter().any(|field| field.name == name)
+    }
+
+    fn interim(&mut self, length: usize) -> Result<(), End> {
+        self.interims += 1;
+        if self.interims > INTERIM_MAX {
+            return Err(End::Malformed(Refused {
+                kind: http1::Kind::Malformed,
+                reason: "there are too many interim answers",
+            }));
+        }
+        let Scratch { from_upstream, response, to_client, .. } = &mut *self.scratch;
+        let goes_on = response.status == 100;
+        if goes_on {
+            self.gate = Gate::Open;
+        }
+        let wanted = if goes_on { self.facts.expects && !self.continued } else { true };
+        if wanted && !self.facts.old {
+            self.continued |= goes_on;
+            response::write_interim(&from_upstream.data()[..length], response, None, to_client);
+        }
+        from_upstream.consume(length);
+        response.reset();
+        Ok(())
+    }
+
+    /// `421` with `sdlb-not-here`: it has no content.
+    fn not_here(&mut self, length: usize) -> End {
+        let Scratch { from_upstream, response, .. } = &mut *self.scratch;
+        let data = from_upstream.data();
+        let status = |field: &&http1::Field| field.name == Name::ProxyStatus;
+        let below = response.fields().iter().find(status).map_or_else(Vec::new, |field| field.value.of(data).to_vec());
+        let empty = response.content_length() == Some(0) && data.len() == length;
+        let keep_upstream = empty && response.keeps_alive() && self.up == Up::Sent;
+        let said = response.fields().iter().find(|field| field.name == Name::SdlbNotHere);
+        let unreachable = said.is_some_and(|field| field.value.of(data) == UNREACHABLE.as_bytes());
+        let all = data.len();
+        from_upstream.consume(all);
+        End::NotHere { keep_upstream, below, unreachable }
+    }
+
+    /// `101`: only to the protocol that was asked for.
+    fn switch(&mut self, length: usize) -> Result<End, End> {
+        let Scratch { from_client, from_upstream, request, response, to_client, .. } = &mut *self.scratch;
+        let head = &from_upstream.data()[..length];
+        let asked = request.single(from_client.data(), Name::Upgrade).unwrap_or_default();
+        let mut given = response.fields().iter().filter(|field| field.name == Name::Upgrade);
+        let same = given.next().is_some_and(|field| field.value.of(head).eq_ignore_ascii_case(asked));
+        if !self.facts.upgrade || !response.upgrades() || !same || given.next().is_some() || self.up != Up::Sent {
+            return Err(End::Malformed(Refused {
+                kind: http1::Kind::Malformed,
+                reason: "it switched to a protocol that nobody asked for",
+            }));
+        }
+        response::write_interim(head, response, Some(asked), to_client);
+        from_upstream.consume(length);
+        self.status = 101;
+        Ok(End::Upgraded)
+    }
+
+    fn final_head(&mut self, length: usize) {
+        let Scratch { from_upstream, response, to_client, .. } = &mut *self.scratch;
+        let body = response.length(self.facts.head);
+        let framing = match body {
+            Length::None if response.status == 204 => Framing::Empty(None),
+            Length::None => Framing::Empty(response.content_length()),
+            Length::Known(length) => Framing::Length(length),
+            Length::Chunked | Length::UntilClose if self.facts.old => Framing::Close,
+            Length::Chunked | Length::UntilClose => Framing::Chunked,
+        };
+        // An answer while the request is still coming: whatever of it comes now is nobody's.
+        let early = self.up != Up::Sent;
+        // An upgrade that was refused: what the client has sent behind it may be anything.
+        let keep_client =
+            self.facts.keep && !early && !self.facts.upgrade && framing != Framing::Close && !self.worker.is_draining();
+        let after = match (keep_client, self.facts.old) {
+            (true, false) => After::Keep,
+            (true, true) => After::KeepOld,
+            (false, _) => After::Close,
+        };
+        let head = &from_upstream.data()[..length];
+        self.worker.local.with_date(|date| response::write(head, response, framing, after, date, to_client));
+        let trailers = http1::Limits { head_bytes: TRAILER_BYTES, fields: self.limits.fields };
+        self.answer = Some(Answer {
+            body: Body::new(body, trailers),
+            framing,
+            keep_client,
+            keep_upstream: response.keeps_alive() && !early && body != Length::UntilClose,
+            done: false,
+        });
+        self.status = response.status;
+        from_upstream.consume(length);
+    }
+}

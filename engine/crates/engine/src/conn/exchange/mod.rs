@@ -1,0 +1,289 @@
+//! One request sent to one upstream (`request`), and its answer brought back (`heads`, then `response`).
+//!
+//! Two directions run at once in one task, each with at most one buffer on its way: what the other side does not take is
+//! not read either. Heads go out together with as much body as is there.
+//!
+//! The body of a request stays in the client's buffer while it fits, so that the request can be sent elsewhere when
+//! nothing of it was processed. A larger one waits, towards a child node, for its `100 Continue`.
+
+mod heads;
+mod request;
+mod response;
+
+use std::{
+    ops::Range,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use sdlb_http1::{self as http1, Body, Refused};
+use tokio::time::Instant;
+
+use super::{buffer::Scratch, facts::Facts, io::Io, timer::Timer};
+use crate::{forward::response::Framing, settings::Limits, upstream::Upstream, worker::Worker};
+
+/// Bytes of a request body that are kept until it is answered.
+pub const REPLAY_BYTES: usize = 32 << 10;
+/// Interim answers (1xx) before the final one.
+const INTERIM_MAX: usize = 64;
+/// Content up to this size is copied behind its head; more is written from where it was read.
+const COPY_BYTES: usize = 4 << 10;
+/// How long a body that its client sends without waiting any longer is held back for a child's `100 Continue`.
+const GATE: Duration = Duration::from_secs(1);
+/// Bytes of trailers.
+const TRAILER_BYTES: usize = 8 << 10;
+
+/// How an exchange ended.
+#[derive(Debug)]
+pub enum End {
+    /// The answer is with the client.
+    Done {
+        /// The client's connection can take the next request.
+        keep_client: bool,
+        /// The upstream's connection can.
+        keep_upstream: bool,
+    },
+    /// A valid 101 is with the client; what was read behind it is in the buffers.
+    Upgraded,
+    /// A child node said that nothing was read.
+    NotHere {
+        /// The upstream's connection can take another request.
+        keep_upstream: bool,
+        /// Its `Proxy-Status`.
+        below: Vec<u8>,
+        /// It has members for it, and none of them could be reached.
+        unreachable: bool,
+    },
+    /// The connection failed before the answer began.
+    Failed {
+        /// Bytes of the request were sent.
+        wrote: bool,
+        /// Bytes came back.
+        answered: bool,
+        /// What happened.
+        reason: &'static str,
+    },
+    /// The upstream's answer cannot be trusted.
+    Malformed(Refused),
+    /// The upstream did not answer, or did not take the body, in time.
+    Late,
+    /// The client went away.
+    Gone,
+    /// The client did not send its body in time.
+    ClientLate,
+    /// The client's body is malformed.
+    ClientMalformed(Refused),
+    /// The client's body is over the limit.
+    TooLarge,
+    /// It failed with the answer under way: all that is left is to close.
+    Cut,
+}
+
+/// When the body may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// At once.
+    Open,
+    /// After `100 Continue`.
+    Shut,
+    /// After `100 Continue`, or a while later: the client does not wait for ever either.
+    Timed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Up {
+    Sending,
+    Sent,
+    /// The upstream takes no more; it may have answered all the same.
+    Broken,
+}
+
+/// The exchange. The request's head is in `scratch.to_upstream`.
+pub struct Exchange<'a> {
+    client: &'a mut Io,
+    upstream: &'a mut Upstream,
+    timer: &'a mut Timer,
+    scratch: &'a mut Scratch,
+    facts: &'a Facts,
+    limits: &'a Limits,
+    worker: &'a Worker,
+    response_timeout: Duration,
+    to_node: bool,
+
+    up: Up,
+    gate: Gate,
+    body: Body,
+    /// Bytes of the body so far.
+    body_bytes: u64,
+    /// Where the body goes on in the client's buffer.
+    read_at: usize,
+    /// What is sent from the client's buffer behind `to_upstream`.
+    direct_up: Range<usize>,
+    sent_up: usize,
+    wrote: bool,
+    /// All of the request is still in the client's buffer.
+    pub replayable: bool,
+
+    answer: Option<Answer>,
+    direct_down: Range<usize>,
+    sent_down: usize,
+    answered: bool,
+    interims: usize,
+    continued: bool,
+    moved: bool,
+    /// The final status; 0: none came.
+    pub status: u16,
+    /// Bytes of content sent to the client.
+    pub content_bytes: u64,
+}
+
+/// The final answer, from its head on.
+#[derive(Debug)]
+struct Answer {
+    body: Body,
+    framing: Framing,
+    keep_client: bool,
+    keep_upstream: bool,
+    done: bool,
+}
+
+/// What an exchange needs to know.
+pub struct Terms<'a> {
+    /// The request.
+    pub facts: &'a Facts,
+    /// Bounds and time-outs.
+    pub limits: &'a Limits,
+    /// The worker.
+    pub worker: &'a Worker,
+    /// The upstream is a child node.
+    pub to_node: bool,
+    /// When the body may be sent.
+    pub gate: Gate,
+    /// `100 Continue` was sent already.
+    pub continued: bool,
+}
+
+impl<'a> Exchange<'a> {
+    /// Ready to be polled.
+    pub fn new(
+        client: &'a mut Io,
+        upstream: &'a mut Upstream,
+        timer: &'a mut Timer,
+        scratch: &'a mut Scratch,
+        terms: &Terms<'a>,
+    ) -> Self {
+        let Terms { facts, limits, worker, to_node, gate, continued } = *terms;
+        let trailers = http1::Limits { head_bytes: TRAILER_BYTES, fields: limits.fields };
+        let own = limits.response_timeout;
+        scratch.response.reset();
+        Self {
+            client,
+            upstream,
+            timer,
+            facts,
+            limits,
+            worker,
+            response_timeout: facts.timeout_ms.map_or(own, |left| own.min(Duration::from_millis(left))),
+            to_node,
+            up: Up::Sending,
+            gate,
+            body: Body::new(facts.length, trailers),
+            body_bytes: 0,
+            read_at: facts.head_bytes,
+            direct_up: 0..0,
+            sent_up: 0,
+            wrote: false,
+            replayable: true,
+            answer: None,
+            direct_down: 0..0,
+            sent_down: 0,
+            answered: false,
+            interims: 0,
+            continued,
+            moved: true,
+            status: 0,
+            content_bytes: 0,
+            scratch,
+        }
+    }
+
+    /// Goes on until nothing more can be done.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            if self.up == Up::Sending
+                && let Err(end) = self.poll_up(cx)
+            {
+                return Poll::Ready(self.ended(end));
+            }
+            let gate = self.gate;
+            match self.poll_down(cx) {
+                Ok(None) => {}
+                Ok(Some(end)) | Err(end) => return Poll::Ready(self.ended(end)),
+            }
+            if gate != self.gate {
+                continue;
+            }
+            if std::mem::take(&mut self.moved) {
+                self.timer.set(Instant::now(), self.patience());
+            }
+            match self.timer.poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(()) if self.gate == Gate::Timed && self.up == Up::Sending => {
+                    (self.gate, self.moved) = (Gate::Open, true);
+                }
+                Poll::Ready(()) => {
+                    let end = self.late();
+                    return Poll::Ready(self.ended(end));
+                }
+            }
+        }
+    }
+
+    /// Leaves the buffers so that an answer of our own, or the next request, can follow.
+    fn ended(&mut self, end: End) -> End {
+        let sent = self.sent_down.min(self.scratch.to_client.len());
+        self.scratch.to_client.drain(..sent);
+        if !self.replayable || matches!(end, End::Done { .. } | End::Upgraded) {
+            self.scratch.from_client.consume(self.read_at);
+        }
+        end
+    }
+
+    // ------------------------------------------------------------------ time
+
+    fn patience(&self) -> Duration {
+        match (&self.answer, self.up, self.gate) {
+            (None, Up::Sending, Gate::Timed) => GATE,
+            (None, Up::Sent | Up::Broken, _) | (None, _, Gate::Shut) => self.response_timeout,
+            _ => self.limits.body_timeout,
+        }
+    }
+
+    fn late(&self) -> End {
+        let counters = &self.worker.counters;
+        if self.answer.is_some() {
+            counters.timeout_body_total.add();
+            return End::Cut;
+        }
+        let waits_for_client = self.up == Up::Sending && self.gate == Gate::Open && !self.has_pending_up();
+        if waits_for_client {
+            counters.timeout_body_total.add();
+            return End::ClientLate;
+        }
+        counters.timeout_response_total.add();
+        End::Late
+    }
+}
+
+fn write_chunk(data: &[u8], out: &mut Vec<u8>) {
+    http1::hex(data.len() as u64, out);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_last_chunk(body: &Body, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"0\r\n");
+    body.write_trailers(out);
+    out.extend_from_slice(b"\r\n");
+}

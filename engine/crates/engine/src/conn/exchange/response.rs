@@ -1,0 +1,157 @@
+//! The answer, from the upstream to the client.
+
+use std::{
+    io,
+    task::{Context, Poll},
+};
+
+use sdlb_http1::Piece;
+
+use super::{COPY_BYTES, End, Exchange, Up, write_chunk, write_last_chunk};
+use crate::{
+    conn::buffer::{STREAM_BYTES, Scratch},
+    forward::response::Framing,
+};
+
+impl Exchange<'_> {
+    pub(super) fn poll_down(&mut self, cx: &mut Context<'_>) -> Result<Option<End>, End> {
+        loop {
+            if self.answer.is_none()
+                && let Some(end) = self.read_heads()?
+            {
+                return Ok(Some(end));
+            }
+            self.fill_down()?;
+            if self.has_pending_down() {
+                let first = &self.scratch.to_client[self.sent_down..];
+                let second = &self.scratch.from_upstream.data()[self.direct_down.clone()];
+                match self.client.poll_write(cx, first, second) {
+                    Poll::Pending => return Ok(None),
+                    Poll::Ready(Ok(count)) => self.written(count),
+                    Poll::Ready(Err(_)) => return Err(End::Gone),
+                }
+                continue;
+            }
+            if let Some(answer) = &self.answer
+                && answer.done
+            {
+                return Ok(Some(self.finished()));
+            }
+            if self.scratch.from_upstream.is_full() {
+                self.scratch.from_upstream.make_room(self.limits.head_bytes + STREAM_BYTES);
+            }
+            match self.upstream.io.poll_read(cx, &mut self.scratch.from_upstream) {
+                Poll::Pending => return Ok(None),
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    (self.answered, self.moved) = (true, true);
+                    if self.answer.is_some() && self.scratch.from_upstream.is_full() {
+                        // A stream: read more of it at once next time.
+                        self.scratch.from_upstream.grow(STREAM_BYTES);
+                    }
+                }
+                Poll::Ready(ended) => self.upstream_ended(ended)?,
+            }
+        }
+    }
+
+    pub(super) fn has_pending_down(&self) -> bool {
+        self.sent_down < self.scratch.to_client.len() || !self.direct_down.is_empty()
+    }
+
+    fn written(&mut self, count: usize) {
+        let head = count.min(self.scratch.to_client.len() - self.sent_down);
+        self.sent_down += head;
+        self.direct_down.start += count - head;
+        self.moved = true;
+        if !self.has_pending_down() {
+            self.scratch.from_upstream.consume(self.direct_down.end);
+            self.direct_down = 0..0;
+            self.scratch.to_client.clear();
+            self.sent_down = 0;
+        }
+    }
+
+    /// Takes of the content what is there, up to what is to be sent next.
+    fn fill_down(&mut self) -> Result<(), End> {
+        let Some(answer) = &mut self.answer else {
+            return Ok(());
+        };
+        let Scratch { from_upstream, to_client, .. } = &mut *self.scratch;
+        while !answer.done && self.direct_down.is_empty() && to_client.len() < STREAM_BYTES {
+            let data = from_upstream.data();
+            let piece = answer.body.next(data).map_err(|_| {
+                self.worker.counters.upstream_malformed_total.add();
+                End::Cut
+            })?;
+            match piece {
+                Piece::More => {
+                    let count = data.len();
+                    from_upstream.consume(count);
+                    break;
+                }
+                Piece::End(count) => {
+                    from_upstream.consume(count);
+                    if answer.framing == Framing::Chunked {
+                        write_last_chunk(&answer.body, to_client);
+                    }
+                    answer.done = true;
+                }
+                Piece::Data(piece) => {
+                    self.content_bytes += piece.len() as u64;
+                    if answer.framing == Framing::Chunked {
+                        write_chunk(&data[piece.clone()], to_client);
+                        from_upstream.consume(piece.end);
+                    } else if piece.len() <= COPY_BYTES {
+                        to_client.extend_from_slice(&data[piece.clone()]);
+                        from_upstream.consume(piece.end);
+                    } else {
+                        if matches!(answer.body.left(), Some(0)) {
+                            // Done with the same write; `End` would wait for another turn.
+                            answer.done = true;
+                        }
+                        self.direct_down = piece;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The upstream closed or failed.
+    fn upstream_ended(&mut self, ended: io::Result<usize>) -> Result<(), End> {
+        self.moved = true;
+        match &mut self.answer {
+            None => Err(End::Failed {
+                wrote: self.wrote,
+                answered: self.answered,
+                reason: match ended {
+                    Ok(_) => "the connection ended without an answer",
+                    Err(_) => "the connection was reset without an answer",
+                },
+            }),
+            Some(answer) if ended.is_ok() && answer.body.ends_with_connection() => {
+                if answer.framing == Framing::Chunked {
+                    write_last_chunk(&answer.body, &mut self.scratch.to_client);
+                }
+                (answer.done, answer.keep_upstream) = (true, false);
+                Ok(())
+            }
+            Some(answer) => {
+                if answer.framing == Framing::Close {
+                    self.client.reset_on_close();
+                }
+                Err(End::Cut)
+            }
+        }
+    }
+
+    fn finished(&mut self) -> End {
+        let (keep_client, mut keep_upstream) =
+            self.answer.as_ref().map_or((false, false), |answer| (answer.keep_client, answer.keep_upstream));
+        if keep_upstream && !self.scratch.from_upstream.is_empty() {
+            self.worker.counters.upstream_unsolicited_total.add();
+            keep_upstream = false;
+        }
+        End::Done { keep_client, keep_upstream: keep_upstream && self.up == Up::Sent }
+    }
+}
