@@ -1,0 +1,61 @@
+"""python -m bench [case ...] [--quick] [--json]"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+
+from bench import proxy, report
+
+CASES: dict[str, Callable[[bool], report.Report]] = {
+    "proxy": proxy.run,
+}
+EPILOG = """cases:
+  proxy     CPU a request of sdlb-engine, nginx and HAProxy, side by side
+The tables are also written to bench/out/."""
+
+
+def main() -> int:
+    """Exit code 0 whatever was measured; 1 when a case could not be run."""
+    parser = argparse.ArgumentParser(
+        "python -m bench",
+        description="Measures sdlb beside its targets, on loopback.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("case", nargs="*", metavar="case", help=f"{', '.join(CASES)}; all without any")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to see that it runs")
+    parser.add_argument("--json", action="store_true", help="one JSON object in place of the tables")
+    chosen = parser.parse_args()
+    unknown = [name for name in chosen.case if name not in CASES]
+    if unknown:
+        parser.error(f"unknown case {unknown[0]!r}; choose from {', '.join(CASES)}")
+    line = report.machine()
+    if not chosen.json:
+        print(f"{line}\n", flush=True)
+    reports: list[report.Report] = []
+    failed: dict[str, str] = {}
+    for name in dict.fromkeys(chosen.case or CASES):
+        try:
+            done = CASES[name](chosen.quick)
+        except (report.CannotRun, TimeoutError) as error:
+            failed[name] = str(error)
+            print(f"bench: {name}: {error}", file=sys.stderr)
+            continue
+        reports.append(done)
+        if not chosen.json:
+            print(done.text(), flush=True)
+    if reports:
+        path = report.write(reports, line)
+        if chosen.json:
+            cases = [done.to_json() for done in reports]
+            print(json.dumps({"machine": line, "quick": chosen.quick, "cases": cases, "failed": failed}, indent=1))
+        else:
+            print(f"written to {path}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

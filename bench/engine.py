@@ -1,0 +1,111 @@
+"""An engine by itself, driven over its control socket as control does (proto/engine.proto), without the tree."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from bench import processes
+from sdlb.adapters.engine_native import find_binary
+from sdlb.core.effects import Apply, MemberPut, Pick, RoutePut, TargetPut
+from sdlb.core.events import MemberKey
+from sdlb.core.messages import ClaimKey
+from sdlb.seams.engine import EngineConfig, Listener
+from sdlb.wire import engine as wire
+from sdlb.wire.engine_pb2 import FromEngine, ToEngine
+
+
+class Engine:
+    """A context manager: the process ends with it."""
+
+    def __init__(self, folder: Path, core: int | None = None, workers: int = 1) -> None:
+        self.path = folder / "engine.sock"
+        self.process: subprocess.Popen[bytes] = processes.start(
+            [find_binary(), "--socket", str(self.path), "--workers", str(workers)], core, folder / "engine.log"
+        )
+        self._epoch = 0
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            processes.until("the engine listens", self._connected)
+        except TimeoutError:
+            self.close()
+            raise
+        self.version = self._wait("attached").attached.engine_version
+
+    def configure(self) -> str:
+        """host:port for clients."""
+        config = EngineConfig("bench", (Listener("http", "127.0.0.1:0"),), "")
+        self._send(wire.to_configure(config))
+        configured = self._wait("configured").configured
+        if configured.error:
+            raise OSError(configured.error)
+        return configured.listeners[0].address
+
+    def apply(
+        self,
+        targets: Sequence[TargetPut] = (),
+        members: Sequence[MemberPut] = (),
+        routes: Sequence[RoutePut] = (),
+        gone: Sequence[MemberKey] = (),
+    ) -> float:
+        """Seconds from sent to applied."""
+        self._epoch += 1
+        message = wire.to_delta(Apply(self._epoch, False, tuple(targets), tuple(members), tuple(routes), tuple(gone)))
+        began = time.perf_counter()
+        self._send(message)
+        self._wait("applied")
+        return time.perf_counter() - began
+
+    def serve(self, services: int, pattern: str, backend: str) -> None:
+        """So many services, each on `pattern` with its number, all with one instance at `backend`."""
+        members = [MemberPut(key(number, pattern), 100) for number in range(services)]
+        routes = [
+            RoutePut(member.key.claim.route, member.key.claim.service, (Pick("1.0.0", 0, 0),)) for member in members
+        ]
+        self.apply([TargetPut("i:1", False, backend)], members, routes)
+
+    def close(self) -> None:
+        self._socket.close()
+        processes.end([self.process])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _connected(self) -> bool:
+        try:
+            self._socket.connect(str(self.path))
+        except OSError:
+            return False
+        return True
+
+    def _send(self, message: ToEngine) -> None:
+        frame = message.SerializeToString()
+        self._socket.sendall(len(frame).to_bytes(4, "big") + frame)
+
+    def _wait(self, kind: str) -> FromEngine:
+        while True:
+            message = FromEngine.FromString(self._read(int.from_bytes(self._read(4), "big")))
+            if message.WhichOneof("kind") == kind:
+                return message
+            if message.WhichOneof("kind") == "rejected":
+                raise OSError(f"the engine refused: {message.rejected.reason}")
+
+    def _read(self, size: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < size:
+            part = self._socket.recv(size - len(parts))
+            if not part:
+                raise OSError("the engine closed the connection")
+            parts += part
+        return bytes(parts)
+
+
+def key(number: int, pattern: str, target: str = "i:1") -> MemberKey:
+    return MemberKey(ClaimKey(f"service-{number}", "1.0.0", pattern.format(number)), target)

@@ -1,0 +1,118 @@
+"""What a process costs, and how it is pinned to a core: straight from /proc."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench.report import CannotRun
+
+
+def tool(name: str, package: str) -> str:
+    """Where a program is. Raises CannotRun."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise CannotRun(f"{name} is not installed; on Debian: apt-get install {package}")
+    return found
+
+
+def output(*words: str) -> str:
+    """The first line that a command says, wherever it says it."""
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return done.stdout.splitlines()[0] if done.stdout else ""
+
+
+def cores() -> tuple[int, int]:
+    """One for what is measured, one for all the rest. Raises CannotRun."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < 2:
+        raise CannotRun("two cores are needed: one for the proxy, one for its client and backend")
+    return allowed[0], allowed[1]
+
+
+def start(words: Sequence[str], core: int | None = None, log: Path | None = None) -> subprocess.Popen[bytes]:
+    """On one core, if told. What it prints goes to `log`."""
+    pin: Sequence[str] = () if core is None else ("taskset", "-c", str(core))
+    sink = subprocess.DEVNULL if log is None else log.open("ab")
+    try:
+        return subprocess.Popen([*pin, *words], stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
+    finally:
+        if not isinstance(sink, int):
+            sink.close()
+
+
+def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    for process in processes:
+        try:
+            process.wait(3.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def listening(process: subprocess.Popen[bytes], address: str, log: Path, timeout_s: float = 10.0) -> None:
+    """Until something answers at host:port. Raises CannotRun with the last that the process wrote when it ended."""
+    host, _, port = address.rpartition(":")
+
+    def answers() -> bool:
+        if process.poll() is not None:
+            last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
+            raise CannotRun(f"{process.args!r} ended with code {process.returncode}: {' '.join(last)}")
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1.0):
+            return True
+        return False
+
+    until(f"something listens on {address}", answers, timeout_s)
+
+
+def family(pid: int) -> list[int]:
+    """A process and all below it."""
+    found = [pid]
+    for task in os.listdir(f"/proc/{pid}/task"):
+        for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
+            found += family(int(child))
+    return found
+
+
+def cpu_s(pids: Sequence[int]) -> float:
+    """User and system time of all threads so far, to the nanosecond (proc(5), schedstat)."""
+    total = 0
+    for pid in pids:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            total += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def rss_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The smallest value that `share` of all do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-int(share * 1000) * len(ordered) // 1000) - 1)]
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def until(what: str, done: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    end_at = time.monotonic() + timeout_s
+    while not done():
+        if time.monotonic() > end_at:
+            raise TimeoutError(f"not within {timeout_s:g} s: {what}")
+        time.sleep(0.02)

@@ -1,0 +1,100 @@
+"""Results as one table a case: on the terminal, as JSON, and as markdown in `bench/out/`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+OUT = Path(__file__).parent / "out"
+HEAD = ("what", "target", "measured", "")
+
+
+class CannotRun(Exception):
+    """Why a case could not be measured, in one line: a program that is not installed, or one that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure. `met` is None where there is no target."""
+
+    what: str
+    target: str
+    measured: str
+    met: bool | None = None
+
+    @property
+    def verdict(self) -> str:
+        return "" if self.met is None else "met" if self.met else "MISSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Of one case. `how`: what was done, in a few lines. `figures`: the raw numbers, units in their names."""
+
+    case: str
+    title: str
+    how: Sequence[str]
+    rows: Sequence[Row]
+    figures: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def met(self) -> bool:
+        return all(row.met is not False for row in self.rows)
+
+    def text(self) -> str:
+        """A heading, how it was measured, the table: markdown that is readable as it is."""
+        lines = [f"## {self.case}: {self.title}", "", *self.how, ""]
+        return "\n".join([*lines, *table([(r.what, r.target, r.measured, r.verdict) for r in self.rows])]) + "\n"
+
+    def to_json(self) -> dict[str, Any]:
+        rows = [{**asdict(row), "verdict": row.verdict} for row in self.rows]
+        return {"case": self.case, "met": self.met, "rows": rows, "figures": self.figures}
+
+
+def at_most(what: str, value: float, limit: float, unit: str, digits: int = 1) -> Row:
+    return Row(what, f"<= {limit:g} {unit}", f"{value:.{digits}f} {unit}", value <= limit)
+
+
+def below(what: str, value: float, limit: float, unit: str, digits: int = 1) -> Row:
+    return Row(what, f"< {limit:g} {unit}", f"{value:.{digits}f} {unit}", value < limit)
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    cells = [HEAD, *rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(HEAD))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return lines
+
+
+def machine() -> str:
+    """One line: what the figures were measured on, and how busy it was already."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    load = os.getloadavg()[0]
+    return (
+        f"{os.cpu_count()} cores, {model}; Linux {platform.release().partition('-')[0]}; Python {platform.python_version()}; "
+        f"load average before the start {load:.2f}"
+    )
+
+
+def write(reports: Sequence[Report], machine_line: str) -> Path:
+    """The tables of this run; a file of the same cases is replaced."""
+    OUT.mkdir(exist_ok=True)
+    path = OUT / ("-".join(report.case for report in reports) + ".md")
+    day = time.strftime("%Y-%m-%d")
+    path.write_text("\n".join([f"# Measured on {day}", "", machine_line, "", *(report.text() for report in reports)]))
+    return path
