@@ -50,6 +50,8 @@ counters! {
     timeout_response_total,
     /// A connection to an upstream was not made in time.
     timeout_connect_total,
+    /// Clients that went away before they had their whole answer.
+    client_gone_total,
     /// Requests that no claim matches: 404.
     no_route_total,
     /// Hosts that are not served here: 421.

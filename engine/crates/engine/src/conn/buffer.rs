@@ -112,6 +112,8 @@ pub struct Scratch {
     pub from_upstream: Buffer,
     /// To be written to the client.
     pub to_client: Vec<u8>,
+    /// So many bytes of what comes next into `to_client`, the start of an answer, are with the client already.
+    pub ahead: usize,
     /// To be written to the upstream.
     pub to_upstream: Vec<u8>,
 }
@@ -123,6 +125,7 @@ impl Scratch {
         self.from_upstream.reset();
         self.to_client.clear();
         self.to_upstream.clear();
+        self.ahead = 0;
     }
 }
 

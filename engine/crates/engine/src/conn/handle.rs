@@ -12,7 +12,8 @@ use super::{
     exchange::{End, Exchange, Gate, REPLAY_BYTES, Terms},
     facts::{Facts, examine, too_large},
     log::{Line, Outcome},
-    select::Tries,
+    select::{Tries, Unserved},
+    watch::Watch,
 };
 use crate::{
     answer::{Answer, Form},
@@ -49,6 +50,7 @@ enum Attempt {
 impl Conn {
     /// Handles the request whose head is in the scratch.
     pub(super) async fn handle(&mut self, scratch: &mut Scratch, head_bytes: usize) -> Then {
+        self.watch = Watch::default();
         let worker = self.worker.clone();
         let config = worker.config();
         worker.counters.requests_total.add();
@@ -72,7 +74,12 @@ impl Conn {
         loop {
             let picked = match self.select(scratch, &job.facts, &mut job.tries).await {
                 Ok(picked) => picked,
-                Err(answer) => return self.own_answer(scratch, &mut job, None, answer).await,
+                Err(Unserved::Answer(answer)) => return self.own_answer(scratch, &mut job, None, answer).await,
+                Err(Unserved::Gone) => {
+                    worker.counters.client_gone_total.add();
+                    self.finish(&mut job, None, 0, 0, "client_gone", Instant::now());
+                    return Then::Close;
+                }
             };
             Self::bind(&mut job.tries, &picked);
             if job.tries.count > 0 {
@@ -103,7 +110,8 @@ impl Conn {
         target.counters.requests.fetch_add(1, Relaxed);
 
         let terms = Terms { facts: &job.facts, limits, worker: &worker, to_node, gate, continued: job.continued };
-        let mut exchange = Exchange::new(&mut self.io, &mut upstream, &mut self.timer, scratch, &terms);
+        let mut exchange =
+            Exchange::new(&mut self.io, &mut upstream, &mut self.watch, &mut self.timer, scratch, &terms);
         let end = poll_fn(|cx| exchange.poll(cx)).await;
         let (status, bytes, replayable) = (exchange.status, exchange.content_bytes, exchange.replayable);
         drop(exchange);
@@ -193,7 +201,14 @@ impl Conn {
                 }
                 Attempt::Answer(answer)
             }
-            End::Gone => self.cut(job, picked, status, bytes, "client_gone"),
+            End::Gone => {
+                worker.counters.client_gone_total.add();
+                if to_node {
+                    // So that it need not find out by itself; an instance gets an ordinary end.
+                    upstream.io.reset_on_close();
+                }
+                self.cut(job, picked, status, bytes, "client_gone")
+            }
             End::Cut => {
                 target.counters.failures.fetch_add(1, Relaxed);
                 self.cut(job, picked, status, bytes, "http_response_incomplete")

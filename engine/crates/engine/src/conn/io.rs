@@ -80,6 +80,12 @@ impl Io {
         }
     }
 
+    /// Whether the other side has reset the connection.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        !matches!(each!(self, stream => stream.take_error()), Ok(None))
+    }
+
     /// Makes the close a reset: the other side shall not take what it has for the whole.
     pub fn reset_on_close(&self) {
         if let Io::Tcp(stream) = self {

@@ -12,6 +12,7 @@ pub mod local;
 mod log;
 mod select;
 pub mod timer;
+mod watch;
 
 use std::{
     future::{Future, poll_fn},
@@ -30,6 +31,7 @@ use self::{
     io::Io,
     local::Local,
     timer::Timer,
+    watch::Watch,
 };
 use crate::{
     answer::{Answer, Form},
@@ -82,6 +84,7 @@ struct Conn {
     listener: Rc<ListenerConfig>,
     worker: Rc<Worker>,
     timer: Timer,
+    watch: Watch,
     /// Ends when the engine begins to shut down; polled once, so that it wakes this task.
     draining: Pin<Box<dyn Future<Output = ()>>>,
     told: bool,
@@ -96,6 +99,7 @@ impl Conn {
             io,
             address: peer.ip().to_string(),
             timer: Timer::new(Instant::now() + worker.config().limits.idle_timeout),
+            watch: Watch::default(),
             draining: Box::pin(async move { drop(draining.wait_for(|draining| *draining).await) }),
             told: false,
             scratch: None,
@@ -222,7 +226,7 @@ impl Conn {
     async fn write_out(&mut self, scratch: &mut Scratch) -> bool {
         let patience = self.worker.config().limits.body_timeout;
         self.timer.set(Instant::now(), patience);
-        let mut sent = 0;
+        let mut sent = std::mem::take(&mut scratch.ahead);
         let (io, timer, out) = (&mut self.io, &mut self.timer, &scratch.to_client);
         let written = poll_fn(|cx| {
             while sent < out.len() {

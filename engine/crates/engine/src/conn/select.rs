@@ -1,6 +1,7 @@
 //! Finding a member for a request, and waiting when there is none.
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -91,6 +92,20 @@ impl Drop for Parked {
     }
 }
 
+/// Why a request gets no member.
+pub enum Unserved {
+    /// The client is told this.
+    Answer(Answer),
+    /// The client went away while the request waited.
+    Gone,
+}
+
+impl From<Answer> for Unserved {
+    fn from(answer: Answer) -> Self {
+        Self::Answer(answer)
+    }
+}
+
 /// What the table says.
 enum Found {
     Picked(Picked),
@@ -110,8 +125,13 @@ impl Conn {
     /// A member for the request; it may have to wait for one.
     ///
     /// # Errors
-    /// The answer, when there is none.
-    pub(super) async fn select(&self, scratch: &Scratch, facts: &Facts, tries: &mut Tries) -> Result<Picked, Answer> {
+    /// The answer, when there is none; or that nobody waits for it any more.
+    pub(super) async fn select(
+        &mut self,
+        scratch: &mut Scratch,
+        facts: &Facts,
+        tries: &mut Tries,
+    ) -> Result<Picked, Unserved> {
         loop {
             let found = match self.listener.kind {
                 ListenerKind::Entry => self.find(scratch, facts, tries),
@@ -122,15 +142,16 @@ impl Conn {
                     tries.parked = None;
                     return Ok(picked);
                 }
-                Found::NoRoute { host } => return Err(no_route(&self.worker, host)),
+                Found::NoRoute { host } => return Err(no_route(&self.worker, host).into()),
                 Found::NotHere => {
                     self.worker.counters.not_here_total.add();
-                    return Err(match tries.failure.take_if(|_| !tries.not_here) {
+                    let answer = match tries.failure.take_if(|_| !tries.not_here) {
                         Some(failure) => Answer::not_here(UNREACHABLE, failure.below, failure.error),
                         None => Answer::not_here(GONE, std::mem::take(&mut tries.below), "destination_unavailable"),
-                    });
+                    };
+                    return Err(answer.into());
                 }
-                Found::Nothing { park, place } => self.wait(park, &place, tries).await?,
+                Found::Nothing { park, place } => self.wait(scratch, park, &place, tries).await?,
             }
         }
     }
@@ -207,7 +228,13 @@ impl Conn {
     }
 
     /// Waits until it is worth another look.
-    async fn wait(&self, park: Option<Park>, place: &Arc<AtomicU32>, tries: &mut Tries) -> Result<(), Answer> {
+    async fn wait(
+        &mut self,
+        scratch: &mut Scratch,
+        park: Option<Park>,
+        place: &Arc<AtomicU32>,
+        tries: &mut Tries,
+    ) -> Result<(), Unserved> {
         let Some(changes) = &mut tries.changes else {
             // Once more, with an eye on the table: it may have changed since it was looked at.
             tries.changes = Some(self.worker.table_changes());
@@ -218,10 +245,10 @@ impl Conn {
             (Some(_), Some(until)) => until,
             _ => {
                 if let Some(failure) = tries.failure.take_if(|_| !tries.not_here) {
-                    return Err(failure);
+                    return Err(failure.into());
                 }
                 let Some(terms) = park.or(tries.not_here.then_some(SETTLE)) else {
-                    return Err(nothing_ready(tries, "No instance is ready."));
+                    return Err(nothing_ready(tries, "No instance is ready.").into());
                 };
                 let waiting = place.fetch_add(1, Relaxed);
                 let parked = Parked {
@@ -231,7 +258,9 @@ impl Conn {
                 if waiting >= terms.requests_max {
                     counters.limit_parked_total.add();
                     drop(parked);
-                    return Err(nothing_ready(tries, "No instance is ready, and too many requests wait already."));
+                    return Err(
+                        nothing_ready(tries, "No instance is ready, and too many requests wait already.").into()
+                    );
                 }
                 if tries.until.is_none() {
                     counters.parked_total.add();
@@ -245,14 +274,21 @@ impl Conn {
         if left.is_zero() {
             counters.timeout_parked_total.add();
             if let Some(failure) = tries.failure.take() {
-                return Err(failure);
+                return Err(failure.into());
             }
-            return Err(nothing_ready(tries, "No instance became ready in time."));
+            return Err(nothing_ready(tries, "No instance became ready in time.").into());
         }
         let turn = if tries.not_here { left.min(ASK_AGAIN * (1 << tries.asked.min(8))) } else { left };
         tries.asked += 1;
-        // An error means that the worker ends.
-        let _ = timeout(turn, changes.changed()).await;
+        let Scratch { from_client, to_client, ahead, .. } = scratch;
+        let mut ahead = to_client.is_empty().then_some(ahead);
+        let (io, watch) = (&mut self.io, &mut self.watch);
+        tokio::select! {
+            biased;
+            // An error means that the worker ends.
+            _ = timeout(turn, changes.changed()) => {}
+            () = poll_fn(|cx| watch.poll(cx, io, from_client, ahead.as_deref_mut())) => return Err(Unserved::Gone),
+        }
         tries.forget();
         Ok(())
     }

@@ -19,7 +19,7 @@ use std::{
 use sdlb_http1::{self as http1, Body, Refused};
 use tokio::time::Instant;
 
-use super::{buffer::Scratch, facts::Facts, io::Io, timer::Timer};
+use super::{buffer::Scratch, facts::Facts, io::Io, timer::Timer, watch::Watch};
 use crate::{forward::response::Framing, settings::Limits, upstream::Upstream, worker::Worker};
 
 /// Bytes of a request body that are kept until it is answered.
@@ -102,6 +102,7 @@ enum Up {
 pub struct Exchange<'a> {
     client: &'a mut Io,
     upstream: &'a mut Upstream,
+    watch: &'a mut Watch,
     timer: &'a mut Timer,
     scratch: &'a mut Scratch,
     facts: &'a Facts,
@@ -168,6 +169,7 @@ impl<'a> Exchange<'a> {
     pub fn new(
         client: &'a mut Io,
         upstream: &'a mut Upstream,
+        watch: &'a mut Watch,
         timer: &'a mut Timer,
         scratch: &'a mut Scratch,
         terms: &Terms<'a>,
@@ -179,6 +181,7 @@ impl<'a> Exchange<'a> {
         Self {
             client,
             upstream,
+            watch,
             timer,
             facts,
             limits,
@@ -223,6 +226,9 @@ impl<'a> Exchange<'a> {
             if gate != self.gate {
                 continue;
             }
+            if self.poll_client(cx).is_ready() {
+                return Poll::Ready(self.ended(End::Gone));
+            }
             if std::mem::take(&mut self.moved) {
                 self.timer.set(Instant::now(), self.patience());
             }
@@ -237,6 +243,16 @@ impl<'a> Exchange<'a> {
                 }
             }
         }
+    }
+
+    /// Ready: the client is gone. Not asked while its body is read anyway.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.up == Up::Sending && self.gate == Gate::Open && !self.has_pending_up() {
+            return Poll::Pending;
+        }
+        let Scratch { from_client, to_client, ahead, .. } = &mut *self.scratch;
+        let ahead = (self.answer.is_none() && to_client.is_empty()).then_some(ahead);
+        self.watch.poll(cx, self.client, from_client, ahead)
     }
 
     /// Leaves the buffers so that an answer of our own, or the next request, can follow.

@@ -23,6 +23,7 @@ impl Exchange<'_> {
             }
             self.fill_down()?;
             if self.has_pending_down() {
+                self.sent_down += std::mem::take(&mut self.scratch.ahead);
                 let first = &self.scratch.to_client[self.sent_down..];
                 let second = &self.scratch.from_upstream.data()[self.direct_down.clone()];
                 match self.client.poll_write(cx, first, second) {
