@@ -7,14 +7,20 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import proxy, report
+from bench import change, idle, proxy, register, report
 
 CASES: dict[str, Callable[[bool], report.Report]] = {
     "proxy": proxy.run,
+    "idle": idle.run,
+    "register": register.run,
+    "change": change.run,
 }
 EPILOG = """cases:
   proxy     CPU a request of sdlb-engine, nginx and HAProxy, side by side
-The tables are also written to bench/out/."""
+  idle      CPU and memory of a host node with 20 instances
+  register  10,000 claims from empty through three tiers; memory of the root
+  change    one claim more or less among 10,000, seen at a root three tiers up, under traffic
+All of them take about five minutes (--quick: two). The tables are also written to bench/out/."""
 
 
 def main() -> int:

@@ -51,10 +51,12 @@ class Engine:
         members: Sequence[MemberPut] = (),
         routes: Sequence[RoutePut] = (),
         gone: Sequence[MemberKey] = (),
+        gone_routes: Sequence[str] = (),
     ) -> float:
         """Seconds from sent to applied."""
         self._epoch += 1
-        message = wire.to_delta(Apply(self._epoch, False, tuple(targets), tuple(members), tuple(routes), tuple(gone)))
+        puts = tuple(targets), tuple(members), tuple(routes)
+        message = wire.to_delta(Apply(self._epoch, False, *puts, tuple(gone), tuple(gone_routes)))
         began = time.perf_counter()
         self._send(message)
         self._wait("applied")
