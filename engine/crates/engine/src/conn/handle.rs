@@ -81,6 +81,10 @@ impl Conn {
                     return Then::Close;
                 }
             };
+            if std::mem::take(&mut job.tries.costs) && !self.may_try_again() {
+                job.tries.enough = true;
+                continue;
+            }
             Self::bind(&mut job.tries, &picked);
             if job.tries.count > 0 {
                 worker.counters.retries_total.add();
@@ -104,6 +108,7 @@ impl Conn {
             Ok(upstream) => upstream,
             Err(attempt) => return attempt,
         };
+        job.tries.leave_queue();
         let to_node = target.kind() == TargetKind::Node;
         let gate = self.write_head(scratch, job, picked, to_node);
         self.tell_to_go_on(scratch, job, to_node);
@@ -164,12 +169,9 @@ impl Conn {
                     return Attempt::Again;
                 }
                 self.blame(picked, reason);
-                if again && self.may_try_again(job) {
-                    job.tries.avoid(target.id());
-                    return Attempt::Again;
-                }
                 let error = if answered { "http_response_incomplete" } else { "connection_terminated" };
-                Attempt::Answer(Answer::new(502, "endpoint-failed", error, format!("The endpoint failed: {reason}.")))
+                let answer = Answer::new(502, "endpoint-failed", error, format!("The endpoint failed: {reason}."));
+                if again { Self::elsewhere(job, picked, answer) } else { Attempt::Answer(answer) }
             }
             End::Malformed(refused) => {
                 worker.counters.upstream_malformed_total.add();
@@ -245,21 +247,23 @@ impl Conn {
             below: std::mem::take(&mut job.tries.below),
             ..Answer::new(status, "endpoint-unreachable", failed.error, detail)
         };
-        if self.may_try_again(job) {
-            job.tries.avoid(target.id());
-            job.tries.failure = Some(answer);
-            Err(Attempt::Again)
-        } else {
-            Err(Attempt::Answer(answer))
-        }
+        Err(Self::elsewhere(job, picked, answer))
+    }
+
+    /// Nothing of it was processed: another member may take it. `answer`: when none is there.
+    fn elsewhere(job: &mut Job<'_>, picked: &Picked, answer: Answer) -> Attempt {
+        job.tries.avoid(picked.target().id());
+        job.tries.failure = Some(answer);
+        job.tries.costs = true;
+        Attempt::Again
     }
 
     /// At the entry the budget of the whole tree decides; below it, only the number of members.
-    fn may_try_again(&self, job: &Job<'_>) -> bool {
+    fn may_try_again(&self) -> bool {
         if self.listener.kind == ListenerKind::Node {
             return true;
         }
-        let allowed = job.tries.count < 16 && self.worker.local.budget.spend(self.worker.now_ms());
+        let allowed = self.worker.local.budget.spend(self.worker.now_ms());
         if !allowed {
             self.worker.counters.retry_budget_exhausted_total.add();
         }
@@ -280,7 +284,10 @@ impl Conn {
         let large = to_node && !fits_whole(facts, data, &job.config.limits);
         let expect = if to_node { facts.expects || large } else { facts.client_expects };
         let limits = &job.config.limits;
-        let left_ms = facts.timeout_ms.unwrap_or(u64::MAX).min(limits.response_timeout.as_millis() as u64);
+        // The time runs from the moment that the entry has found a connection: to wait parked takes nothing of it.
+        let own_ms = limits.response_timeout.as_millis() as u64;
+        let spent_ms = || u64::try_from(facts.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let left_ms = facts.timeout_ms.map_or(own_ms, |left_ms| own_ms.min(left_ms.saturating_sub(spent_ms()).max(1)));
         to_upstream.clear();
         Forwarded {
             head: &data[..facts.head_bytes],
@@ -291,10 +298,7 @@ impl Conn {
             client: (self.listener.kind == ListenerKind::Entry)
                 .then_some(Client { address: &self.address, public: self.listener.public }),
             request_id: facts.new_id.then_some(&facts.request_id),
-            stamp: to_node.then(|| {
-                let spent = u64::try_from(facts.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                (&**picked.group().stamp(), left_ms.saturating_sub(spent).max(1))
-            }),
+            stamp: to_node.then(|| (&**picked.group().stamp(), left_ms)),
             expect,
             client_expects: facts.client_expects,
             upgrade: facts.upgrade,

@@ -28,9 +28,12 @@ use crate::{
 /// A group that is gone below may be a moment away from being gone here, or back: so long a request waits for it, even
 /// when its route does not park.
 const SETTLE: Park = Park { requests_max: 4096, timeout_ms: 2_000 };
-/// While it waits for what children say, it asks them again after this time and then after twice the time, besides
-/// after every change of the table.
+/// While it waits for what children say, or for members that could not be reached, it asks them again after this time and
+/// then after twice the time, besides after every change of the table.
 const ASK_AGAIN: Duration = Duration::from_millis(25);
+/// So often that time is doubled for members that could not be reached: a program that starts may be there any moment.
+const UNREACHED_DOUBLED_MAX: u32 = 5;
+const NOT_HERE_DOUBLED_MAX: u32 = 8;
 /// Members tried for one request between two changes of the table.
 const TRIES_MAX: usize = 32;
 /// Members that a node below the entry tries: the entry has the retry budget.
@@ -53,6 +56,10 @@ pub struct Tries {
     pub below: Vec<u8>,
     /// Why the last one failed.
     pub failure: Option<Answer>,
+    /// The next one is paid for by the retry budget.
+    pub costs: bool,
+    /// No more of them before something has changed, or it has waited: the budget is used up.
+    pub enough: bool,
     /// Only a fresh connection will do.
     pub fresh: bool,
     changes: Option<watch::Receiver<u64>>,
@@ -75,6 +82,13 @@ impl Tries {
     fn forget(&mut self) {
         self.avoid.clear();
         self.version = None;
+        self.costs = false;
+        self.enough = false;
+    }
+
+    /// It waits no longer: it has a connection.
+    pub fn leave_queue(&mut self) {
+        self.parked = None;
     }
 }
 
@@ -138,10 +152,7 @@ impl Conn {
                 ListenerKind::Node => self.find_stamped(scratch, facts, tries)?,
             };
             match found {
-                Found::Picked(picked) => {
-                    tries.parked = None;
-                    return Ok(picked);
-                }
+                Found::Picked(picked) => return Ok(picked),
                 Found::NoRoute { host } => return Err(no_route(&self.worker, host).into()),
                 Found::NotHere => {
                     self.worker.counters.not_here_total.add();
@@ -165,7 +176,7 @@ impl Conn {
                 return Found::NoRoute { host: table.serves_host(host) };
             };
             let draw = *tries.draw.get_or_insert_with(|| self.draw(route, scratch, facts));
-            let picked = if tries.avoid.len() >= TRIES_MAX {
+            let picked = if tries.enough || tries.avoid.len() >= TRIES_MAX {
                 None
             } else {
                 self.worker.with_chance(|chance| {
@@ -244,7 +255,12 @@ impl Conn {
         let until = match (&tries.parked, tries.until) {
             (Some(_), Some(until)) => until,
             _ => {
-                if let Some(failure) = tries.failure.take_if(|_| !tries.not_here) {
+                // In a cut-over the last old process is gone a moment before its member is: a request that nobody has
+                // read waits for the new version like those that come a moment later. Its route parks only while
+                // something is expected; else there is nothing to wait for.
+                if park.is_none()
+                    && let Some(failure) = tries.failure.take_if(|_| !tries.not_here)
+                {
                     return Err(failure.into());
                 }
                 let Some(terms) = park.or(tries.not_here.then_some(SETTLE)) else {
@@ -274,11 +290,15 @@ impl Conn {
         if left.is_zero() {
             counters.timeout_parked_total.add();
             if let Some(failure) = tries.failure.take() {
-                return Err(failure.into());
+                return Err(if park.is_some() { unreached(failure).into() } else { failure.into() });
             }
             return Err(nothing_ready(tries, "No instance became ready in time.").into());
         }
-        let turn = if tries.not_here { left.min(ASK_AGAIN * (1 << tries.asked.min(8))) } else { left };
+        let turn = match (tries.not_here, &tries.failure) {
+            (true, _) => left.min(ASK_AGAIN * (1 << tries.asked.min(NOT_HERE_DOUBLED_MAX))),
+            (false, Some(_)) => left.min(ASK_AGAIN * (1 << tries.asked.min(UNREACHED_DOUBLED_MAX))),
+            (false, None) => left,
+        };
         tries.asked += 1;
         let Scratch { from_client, to_client, ahead, .. } = scratch;
         let mut ahead = to_client.is_empty().then_some(ahead);
@@ -309,6 +329,13 @@ fn no_route(worker: &Worker, host: bool) -> Answer {
         worker.counters.wrong_host_total.add();
         Answer::new(421, "wrong-host", "destination_not_found", "This host is not served here.")
     }
+}
+
+/// There were members all the time, and none of them could be reached.
+fn unreached(failure: Answer) -> Answer {
+    let detail = "No instance could be reached in time.";
+    let below = failure.below;
+    Answer { retry_after_s: Some(RETRY_AFTER_S), below, ..Answer::new(503, "nothing-ready", failure.error, detail) }
 }
 
 fn nothing_ready(tries: &mut Tries, detail: &str) -> Answer {

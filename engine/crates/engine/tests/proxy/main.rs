@@ -11,6 +11,7 @@ mod leaving;
 mod limits;
 mod members;
 mod nodes;
+mod parking;
 mod upgrades;
 mod wire;
 mod world;
