@@ -25,9 +25,10 @@ use crate::{
     worker::Worker,
 };
 
-/// A group that is gone below may be a moment away from being gone here, or back: so long a request waits for it, even
-/// when its route does not park.
-const SETTLE: Park = Park { requests_max: 4096, timeout_ms: 2_000 };
+/// A group that is gone below is a moment away from being gone here, or back: so long a request waits for it, even when
+/// its route does not park. Control tells within milliseconds while it runs; this is the time in which a control that was
+/// killed is back and knows again (a lease).
+const SETTLE: Park = Park { requests_max: 4096, timeout_ms: 10_000 };
 /// While it waits for what children say, or for members that could not be reached, it asks them again after this time and
 /// then after twice the time, besides after every change of the table.
 const ASK_AGAIN: Duration = Duration::from_millis(25);
