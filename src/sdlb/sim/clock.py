@@ -1,0 +1,28 @@
+"""Virtual time: what is due next happens next; of two things due at once, what was planned first."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.steps = 0
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._due, (max(when, self.now), self._count, action))
+
+    def after(self, delay_s: float, action: Callable[[], None]) -> None:
+        self.at(self.now + delay_s, action)
+
+    def run(self, until: float) -> None:
+        while self._due and self._due[0][0] <= until:
+            self.now, _, action = heapq.heappop(self._due)
+            self.steps += 1
+            action()
+        self.now = until

@@ -1,0 +1,48 @@
+"""One node's disk: what is durable survives a power cut; of what was only handed over the newest may be lost.
+
+A killed process loses nothing: the operating system has it.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+
+class Disk:
+    def __init__(self) -> None:
+        self._safe: dict[str, object] = {}
+        self._waiting: list[dict[str, object]] = []
+
+    def write(self, puts: dict[str, object], durable: bool) -> None:
+        """A durable write takes along all that was handed over before it, as one log does."""
+        self._waiting.append(puts)
+        if durable:
+            self.flush(len(self._waiting))
+
+    def flush(self, count: int) -> None:
+        for puts in self._waiting[:count]:
+            for key, value in puts.items():
+                if value is None:
+                    self._safe.pop(key, None)
+                else:
+                    self._safe[key] = value
+        del self._waiting[:count]
+
+    def power_cut(self, rng: Random) -> None:
+        self.flush(rng.randint(0, len(self._waiting)))
+        self._waiting.clear()
+
+    def read(self) -> dict[str, object]:
+        self.flush(len(self._waiting))
+        return dict(self._safe)
+
+    def get(self, key: str) -> object:
+        return self._safe.get(key)
+
+    # ------------------------------------------------------------------ worse
+
+    def lose(self) -> None:
+        self._safe, self._waiting = {}, []
+
+    def set_back(self, to: dict[str, object]) -> None:
+        self._safe, self._waiting = dict(to), []

@@ -1,0 +1,221 @@
+"""Links between nodes: ordered while they hold, each direction with delays of its own; they break, stall and lose.
+
+A message that is lost leaves a gap (the stream goes on behind it), a partition either swallows what is sent or holds it
+until it heals, a reset tells both ends (or, half-open, only one). Only the control links: bytes of traffic have a way
+of their own in `traffic`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING
+
+from sdlb.core import events as ev
+from sdlb.core.messages import DownMessage, Hello, UpMessage
+
+if TYPE_CHECKING:
+    from sdlb.sim.host import Host
+    from sdlb.sim.world import World
+
+DIAL_TIMEOUT_S = 3.0
+REDELIVERY_S_MAX = 15.0
+
+
+@dataclass(slots=True)
+class Link:
+    number: int
+    child: str
+    parent: str
+    child_open: bool = True
+    parent_open: bool = True
+    last: dict[str, float] = field(default_factory=dict[str, float])  # receiver -> time of the last delivery
+
+
+@dataclass(slots=True)
+class Weather:
+    """How bad the network is at the moment. Probabilities are per message."""
+
+    delay_s: tuple[float, float] = (0.0002, 0.004)
+    slow: float = 0.0
+    slow_s: float = 1.0
+    loss: float = 0.0
+
+
+@dataclass(slots=True)
+class Edge:
+    """What really went over one parent-child pair, for the checks. Times are the world's."""
+
+    up_heard: float = 0.0  # the parent last took in something of the child
+    down_heard: float = 0.0
+    up_gap_end: float = -1e9  # a silence long enough for the parent to presume the child stopped ended here
+    down_gap_end: float = -1e9  # ... for the child to leave the parent out
+
+
+class Network:
+    def __init__(self, world: World, rng: Random) -> None:
+        self._world = world
+        self._rng = rng
+        self.weather = Weather()
+        self.links: dict[int, Link] = {}
+        self.blocked: dict[tuple[str, str], float] = {}  # (from, to) -> when it heals
+        self.stalling: dict[tuple[str, str], bool] = {}
+        self.edges: dict[tuple[str, str], Edge] = {}
+        self._count = 0
+        self.sent = self.lost = 0
+
+    # ------------------------------------------------------------------ faults
+
+    def block(self, a: str, b: str, until: float, both: bool, stall: bool) -> None:
+        for pair in ((a, b), (b, a))[: 2 if both else 1]:
+            self.blocked[pair] = until
+            self.stalling[pair] = stall
+
+    def heal(self) -> None:
+        self.blocked.clear()
+        self.weather = Weather()
+
+    def is_blocked(self, a: str, b: str) -> bool:
+        return self.blocked.get((a, b), 0.0) > self._world.clock.now
+
+    def reset(self, link: Link, half: bool) -> None:
+        ends = [link.child, link.parent]
+        self._rng.shuffle(ends)
+        for name in ends[: 1 if half else 2]:
+            self._tell_closed(link, name, "connection reset")
+
+    # ------------------------------------------------------------------ what nodes do
+
+    def dial(self, child: Host, parent: str) -> None:
+        there = self._world.hosts[parent]
+        boot = child.boot
+        if self.is_blocked(child.name, parent) or self.is_blocked(parent, child.name):
+            self._world.clock.after(DIAL_TIMEOUT_S, lambda: self._dial_failed(child, boot, parent, "timed out"))
+            return
+        delay = self._delay() + self._delay()
+        if not there.running:
+            self._world.clock.after(delay, lambda: self._dial_failed(child, boot, parent, "connection refused"))
+            return
+        self._world.clock.after(delay, lambda: self._dialled(child, boot, there))
+
+    def _dial_failed(self, child: Host, boot: int, parent: str, detail: str) -> None:
+        if child.running and child.boot == boot:
+            child.take(ev.ParentClosed(parent, detail))
+
+    def _dialled(self, child: Host, boot: int, parent: Host) -> None:
+        if not child.running or child.boot != boot:
+            return
+        if not parent.running:
+            self._dial_failed(child, boot, parent.name, "connection refused")
+            return
+        self._count += 1
+        link = self.links[self._count] = Link(self._count, child.name, parent.name)
+        child.up[parent.name] = link.number
+        child.take(ev.ParentConnected(parent.name, child.address))
+
+    def send_up(self, child: Host, parent: str, message: UpMessage) -> None:
+        link = self.links.get(child.up.get(parent, 0))
+        if link is None or not link.child_open:
+            return
+        if isinstance(message, Hello):
+            event: ev.Event = ev.ChildConnected(link.number, message)
+        else:
+            event = ev.ChildMessage(link.number, message)
+        self._send(link, child.name, parent, event)
+
+    def send_down(self, parent: Host, number: int, message: DownMessage) -> None:
+        link = self.links.get(number)
+        if link is not None and link.parent_open:
+            self._send(link, parent.name, link.child, ev.ParentMessage(parent.name, message))
+
+    def _send(self, link: Link, sender: str, receiver: str, event: ev.Event) -> None:
+        now = self._world.clock.now
+        self.sent += 1
+        when = now + self._delay()
+        heals = self.blocked.get((sender, receiver), 0.0)
+        if heals > now:
+            if not self.stalling[sender, receiver] or heals - now > REDELIVERY_S_MAX:
+                self.lost += 1
+                return
+            when = heals + self._rng.uniform(0.0, 0.5)
+        elif self.weather.loss and self._rng.random() < self.weather.loss:
+            self.lost += 1
+            return
+        when = max(when, link.last.get(receiver, 0.0))
+        link.last[receiver] = when
+        self._world.clock.at(when, lambda: self._deliver(link, receiver, event))
+
+    def _deliver(self, link: Link, receiver: str, event: ev.Event) -> None:
+        is_open = link.child_open if receiver == link.child else link.parent_open
+        host = self._world.hosts[receiver]
+        if is_open and host.running:
+            if receiver == link.child:
+                if host.up.get(link.parent) != link.number:
+                    return
+            else:
+                host.down.add(link.number)
+            host.take(event, (link.child, link.parent))
+
+    def _delay(self) -> float:
+        if self.weather.slow and self._rng.random() < self.weather.slow:
+            return self._rng.uniform(0.0, self.weather.slow_s)
+        return self._rng.uniform(*self.weather.delay_s)
+
+    # ------------------------------------------------------------------ endings
+
+    def hang_up(self, child: Host, parent: str) -> None:
+        link = self.links.get(child.up.pop(parent, 0))
+        if link is not None:
+            self._close(link, child.name)
+
+    def drop(self, parent: Host, number: int) -> None:
+        link = self.links.get(number)
+        if link is not None:
+            self._close(link, parent.name)
+
+    def close_all(self, name: str, silently: bool) -> None:
+        """Its control has ended; `silently`: so suddenly that nobody is told (the machine is gone)."""
+        for link in list(self.links.values()):
+            if name in (link.child, link.parent):
+                self._close(link, name, silently)
+
+    def _close(self, link: Link, by: str, silently: bool = False) -> None:
+        other = link.parent if by == link.child else link.child
+        if by == link.child:
+            link.child_open = False
+        else:
+            link.parent_open = False
+            self._world.hosts[by].down.discard(link.number)
+        if not link.child_open and not link.parent_open:
+            self.links.pop(link.number, None)
+        elif not silently and not self.is_blocked(by, other):
+            when = max(self._world.clock.now + self._delay(), link.last.get(other, 0.0))
+            self._world.clock.at(when, lambda: self._tell_closed(link, other, "closed"))
+
+    def _tell_closed(self, link: Link, name: str, detail: str) -> None:
+        host = self._world.hosts[name]
+        if name == link.child:
+            if link.child_open and host.running and host.up.get(link.parent) == link.number:
+                del host.up[link.parent]
+                host.take(ev.ParentClosed(link.parent, detail))
+            link.child_open = False
+        else:
+            if link.parent_open and host.running and link.number in host.down:
+                host.take(ev.ChildClosed(link.number))
+            link.parent_open = False
+            host.down.discard(link.number)
+        if not link.child_open and not link.parent_open:
+            self.links.pop(link.number, None)
+
+    # ------------------------------------------------------------------ what went over
+
+    def note_heard(self, pair: tuple[str, str], up: bool) -> None:
+        edge, now, settings = self.edges[pair], self._world.clock.now, self._world.shape
+        if up:
+            if now - edge.up_heard >= settings.presumed_s:
+                edge.up_gap_end = now
+            edge.up_heard = now
+        else:
+            if now - edge.down_heard >= settings.lease_s - settings.slack_s:
+                edge.down_gap_end = now
+            edge.down_heard = now

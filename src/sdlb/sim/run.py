@@ -1,0 +1,139 @@
+"""One seed, from the first node to the last check; and many of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from random import Random
+from typing import Any
+
+from sdlb.sim import oracle
+from sdlb.sim.checks import CHECKS, Broken, Check
+from sdlb.sim.engine import BadDelta
+from sdlb.sim.faults import KINDS, Faults
+from sdlb.sim.topology import Shape, random_shape
+from sdlb.sim.workload import Workload
+from sdlb.sim.world import World
+
+assert oracle  # registers its check
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Seconds are virtual. `calm_s`: changes without faults; `faults_s`: changes and faults; `settle_s`: neither."""
+
+    nodes: int = 300
+    seed: int = 1
+    calm_s: float = 20.0
+    faults_s: float = 60.0
+    settle_s: float = 60.0
+    services: int = 5
+    pace_s: float = 0.7  # mean time between two changes
+    fault_pace_s: float = 1.5
+    requests_s: float = 20.0
+    faults: tuple[str, ...] | None = None  # kinds; None: a few, by the seed
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """`promise`: the one that was broken; 0 none. `trace`: the last lines before that."""
+
+    plan: Plan
+    digest: str
+    steps: int
+    virtual_s: float
+    wall_s: float
+    messages: int
+    requests: dict[str, int]
+    longest_s: float
+    faults: dict[str, int]
+    shape: str
+    promise: int = 0
+    broken: str = ""
+    trace: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def ok(self) -> bool:
+        return not self.broken
+
+    def to_data(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def simulate(plan: Plan, shape: Shape | None = None, checks: Iterable[type[Check]] | None = None) -> Result:
+    """Never raises for what the tree does: what breaks is in the result. The same plan gives the same digest."""
+    started = time.perf_counter()
+    rng = Random(f"sdlb/{plan.seed}/{plan.nodes}")
+    shape = shape or random_shape(plan.nodes, rng)
+    world = World(shape, rng, [])
+    world.checks.extend(kind(world) for kind in (CHECKS if checks is None else checks))
+    workload = Workload(world, Random(rng.random()), plan.services, plan.pace_s, plan.requests_s)
+    kinds = tuple(rng.sample(tuple(KINDS), rng.choice((1, 2, 3, len(KINDS))))) if plan.faults is None else plan.faults
+    faults = Faults(world, Random(rng.random()), plan.fault_pace_s, kinds)
+    promise, broken = 0, ""
+    try:
+        _live(world, workload, faults, plan)
+    except Broken as problem:
+        promise, broken = problem.promise, problem.text
+    except BadDelta as problem:
+        broken = f"control said to an engine what it must refuse: {problem}"
+    except Exception as problem:  # a bug of the core is a finding like any other, with its trace
+        broken = f"{type(problem).__name__}: {problem} ({_where(problem)})"
+    return Result(
+        plan,
+        world.digest,
+        world.clock.steps,
+        round(world.clock.now, 3),
+        time.perf_counter() - started,
+        world.network.sent,
+        dict(sorted(world.traffic.outcomes.items())),
+        round(world.traffic.longest_s, 3),
+        dict(sorted(world.faults.items())),
+        f"{len(shape.roots)} roots, {len(shape.inner)} between, {len(shape.leaves)} hosts",
+        promise,
+        broken,
+        tuple(world.trace) if broken else (),
+    )
+
+
+def _live(world: World, workload: Workload, faults: Faults, plan: Plan) -> None:
+    for host in world.hosts.values():
+        world.clock.after(host.rng.uniform(0.0, 2.0), host.start)
+    world.clock.after(1.0, world.every_second)
+    workload.start()
+    world.clock.run(plan.calm_s)
+    if faults.kinds:
+        faults.start(0.0)
+    world.clock.run(plan.calm_s + plan.faults_s)
+    workload.busy = False
+    faults.stop()
+    world.clock.run(plan.calm_s + plan.faults_s + plan.settle_s - 10.0)
+    workload.asking = False
+    world.clock.run(plan.calm_s + plan.faults_s + plan.settle_s)
+    for check in world.checks:
+        check.at_end()
+
+
+def _where(problem: BaseException) -> str:
+    trace = problem.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace is not None else "?"
+
+
+def simulate_all(plans: list[Plan], jobs: int, done: Callable[[Result], None]) -> list[Result]:
+    """In `jobs` processes; `done` is called for each as it ends, in the order of `plans`."""
+    results: list[Result] = []
+    if jobs <= 1:
+        for plan in plans:
+            results.append(simulate(plan))
+            done(results[-1])
+        return results
+    with ProcessPoolExecutor(jobs) as pool:
+        for result in pool.map(simulate, plans):
+            results.append(result)
+            done(result)
+    return results
