@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 
 
 class _Server(uvicorn.Server):
+    """uvicorn's own loop wakes ten times a second to see whether it should end: more than all else that an idle node does."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._end = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self._end.wait()
+
+    def end(self) -> None:
+        self.should_exit = True
+        self._end.set()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         """Signals are the node's."""
@@ -46,7 +59,7 @@ def serve_api(
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="api")
 
     async def stop() -> None:
-        server.should_exit = True
+        server.end()
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             await asyncio.wait_for(serving, 3.0)
 
