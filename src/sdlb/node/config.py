@@ -32,6 +32,8 @@ LIMITS: dict[str, tuple[int, int]] = {
     "idle_timeout_ms": (1, 86_400_000),
     "body_timeout_ms": (1, 86_400_000),
     "response_timeout_ms": (1, 86_400_000),
+    "response_idle_timeout_ms": (1, 86_400_000),
+    "event_stream_idle_timeout_ms": (1, 2_000_000_000),
     "upgrade_idle_timeout_ms": (1, 2_000_000_000),
     "connections": (16, 10_000_000),
     "retry_budget_percent": (1, 100),

@@ -72,7 +72,7 @@ class Listener(_message.Message):
     def __init__(self, key: _Optional[str] = ..., address: _Optional[str] = ..., kind: _Optional[_Union[Listener.Kind, str]] = ..., public: _Optional[bool] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("head_bytes", "fields", "connect_timeout_ms", "head_timeout_ms", "idle_timeout_ms", "body_timeout_ms", "response_timeout_ms", "upgrade_idle_timeout_ms", "connections", "retry_budget_percent", "body_bytes", "connections_per_address")
+    __slots__ = ("head_bytes", "fields", "connect_timeout_ms", "head_timeout_ms", "idle_timeout_ms", "body_timeout_ms", "response_timeout_ms", "upgrade_idle_timeout_ms", "connections", "retry_budget_percent", "body_bytes", "connections_per_address", "response_idle_timeout_ms", "event_stream_idle_timeout_ms")
     HEAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     CONNECT_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
@@ -85,6 +85,8 @@ class Limits(_message.Message):
     RETRY_BUDGET_PERCENT_FIELD_NUMBER: _ClassVar[int]
     BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_PER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_IDLE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    EVENT_STREAM_IDLE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     head_bytes: int
     fields: int
     connect_timeout_ms: int
@@ -97,7 +99,9 @@ class Limits(_message.Message):
     retry_budget_percent: int
     body_bytes: int
     connections_per_address: int
-    def __init__(self, head_bytes: _Optional[int] = ..., fields: _Optional[int] = ..., connect_timeout_ms: _Optional[int] = ..., head_timeout_ms: _Optional[int] = ..., idle_timeout_ms: _Optional[int] = ..., body_timeout_ms: _Optional[int] = ..., response_timeout_ms: _Optional[int] = ..., upgrade_idle_timeout_ms: _Optional[int] = ..., connections: _Optional[int] = ..., retry_budget_percent: _Optional[int] = ..., body_bytes: _Optional[int] = ..., connections_per_address: _Optional[int] = ...) -> None: ...
+    response_idle_timeout_ms: int
+    event_stream_idle_timeout_ms: int
+    def __init__(self, head_bytes: _Optional[int] = ..., fields: _Optional[int] = ..., connect_timeout_ms: _Optional[int] = ..., head_timeout_ms: _Optional[int] = ..., idle_timeout_ms: _Optional[int] = ..., body_timeout_ms: _Optional[int] = ..., response_timeout_ms: _Optional[int] = ..., upgrade_idle_timeout_ms: _Optional[int] = ..., connections: _Optional[int] = ..., retry_budget_percent: _Optional[int] = ..., body_bytes: _Optional[int] = ..., connections_per_address: _Optional[int] = ..., response_idle_timeout_ms: _Optional[int] = ..., event_stream_idle_timeout_ms: _Optional[int] = ...) -> None: ...
 
 class AccessLog(_message.Message):
     __slots__ = ("enabled", "path")

@@ -107,6 +107,8 @@ pub fn limits(asked: Option<proto::Limits>) -> Limits {
         idle_timeout: time(asked.idle_timeout_ms, default.idle_timeout),
         body_timeout: time(asked.body_timeout_ms, default.body_timeout),
         response_timeout: time(asked.response_timeout_ms, default.response_timeout),
+        response_idle_timeout: time(asked.response_idle_timeout_ms, default.response_idle_timeout),
+        event_stream_idle_timeout: time(asked.event_stream_idle_timeout_ms, default.event_stream_idle_timeout),
         upgrade_idle_timeout: time(asked.upgrade_idle_timeout_ms, default.upgrade_idle_timeout),
         connections: number(asked.connections, default.connections),
         retry_budget_percent: match asked.retry_budget_percent {

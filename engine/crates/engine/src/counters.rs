@@ -44,10 +44,12 @@ counters! {
     timeout_head_total,
     /// A kept-alive connection had no request in time.
     timeout_idle_total,
-    /// A body made no progress in time.
+    /// A client did not send or take a body in time.
     timeout_body_total,
     /// An upstream did not answer in time: 504.
     timeout_response_total,
+    /// An upstream fell silent in the middle of a body.
+    timeout_response_idle_total,
     /// A connection to an upstream was not made in time.
     timeout_connect_total,
     /// Clients that went away before they had their whole answer.

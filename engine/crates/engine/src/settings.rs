@@ -15,10 +15,14 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// For a kept-alive client connection without a request.
     pub idle_timeout: Duration,
-    /// Without progress in reading or writing a body.
+    /// For a client to send or take something of a body, and for an upstream to take something.
     pub body_timeout: Duration,
     /// From the request sent to the response head.
     pub response_timeout: Duration,
+    /// For an upstream to send something in the middle of a body.
+    pub response_idle_timeout: Duration,
+    /// The same for server-sent events: a stream without news is silent and well.
+    pub event_stream_idle_timeout: Duration,
     /// For an upgraded connection without traffic.
     pub upgrade_idle_timeout: Duration,
     /// Client connections at once on all workers.
@@ -41,6 +45,8 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
             response_timeout: Duration::from_secs(60),
+            response_idle_timeout: Duration::from_secs(60),
+            event_stream_idle_timeout: Duration::from_secs(3_600),
             upgrade_idle_timeout: Duration::from_secs(3_600),
             connections: 65_536,
             retry_budget_percent: 20,

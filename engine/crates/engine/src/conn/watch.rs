@@ -36,6 +36,11 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Whether the client has ended its side.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
     /// Ready: the client is gone. `ahead`: how many bytes of the next answer's start were sent already; `None` while an
     /// answer is under way, into which nothing can be put.
     pub fn poll(

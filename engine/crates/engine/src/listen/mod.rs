@@ -6,9 +6,10 @@ pub mod splice;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 /// Connections that the kernel keeps for each worker until they are accepted (bounded by `net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -31,7 +32,7 @@ pub fn bind(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<
         socket.set_reuse_port(true)?;
         // Accepted connections inherit these.
         socket.set_tcp_nodelay(true)?;
-        socket.set_keepalive(true)?;
+        socket.set_tcp_keepalive(&keepalive())?;
         socket.bind(&bound.into())?;
         if let Some(local) = socket.local_addr()?.as_socket() {
             bound = local;
@@ -43,6 +44,12 @@ pub fn bind(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<
         socket.listen(BACKLOG)?;
     }
     Ok((bound, sockets.into_iter().map(Into::into).collect()))
+}
+
+/// A peer that vanished without a word is noticed within two minutes, however long a stream may be silent.
+#[must_use]
+pub fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4)
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {

@@ -3,12 +3,13 @@
 use std::{io, time::Duration};
 
 use sdlb_routes::{Address, Target};
+use socket2::SockRef;
 use tokio::{
     net::{TcpStream, UnixStream},
     time::timeout,
 };
 
-use crate::{conn::io::Io, upstream::Upstream};
+use crate::{conn::io::Io, listen, upstream::Upstream};
 
 /// Why a connection could not be opened.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub async fn connect(target: &std::sync::Arc<Target>, within: Duration) -> Resul
             Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
+                SockRef::from(&stream).set_tcp_keepalive(&listen::keepalive())?;
                 Ok(Io::Tcp(stream))
             }
             Address::Unix(path) => UnixStream::connect(path).await.map(Io::Unix),

@@ -12,6 +12,7 @@ mod limits;
 mod members;
 mod nodes;
 mod parking;
+mod streams;
 mod upgrades;
 mod wire;
 mod world;

@@ -1,6 +1,6 @@
 //! The heads of the answer: interim ones, "not here", a switch of protocols, the final one.
 
-use sdlb_http1::{self as http1, Body, Length, Name, Refused};
+use sdlb_http1::{self as http1, Body, Length, Name, Refused, Response};
 
 use super::{Answer, End, Exchange, Gate, INTERIM_MAX, TRAILER_BYTES, Up};
 use crate::{
@@ -123,6 +123,10 @@ impl Exchange<'_> {
         self.answer = Some(Answer {
             body: Body::new(body, trailers),
             framing,
+            idle_timeout: match is_event_stream(head, response) {
+                true => self.limits.event_stream_idle_timeout,
+                false => self.limits.response_idle_timeout,
+            },
             keep_client,
             keep_upstream: response.keeps_alive() && !early && body != Length::UntilClose,
             done: false,
@@ -130,4 +134,14 @@ impl Exchange<'_> {
         self.status = response.status;
         from_upstream.consume(length);
     }
+}
+
+/// Server-sent events (HTML Living Standard, 9.2).
+fn is_event_stream(head: &[u8], response: &Response) -> bool {
+    const MEDIA: &[u8] = b"text/event-stream";
+    response.fields().iter().any(|field| {
+        field.name == Name::Content
+            && field.value.of(head).get(..MEDIA.len()).is_some_and(|start| start.eq_ignore_ascii_case(MEDIA))
+            && field.text.of(head).eq_ignore_ascii_case(b"content-type")
+    })
 }

@@ -145,6 +145,8 @@ struct Answer {
     framing: Framing,
     keep_client: bool,
     keep_upstream: bool,
+    /// For how long the upstream may be silent.
+    idle_timeout: Duration,
     done: bool,
 }
 
@@ -247,12 +249,15 @@ impl<'a> Exchange<'a> {
 
     /// Ready: the client is gone. Not asked while its body is read anyway.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.up == Up::Sending && self.gate == Gate::Open && !self.has_pending_up() {
+        if self.is_clients_turn() {
             return Poll::Pending;
         }
         let Scratch { from_client, to_client, ahead, .. } = &mut *self.scratch;
         let ahead = (self.answer.is_none() && to_client.is_empty()).then_some(ahead);
-        self.watch.poll(cx, self.client, from_client, ahead)
+        let ended = self.watch.has_ended();
+        let gone = self.watch.poll(cx, self.client, from_client, ahead);
+        self.moved |= ended != self.watch.has_ended();
+        gone
     }
 
     /// Leaves the buffers so that an answer of our own, or the next request, can follow.
@@ -268,21 +273,41 @@ impl<'a> Exchange<'a> {
     // ------------------------------------------------------------------ time
 
     fn patience(&self) -> Duration {
+        let own = self.limits.body_timeout;
         match (&self.answer, self.up, self.gate) {
             (None, Up::Sending, Gate::Timed) => GATE,
             (None, Up::Sent | Up::Broken, _) | (None, _, Gate::Shut) => self.response_timeout,
-            _ => self.limits.body_timeout,
+            // Nothing can be put into an answer to ask a client that has ended its side whether it is there: silence
+            // towards it is short. Who is there and wants an endless answer has no reason to end its side.
+            (Some(answer), ..) if self.is_upstreams_turn() && self.watch.has_ended() => own.min(answer.idle_timeout),
+            (Some(answer), ..) if self.is_upstreams_turn() => answer.idle_timeout,
+            _ => own,
         }
+    }
+
+    /// We wait for more of the request's body.
+    fn is_clients_turn(&self) -> bool {
+        self.up == Up::Sending && self.gate == Gate::Open && !self.has_pending_up()
+    }
+
+    /// We wait for more of the answer, and for nothing else.
+    fn is_upstreams_turn(&self) -> bool {
+        !self.has_pending_down() && !self.is_clients_turn()
     }
 
     fn late(&self) -> End {
         let counters = &self.worker.counters;
         if self.answer.is_some() {
-            counters.timeout_body_total.add();
+            if !self.is_upstreams_turn() {
+                counters.timeout_body_total.add();
+            } else if self.watch.has_ended() {
+                return End::Gone;
+            } else {
+                counters.timeout_response_idle_total.add();
+            }
             return End::Cut;
         }
-        let waits_for_client = self.up == Up::Sending && self.gate == Gate::Open && !self.has_pending_up();
-        if waits_for_client {
+        if self.is_clients_turn() {
             counters.timeout_body_total.add();
             return End::ClientLate;
         }
