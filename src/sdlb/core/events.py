@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sdlb.core.messages import ClaimKey, DownMessage, Hello, PolicyDoc, UpMessage
 from sdlb.model.instance import InstanceSpec
@@ -112,8 +113,7 @@ class ParentClosed:
 # ------------------------------------------------------------------ engine
 
 
-@dataclass(frozen=True, slots=True)
-class MemberKey:
+class MemberKey(NamedTuple):
     """`target` in the group of `claim`: the engine's (service, version, pattern, target)."""
 
     claim: ClaimKey

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from sdlb.core.children import Children
 from sdlb.core.events import MemberKey
 from sdlb.core.explain import explain
-from sdlb.core.locals import Instance, Locals
+from sdlb.core.locals import Instance, Locals, health_to_json
 from sdlb.core.messages import ACTIVE, REFUSED, PolicyDoc
 from sdlb.core.parents import Parents
 from sdlb.core.rootage import Rootage
@@ -40,12 +39,17 @@ class View:
         instance = self._locals.by_id.get(instance_id)
         return None if instance is None else self._instance(instance)
 
+    def healthy(self, instance_id: str) -> bool | None:
+        """As far as is known; None: there is no such instance."""
+        instance = self._locals.by_id.get(instance_id)
+        return None if instance is None else instance.healthy
+
     def instances(self) -> list[dict[str, Any]]:
         return [self._instance(self._locals.by_id[name]) for name in sorted(self._locals.by_id)]
 
     def _instance(self, instance: Instance) -> dict[str, Any]:
-        spec = instance.spec
-        state, code, reason = self._instance_state(instance)
+        spec, slots = instance.spec, self._slots(instance)
+        state, code, reason = self._instance_state(instance, slots)
         return {
             "id": spec.id,
             "service": spec.service,
@@ -55,15 +59,15 @@ class View:
             "protocol": spec.protocol,
             "compatible": list(spec.compatible),
             "capacity": spec.capacity,
-            "health": asdict(spec.health),
+            "health": health_to_json(spec.health),
             "ttl_s": spec.ttl_s,
             "pid": spec.pid,
             "labels": dict(spec.labels),
             "state": state,
             "reason_code": code,
             "reason": reason,
-            "decided_by": next((s.permit.decided_by for s in self._slots(instance) if s.permit.code == code), ""),
-            "claims": [_claim(slot) for slot in self._slots(instance)],
+            "decided_by": next((s.permit.decided_by for s in slots if s.permit.code == code), ""),
+            "claims": [_claim(slot) for slot in slots],
             "healthy": instance.healthy,
             "health_detail": instance.detail,
             "drained": instance.drained,
@@ -73,12 +77,11 @@ class View:
     def _slots(self, instance: Instance) -> list[Slot]:
         return [self._state.slots[key] for key in instance.keys() if key in self._state.slots]
 
-    def _instance_state(self, instance: Instance) -> tuple[str, str, str]:
+    def _instance_state(self, instance: Instance, slots: list[Slot]) -> tuple[str, str, str]:
         if instance.drained:
             return "drained", "", ""
         if instance.leaving:
             return "draining", "", ""
-        slots = self._slots(instance)
         refused = [slot for slot in slots if slot.permit.state == REFUSED]
         if refused:
             return "refused", refused[0].permit.code, refused[0].permit.reason

@@ -117,7 +117,7 @@ class Api:
         content = await _body(request)
         spec = read_spec(instance_id, decode(InstanceBody, content, "bad-json", f"instance {instance_id}"))
         balancer = self._loop.balancer
-        known = balancer.instance(instance_id)
+        known = balancer.healthy(instance_id)
         if known is None and self._loop.stopping:
             raise Refusal("stopping", f"{balancer.settings.name} is draining and takes no new instances")
         if spec.pid and not start_time(spec.pid):
@@ -125,7 +125,7 @@ class Api:
                 "bad-pid", f"instance {instance_id}: there is no process {spec.pid}; leave pid out, or mend it"
             )
         unchecked = spec.health.kind != "none"
-        healthy = bool(known["healthy"]) if known is not None and self._health.known(spec) else not unchecked
+        healthy = known if known is not None and self._health.known(spec) else not unchecked
         await self._loop.do(InstancePut(spec, healthy, time.time_ns() // 1000))
         self._health.put(spec, healthy)
         return _json(self._instance(instance_id), 201 if known is None else 200)

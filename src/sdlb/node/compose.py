@@ -86,7 +86,7 @@ class Node:
 
     def _instances_changed(self, names: tuple[str, ...]) -> None:
         for name in names:
-            if self.balancer.instance(name) is None:
+            if self.balancer.healthy(name) is None:
                 self.health.drop(name)
 
 
