@@ -24,8 +24,8 @@ use crate::{
     upstream::{Upstream, connect},
 };
 
-/// A connection that was idle for longer may be about to be closed by the other side (2 s is the shortest keep-alive in
-/// wide use): not for a request that could not be sent again.
+/// A connection that was idle for longer may be about to be closed by the other side: not for a request that could not be
+/// sent again (`pool.rs` says what is left of that).
 const SURE_AGE: Duration = Duration::from_secs(1);
 
 /// A request under way.
@@ -119,6 +119,7 @@ impl Conn {
             Exchange::new(&mut self.io, &mut upstream, &mut self.watch, &mut self.timer, scratch, &terms);
         let end = poll_fn(|cx| exchange.poll(cx)).await;
         let (status, bytes, replayable) = (exchange.status, exchange.content_bytes, exchange.replayable);
+        let announced = exchange.keep_alive;
         drop(exchange);
         job.consumed |= !replayable;
 
@@ -127,7 +128,7 @@ impl Conn {
                 let now = Instant::now();
                 worker.succeeded(picked);
                 if keep_upstream {
-                    worker.local.pool.put(upstream, now);
+                    worker.local.pool.put(upstream, now, announced);
                 }
                 self.finish(job, Some(picked), status, bytes, "", now);
                 if keep_client {
@@ -146,7 +147,7 @@ impl Conn {
             End::NotHere { keep_upstream, below, unreachable } => {
                 worker.succeeded(picked);
                 if keep_upstream {
-                    worker.local.pool.put(upstream, Instant::now());
+                    worker.local.pool.put(upstream, Instant::now(), announced);
                 }
                 if unreachable {
                     let detail = "The endpoint cannot be reached from the node below.";
@@ -224,8 +225,9 @@ impl Conn {
         let target = picked.target();
         if !job.tries.fresh {
             let sure = job.facts.idempotent && is_small(job.facts.length);
-            let age_max = (!sure).then_some((job.facts.started, SURE_AGE));
-            if let Some(upstream) = worker.local.pool.take(target, age_max, &worker.counters) {
+            let now = if job.tries.is_first() { job.facts.started } else { Instant::now() };
+            let age_max = (!sure).then_some(SURE_AGE);
+            if let Some(upstream) = worker.local.pool.take(target, now, age_max, &worker.counters) {
                 return Ok(upstream);
             }
         }

@@ -87,6 +87,11 @@ impl Tries {
         self.enough = false;
     }
 
+    /// Nothing was tried before, and it has not waited.
+    pub fn is_first(&self) -> bool {
+        self.count <= 1 && self.changes.is_none()
+    }
+
     /// It waits no longer: it has a connection.
     pub fn leave_queue(&mut self) {
         self.parked = None;

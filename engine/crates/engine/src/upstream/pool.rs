@@ -2,6 +2,13 @@
 //!
 //! The one used last is taken first, so that those that are not needed grow old and go. Just before it is used again a
 //! connection is looked at: what ended is dropped, and what spoke without being asked is dropped and counted.
+//!
+//! A server may close a connection that it takes for idle while a request is on its way to it. Whether it has read the
+//! request can't be known then, so only one that may be done twice is sent again; the others get 502. So a connection is
+//! given up before its server would do so: after three quarters of the time that it announces (`Keep-Alive: timeout=n`),
+//! else before any server in wide use closes one (Node.js, uvicorn, Apache: 5 s), and a request that could not be sent
+//! again gets none that was idle for a second (`handle.rs`; gunicorn: 2 s). What is left: a server that closes after less
+//! than that without having said so, in the very millisecond in which a request reaches it.
 
 use std::{
     cell::RefCell,
@@ -11,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use sdlb_routes::Target;
+use sdlb_routes::{Target, TargetKind};
 use tokio::time::Instant;
 
 use crate::{
@@ -21,8 +28,10 @@ use crate::{
 
 /// Idle connections to one target that a worker keeps.
 const IDLE_MAX: usize = 256;
-/// How long one may be idle. Shorter than the idle time-out of our own listeners.
-const IDLE_AGE: Duration = Duration::from_secs(30);
+/// How long one to an instance may be idle that says nothing about it.
+const IDLE_AGE: Duration = Duration::from_secs(4);
+/// How long any may be idle: half the idle time-out of our own listeners.
+const IDLE_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// A connection to a target.
 #[derive(Debug)]
@@ -34,13 +43,14 @@ pub struct Upstream {
     target: Arc<Target>,
     address_changes: u32,
     idle_since: Option<Instant>,
+    idle_age_max: Duration,
 }
 
 impl Upstream {
     /// A fresh one, made when the target's address had changed so often.
     #[must_use]
     pub fn new(io: Io, target: Arc<Target>, address_changes: u32) -> Self {
-        Self { io, reused: false, target, address_changes, idle_since: None }
+        Self { io, reused: false, target, address_changes, idle_since: None, idle_age_max: IDLE_AGE_MAX }
     }
 }
 
@@ -77,16 +87,25 @@ impl Hasher for Spread {
 pub struct Pool(RefCell<HashMap<u64, Vec<Upstream>, BuildHasherDefault<Spread>>>);
 
 impl Pool {
-    /// A connection to the target that has not been idle for longer than `age_max`.
-    pub fn take(&self, target: &Target, age_max: Option<(Instant, Duration)>, counters: &Counters) -> Option<Upstream> {
+    /// A connection to the target that has not been idle for longer than it may be, nor for longer than `age_max`.
+    pub fn take(
+        &self,
+        target: &Target,
+        now: Instant,
+        age_max: Option<Duration>,
+        counters: &Counters,
+    ) -> Option<Upstream> {
         let mut pool = self.0.borrow_mut();
         let idle = pool.get_mut(&target.id())?;
         while let Some(mut upstream) = idle.pop() {
             if upstream.address_changes != target.address_changes() {
                 continue;
             }
-            let since = upstream.idle_since?;
-            if age_max.is_some_and(|(now, age_max)| now.saturating_duration_since(since) > age_max) {
+            let age = now.saturating_duration_since(upstream.idle_since?);
+            if age > upstream.idle_age_max {
+                continue;
+            }
+            if age_max.is_some_and(|age_max| age > age_max) {
                 // The others are older; they will do for other requests.
                 idle.push(upstream);
                 return None;
@@ -105,9 +124,17 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection that is ready for another request.
-    pub fn put(&self, mut upstream: Upstream, now: Instant) {
+    /// Keeps a connection that is ready for another request. `announced`: for how long the other side keeps it, as it says.
+    pub fn put(&self, mut upstream: Upstream, now: Instant, announced: Option<Duration>) {
         let target = upstream.target.clone();
+        upstream.idle_age_max = match (announced, target.kind()) {
+            (Some(age), _) => IDLE_AGE_MAX.min(age * 3 / 4),
+            (None, TargetKind::Instance) => IDLE_AGE,
+            (None, TargetKind::Node) => IDLE_AGE_MAX,
+        };
+        if upstream.idle_age_max.is_zero() {
+            return;
+        }
         let mut pool = self.0.borrow_mut();
         let idle = pool.entry(target.id()).or_default();
         if idle.len() < IDLE_MAX && upstream.address_changes == target.address_changes() {
@@ -121,7 +148,8 @@ impl Pool {
     pub fn sweep(&self, now: Instant, counters: &Counters) {
         self.0.borrow_mut().retain(|_, idle| {
             idle.retain(|upstream| {
-                let old = upstream.idle_since.is_none_or(|since| now.saturating_duration_since(since) > IDLE_AGE);
+                let age = |since| now.saturating_duration_since(since);
+                let old = upstream.idle_since.is_none_or(|since| age(since) > upstream.idle_age_max);
                 match upstream.io.rest() {
                     Rest::Good => !old && upstream.address_changes == upstream.target.address_changes(),
                     Rest::Ended => false,

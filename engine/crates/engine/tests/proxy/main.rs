@@ -12,6 +12,7 @@ mod limits;
 mod members;
 mod nodes;
 mod parking;
+mod pooling;
 mod streams;
 mod upgrades;
 mod wire;

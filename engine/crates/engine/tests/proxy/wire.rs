@@ -20,17 +20,26 @@ pub const QUIET: Duration = Duration::from_millis(400);
 
 pub trait Stream: Read + Write + Send {
     fn end(&self);
+    fn patience(&self, time: Duration);
 }
 
 impl Stream for TcpStream {
     fn end(&self) {
         let _ = self.shutdown(std::net::Shutdown::Both);
     }
+
+    fn patience(&self, time: Duration) {
+        self.set_read_timeout(Some(time)).unwrap();
+    }
 }
 
 impl Stream for std::os::unix::net::UnixStream {
     fn end(&self) {
         let _ = self.shutdown(std::net::Shutdown::Both);
+    }
+
+    fn patience(&self, time: Duration) {
+        self.set_read_timeout(Some(time)).unwrap();
     }
 }
 
@@ -98,6 +107,11 @@ impl Peer {
             }
             all.push_str(&self.exactly(size + 2)?);
         }
+    }
+
+    /// Reads no longer than this from here on.
+    pub fn patience(&mut self, time: Duration) {
+        self.stream.patience(time);
     }
 
     pub fn say(&mut self, bytes: impl AsRef<[u8]>) {

@@ -1,6 +1,8 @@
 //! The heads of the answer: interim ones, "not here", a switch of protocols, the final one.
 
-use sdlb_http1::{self as http1, Body, Length, Name, Refused, Response};
+use std::time::Duration;
+
+use sdlb_http1::{self as http1, Body, Length, Name, Refused, Response, list};
 
 use super::{Answer, End, Exchange, Gate, INTERIM_MAX, TRAILER_BYTES, Up};
 use crate::{
@@ -118,12 +120,14 @@ impl Exchange<'_> {
             (false, _) => After::Close,
         };
         let head = &from_upstream.data()[..length];
+        let (events, keep_s) = habits(head, response);
+        self.keep_alive = keep_s.map(|seconds| Duration::from_secs(seconds.min(3_600)));
         self.worker.local.with_date(|date| response::write(head, response, framing, after, date, to_client));
         let trailers = http1::Limits { head_bytes: TRAILER_BYTES, fields: self.limits.fields };
         self.answer = Some(Answer {
             body: Body::new(body, trailers),
             framing,
-            idle_timeout: match is_event_stream(head, response) {
+            idle_timeout: match events {
                 true => self.limits.event_stream_idle_timeout,
                 false => self.limits.response_idle_timeout,
             },
@@ -136,12 +140,23 @@ impl Exchange<'_> {
     }
 }
 
-/// Server-sent events (HTML Living Standard, 9.2).
-fn is_event_stream(head: &[u8], response: &Response) -> bool {
+/// Whether it is a stream of server-sent events (HTML Living Standard, 9.2), and the seconds of `Keep-Alive: timeout=n`.
+fn habits(head: &[u8], response: &Response) -> (bool, Option<u64>) {
     const MEDIA: &[u8] = b"text/event-stream";
-    response.fields().iter().any(|field| {
-        field.name == Name::Content
-            && field.value.of(head).get(..MEDIA.len()).is_some_and(|start| start.eq_ignore_ascii_case(MEDIA))
-            && field.text.of(head).eq_ignore_ascii_case(b"content-type")
-    })
+    const TIMEOUT: &[u8] = b"timeout=";
+    let begins = |text: &[u8], start: &[u8]| text.get(..start.len()).is_some_and(|its| its.eq_ignore_ascii_case(start));
+    let (mut events, mut keep_s) = (false, None);
+    for field in response.fields() {
+        let value = field.value.of(head);
+        match field.name {
+            Name::Content if begins(value, MEDIA) => events |= begins(field.text.of(head), b"content-type"),
+            Name::KeepAlive => {
+                let parameter = list(value).find(|parameter| begins(parameter, TIMEOUT));
+                let seconds = parameter.and_then(|text| std::str::from_utf8(&text[TIMEOUT.len()..]).ok()?.parse().ok());
+                keep_s = seconds.or(keep_s);
+            }
+            _ => {}
+        }
+    }
+    (events, keep_s)
 }

@@ -136,6 +136,8 @@ pub struct Exchange<'a> {
     pub status: u16,
     /// Bytes of content sent to the client.
     pub content_bytes: u64,
+    /// For how long the upstream keeps its connection, as it says.
+    pub keep_alive: Option<Duration>,
 }
 
 /// The final answer, from its head on.
@@ -208,6 +210,7 @@ impl<'a> Exchange<'a> {
             moved: true,
             status: 0,
             content_bytes: 0,
+            keep_alive: None,
             scratch,
         }
     }
