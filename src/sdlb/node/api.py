@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from sdlb.core.events import InstanceDrain, InstanceGone, InstancePut, InstanceRemove
+from sdlb.model.instance import InstanceSpec
 from sdlb.model.policy import Policy
 from sdlb.model.problem import Invalid
 from sdlb.model.version import check_service
@@ -33,6 +34,7 @@ from sdlb.node.specs import InstanceBody, check_id, decode, read_spec
 from sdlb.seams.engine import Engine
 
 BODY_BYTES_MAX = 64 * 1024
+KEPT_BYTES_MAX = 2048
 KEEP_ALIVE_S = 15.0
 """Comment lines keep an idle event stream known to be alive."""
 Handler = Callable[[Request], Awaitable[Response]]
@@ -55,6 +57,14 @@ async def _body(request: Request) -> bytes:
             raise Refusal("too-large", f"the body is longer than {BODY_BYTES_MAX} bytes")
         parts.append(part)
     return b"".join(parts)
+
+
+def _spec(instance_id: str, content: bytes) -> InstanceSpec:
+    """Raises Invalid."""
+    return read_spec(instance_id, decode(InstanceBody, content, "bad-json", f"instance {instance_id}"))
+
+
+_spec_as_before = lru_cache(maxsize=256)(_spec)  # a renewal says what was said before, every few seconds
 
 
 def _seconds(request: Request, name: str, default: float, most: float) -> float:
@@ -115,7 +125,7 @@ class Api:
     async def put_instance(self, request: Request) -> Response:
         instance_id = check_id(request.path_params["id"])
         content = await _body(request)
-        spec = read_spec(instance_id, decode(InstanceBody, content, "bad-json", f"instance {instance_id}"))
+        spec = (_spec_as_before if len(content) <= KEPT_BYTES_MAX else _spec)(instance_id, content)
         balancer = self._loop.balancer
         known = balancer.healthy(instance_id)
         if known is None and self._loop.stopping:
