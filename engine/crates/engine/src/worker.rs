@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use sdlb_routes::{Chance, Picked, Table, Target};
+use sdlb_routes::{Chance, Fault, Picked, Table, Target};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -116,17 +116,16 @@ impl Worker {
         *self.draining.borrow()
     }
 
-    /// A request to this member went well as far as its target's health is concerned (any answer that parses, 5xx of
-    /// the application included).
+    /// A request to this member went well as far as its target's health is concerned.
     pub fn succeeded(&self, picked: &Picked) {
         picked.target().succeeded();
     }
 
     /// Connecting or the exchange failed through the target's fault. Ejects it after several in a row and tells control.
     /// `reason`: one clause, "connection refused".
-    pub fn failed(&self, picked: &Picked, reason: &str) {
+    pub fn failed(&self, picked: &Picked, fault: Fault, reason: &str) {
         let target = picked.target();
-        if let Some(ejected) = target.failed(self.now_ms()) {
+        if let Some(ejected) = target.failed(self.now_ms(), fault) {
             // The receiver lives as long as the engine.
             let _ = self.ejected.send(TargetEjected {
                 target: target.clone(),

@@ -1,6 +1,7 @@
 //! A group: the members that serve one (service, version, pattern), and the choice among them.
 
 use std::{
+    cell::OnceCell,
     hash::{Hash, Hasher},
     sync::{
         Arc,
@@ -8,7 +9,7 @@ use std::{
     },
 };
 
-use crate::{Chance, Shared, Target, VersionCounters};
+use crate::{Chance, Shared, Target, VersionCounters, target::Out};
 
 /// Names one member: `target` in the group (service, version, pattern).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,9 +167,8 @@ impl Group {
     /// The best member of one class, by two random choices; all are looked at only when neither of the two has room.
     pub(crate) fn choose(&self, class: Class, now_ms: u64, avoid: &[u64], chance: &mut Chance) -> Option<Choice<'_>> {
         let members = class.range(self);
-        let fits = |member: &Arc<Member>| {
-            (class == Class::Any || !member.target.is_ejected(now_ms)) && !avoid.contains(&member.target.id())
-        };
+        let in_class = self.in_class(class, now_ms);
+        let fits = |member: &Arc<Member>| in_class(member) && !avoid.contains(&member.target.id());
         let count = members.len();
         if count == 0 {
             return None;
@@ -197,8 +197,23 @@ impl Group {
         if class == Class::Ready && self.members.first().is_some_and(|member| member.load.shared.none_ejected(now_ms)) {
             return self.ordinary_capacity;
         }
-        let fits = |member: &&Arc<Member>| class == Class::Any || !member.target.is_ejected(now_ms);
-        class.range(self).iter().filter(fits).map(|member| u64::from(member.capacity)).sum()
+        let in_class = self.in_class(class, now_ms);
+        class.range(self).iter().filter(|member| in_class(member)).map(|member| u64::from(member.capacity)).sum()
+    }
+
+    /// Whether a member may get requests as one of this class. The whole class is looked at only when one is out for a
+    /// reason that may be forgiven: then it is, if more than half of the class would be out (the "panic threshold").
+    fn in_class(&self, class: Class, now_ms: u64) -> impl Fn(&Member) -> bool {
+        let most_are_out = OnceCell::new();
+        move |member| match member.target.out(now_ms) {
+            _ if class == Class::Any => true,
+            None => true,
+            Some(Out::Hard) => false,
+            Some(Out::Soft) => *most_are_out.get_or_init(|| {
+                let members = class.range(self);
+                members.iter().filter(|member| member.target.is_ejected(now_ms)).count() * 2 > members.len()
+            }),
+        }
     }
 }
 

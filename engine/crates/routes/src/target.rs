@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -77,6 +77,43 @@ pub struct TargetCounters {
     pub idle_connections: AtomicI64,
 }
 
+/// What a target did wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It could not be reached, broke its connection, or answered what is no HTTP.
+    Broken,
+    /// It did not answer in time.
+    Late,
+    /// It answered 500, 502, 503 or 504.
+    Error,
+}
+
+impl Fault {
+    /// In a row, after which a target is taken out.
+    fn limit(self) -> u32 {
+        match self {
+            Self::Broken | Self::Late => 3,
+            // One bad request that somebody repeats is soon this many.
+            Self::Error => 5,
+        }
+    }
+
+    /// Who is broken serves nobody. The others may suffer from load, or from what stands behind all of them: then it
+    /// helps nobody to take most of them out.
+    fn is_soft(self) -> bool {
+        self != Self::Broken
+    }
+}
+
+/// How a target is out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Out {
+    /// It gets requests only when there is nothing else.
+    Hard,
+    /// It gets requests also when most of its group is out.
+    Soft,
+}
+
 /// A target was taken out for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ejected {
@@ -84,8 +121,6 @@ pub struct Ejected {
     pub for_ms: u32,
 }
 
-/// Failures in a row after which a target is taken out.
-const FAILURES_TO_EJECT: u32 = 3;
 /// The first ejection lasts this long; each further one twice as long.
 const EJECT_MS: u32 = 1_000;
 const EJECT_MS_MAX: u32 = 60_000;
@@ -104,6 +139,7 @@ pub struct Target {
     ejections_in_a_row: AtomicU32,
     /// Milliseconds on the engine's clock; in the past: not ejected.
     ejected_until_ms: AtomicU64,
+    ejected_softly: AtomicBool,
     shared: Arc<Shared>,
 }
 
@@ -119,6 +155,7 @@ impl Target {
             failures_in_a_row: AtomicU32::new(0),
             ejections_in_a_row: AtomicU32::new(0),
             ejected_until_ms: AtomicU64::new(0),
+            ejected_softly: AtomicBool::new(false),
             shared,
         }
     }
@@ -170,6 +207,11 @@ impl Target {
         self.ejected_until_ms.load(Relaxed) > now_ms
     }
 
+    pub(crate) fn out(&self, now_ms: u64) -> Option<Out> {
+        let soft = || self.ejected_softly.load(Relaxed);
+        self.is_ejected(now_ms).then(|| if soft() { Out::Soft } else { Out::Hard })
+    }
+
     /// When the ejection ends, on the engine's clock; in the past when there is none.
     #[must_use]
     pub fn ejected_until_ms(&self) -> u64 {
@@ -187,11 +229,11 @@ impl Target {
     }
 
     /// A connect or a request failed through the target's fault. Says when that takes it out (once for each ejection).
-    pub fn failed(&self, now_ms: u64) -> Option<Ejected> {
+    pub fn failed(&self, now_ms: u64, fault: Fault) -> Option<Ejected> {
         let failures = self.failures_in_a_row.fetch_add(1, Relaxed) + 1;
         let ejections = self.ejections_in_a_row.load(Relaxed);
         // A target that comes back from an ejection is on probation: one failure is enough.
-        if self.is_ejected(now_ms) || (ejections == 0 && failures < FAILURES_TO_EJECT) {
+        if self.is_ejected(now_ms) || (ejections == 0 && failures < fault.limit()) {
             return None;
         }
         let for_ms = EJECT_MS.saturating_mul(1 << ejections.min(16)).min(EJECT_MS_MAX);
@@ -199,6 +241,7 @@ impl Target {
         // One worker wins when several see the failure at once.
         let ends = now_ms + u64::from(for_ms);
         self.ejected_until_ms.compare_exchange(until, ends, Relaxed, Relaxed).ok()?;
+        self.ejected_softly.store(fault.is_soft(), Relaxed);
         self.shared.ejected_until(ends);
         self.ejections_in_a_row.fetch_add(1, Relaxed);
         Some(Ejected { for_ms })

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use sdlb_routes::{
-    Address, Chance, Delta, Draining, MemberKey, MemberPut, PickPut, Picked, Route, RoutePut, Shared, Sticky, Table,
-    TargetKind, TargetPut,
+    Address, Chance, Delta, Draining, Fault, MemberKey, MemberPut, PickPut, Picked, Route, RoutePut, Shared, Sticky,
+    Table, TargetKind, TargetPut,
 };
 
 /// One route `/*` of service `s`. Members: version, target, capacity, last resort. Picks: version, tier, weight.
@@ -145,17 +145,18 @@ fn an_empty_or_ejected_tier_is_passed_over() {
     let mut chance = Chance::new(3);
     let first = pick(&table, &mut chance).unwrap();
     assert_eq!(version(&first), "2");
-    let ejected = (0..9).find_map(|_| first.target().failed(0)).expect("taken out after failures in a row");
+    let ejected =
+        (0..9).find_map(|_| first.target().failed(0, Fault::Broken)).expect("taken out after failures in a row");
     drop(first);
     assert_eq!(version(&pick(&table, &mut chance).unwrap()), "1");
     let later = u64::from(ejected.for_ms) + 1;
     let back = route(&table).pick(route(&table).draw(None), later, &[], &mut chance).unwrap();
     assert_eq!(version(&back), "2");
     // On probation: one more failure, and for longer; a success ends it.
-    let again = back.target().failed(later).expect("one failure is enough");
+    let again = back.target().failed(later, Fault::Broken).expect("one failure is enough");
     assert!(again.for_ms > ejected.for_ms);
     back.target().succeeded();
-    assert_eq!(back.target().failed(later + u64::from(again.for_ms)), None);
+    assert_eq!(back.target().failed(later + u64::from(again.for_ms), Fault::Broken), None);
 }
 
 #[test]
@@ -165,10 +166,10 @@ fn the_last_resort_comes_last_and_ejected_ones_after_it() {
     let first = pick(&table, &mut chance).unwrap();
     assert_eq!(target(&first), "i:1");
     assert_eq!(target(&pick(&table, &mut chance).unwrap()), "i:1", "even when it is full");
-    let _ = (0..9).find_map(|_| first.target().failed(0)).unwrap();
+    let _ = (0..9).find_map(|_| first.target().failed(0, Fault::Broken)).unwrap();
     let second = pick(&table, &mut chance).unwrap();
     assert_eq!(target(&second), "i:2");
-    let _ = (0..9).find_map(|_| second.target().failed(0)).unwrap();
+    let _ = (0..9).find_map(|_| second.target().failed(0, Fault::Broken)).unwrap();
     assert!(pick(&table, &mut chance).is_some(), "all are ejected: trying is better than refusing");
     let tried = [first.target().id(), second.target().id()];
     assert!(route(&table).pick(route(&table).draw(None), 0, &tried, &mut chance).is_none());
@@ -207,4 +208,57 @@ fn the_less_loaded_of_two_is_taken() {
 fn nothing_to_pick_is_said() {
     assert!(pick(&table(&[("1", "i:1", 1, false)], &[]), &mut Chance::new(1)).is_none());
     assert!(pick(&table(&[("1", "i:1", 1, false)], &[("2", 0, 5)]), &mut Chance::new(1)).is_none());
+}
+
+/// Takes members out, one after the other.
+fn fail(picked: &Picked, fault: Fault) -> u32 {
+    let failures = (1..).find(|_| picked.target().failed(0, fault).is_some());
+    failures.unwrap()
+}
+
+proptest! {
+    /// Slow answers and errors take out at most half of a group; only what is broken may be out beyond that, and the
+    /// last one is tried all the same.
+    #[test]
+    fn most_of_a_group_stays(faults in prop::collection::vec(0..4_u8, 1..12), seed in any::<u64>()) {
+        let names: Vec<_> = (0..faults.len()).map(|index| format!("i:{index}")).collect();
+        let members: Vec<_> = names.iter().map(|name| ("1", name.as_str(), 1000, false)).collect();
+        let table = table(&members, &[("1", 0, 0)]);
+        let group = table.stamped(b"s/1 /*").unwrap();
+        let mut chance = Chance::new(seed);
+        let (mut broken, mut soft) = (Vec::new(), Vec::new());
+        for (member, fault) in group.members().iter().zip(&faults) {
+            let out = |fault| (0..9).find_map(|_| member.target().failed(0, fault)).map(|_| target_of(member));
+            match fault {
+                0 => broken.extend(out(Fault::Broken)),
+                1 => soft.extend(out(Fault::Late)),
+                2 => soft.extend(out(Fault::Error)),
+                _ => {}
+            }
+        }
+        let picked: std::collections::BTreeSet<_> =
+            (0..2000).map(|_| target(&group.pick(0, &[], &mut chance).unwrap())).collect();
+        let forgiven = (broken.len() + soft.len()) * 2 > names.len();
+        for name in &names {
+            let expected = match () {
+                () if broken.len() == names.len() => true,
+                () if broken.contains(name) => false,
+                () if soft.contains(name) => forgiven,
+                () => true,
+            };
+            prop_assert_eq!(picked.contains(name), expected, "{} of {:?}", name, faults);
+        }
+    }
+}
+
+fn target_of(member: &sdlb_routes::Member) -> String {
+    member.target().key().to_string()
+}
+
+#[test]
+fn each_fault_has_its_patience() {
+    let table = table(&[("1", "i:1", 1, false), ("1", "i:2", 1, false), ("1", "i:3", 1, false)], &[("1", 0, 0)]);
+    let mut chance = Chance::new(3);
+    let held: Vec<_> = (0..3).map(|_| pick(&table, &mut chance).unwrap()).collect();
+    assert_eq!((fail(&held[0], Fault::Broken), fail(&held[1], Fault::Late), fail(&held[2], Fault::Error)), (3, 3, 5));
 }

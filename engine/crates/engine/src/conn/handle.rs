@@ -3,7 +3,7 @@
 use std::{future::poll_fn, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use sdlb_http1::{Body, Length, Limits as Bounds, Piece};
-use sdlb_routes::{Picked, TargetKind};
+use sdlb_routes::{Fault, Picked, TargetKind};
 use tokio::time::Instant;
 
 use super::{
@@ -27,6 +27,9 @@ use crate::{
 /// A connection that was idle for longer may be about to be closed by the other side: not for a request that could not be
 /// sent again (`pool.rs` says what is left of that).
 const SURE_AGE: Duration = Duration::from_secs(1);
+
+/// So much earlier than we do, at most, a child gives an instance up.
+const CHILD_SPARE_MS: u64 = 500;
 
 /// A request under way.
 struct Job<'a> {
@@ -126,7 +129,11 @@ impl Conn {
         match end {
             End::Done { keep_client, keep_upstream } => {
                 let now = Instant::now();
-                worker.succeeded(picked);
+                if !to_node && matches!(status, 500 | 502..=504) {
+                    worker.failed(picked, Fault::Error, "it answers with errors");
+                } else {
+                    worker.succeeded(picked);
+                }
                 if keep_upstream {
                     worker.local.pool.put(upstream, now, announced);
                 }
@@ -169,20 +176,27 @@ impl Conn {
                     job.tries.fresh = true;
                     return Attempt::Again;
                 }
-                self.blame(picked, reason);
+                self.blame(picked, Fault::Broken, reason);
                 let error = if answered { "http_response_incomplete" } else { "connection_terminated" };
                 let answer = Answer::new(502, "endpoint-failed", error, format!("The endpoint failed: {reason}."));
                 if again { Self::elsewhere(job, picked, answer) } else { Attempt::Answer(answer) }
             }
             End::Malformed(refused) => {
                 worker.counters.upstream_malformed_total.add();
-                self.blame(picked, refused.reason);
+                self.blame(picked, Fault::Broken, refused.reason);
                 let detail = format!("The endpoint's answer cannot be trusted: {}.", refused.reason);
                 let error = if job.facts.upgrade { "http_upgrade_failed" } else { "http_protocol_error" };
                 Attempt::Answer(Answer::new(502, "endpoint-malformed", error, detail))
             }
             End::Late => {
-                target.counters.failures.fetch_add(1, Relaxed);
+                // The node above may have left it no time to speak of.
+                if job
+                    .facts
+                    .timeout_ms
+                    .is_none_or(|left_ms| u128::from(left_ms) * 2 >= limits.response_timeout.as_millis())
+                {
+                    self.blame(picked, Fault::Late, "it does not answer in time");
+                }
                 let detail = "The endpoint did not answer in time.";
                 Attempt::Answer(Answer::new(504, "endpoint-timeout", "http_response_timeout", detail))
             }
@@ -212,8 +226,11 @@ impl Conn {
                 }
                 self.cut(job, picked, status, bytes, "client_gone")
             }
-            End::Cut => {
-                target.counters.failures.fetch_add(1, Relaxed);
+            End::Cut(fault) => {
+                // A node breaks off what an instance below it broke off.
+                if let Some(fault) = fault.filter(|_| !to_node) {
+                    self.blame(picked, fault, "it breaks off its answers");
+                }
                 self.cut(job, picked, status, bytes, "http_response_incomplete")
             }
         }
@@ -241,7 +258,7 @@ impl Conn {
         }
         target.counters.connect_failures.fetch_add(1, Relaxed);
         if !failed.ours {
-            worker.failed(picked, &failed.reason);
+            worker.failed(picked, Fault::Broken, &failed.reason);
         }
         let status = if failed.late { 504 } else { 502 };
         let detail = format!("The endpoint cannot be reached: {}.", failed.reason);
@@ -272,9 +289,9 @@ impl Conn {
         allowed
     }
 
-    fn blame(&self, picked: &Picked, reason: &str) {
+    fn blame(&self, picked: &Picked, fault: Fault, reason: &str) {
         picked.target().counters.failures.fetch_add(1, Relaxed);
-        self.worker.failed(picked, reason);
+        self.worker.failed(picked, fault, reason);
     }
 
     fn write_head(&self, scratch: &mut Scratch, job: &Job<'_>, picked: &Picked, to_node: bool) -> Gate {
@@ -290,6 +307,8 @@ impl Conn {
         let own_ms = limits.response_timeout.as_millis() as u64;
         let spent_ms = || u64::try_from(facts.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let left_ms = facts.timeout_ms.map_or(own_ms, |left_ms| own_ms.min(left_ms.saturating_sub(spent_ms()).max(1)));
+        // A little less for the child, so that its answer, which names the instance that is late, comes in time.
+        let left_ms = (left_ms - (left_ms / 10).min(CHILD_SPARE_MS)).max(1);
         to_upstream.clear();
         Forwarded {
             head: &data[..facts.head_bytes],

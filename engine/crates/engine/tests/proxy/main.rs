@@ -7,6 +7,7 @@ mod support;
 mod bodies;
 mod distrust;
 mod headers;
+mod health;
 mod leaving;
 mod limits;
 mod members;

@@ -169,6 +169,10 @@ impl Backend {
         self.connections.load(SeqCst)
     }
 
+    pub fn requests(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+
     pub fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }

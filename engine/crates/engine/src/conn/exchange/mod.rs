@@ -17,6 +17,7 @@ use std::{
 };
 
 use sdlb_http1::{self as http1, Body, Refused};
+use sdlb_routes::Fault;
 use tokio::time::Instant;
 
 use super::{buffer::Scratch, facts::Facts, io::Io, timer::Timer, watch::Watch};
@@ -75,8 +76,8 @@ pub enum End {
     ClientMalformed(Refused),
     /// The client's body is over the limit.
     TooLarge,
-    /// It failed with the answer under way: all that is left is to close.
-    Cut,
+    /// It failed with the answer under way: all that is left is to close. With the upstream's fault, if it was that.
+    Cut(Option<Fault>),
 }
 
 /// When the body may be sent.
@@ -303,12 +304,12 @@ impl<'a> Exchange<'a> {
         if self.answer.is_some() {
             if !self.is_upstreams_turn() {
                 counters.timeout_body_total.add();
+                return End::Cut(None);
             } else if self.watch.has_ended() {
                 return End::Gone;
-            } else {
-                counters.timeout_response_idle_total.add();
             }
-            return End::Cut;
+            counters.timeout_response_idle_total.add();
+            return End::Cut(Some(Fault::Late));
         }
         if self.is_clients_turn() {
             counters.timeout_body_total.add();

@@ -6,6 +6,7 @@ use std::{
 };
 
 use sdlb_http1::Piece;
+use sdlb_routes::Fault;
 
 use super::{COPY_BYTES, End, Exchange, Up, write_chunk, write_last_chunk};
 use crate::{
@@ -82,7 +83,7 @@ impl Exchange<'_> {
             let data = from_upstream.data();
             let piece = answer.body.next(data).map_err(|_| {
                 self.worker.counters.upstream_malformed_total.add();
-                End::Cut
+                End::Cut(Some(Fault::Broken))
             })?;
             match piece {
                 Piece::More => {
@@ -141,7 +142,7 @@ impl Exchange<'_> {
                 if answer.framing == Framing::Close {
                     self.client.reset_on_close();
                 }
-                Err(End::Cut)
+                Err(End::Cut(Some(Fault::Broken)))
             }
         }
     }
