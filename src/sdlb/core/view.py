@@ -17,6 +17,7 @@ from sdlb.core.slot import Slot
 from sdlb.core.state import State
 from sdlb.core.uplink import Phase, Uplink
 from sdlb.model.route import Pattern, canonical_host, canonical_path
+from sdlb.model.shadow import shadows
 from sdlb.model.version import sort_key
 
 
@@ -237,14 +238,16 @@ class View:
     # ------------------------------------------------------------------ routes
 
     def routes(self) -> list[dict[str, Any]]:
-        patterns = {text: Pattern.parse(text) for text in self._state.by_route}
-        return [
-            self._route(text, patterns)
-            for text in sorted(patterns, key=lambda t: patterns[t].specificity, reverse=True)
-        ]
+        patterns = sorted(map(Pattern.parse, self._state.by_route), key=lambda p: p.specificity, reverse=True)
+        below = {winner: sorted(map(str, losers)) for winner, losers in shadows(patterns).items()}
+        above: dict[str, list[str]] = {}
+        for winner, losers in below.items():
+            for loser in losers:
+                above.setdefault(loser, []).append(str(winner))
+        return [self._route(str(p), below.get(p, []), sorted(above.get(str(p), []))) for p in patterns]
 
-    def _route(self, text: str, patterns: dict[str, Pattern]) -> dict[str, Any]:
-        mine = patterns[text]
+    def _route(self, text: str, below: list[str], above: list[str]) -> dict[str, Any]:
+        """`below`: the routes that this one shadows; `above`: those that shadow it."""
         route = self._state.table.route(text)
         slots = [self._state.slots[key] for key in sorted(self._state.by_route[text])]
         granted = [slot for slot in slots if slot.permit.state != REFUSED]
@@ -264,8 +267,8 @@ class View:
             "versions": [pick.version for pick in route.picks] if route is not None else [],
             "parking": bool(route is not None and route.park_requests_max),
             "claims": [{"service": slot.key.service, "version": slot.key.version, **_decision(slot)} for slot in slots],
-            "shadows": sorted(t for t, p in patterns.items() if t != text and mine.shadows(p)),
-            "shadowed_by": sorted(t for t, p in patterns.items() if t != text and p.shadows(mine)),
+            "shadows": below,
+            "shadowed_by": above,
         }
 
     def explain(self, host: str, path: str) -> dict[str, Any]:

@@ -78,19 +78,23 @@ class Pattern:
 
     # ------------------------------------------------------------------ two patterns
 
-    def wider(self) -> Iterator[Pattern]:
-        """All less specific patterns that match everything that this one does: as many as it has characters and labels."""
+    def hosts(self) -> list[str]:
+        """This one's host and all wider ones, the narrowest first."""
         hosts = [self.host]
         rest = self.host.removeprefix("*.")
         while self.host != "*" and (rest := rest.partition(".")[2]):
             hosts.append(f"*.{rest}")
         if self.host != "*":
             hosts.append("*")
+        return hosts
+
+    def wider(self) -> Iterator[Pattern]:
+        """All less specific patterns that match everything that this one does: as many as it has characters and labels."""
         literal = self.path.removesuffix("*")
         paths = [f"{literal[:size]}*" for size in range(len(literal), 0, -1)]
         if self.path != f"{literal}*":
             paths.insert(0, self.path)
-        for host in hosts:
+        for host in self.hosts():
             for path in paths:
                 if (host, path) != (self.host, self.path):
                     yield Pattern(host, path)
