@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from sdlb.core.children import Children
+from sdlb.core.downlink import Downlink
 from sdlb.core.events import MemberKey
 from sdlb.core.explain import explain
 from sdlb.core.locals import Instance, Locals, health_to_json
@@ -19,6 +20,14 @@ from sdlb.core.uplink import Phase, Uplink
 from sdlb.model.route import Pattern, canonical_host, canonical_path
 from sdlb.model.shadow import shadows
 from sdlb.model.version import sort_key
+
+
+class Link(NamedTuple):
+    """A parent or a child, in short."""
+
+    name: str
+    state: str
+    silent_s: float
 
 
 class View:
@@ -95,11 +104,21 @@ class View:
             return "waiting", "opening", "the engine has not confirmed it yet"
         return "active", "", ""
 
+    def instance_states(self) -> list[str]:
+        """One for each instance."""
+        return [self._instance_state(each, self._slots(each))[0] for each in self._locals.by_id.values()]
+
     # ------------------------------------------------------------------ services
 
+    def service_names(self) -> list[str]:
+        return sorted(set(self._state.by_service) | {n for n, r in self._roots.records.items() if r.active})
+
     def services(self) -> list[dict[str, Any]]:
-        names = set(self._state.by_service) | {n for n, r in self._roots.records.items() if r.active}
-        return [self._service(name) for name in sorted(names)]
+        return [self._service(name) for name in self.service_names()]
+
+    def claim_states(self) -> list[str]:
+        """One for each claim key."""
+        return [slot.permit.state for slot in self._state.slots.values()]
 
     def service(self, name: str) -> dict[str, Any] | None:
         known = name in self._state.by_service or name in self._roots.records or name in self._state.policies
@@ -182,6 +201,17 @@ class View:
             "claims": len(self._state.slots),
         }
 
+    def parent_links(self) -> list[Link]:
+        links = [self._parent(parent) for parent in sorted(self._parents.links)]
+        return [Link(str(p["name"] or p["address"]), str(p["state"]), float(p["silent_s"])) for p in links]
+
+    def child_links(self) -> list[Link]:
+        children = [self._children.by_name[name] for name in sorted(self._children.by_name)]
+        return [Link(child.name, _child_state(child), self._silent_s(child)) for child in children]
+
+    def guarded(self) -> bool:
+        return self._children.guarded
+
     def cut_off(self) -> bool:
         """No parent in touch: serves on with what it has, opens nothing."""
         return not self.settings.is_root and not self._parents.in_touch(self._now)
@@ -193,7 +223,7 @@ class View:
             "name": uplink.name,
             "state": self._parent_state(uplink),
             "in_touch": uplink.in_touch(self._now),
-            "silent_s": round(max(0.0, self._now - uplink.heard_at), 1),
+            "silent_s": self._silent_s(uplink),
             "detail": uplink.detail,
         }
 
@@ -216,8 +246,8 @@ class View:
         return {
             "name": name,
             "address": child.address,
-            "state": "suspect" if child.suspect else "connected" if child.link is not None else "disconnected",
-            "silent_s": round(max(0.0, self._now - child.heard_at), 1),
+            "state": _child_state(child),
+            "silent_s": self._silent_s(child),
             "incarnation": child.incarnation,
             "labels": list(child.labels),
             "claims": len(claims),
@@ -225,6 +255,9 @@ class View:
             "instances": sum(count.values()),
             "capacity": sum(capacity.values()),
         }
+
+    def _silent_s(self, link: Downlink | Uplink) -> float:
+        return round(max(0.0, self._now - link.heard_at), 1)
 
     def ready(self) -> tuple[bool, str]:
         if not self._state.table.attached:
@@ -288,6 +321,10 @@ class View:
             "claimed": sum(len(uplink.sent) for uplink in self._parents.links.values()),
             "policies": len(state.policies),
         }
+
+
+def _child_state(child: Downlink) -> str:
+    return "suspect" if child.suspect else "connected" if child.link is not None else "disconnected"
 
 
 def _decision(slot: Slot) -> dict[str, Any]:

@@ -295,8 +295,8 @@ class Api:
                 yield b": still here\n\n"
 
     async def metrics(self, request: Request) -> Response:
-        text = metrics.render(self._loop, self._engine.figures, self._journal)
-        return Response(text, headers={"content-type": metrics.CONTENT_TYPE})
+        parts = metrics.render(self._loop, self._engine.figures, self._journal)
+        return StreamingResponse(parts, headers={"content-type": metrics.CONTENT_TYPE})
 
     async def healthz(self, request: Request) -> Response:
         return PlainTextResponse("alive\n")

@@ -1,165 +1,164 @@
-"""`/metrics`: what this node knows, in the Prometheus text format (version 0.0.4)."""
+"""`/metrics`: what this node knows, in the Prometheus text format (version 0.0.4).
+
+A root with 10,000 services has a quarter of a million lines to say. They are made a few hundred at a time, and what else
+control has to do goes on in between; so a page is no snapshot, but every line is true when it is made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 
 from sdlb.core.balancer import Balancer
 from sdlb.node.journal import Journal
 from sdlb.node.loop import NodeLoop
 from sdlb.node.openapi import version
-from sdlb.seams.engine import LATENCY_BUCKETS_MS, Figures
+from sdlb.seams.engine import LATENCY_BUCKETS_MS, Figures, GroupFigures, TargetFigures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-Labels = Mapping[str, str]
-Sample = tuple[Labels, float]
+LINES_AT_ONCE = 500
+BOUNDS = (*(f"{ms / 1000:g}" for ms in LATENCY_BUCKETS_MS), "+Inf")
+
+Sample = tuple[str, float]
+"""What stands behind the family's name (suffix and labels, as text), and the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    name: str
+    kind: str
+    text: str
+    samples: Iterable[Sample]
+
+
+async def render(loop: NodeLoop, figures: Figures, journal: Journal) -> AsyncIterator[bytes]:
+    """The page in parts. A family without samples is left out."""
+    lines: list[str] = []
+    for family in chain(_node(loop, journal), _tree(loop.balancer), _engine(figures)):  # made when its turn comes
+        head = f"# HELP {family.name} {family.text}\n# TYPE {family.name} {family.kind}\n"
+        for labels, value in family.samples:
+            lines.append(f"{head}{family.name}{labels} {_number(value)}\n")
+            head = ""
+            if len(lines) >= LINES_AT_ONCE:
+                yield "".join(lines).encode()
+                lines.clear()
+                await asyncio.sleep(0)
+    yield "".join(lines).encode()
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value % 1 == 0 else repr(value)
 
 
 def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
-def _labels(labels: Labels) -> str:
-    inner = ",".join(f'{name}="{_escape(value)}"' for name, value in labels.items())
-    return f"{{{inner}}}" if inner else ""
+def _inner(**labels: str) -> str:
+    return ",".join([f'{name}="{_escape(value)}"' for name, value in labels.items()])
 
 
-class Page:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def add(self, name: str, kind: str, text: str, samples: Iterable[Sample]) -> None:
-        """One family; without samples it is left out."""
-        lines = [
-            f"{name}{_labels(labels)} {value:g}" if value % 1 else f"{name}{_labels(labels)} {int(value)}"
-            for labels, value in samples
-        ]
-        if lines:
-            self.lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *lines]
-
-    def histogram(self, name: str, text: str, rows: Iterable[tuple[Labels, list[int], float]]) -> None:
-        """`rows`: labels, counts by bucket (the last is +Inf), sum in seconds."""
-        lines: list[str] = []
-        for labels, counts, total_s in rows:
-            so_far = 0
-            for bound, count in zip([f"{ms / 1000:g}" for ms in LATENCY_BUCKETS_MS] + ["+Inf"], counts, strict=False):
-                so_far += count
-                lines.append(f"{name}_bucket{_labels({**labels, 'le': bound})} {so_far}")
-            lines += [f"{name}_sum{_labels(labels)} {total_s:.6f}", f"{name}_count{_labels(labels)} {so_far}"]
-        if lines:
-            self.lines += [f"# HELP {name} {text}", f"# TYPE {name} histogram", *lines]
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines) + "\n"
+def _labels(**labels: str) -> str:
+    return f"{{{_inner(**labels)}}}"
 
 
-def render(loop: NodeLoop, figures: Figures, journal: Journal) -> str:
-    page = Page()
-    _node(page, loop, journal)
-    _tree(page, loop.balancer)
-    _engine(page, figures)
-    return str(page)
+def _one(name: str, text: str, value: float, kind: str = "gauge") -> Family:
+    return Family(name, kind, text, [("", value)])
 
 
-def _node(page: Page, loop: NodeLoop, journal: Journal) -> None:
+# ------------------------------------------------------------------ control
+
+
+def _node(loop: NodeLoop, journal: Journal) -> Iterator[Family]:
     balancer = loop.balancer
-    tree = balancer.tree()
-    info = {"node": balancer.settings.name, "version": version(), "root": str(balancer.settings.is_root).lower()}
-    page.add("sdlb_node_info", "gauge", "The node; always 1.", [(info, 1)])
-    page.add(
-        "sdlb_node_ready", "gauge", "1 when the node serves and a parent is in touch.", [({}, balancer.ready()[0])]
-    )
-    page.add("sdlb_node_guarded", "gauge", "1 while too many leases ran out at once.", [({}, bool(tree["guarded"]))])
-    page.add("sdlb_node_cut_off", "gauge", "1 while no parent is in touch.", [({}, bool(tree["cut_off"]))])
-    page.add("sdlb_state_written", "gauge", "0 while the state cannot be written.", [({}, loop.writes)])
-    page.add("sdlb_internal_errors_total", "counter", "Faults of control itself.", [({}, loop.errors)])
-    counts = [({"level": level, "code": code}, count) for (level, code), count in sorted(journal.counts.items())]
-    page.add("sdlb_events_total", "counter", "Events by level and code.", counts)
-    sizes = [({"what": what}, count) for what, count in balancer.sizes().items()]
-    page.add("sdlb_entries", "gauge", "Entries that control holds.", sizes)
+    info = _labels(node=balancer.settings.name, version=version(), root=str(balancer.settings.is_root).lower())
+    yield Family("sdlb_node_info", "gauge", "The node; always 1.", [(info, 1)])
+    yield _one("sdlb_node_ready", "1 when the node serves and a parent is in touch.", balancer.ready()[0])
+    yield _one("sdlb_node_guarded", "1 while too many leases ran out at once.", balancer.guarded())
+    yield _one("sdlb_node_cut_off", "1 while no parent is in touch.", balancer.cut_off())
+    yield _one("sdlb_state_written", "0 while the state cannot be written.", loop.writes)
+    yield _one("sdlb_internal_errors_total", "Faults of control itself.", loop.errors, "counter")
+    counts = [(_labels(level=level, code=code), count) for (level, code), count in sorted(journal.counts.items())]
+    yield Family("sdlb_events_total", "counter", "Events by level and code.", counts)
+    sizes = [(_labels(what=what), count) for what, count in balancer.sizes().items()]
+    yield Family("sdlb_entries", "gauge", "Entries that control holds.", sizes)
 
 
-def _tree(page: Page, balancer: Balancer) -> None:
-    tree: dict[str, Any] = balancer.tree()
-    for kind, key in (("parent", "parents"), ("child", "children")):
-        rows = [({kind: str(each["name"] or each["address"]), "state": str(each["state"])}, 1.0) for each in tree[key]]
-        page.add(f"sdlb_{kind}_link", "gauge", f"Links by {kind} and state.", rows)
-        silent = [({kind: str(each["name"] or each["address"])}, float(each["silent_s"])) for each in tree[key]]
-        page.add(f"sdlb_{kind}_silent_seconds", "gauge", f"Since the {kind} was last heard.", silent)
-    states: dict[str, int] = {}
-    for instance in tree["instances"]:
-        states[instance["state"]] = states.get(instance["state"], 0) + 1
-    page.add(
-        "sdlb_instances",
-        "gauge",
-        "Instances of this host by state.",
-        [({"state": s}, n) for s, n in sorted(states.items())],
+def _tree(balancer: Balancer) -> Iterator[Family]:
+    for kind, links in (("parent", balancer.parent_links()), ("child", balancer.child_links())):
+        rows = [(_labels(**{kind: link.name, "state": link.state}), 1.0) for link in links]
+        yield Family(f"sdlb_{kind}_link", "gauge", f"Links by {kind} and state.", rows)
+        silent = [(_labels(**{kind: link.name}), link.silent_s) for link in links]
+        yield Family(f"sdlb_{kind}_silent_seconds", "gauge", f"Since the {kind} was last heard.", silent)
+    instances = _by_state(Counter(balancer.instance_states()))
+    yield Family("sdlb_instances", "gauge", "Instances of this host by state.", instances)
+    versions = (
+        (_labels(service=name, version=each["version"], state=each["state"]), float(each["instances"]))
+        for name in balancer.service_names()
+        for each in (balancer.service(name) or {"versions": ()})["versions"]
     )
-    versions: list[Sample] = []
-    claims: dict[str, int] = {}
-    for service in balancer.services():
-        for each in service["versions"]:
-            labels = {"service": service["service"], "version": each["version"], "state": each["state"]}
-            versions.append((labels, each["instances"]))
-            for claim in each["claims"]:
-                claims[claim["state"]] = claims.get(claim["state"], 0) + 1
-    page.add("sdlb_version_instances", "gauge", "Instances below this node by version and its state.", versions)
-    page.add(
-        "sdlb_claims", "gauge", "Claims at this node by state.", [({"state": s}, n) for s, n in sorted(claims.items())]
-    )
+    yield Family("sdlb_version_instances", "gauge", "Instances below this node by version and its state.", versions)
+    claims = _by_state(Counter(balancer.claim_states()))
+    yield Family("sdlb_claims", "gauge", "Claims at this node by state.", claims)
 
 
-def _engine(page: Page, figures: Figures) -> None:
-    page.add("sdlb_engine_attached", "gauge", "1 while control is attached to its engine.", [({}, figures.attached)])
-    groups = [({"service": s, "version": v}, f) for (s, v), f in sorted(figures.groups.items())]
-    status = [
-        ({**labels, "class": f"{index + 1}xx"}, float(count))
-        for labels, each in groups
-        for index, count in enumerate(each.status)
-    ]
-    page.add("sdlb_requests_total", "counter", "Requests by service and version.", [(x, f.requests) for x, f in groups])
-    page.add("sdlb_responses_total", "counter", "Responses by class of status.", status)
-    page.add(
-        "sdlb_failed_total",
-        "counter",
-        "Requests that the engine answered 502, 503 or 504.",
-        [(x, f.failed) for x, f in groups],
-    )
-    page.add("sdlb_retries_total", "counter", "Tries beyond the first.", [(x, f.retries) for x, f in groups])
-    page.add("sdlb_parked_total", "counter", "Requests that waited for a version.", [(x, f.parked) for x, f in groups])
-    rows = [(labels, list(f.latency), f.latency_us_sum / 1e6) for labels, f in groups if f.latency]
-    page.histogram("sdlb_request_seconds", "From the request's head to the end of its answer.", rows)
-    targets = [({"target": name}, f) for name, f in sorted(figures.targets.items())]
-    page.add("sdlb_target_requests_total", "counter", "Requests by target.", [(x, f.requests) for x, f in targets])
-    page.add(
-        "sdlb_target_failures_total",
-        "counter",
-        "Requests that failed at the target.",
-        [(x, f.failures) for x, f in targets],
-    )
-    page.add(
-        "sdlb_target_connects_total",
-        "counter",
-        "Connections opened to the target.",
-        [(x, f.connects) for x, f in targets],
-    )
-    page.add(
+def _by_state(counts: Counter[str]) -> list[Sample]:
+    return [(_labels(state=state), count) for state, count in sorted(counts.items())]
+
+
+# ------------------------------------------------------------------ engine
+
+_OF_GROUPS: tuple[tuple[str, str, Callable[[GroupFigures], int]], ...] = (
+    ("sdlb_requests_total", "Requests by service and version.", lambda group: group.requests),
+    ("sdlb_failed_total", "Requests that the engine answered 502, 503 or 504.", lambda group: group.failed),
+    ("sdlb_retries_total", "Tries beyond the first.", lambda group: group.retries),
+    ("sdlb_parked_total", "Requests that waited for a version.", lambda group: group.parked),
+)
+_OF_TARGETS: tuple[tuple[str, str, str, Callable[[TargetFigures], int]], ...] = (
+    ("sdlb_target_requests_total", "counter", "Requests by target.", lambda target: target.requests),
+    ("sdlb_target_failures_total", "counter", "Requests that failed at the target.", lambda target: target.failures),
+    ("sdlb_target_connects_total", "counter", "Connections opened to the target.", lambda target: target.connects),
+    (
         "sdlb_target_connect_failures_total",
         "counter",
         "Connections that failed.",
-        [(x, f.connect_failures) for x, f in targets],
+        lambda target: target.connect_failures,
+    ),
+    ("sdlb_target_in_flight", "gauge", "Requests in flight by target.", lambda target: target.in_flight),
+    ("sdlb_target_idle_connections", "gauge", "Pooled connections.", lambda target: target.idle_connections),
+)
+
+
+def _engine(figures: Figures) -> Iterator[Family]:
+    yield _one("sdlb_engine_attached", "1 while control is attached to its engine.", figures.attached)
+    groups = [(_inner(service=s, version=v), group) for (s, v), group in sorted(figures.groups.items())]
+    for name, text, value in _OF_GROUPS:
+        yield Family(name, "counter", text, [(f"{{{inner}}}", value(group)) for inner, group in groups])
+    status = (
+        (f'{{{inner},class="{index}xx"}}', count)
+        for inner, group in groups
+        for index, count in enumerate(group.status, 1)
     )
-    page.add("sdlb_target_in_flight", "gauge", "Requests in flight by target.", [(x, f.in_flight) for x, f in targets])
-    page.add(
-        "sdlb_target_idle_connections", "gauge", "Pooled connections.", [(x, f.idle_connections) for x, f in targets]
-    )
-    page.add(
-        "sdlb_target_ejected",
-        "gauge",
-        "1 while passive health keeps the target out.",
-        [({"target": t}, 1) for t in sorted(figures.ejected)],
-    )
+    yield Family("sdlb_responses_total", "counter", "Responses by class of status.", status)
+    buckets = (sample for inner, group in groups if group.latency for sample in _histogram(inner, group))
+    yield Family("sdlb_request_seconds", "histogram", "From the request's head to the end of its answer.", buckets)
+    targets = [(_labels(target=name), target) for name, target in sorted(figures.targets.items())]
+    for name, kind, text, value_of in _OF_TARGETS:
+        yield Family(name, kind, text, [(labels, value_of(target)) for labels, target in targets])
+    ejected = [(_labels(target=name), 1) for name in sorted(figures.ejected)]
+    yield Family("sdlb_target_ejected", "gauge", "1 while passive health keeps the target out.", ejected)
     for name, value in sorted(figures.counters.items()):
         kind = "counter" if name.endswith("_total") else "gauge"
-        page.add(f"sdlb_engine_{name}", kind, f"The engine's {name.replace('_', ' ')}.", [({}, value)])
+        yield _one(f"sdlb_engine_{name}", f"The engine's {name.replace('_', ' ')}.", value, kind)
+
+
+def _histogram(inner: str, group: GroupFigures) -> Iterator[Sample]:
+    so_far = 0
+    for bound, count in zip(BOUNDS, group.latency, strict=False):
+        so_far += count
+        yield f'_bucket{{{inner},le="{bound}"}}', so_far
+    yield f"_sum{{{inner}}}", group.latency_us_sum / 1e6
+    yield f"_count{{{inner}}}", so_far
