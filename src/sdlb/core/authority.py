@@ -98,7 +98,7 @@ def decide_service(
     _settle_contests(record, facts, compatible, recalled)
     unconfirmed = {v for v, f in facts.items() if v not in record.active and (f.may_be_open or v in recalled)}
     record.closing = tuple(sorted(unconfirmed))
-    return _admit(record, facts, compatible, now)
+    return _admit(record, facts, compatible, now, settling)
 
 
 def _rank(version: str, fact: Facts) -> tuple[int, int, str]:
@@ -154,11 +154,14 @@ def _settle_contests(
         if fact.open and fact.generation < record.generation:
             continue  # older: it gives way
         rivals = _rivals(record, version, compatible)
-        if rivals and all(u in facts and _rank(version, fact) < _rank(u, facts[u]) for u in rivals):
+        # An absent rival may be late, after a restart; what serves with another root's consent does not wait for it.
+        if rivals and all(_rank(version, fact) < _rank(u, facts[u]) if u in facts else fact.open for u in rivals):
             _recall(record, rivals, recalled)
 
 
-def _admit(record: ServiceRecord, facts: Mapping[str, Facts], compatible: Compatible, now: float) -> dict[str, Reason]:
+def _admit(
+    record: ServiceRecord, facts: Mapping[str, Facts], compatible: Compatible, now: float, settling: bool
+) -> dict[str, Reason]:
     reasons: dict[str, Reason] = {}
     started = bool(record.active)
     held = record.heard > record.generation and now < record.hold_until
@@ -166,6 +169,9 @@ def _admit(record: ServiceRecord, facts: Mapping[str, Facts], compatible: Compat
     for version in sorted((v for v in facts if v not in record.active), key=lambda v: _rank(v, facts[v])):
         fact = facts[version]
         reason = _blocker(record, version, facts, compatible)
+        if reason is None and settling and not fact.open:
+            # What has opened while this root was away may not have been reported yet.
+            reason = next((Settling(old) for old in record.era if not compatible(old, version)), None)
         if reason is None and held and not fact.open:
             reason = NewerGeneration(record.heard)
         if reason is None and not started and first is not None and not compatible(first, version):
@@ -192,6 +198,8 @@ def _blocker(record: ServiceRecord, version: str, facts: Mapping[str, Facts], co
             if facts[other].presumed:
                 return PresumedStopped(other, facts[other].hosts)
             return StillRunning(other, facts[other].count, facts[other].hosts)
+    if facts[version].open and facts[version].generation >= record.generation:
+        return None  # it serves, with another root's consent: to let it wait for what is closing would only close it too
     for other in sorted(facts):
         if other != version and other in record.closing and not compatible(other, version):
             return Closing(other, facts[other].hosts)

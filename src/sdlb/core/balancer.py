@@ -63,6 +63,7 @@ class Balancer(View):
         self._parents = Parents(self._state, 0.0)
         self._roots = Rootage(self._state, self._children)
         self._path: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+        self._held_back: dict[str, None] = {}  # routes of claims that wait, left to a less specific route meanwhile
         self._stopping = False
         self._stopped = False
         self._warm = False  # the engine has confirmed the table at least once
@@ -497,14 +498,18 @@ class Balancer(View):
         state = self._state
         slots = [state.slots[key] for key in state.by_route.get(route, ())]
         slots = [slot for slot in slots if slot.permit.state != REFUSED]
+        self._held_back.pop(route, None)
         if not slots:
             state.table.set_route(route, None)
+            for other in [other for other in self._held_back if not self._served_by_wider(other)]:
+                self._settle_route(other)
             return
         # While two services are being sorted out, the one that serves has the route, else the earlier one.
         service = min(slots, key=lambda s: (not s.active, s.stamp(), s.key.service)).key.service
         mine = [slot for slot in slots if slot.key.service == service]
         capacity = {s.key.version: sum(x.claim.capacity for x in s.sources.values()) for s in mine if s.active}
         if state.table.route(route) is None and not any(capacity.values()) and self._served_by_wider(route):
+            self._held_back[route] = None
             return
         policy = state.policy(service)
         expected = any(not slot.active or self._measure(slot)[1] for slot in mine)

@@ -58,6 +58,7 @@ class Downlink:
         self.sent.clear()
         self.acked.clear()
         self.sent_policies.clear()
+        self.policies.clear()  # it may have lost its disk
 
     @staticmethod
     def digest(claims: list[Claim]) -> int:

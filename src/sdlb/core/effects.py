@@ -1,7 +1,8 @@
 """What a node does about what happened: returned by `Balancer.handle`, in the order in which they must be carried out.
 
-`Persist` comes first when there is one. With `durable` it must be on disk before any later effect of the same or of a
-later batch is carried out: decide, write, act.
+`Persist` comes first when there is one. It must be written before any later effect of the same or of a later batch is
+carried out: decide, write, act. With `durable` it must have reached the disk by then; without, it must outlive the
+process (kill -9), not a power cut.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """The asyncio loop that owns the `Balancer`: events in, effects carried out in order.
 
 One turn takes all events that wait, lets the core decide, and then carries its effects out one after the other. A
-durable `Persist` is on disk before anything that follows it, of this turn or a later one: decide, write, act.
+`Persist` is written before anything that follows it, of this turn or a later one: decide, write, act. A durable one has
+reached the disk, any other at least the operating system: kill -9 loses nothing, a power cut (which takes the engine
+along) at most the latter.
 When the disk cannot be written, the node says so and goes on with what it has in memory: a full disk must not become
 an outage. What is not written is kept, and tried again with the next commit and every few seconds.
 
@@ -178,11 +180,7 @@ class NodeLoop:
         for effect in effects:
             match effect:
                 case ef.Persist(puts, durable):
-                    if durable:
-                        await self._write(puts, durable=True)
-                        continue
-                    self._spawn(self._write(puts, durable=False))
-                    await asyncio.sleep(0)  # so that it is in the store's queue before what comes later
+                    await self._write(puts, durable)
                 case ef.Apply():
                     self.engine.apply(effect)
                 case ef.ToParent(parent, message):
