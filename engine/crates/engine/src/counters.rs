@@ -24,6 +24,8 @@ counters! {
     connections_total,
     /// Accepting waited because the limit on connections was reached.
     limit_connections_total,
+    /// Connections at rest that were closed to make room for new ones.
+    connections_evicted_total,
     /// Connections closed at once because their address had too many.
     limit_connections_per_address_total,
     /// `accept` failed, for want of file descriptors above all.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use sdlb_routes::{Chance, Fault, Picked, Table, Target};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
     access_log::{AccessLog, Sink},
@@ -52,6 +52,7 @@ pub struct Worker {
     draining: watch::Sender<bool>,
     connections: Cell<usize>,
     ejected: mpsc::UnboundedSender<TargetEjected>,
+    crowded: Arc<Notify>,
 }
 
 impl Worker {
@@ -72,6 +73,7 @@ impl Worker {
             draining: watch::Sender::new(false),
             connections: Cell::new(0),
             ejected: shared.ejected.clone(),
+            crowded: shared.crowded.clone(),
         }
     }
 
@@ -135,6 +137,21 @@ impl Worker {
         }
     }
 
+    /// Another worker needs room, and has no connection at rest. Wakes one of those who wait for it.
+    pub(crate) fn crowded(&self) -> &Notify {
+        &self.crowded
+    }
+
+    /// Whether the limit on connections is reached.
+    pub(crate) fn is_full(&self) -> bool {
+        self.counters.connections_open.get() >= self.config.borrow().limits.connections as u64
+    }
+
+    /// Asks the client connection that has rested longest to end. False: there is none.
+    pub(crate) fn make_room(&self) -> bool {
+        self.local.resting.end_oldest(tokio::time::Instant::now())
+    }
+
     /// Connections on this worker now.
     pub fn connections(&self) -> usize {
         self.connections.get()
@@ -179,4 +196,6 @@ pub struct WorkerShared {
     pub per_address: PerAddress,
     /// To the control session.
     pub ejected: mpsc::UnboundedSender<TargetEjected>,
+    /// From a worker that needs room for a connection to another.
+    pub crowded: Arc<Notify>,
 }

@@ -138,13 +138,7 @@ impl Conn {
                     worker.local.pool.put(upstream, now, announced);
                 }
                 self.finish(job, Some(picked), status, bytes, "", now);
-                if keep_client {
-                    let head = !scratch.from_client.is_empty();
-                    self.timer.set(now, if head { limits.head_timeout } else { limits.idle_timeout });
-                    Attempt::Then(Then::Next)
-                } else {
-                    Attempt::Then(Then::Linger)
-                }
+                Attempt::Then(if keep_client { self.next(scratch, limits, now) } else { Then::Linger })
             }
             End::Upgraded => {
                 worker.succeeded(picked);
@@ -415,15 +409,10 @@ impl Conn {
         let written = self.write_out(scratch).await;
         let now = Instant::now();
         self.finish(job, picked, answer.status, 0, answer.error, now);
-        let limits = &job.config.limits;
         match (written, keep) {
             (false, _) => Then::Close,
             (true, false) => Then::Linger,
-            (true, true) => {
-                let head = !scratch.from_client.is_empty();
-                self.timer.set(now, if head { limits.head_timeout } else { limits.idle_timeout });
-                Then::Next
-            }
+            (true, true) => self.next(scratch, &job.config.limits, now),
         }
     }
 

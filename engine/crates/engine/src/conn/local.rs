@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use super::buffer::Scratches;
+use super::{buffer::Scratches, resting::Resting};
 use crate::{
     upstream::{Budget, Pool},
     worker::Worker,
@@ -26,6 +26,8 @@ pub struct Local {
     pub pool: Pool,
     /// Retries.
     pub budget: Budget,
+    /// Client connections that could make room for others.
+    pub resting: Resting,
     date: RefCell<(u64, Vec<u8>)>,
     swept: Cell<bool>,
 }

@@ -10,6 +10,7 @@ mod handle;
 pub mod io;
 pub mod local;
 mod log;
+mod resting;
 mod select;
 pub mod timer;
 mod watch;
@@ -30,12 +31,13 @@ use self::{
     buffer::{BUFFER_BYTES, Scratch},
     io::Io,
     local::Local,
+    resting::Rest,
     timer::Timer,
     watch::Watch,
 };
 use crate::{
     answer::{Answer, Form},
-    settings::ListenerConfig,
+    settings::{Limits, ListenerConfig, ListenerKind},
     worker::Worker,
 };
 
@@ -88,17 +90,27 @@ struct Conn {
     /// Ends when the engine begins to shut down; polled once, so that it wakes this task.
     draining: Pin<Box<dyn Future<Output = ()>>>,
     told: bool,
+    /// Only of clients: nodes are few and must get through.
+    rest: Option<Rc<Rest>>,
     /// Memory, while there is anything to do.
     scratch: Option<Box<Scratch>>,
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.rest.iter().for_each(|rest| self.worker.local.resting.forget(rest));
+    }
 }
 
 impl Conn {
     fn new(io: Io, peer: SocketAddr, listener: Rc<ListenerConfig>, worker: Rc<Worker>) -> Self {
         let mut draining = worker.draining();
+        let now = Instant::now();
         Self {
             io,
             address: peer.ip().to_string(),
-            timer: Timer::new(Instant::now() + worker.config().limits.idle_timeout),
+            rest: (listener.kind == ListenerKind::Entry).then(|| worker.local.resting.enter(now)),
+            timer: Timer::new(now + worker.config().limits.idle_timeout),
             watch: Watch::default(),
             draining: Box::pin(async move { drop(draining.wait_for(|draining| *draining).await) }),
             told: false,
@@ -163,7 +175,10 @@ impl Conn {
                 match self.io.poll_readable(cx) {
                     Poll::Pending => return self.poll_idle(cx),
                     Poll::Ready(Err(_)) => return Poll::Ready(Arrived::Nothing),
-                    Poll::Ready(Ok(())) => self.scratch = Some(self.worker.local.scratches.take()),
+                    Poll::Ready(Ok(())) => {
+                        self.scratch = Some(self.worker.local.scratches.take());
+                        self.rest.iter().for_each(|rest| rest.end());
+                    }
                 }
             }
             let Some(scratch) = &mut self.scratch else { return Poll::Ready(Arrived::Nothing) };
@@ -186,7 +201,14 @@ impl Conn {
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Arrived> {
-        if !std::mem::replace(&mut self.told, true) && self.draining.as_mut().poll(cx).is_ready() {
+        if !std::mem::replace(&mut self.told, true) {
+            self.rest.iter().for_each(|rest| rest.wakes(cx.waker()));
+            if self.draining.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Arrived::Nothing);
+            }
+        }
+        if self.rest.as_ref().is_some_and(|rest| !rest.goes_on()) {
+            self.worker.counters.connections_evicted_total.add();
             return Poll::Ready(Arrived::Nothing);
         }
         if self.worker.is_draining() {
@@ -197,6 +219,14 @@ impl Conn {
             return Poll::Ready(Arrived::Nothing);
         }
         Poll::Pending
+    }
+
+    /// A request has ended, and the next may come, or be here already.
+    fn next(&mut self, scratch: &Scratch, limits: &Limits, now: Instant) -> Then {
+        let begun = !scratch.from_client.is_empty();
+        self.timer.set(now, if begun { limits.head_timeout } else { limits.idle_timeout });
+        self.rest.iter().for_each(|rest| rest.begin(now));
+        Then::Next
     }
 
     // ------------------------------------------------------------------ answers of our own

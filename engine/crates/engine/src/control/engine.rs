@@ -133,6 +133,7 @@ impl Engine {
             seed: u64::from_le_bytes(random[..8].try_into().unwrap_or_default()),
             per_address: Default::default(),
             ejected: eject,
+            crowded: Arc::default(),
         };
         let workers = workers::start(options.workers, &worker_shared, &tables, &report)?;
         let (arrivals, inbox) = mpsc::channel(8);

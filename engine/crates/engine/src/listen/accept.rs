@@ -37,6 +37,12 @@ pub async fn run(listener: TcpListener, config: SharedConfig, worker: Rc<Worker>
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
             accepted = listener.accept() => accepted,
+            () = worker.crowded().notified() => {
+                if worker.is_full() {
+                    worker.make_room();
+                }
+                continue;
+            }
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -47,6 +53,7 @@ pub async fn run(listener: TcpListener, config: SharedConfig, worker: Rc<Worker>
                 worker.counters.accept_failures_total.add();
                 if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
                     // Out of descriptors or memory: the same error would come back at once, for ever.
+                    worker.make_room();
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -62,14 +69,18 @@ pub async fn run(listener: TcpListener, config: SharedConfig, worker: Rc<Worker>
     }
 }
 
-/// Waits until the limit on connections has a place for the one in hand; those behind it wait in the kernel. Links between
-/// nodes are few and must get through when clients take everything. Who came before the end is served at the end.
+/// Finds the connection in hand a place within the limit: that of a connection at rest, of this worker or else of another.
+/// With all of them busy it waits, and those behind it wait in the kernel. Links between nodes are few and must get through
+/// when clients take everything. Who came before the end is served at the end.
 async fn place(config: &SharedConfig, worker: &Worker, stop: &watch::Receiver<bool>) {
     let mut waited = false;
-    while config.borrow().kind == ListenerKind::Entry
-        && worker.counters.connections_open.get() >= worker.config().limits.connections as u64
-        && !*stop.borrow()
-    {
+    while config.borrow().kind == ListenerKind::Entry && worker.is_full() && !*stop.borrow() {
+        if worker.make_room() {
+            // The other one is at its end before this goes on.
+            tokio::task::yield_now().await;
+            continue;
+        }
+        worker.crowded().notify_one();
         if !waited {
             worker.counters.limit_connections_total.add();
             waited = true;

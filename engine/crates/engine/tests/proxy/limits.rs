@@ -8,7 +8,7 @@ use std::{
 use sdlb_engine::proto::{Limits, from_engine};
 
 use super::{
-    wire::{Backend, Client, ask, get, post},
+    wire::{Backend, Client, answer, ask, get, post},
     world::World,
 };
 
@@ -121,4 +121,36 @@ fn a_refusal_arrives_although_the_client_is_still_sending() {
         client.say(vec![b'x'; 50_000]);
         assert!(client.rest().starts_with("HTTP/1.1 400"));
     }
+}
+
+#[test]
+fn at_the_limit_connections_at_rest_make_room_and_busy_ones_stay() {
+    let backend = Backend::start(|mut peer| {
+        while let Some(request) = peer.request() {
+            if request.contains("/busy ") {
+                thread::sleep(Duration::from_secs(3));
+            }
+            peer.say(answer(request.split(" ").nth(1).unwrap()));
+        }
+    });
+    let limits = Limits { connections: 4, ..Limits::default() };
+    let mut world = World::named("edge-1", limits, true).serving(&[&backend.address]);
+    let mut busy = Client::connect(world.http);
+    busy.say(get("/busy", ""));
+    let ask_on = |client: &mut Client| {
+        client.say(get("/", ""));
+        client.answer().map(|answer| answer.status)
+    };
+    let mut resting = [(); 3].map(|()| Client::connect(world.http));
+    assert!(resting.iter_mut().all(|client| ask_on(client) == Some(200)));
+    // Long enough that they are not taken for about to speak.
+    thread::sleep(Duration::from_millis(1_200));
+    let begin = Instant::now();
+    let mut new = [(); 2].map(|()| Client::connect(world.http));
+    assert!(new.iter_mut().all(|client| ask_on(client) == Some(200)));
+    assert!(begin.elapsed() < Duration::from_millis(1_500), "long before the busy one is done");
+    let evicted = world.counted("connections_evicted_total");
+    assert!((1..=3).contains(&evicted), "{evicted}");
+    assert_eq!(busy.answer().unwrap().body, "/busy");
+    assert!(resting.iter_mut().filter_map(ask_on).count() <= 1, "two at least have ended");
 }

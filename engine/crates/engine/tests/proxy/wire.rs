@@ -56,6 +56,7 @@ pub struct Backend {
 pub struct Peer {
     pub stream: Box<dyn Stream>,
     seen: Arc<Mutex<Vec<String>>>,
+    place: usize,
     left: Vec<u8>,
 }
 
@@ -63,7 +64,10 @@ impl Peer {
     /// The next head.
     pub fn head(&mut self) -> Option<String> {
         let head = read_past(&mut *self.stream, &mut self.left, b"\r\n\r\n")?;
-        self.seen.lock().unwrap().push(head.clone());
+        // Other connections write there as well: remember where.
+        let mut seen = self.seen.lock().unwrap();
+        self.place = seen.len();
+        seen.push(head.clone());
         Some(head)
     }
 
@@ -77,10 +81,9 @@ impl Peer {
         } else {
             String::new()
         };
-        let mut seen = self.seen.lock().unwrap();
-        let last = seen.last_mut().unwrap();
-        last.push_str(&body);
-        Some(last.clone())
+        let request = head + &body;
+        self.seen.lock().unwrap()[self.place].clone_from(&request);
+        Some(request)
     }
 
     pub fn exactly(&mut self, length: usize) -> Option<String> {
@@ -144,7 +147,7 @@ impl Backend {
         thread::spawn(move || {
             while let Ok(stream) = accept() {
                 connections.fetch_add(1, SeqCst);
-                let (script, peer) = (script.clone(), Peer { stream, seen: seen.clone(), left: Vec::new() });
+                let (script, peer) = (script.clone(), Peer { stream, seen: seen.clone(), place: 0, left: Vec::new() });
                 thread::spawn(move || script(peer));
             }
         });
