@@ -29,6 +29,8 @@ from sdlb.core.state import State
 from sdlb.core.uplink import Phase, Uplink
 from sdlb.model.reason import Asking, NoParent
 
+UNDECIDED = (Asking.code, NoParent.code)
+
 # (capacity that can be served now, capacity is on its way, something may be in flight here)
 Measure = Callable[[Slot], tuple[int, bool, bool]]
 
@@ -194,6 +196,8 @@ class Parents:
             reason = NoParent()
             return Permit(WAITING, reason.code, str(reason), self._state.settings.name, slot.permit.generation)
         verdicts = [uplink.verdicts.get(slot.key) for uplink in touching]
+        if slot.active:  # a parent that has no answer itself says nothing against what serves already
+            verdicts = [None if v is not None and v.reason_code in UNDECIDED else v for v in verdicts]
         against = [v for v in verdicts if v is not None and v.state != ACTIVE]
         if against:
             worst = min(against, key=lambda v: (v.state != REFUSED, v.decided_by, v.reason))

@@ -350,10 +350,10 @@ class ConstantCost(Check):
         services: set[str] = set()
         for event in events:
             match event:
-                case ev.ChildMessage(_, UpState(full=False) as up):
+                case ev.ChildMessage(_, UpState(full=False) as up) if up.seq > 1:
                     services |= {claim.key.service for claim in up.claims} | {key.service for key in up.withdrawn}
                     services |= {doc.service for doc in up.policies}
-                case ev.ParentMessage(_, DownState(full=False) as down):
+                case ev.ParentMessage(_, DownState(full=False) as down) if down.seq > 1:
                     services |= {v.key.service for v in down.verdicts} | {a.key.service for a in down.drained}
                     services |= {doc.service for doc in down.policies}
                 case ev.InstancePut(spec):

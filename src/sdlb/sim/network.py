@@ -58,6 +58,7 @@ class Network:
         self._rng = rng
         self.weather = Weather()
         self.links: dict[int, Link] = {}
+        self.ends: dict[int, tuple[str, str]] = {}  # of every link that ever was: what came by it may still be waiting
         self.blocked: dict[tuple[str, str], float] = {}  # (from, to) -> when it heals
         self.stalling: dict[tuple[str, str], bool] = {}
         self.edges: dict[tuple[str, str], Edge] = {}
@@ -110,6 +111,7 @@ class Network:
             return
         self._count += 1
         link = self.links[self._count] = Link(self._count, child.name, parent.name)
+        self.ends[link.number] = child.name, parent.name
         child.up[parent.name] = link.number
         child.take(ev.ParentConnected(parent.name, child.address))
 

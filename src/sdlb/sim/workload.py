@@ -117,7 +117,7 @@ class Workload:
 
     def _renew(self, process: Process) -> None:
         host = self.world.hosts[process.host]
-        if not process.alive or not process.wanted:
+        if not process.alive:
             return
         if process.renewing and host.running:
             host.register(process)

@@ -91,11 +91,8 @@ class World:
         for check in self.checks:
             check.before_step(host, events)
 
-    def _learn(self, number: int, message: UpState) -> None:
-        link = self.network.links.get(number)
-        if link is None:
-            return
-        claims = self.claimed.setdefault((link.child, link.parent), {})
+    def _learn(self, link: int, message: UpState) -> None:
+        claims = self.claimed.setdefault(self.network.ends[link], {})
         if message.full:
             claims.clear()
         claims.update((claim.key, claim) for claim in message.claims)
