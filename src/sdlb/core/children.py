@@ -38,6 +38,7 @@ class Children:
         self.by_link: dict[int, Downlink] = {}
         self.unsynced: set[str] = set()  # on record, not heard from since this control started
         self.guarded = False
+        self._owed: dict[str, None] = {}  # children that something may have to be told
 
     # ------------------------------------------------------------------ what the disk had
 
@@ -91,6 +92,7 @@ class Children:
         )
         state.effects.append(ToChild(event.link, welcome))
         child.dirty.update(child.keys)
+        self._owed[child.name] = None
         state.note("child-connected", f"{child.name} is connected", child=child.name)
 
     def _objection(self, hello: Hello, ancestors: tuple[str, ...], now: float) -> Refused | None:
@@ -175,6 +177,7 @@ class Children:
         state = self._state
         child.keys[claim.key] = None
         child.dirty[claim.key] = None
+        self._owed[child.name] = None
         state.put_source(claim.key, Source(child.target, claim, child.name, child.suspect))
         if save:
             state.persist(f"claim/{child.name}/{text_of(claim.key)}", claim_to_json(claim), durable=False)
@@ -281,12 +284,17 @@ class Children:
                 child = self.by_name.get(source.child) if source.child else None
                 if child is not None:
                     child.dirty[key] = None
+                    self._owed[child.name] = None
 
     def flush(self, path: tuple[tuple[str, ...], tuple[str, ...]], path_changed: bool) -> None:
-        for link in sorted(self.by_link):
-            child = self.by_link[link]
-            if child.dirty or path_changed or child.fresh:
-                self._flush_one(child, link, path)
+        """Costs what there is to tell, however many children there are."""
+        if not self._owed and not path_changed:
+            return
+        names = self.by_name if path_changed else self._owed
+        links = sorted(c.link for c in map(self.by_name.get, names) if c is not None and c.link is not None)
+        self._owed.clear()
+        for link in links:
+            self._flush_one(self.by_link[link], link, path)
 
     def _flush_one(self, child: Downlink, link: int, path: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
         state = self._state

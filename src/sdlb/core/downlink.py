@@ -39,11 +39,6 @@ class Downlink:
     def target(self) -> str:
         return f"n:{self.name}"
 
-    @property
-    def fresh(self) -> bool:
-        """The link is new: the full state is still owed."""
-        return self._full
-
     def newer(self, hello: Hello) -> bool:
         return hello.node_id == self.node_id and hello.incarnation >= self.incarnation
 
