@@ -18,8 +18,50 @@ const PATH_BYTES_MAX: usize = 100;
 pub struct ControlSocket {
     path: PathBuf,
     identity: (u64, u64),
-    /// Held as long as we live. The file itself stays: to remove it would let two hold a lock of this name.
-    _lock: File,
+    /// Held as long as we live.
+    _lock: Option<Lock>,
+}
+
+/// A file that tells whether the engine that made it still runs: locked, as long as it does; removed, when it ends by
+/// itself.
+#[derive(Debug)]
+struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// `None`: another process holds it.
+    fn take(mut path: PathBuf) -> io::Result<Option<Self>> {
+        loop {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            let lock = Self { file, path };
+            // Whoever held it may have removed it after we opened it. A lock on a file without a name keeps nobody out.
+            if lock.has_its_name() {
+                return Ok(Some(lock));
+            }
+            path = lock.path.clone();
+        }
+    }
+
+    fn has_its_name(&self) -> bool {
+        let ours = self.file.metadata().map(|ours| (ours.dev(), ours.ino()));
+        ours.is_ok_and(|ours| identity(&self.path).is_ok_and(|named| named == ours))
+    }
+}
+
+impl Drop for Lock {
+    /// Removed while it is held: who opens it before that finds the name gone or another file under it, and tries again.
+    fn drop(&mut self) {
+        if self.has_its_name() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// Creates the socket at `path`, mode 0600; its folder, if missing, with mode 0700. A file left behind by a process that
@@ -62,13 +104,9 @@ pub fn create(path: &Path) -> Result<(UnixListener, ControlSocket), String> {
     // of its control.
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
-    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
-    let lock = lock.map_err(|error| format!("{}: {error}", lock_path.display()))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(told("another engine listens on it")),
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
-    }
+    let shown = format!("{}", Path::new(&lock_path).display());
+    let lock = Lock::take(lock_path.into()).map_err(|error| format!("{shown}: {error}"))?;
+    let lock = lock.ok_or_else(|| told("another engine listens on it"))?;
     // Made under another name and moved into place, so that it never exists with wider rights under its own.
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
@@ -81,7 +119,7 @@ pub fn create(path: &Path) -> Result<(UnixListener, ControlSocket), String> {
     listener.set_nonblocking(true).map_err(failed)?;
     fs::rename(&new, path).map_err(failed)?;
     let identity = identity(path).map_err(failed)?;
-    Ok((listener, ControlSocket { path: path.to_owned(), identity, _lock: lock }))
+    Ok((listener, ControlSocket { path: path.to_owned(), identity, _lock: Some(lock) }))
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
@@ -105,6 +143,8 @@ pub fn may_control(stream: &tokio::net::UnixStream) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
     use super::*;
 
     fn folder(name: &str) -> PathBuf {
@@ -121,7 +161,31 @@ mod tests {
         assert_eq!(fs::metadata(&folder).expect("folder").mode() & 0o777, 0o700);
         assert_eq!(fs::metadata(&path).expect("file").mode() & 0o777, 0o600);
         drop(held);
-        assert!(!path.exists());
+        assert_eq!(fs::read_dir(&folder).expect("folder").count(), 0, "nothing is left behind");
+        fs::remove_dir_all(folder).expect("removed");
+    }
+
+    #[test]
+    fn of_many_that_come_and_go_one_holds_the_lock() {
+        let folder = folder("lock");
+        fs::create_dir(&folder).expect("folder");
+        let path = folder.join("lock");
+        let (held, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..2_000 {
+                        let Some(lock) = Lock::take(path.clone()).expect("no error") else { continue };
+                        assert_eq!(held.fetch_add(1, SeqCst), 0, "two hold it");
+                        taken.fetch_add(1, SeqCst);
+                        std::thread::yield_now();
+                        held.fetch_sub(1, SeqCst);
+                        drop(lock);
+                    }
+                });
+            }
+        });
+        assert!(taken.load(SeqCst) > 0 && !path.exists());
         fs::remove_dir_all(folder).expect("removed");
     }
 
@@ -129,12 +193,14 @@ mod tests {
     fn a_live_socket_stays_and_a_stale_one_is_replaced() {
         let folder = folder("stale");
         let path = folder.join("engine.sock");
-        let (listener, held) = create(&path).expect("created");
+        let (listener, mut held) = create(&path).expect("created");
         assert!(create(&path).expect_err("in use").contains("another engine"));
         // As after kill -9: the lock is gone, the file is not.
-        let ControlSocket { identity, .. } = held;
+        let identity = held.identity;
         drop(listener);
-        held._lock.unlock().expect("unlocked");
+        let lock = held._lock.take().expect("locked");
+        lock.file.unlock().expect("unlocked");
+        std::mem::forget(lock);
         let second = create(&path).expect("the stale file is replaced");
         assert_ne!(second.1.identity, identity);
         drop(held);
