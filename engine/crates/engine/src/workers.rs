@@ -7,13 +7,14 @@ use std::{
     rc::Rc,
     sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sdlb_routes::Table;
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval},
 };
 
 use crate::{
@@ -21,6 +22,11 @@ use crate::{
     settings::{ListenerConfig, NodeConfig},
     worker::{Worker, WorkerShared},
 };
+
+/// Each worker looks at its clock so often ...
+const CLOCK: Duration = Duration::from_secs(1);
+/// ... and says when it was late by this much.
+pub const STALL: Duration = Duration::from_millis(50);
 
 /// What a worker is told. Tables come by a `watch` of their own: only the newest counts.
 pub enum Command {
@@ -36,8 +42,8 @@ pub enum Command {
     Drain,
     /// Answer [`Event::Done`] with this number: everything before it is carried out.
     Done(u64),
-    /// Answer [`Event::Turned`]: sent at this moment.
-    Turn(Instant),
+    /// Answer [`Event::Turned`].
+    Turn,
 }
 
 /// What a worker tells.
@@ -53,12 +59,17 @@ pub enum Event {
     },
     /// The answer to [`Command::Done`].
     Done(u64),
-    /// The answer to [`Command::Turn`], and how long it took to get to it.
+    /// The answer to [`Command::Turn`].
     Turned {
         /// Which worker.
         worker: usize,
-        /// From the question to the answer.
-        after: Duration,
+    },
+    /// It came to its own clock so much too late: it, or the whole process, stood still.
+    Late {
+        /// Which worker.
+        worker: usize,
+        /// By so much.
+        by: Duration,
     },
 }
 
@@ -120,6 +131,8 @@ async fn run(
     let first = tables.borrow_and_update().clone();
     let worker = Rc::new(Worker::new(index, &shared, first, NodeConfig::default()));
     let mut listeners: HashMap<SocketAddr, Listening> = HashMap::new();
+    let mut clock = interval(CLOCK);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         let command = tokio::select! {
             biased;
@@ -134,6 +147,13 @@ async fn run(
                 continue;
             }
             command = inbox.recv() => command,
+            due = clock.tick() => {
+                let by = due.elapsed();
+                if by >= STALL {
+                    let _ = events.send(Event::Late { worker: index, by });
+                }
+                continue;
+            }
         };
         match command {
             None => break,
@@ -175,8 +195,8 @@ async fn run(
                 worker.access_log.flush();
                 let _ = events.send(Event::Done(number));
             }
-            Some(Command::Turn(asked)) => {
-                let _ = events.send(Event::Turned { worker: index, after: asked.elapsed() });
+            Some(Command::Turn) => {
+                let _ = events.send(Event::Turned { worker: index });
             }
         }
     }

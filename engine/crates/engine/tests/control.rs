@@ -272,3 +272,22 @@ fn a_control_that_does_not_read_holds_nothing_up() {
     }
     assert_eq!(engine.attach().0.apply(proto::Delta::default()), Ok(1));
 }
+
+#[test]
+fn workers_that_stood_still_are_reported() {
+    let engine = Engine::start();
+    let (mut control, _) = engine.attach();
+    engine.signal("-STOP");
+    // Longer than between two looks at the clock, so that one falls into it.
+    std::thread::sleep(Duration::from_millis(1_500));
+    engine.signal("-CONT");
+    let mut missing = vec![0, 1];
+    while !missing.is_empty() {
+        let stalled = control.until(|kind| match kind {
+            from_engine::Kind::Stalled(stalled) => Some(stalled),
+            _ => None,
+        });
+        assert!((50..30_000).contains(&stalled.for_ms), "{stalled:?}");
+        missing.retain(|worker| *worker != stalled.worker);
+    }
+}

@@ -37,8 +37,6 @@ use crate::{
 
 /// Statistics, progress of drains, the stall watch.
 const TICK: Duration = Duration::from_secs(1);
-/// A worker that takes longer to turn is reported.
-const STALL: Duration = Duration::from_millis(50);
 /// How long open requests may take after SIGTERM.
 const SIGTERM_DEADLINE: Duration = Duration::from_secs(30);
 /// Between two looks at the number of open connections while shutting down.
@@ -293,10 +291,8 @@ impl Engine {
                 self.report_drained();
             }
             Event::Done(number) => self.worker_done(number),
-            Event::Turned { worker, after } => {
-                self.asked[worker] = None;
-                self.report_stall(worker, after);
-            }
+            Event::Turned { worker } => self.asked[worker] = None,
+            Event::Late { worker, by } => self.report_stall(worker, by),
         }
     }
 
@@ -414,13 +410,13 @@ impl Engine {
     // ------------------------------------------------------------------ once a second
 
     fn tick(&mut self) {
+        // One that stands still now is reported from here; one that did so, by itself.
         for worker in 0..self.workers.len() {
             match self.asked[worker] {
                 Some(asked) => self.report_stall(worker, asked.elapsed()),
                 None => {
-                    let now = Instant::now();
-                    self.asked[worker] = Some(now);
-                    self.workers[worker].tell(Command::Turn(now));
+                    self.asked[worker] = Some(Instant::now());
+                    self.workers[worker].tell(Command::Turn);
                 }
             }
         }
@@ -437,7 +433,7 @@ impl Engine {
     }
 
     fn report_stall(&mut self, worker: usize, after: Duration) {
-        if after >= STALL {
+        if after >= workers::STALL {
             let number = |value: u128| u32::try_from(value).unwrap_or(u32::MAX);
             self.send(Kind::Stalled(proto::Stalled {
                 worker: number(worker as u128),
