@@ -20,7 +20,7 @@ pub fn delta(delta: proto::Delta) -> Result<Delta, Refused> {
     Ok(Delta {
         epoch: delta.epoch,
         replace: delta.replace,
-        put_targets: delta.put_targets.into_iter().map(target).collect::<Result<_, _>>()?,
+        put_targets: delta.put_targets.into_iter().enumerate().map(target).collect::<Result<_, _>>()?,
         put_members: delta.put_members.into_iter().map(member).collect::<Result<_, _>>()?,
         put_routes: delta.put_routes.into_iter().map(route).collect::<Result<_, _>>()?,
         delete_members: delta.delete_members.into_iter().map(member_key).collect(),
@@ -29,13 +29,15 @@ pub fn delta(delta: proto::Delta) -> Result<Delta, Refused> {
     })
 }
 
-fn target(put: proto::Target) -> Result<TargetPut, Refused> {
-    let kind = match put.kind() {
-        proto::target::Kind::Instance => TargetKind::Instance,
-        proto::target::Kind::Node => TargetKind::Node,
+fn target((index, put): (usize, proto::Target)) -> Result<TargetPut, Refused> {
+    // Its place as well: the key may be what is wrong.
+    let refused = |problem: &str| Refused(format!("put_targets[{index}]: target {:?}: {problem}", put.key));
+    let kind = match proto::target::Kind::try_from(put.kind) {
+        Ok(proto::target::Kind::Instance) => TargetKind::Instance,
+        Ok(proto::target::Kind::Node) => TargetKind::Node,
+        Err(_) => return Err(refused(&format!("kind {} is not known to this version", put.kind))),
     };
-    let address =
-        Address::parse(&put.address).map_err(|Refused(problem)| Refused(format!("target {:?}: {problem}", put.key)))?;
+    let address = Address::parse(&put.address).map_err(|Refused(problem)| refused(&problem))?;
     Ok(TargetPut { key: put.key, kind, address })
 }
 

@@ -122,7 +122,6 @@ fn deltas_are_applied_or_refused_and_deleted_members_drain() {
     assert_eq!(control.apply(delta.clone()), Ok(7));
     for (bad, told) in [
         (proto::Delta { epoch: 7, ..Default::default() }, "epoch 7"),
-        (proto::Delta { put_targets: vec![instance("i:3", "localhost:80")], ..Default::default() }, "IP:port"),
         (proto::Delta { put_members: vec![member(key("i:9"))], ..Default::default() }, "unknown"),
         (
             proto::Delta {
@@ -137,6 +136,35 @@ fn deltas_are_applied_or_refused_and_deleted_members_drain() {
         let refused = control.apply(bad).unwrap_err();
         assert!(refused.contains(told), "{refused:?} does not say {told:?}");
     }
+    let target = |kind: i32| proto::Target { kind, ..instance("i:3", "127.0.0.1:1") };
+    for (bad, told) in [
+        (
+            instance("i:3", "localhost:80"),
+            "put_targets[1]: target \"i:3\": address \"localhost:80\": \
+             expected IP:port, [IPv6]:port or unix:/path; names are not looked up",
+        ),
+        (
+            instance("i:3", "[::1]:0"),
+            "put_targets[1]: target \"i:3\": address \"[::1]:0\": expected a port from 1 to 65535",
+        ),
+        (
+            instance("i:3", "unix:relative.sock"),
+            "put_targets[1]: target \"i:3\": address \"unix:relative.sock\": \
+             expected unix: and an absolute path of at most 107 bytes",
+        ),
+        (instance("", ""), "put_targets[1]: target \"\": address \"\": expected IP:port"),
+        (instance("", "127.0.0.1:1"), "target \"\" at 127.0.0.1:1: target is empty"),
+        (target(7), "put_targets[1]: target \"i:3\": kind 7 is not known to this version"),
+    ] {
+        let put_targets = vec![instance("i:4", "127.0.0.1:8004"), bad];
+        let refused = control.apply(proto::Delta { put_targets, ..Default::default() }).unwrap_err();
+        assert!(refused.starts_with(told), "{refused:?} does not say {told:?}");
+    }
+    let bad = proto::Delta { put_members: vec![member(member_key("a b", "1", "/*", "i:1"))], ..Default::default() };
+    let refused = control.apply(bad).unwrap_err();
+    assert!(refused.starts_with("member \"i:1\" of a b/1 \"/*\": service \"a b\" holds a space"), "{refused}");
+    let bad = proto::Delta { put_members: vec![member(key("i:4"))], ..Default::default() };
+    assert!(control.apply(bad).unwrap_err().contains("unknown"), "no part of a refused delta was applied");
     // Right behind `Applied`: nothing was in flight. A member that never was is as good as drained.
     let delta = proto::Delta { delete_members: vec![key("i:2"), key("i:5")], ..Default::default() };
     let epoch = control.apply(delta).unwrap();

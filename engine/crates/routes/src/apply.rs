@@ -62,7 +62,8 @@ pub(crate) fn apply(table: &Table, delta: &Delta, draining: &mut Draining) -> Re
 impl Step<'_> {
     fn put_targets(&mut self, delta: &Delta) -> Result<(), Refused> {
         for put in &delta.put_targets {
-            check("target", &put.key, true)?;
+            check("target", &put.key, true)
+                .map_err(|refused| refused.at(format_args!("target {:?} at {}", put.key, put.address)))?;
             if let Some(entry) = self.next.targets.get(put.key.as_str()) {
                 if entry.target.kind() != put.kind {
                     return Err(Refused(format!("target {:?} cannot change its kind", put.key)));
@@ -91,9 +92,7 @@ impl Step<'_> {
         let named: BTreeSet<&str> = delta.put_targets.iter().map(|put| put.key.as_str()).collect();
         for put in &delta.put_members {
             let key = &put.key;
-            check("service", &key.service, false)?;
-            check("version", &key.version, true)?;
-            Pattern::parse(&key.pattern)?;
+            check_key(key).map_err(|refused| refused.at(format_args!("member {}", describe(key))))?;
             if put.capacity == 0 {
                 return Err(Refused(format!("member {}: the capacity must be at least 1", describe(key))));
             }
@@ -340,15 +339,22 @@ fn emptied(group: &Group) -> Group {
     }
 }
 
+fn check_key(key: &MemberKey) -> Result<(), Refused> {
+    check("service", &key.service, false)?;
+    check("version", &key.version, true)?;
+    Pattern::parse(&key.pattern).map(|_| ())
+}
+
 fn check_route(put: &RoutePut) -> Result<(), Refused> {
     Pattern::parse(&put.pattern)?;
-    check("service", &put.service, false)?;
+    let at = |refused: Refused| refused.at(format_args!("route {:?}", put.pattern));
+    check("service", &put.service, false).map_err(at)?;
     if put.picks.len() > PICKS_MAX {
         return Err(Refused(format!("route {:?} has more than {PICKS_MAX} versions", put.pattern)));
     }
     let mut seen = BTreeSet::new();
     for pick in &put.picks {
-        check("version", &pick.version, true)?;
+        check("version", &pick.version, true).map_err(at)?;
         if !seen.insert(&pick.version) {
             return Err(Refused(format!("route {:?} names version {:?} twice", put.pattern, pick.version)));
         }

@@ -9,6 +9,13 @@ pub(crate) const NAME_BYTES_MAX: usize = 512;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused(pub String);
 
+impl Refused {
+    /// Says where, before what.
+    pub(crate) fn at(self, place: impl fmt::Display) -> Self {
+        Self(format!("{place}: {}", self.0))
+    }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -21,7 +28,7 @@ impl std::error::Error for Refused {}
 /// slash either, so that a stamp reads one way only.
 pub(crate) fn check(what: &str, name: &str, slash: bool) -> Result<(), Refused> {
     let problem = if name.is_empty() {
-        "is empty"
+        return Err(Refused(format!("{what} is empty")));
     } else if name.len() > NAME_BYTES_MAX {
         return Err(Refused(format!("{what} is longer than {NAME_BYTES_MAX} bytes")));
     } else if !name.bytes().all(|byte| byte.is_ascii_graphic()) {
