@@ -199,7 +199,9 @@ def _blocker(record: ServiceRecord, version: str, facts: Mapping[str, Facts], co
                 return PresumedStopped(other, facts[other].hosts)
             return StillRunning(other, facts[other].count, facts[other].hosts)
     if facts[version].open and facts[version].generation >= record.generation:
-        return None  # it serves, with another root's consent: to let it wait for what is closing would only close it too
+        return (
+            None  # it serves, with another root's consent: to let it wait for what is closing would only close it too
+        )
     for other in sorted(facts):
         if other != version and other in record.closing and not compatible(other, version):
             return Closing(other, facts[other].hosts)

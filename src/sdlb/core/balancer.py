@@ -251,7 +251,8 @@ class Balancer(View):
     def _warm_up(self, now: float) -> None:
         if not self._warm:
             self._warm = True
-            self._parents.start_dialing(now)
+            if self._state.table.keep_until is None:  # else those below are to tell first what there is ("dial-all")
+                self._parents.start_dialing(now)
             self._locals.resume_drains(now)
 
     def _on_policy(self, doc: PolicyDoc) -> None:
@@ -385,6 +386,9 @@ class Balancer(View):
     def _settle(self, now: float) -> None:
         """Decisions change permits, and a permit that is taken back can change a decision: until nothing is left."""
         state = self._state
+        if self._children.just_settled:
+            self._children.just_settled = False
+            self._roots.look_again()
         routes: dict[str, None] = {}
         while state.dirty or state.dirty_routes or state.dirty_services:
             routes.update(state.dirty_routes)

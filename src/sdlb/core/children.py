@@ -13,6 +13,7 @@ from sdlb.core.downlink import Downlink
 from sdlb.core.effects import DropChild, ToChild
 from sdlb.core.events import ChildClosed, ChildConnected, MemberKey
 from sdlb.core.messages import (
+    NO_POLICY,
     Beat,
     Claim,
     ClaimKey,
@@ -37,6 +38,7 @@ class Children:
         self.by_name: dict[str, Downlink] = {}
         self.by_link: dict[int, Downlink] = {}
         self.unsynced: set[str] = set()  # on record, not heard from since this control started
+        self.just_settled = False  # the last of them has reported: what was kept for them is looked at again
         self.guarded = False
         self._owed: dict[str, None] = {}  # children that something may have to be told
 
@@ -73,8 +75,6 @@ class Children:
             state.set_timer(now + state.settings.lease_s, "child", child.name)
         elif child.link is not None:
             self._unlink(child, drop=True)
-        if child.node_id != hello.node_id:
-            self._forget_claims(child)
         child.linked(event.link, hello, now)
         self.by_link[event.link] = child
         state.table.set_target(child.target, True, child.address)
@@ -164,14 +164,14 @@ class Children:
         for key in message.withdrawn:
             self._drop(child, key)
         for doc in message.policies:
-            child.policies[doc.service] = (doc.revision, doc.origin)
+            child.policies[doc.service] = doc.rank
             state.adopt_policy(doc)
 
     def mark_synced(self, name: str) -> None:
         if name in self.unsynced:
             self.unsynced.discard(name)
             if not self.unsynced:
-                self._state.dirty_services.update(dict.fromkeys(self._state.by_service))
+                self.just_settled = True
 
     def _put(self, child: Downlink, claim: Claim, save: bool = True) -> None:
         state = self._state
@@ -314,8 +314,8 @@ class Children:
                 drained.append(DrainAck(key, leaving))
             doc = state.policies.get(key.service)
             if doc is not None:
-                shown = max(child.sent_policies.get(key.service, (0, "")), child.policies.get(key.service, (0, "")))
-                if (doc.revision, doc.origin) > shown:
+                shown = max(child.sent_policies.get(key.service, NO_POLICY), child.policies.get(key.service, NO_POLICY))
+                if doc.rank > shown:
                     docs[key.service] = doc
         child.dirty.clear()
         message = child.state(verdicts, [], drained, [docs[name] for name in sorted(docs)], path)

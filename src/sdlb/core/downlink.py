@@ -10,7 +10,7 @@ as the first one's lease runs.
 from __future__ import annotations
 
 from sdlb.core.digest import claims_digest
-from sdlb.core.messages import Beat, Claim, ClaimKey, DownState, DrainAck, Hello, PolicyDoc, Verdict
+from sdlb.core.messages import Beat, Claim, ClaimKey, DownState, DrainAck, Hello, PolicyDoc, Rank, Verdict
 
 
 class Downlink:
@@ -27,8 +27,8 @@ class Downlink:
         self.keys: dict[ClaimKey, None] = {}
         self.sent: dict[ClaimKey, Verdict] = {}
         self.acked: dict[ClaimKey, int] = {}
-        self.sent_policies: dict[str, tuple[int, str]] = {}
-        self.policies: dict[str, tuple[int, str]] = {}  # that the child has shown to hold
+        self.sent_policies: dict[str, Rank] = {}
+        self.policies: dict[str, Rank] = {}  # that the child has shown to hold
         self.dirty: dict[ClaimKey, None] = {}
         self._sent_path: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         self._seq_out = 0
@@ -93,7 +93,7 @@ class Downlink:
         for ack in drained:
             self.acked[ack.key] = ack.leaving
         for doc in policies:
-            self.sent_policies[doc.service] = (doc.revision, doc.origin)
+            self.sent_policies[doc.service] = doc.rank
         ancestors, roots = path
         return DownState(
             self._seq_out, full, tuple(verdicts), tuple(forgotten), tuple(drained), tuple(policies), ancestors, roots

@@ -62,14 +62,23 @@ class DrainAck:
     leaving: int
 
 
+Rank = tuple[int, str, str]
+NO_POLICY: Rank = (0, "", "")
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyDoc:
-    """A policy as it travels: `json` is the document, (`revision`, `origin`) decides which of two is newer."""
+    """A policy as it travels: `json` is the document, `rank` decides which of two is newer."""
 
     service: str
     revision: int
     origin: str
     json: str
+
+    @property
+    def rank(self) -> Rank:
+        """The text too: a root that lost its disk counts revisions from the start again."""
+        return self.revision, self.origin, self.json
 
 
 @dataclass(frozen=True, slots=True)

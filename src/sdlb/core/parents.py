@@ -12,6 +12,7 @@ from sdlb.core.effects import Dial, HangUp, ToParent
 from sdlb.core.events import ParentClosed, ParentConnected
 from sdlb.core.messages import (
     ACTIVE,
+    NO_POLICY,
     REFUSED,
     WAITING,
     Beat,
@@ -141,7 +142,7 @@ class Parents:
                 slot.acked.add(uplink.parent)
                 state.touch(ack.key)
         for doc in message.policies:
-            uplink.sent_policies[doc.service] = (doc.revision, doc.origin)
+            uplink.sent_policies[doc.service] = doc.rank
             if not state.adopt_policy(doc):
                 uplink.dirty_policies[doc.service] = None  # goes back up if ours is newer
         changed = (message.ancestors, message.roots) != (uplink.ancestors, uplink.roots)
@@ -288,7 +289,7 @@ class Parents:
         docs: list[PolicyDoc] = []
         for name in uplink.dirty_policies:
             doc = state.policies.get(name)
-            if doc is not None and (doc.revision, doc.origin) > uplink.sent_policies.get(name, (0, "")):
+            if doc is not None and doc.rank > uplink.sent_policies.get(name, NO_POLICY):
                 docs.append(doc)
         uplink.dirty_policies.clear()
         message = uplink.state(claims, withdrawn, docs)

@@ -39,6 +39,11 @@ class Rootage:
 
     # ------------------------------------------------------------------ deciding
 
+    def look_again(self) -> None:
+        """At all there is on record, also at what nobody claims any more."""
+        self._state.dirty_services.update(dict.fromkeys(self.records))
+        self._state.dirty_routes.update(dict.fromkeys(self.holders))
+
     def decide(self, now: float) -> None:
         """For what was touched. What was taken from somebody is looked at again once its permits have followed."""
         state = self._state

@@ -108,7 +108,7 @@ class State:
     def adopt_policy(self, doc: PolicyDoc) -> bool:
         """Whether it is newer than what was known (then it is kept, durably, and everything that follows is redone)."""
         known = self.policies.get(doc.service)
-        if known is not None and (known.revision, known.origin) >= (doc.revision, doc.origin):
+        if known is not None and known.rank >= doc.rank:
             return False
         try:
             parsed = Policy.from_json(doc.json, where=f"policy of {doc.service}")

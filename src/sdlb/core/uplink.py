@@ -14,7 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from sdlb.core.digest import claims_digest
-from sdlb.core.messages import Beat, Claim, ClaimKey, PolicyDoc, UpState, Verdict, Welcome
+from sdlb.core.messages import Beat, Claim, ClaimKey, PolicyDoc, Rank, UpState, Verdict, Welcome
 
 if TYPE_CHECKING:
     from random import Random
@@ -44,7 +44,7 @@ class Uplink:
         self.dial_at = started_at
         self.verdicts: dict[ClaimKey, Verdict] = {}
         self.sent: dict[ClaimKey, Claim] = {}
-        self.sent_policies: dict[str, tuple[int, str]] = {}
+        self.sent_policies: dict[str, Rank] = {}
         self.dirty: dict[ClaimKey, None] = {}
         self.dirty_policies: dict[str, None] = {}
         self.bye_sent = False
@@ -125,7 +125,7 @@ class Uplink:
             self.sent.pop(key, None)
             self.verdicts.pop(key, None)
         for doc in policies:
-            self.sent_policies[doc.service] = (doc.revision, doc.origin)
+            self.sent_policies[doc.service] = doc.rank
         return UpState(self._seq_out, full, tuple(claims), tuple(withdrawn), tuple(policies))
 
     @staticmethod

@@ -147,9 +147,13 @@ class SeedRule(Check):
     def _opens(self, process: Process) -> None:
         world = self.world
         for other in world.by_service[process.spec.service].values():
-            if not other.served or world.compatible(process, other) or not set(process.keys()) & _routes(other, process):
+            if (
+                not other.served
+                or world.compatible(process, other)
+                or not set(process.keys()) & _routes(other, process)
+            ):
                 continue
-            there = other.carried > 0 or world.is_member(other) or (other.wanted and other.renewing)
+            there = world.is_member(other) or (other.renewing and (other.wanted or other.carried > 0))
             if there and world.accountable(process.host, other.host) is not None:
                 raise self.broken(
                     f"{process.id} on {process.host} opens while {other.id} on {other.host} has not stopped "
@@ -238,7 +242,12 @@ class NothingLost(Check):
         return [
             p
             for p in claiming
-            if p.spec.service == service and p.host in below and p.wanted and p.healthy and p.renewing and p.since < now - 3.0
+            if p.spec.service == service
+            and p.host in below
+            and p.wanted
+            and p.healthy
+            and p.renewing
+            and p.since < now - 3.0
         ]
 
 
@@ -313,14 +322,18 @@ class ConstantCost(Check):
         assert host.balancer is not None
         self._size(host)
         touched = self._touched(events)
-        if touched is None or any(isinstance(e, ef.ToParent | ef.ToChild) and isinstance(e.message, Beat) for e in effects):
+        if touched is None or any(
+            isinstance(e, ef.ToParent | ef.ToChild) and isinstance(e.message, Beat) for e in effects
+        ):
             return  # about all, or a timer ran out along with it
         for effect in effects:
             match effect:
                 case ef.ToParent(_, UpState() as up):
                     told = {claim.key.service for claim in up.claims} | {key.service for key in up.withdrawn}
                 case ef.ToChild(_, DownState() as down):
-                    told = {verdict.key.service for verdict in down.verdicts} | {ack.key.service for ack in down.drained}
+                    told = {verdict.key.service for verdict in down.verdicts} | {
+                        ack.key.service for ack in down.drained
+                    }
                 case _:
                     continue
             if not told <= touched:

@@ -27,6 +27,10 @@ class Engine:
 
     # ------------------------------------------------------------------ life
 
+    @property
+    def boot_id(self) -> str:
+        return f"boot-{self.boot}"
+
     def crash(self) -> None:
         """Its process is gone, and with it all that it knew and all that it carried."""
         self.up = False
@@ -38,7 +42,7 @@ class Engine:
     def attached(self) -> ev.EngineAttached:
         members = sum(len(group) for group in self.groups.values())
         draining = tuple((key, self.in_flight.get(key, 0)) for key in self.draining)
-        return ev.EngineAttached(f"boot-{self.boot}", self.epoch, members, draining)
+        return ev.EngineAttached(self.boot_id, self.epoch, members, draining)
 
     # ------------------------------------------------------------------ deltas
 

@@ -92,7 +92,9 @@ class Faults:
     def bad_weather(self) -> None:
         self.world.faults["bad weather"] += 1
         self.world.network.weather = Weather(
-            slow=self.rng.choice((0.0, 0.1)), slow_s=self.rng.choice((0.1, 2.0)), loss=self.rng.choice((0.0, 0.001, 0.02))
+            slow=self.rng.choice((0.0, 0.1)),
+            slow_s=self.rng.choice((0.1, 2.0)),
+            loss=self.rng.choice((0.0, 0.001, 0.02)),
         )
 
         def clear() -> None:

@@ -53,6 +53,7 @@ class Host:
         self._inbox: deque[tuple[ev.Event, tuple[str, str] | None]] = deque()
         self._turn_planned = False
         self._wake_at = 0.0
+        self._attached_to = ""  # boot of the engine that control talks to
         self._to_engine_at = 0.0
         self._from_engine_at = 0.0
 
@@ -135,6 +136,8 @@ class Host:
         for _ in range(min(len(self._inbox), self.rng.choice((1, 2, TURN_EVENTS_MAX)))):
             event, pair = self._inbox.popleft()
             events.append(event)
+            if isinstance(event, ev.EngineAttached):
+                self._attached_to = event.boot_id
             if pair is not None:
                 self._world.network.note_heard(pair, up=pair[1] == self.name)
         if self._inbox:
@@ -227,14 +230,14 @@ class Host:
             self.take(ev.EngineLost())
 
     def _to_engine(self, delta: ef.Apply) -> None:
-        boot = self.engine.boot
+        boot = self._attached_to
         when = max(self._to_engine_at, self._world.clock.now + self.rng.uniform(*ENGINE_DELAY_S))
         self._to_engine_at = when
         self._world.clock.at(when, lambda: self._apply(delta, boot))
 
-    def _apply(self, delta: ef.Apply, boot: int) -> None:
+    def _apply(self, delta: ef.Apply, boot: str) -> None:
         engine = self.engine
-        if not engine.up or engine.boot != boot or delta.epoch <= engine.epoch:
+        if not engine.up or engine.boot_id != boot or delta.epoch <= engine.epoch:
             return  # of a control before this one: its connection is gone
         out = engine.apply(delta)
         self._world.table_changed(self, out)

@@ -119,7 +119,9 @@ class Convergence(Check):
             for key, group in host.engine.groups.items()
         }
         if have != expected:
-            raise self.broken(f"the engine of {host.name} has other members than it should: {_difference(expected, have)}")
+            raise self.broken(
+                f"the engine of {host.name} has other members than it should: {_difference(expected, have)}"
+            )
         here = {key.route: key.service for key in expected}
         routes = {pattern: route.service for pattern, route in host.engine.routes.items() if pattern in here}
         if routes != here:

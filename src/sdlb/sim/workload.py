@@ -119,7 +119,8 @@ class Workload:
         host = self.world.hosts[process.host]
         if not process.alive:
             return
-        if process.renewing and host.running:
+        known = process.wanted or (host.balancer is not None and host.balancer.instance(process.id) is not None)
+        if process.renewing and host.running and known:
             host.register(process)
         self.world.clock.after(self.rng.uniform(0.9, 1.1) * RENEW_S, lambda: self._renew(process))
 
