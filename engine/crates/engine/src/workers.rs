@@ -14,6 +14,7 @@ use sdlb_routes::Table;
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::{mpsc, watch},
+    task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
 
@@ -119,6 +120,15 @@ pub fn start(
 struct Listening {
     config: SharedConfig,
     stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Listening {
+    /// Gives what ends when the socket is closed.
+    fn stop(self) -> JoinHandle<()> {
+        self.stop.send_replace(true);
+        self.task
+    }
 }
 
 async fn run(
@@ -131,6 +141,7 @@ async fn run(
     let first = tables.borrow_and_update().clone();
     let worker = Rc::new(Worker::new(index, &shared, first, NodeConfig::default()));
     let mut listeners: HashMap<SocketAddr, Listening> = HashMap::new();
+    let mut closing: Vec<JoinHandle<()>> = Vec::new();
     let mut clock = interval(CLOCK);
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
@@ -164,13 +175,13 @@ async fn run(
                     Ok(listener) => {
                         let config = SharedConfig::new(Rc::new(config).into());
                         let stop = watch::Sender::new(false);
-                        tokio::task::spawn_local(accept::run(
+                        let task = tokio::task::spawn_local(accept::run(
                             listener,
                             config.clone(),
                             worker.clone(),
                             stop.subscribe(),
                         ));
-                        listeners.insert(bound, Listening { config, stop });
+                        listeners.insert(bound, Listening { config, stop, task });
                     }
                     Err(error) => eprintln!("sdlb-engine: worker {index} cannot accept on {bound}: {error}"),
                 }
@@ -181,19 +192,22 @@ async fn run(
                 }
             }
             Some(Command::Close(bound)) => {
-                if let Some(listening) = listeners.remove(&bound) {
-                    listening.stop.send_replace(true);
-                }
+                closing.extend(listeners.remove(&bound).map(Listening::stop));
             }
             Some(Command::Drain) => {
-                for (_, listening) in listeners.drain() {
-                    listening.stop.send_replace(true);
-                }
+                closing.extend(listeners.drain().map(|(_, listening)| listening.stop()));
                 worker.drain();
             }
             Some(Command::Done(number)) => {
                 worker.access_log.flush();
-                let _ = events.send(Event::Done(number));
+                // Carried out means that what is closed is closed.
+                let (closing, events) = (std::mem::take(&mut closing), events.clone());
+                tokio::task::spawn_local(async move {
+                    for task in closing {
+                        let _ = task.await;
+                    }
+                    let _ = events.send(Event::Done(number));
+                });
             }
             Some(Command::Turn) => {
                 let _ = events.send(Event::Turned { worker: index });
