@@ -412,13 +412,14 @@ class Balancer(View):
         if slot is None:
             self._parents.owe(key)
             return
+        before = slot.permit, slot.epoch
         self._settle_permit(slot, now)
         self._settle_members(slot, now)
         for target in list(slot.sources):
             if target.startswith("i:"):
                 self._locals.check_drained(target)
         self._parents.owe(key)
-        self._children.owe(key)
+        self._children.owe(slot, news=(slot.permit, slot.epoch) != before or key.service in state.new_policies)
         if not slot.sources:
             if not self.settings.is_root and slot.active:
                 state.persist(f"permit/{text_of(key)}", None)

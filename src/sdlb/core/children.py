@@ -277,13 +277,14 @@ class Children:
 
     # ------------------------------------------------------------------ what they are told
 
-    def owe(self, key: ClaimKey) -> None:
-        slot = self._state.slots.get(key)
-        if slot is not None:
-            for source in slot.sources.values():
-                child = self.by_name.get(source.child) if source.child else None
+    def owe(self, slot: Slot, news: bool) -> None:
+        """`news`: there is another verdict or policy, for every child; without, only for those that leave something may
+        have changed (who claims anew is owed an answer anyway)."""
+        for source in slot.sources.values():
+            if source.child and (news or source.claim.leaving):
+                child = self.by_name.get(source.child)
                 if child is not None:
-                    child.dirty[key] = None
+                    child.dirty[slot.key] = None
                     self._owed[child.name] = None
 
     def flush(self, path: tuple[tuple[str, ...], tuple[str, ...]], path_changed: bool) -> None:
