@@ -460,7 +460,7 @@ class Balancer(View):
         goers = [
             s.target
             for s in slot.sources.values()
-            if table.present(MemberKey(key, s.target)) and (s.claim.leaving or not serving)
+            if (s.claim.leaving or not serving) and table.present(MemberKey(key, s.target))
         ]
         if goers and not stable and not self.settings.is_root:
             if not slot.leaving:

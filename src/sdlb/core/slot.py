@@ -56,9 +56,12 @@ class Slot:
     def count(self) -> int:
         """Instances below. Two children that both stand above a host report the same instances: they count once, as far
         as the host names tell (exact when the children's hosts are the same or have none in common)."""
-        total = sum(source.claim.count for source in self.sources.values() if not source.child)
+        total = sum([source.claim.count for source in self.sources.values() if not source.child])
+        children = [source.claim for source in self.sources.values() if source.child]
+        hosts = [claim.hosts for claim in children]
+        if len({name for names in hosts for name in names}) == sum(map(len, hosts)):
+            return total + sum([claim.count for claim in children])
         seen: set[str] = set()
-        children = (source.claim for source in self.sources.values() if source.child)
         for claim in sorted(children, key=lambda claim: -claim.count):
             new = [host for host in claim.hosts if host not in seen]
             total += -(-claim.count * len(new) // len(claim.hosts)) if claim.hosts else claim.count

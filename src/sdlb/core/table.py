@@ -57,14 +57,14 @@ class Table:
         self._dirty_targets[key] = None
 
     def want(self, key: MemberKey, capacity: int, last_resort: bool = False) -> None:
-        member = MemberPut(key, max(1, capacity), last_resort)
         old = self._members.get(key)
-        if old == member:
+        capacity = max(1, capacity)
+        if old is not None and (old.capacity, old.last_resort) == (capacity, last_resort):
             return
         if old is None:
             self._uses[key.target] = self._uses.get(key.target, 0) + 1
             self._dirty_targets[key.target] = None
-        self._members[key] = member
+        self._members[key] = MemberPut(key, capacity, last_resort)
         self._dirty_members[key] = None
 
     def unwant(self, key: MemberKey) -> None:
