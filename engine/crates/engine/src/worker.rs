@@ -99,7 +99,12 @@ impl Worker {
 
     /// Milliseconds since the engine started: the clock of ejections.
     pub fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.ms_at(Instant::now())
+    }
+
+    /// The same at another time: to read the clock costs as much as to look a route up.
+    pub fn ms_at(&self, time: Instant) -> u64 {
+        u64::try_from(time.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Parked requests wait on this: `changed().await` returns after each new table. Subscribe before looking at the

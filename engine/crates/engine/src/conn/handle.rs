@@ -117,7 +117,9 @@ impl Conn {
         self.tell_to_go_on(scratch, job, to_node);
         target.counters.requests.fetch_add(1, Relaxed);
 
-        let terms = Terms { facts: &job.facts, limits, worker: &worker, to_node, gate, continued: job.continued };
+        // A pooled connection costs no time.
+        let now = if upstream.reused { job.tries.now(&job.facts) } else { Instant::now() };
+        let terms = Terms { facts: &job.facts, limits, worker: &worker, to_node, gate, continued: job.continued, now };
         let mut exchange =
             Exchange::new(&mut self.io, &mut upstream, &mut self.watch, &mut self.timer, scratch, &terms);
         let end = poll_fn(|cx| exchange.poll(cx)).await;
@@ -236,7 +238,7 @@ impl Conn {
         let target = picked.target();
         if !job.tries.fresh {
             let sure = job.facts.idempotent && is_small(job.facts.length);
-            let now = if job.tries.is_first() { job.facts.started } else { Instant::now() };
+            let now = job.tries.now(&job.facts);
             let age_max = (!sure).then_some(SURE_AGE);
             if let Some(upstream) = worker.local.pool.take(target, now, age_max, &worker.counters) {
                 return Ok(upstream);

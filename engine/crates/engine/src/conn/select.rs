@@ -87,9 +87,9 @@ impl Tries {
         self.enough = false;
     }
 
-    /// Nothing was tried before, and it has not waited.
-    pub fn is_first(&self) -> bool {
-        self.count <= 1 && self.changes.is_none()
+    /// The time. Of a request that is tried for the first time and has not waited: when its head was complete.
+    pub fn now(&self, facts: &Facts) -> Instant {
+        if self.count <= 1 && self.changes.is_none() { facts.started } else { Instant::now() }
     }
 
     /// It waits no longer: it has a connection.
@@ -174,7 +174,7 @@ impl Conn {
     }
 
     fn find(&self, scratch: &Scratch, facts: &Facts, tries: &mut Tries) -> Found {
-        let now_ms = self.worker.now_ms();
+        let now_ms = self.worker.ms_at(tries.now(facts).into_std());
         let path = std::str::from_utf8(&scratch.target[..facts.path_bytes]).unwrap_or_default();
         let host = scratch.host.name();
         self.worker.with_table(|table: &Table| {
@@ -214,7 +214,7 @@ impl Conn {
             let detail = "This address takes requests from nodes only, and this one has no stamp.";
             return Err(Answer::new(421, "not-stamped", "http_request_denied", detail));
         };
-        let now_ms = self.worker.now_ms();
+        let now_ms = self.worker.ms_at(tries.now(facts).into_std());
         let most = tries.avoid.len() >= TRIES_BELOW_MAX;
         let picked = self.worker.with_table(|table| {
             let group = table.stamped(stamp).filter(|_| !most)?;

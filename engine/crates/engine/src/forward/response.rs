@@ -28,8 +28,15 @@ pub enum After {
     Close,
 }
 
-/// Appends a final head.
-pub fn write(head: &[u8], response: &Response, framing: Framing, after: After, date: &[u8], out: &mut Vec<u8>) {
+/// Appends a final head. `date` is asked only for one that has none.
+pub fn write(
+    head: &[u8],
+    response: &Response,
+    framing: Framing,
+    after: After,
+    date: impl FnOnce(&mut dyn FnMut(&[u8])),
+    out: &mut Vec<u8>,
+) {
     start_line(head, response, out);
     let mut dated = false;
     copy(
@@ -46,7 +53,7 @@ pub fn write(head: &[u8], response: &Response, framing: Framing, after: After, d
         out,
     );
     if !dated && response.status >= 200 {
-        line(b"date", date, out);
+        date(&mut |date| line(b"date", date, out));
     }
     match framing {
         Framing::Length(length) | Framing::Empty(Some(length)) => {

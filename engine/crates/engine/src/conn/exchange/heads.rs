@@ -122,7 +122,8 @@ impl Exchange<'_> {
         let head = &from_upstream.data()[..length];
         let (events, keep_s) = habits(head, response);
         self.keep_alive = keep_s.map(|seconds| Duration::from_secs(seconds.min(3_600)));
-        self.worker.local.with_date(|date| response::write(head, response, framing, after, date, to_client));
+        let local = &self.worker.local;
+        response::write(head, response, framing, after, |line| local.with_date(line), to_client);
         let trailers = http1::Limits { head_bytes: TRAILER_BYTES, fields: self.limits.fields };
         self.answer = Some(Answer {
             body: Body::new(body, trailers),

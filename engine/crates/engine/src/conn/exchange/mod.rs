@@ -133,6 +133,8 @@ pub struct Exchange<'a> {
     interims: usize,
     continued: bool,
     moved: bool,
+    /// For the first deadline: to send a request takes no time to speak of.
+    now: Option<Instant>,
     /// The final status; 0: none came.
     pub status: u16,
     /// Bytes of content sent to the client.
@@ -167,6 +169,8 @@ pub struct Terms<'a> {
     pub gate: Gate,
     /// `100 Continue` was sent already.
     pub continued: bool,
+    /// The time.
+    pub now: Instant,
 }
 
 impl<'a> Exchange<'a> {
@@ -179,7 +183,7 @@ impl<'a> Exchange<'a> {
         scratch: &'a mut Scratch,
         terms: &Terms<'a>,
     ) -> Self {
-        let Terms { facts, limits, worker, to_node, gate, continued } = *terms;
+        let Terms { facts, limits, worker, to_node, gate, continued, now } = *terms;
         let trailers = http1::Limits { head_bytes: TRAILER_BYTES, fields: limits.fields };
         let own = limits.response_timeout;
         scratch.response.reset();
@@ -209,6 +213,7 @@ impl<'a> Exchange<'a> {
             interims: 0,
             continued,
             moved: true,
+            now: Some(now),
             status: 0,
             content_bytes: 0,
             keep_alive: None,
@@ -236,7 +241,8 @@ impl<'a> Exchange<'a> {
                 return Poll::Ready(self.ended(End::Gone));
             }
             if std::mem::take(&mut self.moved) {
-                self.timer.set(Instant::now(), self.patience());
+                let now = self.now.take().unwrap_or_else(Instant::now);
+                self.timer.set(now, self.patience());
             }
             match self.timer.poll(cx) {
                 Poll::Pending => return Poll::Pending,
