@@ -59,7 +59,6 @@ PROMISES = {
 }
 
 NO_CHECK = {
-    3: "requests are bytes in the engine, which the simulator does not have; end-to-end tests count every one",
     6: "identities come with mutual TLS; until then a route belongs to its first holder (end-to-end tests)",
 }
 """Promises that the simulator cannot check yet, and why."""

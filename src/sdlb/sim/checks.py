@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from sdlb.core import effects as ef
 from sdlb.core import events as ev
-from sdlb.core.messages import ACTIVE, Beat, ClaimKey, DownMessage, DownState, UpState
+from sdlb.core.messages import ACTIVE, ClaimKey, DownMessage, DownState, UpState
 from sdlb.core.state import text_of
 from sdlb.sim.host import Host
 from sdlb.sim.process import Process
@@ -316,16 +316,19 @@ class ConstantCost(Check):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._sharing: dict[str, set[str]] = {}
+        self._timers = False  # some run out in this step, about whatever they are about
+
+    def before_step(self, host: Host, events: list[ev.Event]) -> None:
+        assert host.balancer is not None
+        wake = host.balancer.wake_at()
+        self._timers = wake is not None and wake <= host.now
 
     def after_step(self, host: Host, events: list[ev.Event], effects: list[ef.Effect]) -> None:
         assert host.balancer is not None
         self._size(host)
         touched = self._touched(events)
-        if touched is None or any(
-            isinstance(e, ef.ToParent | ef.ToChild) and isinstance(e.message, Beat) for e in effects
-        ):
-            return  # about all, or a timer ran out along with it
+        if touched is None or self._timers:
+            return
         for effect in effects:
             match effect:
                 case ef.ToParent(_, UpState() as up):
@@ -421,8 +424,9 @@ class AuthoritySurvives(Check):
 
     def _not_older(self, host: Host, key: ClaimKey, generation: int) -> None:
         known, versions = self._acted.get((host.name, key.service), (0, set[str]()))
-        if self.world.clock.now - self.world.forgot_at.get(host.name, -1e9) < RECOVERY_S:
-            known, versions = 0, set[str]()  # its disk was lost or set back: what it had decided is gone with it
+        forgot = max(self.world.forgot_at.get(name, -1e9) for name in (host.name, *self.world.shape.roots))
+        if self.world.clock.now - forgot < RECOVERY_S:
+            known, versions = 0, set[str]()  # its disk or a root's was lost: what was decided is gone with it
         if generation < known:
             rival = next(
                 (v for v in sorted(versions) if not self.world.compatible_versions(key.service, v, key.version)), None

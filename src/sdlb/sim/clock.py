@@ -10,14 +10,14 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
         self.steps = 0
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
 
-    def at(self, when: float, action: Callable[[], None]) -> None:
+    def at(self, when: float, action: Callable[[], object]) -> None:
         self._count += 1
         heapq.heappush(self._due, (max(when, self.now), self._count, action))
 
-    def after(self, delay_s: float, action: Callable[[], None]) -> None:
+    def after(self, delay_s: float, action: Callable[[], object]) -> None:
         self.at(self.now + delay_s, action)
 
     def run(self, until: float) -> None:

@@ -79,7 +79,7 @@ class Faults:
 
     def partition(self) -> None:
         host = self._host()
-        pairs = list(host.parents) + [c for c in self.world.shape.children[host.name]]
+        pairs = [*host.parents, *self.world.shape.children[host.name]]
         chosen = self.rng.sample(pairs, self.rng.randint(1, len(pairs)))
         until = self.world.clock.now + self._short_or_long()
         both, stall = self.rng.random() < 0.6, self.rng.random() < 0.5

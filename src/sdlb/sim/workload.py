@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 from sdlb.core import events as ev
@@ -56,7 +57,7 @@ class Workload:
     def start(self) -> None:
         for service in self.services:
             for _ in range(service.size):
-                self.world.clock.after(self.rng.uniform(3.0, 6.0), lambda service=service: self._start_one(service))
+                self.world.clock.after(self.rng.uniform(3.0, 6.0), partial(self._start_one, service))
         self.world.clock.after(8.0, self._act)
         self.world.clock.after(9.0, self._ask)
 
