@@ -14,6 +14,9 @@ LATECOMERS_S = 1.0
 """How long the others are waited for once a root has answered: a root that hangs must not make those below run out of
 patience, who would then have no answer at all."""
 DONE_MAX = 256
+DONE_BYTES_MAX = 1 << 20
+"""Answers are kept so that an ask that comes by a second path is not carried out twice. What is larger than this is a
+list of services: to make it again costs less than to keep it."""
 
 
 @dataclass(slots=True)
@@ -29,6 +32,7 @@ class Relay:
     def __init__(self) -> None:
         self.pending: dict[str, Pending] = {}
         self._done: dict[str, Answer] = {}
+        self._done_bytes = 0
 
     def done(self, ask_id: str) -> Answer | None:
         return self._done.get(ask_id)
@@ -74,6 +78,12 @@ class Relay:
         answers = tuple(pending.answers[root] for root in sorted(pending.answers))
         answer = Answer(ask_id, answers, tuple(sorted(expected - set(pending.answers))))
         self._done[ask_id] = answer
-        while len(self._done) > DONE_MAX:
-            del self._done[next(iter(self._done))]
+        self._done_bytes += _size(answer)
+        while len(self._done) > DONE_MAX or self._done_bytes > DONE_BYTES_MAX:
+            oldest = next(iter(self._done))
+            self._done_bytes -= _size(self._done.pop(oldest))
         return pending, answer
+
+
+def _size(answer: Answer) -> int:
+    return sum(len(each.body) for each in answer.answers)
