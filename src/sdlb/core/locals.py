@@ -61,7 +61,7 @@ class Locals:
         if saved["leaving"]:
             self._resume.append((spec.id, bool(saved["removing"])))
         self._publish(instance)
-        self._state.set_timer(instance.lease_until, "instance", spec.id)
+        self._watch_lease(instance)
 
     def resume_drains(self, now: float) -> None:
         for name, removing in self._resume:
@@ -99,14 +99,14 @@ class Locals:
                 instance.spec = spec
                 instance.leaving, instance.removing, instance.drained, instance.forced = 0, False, False, False
                 instance.healthy = event.healthy
-                state.set_timer(instance.lease_until, "instance", spec.id)  # the lease may have become shorter
+                self._watch_lease(instance)  # it may have become shorter
                 state.note("instance-updated", f"{spec.id} was registered again as {spec.service}-{spec.version}")
             else:
                 return  # renewing keeps a draining instance registered, and draining
         else:
             lease_until = _lease_end(spec, now)
             instance = self.by_id[spec.id] = Instance(spec, self._stamp(event.stamp), event.healthy, lease_until)
-            state.set_timer(instance.lease_until, "instance", spec.id)
+            self._watch_lease(instance)
             state.note(
                 "instance-registered", f"{spec.id} registered as {spec.service}-{spec.version}", instance=spec.id
             )
@@ -165,6 +165,10 @@ class Locals:
             self._forget(self.by_id[event.id], "instance-gone", f"{event.id} is gone: {event.detail}", "warning")
 
     # ------------------------------------------------------------------ timers
+
+    def _watch_lease(self, instance: Instance) -> None:
+        if instance.spec.ttl_s:
+            self._state.set_timer(instance.lease_until, "instance", instance.spec.id)
 
     def shift(self, by_s: float) -> None:
         for instance in self.by_id.values():
