@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from bench import change, idle, proxy, register, report
+from sdlb.cli.demo.launch import Late
 
 CASES: dict[str, Callable[[bool], report.Report]] = {
     "proxy": proxy.run,
@@ -46,7 +47,7 @@ def main() -> int:
     for name in dict.fromkeys(chosen.case or CASES):
         try:
             done = CASES[name](chosen.quick)
-        except (report.CannotRun, TimeoutError) as error:
+        except (report.CannotRun, Late, OSError) as error:
             failed[name] = str(error)
             print(f"bench: {name}: {error}", file=sys.stderr)
             continue
@@ -64,4 +65,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)  # all that was started has ended on the way here

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.report import CannotRun
 
@@ -48,7 +49,7 @@ def start(words: Sequence[str], core: int | None = None, log: Path | None = None
             sink.close()
 
 
-def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def end(processes: Sequence[subprocess.Popen[Any]]) -> None:
     for process in processes:
         if process.poll() is None:
             process.terminate()

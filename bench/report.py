@@ -56,10 +56,6 @@ class Report:
         return {"case": self.case, "met": self.met, "rows": rows, "figures": self.figures}
 
 
-def at_most(what: str, value: float, limit: float, unit: str, digits: int = 1) -> Row:
-    return Row(what, f"<= {limit:g} {unit}", f"{value:.{digits}f} {unit}", value <= limit)
-
-
 def below(what: str, value: float, limit: float, unit: str, digits: int = 1) -> Row:
     return Row(what, f"< {limit:g} {unit}", f"{value:.{digits}f} {unit}", value < limit)
 

@@ -1,0 +1,66 @@
+"""`make bench` by what it says; what it measures is no test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import processes
+from bench.report import Report, Row, below
+
+ROOT = Path(__file__).parents[2]
+
+
+def bench(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *words],
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT}/src", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_names_every_case() -> None:
+    done = bench("--help")
+    assert done.returncode == 0
+    for case in ("proxy", "change", "idle", "register"):
+        assert f"  {case} " in done.stdout
+
+
+def test_an_unknown_case_is_a_usage_error() -> None:
+    done = bench("proxies")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("unknown case 'proxies'; choose from proxy, idle, register, change")
+
+
+def test_a_missing_tool_is_one_line_that_says_how_to_install_it(tmp_path: Path) -> None:
+    done = bench("proxy", "--json", PATH=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr == "bench: proxy: wrk is not installed; on Debian: apt-get install wrk\n"
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"),
+    [
+        (below("a", 1.0, 1.0, "s"), "MISSED"),
+        (below("a", 0.99, 1.0, "s"), "met"),
+        (Row("a", "", "1"), ""),
+    ],
+)
+def test_a_figure_meets_its_target_or_not(row: Row, verdict: str) -> None:
+    report = Report("case", "title", ["how"], [row])
+    assert row.verdict == verdict
+    assert report.met == (verdict != "MISSED")
+    assert report.text().splitlines()[-1].split("|")[4].strip() == verdict
+
+
+def test_quantiles_are_of_what_was_measured() -> None:
+    values = [float(n) for n in range(1, 1001)]
+    assert [processes.quantile(values, share) for share in (0.001, 0.5, 0.99, 1)] == [1.0, 500.0, 990.0, 1000.0]
+    assert processes.quantile([3.0], 0.99) == 3.0
