@@ -424,6 +424,7 @@ class Balancer(View):
             if not self.settings.is_root and slot.active:
                 state.persist(f"permit/{text_of(key)}", None)
             state.forget_slot(key)
+            self._parents.forget(key)
 
     def _settle_permit(self, slot: Slot, now: float) -> None:
         state = self._state

@@ -75,18 +75,18 @@ class Children:
             state.set_timer(now + state.settings.lease_s, "child", child.name)
         elif child.link is not None:
             self._unlink(child, drop=True)
-        child.linked(event.link, hello, now)
+        digest = child.digest([state.slots[key].sources[child.target].claim for key in child.keys])
+        child.linked(event.link, hello, digest, now)
         self.by_link[event.link] = child
         state.table.set_target(child.target, True, child.address)
         state.persist(f"child/{child.name}", [child.node_id, child.incarnation, child.address], durable=False)
         self._unsuspect(child)
-        held = [state.slots[key].sources[child.target].claim for key in child.keys]
         welcome = Welcome(
             state.settings.name,
             state.settings.node_id,
             state.settings.incarnation,
             ancestors,
-            child.digest(held),
+            digest,
             round(state.settings.lease_s * 1000),
             roots,
         )
@@ -154,6 +154,7 @@ class Children:
             self._start_over(child)
             return
         child.synced = True
+        child.claims_due = False
         self.mark_synced(child.name)
         if message.full:
             named = {claim.key for claim in message.claims}
@@ -302,7 +303,7 @@ class Children:
         verdicts: list[Verdict] = []
         drained: list[DrainAck] = []
         docs: dict[str, PolicyDoc] = {}
-        for key in child.dirty:
+        for key in () if child.claims_due else child.dirty:
             slot = state.slots.get(key)
             source = slot.sources.get(child.target) if slot is not None else None
             if slot is None or source is None:

@@ -23,6 +23,7 @@ class Downlink:
         self.link: int | None = None
         self.heard_at = now
         self.suspect = False
+        self.claims_due = False  # all of its claims are to come first
         self.synced = False  # has told its full state since this control started
         self.keys: dict[ClaimKey, None] = {}
         self.sent: dict[ClaimKey, Verdict] = {}
@@ -42,7 +43,8 @@ class Downlink:
     def newer(self, hello: Hello) -> bool:
         return hello.node_id == self.node_id and hello.incarnation >= self.incarnation
 
-    def linked(self, link: int, hello: Hello, now: float) -> None:
+    def linked(self, link: int, hello: Hello, digest: int, now: float) -> None:
+        """`digest`: of what we believe that it claims; if it claims other things, it first says so, then hears of them."""
         self.link = link
         self.node_id, self.incarnation, self.address = hello.node_id, hello.incarnation, hello.data_address
         self.labels = hello.labels
@@ -50,6 +52,7 @@ class Downlink:
         self._seq_out = self._seq_in = 0
         self._full = True
         self._sent_path = None
+        self.claims_due = hello.claims_digest != digest
         self.sent.clear()
         self.acked.clear()
         self.sent_policies.clear()
@@ -96,5 +99,13 @@ class Downlink:
             self.sent_policies[doc.service] = doc.rank
         ancestors, roots = path
         return DownState(
-            self._seq_out, full, tuple(verdicts), tuple(forgotten), tuple(drained), tuple(policies), ancestors, roots
+            self._seq_out,
+            full,
+            tuple(verdicts),
+            tuple(forgotten),
+            tuple(drained),
+            tuple(policies),
+            ancestors,
+            roots,
+            self._seq_in,
         )

@@ -173,6 +173,7 @@ class Locals:
     def shift(self, by_s: float) -> None:
         for instance in self.by_id.values():
             instance.lease_until += by_s
+            instance.drain_until += by_s
 
     def check_lease(self, name: str, now: float) -> None:
         instance = self.by_id.get(name)

@@ -153,6 +153,7 @@ class DownState:
     policies: tuple[PolicyDoc, ...] = ()
     ancestors: tuple[str, ...] = ()
     roots: tuple[str, ...] = ()
+    received: int = 0  # the last UpState that was taken into account
 
 
 @dataclass(frozen=True, slots=True)

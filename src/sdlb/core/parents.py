@@ -23,6 +23,7 @@ from sdlb.core.messages import (
     Hello,
     PolicyDoc,
     Refused,
+    Verdict,
     Welcome,
 )
 from sdlb.core.slot import Permit, Slot
@@ -129,10 +130,8 @@ class Parents:
         if not uplink.received(message.seq):
             self._start_over(uplink, now)
             return False
-        for verdict in message.verdicts:
-            uplink.verdicts[verdict.key] = verdict
-            uplink.dirty[verdict.key] = None
-            state.touch(verdict.key)
+        for key in uplink.decide(message.verdicts, message.received):
+            state.touch(key)
         for key in message.forgotten:
             uplink.verdicts.pop(key, None)
             state.touch(key)
@@ -197,8 +196,8 @@ class Parents:
             reason = NoParent()
             return Permit(WAITING, reason.code, str(reason), self._state.settings.name, slot.permit.generation)
         verdicts = [uplink.verdicts.get(slot.key) for uplink in touching]
-        if slot.active:  # a parent that has no answer itself says nothing against what serves already
-            verdicts = [None if v is not None and v.reason_code in UNDECIDED else v for v in verdicts]
+        if slot.active:
+            verdicts = [None if v is not None and _says_nothing(v, slot.permit) else v for v in verdicts]
         against = [v for v in verdicts if v is not None and v.state != ACTIVE]
         if against:
             worst = min(against, key=lambda v: (v.state != REFUSED, v.decided_by, v.reason))
@@ -254,6 +253,11 @@ class Parents:
         for uplink in self.links.values():
             uplink.dirty[key] = None
 
+    def forget(self, key: ClaimKey) -> None:
+        """Nobody claims it any more: what was said of it, said of what comes later, would be out of date."""
+        for uplink in self.links.values():
+            uplink.verdicts.pop(key, None)
+
     def owe_policy(self, service: str) -> None:
         for uplink in self.links.values():
             uplink.dirty_policies[service] = None
@@ -301,3 +305,9 @@ class Parents:
             if uplink.phase is Phase.UP:
                 self._state.effects += [ToParent(parent, Bye()), HangUp(parent)]
             uplink.phase = Phase.REFUSED
+
+
+def _says_nothing(verdict: Verdict, permit: Permit) -> bool:
+    """Against what serves already: a parent that has no answer itself, or that is late, with a generation behind ours."""
+    late = verdict.state == WAITING and verdict.generation < permit.generation
+    return late or verdict.reason_code in UNDECIDED

@@ -47,7 +47,9 @@ class Uplink:
         self.sent_policies: dict[str, Rank] = {}
         self.dirty: dict[ClaimKey, None] = {}
         self.dirty_policies: dict[str, None] = {}
-        self.bye_sent = False
+        self._since: dict[
+            ClaimKey, int
+        ] = {}  # of `sent`: seq of the message that first claimed it; 0: before this link
         self._lease_s = lease_s
         self._failures = 0
         self._seq_out = 0
@@ -90,6 +92,7 @@ class Uplink:
         self._full = not same
         if not same:
             self.sent.clear()
+        self._since = dict.fromkeys(self.sent, 0)
         self.verdicts.clear()  # a parent says it again; until then unknown
         return same
 
@@ -103,6 +106,14 @@ class Uplink:
             return False
         self._seq_in = seq
         return True
+
+    def decide(self, verdicts: tuple[Verdict, ...], received: int) -> list[ClaimKey]:
+        """Takes verdicts in; which keys they are about. What crossed a withdrawal is about a claim of the past."""
+        current = [v for v in verdicts if v.key in self._since and self._since[v.key] <= received]
+        for verdict in current:
+            self.verdicts[verdict.key] = verdict
+            self.dirty[verdict.key] = None
+        return [verdict.key for verdict in current]
 
     def behind(self, beat: Beat) -> bool:
         """The parent has sent more than has arrived, and the link keeps order: something was lost."""
@@ -121,8 +132,10 @@ class Uplink:
         self._seq_out += 1
         for claim in claims:
             self.sent[claim.key] = claim
+            self._since.setdefault(claim.key, self._seq_out)
         for key in withdrawn:
             self.sent.pop(key, None)
+            self._since.pop(key, None)
             self.verdicts.pop(key, None)
         for doc in policies:
             self.sent_policies[doc.service] = doc.rank

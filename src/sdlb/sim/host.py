@@ -138,7 +138,7 @@ class Host:
             events.append(event)
             if isinstance(event, ev.EngineAttached):
                 self._attached_to = event.boot_id
-            if pair is not None:
+            if pair is not None and not isinstance(event, ev.ChildConnected):  # which may be refused
                 self._world.network.note_heard(pair, up=pair[1] == self.name)
         if self._inbox:
             self._plan_turn()

@@ -232,6 +232,7 @@ def encode_down(message: m.DownMessage) -> bytes:
                 policies=[_policy(doc) for doc in message.policies],
                 ancestors=message.ancestors,
                 roots=message.roots,
+                received=message.received,
             )
             down = pb.Down(state=state)
         case m.Beat():
@@ -272,6 +273,7 @@ def decode_down(raw: bytes) -> m.DownMessage:
                 tuple(_to_policy(doc) for doc in down.state.policies),
                 tuple(down.state.ancestors),
                 tuple(down.state.roots),
+                down.state.received,
             )
         case "beat":
             return m.Beat(down.beat.sent, down.beat.received)

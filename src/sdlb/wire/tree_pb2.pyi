@@ -192,7 +192,7 @@ class Policy(_message.Message):
     def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., origin: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
 
 class DownState(_message.Message):
-    __slots__ = ("seq", "full", "verdicts", "forgotten", "drained", "policies", "ancestors", "roots")
+    __slots__ = ("seq", "full", "verdicts", "forgotten", "drained", "policies", "ancestors", "roots", "received")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     FULL_FIELD_NUMBER: _ClassVar[int]
     VERDICTS_FIELD_NUMBER: _ClassVar[int]
@@ -201,6 +201,7 @@ class DownState(_message.Message):
     POLICIES_FIELD_NUMBER: _ClassVar[int]
     ANCESTORS_FIELD_NUMBER: _ClassVar[int]
     ROOTS_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
     seq: int
     full: bool
     verdicts: _containers.RepeatedCompositeFieldContainer[Verdict]
@@ -209,7 +210,8 @@ class DownState(_message.Message):
     policies: _containers.RepeatedCompositeFieldContainer[Policy]
     ancestors: _containers.RepeatedScalarFieldContainer[str]
     roots: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, seq: _Optional[int] = ..., full: _Optional[bool] = ..., verdicts: _Optional[_Iterable[_Union[Verdict, _Mapping]]] = ..., forgotten: _Optional[_Iterable[_Union[ClaimKey, _Mapping]]] = ..., drained: _Optional[_Iterable[_Union[DrainAck, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., ancestors: _Optional[_Iterable[str]] = ..., roots: _Optional[_Iterable[str]] = ...) -> None: ...
+    received: int
+    def __init__(self, seq: _Optional[int] = ..., full: _Optional[bool] = ..., verdicts: _Optional[_Iterable[_Union[Verdict, _Mapping]]] = ..., forgotten: _Optional[_Iterable[_Union[ClaimKey, _Mapping]]] = ..., drained: _Optional[_Iterable[_Union[DrainAck, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., ancestors: _Optional[_Iterable[str]] = ..., roots: _Optional[_Iterable[str]] = ..., received: _Optional[int] = ...) -> None: ...
 
 class Ask(_message.Message):
     __slots__ = ("id", "method", "path", "body")
