@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Self
 
 from bench import backend, processes
@@ -82,10 +81,11 @@ class Tree:
         began = time.monotonic()
         numbers = itertools.count()
         lock = threading.Lock()
+        stop = threading.Event()
 
         def work() -> None:
             with Client(self.host.socket) as client:
-                while True:
+                while not stop.is_set():
                     with lock:
                         number = next(numbers)
                     if number >= count:
@@ -93,16 +93,19 @@ class Tree:
                     self.put(client, number)
 
         with ThreadPoolExecutor(CLIENTS + 1) as pool:
-            seen = pool.submit(self._see_all, count, began + timeout_s)
-            for done in [pool.submit(work) for _ in range(CLIENTS)]:
-                done.result()
-            taken = time.monotonic() - began
-            return taken, seen.result() - began
+            try:
+                seen = pool.submit(self._see_all, count, began + timeout_s, stop)
+                for done in [pool.submit(work) for _ in range(CLIENTS)]:
+                    done.result()
+                taken = time.monotonic() - began
+                return taken, seen.result() - began
+            finally:
+                stop.set()  # when one of them has failed, or somebody has lost patience
 
-    def _see_all(self, count: int, until: float) -> float:
+    def _see_all(self, count: int, until: float, stop: threading.Event) -> float:
         with Client(self.root.http) as client:
             for number in range(count):
-                while client.ask("GET", "/", name(number))[0] != 200:
+                while client.ask("GET", "/", name(number))[0] != 200 and not stop.is_set():
                     if time.monotonic() > until:
                         raise TimeoutError(f"{number} of {count} claims reached the root in time")
                     time.sleep(POLL_S)
@@ -149,7 +152,3 @@ def spent(before: dict[str, tuple[float, float]], after: dict[str, tuple[float, 
         f"{node} {after[node][0] - before[node][0]:.1f} + {after[node][1] - before[node][1]:.1f} s" for node in before
     ]
     return ", ".join(parts)
-
-
-def logs(folder: Path) -> str:
-    return "\n".join(path.read_text(errors="replace") for path in sorted(folder.glob("*/node.log")))
