@@ -15,20 +15,22 @@ const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
 
 #[test]
 fn an_answer_that_cannot_be_trusted_is_502() {
-    for bad in [
-        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nokk",
-        "HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\npoison",
-        "SSH-2.0-OpenSSH_9.2\r\n\r\n",
-    ] {
+    let untrusted = |bad| {
         let backend = Backend::fixed(bad);
         let mut world = World::with(&[&backend.address]);
         let answer = ask(world.http, get("/", ""));
         assert_eq!(answer.status, 502, "{bad}");
         assert!(answer.field("proxy-status").unwrap().contains("http_protocol_error"));
         assert_eq!(world.counted("upstream_malformed_total"), 1);
-    }
+    };
+    let all = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nokk",
+        "HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\npoison",
+        "SSH-2.0-OpenSSH_9.2\r\n\r\n",
+    ];
+    thread::scope(|scope| all.iter().for_each(|bad| drop(scope.spawn(|| untrusted(bad)))));
     let flood: &'static str = Box::leak("HTTP/1.1 103 H\r\n\r\n".repeat(10_000).into_boxed_str());
     let backend = Backend::fixed(flood);
     let world = World::with(&[&backend.address]);
@@ -40,13 +42,7 @@ fn an_answer_that_cannot_be_trusted_is_502() {
 
 #[test]
 fn surplus_bytes_are_given_to_nobody() {
-    for (method, first) in [
-        ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
-        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 65\r\n\r\n"),
-        ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
-        ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 65\r\n\r\n"),
-        ("GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
-    ] {
+    let surplus = |(method, first): (&str, &'static str)| {
         let backend = Backend::start(move |mut peer| {
             peer.request();
             peer.say(format!("{first}{EVIL}"));
@@ -62,7 +58,15 @@ fn surplus_bytes_are_given_to_nobody() {
         }
         assert_eq!(backend.connections(), 3);
         assert!(world.counted("upstream_unsolicited_total") >= 1);
-    }
+    };
+    let all = [
+        ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 65\r\n\r\n"),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 65\r\n\r\n"),
+        ("GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+    ];
+    thread::scope(|scope| all.iter().for_each(|case| drop(scope.spawn(|| surplus(*case)))));
 }
 
 #[test]

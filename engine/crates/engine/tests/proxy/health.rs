@@ -101,7 +101,7 @@ fn a_node_is_not_blamed_for_an_instance_below() {
         thread::sleep(Duration::from_secs(10));
     });
     let limits = Limits { response_timeout_ms: 300, ..Limits::default() };
-    for (address, path) in [(&bad.address, "/"), (&late.address, "/late"), (&late.address, "/cut")] {
+    let not_blamed = |address: &String, path: &str| {
         let host = World::named("host-1", Limits::default(), false).serving(&[address]);
         let mut edge = World::named("edge-1", limits, true);
         edge.put(vec![child("host-1", host.node)], Some(route(PATTERN, "web", &["1.0.0"])));
@@ -125,5 +125,10 @@ fn a_node_is_not_blamed_for_an_instance_below() {
                 .then_some(()),
             _ => None,
         });
-    }
+    };
+    thread::scope(|scope| {
+        for (address, path) in [(&bad.address, "/"), (&late.address, "/late"), (&late.address, "/cut")] {
+            scope.spawn(move || not_blamed(address, path));
+        }
+    });
 }
