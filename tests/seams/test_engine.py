@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from sdlb.adapters.engine_native import NativeEngine
+from sdlb.adapters.engine_native import ROWS_MAX, NativeEngine
 from sdlb.core.effects import Apply, MemberPut, Note, Pick, RoutePut, TargetPut
 from sdlb.core.events import EngineApplied, EngineAttached, EngineDrained, EngineLost, EngineRejected, Event, MemberKey
 from sdlb.core.messages import ClaimKey
 from sdlb.seams.engine import EngineConfig, EngineFailed, Listener
+from sdlb.wire.engine_pb2 import FromEngine, GroupStats, Stats
 
 CONFIG = EngineConfig("n", (Listener("http", "127.0.0.1:0"), Listener("node", "127.0.0.1:0")), "/nowhere/links.sock")
 CLAIM = ClaimKey("web", "1.0.0", "example.com/*")
@@ -170,3 +171,14 @@ def test_a_program_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("SDLB_ENGINE", "/bin/false")
     with pytest.raises(EngineFailed, match="ended at once"):
         asyncio.run(control(tmp_path).engine.start(CONFIG))
+
+
+def test_the_figures_of_what_is_gone_do_not_pile_up(tmp_path: Path) -> None:
+    engine = control(tmp_path).engine
+    for start in range(0, ROWS_MAX + 2000, 1000):
+        rows = [GroupStats(service="web", version=f"1.0.{n}", requests=1) for n in range(start, start + 1000)]
+        engine._take(FromEngine(stats=Stats(groups=[*rows, GroupStats(service="busy", version="1", requests=start)])))
+    assert len(engine.figures.groups) == ROWS_MAX
+    assert engine.figures.groups["busy", "1"].requests == start
+    assert ("web", "1.0.0") not in engine.figures.groups
+    assert ("web", f"1.0.{start + 999}") in engine.figures.groups

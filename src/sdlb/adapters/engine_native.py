@@ -18,6 +18,7 @@ import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from sdlb.core.effects import Apply, Note
 from sdlb.core.events import EngineApplied, EngineAttached, EngineDrained, EngineLost, EngineRejected, Event
@@ -34,6 +35,12 @@ UNSENT_BYTES_MAX = 64 << 20
 """An engine that does not read for so long is let go of; it gets everything again when it is back."""
 ENDED_POLL_S = 0.02
 BINARY = "sdlb-engine"
+ROWS_MAX = 32_768
+"""Statistics of so many versions and of so many targets are kept, those that changed last: a node that runs for years sees
+more of them go than there ever are at once."""
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _outliving: list[subprocess.Popen[bytes]] = []  # engines that were let go of: theirs is another control
 
@@ -352,7 +359,7 @@ class NativeEngine:
         figures = self.figures
         for group in stats.groups:
             status = (group.status_1xx, group.status_2xx, group.status_3xx, group.status_4xx, group.status_5xx)
-            figures.groups[group.service, group.version] = GroupFigures(
+            row = GroupFigures(
                 group.requests,
                 status,
                 group.failed,
@@ -361,8 +368,9 @@ class NativeEngine:
                 tuple(group.latency_buckets),
                 group.latency_us_sum,
             )
+            _keep(figures.groups, (group.service, group.version), row)
         for target in stats.targets:
-            figures.targets[target.target] = TargetFigures(
+            row = TargetFigures(
                 target.requests,
                 target.connects,
                 target.connect_failures,
@@ -370,5 +378,13 @@ class NativeEngine:
                 target.in_flight,
                 target.idle_connections,
             )
+            _keep(figures.targets, target.target, row)
         for counter in stats.counters:
             figures.counters[counter.name] = counter.value
+
+
+def _keep(rows: dict[K, V], key: K, row: V) -> None:
+    rows.pop(key, None)  # so that it comes last
+    rows[key] = row
+    while len(rows) > ROWS_MAX:
+        del rows[next(iter(rows))]
