@@ -391,7 +391,8 @@ class AuthoritySurvives(Check):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._acted: dict[tuple[str, str], tuple[int, set[str]]] = {}  # (node, service) -> generation, versions
+        # (node, service) -> generation, versions, when
+        self._acted: dict[tuple[str, str], tuple[int, set[str], float]] = {}
 
     def on_told(self, host: Host, message: DownMessage) -> None:
         if isinstance(message, DownState):
@@ -423,9 +424,9 @@ class AuthoritySurvives(Check):
             raise self.broken(f"{host.name} lets {text_of(key)} be active, and it isn't on its disk")
 
     def _not_older(self, host: Host, key: ClaimKey, generation: int) -> None:
-        known, versions = self._acted.get((host.name, key.service), (0, set[str]()))
+        known, versions, since = self._acted.get((host.name, key.service), (0, set[str](), 0.0))
         forgot = max(self.world.forgot_at.get(name, -1e9) for name in (host.name, *self.world.shape.roots))
-        if self.world.clock.now - forgot < RECOVERY_S:
+        if since < forgot or self.world.clock.now - forgot < RECOVERY_S:
             known, versions = 0, set[str]()  # its disk or a root's was lost: what was decided is gone with it
         if generation < known:
             rival = next(
@@ -439,4 +440,4 @@ class AuthoritySurvives(Check):
             return
         if generation > known:
             versions = set[str]()
-        self._acted[host.name, key.service] = generation, versions | {key.version}
+        self._acted[host.name, key.service] = generation, versions | {key.version}, self.world.clock.now

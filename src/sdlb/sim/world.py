@@ -22,7 +22,7 @@ from sdlb.sim.traffic import Request, Traffic
 if TYPE_CHECKING:
     from sdlb.sim.checks import Check
 
-TRACE_LINES = 3000
+TRACE_LINES = 400
 RECOVERY_S = 40.0  # so long after a fault that may split the tree, what is left of it must have been sorted out
 
 
