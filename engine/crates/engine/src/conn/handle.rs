@@ -164,11 +164,13 @@ impl Conn {
                 if replayable { Attempt::Again } else { Attempt::Answer(lost_body()) }
             }
             End::Failed { wrote, answered, reason } => {
-                // A node that ends without a word takes what it carried along; an instance may have ended because of it.
-                let repeatable = job.facts.idempotent && (upstream.reused || to_node);
+                // A node that ends without a word takes what it carried along. An instance may have ended because of this
+                // request: it is repeated once, so that one that ends programs does not end them all.
+                let repeatable = job.facts.idempotent && (to_node || !job.tries.repeated);
                 let again = replayable && !answered && (!wrote || repeatable);
+                job.tries.repeated |= wrote && !to_node;
                 if upstream.reused && again {
-                    // It was closed for being idle: not the target's fault, and on a fresh one not again.
+                    // It was closed for being idle, most likely: not the target's fault, and on a fresh one not again.
                     job.tries.fresh = true;
                     return Attempt::Again;
                 }

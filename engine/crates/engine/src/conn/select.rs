@@ -61,6 +61,8 @@ pub struct Tries {
     pub costs: bool,
     /// No more of them before something has changed, or it has waited: the budget is used up.
     pub enough: bool,
+    /// An instance had it and ended its connection without a word.
+    pub repeated: bool,
     /// Only a fresh connection will do.
     pub fresh: bool,
     changes: Option<watch::Receiver<u64>>,
