@@ -365,6 +365,7 @@ class Balancer(View):
         self._path = path
         for service in state.new_policies:
             self._parents.owe_policy(service)
+            self._children.owe_policy(service)
         state.new_policies.clear()
         self._parents.flush(self._measure, damped=True)
         self._children.flush(path, path_changed)
@@ -419,7 +420,7 @@ class Balancer(View):
             if target.startswith("i:"):
                 self._locals.check_drained(target)
         self._parents.owe(key)
-        self._children.owe(slot, news=(slot.permit, slot.epoch) != before or key.service in state.new_policies)
+        self._children.owe(slot, news=(slot.permit, slot.epoch) != before)
         if not slot.sources:
             if not self.settings.is_root and slot.active:
                 state.persist(f"permit/{text_of(key)}", None)

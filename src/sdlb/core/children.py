@@ -92,6 +92,7 @@ class Children:
         )
         state.effects.append(ToChild(event.link, welcome))
         child.dirty.update(child.keys)
+        child.dirty_policies.update(dict.fromkeys(state.policies))
         self._owed[child.name] = None
         state.note("child-connected", f"{child.name} is connected", child=child.name)
 
@@ -278,9 +279,15 @@ class Children:
 
     # ------------------------------------------------------------------ what they are told
 
+    def owe_policy(self, service: str) -> None:
+        """To all, also to those that have nothing of the service: every root below and above must come to know it."""
+        for child in self.by_link.values():
+            child.dirty_policies[service] = None
+            self._owed[child.name] = None
+
     def owe(self, slot: Slot, news: bool) -> None:
-        """`news`: there is another verdict or policy, for every child; without, only for those that leave something may
-        have changed (who claims anew is owed an answer anyway)."""
+        """`news`: there is another verdict, for every child; without, only for those that leave something may have changed
+        (who claims anew is owed an answer anyway)."""
         for source in slot.sources.values():
             if source.child and (news or source.claim.leaving):
                 child = self.by_name.get(source.child)
@@ -302,7 +309,6 @@ class Children:
         state = self._state
         verdicts: list[Verdict] = []
         drained: list[DrainAck] = []
-        docs: dict[str, PolicyDoc] = {}
         for key in () if child.claims_due else child.dirty:
             slot = state.slots.get(key)
             source = slot.sources.get(child.target) if slot is not None else None
@@ -314,13 +320,14 @@ class Children:
             leaving = source.claim.leaving
             if leaving and child.acked.get(key) != leaving and not state.table.present(MemberKey(key, child.target)):
                 drained.append(DrainAck(key, leaving))
-            doc = state.policies.get(key.service)
-            if doc is not None:
-                shown = max(child.sent_policies.get(key.service, NO_POLICY), child.policies.get(key.service, NO_POLICY))
-                if doc.rank > shown:
-                    docs[key.service] = doc
         child.dirty.clear()
-        message = child.state(verdicts, [], drained, [docs[name] for name in sorted(docs)], path)
+        docs: list[PolicyDoc] = []
+        for service in sorted(child.dirty_policies):
+            doc = state.policies[service]
+            if doc.rank > max(child.sent_policies.get(service, NO_POLICY), child.policies.get(service, NO_POLICY)):
+                docs.append(doc)
+        child.dirty_policies.clear()
+        message = child.state(verdicts, [], drained, docs, path)
         if message is not None:
             state.effects.append(ToChild(link, message))
 

@@ -31,6 +31,7 @@ class Downlink:
         self.sent_policies: dict[str, Rank] = {}
         self.policies: dict[str, Rank] = {}  # that the child has shown to hold
         self.dirty: dict[ClaimKey, None] = {}
+        self.dirty_policies: dict[str, None] = {}
         self._sent_path: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         self._seq_out = 0
         self._seq_in = 0

@@ -105,7 +105,7 @@ class Parents:
         state.set_timer(uplink.lost_at, "parent", uplink.parent)
         uplink.dirty.update(dict.fromkeys(state.slots))
         uplink.dirty.update(dict.fromkeys(uplink.sent))
-        uplink.dirty_policies.update(dict.fromkeys(name for name in state.policies if name in state.by_service))
+        uplink.dirty_policies.update(dict.fromkeys(state.policies))
         for key in state.slots:
             state.touch(key)
         state.note("parent-connected", f"connected to {message.node}", parent=uplink.parent)

@@ -39,7 +39,7 @@ class Convergence(Check):
         self._decisions(first, live)
         for host in world.hosts.values():
             self._table(host, first, live)
-        self._policies(live)
+        self._policies()
 
     # ------------------------------------------------------------------ nodes
 
@@ -132,12 +132,11 @@ class Convergence(Check):
             if not wanted <= picked:
                 raise self.broken(f"{host.name} picks {sorted(picked)} on {pattern}; {sorted(wanted)} are ready")
 
-    def _policies(self, live: dict[ClaimKey, list[Process]]) -> None:
+    def _policies(self) -> None:
         world = self.world
-        for service in sorted({key.service for key in live}):
-            holders = {p.host for key, each in live.items() if key.service == service for p in each}
+        for service in sorted({key.service for key in world.keys}):
             docs: dict[object, list[str]] = {}
-            for name in [*world.shape.roots, *sorted(holders)]:
+            for name in world.hosts:
                 balancer = world.hosts[name].balancer
                 assert balancer is not None
                 docs.setdefault(balancer.policy(service), []).append(name)
