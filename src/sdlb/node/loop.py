@@ -27,8 +27,6 @@ from sdlb.seams.links import ChildLinks, ParentLinks
 from sdlb.seams.store import Store, StoreFailed, Tell
 
 RETRY_STORE_S = 5.0
-TURN_S = 0.001
-"""Under load turns are at least so far apart: deciding what came meanwhile together costs less than one by one."""
 Run = Callable[[str, str, bytes], Awaitable[tuple[int, bytes]]]
 """Runs an API call of the authority on this root: (method, path, body) -> (status, body)."""
 
@@ -79,7 +77,6 @@ class NodeLoop:
         self.services = Waiters()
         self.errors = 0
         self.stopping = False
-        self._turned_at = 0.0
         self._store = store
         self._tell = tell
         self._clock = clock
@@ -135,7 +132,6 @@ class NodeLoop:
     async def run(self) -> None:
         while True:
             await self._pause()
-            self._turned_at = self._clock()
             events, self._events = self._events or [Tick()], []
             callers, self._callers = self._callers, []
             try:
@@ -152,7 +148,7 @@ class NodeLoop:
     async def _pause(self) -> None:
         """Until there is something to do. Always lets the other tasks run once."""
         if self._events:
-            await asyncio.sleep(max(0.0, self._turned_at + TURN_S - self._clock()))
+            await asyncio.sleep(0)
             return
         wake_at = self.balancer.wake_at()
         if self._unwritten:
@@ -164,9 +160,6 @@ class NodeLoop:
             timer = loop.call_later(max(0.0, wake_at - self._clock()), self._poke)
         try:
             await self._wake
-            left = self._turned_at + TURN_S - self._clock()
-            if left > 0:
-                await asyncio.sleep(left)
         finally:
             self._wake = None
             if timer is not None:
