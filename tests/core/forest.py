@@ -152,7 +152,7 @@ class Forest:
         self._count += 1
         self.links[self._count] = (child.name, parent)
         child.up[parent] = self._count
-        child.inbox.append(ev.ParentConnected(parent, f"addr-{child.name}"))
+        child.inbox.append(ev.ParentConnected(parent, f"10.0.0.{1 + list(self.nodes).index(child.name)}:80"))
 
     def send_up(self, child: Node, parent: str, message: object) -> None:
         link = child.up.get(parent, 0)

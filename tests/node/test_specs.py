@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from sdlb.model.address import check_address
 from sdlb.model.problem import Invalid
-from sdlb.node.config_reader import check_address
 from sdlb.node.specs import Health, InstanceBody, check_id, read_spec
 
 GOOD: dict[str, Any] = {

@@ -27,6 +27,7 @@ from sdlb.core.messages import (
 )
 from sdlb.core.slot import Slot, Source
 from sdlb.core.state import State, key_of, text_of
+from sdlb.model.address import check_address, check_name
 
 PROTOCOL = 1
 GUARD_CHILDREN_MIN = 3
@@ -101,6 +102,13 @@ class Children:
             return Refused("protocol", f"this node speaks protocol {PROTOCOL}, not {hello.protocol}; use the same sdlb")
         if hello.node in ancestors:
             return Refused("cycle", f"{hello.node} is itself above {self._state.settings.name}; mend its parents")
+        try:
+            check_name(hello.node)
+            check_address(hello.data_address, wildcard=False)
+        except ValueError as problem:
+            expected = f"expected {problem}"
+            what = f"name {hello.node[:80]!r}, reached at {hello.data_address[:80]!r}"
+            return Refused("bad-hello", f"{what}: {expected}; mend its name, or advertise in its node file")
         child = self.by_name.get(hello.node)
         if child is None or child.newer(hello):
             return None

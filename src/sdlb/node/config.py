@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from sdlb.model.address import check_address, check_name
 from sdlb.model.problem import Invalid
-from sdlb.node.config_reader import CODE, Reader, check_address, check_name
+from sdlb.node.config_reader import CODE, Reader
 
 FILE_BYTES_MAX = 1 << 20
 NODE_LISTEN = "127.0.0.1:7700"
@@ -144,7 +145,7 @@ def _build(top: Reader, options: Options, environment: Mapping[str, str]) -> Nod
         socket=_path("--socket", options.socket) or listen.path("socket") or _socket(name, state_dir, environment),
         listen_node=listen_node,
         listen_http=listen_http,
-        advertise=top.text("advertise", "", lambda text: check_address(text, wildcard=False, names=True)),
+        advertise=top.text("advertise", "", lambda text: check_address(text, wildcard=False)),
         parents=parents,
         public=options.public if options.public is not None else top.flag("public", False),
         insecure=insecure,

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from sdlb.model.address import check_address
 from sdlb.model.instance import HealthCheck, InstanceSpec
 from sdlb.model.problem import Invalid
 from sdlb.model.route import Pattern
 from sdlb.model.version import check_service, check_version, parse_declaration
-from sdlb.node.config_reader import check_address
 
 ID_CHARS_MAX = 200
 UNIX_PATH_BYTES_MAX = 107

@@ -1,0 +1,41 @@
+"""Names of nodes, and where they and their instances are reached."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?\Z")
+_HOST = re.compile(
+    r"^(?=.{1,253}\Z)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\Z"
+)
+_ADDRESS = "host:port, for example 127.0.0.1:7700 or [::1]:7700"
+
+
+def check_name(text: str) -> str:
+    """A node's name. Raises ValueError."""
+    if not _NAME.match(text):
+        raise ValueError("a name of up to 64 letters, digits, '.', '_' and '-'")
+    return text
+
+
+def check_address(text: str, *, zero: bool = False, wildcard: bool = True, names: bool = False) -> str:
+    """`host:port` with an IP address (with `names` also a host name). Raises ValueError with what was expected."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or len(port) > 5:
+        raise ValueError(_ADDRESS)
+    if not (0 if zero else 1) <= int(port) <= 65535:
+        raise ValueError("a port from 1 to 65535")
+    literal = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        address = ipaddress.ip_address(literal)
+    except ValueError:
+        last = host.rpartition(".")[2]
+        if names and _HOST.match(host) and not last.isdigit():
+            return text
+        raise ValueError(_ADDRESS if names else f"an IP address with a port: {_ADDRESS}") from None
+    if (address.version == 6) != (literal is not host):
+        raise ValueError("IPv6 addresses in brackets: [::1]:7700")
+    if not wildcard and address.is_unspecified:
+        raise ValueError("an address that others can connect to, not the unspecified one")
+    return text
