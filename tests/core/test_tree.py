@@ -187,3 +187,21 @@ def test_asks_reach_every_root_once_and_come_back_merged() -> None:
     (answer,) = forest["host-1"].answered
     assert [each.root for each in answer.answers] == ["edge-1", "edge-2"]
     assert answer.unreachable == ()
+
+
+def test_a_route_in_the_gap_between_two_versions_is_still_there_after_a_restart() -> None:
+    """Requests wait for the next version; they do not fall to a service with a less specific route."""
+    forest = Forest({"root": (), "host": ("root",)})
+    root, host = forest["root"], forest["host"]
+    forest.put("host", "wide", "1.0.0", "example.com/*", service="site")
+    forest.put("host", "old", "1.0.0", "example.com/catalog*")
+    old = ev.MemberKey(ClaimKey("catalog", "1.0.0", "example.com/catalog*"), "i:old")
+    host.engine.in_flight[old] = 1
+    forest.put("host", "new", "2.0.0", "example.com/catalog*")
+    forest.remove("host", "old")
+    assert root.engine.routes["example.com/catalog*"].park_requests_max > 0
+    root.kill()
+    root.start()
+    forest.run(1.0)
+    assert root.versions("catalog")["2.0.0"] == "waiting"
+    assert root.engine.routes["example.com/catalog*"].park_requests_max > 0

@@ -63,6 +63,7 @@ class Balancer(View):
         self._parents = Parents(self._state, 0.0)
         self._roots = Rootage(self._state, self._children)
         self._path: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+        self._served: dict[str, None] = {}  # routes that have had capacity; durable
         self._held_back: dict[str, None] = {}  # routes of claims that wait, left to a less specific route meanwhile
         self._stopping = False
         self._stopped = False
@@ -96,6 +97,8 @@ class Balancer(View):
             elif kind == "claim":
                 child, _, key = rest.partition("/")
                 claims.setdefault(child, {})[key] = value
+            elif kind == "route":
+                self._served[rest] = None
             elif kind == "instance":
                 self._locals.load(cast("dict[str, object]", value), now)
         for name, value in children.items():
@@ -108,6 +111,7 @@ class Balancer(View):
                 self._roots.holders[rest] = str(value)
             elif kind == "permit" and not self.settings.is_root:
                 self._load_permit(key_of(rest), cast("list[object]", value))
+        self._served = {route: None for route in self._served if route in self._state.by_route}
         self._state.puts.clear()
         self._state.durable = False
         self._saved = {}
@@ -508,6 +512,8 @@ class Balancer(View):
         self._held_back.pop(route, None)
         if not slots:
             state.table.set_route(route, None)
+            if self._served.pop(route, 0) is None:
+                state.persist(f"route/{route}", None, durable=False)
             for other in [other for other in self._held_back if not self._served_by_wider(other)]:
                 self._settle_route(other)
             return
@@ -515,9 +521,13 @@ class Balancer(View):
         service = min(slots, key=lambda s: (not s.active, s.stamp(), s.key.service)).key.service
         mine = [slot for slot in slots if slot.key.service == service]
         capacity = {s.key.version: sum(x.claim.capacity for x in s.sources.values()) for s in mine if s.active}
-        if state.table.route(route) is None and not any(capacity.values()) and self._served_by_wider(route):
-            self._held_back[route] = None
-            return
+        if route not in self._served:
+            if any(capacity.values()):
+                self._served[route] = None
+                state.persist(f"route/{route}", True, durable=False)
+            elif state.table.route(route) is None and self._served_by_wider(route):
+                self._held_back[route] = None
+                return
         policy = state.policy(service)
         expected = any(not slot.active or self._measure(slot)[1] for slot in mine)
         sticky = policy.sticky
