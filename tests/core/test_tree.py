@@ -193,7 +193,7 @@ def test_a_route_in_the_gap_between_two_versions_is_still_there_after_a_restart(
     """Requests wait for the next version; they do not fall to a service with a less specific route."""
     forest = Forest({"root": (), "host": ("root",)})
     root, host = forest["root"], forest["host"]
-    forest.put("host", "wide", "1.0.0", "example.com/*", service="site")
+    forest.put("host", "wide", "1.0.0", "example.com/*", service="all")
     forest.put("host", "old", "1.0.0", "example.com/catalog*")
     old = ev.MemberKey(ClaimKey("catalog", "1.0.0", "example.com/catalog*"), "i:old")
     host.engine.in_flight[old] = 1
