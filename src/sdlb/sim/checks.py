@@ -153,7 +153,9 @@ class SeedRule(Check):
                 or not set(process.keys()) & _routes(other, process)
             ):
                 continue
-            there = world.is_member(other) or (other.renewing and (other.wanted or other.carried > 0))
+            there = world.is_member(other) or (
+                other.renewing and (other.wanted or (other.carried > 0 and world.clock.now < other.leave_by))
+            )
             if there and world.accountable(process.host, other.host) is not None:
                 raise self.broken(
                     f"{process.id} on {process.host} opens while {other.id} on {other.host} has not stopped "

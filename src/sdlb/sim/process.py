@@ -19,6 +19,7 @@ class Process:
     ended: float = 1e9
     healthy: bool = True
     wanted: bool = True
+    leave_by: float = 1e9  # when it is not: from then on it counts as stopped, whatever it carries
     renewing: bool = True
     served: bool = False  # has been a member of its host's engine since it started
     carried: int = 0  # requests in flight

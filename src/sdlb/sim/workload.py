@@ -129,6 +129,7 @@ class Workload:
         """SIGTERM to `sdlb run`: drain, deregister, and only then does the program end; or at the deadline all the same."""
         if process.wanted and process.alive:
             process.wanted = False
+            process.leave_by = self.world.clock.now + deadline_s
             self.world.tell(process.host, f"{process.id} is to leave")
             self._see_off(process, self.world.clock.now + deadline_s)
 
