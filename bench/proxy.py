@@ -101,7 +101,9 @@ def run(quick: bool) -> Report:
         took: dict[str, list[float]] = {name: [] for name in addresses}
         rates: dict[str, list[float]] = {name: [] for name in addresses}
         for turn in range(rounds + 1):  # the first one warms up
-            for name, address in addresses.items():
+            names = [*addresses]
+            for name in [*names[turn % 3 :], *names[: turn % 3]]:  # who comes first changes
+                address = addresses[name]
                 before = processes.cpu_s(processes.family(pids[name]))
                 answered, rate = _ask([*client, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", f"http://{address}"], name)
                 spent = processes.cpu_s(processes.family(pids[name])) - before
