@@ -12,7 +12,7 @@ import pytest
 from sdlb.core import authority, children, parents, rootage, state, table
 from sdlb.core.messages import ACTIVE
 from sdlb.core.slot import Permit
-from sdlb.sim.checks import CHECKS
+from sdlb.sim.check import CHECKS
 from sdlb.sim.run import Plan, simulate
 from sdlb.sim.topology import Shape
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sdlb.core.messages import ACTIVE, REFUSED, ClaimKey
 from sdlb.core.state import text_of
-from sdlb.sim.checks import Check, check
+from sdlb.sim.check import Check, check
 from sdlb.sim.host import Host
 from sdlb.sim.process import Process
 

@@ -10,15 +10,15 @@ from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 
-from sdlb.sim import oracle
-from sdlb.sim.checks import CHECKS, Broken, Check
+from sdlb.sim import checks, oracle
+from sdlb.sim.check import CHECKS, Broken, Check
 from sdlb.sim.engine import BadDelta
 from sdlb.sim.faults import KINDS, Faults
 from sdlb.sim.topology import Shape, random_shape
 from sdlb.sim.workload import Workload
 from sdlb.sim.world import World
 
-assert oracle  # registers its check
+assert checks and oracle  # importing them registers their checks
 
 
 @dataclass(frozen=True, slots=True)

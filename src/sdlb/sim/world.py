@@ -20,7 +20,7 @@ from sdlb.sim.topology import Shape
 from sdlb.sim.traffic import Request, Traffic
 
 if TYPE_CHECKING:
-    from sdlb.sim.checks import Check
+    from sdlb.sim.check import Check
 
 TRACE_LINES = 400
 RECOVERY_S = 40.0  # so long after a fault that may split the tree, what is left of it must have been sorted out

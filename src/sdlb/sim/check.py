@@ -1,0 +1,56 @@
+"""What a check of a promise is: hooks into a run, registered under the promise's number with `@check(n)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sdlb.core import effects as ef
+from sdlb.core import events as ev
+from sdlb.core.messages import DownMessage
+
+if TYPE_CHECKING:
+    from sdlb.sim.host import Host
+    from sdlb.sim.traffic import Request
+    from sdlb.sim.world import World
+
+
+class Broken(Exception):
+    """A promise did not hold."""
+
+    def __init__(self, promise: int, text: str) -> None:
+        super().__init__(f"promise {promise}: {text}")
+        self.promise = promise
+        self.text = text
+
+
+class Check:
+    """Hooks; what a check does not need it leaves as it is."""
+
+    promise = 0
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def before_step(self, host: Host, events: list[ev.Event]) -> None: ...
+    def after_step(self, host: Host, events: list[ev.Event], effects: list[ef.Effect]) -> None: ...
+    def on_table(self, host: Host, out: list[ev.MemberKey]) -> None: ...
+    def on_told(self, host: Host, message: DownMessage) -> None: ...
+    def on_lost(self, request: Request, why: str) -> None: ...
+    def every_second(self) -> None: ...
+    def at_end(self) -> None: ...
+
+    def broken(self, text: str) -> Broken:
+        return Broken(self.promise, text)
+
+
+CHECKS: list[type[Check]] = []
+
+
+def check(promise: int) -> Callable[[type[Check]], type[Check]]:
+    def register(kind: type[Check]) -> type[Check]:
+        kind.promise = promise
+        CHECKS.append(kind)
+        return kind
+
+    return register
