@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+from sdlb.core import events as ev
 from sdlb.sim.host import Host
 from sdlb.sim.network import Weather
 from sdlb.sim.process import Process
@@ -66,6 +67,22 @@ class Faults:
         host.wall_ahead_s += self.rng.uniform(-1e5, 1e5)
         if self.rng.random() < 0.5:
             host.clock_ahead_s += self.rng.uniform(0.0, 60.0)  # a machine that slept
+
+    # ------------------------------------------------------------------ nodes that come and go
+
+    def leave(self) -> None:
+        """A node above others is stopped as it should be, and comes back: no fault at all, and costs no request."""
+        shape, hosts = self.world.shape, self.world.hosts
+        if any(host.leaving for host in hosts.values()):
+            return
+        spare = [n for n in self._inner if all(len(shape.parents[c]) > 1 for c in shape.children[n])]
+        host = hosts[self.rng.choice(spare)] if spare else None
+        if host is None or not host.running:
+            return
+        self.world.faults["nodes left"] += 1
+        host.leaving = True
+        host.take(ev.Stop(20.0))
+        self._later(25.0, 35.0, host.come_back)
 
     # ------------------------------------------------------------------ links
 
@@ -177,6 +194,7 @@ class Faults:
         self.world.network.heal()
         for host in self.world.hosts.values():
             host.crash_in = None
+            host.come_back()
             host.resume()
             self.power_on(host)
             if not host.engine.up:
@@ -199,4 +217,5 @@ KINDS: dict[str, Callable[[Faults], None]] = {
     "hang": Faults.hang_process,
     "power": Faults.power_off,
     "disk": Faults.lose_disk,
+    "leave": Faults.leave,
 }

@@ -46,6 +46,7 @@ class Host:
         self.clock_ahead_s = rng.uniform(0.0, 1e5)
         self.wall_ahead_s = 0.0
         self.crash_in: int | None = None  # effects until control is killed
+        self.leaving = False  # asked to stop; new clients go elsewhere
         self.stopped = False
         self.balancer: Balancer | None = None
         self.last_note = ""
@@ -107,6 +108,13 @@ class Host:
             self.running = False
             self._inbox.clear()
             self._world.network.close_all(self.name, silently)
+
+    def come_back(self) -> None:
+        if self.leaving:
+            self.leaving = self.stopped = False
+            if not self.engine.up and self.powered:
+                self.start_engine()
+            self.start()
 
     def take(self, event: ev.Event, pair: tuple[str, str] | None = None) -> None:
         """`pair`: (child, parent) of the link that it came by."""
@@ -191,6 +199,9 @@ class Host:
                 self._world.tell(self.name, f"has stopped, clean={clean}")
                 self.stopped = True
                 self.kill()
+                if not clean:
+                    self._world.harm("stopped at the deadline")
+                self.crash_engine()
             case ef.Changed() | ef.Answered():
                 pass
 

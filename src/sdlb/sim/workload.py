@@ -81,7 +81,7 @@ class Workload:
         if self.asking and self.requests_s:
             service = self.rng.choice(self.services)
             near = self.world.hosts[self.rng.choice(self.roots if self.rng.random() < 0.7 else tuple(self.world.hosts))]
-            if near.engine.up and near.powered:
+            if near.engine.up and near.powered and not near.leaving:
                 hold = self.rng.choice((0.001, 0.01, 0.05, 2.5))
                 self.world.traffic.send(near, self.rng.choice(service.routes), hold)
         self.world.clock.after(self.rng.expovariate(self.requests_s or 1.0), self._ask)
