@@ -1,21 +1,25 @@
 """A tiny web application that knows nothing of sdlb: it listens on the port in PORT and stops on SIGTERM.
 
 sdlb run --route 'example.com/hello*' --health /health hello-1.0.0 -- python examples/hello.py
+Words after it are what it calls itself: python examples/hello.py 1.0.0
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+NAME = " ".join(sys.argv[1:]) or f"process {os.getpid()}"
 
 
 class Hello(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keeps connections open
 
     def do_GET(self) -> None:
-        body = b"well\n" if self.path == "/health" else b"hello from process %d\n" % os.getpid()
+        body = b"well\n" if self.path == "/health" else f"hello from {NAME}\n".encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
         self.send_header("Content-Length", str(len(body)))
