@@ -130,6 +130,36 @@ fn shutting_down_answers_what_is_in_flight_and_takes_nothing_new() {
 }
 
 #[test]
+fn who_speaks_again_while_it_shuts_down_is_answered() {
+    let backend = Backend::start();
+    let (mut engine, _control, http, node) = engine_with(&backend);
+    let stamp = format!("sdlb-to: catalog/1.0.1 {PATTERN}\r\n");
+    let mut clients = [(http, ""), (node, &*stamp)].map(|(address, extra)| {
+        let mut client = Client::send(address, extra);
+        backend.arrived();
+        backend.answer();
+        client.answer();
+        client
+    });
+    engine.signal("-TERM");
+    // It has been told by now, and takes nothing new.
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(http).is_ok() {
+        assert!(Instant::now() < deadline, "it still accepts");
+        thread::sleep(Duration::from_millis(5));
+    }
+    for (client, extra) in clients.iter_mut().zip(["", &stamp]) {
+        client.again(extra);
+        backend.arrived();
+        backend.answer();
+        let (head, body) = client.answer();
+        assert!(head[0].contains("200") && body == "hello", "{head:?}");
+        assert!(head.contains(&"connection: close".to_owned()), "{head:?}");
+    }
+    assert_eq!(engine.wait(), Some(0));
+}
+
+#[test]
 fn the_deadline_ends_what_does_not_end_by_itself() {
     let backend = Backend::start();
     let (mut engine, mut control, http, _) = engine_with(&backend);

@@ -45,6 +45,10 @@ use crate::{
 const LINGER: Duration = Duration::from_secs(1);
 /// And how much is read.
 const LINGER_BYTES: usize = 256 << 10;
+/// When the engine shuts down, connections that have rested for less stay that long: their client may be about to speak,
+/// and would not know whether a request that met the end was read. Longer than what a node above takes for sure
+/// (`SURE_AGE` in `handle.rs`), so that none of its requests does.
+const DRAIN_REST: Duration = Duration::from_millis(1_500);
 
 /// Serves the connection until it ends. Called once for each accepted connection, on its worker's thread.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, listener: Rc<ListenerConfig>, worker: Rc<Worker>) {
@@ -90,6 +94,8 @@ struct Conn {
     /// Ends when the engine begins to shut down; polled once, so that it wakes this task.
     draining: Pin<Box<dyn Future<Output = ()>>>,
     told: bool,
+    /// The end of the last request.
+    rests_since: Instant,
     /// Only of clients: nodes are few and must get through.
     rest: Option<Rc<Rest>>,
     /// Memory, while there is anything to do.
@@ -114,6 +120,7 @@ impl Conn {
             watch: Watch::default(),
             draining: Box::pin(async move { drop(draining.wait_for(|draining| *draining).await) }),
             told: false,
+            rests_since: now,
             scratch: None,
             listener,
             worker,
@@ -203,16 +210,16 @@ impl Conn {
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Arrived> {
         if !std::mem::replace(&mut self.told, true) {
             self.rest.iter().for_each(|rest| rest.wakes(cx.waker()));
-            if self.draining.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Arrived::Nothing);
-            }
+            // Ready: as below.
+            let _ = self.draining.as_mut().poll(cx);
         }
         if self.rest.as_ref().is_some_and(|rest| !rest.goes_on()) {
             self.worker.counters.connections_evicted_total.add();
             return Poll::Ready(Arrived::Nothing);
         }
         if self.worker.is_draining() {
-            return Poll::Ready(Arrived::Nothing);
+            self.timer.set(self.rests_since, DRAIN_REST);
+            return self.timer.poll(cx).map(|()| Arrived::Nothing);
         }
         if self.timer.poll(cx).is_ready() {
             self.worker.counters.timeout_idle_total.add();
@@ -226,6 +233,7 @@ impl Conn {
         let begun = !scratch.from_client.is_empty();
         self.timer.set(now, if begun { limits.head_timeout } else { limits.idle_timeout });
         self.rest.iter().for_each(|rest| rest.begin(now));
+        self.rests_since = now;
         Then::Next
     }
 

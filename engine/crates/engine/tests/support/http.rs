@@ -85,11 +85,16 @@ pub struct Client(BufReader<TcpStream>);
 
 impl Client {
     pub fn send(address: SocketAddr, extra: &str) -> Self {
-        let mut stream = TcpStream::connect(address).unwrap();
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut client = Self(BufReader::new(stream));
+        client.again(extra);
+        client
+    }
+
+    pub fn again(&mut self, extra: &str) {
         // One that is turned away may be closed before this is through.
-        let _ = write!(stream, "GET /some/page HTTP/1.1\r\nHost: example.com\r\n{extra}\r\n");
-        Self(BufReader::new(stream))
+        let _ = write!(self.0.get_mut(), "GET /some/page HTTP/1.1\r\nHost: example.com\r\n{extra}\r\n");
     }
 
     /// Status line and fields, and the body.
