@@ -45,6 +45,10 @@ clean: ## remove all that make has made
 .PHONY: test
 test: test-engine test-python ## all tests
 
+# There is a folder of this name: without a rule, make would say that nothing is to be done.
+.PHONY: tests
+tests: test
+
 .PHONY: test-engine
 test-engine: $(STAMPS)/machine ## the engine's tests
 	cd engine && $(CARGO) test --locked --quiet

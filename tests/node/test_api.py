@@ -225,6 +225,8 @@ async def test_bodies_are_bounded(node: Lone) -> None:
         ("GET", "/v1/explain", "bad-query"),
         ("GET", "/v1/explain?url=::::", "bad-url"),
         ("GET", "/v1/explain?url=ftp://a/b", "bad-url"),
+        ("GET", "/v1/explain?url=http://a/b%20c", "bad-url"),
+        ("GET", "/v1/explain?url=http://a/b%0Ac", "bad-url"),
         ("GET", "/v1/events?since=now", "bad-query"),
         ("GET", "/v1/policies/a%2Fb", "not-found"),
     ],

@@ -23,9 +23,8 @@ def add_parser(commands: options.Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    url = args.url if "://" in args.url else f"http://{args.url}"
     with Client(args.socket) as client:
-        explanation = client.explain(url)
+        explanation = client.explain(args.url)
     if args.json:
         out.json(explanation)
     else:

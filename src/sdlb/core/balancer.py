@@ -449,7 +449,7 @@ class Balancer(View):
         if not self.settings.is_root and ACTIVE in (permit.state, old.state):
             value = [permit.generation, permit.decided_by] if permit.state == ACTIVE else None
             state.persist(f"permit/{text_of(slot.key)}", value)
-        if permit.state != old.state:
+        if permit.state != old.state and slot.sources:
             name = f"{slot.key.service}-{slot.key.version}"
             why = f": {permit.reason}" if permit.reason else ""
             code = {ACTIVE: "claim-active", REFUSED: "claim-refused", WAITING: "claim-waiting"}[permit.state]

@@ -234,7 +234,9 @@ class Api:
         listen = {**self._listen, **self._engine.figures.bound}
         parents = sorted(tree["parents"], key=lambda parent: parent["name"] or parent["address"])
         instances = [self._view(instance) for instance in tree["instances"]]
-        return _json({**tree, "listen": listen, "parents": parents, "instances": instances})
+        ready, detail = self._loop.ready()
+        told = {"ready": ready, "detail": detail, "writes": self._loop.writes}
+        return _json({**tree, **told, "listen": listen, "parents": parents, "instances": instances})
 
     async def list_routes(self, request: Request) -> Response:
         balancer = self._loop.balancer
@@ -246,6 +248,11 @@ class Api:
             raise Refusal("bad-query", "give the URL to explain as ?url=http://host/path, of at most 8192 characters")
         full = url if "://" in url else f"http://{url}"
         do = "write it as http://host/path"
+        bad = next((character for character in url if character <= " " or character == "\x7f"), None)
+        if bad is not None:
+            raise Refusal(
+                "bad-url", f"the URL {url[:80]!r} has {bad!r} in it, which no request can; write %{ord(bad):02X}"
+            )
         try:
             parts = urlsplit(full)
             host, _ = parts.hostname or "", parts.port  # reading the port checks it
@@ -259,7 +266,7 @@ class Api:
         told = self._loop.balancer.explain(host, path)
         if not self._local(request):
             told = {**told, "others": _with_roots(told, await self._authority.explained(host, path))}
-        return _json({**told, "url": url})
+        return _json({**told, "url": full})
 
     async def events(self, request: Request) -> Response:
         since = request.query_params.get("since")
@@ -302,7 +309,7 @@ class Api:
         return PlainTextResponse("alive\n")
 
     async def readyz(self, request: Request) -> Response:
-        ready, why = self._loop.balancer.ready()
+        ready, why = self._loop.ready()
         return PlainTextResponse(f"{why}\n", 200 if ready else 503)
 
     async def openapi(self, request: Request) -> Response:
