@@ -1,6 +1,7 @@
 //! What a request is, judged before anything is done for it.
 
 use sdlb_http1::{Form, Host, Length, Method, Name, Version, canonical_host, canonical_path, list};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::buffer::Scratch;
@@ -14,6 +15,9 @@ use crate::{
 const HOPS_MAX: usize = 16;
 /// Ranges in one `Range`; more are an attack (RFC 9110, 14.2).
 const RANGES_MAX: usize = 64;
+
+/// Of a request's id, when it is ours.
+const ID_BYTES: usize = 32;
 
 /// What is kept of a request's head when the head itself is gone.
 #[derive(Debug, Clone)]
@@ -45,7 +49,7 @@ pub struct Facts {
     /// Answer of the upstream at the latest, as the node above says, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// The request's id: the client's, the parent's or ours.
-    pub request_id: Vec<u8>,
+    pub request_id: SmallVec<[u8; ID_BYTES]>,
     /// The id is ours.
     pub new_id: bool,
 }
@@ -113,7 +117,7 @@ pub fn examine(
         client_expects: request.expects_continue && entry,
         upgrade: false,
         timeout_ms: None,
-        request_id: Vec::new(),
+        request_id: SmallVec::new(),
         new_id: false,
     };
     let mut hops = 0;
@@ -166,15 +170,20 @@ pub fn examine(
         Some(id) => facts.request_id.extend_from_slice(id),
         None => {
             facts.new_id = true;
-            facts.request_id.reserve(32);
-            for number in random() {
-                for shift in (0..64).step_by(4).rev() {
-                    facts.request_id.push(b"0123456789abcdef"[(number >> shift & 15) as usize]);
-                }
-            }
+            facts.request_id = SmallVec::from_buf(hex_id(random()));
         }
     }
     Ok(facts)
+}
+
+fn hex_id(random: [u64; 2]) -> [u8; ID_BYTES] {
+    let mut id = [0; ID_BYTES];
+    let bytes = random.iter().flat_map(|number| number.to_be_bytes());
+    for (pair, byte) in id.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
+        pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
+    }
+    id
 }
 
 /// One protocol, and none that is HTTP again: h2c would carry requests past every rule of ours.
