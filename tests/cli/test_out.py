@@ -26,6 +26,26 @@ def test_columns_are_aligned_and_figures_are_set_right(capsys: pytest.CaptureFix
     assert capsys.readouterr().out == "A             N  B\nlong name     7  x\ns          1234\n"
 
 
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.integers(1, 12), st.booleans()), min_size=1, max_size=8),
+    st.integers(10, 200),
+)
+def test_a_table_fits_the_terminal(columns: list[tuple[int, int, bool]], room: int) -> None:
+    natural = [max(text, header) for text, header, _ in columns]
+    headers = [header for _, header, _ in columns]
+    fixed = frozenset(i for i, column in enumerate(columns) if column[2])
+    widths = out.fit(natural, headers, fixed, room)
+    assert sum(widths) <= room
+    assert all(1 <= got <= wished for got, wished in zip(widths, natural, strict=True))
+    if sum(natural) <= room:
+        assert widths == natural
+    if sum(width if i in fixed else header for i, (width, header) in enumerate(zip(natural, headers, strict=True))) <= (
+        room - out.LAST_MIN
+    ):
+        assert all(widths[i] == natural[i] for i in fixed if i != len(columns) - 1)
+        assert all(got >= header for got, header in zip(widths, headers, strict=True))
+
+
 def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     out.json({"a": [1, "\x1b"]}, compact=True)
     assert capsys.readouterr().out == '{"a":[1,"\\u001b"]}\n'

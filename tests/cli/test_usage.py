@@ -105,6 +105,11 @@ def test_without_a_node_the_path_and_what_to_do_are_told(
     assert path + "2" in capsys.readouterr().err
 
 
+def test_the_list_of_commands_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     for name in COMMANDS:
         if name in ("demo", "sim"):

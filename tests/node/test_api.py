@@ -348,6 +348,9 @@ async def test_the_description_has_every_call_and_every_reference(node: Lone) ->
     assert "default-src 'none'" in page.headers["content-security-policy"]
     for call in openapi.CALLS:
         assert call.path in page.text
+    linked = set(re.findall(r"<a href=#(\w+)>", page.text))
+    assert "InstanceBody" in linked and linked <= set(re.findall(r"<tr id=(\w+)>", page.text))
+    assert "`" not in page.text
 
 
 @scenario

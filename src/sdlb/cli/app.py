@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sdlb.cli.args import Commands
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("sdlb.cli.demo", "the whole story on this machine: nodes, services, traffic, and what became of it"),
+    "demo": ("sdlb.cli.demo", "the whole story on this machine, and what became of all requests"),
     "node": ("sdlb.cli.node", "run one node"),
     "run": ("sdlb.cli.run", "run a program as an instance of a service"),
     "register": ("sdlb.cli.register", "register a program that already runs"),
@@ -23,8 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "routes": ("sdlb.cli.routes", "the route table, with what shadows what"),
     "explain": ("sdlb.cli.explain", "where a request for a URL would go, and why"),
     "events": ("sdlb.cli.events", "what happened at the node"),
-    "policy": ("sdlb.cli.policy", "get or set a service's policy: priority, canary shares, compatibility"),
-    "sim": ("sdlb.cli.sim", "thousands of nodes in virtual time, with faults; checks the promises"),
+    "policy": ("sdlb.cli.policy", "get or set a service's policy: priority, shares, compatibility"),
+    "sim": ("sdlb.cli.sim", "hundreds of nodes in virtual time, with faults; checks promises"),
     "version": ("sdlb.cli.version", "the version of this program"),
 }
 """name -> (module, what it does), in the order of the help text."""
@@ -45,12 +45,14 @@ def help_text() -> str:
         [
             "usage: sdlb COMMAND [options]",
             "",
-            "A self-organising tree of HTTP balancers: programs register where they run, versions take turns by rule.",
+            "A self-organising tree of HTTP balancers: programs register where they run,",
+            "versions take turns by rule.",
             "",
             *lines,
             "",
-            "sdlb COMMAND --help tells a command's options. SDLB_SOCKET or --socket names the local node's API socket;",
-            "every read command has --json. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.",
+            "sdlb COMMAND --help tells a command's options. SDLB_SOCKET or --socket names the",
+            "local node's API socket; every read command has --json.",
+            "Exit codes: 0 done, 1 refused or failed, 2 wrong usage.",
         ]
     )
 

@@ -106,13 +106,45 @@ def _console() -> Console:
 
 
 def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[Piece]], right: frozenset[int]) -> None:
+    """Fits the terminal: columns without content are left out, long texts go over several lines, figures never."""
     from rich import box
     from rich.table import Table
 
-    shown = Table(box=box.SIMPLE_HEAD if draws() else box.ASCII, pad_edge=False, show_edge=False, header_style="bold")
-    for index, header in enumerate(headers):
-        last = index == len(headers) - 1
-        shown.add_column(header, justify="right" if index in right else "left", no_wrap=not last, overflow="fold")
-    for row in rows:
-        shown.add_row(*(_text(cell) for cell in row))
-    _console().print(shown)
+    console = _console()
+    shown = Table(
+        box=box.SIMPLE_HEAD if draws() else box.ASCII,
+        pad_edge=False,
+        show_edge=False,
+        collapse_padding=True,
+        header_style="bold",
+    )
+    texts = [[_text(cell) for cell in row] for row in rows]
+    used = [i for i in range(len(headers)) if any(row[i] for row in texts)]
+    natural = [max(len(headers[i]), *(row[i].cell_len for row in texts)) for i in used]
+    fixed = frozenset(place for place, i in enumerate(used) if i in right)
+    room = console.width - GAP * (len(used) - 1)
+    for i, width in zip(used, fit(natural, [len(headers[i]) for i in used], fixed, room), strict=True):
+        shown.add_column(headers[i], justify="right" if i in right else "left", width=width, overflow="fold")
+    for row in texts:
+        shown.add_row(*(row[i] for i in used))
+    console.print(shown)
+
+
+GAP = 2
+"""Between two columns."""
+LAST_MIN = 20
+"""The last column has the sentences: it is left so much as long as others can give way."""
+
+
+def fit(natural: Sequence[int], headers: Sequence[int], fixed: frozenset[int], room: int) -> list[int]:
+    """Widths of columns, at most `room` together if it can be: the widest gives way first, none below its header, those in
+    `fixed` not at all. Where that is not enough the widest gives way whatever it is."""
+    widths = list(natural)
+    least = [width if i in fixed else header for i, (width, header) in enumerate(zip(natural, headers, strict=True))]
+    least[-1] = min(natural[-1], max(least[-1], LAST_MIN))
+    while sum(widths) > room:
+        can = [i for i, width in enumerate(widths) if width > least[i]] or [i for i, w in enumerate(widths) if w > 1]
+        if not can:
+            break
+        widths[max(can, key=lambda i: widths[i])] -= 1
+    return widths

@@ -24,7 +24,7 @@ from sdlb.model.instance import InstanceSpec
 from sdlb.model.policy import Policy
 from sdlb.model.problem import Invalid
 from sdlb.model.version import check_service
-from sdlb.node import metrics, openapi, problems
+from sdlb.node import docs_page, metrics, openapi, problems
 from sdlb.node.authority import Authority
 from sdlb.node.health import Health, start_time
 from sdlb.node.journal import Event, Journal
@@ -317,7 +317,7 @@ class Api:
 
     async def docs(self, request: Request) -> Response:
         policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-        page = openapi.page(self._loop.balancer.settings.name)
+        page = docs_page.page(self._loop.balancer.settings.name)
         return HTMLResponse(page, headers={"content-security-policy": policy, "x-content-type-options": "nosniff"})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -142,7 +141,7 @@ CALLS: tuple[Call, ...] = (
         "Sets the policy at every root that can be reached",
         schema.Policy,
         schema.PolicyDocument,
-        problems=("too-large", "bad-service", "bad-policy", "no-root", "policy-not-everywhere"),
+        problems=("too-large", "bad-service", "bad-policy", "no-root", "policy-not-everywhere", "not-written"),
     ),
     Call("metrics", "GET", "/metrics", "Figures for Prometheus", "text/plain"),
     Call("healthz", "GET", "/healthz", "200 while control turns", "text/plain"),
@@ -212,24 +211,3 @@ def _parameter(name: str, place: str, text: str) -> dict[str, Any]:
     if name == "url":
         found["required"] = True
     return {**found, "description": text} if text else found
-
-
-def page(node: str) -> str:
-    """A page without scripts: the calls, their parameters and the codes of problems."""
-    rows: list[str] = []
-    for call in CALLS:
-        query = "".join(f"<br><code>{html.escape(name)}</code> {html.escape(text)}" for name, text in call.query)
-        what = f"{html.escape(call.summary)}{query}"
-        rows.append(f"<tr><td><code>{call.method} {html.escape(call.path)}</code></td><td>{what}</td></tr>")
-    codes = "".join(
-        f"<tr><td><code>{code}</code></td><td>{status}</td><td>{html.escape(meaning)}</td></tr>"
-        for code, (status, meaning) in CODES.items()
-    )
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>sdlb local API</title>"
-        "<style>body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
-        "td{padding:.3em 1em .3em 0;vertical-align:top;border-top:1px solid #ddd}</style>"
-        f"<h1>The local API of {html.escape(node)}</h1>"
-        "<p>The same, for machines: <a href=/openapi.json>/openapi.json</a>. Bodies and answers are JSON.</p>"
-        f"<table>{''.join(rows)}</table><h2>Problems</h2><table>{codes}</table>"
-    )
