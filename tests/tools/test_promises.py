@@ -38,7 +38,7 @@ def test_all_are_shown(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("name", "old", "new", "told"),
     [
         ("src/sdlb/sim/checks.py", '@check(5, "c5")\n', "", "promise 5 (Convergence) has no check"),
-        ("src/sdlb/sim/checks.py", "@check(5,", "@check(3,", "promise 3 (Nothing lost) has a check by now"),
+        ("src/sdlb/sim/checks.py", "@check(5,", "@check(6,", "promise 6 (No theft) has a check by now"),
         ("tests/e2e/test_all.py", "@pytest.mark.promise(6)\n", "", "promise 6 (No theft) has no test in tests/e2e"),
         ("tests/e2e/test_all.py", "promise(6)", "promise(66)", "there is no promise 66"),
         ("docs/promises.md", "Seed rule", "Seed role", "run `make promises`"),

@@ -110,11 +110,17 @@ class Host:
             self._world.network.close_all(self.name, silently)
 
     def come_back(self) -> None:
+        """At once if it has stopped, else when it has."""
         if self.leaving:
-            self.leaving = self.stopped = False
-            if not self.engine.up and self.powered:
-                self.start_engine()
-            self.start()
+            self.leaving = False
+            if self.stopped or not self.running:
+                self._back()
+
+    def _back(self) -> None:
+        self.stopped = False
+        if not self.engine.up and self.powered:
+            self.start_engine()
+        self.start()
 
     def take(self, event: ev.Event, pair: tuple[str, str] | None = None) -> None:
         """`pair`: (child, parent) of the link that it came by."""
@@ -202,6 +208,8 @@ class Host:
                 if not clean:
                     self._world.harm("stopped at the deadline")
                 self.crash_engine()
+                if not self.leaving:
+                    self._world.clock.after(1.0, self._back)
             case ef.Changed() | ef.Answered():
                 pass
 
