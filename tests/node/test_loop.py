@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sdlb.core.effects import Note
-from sdlb.core.events import InstancePut
+from sdlb.core.events import InstancePut, Stop
 from sdlb.model.instance import HealthCheck, InstanceSpec
 from sdlb.node.journal import Journal
 from tests.node.lone import Lone, lone
@@ -60,25 +60,60 @@ def test_nothing_is_told_before_it_is_on_disk(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_disk_that_cannot_be_written_is_told_once_and_made_good(tmp_path: Path) -> None:
+@pytest.mark.promise(8)
+def test_a_decision_that_cannot_be_written_waits_and_what_is_served_goes_on(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with lone(tmp_path) as node:
+            await node.loop.do(InstancePut(spec("a")))
+            await active(node, "a")
+            node.store.fails = "disk full"
+            applied: list[Any] = []
+            apply = node.engine.apply
+
+            def seen_apply(delta: Any) -> None:
+                applied.append(delta)
+                apply(delta)
+
+            node.engine.apply = seen_apply  # type: ignore[method-assign]
+            other = InstanceSpec("b", "other", "1.0.0", ("other.com/*",), "127.0.0.1:9", health=NONE, ttl_s=0)
+            await node.loop.do(InstancePut(other))
+            await node.loop.do(InstancePut(spec("c")))
+            await node.loop.do(InstancePut(spec("a")))  # a renewal
+            await asyncio.sleep(1.3)  # longer than the lease, and past the first try again
+            codes = [event.code for event in node.journal.recent]
+            assert (codes.count("state-not-written"), codes.count("decisions-wait")) == (1, 1)
+            assert (node.loop.writes, node.loop.held) == (False, 1)
+            assert applied == []
+            assert (node.balancer.instance("a") or {})["state"] == "active"
+            assert (node.balancer.instance("b") or {})["state"] == "waiting"
+            ready = await node.http.get("/readyz")
+            assert (ready.status_code, "disk full" in ready.text) == (503, True)
+            tree = (await node.http.get("/v1/tree")).json()
+            assert (tree["writes"], tree["ready"]) == (False, False)
+            page = (await node.http.get("/metrics")).text
+            assert "sdlb_state_written 0" in page
+            assert "sdlb_decisions_wait 1" in page
+            assert "sdlb_effects_held 1" in page
+            policy = await node.http.put("/v1/policies/web", json={"priority": "higher"})
+            assert (policy.status_code, policy.json()["type"].rpartition("/")[2]) == (503, "not-written")
+            node.store.fails = ""
+            for name in "abc":
+                await active(node, name)
+            assert {"instance/a", "instance/b", "instance/c", "service/web", "service/other"} <= set(node.store.disk)
+            assert (node.loop.writes, node.loop.held) == (True, None)
+            assert (await node.http.get("/readyz")).status_code == 200
+            assert "state-written" in [event.code for event in node.journal.recent]
+
+    asyncio.run(run())
+
+
+def test_a_node_whose_disk_is_full_can_be_stopped(tmp_path: Path) -> None:
     async def run() -> None:
         async with lone(tmp_path) as node:
             node.store.fails = "disk full"
             await node.loop.do(InstancePut(spec("a")))
-            await active(node, "a")
-            await node.loop.do(InstancePut(spec("b")))
-            codes = [event.code for event in node.journal.recent]
-            assert codes.count("state-not-written") == 1
-            assert not node.loop.writes
-            node.store.fails = ""
-            await node.loop.do(InstancePut(spec("c")))
-            for _ in range(100):
-                await asyncio.sleep(0.01)
-                if {f"instance/{name}" for name in "abc"} <= set(node.store.disk):
-                    break
-            assert {"instance/a", "instance/b", "instance/c", "service/web"} <= set(node.store.disk)
-            assert node.loop.writes
-            assert "state-written" in [event.code for event in node.journal.recent]
+            await node.loop.do(Stop(0.3))
+            await asyncio.wait_for(node.loop.stopped, 5.0)
 
     asyncio.run(run())
 

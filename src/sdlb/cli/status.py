@@ -43,6 +43,7 @@ def this_node(tree: Tree) -> dict[str, object]:
         "detail": tree.detail,
         "guarded": tree.guarded,
         "cut_off": tree.cut_off,
+        "writes": tree.writes,
     }
 
 
@@ -99,5 +100,7 @@ def warnings(services: Services, tree: Tree) -> Iterator[out.Piece]:
         yield (f"{tree.node} is guarded: {why}; it keeps the claims it had", "red")
     if tree.cut_off:
         yield (f"{tree.node} is cut off: no parent is in touch; it serves on, and nothing new opens here", "red")
-    elif not tree.ready and tree.node:
+    if not tree.writes:
+        yield (f"{tree.node} cannot write its state: {tree.detail}", "red")
+    elif not tree.cut_off and not tree.ready and tree.node:
         yield (f"{tree.node} is not ready: {tree.detail or 'no reason given'}", "yellow")

@@ -55,7 +55,9 @@ def _node(tree: Tree) -> Line:
         line.append(("  guarded", "red"))
     if tree.cut_off:
         line.append(("  cut off: no parent is in touch", "red"))
-    if not tree.ready:
+    if not tree.writes:
+        line.append((f"  the disk cannot be written: {tree.detail}", "red"))
+    elif not tree.ready:
         line.append((f"  not ready: {tree.detail}", "yellow"))
     return line
 

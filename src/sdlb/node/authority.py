@@ -60,7 +60,12 @@ class Authority:
             case ("PUT", ["v1", "policies", name]):
                 service = check_service(unquote(name))
                 policy = Policy.from_json(body.decode("utf-8", "replace"), f"policy of {service}")
+                if not self._loop.writes:
+                    raise Refusal("not-written", f"{balancer.settings.name}: {self._loop.ready()[1]}; try again later")
                 await self._loop.do(PolicyPut(PolicyDoc(service, 0, balancer.settings.name, policy.to_json())))
+                if self._loop.held is not None:
+                    text = f"the policy of {service} takes effect when {balancer.settings.name} can write it"
+                    raise Refusal("not-written", f"{text}: {self._loop.ready()[1]}")
                 return self._policy(service)
             case _:
                 raise Refusal("not-found", f"{method} {path} is no call of the authority")

@@ -4,8 +4,13 @@ One turn takes all events that wait, lets the core decide, and then carries its 
 `Persist` is written before anything that follows it, of this turn or a later one: decide, write, act. A durable one has
 reached the disk, any other at least the operating system: kill -9 loses nothing, a power cut (which takes the engine
 along) at most the latter.
-When the disk cannot be written, the node says so and goes on with what it has in memory: a full disk must not become
-an outage. What is not written is kept, and tried again with the next commit and every few seconds.
+When the disk cannot be written, the node says so (`state-not-written`) and tries again until it can. What is applied
+serves on, and the core goes on in memory: renewals, health, beats. But when a durable decision could not be written,
+neither it nor anything after it is acted on before it is (`decisions-wait`, see `sdlb.node.hold`): a full disk is no
+outage, and kill -9 brings nothing back that others have seen undone. Others are served by what was true before, however
+long it takes: an instance that starts meanwhile waits, one that ends is tried around by the engine. Only what outlives a
+process, not a power cut, does not hold anything up: a restart that lacks it hears it again from those it is about.
+A node that is stopped meanwhile says so to its parents, once its drain has had its time, and ends.
 
 Nobody else calls `Balancer.handle`. Reads (`balancer.instances()` and so on) are fine from any coroutine of this
 thread.
@@ -22,11 +27,13 @@ from collections.abc import Awaitable, Callable
 from sdlb.core import effects as ef
 from sdlb.core.balancer import Balancer
 from sdlb.core.events import AskDone, AskUp, Event, Stop, Tick
+from sdlb.node.hold import Hold
 from sdlb.seams.engine import Engine
 from sdlb.seams.links import ChildLinks, ParentLinks
 from sdlb.seams.store import Store, StoreFailed, Tell
 
-RETRY_STORE_S = 5.0
+RETRY_FIRST_S = 1.0
+RETRY_MAX_S = 5.0
 Run = Callable[[str, str, bytes], Awaitable[tuple[int, bytes]]]
 """Runs an API call of the authority on this root: (method, path, body) -> (status, body)."""
 
@@ -87,7 +94,9 @@ class NodeLoop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._unwritten: dict[str, object] = {}
         self._retry_at = 0.0
-        self._lazy: asyncio.Task[None] | None = None
+        self._retry_s = RETRY_FIRST_S
+        self._why = ""  # the last commit failed
+        self._hold = Hold()
 
     # ------------------------------------------------------------------ in
 
@@ -117,6 +126,9 @@ class NodeLoop:
 
     def remember(self, key: str, value: object) -> None:
         """A fact of the node itself, not of the core; written soon."""
+        if self._unwritten:
+            self._unwritten[key] = value
+            return
         self._spawn(self._write({key: value}, durable=False))
 
     def _poke(self) -> None:
@@ -135,6 +147,8 @@ class NodeLoop:
             events, self._events = self._events or [Tick()], []
             callers, self._callers = self._callers, []
             try:
+                for event in events if self._hold.on else ():
+                    self._hold.event(event)
                 effects = self.balancer.handle_all(events, self._clock())
                 await self._carry_out(effects)
             except Exception:
@@ -170,39 +184,56 @@ class NodeLoop:
     async def _carry_out(self, effects: list[ef.Effect]) -> None:
         if self._unwritten and self._clock() >= self._retry_at:
             await self._write({}, durable=True)
+        if self._hold.on and not self._unwritten:
+            while (held := self._hold.pop()) is not None:
+                self._act(held)
         for effect in effects:
-            match effect:
-                case ef.Persist(puts, durable):
-                    await self._write(puts, durable)
-                case ef.Apply():
-                    self.engine.apply(effect)
-                case ef.ToParent(parent, message):
-                    self.parents.send(parent, message)
-                case ef.ToChild(link, message):
-                    self.children.send(link, message)
-                case ef.Dial(parent):
-                    self.parents.dial(parent)
-                case ef.HangUp(parent):
-                    self.parents.hang_up(parent)
-                case ef.DropChild(link):
-                    self.children.drop(link)
-                case ef.Note():
-                    self._tell(effect)
-                case ef.Changed(instances, services):
-                    self.watch_instances(instances)
-                    self.instances.wake(instances)
-                    self.services.wake(services)
-                case ef.Execute():
-                    self._spawn(self._execute(effect))
-                case ef.Answered():
-                    asker = self._asks.get(effect.id)
-                    if asker is not None and not asker.done():
-                        asker.set_result(effect)
-                case ef.Stopped(clean):
-                    if not self.stopped.done():
-                        self.stopped.set_result(clean)
+            if isinstance(effect, ef.Persist):
+                if self._hold.on:
+                    self._unwritten.update(effect.puts)
+                elif not await self._write(effect.puts, effect.durable) and effect.durable:
+                    self._hold.on = True
+                    text = f"a decision cannot be written, and is not acted on before it is: {self._why}"
+                    self._tell(ef.Note("decisions-wait", text, "error"))
+                continue
+            now = self._hold.sift(effect) if self._hold.on else effect
+            if now is not None:
+                self._act(now)
 
-    async def _write(self, puts: dict[str, object], durable: bool) -> None:
+    def _act(self, effect: ef.Effect) -> None:
+        match effect:
+            case ef.Persist():
+                raise TypeError("a Persist is written, not acted on")
+            case ef.Apply():
+                self.engine.apply(effect)
+            case ef.ToParent(parent, message):
+                self.parents.send(parent, message)
+            case ef.ToChild(link, message):
+                self.children.send(link, message)
+            case ef.Dial(parent):
+                self.parents.dial(parent)
+            case ef.HangUp(parent):
+                self.parents.hang_up(parent)
+            case ef.DropChild(link):
+                self.children.drop(link)
+            case ef.Note():
+                self._tell(effect)
+            case ef.Changed(instances, services):
+                self.watch_instances(instances)
+                self.instances.wake(instances)
+                self.services.wake(services)
+            case ef.Execute():
+                self._spawn(self._execute(effect))
+            case ef.Answered():
+                asker = self._asks.get(effect.id)
+                if asker is not None and not asker.done():
+                    asker.set_result(effect)
+            case ef.Stopped(clean):
+                if not self.stopped.done():
+                    self.stopped.set_result(clean)
+
+    async def _write(self, puts: dict[str, object], durable: bool) -> bool:
+        """What is still unwritten goes along. False: it could not be written; it is kept, and tried again."""
         if self._unwritten:
             puts = {**self._unwritten, **puts}
             self._unwritten = {}
@@ -210,29 +241,41 @@ class NodeLoop:
         try:
             await self._store.commit(puts, durable)
         except StoreFailed as error:
-            if not self._failing:
-                text = f"the state cannot be written, the node goes on from memory: {error}"
-                self._tell(ef.Note("state-not-written", text, "error"))
-            self._failing = True
+            if not self._why:
+                self._tell(ef.Note("state-not-written", f"the state cannot be written: {error}", "error"))
+                self._retry_s = RETRY_FIRST_S
+            self._why = str(error)
             self._unwritten = {**puts, **self._unwritten}
-            self._retry_at = self._clock() + RETRY_STORE_S
-            return
-        if self._failing:
-            self._failing = False
+            self._retry_at = self._clock() + self._retry_s
+            self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
+            return False
+        if self._why and not self._unwritten:
+            self._why = ""
             self._tell(ef.Note("state-written", "the state is written again"))
-
-    _failing = False
+        return True
 
     @property
     def writes(self) -> bool:
         """Whether the last commit reached the disk."""
-        return not self._failing
+        return not self._why
+
+    @property
+    def held(self) -> int | None:
+        """None: what is decided is acted on. Else how many effects wait for the disk."""
+        return len(self._hold) if self._hold.on else None
+
+    def ready(self) -> tuple[bool, str]:
+        """As the balancer says; not ready while decisions wait for the disk."""
+        if self._hold.on:
+            return False, f"decisions wait for the disk, what is served goes on: {self._why}"
+        ready, detail = self.balancer.ready()
+        return ready, f"{detail}; but the state cannot be written: {self._why}" if self._why else detail
 
     async def _execute(self, effect: ef.Execute) -> None:
         status, body = await self.run_here(effect.method, effect.path, effect.body)
         self.post(AskDone(effect.id, status, body))
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _spawn(self, work: Awaitable[object]) -> None:
         async def carried() -> None:
             await work
 

@@ -76,10 +76,13 @@ def _node(loop: NodeLoop, journal: Journal) -> Iterator[Family]:
     balancer = loop.balancer
     info = _labels(node=balancer.settings.name, version=version(), root=str(balancer.settings.is_root).lower())
     yield Family("sdlb_node_info", "gauge", "The node; always 1.", [(info, 1)])
-    yield _one("sdlb_node_ready", "1 when the node serves and a parent is in touch.", balancer.ready()[0])
+    yield _one("sdlb_node_ready", "1 when the node serves and a parent is in touch.", loop.ready()[0])
     yield _one("sdlb_node_guarded", "1 while too many leases ran out at once.", balancer.guarded())
     yield _one("sdlb_node_cut_off", "1 while no parent is in touch.", balancer.cut_off())
     yield _one("sdlb_state_written", "0 while the state cannot be written.", loop.writes)
+    waits = "1 while decisions wait for the disk: what is served goes on, nothing new opens or closes."
+    yield _one("sdlb_decisions_wait", waits, loop.held is not None)
+    yield _one("sdlb_effects_held", "Effects of decisions that wait for the disk.", loop.held or 0)
     yield _one("sdlb_internal_errors_total", "Faults of control itself.", loop.errors, "counter")
     counts = [(_labels(level=level, code=code), count) for (level, code), count in sorted(journal.counts.items())]
     yield Family("sdlb_events_total", "counter", "Events by level and code.", counts)

@@ -133,6 +133,7 @@ class Tree(msgspec.Struct):
     detail: str
     guarded: bool
     cut_off: bool
+    writes: bool
     labels: dict[str, str]
     roots: list[str]
     ancestors: list[str]

@@ -147,6 +147,7 @@ class Tree(Value, frozen=True):
     detail: str = ""
     guarded: bool = False
     cut_off: bool = False
+    writes: bool = True
     labels: dict[str, str] = {}
     roots: tuple[str, ...] = ()
     ancestors: tuple[str, ...] = ()

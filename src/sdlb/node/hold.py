@@ -1,0 +1,95 @@
+"""What waits while a decision cannot be written: the effects that would carry it out, in order.
+
+Held are deltas of the engine and the numbered messages between nodes (claims, verdicts, acknowledgements): all by which
+a decision, or anything that came after it, is acted on. The rest passes: dialing and greeting, questions and their
+answers, notes, and above all beats, which carry the leases. So nobody takes a node whose disk is full for one that has
+stopped, and its engine and the links keep what they had.
+
+A beat says how many messages were sent before it. One that overtakes held messages must not count them, or the other
+side would take them for lost; it counts up to the first that is held.
+
+What is held for a link that ends goes with it: the next link starts with the full state. So does what is held for an
+engine that was lost. A link for which too much would be held loses it all; once messages flow again, the other side sees
+the gap and starts over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+
+from sdlb.core import effects as ef
+from sdlb.core.events import EngineAttached, EngineLost, Event
+from sdlb.core.messages import Beat, DownState, UpState
+
+MESSAGES_MAX = 10_000
+Link = str | int
+"""A parent's address, or the number of a child's link."""
+
+
+class Hold:
+    def __init__(self, messages_max: int = MESSAGES_MAX) -> None:
+        self.on = False
+        self._messages_max = messages_max
+        self._held: deque[ef.Effect] = deque()
+        self._first: dict[Link, int] = {}  # the number of the first message that was held
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def event(self, event: Event) -> None:
+        """What happens while it holds, before the core is told."""
+        if self.on and isinstance(event, EngineLost | EngineAttached):
+            self._held = deque(each for each in self._held if not isinstance(each, ef.Apply))
+
+    def sift(self, effect: ef.Effect) -> ef.Effect | None:
+        """What may be carried out at once; None: it is held."""
+        match effect:
+            case ef.Apply():
+                self._held.append(effect)
+                return None
+            case ef.ToParent(parent, UpState(seq)):
+                return self._keep(effect, parent, seq)
+            case ef.ToChild(link, DownState(seq)):
+                return self._keep(effect, link, seq)
+            case ef.ToParent(parent, Beat(sent, received)):
+                return replace(effect, message=Beat(self._sent(parent, sent), received))
+            case ef.ToChild(link, Beat(sent, received)):
+                return replace(effect, message=Beat(self._sent(link, sent), received))
+            case ef.Dial(link) | ef.HangUp(link) | ef.DropChild(link):
+                self._ended(link)
+                return effect
+            case _:
+                return effect
+
+    def _keep(self, effect: ef.Effect, link: Link, seq: int) -> None:
+        if len(self._held) >= self._messages_max:
+            self._held = deque(each for each in self._held if isinstance(each, ef.Apply))
+        self._first.setdefault(link, seq)
+        self._held.append(effect)
+
+    def _sent(self, link: Link, sent: int) -> int:
+        first = self._first.get(link)
+        return sent if first is None else first - 1
+
+    def _ended(self, link: Link) -> None:
+        if self._first.pop(link, None) is not None:
+            self._held = deque(each for each in self._held if _link(each) != link)
+
+    def pop(self) -> ef.Effect | None:
+        """The next that is to be carried out; None: there is no more, and nothing is held from here on."""
+        if self._held:
+            return self._held.popleft()
+        self._first.clear()
+        self.on = False
+        return None
+
+
+def _link(effect: ef.Effect) -> Link | None:
+    match effect:
+        case ef.ToParent(parent):
+            return parent
+        case ef.ToChild(link):
+            return link
+        case _:
+            return None
