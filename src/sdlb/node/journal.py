@@ -1,8 +1,12 @@
-"""What the node has to say: JSON lines on stderr (plain ones on a terminal), and the recent ones for `/v1/events`."""
+"""What the node has to say: JSON lines on stderr (plain ones on a terminal), and the recent ones for `/v1/events`.
+
+Nobody waits for a log that isn't read (`node.outlet`): lines are dropped then, told as `log-blocked`; the events stay.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
 from collections import deque
@@ -12,6 +16,7 @@ from typing import TextIO
 import msgspec
 
 from sdlb.core.effects import Note
+from sdlb.node.outlet import Outlet, of_stderr
 
 RECENT_MAX = 2000
 """Events kept for those who ask later."""
@@ -35,7 +40,8 @@ class Journal:
         self, node: str, stream: TextIO | None = None, wall: Callable[[], float] = time.time, level: str = "info"
     ) -> None:
         self._node = node
-        self._stream = sys.stderr if stream is None else stream
+        self._outlet: Outlet | None = of_stderr(self._lost) if stream is None else None
+        self._stream: TextIO | Outlet = stream or self._outlet or sys.stderr
         self._plain = self._stream.isatty()
         self._wall = wall
         self._quiet = level != "info"
@@ -43,11 +49,27 @@ class Journal:
         self.recent: deque[Event] = deque(maxlen=RECENT_MAX)
         self.counts: dict[tuple[str, str], int] = {}  # (level, code) -> notes
         self._more: asyncio.Event = asyncio.Event()
+        self._blocked = False  # told, until the log is read again
+        self._dropped = 0  # of `dropped`, those that the log has told
+
+    @property
+    def dropped(self) -> int:
+        """Log lines that were dropped because nobody read them in time."""
+        return self._outlet.dropped if self._outlet is not None else 0
+
+    def handler(self) -> logging.Handler:
+        """For what libraries log by themselves."""
+        handler = logging.StreamHandler(self._stream)
+        handler.setLevel(logging.WARNING)
+        return handler
+
+    def end(self) -> None:
+        """Before the process ends: what is still queued is written, if somebody reads it."""
+        if self._outlet is not None:
+            self._outlet.end()
 
     def tell(self, note: Note) -> None:
-        now = self._wall()
-        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
-        event = Event(self._next, at, note.level, note.code, note.text, dict(note.fields))
+        event = Event(self._next, self._at(), note.level, note.code, note.text, dict(note.fields))
         self._next += 1
         self.recent.append(event)
         self.counts[note.level, note.code] = self.counts.get((note.level, note.code), 0) + 1
@@ -55,15 +77,29 @@ class Journal:
         self._more = asyncio.Event()
         if not (self._quiet and note.level == "info"):
             self._print(event)
+        if self.dropped > self._dropped and not self._blocked:
+            self._blocked = True
+            self.tell(Note("log-blocked", "nobody reads the log; lines are dropped, the node goes on", "warning"))
+
+    def _line(self, event: Event) -> str:
+        if self._plain:
+            return f"{event.at[11:23]} {event.level:7} {_printable(event.text)} [{event.code}]\n"
+        shown = {"at": event.at, "level": event.level, "node": self._node, "code": event.code, "text": event.text}
+        return msgspec.json.encode({**shown, **event.fields, **shown}).decode() + "\n"
+
+    def _lost(self, lines: int) -> str:
+        """Called in the outlet's thread, when the log is read again."""
+        self._dropped, self._blocked = self.dropped, False
+        text = f"{lines} lines of the log are missing here: nobody read it"
+        return self._line(Event(0, self._at(), "warning", "log-lines-dropped", text, {"lines": str(lines)}))
+
+    def _at(self) -> str:
+        now = self._wall()
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
 
     def _print(self, event: Event) -> None:
-        if self._plain:
-            line = f"{event.at[11:23]} {event.level:7} {_printable(event.text)} [{event.code}]\n"
-        else:
-            shown = {"at": event.at, "level": event.level, "node": self._node, "code": event.code, "text": event.text}
-            line = msgspec.json.encode({**shown, **event.fields, **shown}).decode() + "\n"
         try:
-            self._stream.write(line)
+            self._stream.write(self._line(event))
             self._stream.flush()
         except (OSError, ValueError):
             pass  # nobody reads the log any more; the node goes on

@@ -86,6 +86,7 @@ def _node(loop: NodeLoop, journal: Journal) -> Iterator[Family]:
     yield _one("sdlb_internal_errors_total", "Faults of control itself.", loop.errors, "counter")
     counts = [(_labels(level=level, code=code), count) for (level, code), count in sorted(journal.counts.items())]
     yield Family("sdlb_events_total", "counter", "Events by level and code.", counts)
+    yield _one("sdlb_log_lines_dropped_total", "Log lines that nobody read in time.", journal.dropped, "counter")
     sizes = [(_labels(what=what), count) for what, count in balancer.sizes().items()]
     yield Family("sdlb_entries", "gauge", "Entries that control holds.", sizes)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import secrets
 import signal
 import sys
@@ -61,9 +62,19 @@ async def serve(config: NodeConfig, options: Options | None = None) -> None:
 
 
 async def _serve(config: NodeConfig, options: Options | None, folder: Any, api_socket: Any) -> None:
+    journal = Journal(config.name, level=config.log_level)
+    logging.lastResort = journal.handler()  # what libraries log must not block control either
+    try:
+        await _serve_told(config, options, folder, api_socket, journal)
+    finally:
+        journal.end()
+
+
+async def _serve_told(
+    config: NodeConfig, options: Options | None, folder: Any, api_socket: Any, journal: Journal
+) -> None:
     from sdlb.node.compose import INCARNATION, NODE_ID, Node, open_store
 
-    journal = Journal(config.name, level=config.log_level)
     store = open_store(folder.path, journal)
     saved = await store.load()
     identity = {

@@ -1,0 +1,90 @@
+"""The way out for log lines: a bounded queue and a thread of its own.
+
+A pipe that nobody reads blocks whoever writes to it. That is this thread and nobody else: past `LINES_MAX` lines, and
+while the pipe stays full, lines are dropped and counted, and the log says how many as soon as it can say anything.
+It writes to the file descriptor: the buffer of `sys.stderr` has a lock that a blocked thread would never give back.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+LINES_MAX = 1000
+CLOSE_S = 1.0
+AGAIN_S = 0.05
+
+
+class Outlet(io.TextIOBase):
+    """As much of a text stream as a log needs. `lost(n)` makes the line that says that n lines were dropped."""
+
+    def __init__(self, file: int, lost: Callable[[int], str], lines_max: int = LINES_MAX) -> None:
+        self.dropped = 0
+        self._file = file
+        self._lost = lost
+        self._lines_max = lines_max
+        self._lines: deque[str] = deque()
+        self._told = 0  # of `dropped`
+        self._more = threading.Condition()
+        self._ending = False
+        self._thread = threading.Thread(target=self._run, name="sdlb-log", daemon=True)
+        self._thread.start()
+
+    def isatty(self) -> bool:
+        return os.isatty(self._file)
+
+    def write(self, text: str) -> int:
+        """Never waits."""
+        with self._more:
+            if len(self._lines) >= self._lines_max or self._ending:
+                self.dropped += 1
+            else:
+                self._lines.append(text)
+                self._more.notify()
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing: the thread writes as soon as it can."""
+
+    def end(self) -> None:
+        """What is queued is written, unless that takes longer than `CLOSE_S`."""
+        with self._more:
+            self._ending = True
+            self._more.notify()
+        self._thread.join(CLOSE_S)
+
+    def _run(self) -> None:
+        while True:
+            with self._more:
+                while not self._lines and not self._ending and self._told == self.dropped:
+                    self._more.wait()
+                if not self._lines and self._told == self.dropped:
+                    return
+                if self._lines:
+                    text = self._lines.popleft()
+                else:
+                    text = self._lost(self.dropped - self._told)
+                    self._told = self.dropped
+            self._put(text.encode("utf-8", "backslashreplace"))
+
+    def _put(self, rest: bytes) -> None:
+        while rest:
+            try:
+                rest = rest[os.write(self._file, rest) :]
+            except BlockingIOError:
+                time.sleep(AGAIN_S)
+            except OSError:
+                return  # nobody reads the log any more; the node goes on
+
+
+def of_stderr(lost: Callable[[int], str]) -> Outlet | None:
+    """None: there is no standard error, or it is no file."""
+    try:
+        return Outlet(sys.stderr.fileno(), lost)
+    except (AttributeError, OSError, ValueError):
+        return None
