@@ -52,6 +52,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["register", "--route", "x", "x-1"], "--port"),
     (["register", "--route", "x", "--port", "1", "--endpoint", "unix:/x", "x-1"], "not allowed with"),
     (["deregister"], "ID"),
+    (["forget"], "NODE"),
 ]
 
 
@@ -87,6 +88,7 @@ NEEDS_NODE = [
     ["policy", "set", "x", "--rule", "any"],
     ["register", "--route", "x", "--port", "1", "x-1"],
     ["deregister", "x"],
+    ["forget", "x"],
 ]
 
 

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "deregister": ("sdlb.cli.deregister", "drain an instance and remove it"),
     "status": ("sdlb.cli.status", "services and versions: active, waiting and for what, refused"),
     "tree": ("sdlb.cli.tree", "the node, its parents, children and instances"),
+    "forget": ("sdlb.cli.forget", "tell a node that a silent child of it has stopped for good"),
     "routes": ("sdlb.cli.routes", "the route table, with what shadows what"),
     "explain": ("sdlb.cli.explain", "where a request for a URL would go, and why"),
     "events": ("sdlb.cli.events", "what happened at the node"),

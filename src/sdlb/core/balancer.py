@@ -191,6 +191,8 @@ class Balancer(View):
                 self._state.note("engine-lost", "the connection to the engine is gone", "warning")
             case ev.PolicyPut():
                 self._on_policy(event.doc)
+            case ev.ForgetChild():
+                self._children.on_forget(event)
             case ev.AskUp():
                 self._ask(Ask(event.id, event.method, event.path, event.body), None, now)
             case ev.AskDone():

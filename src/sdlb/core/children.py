@@ -2,7 +2,8 @@
 
 Silence is treated in steps (design.md, "Silence"): a broken link changes nothing; a lease that ran out makes a child
 *suspect* (its members stay as a last resort); a fence time later it is presumed stopped. When more than half of at least
-three children are suspect at once, the likelier fault is ours: the node is `guarded` and presumes nothing.
+three children are suspect at once, the likelier fault is ours: the node is `guarded` and presumes nothing, until enough
+are back or an operator says which of them have stopped (`ForgetChild`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 
 from sdlb.core.downlink import Downlink
 from sdlb.core.effects import DropChild, ToChild
-from sdlb.core.events import ChildClosed, ChildConnected, MemberKey
+from sdlb.core.events import ChildClosed, ChildConnected, ForgetChild, MemberKey
 from sdlb.core.messages import (
     NO_POLICY,
     Beat,
@@ -154,6 +155,18 @@ class Children:
         self._unlink(child, drop=True)
         self._remove(child)
         self._state.note("child-left", f"{child.name} has left", child=child.name)
+
+    def on_forget(self, event: ForgetChild) -> None:
+        """A silent one has stopped, an operator says: the way out of the guard, and of `on_silence = "wait"`."""
+        child = self.by_name.get(event.name)
+        if child is None or not child.suspect:
+            return
+        self._forget_claims(child)
+        self._remove(child)
+        self._state.persist(f"child/{child.name}", None)  # durable: it is not on record again after a power cut
+        text = f"{child.name} was forgotten: an operator says that it has stopped"
+        self._state.note("child-forgotten", text, "warning", child=child.name)
+        self._weigh_guard()
 
     # ------------------------------------------------------------------ claims
 

@@ -161,6 +161,13 @@ class PolicyPut:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetChild:
+    """An operator says that this child has stopped. Nothing happens unless its lease has run out (`suspect`)."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class AskUp:
     """A local request that only the roots can answer; comes back as the effect `Answered` with the same id."""
 
@@ -205,6 +212,7 @@ Event = (
     | EngineDrained
     | EngineLost
     | PolicyPut
+    | ForgetChild
     | AskUp
     | AskDone
     | Stop

@@ -234,6 +234,9 @@ class View:
             return "lost"
         return "connected" if uplink.phase is Phase.UP else "connecting"
 
+    def child(self, name: str) -> dict[str, Any] | None:
+        return self._child(name) if name in self._children.by_name else None
+
     def _child(self, name: str) -> dict[str, Any]:
         child = self._children.by_name[name]
         claims = [self._state.slots[key].sources[child.target].claim for key in sorted(child.keys)]

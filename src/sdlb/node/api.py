@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from sdlb.core.events import InstanceDrain, InstanceGone, InstancePut, InstanceRemove
+from sdlb.core.events import ForgetChild, InstanceDrain, InstanceGone, InstancePut, InstanceRemove
 from sdlb.model.instance import InstanceSpec
 from sdlb.model.policy import Policy
 from sdlb.model.problem import Invalid
@@ -237,6 +237,22 @@ class Api:
         ready, detail = self._loop.ready()
         told = {"ready": ready, "detail": detail, "writes": self._loop.writes}
         return _json({**tree, **told, "listen": listen, "parents": parents, "instances": instances})
+
+    async def forget_child(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        balancer = self._loop.balancer
+        here, child = balancer.settings.name, balancer.child(name)
+        if child is None:
+            raise Refusal("no-such-child", f"{here} has no child named {name[:80]!r}; 'sdlb tree' lists them")
+        if child["state"] != "suspect":
+            heard = f"{name} was heard {child['silent_s']:g} s ago and counts as alive"
+            raise Refusal("child-in-touch", f"{heard}; one that has stopped can be forgotten when its lease is over")
+        if not self._loop.writes:
+            raise Refusal("not-written", f"{here}: {self._loop.ready()[1]}; try again later")
+        await self._loop.do(ForgetChild(name))
+        if balancer.child(name) is not None:
+            raise Refusal("child-in-touch", f"{name} has come back just now; it is not forgotten")
+        return _json(child)
 
     async def list_routes(self, request: Request) -> Response:
         balancer = self._loop.balancer

@@ -104,6 +104,14 @@ CALLS: tuple[Call, ...] = (
         problems=("no-such-service", "no-root"),
     ),
     Call("get_tree", "GET", "/v1/tree", "This node, its parents, children and instances", schema.Tree),
+    Call(
+        "forget_child",
+        "DELETE",
+        "/v1/children/{name}",
+        "Says that a silent child has stopped: it is forgotten with all that it claimed; answers it as it was",
+        schema.Child,
+        problems=("no-such-child", "child-in-touch", "not-written"),
+    ),
     Call("list_routes", "GET", "/v1/routes", "The routes at this node, most specific first", schema.Routes),
     Call(
         "explain",

@@ -14,6 +14,8 @@ CODES: dict[str, tuple[int, str]] = {
     "method-not-allowed": (405, "the path does not take this method"),
     "no-such-instance": (404, "this host has no instance with that id"),
     "no-such-service": (404, "no root knows a service of that name"),
+    "no-such-child": (404, "this node has no child of that name"),
+    "child-in-touch": (409, "the child is in touch, or its lease still runs: it is not forgotten"),
     "no-root": (503, "the answer needs the roots, and none was reached"),
     "policy-not-everywhere": (503, "some roots took the policy and others did not"),
     "not-written": (503, "the disk cannot be written: what is decided waits until it can"),

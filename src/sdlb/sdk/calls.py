@@ -15,7 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from sdlb.sdk.problem import BASE, Problem
-from sdlb.sdk.types import Explanation, Instance, Policy, Routes, Services, Spec, Tree
+from sdlb.sdk.types import Child, Explanation, Instance, Policy, Routes, Services, Spec, Tree
 
 DEFAULT_SOCKET = "/run/sdlb/sdlb.sock"
 CONNECT_TIMEOUT_S = 5.0
@@ -135,6 +135,10 @@ def service(name: str) -> Call[Services]:
 
 def tree() -> Call[Tree]:
     return Call("GET", "/v1/tree", Tree)
+
+
+def forget(name: str) -> Call[Child]:
+    return Call("DELETE", f"/v1/children/{quote(name, safe='')}", Child)
 
 
 def routes() -> Call[Routes]:

@@ -12,7 +12,7 @@ import httpx
 from sdlb.sdk import calls, http
 from sdlb.sdk.problem import Problem, Unreachable
 from sdlb.sdk.sse import Parser
-from sdlb.sdk.types import Event, Explanation, Instance, Policy, Routes, Services, Spec, Tree
+from sdlb.sdk.types import Child, Event, Explanation, Instance, Policy, Routes, Services, Spec, Tree
 
 T = TypeVar("T")
 
@@ -62,6 +62,10 @@ class Client:
 
     def tree(self) -> Tree:
         return self._do(calls.tree())
+
+    def forget(self, name: str) -> Child:
+        """Says that a silent child of this node has stopped. A Problem: it is in touch (409), or unknown (404)."""
+        return self._do(calls.forget(name))
 
     def routes(self) -> Routes:
         return self._do(calls.routes())

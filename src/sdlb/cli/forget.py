@@ -1,0 +1,32 @@
+"""`sdlb forget NODE`: an operator says that a silent child has stopped; all that it claimed is taken back."""
+
+from __future__ import annotations
+
+import argparse
+
+from sdlb.cli import args as options
+from sdlb.cli import out
+from sdlb.sdk.client import Client
+
+
+def add_parser(commands: options.Commands) -> None:
+    parser = commands.add_parser(
+        "forget",
+        description="Tells the node that a child of it, whose lease has run out, has stopped for good: it is forgotten "
+        "at once with all that it claimed. For a node that is guarded because most of its children are dead. Make sure that "
+        "it is dead: one that only cannot be reached may still serve what another version then replaces.",
+    )
+    parser.add_argument("node", metavar="NODE", help="the child's name ('sdlb tree' lists them as suspect)")
+    options.add_socket(parser)
+    options.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    with Client(args.socket) as client:
+        last = client.forget(args.node)
+    if args.json:
+        out.json(last)
+    else:
+        had = f", with {', '.join(last.services)}" if last.services else ""
+        out.line(f"{args.node} is forgotten{had}")
+    return 0
