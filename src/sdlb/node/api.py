@@ -252,6 +252,8 @@ class Api:
         await self._loop.do(ForgetChild(name))
         if balancer.child(name) is not None:
             raise Refusal("child-in-touch", f"{name} has come back just now; it is not forgotten")
+        if self._loop.held is not None:
+            raise Refusal("not-written", f"{name} is forgotten as soon as {here} can write it: {self._loop.ready()[1]}")
         return _json(child)
 
     async def list_routes(self, request: Request) -> Response:
