@@ -107,6 +107,34 @@ def test_a_decision_that_cannot_be_written_waits_and_what_is_served_goes_on(tmp_
     asyncio.run(run())
 
 
+@pytest.mark.promise(4)
+def test_a_disk_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdlb.node.loop.STALL_S", 0.1)
+
+    async def run() -> None:
+        async with lone(tmp_path) as node:
+            await node.loop.do(InstancePut(spec("a")))
+            await active(node, "a")
+            commit, answers = node.store.commit, asyncio.Event()
+
+            async def stuck(puts: Any, durable: bool) -> None:
+                await answers.wait()
+                await commit(puts, durable)
+
+            node.store.commit = stuck  # type: ignore[method-assign]
+            other = InstanceSpec("b", "other", "1.0.0", ("other.com/*",), "127.0.0.1:9", health=NONE, ttl_s=0)
+            await asyncio.wait_for(node.loop.do(InstancePut(other)), 5.0)
+            assert (node.loop.writes, node.loop.held) == (False, 1)
+            await asyncio.wait_for(node.loop.do(InstancePut(spec("a"))), 5.0)
+            assert "does not answer" in (await node.http.get("/readyz")).text
+            answers.set()
+            await active(node, "b")
+            assert {"instance/b", "service/other"} <= set(node.store.disk)
+            assert node.loop.writes
+
+    asyncio.run(run())
+
+
 def test_a_node_whose_disk_is_full_can_be_stopped(tmp_path: Path) -> None:
     async def run() -> None:
         async with lone(tmp_path) as node:

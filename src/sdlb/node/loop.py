@@ -32,6 +32,8 @@ from sdlb.seams.engine import Engine
 from sdlb.seams.links import ChildLinks, ParentLinks
 from sdlb.seams.store import Store, StoreFailed, Tell
 
+STALL_S = 2.0
+"""A disk that has not answered by then counts as one that can't be written: leases do not wait for it."""
 RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 5.0
 Run = Callable[[str, str, bytes], Awaitable[tuple[int, bytes]]]
@@ -239,7 +241,7 @@ class NodeLoop:
             self._unwritten = {}
             durable = True
         try:
-            await self._store.commit(puts, durable)
+            await self._commit(puts, durable)
         except StoreFailed as error:
             if not self._why:
                 self._tell(ef.Note("state-not-written", f"the state cannot be written: {error}", "error"))
@@ -253,6 +255,15 @@ class NodeLoop:
             self._why = ""
             self._tell(ef.Note("state-written", "the state is written again"))
         return True
+
+    async def _commit(self, puts: dict[str, object], durable: bool) -> None:
+        """Raises StoreFailed, also for a commit that is still under way: written again later, after it, it does no harm."""
+        commit = asyncio.ensure_future(self._store.commit(puts, durable))
+        done, _ = await asyncio.wait((commit,), timeout=STALL_S)
+        if not done:
+            commit.add_done_callback(lambda late: late.cancelled() or late.exception())
+            raise StoreFailed(f"the disk does not answer within {STALL_S:g} s")
+        commit.result()
 
     @property
     def writes(self) -> bool:
