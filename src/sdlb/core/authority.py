@@ -165,10 +165,11 @@ def _admit(
     reasons: dict[str, Reason] = {}
     started = bool(record.active)
     held = record.heard > record.generation and now < record.hold_until
+    newest = record.generation
     first: str | None = None
     for version in sorted((v for v in facts if v not in record.active), key=lambda v: _rank(v, facts[v])):
         fact = facts[version]
-        reason = _blocker(record, version, facts, compatible)
+        reason = _blocker(record, version, facts, compatible, newest)
         if reason is None and settling and not fact.open:
             # What has opened while this root was away may not have been reported yet.
             reason = next((Settling(old) for old in record.era if not compatible(old, version)), None)
@@ -190,7 +191,9 @@ def _admit(
     return reasons
 
 
-def _blocker(record: ServiceRecord, version: str, facts: Mapping[str, Facts], compatible: Compatible) -> Reason | None:
+def _blocker(
+    record: ServiceRecord, version: str, facts: Mapping[str, Facts], compatible: Compatible, newest: int
+) -> Reason | None:
     for other in sorted(record.active):
         if not compatible(other, version):
             if other not in facts:
@@ -198,7 +201,7 @@ def _blocker(record: ServiceRecord, version: str, facts: Mapping[str, Facts], co
             if facts[other].presumed:
                 return PresumedStopped(other, facts[other].hosts)
             return StillRunning(other, facts[other].count, facts[other].hosts)
-    if facts[version].open and facts[version].generation >= record.generation:
+    if facts[version].open and facts[version].generation >= newest:
         return (
             None  # it serves, with another root's consent: to let it wait for what is closing would only close it too
         )

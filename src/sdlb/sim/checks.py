@@ -366,7 +366,7 @@ class AuthoritySurvives(Check):
             match effect:
                 case ef.Persist(puts, durable=True):
                     written = puts
-                case ef.Apply():
+                case ef.Apply(replace=False):  # a new engine also gets what is just being closed
                     for member in effect.put_members:
                         self._on_disk(host, member.key.claim, written)
                 case _:
