@@ -97,7 +97,10 @@ def warnings(services: Services, tree: Tree) -> Iterator[out.Piece]:
         yield (f"not reached: {', '.join(services.unreachable)}; shown is what the others say", "yellow")
     if tree.guarded:
         why = tree.detail or "too many leases ran out at once"
-        yield (f"{tree.node} is guarded: {why}; it keeps the claims it had (those that are dead: 'sdlb forget NODE')", "red")
+        yield (
+            f"{tree.node} is guarded: {why}; it keeps the claims it had (those that are dead: 'sdlb forget NODE')",
+            "red",
+        )
     if tree.cut_off:
         yield (f"{tree.node} is cut off: no parent is in touch; it serves on, and nothing new opens here", "red")
     if not tree.writes:
