@@ -1,0 +1,165 @@
+"""The table of wishes and an engine, however they are interrupted: in the end the engine has what is wished, and never was
+a member in the engine, or draining there, that the table did not count as present."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from sdlb.core.effects import Apply, RoutePut
+from sdlb.core.events import EngineAttached, EngineDrained, MemberKey
+from sdlb.core.messages import ClaimKey
+from sdlb.core.table import RETRY_S, Table
+from sdlb.sim.engine import Engine
+
+CLAIMS = [ClaimKey("catalog", version, "example.com/*") for version in ("1.0.0", "2.0.0")]
+TARGETS = ["i:a", "i:b", "n:rack"]
+KEYS = st.builds(MemberKey, st.sampled_from(CLAIMS), st.sampled_from(TARGETS))
+ROUTES = st.sampled_from(["example.com/*", "example.com/a*"])
+
+
+class Machine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.table = Table(1 << 32)
+        for target in TARGETS:
+            self.table.set_target(target, target.startswith("n:"), "10.0.0.1:80")
+        self.engine = Engine()
+        self.wanted: dict[MemberKey, int] = {}
+        self.routes: dict[str, RoutePut] = {}
+        self.outstanding: Apply | None = None
+        self.untold: list[EngineDrained] = []
+        self._attach()
+
+    # ------------------------------------------------------------------ control
+
+    def _next(self) -> None:
+        delta = self.table.next_delta(self.now)
+        if delta is not None:
+            assert self.outstanding is None, "two deltas at once"
+            self.outstanding = delta
+
+    def _attach(self) -> None:
+        engine = self.engine
+        members = sum(len(group) for group in engine.groups.values())
+        draining = tuple((key, engine.in_flight.get(key, 0)) for key in engine.draining)
+        self.table.on_attached(EngineAttached(engine.boot_id, engine.epoch, members, draining), self.now, 0.0)
+        self.outstanding = None
+        self.untold = []
+        self._next()
+
+    @rule(key=KEYS, capacity=st.integers(1, 3))
+    def want(self, key: MemberKey, capacity: int) -> None:
+        self.wanted[key] = capacity
+        self.table.want(key, capacity)
+        self._next()
+
+    @rule(key=KEYS)
+    def unwant(self, key: MemberKey) -> None:
+        self.wanted.pop(key, None)
+        self.table.unwant(key)
+        self._next()
+
+    @rule(pattern=ROUTES, service=st.sampled_from(["catalog", "shop"]) | st.none())
+    def set_route(self, pattern: str, service: str | None) -> None:
+        route = RoutePut(pattern, service, ()) if service else None
+        if route is None:
+            self.routes.pop(pattern, None)
+            if self.table.route(pattern) is None:
+                return
+        else:
+            self.routes[pattern] = route
+        self.table.set_route(pattern, route)
+        self._next()
+
+    # ------------------------------------------------------------------ engine
+
+    @precondition(lambda self: self.outstanding is not None)
+    @rule()
+    def apply(self) -> None:
+        delta, self.outstanding = self.outstanding, None
+        assert delta is not None
+        self.engine.apply(delta)
+        self.table.on_applied(delta.epoch)
+        self.untold += self.engine.drained()
+        self._next()
+
+    @precondition(lambda self: self.outstanding is not None)
+    @rule()
+    def reject(self) -> None:
+        delta, self.outstanding = self.outstanding, None
+        assert delta is not None
+        self.table.on_rejected(delta.epoch, self.now)
+        self.now += RETRY_S
+        self._next()
+
+    @rule(key=KEYS)
+    def request_begins(self, key: MemberKey) -> None:
+        if key.target in self.engine.groups.get(key.claim, {}):
+            self.engine.begin(key)
+
+    @rule(key=KEYS)
+    def request_ends(self, key: MemberKey) -> None:
+        self.engine.end(key)
+        self.untold += self.engine.drained()
+
+    @precondition(lambda self: self.untold)
+    @rule()
+    def tell_drained(self) -> None:
+        event = self.untold.pop(0)
+        self.table.on_drained(event.key, event.epoch)
+        self._next()
+
+    @rule(arrived=st.booleans())
+    def connection_is_lost(self, arrived: bool) -> None:
+        """What was on its way may have arrived; the answer has not."""
+        if self.outstanding is not None and arrived:
+            self.engine.apply(self.outstanding)
+            self.engine.drained()
+        self.outstanding = None
+        self.table.on_lost()
+        self._attach()
+
+    @rule()
+    def engine_restarts(self) -> None:
+        self.engine.crash()
+        self.table.on_lost()
+        self.engine.up = True
+        self._attach()
+
+    # ------------------------------------------------------------------ what must hold
+
+    @invariant()
+    def what_the_engine_has_is_present(self) -> None:
+        for key in [*self.engine.members(), *self.engine.draining]:
+            assert self.table.present(key)
+
+    @invariant()
+    def what_can_be_used_is_there(self) -> None:
+        for key in self.wanted:
+            if self.table.applied(key):
+                assert key.target in self.engine.groups.get(key.claim, {})
+
+    def teardown(self) -> None:
+        for key in list(self.engine.in_flight):
+            while key in self.engine.in_flight:
+                self.request_ends(key)
+        for _ in range(20):
+            if self.outstanding is not None:
+                self.apply()
+            while self.untold:
+                self.tell_drained()
+        assert self.table.settled
+        have = {MemberKey(c, t): m.capacity for c, group in self.engine.groups.items() for t, m in group.items()}
+        assert have == self.wanted
+        assert self.engine.routes == self.routes
+        assert set(self.engine.targets) == {key.target for key in self.wanted}
+        assert not any(
+            self.table.present(MemberKey(c, t)) for c in CLAIMS for t in TARGETS if MemberKey(c, t) not in have
+        )
+
+
+TestTable = Machine.TestCase
+TestTable.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
