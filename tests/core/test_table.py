@@ -162,4 +162,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestTable = Machine.TestCase
-TestTable.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestTable.settings = settings(stateful_step_count=40)

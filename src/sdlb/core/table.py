@@ -39,6 +39,7 @@ class Table:
         self._boot_id = ""
         self._replace = False
         self._outstanding: Apply | None = None
+        self._unanswered: Apply | None = None  # outstanding when the connection was lost
         self._keep_until: float | None = None
         self._retry_at = 0.0
 
@@ -133,9 +134,13 @@ class Table:
         same = event.boot_id == self._boot_id
         in_flight = {key for key, _ in event.draining}
         if same:
+            unanswered = self._outstanding or self._unanswered
+            if unanswered is not None and unanswered.epoch <= event.epoch:  # it was applied, only its answer was lost
+                self._applied.update(member.key for member in unanswered.put_members if member.key in self._sent)
             # Deletions that the engine carried out are over unless it names them; the others come with the replacement.
             left = {key: epoch for key, epoch in self._draining.items() if epoch > event.epoch or key in in_flight}
-            left.update({key: event.epoch for key in self._sent if key not in self._members})
+            upcoming = max(self._epoch, event.epoch) + 1  # the replacement is what takes them out
+            left.update({key: upcoming for key in self._applied if key not in self._members})
             self._applied &= set(self._members)
         else:
             left = dict.fromkeys(in_flight, event.epoch)
@@ -145,7 +150,7 @@ class Table:
         self._sent.clear()
         self._sent_routes.clear()
         self._sent_targets.clear()
-        self._outstanding = None
+        self._outstanding = self._unanswered = None
         self._attached = True
         self._replace = True
         self._epoch = max(self._epoch, event.epoch)
@@ -155,6 +160,7 @@ class Table:
 
     def on_lost(self) -> None:
         self._attached = False
+        self._unanswered = self._outstanding or self._unanswered
         self._outstanding = None
         self._replace = True
 
