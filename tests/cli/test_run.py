@@ -52,7 +52,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for process in started:
         if process.poll() is None:
             process.kill()
-        process.communicate()
+        process.communicate(timeout=20)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
