@@ -44,6 +44,7 @@ class World:
         self.routes_max = 1  # of one process
         self.sharing: dict[str, set[str]] = {}  # service -> services that ever claimed one of its routes
         self.claimed: dict[tuple[str, str], dict[ClaimKey, Claim]] = {}  # (child, parent) -> as the parent was told
+        self._heard: dict[int, int] = {}  # link -> seq of the last UpState that its parent took in
         for child, parents in shape.parents.items():
             for parent in parents:
                 self.network.edges[child, parent] = Edge()
@@ -92,6 +93,11 @@ class World:
             check.before_step(host, events)
 
     def _learn(self, link: int, message: UpState) -> None:
+        """A node listens to nothing more on a link once a message of it was lost."""
+        if message.seq != self._heard.get(link, 0) + 1:
+            self._heard[link] = -1
+            return
+        self._heard[link] = message.seq
         claims = self.claimed.setdefault(self.network.ends[link], {})
         if message.full:
             claims.clear()
