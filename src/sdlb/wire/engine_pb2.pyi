@@ -8,17 +8,21 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ToEngine(_message.Message):
-    __slots__ = ("configure", "delta", "shutdown")
+    __slots__ = ("configure", "delta", "shutdown", "sites", "ticket_keys")
     CONFIGURE_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     SHUTDOWN_FIELD_NUMBER: _ClassVar[int]
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    TICKET_KEYS_FIELD_NUMBER: _ClassVar[int]
     configure: Configure
     delta: Delta
     shutdown: Shutdown
-    def __init__(self, configure: _Optional[_Union[Configure, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ...) -> None: ...
+    sites: Sites
+    ticket_keys: TicketKeys
+    def __init__(self, configure: _Optional[_Union[Configure, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ..., sites: _Optional[_Union[Sites, _Mapping]] = ..., ticket_keys: _Optional[_Union[TicketKeys, _Mapping]] = ...) -> None: ...
 
 class FromEngine(_message.Message):
-    __slots__ = ("attached", "configured", "applied", "rejected", "drained", "in_flight", "target_health", "stats", "stalled")
+    __slots__ = ("attached", "configured", "applied", "rejected", "drained", "in_flight", "target_health", "stats", "stalled", "sites_applied")
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
     CONFIGURED_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +32,7 @@ class FromEngine(_message.Message):
     TARGET_HEALTH_FIELD_NUMBER: _ClassVar[int]
     STATS_FIELD_NUMBER: _ClassVar[int]
     STALLED_FIELD_NUMBER: _ClassVar[int]
+    SITES_APPLIED_FIELD_NUMBER: _ClassVar[int]
     attached: Attached
     configured: Configured
     applied: Applied
@@ -37,7 +42,8 @@ class FromEngine(_message.Message):
     target_health: TargetHealth
     stats: Stats
     stalled: Stalled
-    def __init__(self, attached: _Optional[_Union[Attached, _Mapping]] = ..., configured: _Optional[_Union[Configured, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., in_flight: _Optional[_Union[InFlight, _Mapping]] = ..., target_health: _Optional[_Union[TargetHealth, _Mapping]] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ..., stalled: _Optional[_Union[Stalled, _Mapping]] = ...) -> None: ...
+    sites_applied: SitesApplied
+    def __init__(self, attached: _Optional[_Union[Attached, _Mapping]] = ..., configured: _Optional[_Union[Configured, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., in_flight: _Optional[_Union[InFlight, _Mapping]] = ..., target_health: _Optional[_Union[TargetHealth, _Mapping]] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ..., stalled: _Optional[_Union[Stalled, _Mapping]] = ..., sites_applied: _Optional[_Union[SitesApplied, _Mapping]] = ...) -> None: ...
 
 class Configure(_message.Message):
     __slots__ = ("node", "listeners", "control_socket", "limits", "access_log")
@@ -54,7 +60,7 @@ class Configure(_message.Message):
     def __init__(self, node: _Optional[str] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., control_socket: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., access_log: _Optional[_Union[AccessLog, _Mapping]] = ...) -> None: ...
 
 class Listener(_message.Message):
-    __slots__ = ("key", "address", "kind", "public")
+    __slots__ = ("key", "address", "kind", "public", "tls")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ENTRY: _ClassVar[Listener.Kind]
@@ -65,11 +71,56 @@ class Listener(_message.Message):
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_FIELD_NUMBER: _ClassVar[int]
+    TLS_FIELD_NUMBER: _ClassVar[int]
     key: str
     address: str
     kind: Listener.Kind
     public: bool
-    def __init__(self, key: _Optional[str] = ..., address: _Optional[str] = ..., kind: _Optional[_Union[Listener.Kind, str]] = ..., public: _Optional[bool] = ...) -> None: ...
+    tls: bool
+    def __init__(self, key: _Optional[str] = ..., address: _Optional[str] = ..., kind: _Optional[_Union[Listener.Kind, str]] = ..., public: _Optional[bool] = ..., tls: _Optional[bool] = ...) -> None: ...
+
+class Sites(_message.Message):
+    __slots__ = ("put", "prune", "keep")
+    PUT_FIELD_NUMBER: _ClassVar[int]
+    PRUNE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
+    put: _containers.RepeatedCompositeFieldContainer[Site]
+    prune: bool
+    keep: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, put: _Optional[_Iterable[_Union[Site, _Mapping]]] = ..., prune: _Optional[bool] = ..., keep: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Site(_message.Message):
+    __slots__ = ("key", "hosts", "certificates", "client_ca_pem", "client_certificate_required")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    HOSTS_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_CA_PEM_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_CERTIFICATE_REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    hosts: _containers.RepeatedScalarFieldContainer[str]
+    certificates: _containers.RepeatedCompositeFieldContainer[Certificate]
+    client_ca_pem: bytes
+    client_certificate_required: bool
+    def __init__(self, key: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., certificates: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., client_ca_pem: _Optional[bytes] = ..., client_certificate_required: _Optional[bool] = ...) -> None: ...
+
+class Certificate(_message.Message):
+    __slots__ = ("pem",)
+    PEM_FIELD_NUMBER: _ClassVar[int]
+    pem: bytes
+    def __init__(self, pem: _Optional[bytes] = ...) -> None: ...
+
+class TicketKeys(_message.Message):
+    __slots__ = ("keys",)
+    class Key(_message.Message):
+        __slots__ = ("name", "secret")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        SECRET_FIELD_NUMBER: _ClassVar[int]
+        name: bytes
+        secret: bytes
+        def __init__(self, name: _Optional[bytes] = ..., secret: _Optional[bytes] = ...) -> None: ...
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedCompositeFieldContainer[TicketKeys.Key]
+    def __init__(self, keys: _Optional[_Iterable[_Union[TicketKeys.Key, _Mapping]]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("head_bytes", "fields", "connect_timeout_ms", "head_timeout_ms", "idle_timeout_ms", "body_timeout_ms", "response_timeout_ms", "upgrade_idle_timeout_ms", "connections", "retry_budget_percent", "body_bytes", "connections_per_address", "response_idle_timeout_ms", "event_stream_idle_timeout_ms")
@@ -132,20 +183,28 @@ class Delta(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., replace: _Optional[bool] = ..., put_targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., put_members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., put_routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., delete_members: _Optional[_Iterable[_Union[MemberKey, _Mapping]]] = ..., delete_routes: _Optional[_Iterable[str]] = ..., delete_targets: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Target(_message.Message):
-    __slots__ = ("key", "kind", "address")
+    __slots__ = ("key", "kind", "address", "protocol")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         INSTANCE: _ClassVar[Target.Kind]
         NODE: _ClassVar[Target.Kind]
     INSTANCE: Target.Kind
     NODE: Target.Kind
+    class Protocol(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        HTTP1: _ClassVar[Target.Protocol]
+        H2C: _ClassVar[Target.Protocol]
+    HTTP1: Target.Protocol
+    H2C: Target.Protocol
     KEY_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     key: str
     kind: Target.Kind
     address: str
-    def __init__(self, key: _Optional[str] = ..., kind: _Optional[_Union[Target.Kind, str]] = ..., address: _Optional[str] = ...) -> None: ...
+    protocol: Target.Protocol
+    def __init__(self, key: _Optional[str] = ..., kind: _Optional[_Union[Target.Kind, str]] = ..., address: _Optional[str] = ..., protocol: _Optional[_Union[Target.Protocol, str]] = ...) -> None: ...
 
 class MemberKey(_message.Message):
     __slots__ = ("service", "version", "pattern", "target")
@@ -265,6 +324,23 @@ class Configured(_message.Message):
     listeners: _containers.RepeatedCompositeFieldContainer[Configured.Bound]
     error: str
     def __init__(self, listeners: _Optional[_Iterable[_Union[Configured.Bound, _Mapping]]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class SitesApplied(_message.Message):
+    __slots__ = ("sites",)
+    class State(_message.Message):
+        __slots__ = ("key", "error", "not_after_unix_s", "warnings")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        ERROR_FIELD_NUMBER: _ClassVar[int]
+        NOT_AFTER_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+        WARNINGS_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        error: str
+        not_after_unix_s: int
+        warnings: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, key: _Optional[str] = ..., error: _Optional[str] = ..., not_after_unix_s: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    sites: _containers.RepeatedCompositeFieldContainer[SitesApplied.State]
+    def __init__(self, sites: _Optional[_Iterable[_Union[SitesApplied.State, _Mapping]]] = ...) -> None: ...
 
 class Applied(_message.Message):
     __slots__ = ("epoch",)

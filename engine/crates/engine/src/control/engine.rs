@@ -254,6 +254,7 @@ impl Engine {
                 Some(to_engine::Kind::Shutdown(shutdown)) => {
                     self.shut_down(Duration::from_millis(shutdown.deadline_ms.into()));
                 }
+                Some(to_engine::Kind::Sites(_) | to_engine::Kind::TicketKeys(_)) => {}
                 None => eprintln!("sdlb-engine: control sent a message of a kind that this version does not know"),
             },
             Ok(None) => self.session = None,
