@@ -10,6 +10,7 @@ use sdlb_routes::{
 use crate::{
     proto,
     settings::{Limits, ListenerKind},
+    tls::sites,
 };
 
 /// A delta as the table takes it.
@@ -119,6 +120,8 @@ pub fn limits(asked: Option<proto::Limits>) -> Limits {
         },
         body_bytes: Some(asked.body_bytes).filter(|bytes| *bytes != 0),
         connections_per_address: Some(asked.connections_per_address).filter(|connections| *connections != 0),
+        handshake_timeout: time(asked.handshake_timeout_ms, default.handshake_timeout),
+        handshakes: number(asked.handshakes, default.handshakes),
     }
 }
 
@@ -133,6 +136,8 @@ pub struct ListenerAsked {
     pub kind: ListenerKind,
     /// The hardened preset.
     pub public: bool,
+    /// Clients speak TLS.
+    pub tls: bool,
 }
 
 /// A listener.
@@ -151,7 +156,22 @@ pub fn listener(asked: proto::Listener) -> Result<ListenerAsked, String> {
         .address
         .parse()
         .map_err(|_| format!("listener {:?}: address {:?}: expected IP:port", asked.key, asked.address))?;
-    Ok(ListenerAsked { key: asked.key, address, kind, public: asked.public })
+    if asked.tls && kind == ListenerKind::Node {
+        return Err(format!("listener {:?}: TLS between nodes is not in this version", asked.key));
+    }
+    Ok(ListenerAsked { key: asked.key, address, kind, public: asked.public, tls: asked.tls })
+}
+
+/// A site.
+#[must_use]
+pub fn site(site: proto::Site) -> sites::Asked {
+    sites::Asked {
+        key: site.key,
+        hosts: site.hosts,
+        certificates: site.certificates.into_iter().map(|certificate| certificate.pem.to_vec()).collect(),
+        client_ca: site.client_ca_pem.to_vec(),
+        client_certificate_required: site.client_certificate_required,
+    }
 }
 
 /// A row of the statistics.

@@ -26,6 +26,22 @@ counters! {
     limit_connections_total,
     /// Connections at rest that were closed to make room for new ones.
     connections_evicted_total,
+    /// TLS handshakes that were done.
+    handshakes_total,
+    /// Of these, those that took an earlier session up.
+    handshakes_resumed_total,
+    /// TLS handshakes that failed: no TLS, nothing in common, no certificate where one is required.
+    handshakes_failed_total,
+    /// TLS handshakes refused because there is no certificate for the name.
+    handshakes_unknown_name_total,
+    /// A TLS handshake was not done in time.
+    timeout_handshake_total,
+    /// Connections closed because there were too many TLS handshakes at once.
+    limit_handshakes_total,
+    /// Gauge: TLS handshakes under way.
+    handshakes_now,
+    /// Requests whose host is not the one that the TLS handshake was for: 421.
+    misdirected_total,
     /// Connections closed at once because their address had too many.
     limit_connections_per_address_total,
     /// `accept` failed, for want of file descriptors above all.

@@ -15,6 +15,7 @@ pub mod frame;
 pub mod listen;
 pub mod proto;
 pub mod settings;
+pub mod tls;
 mod upgrade;
 pub mod upstream;
 pub mod worker;

@@ -33,6 +33,10 @@ pub struct Limits {
     pub body_bytes: Option<u64>,
     /// Connections at once from one address. `None`: no limit.
     pub connections_per_address: Option<u32>,
+    /// For a TLS handshake.
+    pub handshake_timeout: Duration,
+    /// TLS handshakes at once on all workers.
+    pub handshakes: usize,
 }
 
 impl Default for Limits {
@@ -52,6 +56,8 @@ impl Default for Limits {
             retry_budget_percent: 20,
             body_bytes: None,
             connections_per_address: None,
+            handshake_timeout: Duration::from_secs(5),
+            handshakes: 1_024,
         }
     }
 }
@@ -78,6 +84,8 @@ pub struct ListenerConfig {
     pub kind: ListenerKind,
     /// The hardened preset.
     pub public: bool,
+    /// Clients speak TLS.
+    pub tls: bool,
 }
 
 /// What holds for the whole node.

@@ -20,6 +20,7 @@ use crate::{
     counters::Counters,
     listen::accept::PerAddress,
     settings::NodeConfig,
+    tls::sites::Sites,
 };
 
 /// An endpoint was taken out, or its state is otherwise news for control.
@@ -42,6 +43,7 @@ pub struct Worker {
     /// Where lines of the access log go; cheap to ask whether it is on.
     pub access_log: AccessLog,
     pub(crate) per_address: PerAddress,
+    pub(crate) sites: Sites,
     /// Upstream connections, memory and the retry budget of this worker's connections.
     pub local: Local,
     table: RefCell<Arc<Table>>,
@@ -64,6 +66,7 @@ impl Worker {
             counters: shared.counters.clone(),
             access_log: AccessLog::new(shared.access_log.clone()),
             per_address: shared.per_address.clone(),
+            sites: shared.sites.clone(),
             local: Local::default(),
             table: RefCell::new(table),
             config: RefCell::new(Rc::new(config)),
@@ -199,6 +202,8 @@ pub struct WorkerShared {
     pub seed: u64,
     /// Connections by client address.
     pub per_address: PerAddress,
+    /// Certificates.
+    pub sites: Sites,
     /// To the control session.
     pub ejected: mpsc::UnboundedSender<TargetEjected>,
     /// From a worker that needs room for a connection to another.

@@ -8,7 +8,7 @@ use super::buffer::Scratch;
 use crate::{
     answer::Answer,
     counters::Counters,
-    settings::{Limits, ListenerConfig, ListenerKind},
+    settings::{ListenerConfig, ListenerKind, NodeConfig},
 };
 
 /// Requests that passed more proxies than this go round in a loop.
@@ -62,11 +62,12 @@ pub fn examine(
     scratch: &mut Scratch,
     head_bytes: usize,
     listener: &ListenerConfig,
-    node: &str,
-    limits: &Limits,
+    server_name: Option<&str>,
+    config: &NodeConfig,
     counters: &Counters,
     random: impl FnOnce() -> [u64; 2],
 ) -> Result<Facts, Answer> {
+    let NodeConfig { name: node, limits, .. } = config;
     let Scratch { request, from_client, host, target, path, .. } = scratch;
     let head = &from_client.data()[..head_bytes];
     let entry = listener.kind == ListenerKind::Entry;
@@ -83,6 +84,12 @@ pub fn examine(
         if other != *host {
             return Err(malformed(counters, "the target names another host than Host does"));
         }
+    }
+    // A host that is another one than the handshake was for may be a site with other terms for its clients.
+    if server_name.is_some_and(|name| !name.eq_ignore_ascii_case(host.name())) {
+        counters.misdirected_total.add();
+        let detail = "This connection was made for another host.";
+        return Err(Answer::new(421, "misdirected", "http_request_denied", detail));
     }
     target.clear();
     let path_bytes = if parts.form == Form::Asterisk {

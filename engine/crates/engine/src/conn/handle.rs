@@ -60,7 +60,7 @@ impl Conn {
         worker.local.budget.earn(config.limits.retry_budget_percent);
         let random = || worker.with_chance(|chance| [chance.next_u64(), chance.next_u64()]);
         let examined =
-            examine(scratch, head_bytes, &self.listener, &config.name, &config.limits, &worker.counters, random);
+            examine(scratch, head_bytes, &self.listener, self.io.server_name(), &config, &worker.counters, random);
         let facts = match examined {
             Ok(facts) => facts,
             Err(answer) => return self.answer_unread(scratch, &answer, &config).await,
@@ -314,8 +314,11 @@ impl Conn {
             target,
             host: host.text(),
             node: &job.config.name,
-            client: (self.listener.kind == ListenerKind::Entry)
-                .then_some(Client { address: &self.address, public: self.listener.public }),
+            client: (self.listener.kind == ListenerKind::Entry).then_some(Client {
+                address: &self.address,
+                public: self.listener.public,
+                tls: self.listener.tls,
+            }),
             request_id: facts.new_id.then_some(&facts.request_id),
             stamp: to_node.then(|| (&**picked.group().stamp(), left_ms)),
             expect,

@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use super::buffer::Buffer;
+use crate::tls;
 
 /// A connected stream.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub enum Io {
     Tcp(TcpStream),
     /// A Unix stream socket.
     Unix(UnixStream),
+    /// TLS over TCP.
+    Tls(Box<tls::Stream>),
 }
 
 macro_rules! each {
@@ -29,14 +32,33 @@ macro_rules! each {
         match $io {
             Io::Tcp($stream) => $act,
             Io::Unix($stream) => $act,
+            Io::Tls($stream) => $act,
+        }
+    };
+}
+
+/// Asks the socket below.
+macro_rules! socket {
+    ($io:expr, $stream:ident => $act:expr) => {
+        match $io {
+            Io::Tcp($stream) => $act,
+            Io::Unix($stream) => $act,
+            Io::Tls(tls) => {
+                let $stream = tls.socket();
+                $act
+            }
         }
     };
 }
 
 impl Io {
     /// Waits until there is something to read, or the end.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => stream.poll_read_ready(cx))
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) => stream.poll_readable(cx),
+        }
     }
 
     /// Reads once into the buffer's space, which must not be empty. 0: the end.
@@ -73,25 +95,29 @@ impl Io {
     #[must_use]
     pub fn rest(&self) -> Rest {
         let mut byte = [MaybeUninit::uninit()];
-        match each!(self, stream => SockRef::from(stream).peek(&mut byte)) {
+        match socket!(self, stream => SockRef::from(stream).peek(&mut byte)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Rest::Good,
             Ok(0) | Err(_) => Rest::Ended,
             Ok(_) => Rest::Spoke,
         }
     }
 
+    /// The host name that the TLS handshake was for.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&str> {
+        if let Self::Tls(stream) = self { stream.server_name() } else { None }
+    }
+
     /// Whether the other side has reset the connection.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        !matches!(each!(self, stream => stream.take_error()), Ok(None))
+        !matches!(socket!(self, stream => stream.take_error()), Ok(None))
     }
 
     /// Makes the close a reset: the other side shall not take what it has for the whole.
     pub fn reset_on_close(&self) {
-        if let Io::Tcp(stream) = self {
-            // Without it the close is an ordinary one.
-            let _ = SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
-        }
+        // Without it the close is an ordinary one.
+        let _ = socket!(self, stream => SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO)));
     }
 }
 

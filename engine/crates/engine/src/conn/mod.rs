@@ -25,7 +25,7 @@ use std::{
 };
 
 use sdlb_http1::{self as http1, Kind, Refused};
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 use self::{
     buffer::{BUFFER_BYTES, Scratch},
@@ -51,9 +51,9 @@ const LINGER_BYTES: usize = 256 << 10;
 const DRAIN_REST: Duration = Duration::from_millis(1_500);
 
 /// Serves the connection until it ends. Called once for each accepted connection, on its worker's thread.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, listener: Rc<ListenerConfig>, worker: Rc<Worker>) {
+pub async fn serve(io: Io, peer: SocketAddr, listener: Rc<ListenerConfig>, worker: Rc<Worker>) {
     Local::start(&worker);
-    let mut conn = Conn::new(Io::Tcp(stream), peer, listener, worker);
+    let mut conn = Conn::new(io, peer, listener, worker);
     let then = conn.requests().await;
     if then == Then::Linger {
         conn.linger().await;

@@ -7,7 +7,7 @@ use std::{
     io::{self, Read},
     path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use sdlb_routes::{Draining, Refused, Shared, Table, Target};
@@ -29,8 +29,9 @@ use crate::{
     access_log::{self, Sink},
     convert,
     counters::Counters,
-    proto::{self, from_engine::Kind, to_engine},
+    proto::{self, from_engine::Kind, sites_applied::State, to_engine},
     settings::NodeConfig,
+    tls::sites::{Registry, Told},
     worker::{TargetEjected, WorkerShared},
     workers::{self, Command, Event, Handle},
 };
@@ -89,6 +90,7 @@ struct Engine {
     applying: VecDeque<u64>,
     draining: Draining,
     listeners: Listeners,
+    sites: Registry,
     access_log_path: Option<PathBuf>,
     /// Answers to `Configure` that wait for the workers to have done it.
     configured: VecDeque<Configured>,
@@ -124,12 +126,14 @@ impl Engine {
         let (eject, ejected) = mpsc::unbounded_channel();
         let random = random_bytes()?;
         let started = Instant::now();
+        let sites = Registry::default();
         let worker_shared = WorkerShared {
             counters: counters.clone(),
             access_log: access_log.clone(),
             started,
             seed: u64::from_le_bytes(random[..8].try_into().unwrap_or_default()),
             per_address: Default::default(),
+            sites: sites.shared.clone(),
             ejected: eject,
             crowded: Arc::default(),
         };
@@ -156,6 +160,7 @@ impl Engine {
             applying: VecDeque::new(),
             draining: Draining::default(),
             listeners: Listeners::default(),
+            sites,
             access_log_path: None,
             configured: VecDeque::new(),
             done_number: 0,
@@ -254,7 +259,8 @@ impl Engine {
                 Some(to_engine::Kind::Shutdown(shutdown)) => {
                     self.shut_down(Duration::from_millis(shutdown.deadline_ms.into()));
                 }
-                Some(to_engine::Kind::Sites(_) | to_engine::Kind::TicketKeys(_)) => {}
+                Some(to_engine::Kind::Sites(sites)) => self.put_sites(sites),
+                Some(to_engine::Kind::TicketKeys(keys)) => self.ticket_keys(&keys),
                 None => eprintln!("sdlb-engine: control sent a message of a kind that this version does not know"),
             },
             Ok(None) => self.session = None,
@@ -397,6 +403,32 @@ impl Engine {
             .into_iter()
             .map(|(key, address)| proto::configured::Bound { key, address: address.to_string() })
             .collect())
+    }
+
+    fn put_sites(&mut self, asked: proto::Sites) {
+        let now_unix_s =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let put = |site: proto::Site| {
+            let key = site.key.clone();
+            match self.sites.put(convert::site(site), now_unix_s) {
+                Ok(Told { not_after_unix_s, warnings }) => {
+                    State { key, error: String::new(), not_after_unix_s, warnings }
+                }
+                Err(error) => State { key, error, ..State::default() },
+            }
+        };
+        let states = asked.put.into_iter().map(put).collect();
+        if asked.prune {
+            self.sites.keep(&asked.keep);
+        }
+        self.sites.publish();
+        self.send(Kind::SitesApplied(proto::SitesApplied { sites: states }));
+    }
+
+    fn ticket_keys(&mut self, keys: &proto::TicketKeys) {
+        if let Err(error) = self.sites.keys.replace(keys.keys.iter().map(|key| (&key.name[..], &key.secret[..]))) {
+            eprintln!("sdlb-engine: {error}; the keys of session tickets stay as they are");
+        }
     }
 
     fn worker_done(&mut self, number: u64) {

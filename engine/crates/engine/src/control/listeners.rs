@@ -79,5 +79,12 @@ impl Listeners {
 }
 
 fn config(asked: &ListenerAsked, bound: SocketAddr) -> ListenerConfig {
-    ListenerConfig { key: asked.key.clone(), address: asked.address, bound, kind: asked.kind, public: asked.public }
+    ListenerConfig {
+        key: asked.key.clone(),
+        address: asked.address,
+        bound,
+        kind: asked.kind,
+        public: asked.public,
+        tls: asked.tls,
+    }
 }

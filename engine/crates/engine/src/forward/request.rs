@@ -37,6 +37,8 @@ pub struct Client<'a> {
     pub address: &'a str,
     /// Field names with an underscore are dropped: some servers read them as if it were a `-`.
     pub public: bool,
+    /// It speaks TLS.
+    pub tls: bool,
 }
 
 impl Forwarded<'_> {
@@ -112,7 +114,8 @@ impl Forwarded<'_> {
         let (address, host) = (client.address.as_bytes(), self.host.as_bytes());
         line(b"x-forwarded-for", address, out);
         line(b"x-real-ip", address, out);
-        out.extend_from_slice(b"x-forwarded-proto: http\r\n");
+        let scheme: &[u8] = if client.tls { b"https" } else { b"http" };
+        line(b"x-forwarded-proto", scheme, out);
         line(b"x-forwarded-host", host, out);
         // RFC 7239: what holds a colon is quoted, IPv6 addresses stand in brackets.
         out.extend_from_slice(b"forwarded: for=");
@@ -128,7 +131,9 @@ impl Forwarded<'_> {
         out.extend_from_slice(quote);
         out.extend_from_slice(host);
         out.extend_from_slice(quote);
-        out.extend_from_slice(b";proto=http\r\n");
+        out.extend_from_slice(b";proto=");
+        out.extend_from_slice(scheme);
+        out.extend_from_slice(b"\r\n");
     }
 
     fn write_connection(&self, out: &mut Vec<u8>) {

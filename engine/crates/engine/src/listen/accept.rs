@@ -17,8 +17,9 @@ use tokio::{
 
 use super::splice;
 use crate::{
-    conn,
+    conn::{self, io::Io},
     settings::{ListenerConfig, ListenerKind},
+    tls::handshake,
     worker::Worker,
 };
 
@@ -98,7 +99,7 @@ fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc
             match splice::first_bytes(&stream, &worker).await {
                 splice::First::Request => {
                     let _open = Open::new(&worker, None);
-                    conn::serve(stream, peer, config, worker.clone()).await;
+                    conn::serve(Io::Tcp(stream), peer, config, worker.clone()).await;
                 }
                 splice::First::Preface => splice::run(stream, &worker).await,
                 splice::First::Nothing => {}
@@ -118,7 +119,13 @@ fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc
     let open = Open::new(&worker, slot);
     tokio::task::spawn_local(async move {
         let _open = open;
-        conn::serve(stream, peer, config, worker.clone()).await;
+        if config.tls {
+            if let Some(stream) = handshake::accept(stream, &worker.sites, &worker).await {
+                conn::serve(Io::Tls(Box::new(stream)), peer, config, worker.clone()).await;
+            }
+        } else {
+            conn::serve(Io::Tcp(stream), peer, config, worker.clone()).await;
+        }
     });
 }
 

@@ -1,0 +1,69 @@
+//! From an accepted connection to an established one: bounded in time and number, refused cheaply.
+
+use std::{io, rc::Rc, sync::Arc};
+
+use rustls::server::Acceptor;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::LazyConfigAcceptor;
+
+use super::{Stream, sites::Sites};
+use crate::{
+    counters::{Counters, Gauged},
+    worker::Worker,
+};
+
+/// Why there is none.
+enum Failed {
+    /// No certificate for that name.
+    NoSite,
+    /// What the client sent is no TLS, or nothing that both sides have.
+    Refused,
+}
+
+/// Does the handshake. `None`: it failed, or there are too many at once; the connection is to be closed.
+pub async fn accept(stream: TcpStream, sites: &Sites, worker: &Rc<Worker>) -> Option<Stream> {
+    let counters: &Arc<Counters> = &worker.counters;
+    let config = worker.config();
+    if counters.handshakes_now.get() >= config.limits.handshakes as u64 {
+        counters.limit_handshakes_total.add();
+        return None;
+    }
+    let _one = Gauged::new(counters.clone(), |counters| &counters.handshakes_now);
+    match timeout(config.limits.handshake_timeout, shake(stream, sites)).await {
+        Ok(Ok(stream)) => {
+            counters.handshakes_total.add();
+            if stream.is_resumed() {
+                counters.handshakes_resumed_total.add();
+            }
+            return Some(stream);
+        }
+        Ok(Err(Failed::NoSite)) => counters.handshakes_unknown_name_total.add(),
+        Ok(Err(Failed::Refused)) => counters.handshakes_failed_total.add(),
+        Err(_) => counters.timeout_handshake_total.add(),
+    }
+    None
+}
+
+async fn shake(stream: TcpStream, sites: &Sites) -> Result<Stream, Failed> {
+    // rustls bounds a ClientHello in pieces to 64 KiB.
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(failed)?;
+    let site = {
+        let hello = hello.client_hello();
+        sites.find(hello.server_name().map(str::to_ascii_lowercase).as_deref())
+    };
+    let Some(site) = site else {
+        refuse_name(hello);
+        return Err(Failed::NoSite);
+    };
+    hello.into_stream(site.config.clone()).await.map(Stream::new).map_err(failed)
+}
+
+fn failed(_: io::Error) -> Failed {
+    Failed::Refused
+}
+
+/// `unrecognized_name` (RFC 6066, 3), as one try: who attacks need not hear it.
+fn refuse_name(hello: tokio_rustls::StartHandshake<TcpStream>) {
+    const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+    let _ = hello.io.try_write(&ALERT);
+}

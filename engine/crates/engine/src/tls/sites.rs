@@ -1,0 +1,293 @@
+//! Sites: which certificates stand for which host names.
+//!
+//! Each site has a TLS configuration of its own, made once, so that one site's certificate or authorities never touch
+//! another's. A host belongs to one site; the most specific name wins, as for routes: exact, then the longest wildcard, then
+//! `*`, which also takes clients that name no host.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
+    sign::CertifiedKey,
+};
+use x509_parser::{extensions::GeneralName, prelude::FromDer};
+
+use super::tickets::{Keys, Tickets};
+
+/// Certificates of one chain; more is a mistake.
+const CHAIN_MAX: usize = 16;
+/// Application protocols that are offered to clients (RFC 7301): a client that only has others is refused.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// A site, as it is configured.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Asked {
+    /// Names it in answers and logs.
+    pub key: String,
+    /// `example.com`, `*.example.com`, `*`.
+    pub hosts: Vec<String>,
+    /// Chain and key of each certificate, as PEM.
+    pub certificates: Vec<Vec<u8>>,
+    /// Authorities of the clients' certificates, as PEM; empty: none is asked for.
+    pub client_ca: Vec<u8>,
+    /// The handshake fails without one.
+    pub client_certificate_required: bool,
+}
+
+/// A site that serves.
+pub struct Site {
+    /// Its key.
+    pub key: String,
+    hosts: Vec<String>,
+    /// What a handshake for it is done with.
+    pub config: Arc<ServerConfig>,
+    /// End of the certificate that ends first, Unix seconds.
+    pub not_after_unix_s: i64,
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site").field("key", &self.key).field("hosts", &self.hosts).finish_non_exhaustive()
+    }
+}
+
+/// What is worth telling about a site that was put.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Told {
+    /// Of the certificate that ends first, Unix seconds.
+    pub not_after_unix_s: i64,
+    /// One clause each.
+    pub warnings: Vec<String>,
+}
+
+/// All sites, for the handshakes of all workers.
+#[derive(Debug, Clone, Default)]
+pub struct Sites(Arc<RwLock<Arc<Hosts>>>);
+
+#[derive(Debug, Default)]
+struct Hosts {
+    exact: HashMap<String, Arc<Site>>,
+    /// By what stands behind `*.`.
+    wildcards: HashMap<String, Arc<Site>>,
+    every: Option<Arc<Site>>,
+}
+
+impl Sites {
+    /// The site of a host name in lower case; `None`: the client named none.
+    #[must_use]
+    pub fn find(&self, host: Option<&str>) -> Option<Arc<Site>> {
+        let hosts = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let named = host.and_then(|host| {
+            let suffixes = host.match_indices('.').map(|(at, _)| &host[at + 1..]);
+            hosts.exact.get(host).or_else(|| suffixes.filter_map(|suffix| hosts.wildcards.get(suffix)).next())
+        });
+        named.or(hosts.every.as_ref()).cloned()
+    }
+}
+
+/// Control's side of them.
+#[derive(Debug, Default)]
+pub struct Registry {
+    /// With the number of the put: of two that name one host, the later has it.
+    sites: BTreeMap<String, (u64, Arc<Site>)>,
+    puts: u64,
+    provider: Provider,
+    /// What the workers see.
+    pub shared: Sites,
+    /// Keys of session tickets, for all sites.
+    pub keys: Keys,
+}
+
+impl Registry {
+    /// Puts a site, or leaves what it has. To be made visible by [`Self::publish`].
+    ///
+    /// # Errors
+    /// One sentence about the first thing that is wrong with it.
+    pub fn put(&mut self, asked: Asked, now_unix_s: i64) -> Result<Told, String> {
+        if asked.key.is_empty() || asked.hosts.is_empty() {
+            return Err("it has no key or no hosts".to_owned());
+        }
+        let (site, warnings) = build(&asked, &self.provider.0, &self.keys, now_unix_s)?;
+        if let Some((_, held)) = self.sites.get(&asked.key)
+            && held.not_after_unix_s > now_unix_s
+            && site.not_after_unix_s <= now_unix_s
+        {
+            return Err("the certificate has expired, and the one that serves has not".to_owned());
+        }
+        let told = Told { not_after_unix_s: site.not_after_unix_s, warnings };
+        self.puts += 1;
+        self.sites.insert(asked.key, (self.puts, Arc::new(site)));
+        Ok(told)
+    }
+
+    /// Deletes the sites that are not named.
+    pub fn keep(&mut self, keys: &[String]) {
+        let keys: std::collections::HashSet<&String> = keys.iter().collect();
+        self.sites.retain(|key, _| keys.contains(key));
+    }
+
+    /// Lets the workers see the sites as they are now.
+    pub fn publish(&self) {
+        let mut hosts = Hosts::default();
+        let mut sites: Vec<_> = self.sites.values().collect();
+        sites.sort_unstable_by_key(|(put, _)| *put);
+        for (_, site) in sites {
+            for host in &site.hosts {
+                match host.strip_prefix("*.") {
+                    _ if host == "*" => hosts.every = Some(site.clone()),
+                    Some(suffix) => drop(hosts.wildcards.insert(suffix.to_owned(), site.clone())),
+                    None => drop(hosts.exact.insert(host.clone(), site.clone())),
+                }
+            }
+        }
+        *self.shared.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hosts);
+    }
+}
+
+/// Algorithms: one object for all sites.
+#[derive(Debug)]
+struct Provider(Arc<CryptoProvider>);
+
+impl Default for Provider {
+    fn default() -> Self {
+        Self(Arc::new(aws_lc_rs::default_provider()))
+    }
+}
+
+/// The certificates of a site: the first one whose kind of key the client can check.
+#[derive(Debug)]
+struct Certificates(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let fits = |held: &&Arc<CertifiedKey>| held.key.choose_scheme(hello.signature_schemes()).is_some();
+        self.0.iter().find(fits).cloned()
+    }
+}
+
+fn build(
+    asked: &Asked,
+    provider: &Arc<CryptoProvider>,
+    keys: &Keys,
+    now_unix_s: i64,
+) -> Result<(Site, Vec<String>), String> {
+    let mut warnings = Vec::new();
+    let mut not_after_unix_s = i64::MAX;
+    let mut certified = Vec::new();
+    for pem in &asked.certificates {
+        let held = certified_key(pem, provider)?;
+        let leaf = held.cert.first().ok_or("there is no certificate in it")?;
+        not_after_unix_s = not_after_unix_s.min(judge(leaf, &asked.hosts, now_unix_s, &mut warnings)?);
+        certified.push(Arc::new(held));
+    }
+    if certified.is_empty() {
+        return Err("it has no certificate".to_owned());
+    }
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let builder = match client_roots(&asked.client_ca)? {
+        None => builder.with_no_client_auth(),
+        Some(roots) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+            let verifier = if asked.client_certificate_required { verifier } else { verifier.allow_unauthenticated() };
+            let verifier = verifier.build().map_err(|error| format!("the clients' authorities: {error}"))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(Certificates(certified)));
+    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    // Tickets only: what one engine remembers, another does not have.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = Arc::new(Tickets::new(keys.clone(), sealed_for(asked)));
+    let site = Site { key: asked.key.clone(), hosts: asked.hosts.clone(), config: Arc::new(config), not_after_unix_s };
+    Ok((site, warnings))
+}
+
+/// What a ticket of this site is worth only for.
+fn sealed_for(asked: &Asked) -> Vec<u8> {
+    let authorities = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, &asked.client_ca);
+    let mut text = asked.key.clone().into_bytes();
+    text.push(u8::from(asked.client_certificate_required));
+    text.extend_from_slice(authorities.as_ref());
+    text
+}
+
+fn certified_key(pem: &[u8], provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+    let chain = CertificateDer::pem_slice_iter(pem).take(CHAIN_MAX + 1).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| format!("the certificate is not PEM: {error}"))?;
+    match chain.len() {
+        0 => return Err("there is no certificate in it".to_owned()),
+        1..=CHAIN_MAX => {}
+        _ => return Err(format!("there are more than {CHAIN_MAX} certificates in one chain")),
+    }
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| "there is no private key in it")?;
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(|_| "the private key is of a kind that is not taken; expected ECDSA (P-256, P-384), RSA or Ed25519")?;
+    let held = CertifiedKey::new(chain, key);
+    match held.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(held),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err("the private key is not that of the first certificate".to_owned())
+        }
+        Err(error) => Err(format!("the first certificate cannot be read: {error}")),
+    }
+}
+
+/// The end of a certificate; what somebody should know about it goes into `warnings`.
+fn judge(
+    leaf: &CertificateDer<'_>,
+    hosts: &[String],
+    now_unix_s: i64,
+    warnings: &mut Vec<String>,
+) -> Result<i64, String> {
+    let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(leaf)
+        .map_err(|_| "the first certificate cannot be read".to_owned())?;
+    let validity = parsed.validity();
+    if validity.not_after.timestamp() <= now_unix_s {
+        warnings.push(format!("its certificate has expired at {}", validity.not_after));
+    }
+    if validity.not_before.timestamp() > now_unix_s {
+        warnings.push(format!("its certificate is not valid before {}", validity.not_before));
+    }
+    let names = parsed.subject_alternative_name().ok().flatten().map(|names| names.value.general_names.clone());
+    let names: Vec<String> = names
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|name| if let GeneralName::DNSName(name) = name { Some(name.to_ascii_lowercase()) } else { None })
+        .collect();
+    for host in hosts.iter().filter(|host| *host != "*" && !names.iter().any(|name| covers(name, host))) {
+        warnings.push(format!("its certificate does not name {host}"));
+    }
+    Ok(validity.not_after.timestamp())
+}
+
+/// RFC 6125, 6.4.3: a wildcard stands for one label.
+fn covers(name: &str, host: &str) -> bool {
+    let behind = |text: &str| text.split_once('.').map(|(_, rest)| rest.to_owned());
+    name == host || name.strip_prefix("*.").is_some_and(|suffix| behind(host).as_deref() == Some(suffix))
+}
+
+fn client_roots(pem: &[u8]) -> Result<Option<RootCertStore>, String> {
+    if pem.is_empty() {
+        return Ok(None);
+    }
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| format!("the clients' authorities are not PEM: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("one of the clients' authorities: {error}"))?;
+    }
+    if roots.is_empty() {
+        return Err("there is no certificate among the clients' authorities".to_owned());
+    }
+    Ok(Some(roots))
+}

@@ -1,0 +1,122 @@
+//! A TLS connection as a byte stream.
+//!
+//! rustls holds what the socket does not take at once; it goes out with whatever is done next with the stream, and until
+//! then the task is woken when the socket takes more.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::server::TlsStream;
+
+/// An established connection.
+#[derive(Debug)]
+pub struct Stream {
+    tls: TlsStream<TcpStream>,
+    unflushed: bool,
+}
+
+impl Stream {
+    pub(super) fn new(tls: TlsStream<TcpStream>) -> Self {
+        Self { tls, unflushed: false }
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn socket(&self) -> &TcpStream {
+        self.tls.get_ref().0
+    }
+
+    /// The host name that the client asked for, in lower case.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&str> {
+        self.tls.get_ref().1.server_name()
+    }
+
+    /// Whether the client chose HTTP/2.
+    #[must_use]
+    pub fn is_http2(&self) -> bool {
+        self.tls.get_ref().1.alpn_protocol() == Some(b"h2")
+    }
+
+    /// Whether an earlier session was taken up.
+    #[must_use]
+    pub fn is_resumed(&self) -> bool {
+        self.tls.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    }
+
+    /// Ready: there may be something to read.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.push(cx)?;
+        if self.tls.get_ref().1.wants_read() { self.socket().poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Sends what rustls still holds; the task is woken when the socket takes more.
+    fn push(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.unflushed {
+            match Pin::new(&mut self.tls).poll_flush(cx) {
+                Poll::Ready(flushed) => {
+                    flushed?;
+                    self.unflushed = false;
+                }
+                Poll::Pending => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn wrote(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(written, Poll::Ready(Ok(_))) && self.tls.get_ref().1.wants_write() {
+            self.unflushed = true;
+            self.push(cx)?;
+        }
+        written
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.push(cx)?;
+        match Pin::new(&mut self.tls).poll_read(cx, buffer) {
+            // Clients that end without a close_notify are common; HTTP says by itself where a message ends.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            other => other,
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tls).poll_write(cx, bytes);
+        self.wrote(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tls).poll_write_vectored(cx, bytes);
+        self.wrote(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.tls).poll_flush(cx);
+        self.unflushed &= !matches!(flushed, Poll::Ready(Ok(())));
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,160 @@
+"""An engine process of a test's own, driven over its control socket as control does it (proto/engine.proto)."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+from sdlb.adapters.engine_native import find_binary
+from sdlb.wire.engine_pb2 import (
+    Configured,
+    Delta,
+    FromEngine,
+    Limits,
+    Listener,
+    SitesApplied,
+    Target,
+    ToEngine,
+)
+
+WITHIN_S = 10.0
+
+
+class Engine:
+    """`address[key]`: where a listener is. `counters`: the newest that were told, once a second."""
+
+    def __init__(self, listeners: Iterable[Listener], *, workers: int = 2, limits: Limits | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="sdlb-engine-"))
+        self.access_log = self.folder / "access.log"
+        self.address: dict[str, tuple[str, int]] = {}
+        self.counters: dict[str, int] = {}
+        self.groups: dict[str, dict[str, object]] = {}
+        self._said: queue.Queue[FromEngine] = queue.Queue()
+        self._epoch = 0
+        path = self.folder / "engine.sock"
+        self.log = (self.folder / "engine.log").open("wb")
+        self.process = subprocess.Popen(
+            [find_binary(), "--socket", str(path), "--workers", str(workers)], stdout=self.log, stderr=self.log
+        )
+        self._socket = _connect(path)
+        threading.Thread(target=self._read, daemon=True).start()
+        self._wait("attached")
+        self.configure(listeners, limits)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self._socket.close()
+        self.log.close()
+
+    def configure(self, listeners: Iterable[Listener], limits: Limits | None = None) -> None:
+        message = ToEngine()
+        message.configure.node = "edge-1"
+        message.configure.listeners.extend(listeners)
+        message.configure.access_log.enabled = True
+        message.configure.access_log.path = str(self.access_log)
+        if limits is not None:
+            message.configure.limits.CopyFrom(limits)
+        self.send(message)
+        configured: Configured = self._wait("configured").configured
+        assert not configured.error, configured.error
+        for bound in configured.listeners:
+            host, port = bound.address.rsplit(":", 1)
+            self.address[bound.key] = (host, int(port))
+
+    def serve(
+        self,
+        pattern: str,
+        *endpoints: str,
+        service: str = "web",
+        version: str = "1.0.0",
+        protocol: Target.Protocol = Target.HTTP1,
+        kind: Target.Kind = Target.INSTANCE,
+    ) -> None:
+        """Puts a route with these endpoints; returns when every worker has it."""
+        delta = Delta()
+        for endpoint in endpoints:
+            key = f"i:{endpoint}"
+            delta.put_targets.add(key=key, kind=kind, address=endpoint, protocol=protocol)
+            member = delta.put_members.add(capacity=100)
+            member.key.service, member.key.version, member.key.pattern, member.key.target = (
+                service,
+                version,
+                pattern,
+                key,
+            )
+        route = delta.put_routes.add(pattern=pattern, service=service)
+        route.picks.add(version=version)
+        self.apply(delta)
+
+    def apply(self, delta: Delta) -> None:
+        self._epoch += 1
+        message = ToEngine()
+        message.delta.CopyFrom(delta)
+        message.delta.epoch = self._epoch
+        self.send(message)
+        said = self._wait("applied", "rejected")
+        assert said.WhichOneof("kind") == "applied", said.rejected.reason
+
+    def sites(self, message: ToEngine) -> SitesApplied:
+        self.send(message)
+        return self._wait("sites_applied").sites_applied
+
+    def send(self, message: ToEngine) -> None:
+        frame = message.SerializeToString()
+        self._socket.sendall(len(frame).to_bytes(4, "big") + frame)
+
+    def counter(self, name: str, at_least: int = 1) -> int:
+        """Waits until the counter has reached `at_least`; fails when it does not."""
+        end = time.monotonic() + WITHIN_S
+        while self.counters.get(name, 0) < at_least:
+            assert time.monotonic() < end, f"{name} is {self.counters.get(name, 0)}, not {at_least}"
+            time.sleep(0.02)
+        return self.counters[name]
+
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def _wait(self, *kinds: str) -> FromEngine:
+        end = time.monotonic() + WITHIN_S
+        while True:
+            said = self._said.get(timeout=max(0.01, end - time.monotonic()))
+            if said.WhichOneof("kind") in kinds:
+                return said
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError), self._socket.makefile("rb") as stream:
+            while head := stream.read(4):
+                said = FromEngine.FromString(stream.read(int.from_bytes(head, "big")))
+                if said.WhichOneof("kind") == "stats":
+                    for counter in said.stats.counters:
+                        self.counters[counter.name] = counter.value
+                    for group in said.stats.groups:
+                        self.groups[group.version] = {field.name: value for field, value in group.ListFields()}
+                else:
+                    self._said.put(said)
+
+
+def _connect(path: Path) -> socket.socket:
+    end = time.monotonic() + WITHIN_S
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(str(path))
+            return connection
+        except OSError:
+            connection.close()
+            assert time.monotonic() < end, "the engine does not open its socket"
+            time.sleep(0.01)

@@ -1,0 +1,269 @@
+"""TLS towards clients, with openssl and curl as the clients."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sdlb.wire.engine_pb2 import Limits, Listener, ToEngine
+from tests.compliance.recorder import Recorder
+from tests.engine.certificates import Authority, Pair
+from tests.engine.engine import Engine
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("openssl") is None or shutil.which("curl") is None, reason="needs openssl and curl"
+)
+
+KEYS = [(bytes([number]) * 16, bytes([number + 100]) * 32) for number in range(3)]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("other-ca"))
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    with Recorder() as recorder:
+        yield recorder
+
+
+@pytest.fixture
+def engine(recorder: Recorder) -> Iterator[Engine]:
+    listeners = [
+        Listener(key="http", address="127.0.0.1:0"),
+        Listener(key="https", address="127.0.0.1:0", tls=True, public=True),
+    ]
+    with Engine(listeners, limits=Limits(handshake_timeout_ms=700)) as engine:
+        engine.serve("*", recorder.endpoint)
+        yield engine
+
+
+def put(engine: Engine, key: str, hosts: list[str], *pairs: Pair, **terms: object) -> list[str]:
+    """The error and the warnings."""
+    message = ToEngine()
+    site = message.sites.put.add(key=key, hosts=hosts, **terms)
+    for pair in pairs:
+        site.certificates.add(pem=pair.pem)
+    (state,) = engine.sites(message).sites
+    assert state.key == key
+    return [state.error, *state.warnings]
+
+
+def curl(engine: Engine, authority: Authority, host: str, *words: str, path: str = "/") -> tuple[int, str]:
+    """Exit code, and what it printed: status, protocol and body."""
+    _, port = engine.address["https"]
+    done = subprocess.run(
+        ["curl", "-sS", "--http1.1", "--cacert", str(authority.root.certificate), "-w", "%{http_code} %{ssl_verify_result}",
+         "--resolve", f"{host}:{port}:127.0.0.1", *words, f"https://{host}:{port}{path}"],
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def s_client(engine: Engine, *words: str, send: str = "") -> str:
+    host, port = engine.address["https"]
+    done = subprocess.run(
+        ["openssl", "s_client", "-connect", f"{host}:{port}", *words],
+        input=send, capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+def test_a_name_gets_its_own_certificate(engine: Engine, authority: Authority) -> None:
+    assert put(engine, "a", ["a.example"], authority.issue("a.example")) == [""]
+    assert put(engine, "b", ["*.b.example"], authority.issue("*.b.example")) == [""]
+    for host in ("a.example", "x.b.example"):
+        assert curl(engine, authority, host) == (0, "ok200 0")
+    answer = s_client(engine, "-servername", "deep.x.b.example")
+    assert "CN = *.b.example" in answer or "CN=*.b.example" in answer  # ours, by the longest wildcard
+    assert "unrecognized name" in s_client(engine, "-servername", "nobody.example")
+    assert "unrecognized name" in s_client(engine, "-noservername")
+    engine.counter("handshakes_unknown_name_total", 2)
+
+
+def test_thousands_of_sites(engine: Engine, authority: Authority) -> None:
+    pair = authority.issue("*.many.example")
+    pem = pair.pem
+    message = ToEngine()
+    for number in range(3000):
+        message.sites.put.add(key=f"s{number}", hosts=[f"s{number}.many.example"]).certificates.add(pem=pem)
+    assert not any(state.error for state in engine.sites(message).sites)
+    for number in (0, 1234, 2999):
+        assert curl(engine, authority, f"s{number}.many.example") == (0, "ok200 0")
+
+
+def test_ecdsa_and_rsa_side_by_side(engine: Engine, authority: Authority) -> None:
+    pairs = authority.issue("a.example"), authority.issue("a.example", kind="RSA")
+    assert put(engine, "a", ["a.example"], *pairs) == [""]
+    modern = s_client(engine, "-servername", "a.example")
+    old = s_client(engine, "-servername", "a.example", "-sigalgs", "RSA-PSS+SHA256:RSA+SHA256")
+    assert "ECDSA" in modern.split("Peer signature type:")[1][:10]
+    assert "RSA" in old.split("Peer signature type:")[1][:10]
+
+
+def test_only_safe_versions_and_suites(engine: Engine, authority: Authority) -> None:
+    put(engine, "a", ["a.example"], authority.issue("a.example"), authority.issue("a.example", kind="RSA"))
+    name = ("-servername", "a.example")
+    assert "TLSv1.3" in s_client(engine, *name)
+    assert "TLSv1.2" in s_client(engine, *name, "-tls1_2")
+    for words in (
+        ("-tls1_1", "-cipher", "ALL:@SECLEVEL=0"),
+        ("-tls1", "-cipher", "ALL:@SECLEVEL=0"),
+        ("-tls1_2", "-cipher", "AES128-SHA:AES256-GCM-SHA384:AES128-GCM-SHA256"),  # static RSA
+        ("-tls1_2", "-cipher", "ECDHE-RSA-AES128-SHA:ECDHE-ECDSA-AES128-SHA"),  # CBC
+        ("-tls1_2", "-cipher", "DHE-RSA-AES128-GCM-SHA256"),
+        ("-tls1_2", "-cipher", "aNULL:eNULL:@SECLEVEL=0"),
+    ):
+        assert "Cipher is (NONE)" in s_client(engine, *name, *words), words
+    assert "No ALPN negotiated" not in s_client(engine, *name, "-alpn", "http/1.1")
+    refused = s_client(engine, *name, "-alpn", "ftp,smtp")
+    assert "no application protocol" in refused
+    assert "Secure Renegotiation IS supported" in s_client(engine, *name, "-tls1_2")
+
+
+def test_sessions_are_taken_up_by_every_worker_and_survive_a_rotation(engine: Engine, authority: Authority) -> None:
+    put(engine, "a", ["a.example"], authority.issue("a.example"))
+    keys(engine, KEYS[:1])
+    session = str(engine.folder / "session")
+    name = ("-servername", "a.example")
+    for version in ("-tls1_2", "-tls1_3"):
+        hello = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
+        assert "New, TLS" in s_client(engine, *name, version, "-sess_out", session, "-ign_eof", send=hello)
+        # Connections are spread over the workers.
+        for _ in range(6):
+            assert "Reused, TLS" in s_client(engine, *name, version, "-sess_in", session)
+        keys(engine, [KEYS[1], KEYS[0]])
+        assert "Reused, TLS" in s_client(engine, *name, version, "-sess_in", session)
+        keys(engine, [KEYS[2], KEYS[1]])
+        assert "New, TLS" in s_client(engine, *name, version, "-sess_in", session)
+        keys(engine, KEYS[:1])
+    engine.counter("handshakes_resumed_total", 14)
+
+
+def test_without_ticket_keys_nothing_is_taken_up(engine: Engine, authority: Authority) -> None:
+    put(engine, "a", ["a.example"], authority.issue("a.example"))
+    session = engine.folder / "session"
+    name = ("-servername", "a.example", "-tls1_2")
+    assert "New, TLS" in s_client(engine, *name, "-sess_out", str(session))
+    assert not session.exists()  # there was none to keep
+
+
+def keys(engine: Engine, now: list[tuple[bytes, bytes]]) -> None:
+    message = ToEngine()
+    for name, secret in now:
+        message.ticket_keys.keys.add(name=name, secret=secret)
+    engine.send(message)
+    # Answered by nothing; what is answered behind it comes after it.
+    engine.sites(ToEngine(sites={}))
+
+
+def test_client_certificates(engine: Engine, authority: Authority, other: Authority) -> None:
+    keys(engine, KEYS[:1])
+    ours, strange = authority.issue("me", client=True), other.issue("me", client=True, name="strange")
+    pair, ca = authority.issue("a.example"), authority.root.certificate.read_bytes()
+    with_ours = ("--cert", str(ours.certificate), "--key", str(ours.key))
+    with_strange = ("--cert", str(strange.certificate), "--key", str(strange.key))
+
+    assert put(engine, "a", ["a.example"], pair, client_ca_pem=ca, client_certificate_required=True) == [""]
+    assert curl(engine, authority, "a.example", *with_ours) == (0, "ok200 0")
+    for refused in ((), with_strange):
+        code, text = curl(engine, authority, "a.example", *refused)
+        assert code != 0 and "200" not in text, text
+
+    assert put(engine, "a", ["a.example"], pair, client_ca_pem=ca) == [""]
+    for words in ((), with_ours):
+        assert curl(engine, authority, "a.example", *words) == (0, "ok200 0")
+    assert curl(engine, authority, "a.example", *with_strange)[0] != 0
+
+
+def test_a_session_does_not_outlive_a_change_of_the_authorities(
+    engine: Engine, authority: Authority, other: Authority
+) -> None:
+    keys(engine, KEYS[:1])
+    pair, session = authority.issue("a.example"), str(engine.folder / "session")
+    put(engine, "a", ["a.example"], pair)
+    name = ("-servername", "a.example", "-tls1_2")
+    s_client(engine, *name, "-sess_out", session)
+    assert "Reused, TLS" in s_client(engine, *name, "-sess_in", session)
+    put(engine, "a", ["a.example"], pair, client_ca_pem=other.root.certificate.read_bytes())
+    assert "New, TLS" in s_client(engine, *name, "-sess_in", session)
+
+
+def test_a_bad_certificate_changes_nothing(engine: Engine, authority: Authority, tmp_path: Path) -> None:
+    good, strange = authority.issue("a.example"), authority.issue("b.example")
+    assert put(engine, "a", ["a.example"], good) == [""]
+    assert put(engine, "b", ["b.example"], strange) == [""]
+    mixed = Pair(good.certificate, strange.key)
+    empty, noise = tmp_path / "empty", tmp_path / "noise"
+    empty.write_bytes(b"")
+    noise.write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    for pair, told in (
+        (mixed, "the private key is not that of the first certificate"),
+        (Pair(good.certificate, empty), "there is no private key in it"),
+        (Pair(empty, good.key), "there is no certificate in it"),
+        (Pair(noise, good.key), "cannot be read"),
+        (authority.expired("a.example"), "has expired"),
+    ):
+        (error, *_) = put(engine, "a", ["a.example"], pair)
+        assert told in error, error
+        for host in ("a.example", "b.example"):
+            assert curl(engine, authority, host) == (0, "ok200 0")
+    # Where there is nothing better it serves, and says so.
+    told = put(engine, "c", ["c.example"], authority.expired("a.example"))
+    assert told[0] == "" and "has expired" in told[1] and "does not name c.example" in told[2]
+
+
+def test_sites_that_are_not_kept_go(engine: Engine, authority: Authority) -> None:
+    put(engine, "a", ["a.example"], authority.issue("a.example"))
+    put(engine, "b", ["b.example"], authority.issue("b.example"))
+    engine.sites(ToEngine(sites={"prune": True, "keep": ["b"]}))
+    assert curl(engine, authority, "a.example")[0] != 0
+    assert curl(engine, authority, "b.example") == (0, "ok200 0")
+
+
+def test_another_host_than_the_handshake_was_for(engine: Engine, authority: Authority) -> None:
+    put(engine, "both", ["a.example", "b.example"], authority.issue("a.example", "b.example"))
+    code, text = curl(engine, authority, "a.example", "-H", "Host: b.example")
+    assert code == 0 and "misdirected" in text and text.endswith("421 0")
+    engine.counter("misdirected_total")
+
+
+def test_the_endpoint_learns_that_it_was_https(engine: Engine, recorder: Recorder, authority: Authority) -> None:
+    put(engine, "a", ["a.example"], authority.issue("a.example"))
+    curl(engine, authority, "a.example", "-H", "X-Forwarded-Proto: http")
+    seen = recorder.completed[-1]
+    assert b"x-forwarded-proto: https\r\n" in seen and b";proto=https\r\n" in seen
+    assert seen.lower().count(b"x-forwarded-proto") == 1
+
+
+def test_large_bodies_both_ways(engine: Engine, recorder: Recorder, authority: Authority, tmp_path: Path) -> None:
+    put(engine, "a", ["a.example"], authority.issue("a.example"))
+    body = bytes(range(256)) * 20_000
+    recorder.script = lambda request, _: (
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + request.split(b"\r\n\r\n", 1)[1]
+    )
+    sent, got = tmp_path / "sent", tmp_path / "got"
+    sent.write_bytes(body)
+    words = ("--data-binary", f"@{sent}", "-o", str(got), "--limit-rate", "8M")
+    assert curl(engine, authority, "a.example", *words) == (0, "200 0")
+    assert got.read_bytes() == body
+
+
+def test_who_does_not_shake_hands_is_let_go(engine: Engine) -> None:
+    for start in (b"", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"):
+        with socket.create_connection(engine.address["https"], timeout=5) as connection:
+            connection.sendall(start)
+            assert not connection.recv(100).startswith(b"HTTP")
+    engine.counter("timeout_handshake_total", 2)
+    engine.counter("handshakes_failed_total", 1)
