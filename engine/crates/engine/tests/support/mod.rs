@@ -192,7 +192,12 @@ impl Control {
 }
 
 pub fn entry(key: &str, address: impl ToString) -> proto::Listener {
-    proto::Listener { key: key.into(), address: address.to_string(), kind: listener::Kind::Entry.into(), public: false }
+    proto::Listener {
+        key: key.into(),
+        address: address.to_string(),
+        kind: listener::Kind::Entry.into(),
+        ..Default::default()
+    }
 }
 
 pub fn node(key: &str, address: impl ToString) -> proto::Listener {
@@ -200,7 +205,12 @@ pub fn node(key: &str, address: impl ToString) -> proto::Listener {
 }
 
 pub fn instance(key: &str, address: impl ToString) -> proto::Target {
-    proto::Target { key: key.into(), kind: target::Kind::Instance.into(), address: address.to_string() }
+    proto::Target {
+        key: key.into(),
+        kind: target::Kind::Instance.into(),
+        address: address.to_string(),
+        ..Default::default()
+    }
 }
 
 pub fn member_key(service: &str, version: &str, pattern: &str, target: &str) -> proto::MemberKey {
