@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use sdlb_routes::{
-    Address, Delta, MemberKey, MemberPut, Park, PickPut, Refused, RoutePut, Sticky, TargetCounters, TargetKind,
-    TargetPut, VersionSnapshot,
+    Address, Delta, MemberKey, MemberPut, Park, PickPut, Protocol, Refused, RoutePut, Sticky, TargetCounters,
+    TargetKind, TargetPut, VersionSnapshot,
 };
 
 use crate::{
@@ -39,7 +39,12 @@ fn target((index, put): (usize, proto::Target)) -> Result<TargetPut, Refused> {
         Err(_) => return Err(refused(&format!("kind {} is not known to this version", put.kind))),
     };
     let address = Address::parse(&put.address).map_err(|Refused(problem)| refused(&problem))?;
-    Ok(TargetPut { key: put.key, kind, address })
+    let protocol = match proto::target::Protocol::try_from(put.protocol) {
+        Ok(proto::target::Protocol::Http1) => Protocol::Http1,
+        Ok(proto::target::Protocol::H2c) => Protocol::Http2,
+        Err(_) => return Err(refused(&format!("protocol {} is not known to this version", put.protocol))),
+    };
+    Ok(TargetPut { key: put.key, kind, address, protocol })
 }
 
 fn member(put: proto::Member) -> Result<MemberPut, Refused> {
@@ -122,6 +127,7 @@ pub fn limits(asked: Option<proto::Limits>) -> Limits {
         connections_per_address: Some(asked.connections_per_address).filter(|connections| *connections != 0),
         handshake_timeout: time(asked.handshake_timeout_ms, default.handshake_timeout),
         handshakes: number(asked.handshakes, default.handshakes),
+        http2_streams: if asked.http2_streams == 0 { default.http2_streams } else { asked.http2_streams },
     }
 }
 

@@ -40,6 +40,28 @@ counters! {
     limit_handshakes_total,
     /// Gauge: TLS handshakes under way.
     handshakes_now,
+    /// HTTP/2 connections of clients.
+    http2_connections_total,
+    /// HTTP/2 connections that ended by a fault of the client's protocol.
+    http2_failed_total,
+    /// Requests over HTTP/2.
+    http2_streams_total,
+    /// HTTP/2 connections ended for a flood of `PING`.
+    http2_flood_ping_total,
+    /// ... of `SETTINGS`.
+    http2_flood_settings_total,
+    /// ... of `PRIORITY` or frames of unknown kinds.
+    http2_flood_priority_total,
+    /// ... of `WINDOW_UPDATE`.
+    http2_flood_window_update_total,
+    /// ... of `DATA` without content.
+    http2_flood_empty_data_total,
+    /// ... of `CONTINUATION`.
+    http2_flood_continuation_total,
+    /// ... of `RST_STREAM`: most of what was asked for was cancelled.
+    http2_flood_reset_total,
+    /// ... of anything else that is bounded: heads in many pieces, streams that we had to break off, small `DATA`.
+    http2_flood_other_total,
     /// Requests whose host is not the one that the TLS handshake was for: 421.
     misdirected_total,
     /// Connections closed at once because their address had too many.

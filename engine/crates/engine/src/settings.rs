@@ -37,6 +37,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// TLS handshakes at once on all workers.
     pub handshakes: usize,
+    /// Requests at once on one HTTP/2 connection.
+    pub http2_streams: u32,
 }
 
 impl Default for Limits {
@@ -58,6 +60,7 @@ impl Default for Limits {
             connections_per_address: None,
             handshake_timeout: Duration::from_secs(5),
             handshakes: 1_024,
+            http2_streams: 128,
         }
     }
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use sdlb_routes::{
-    Address, Chance, Delta, Draining, MemberKey, MemberPut, PickPut, RoutePut, Shared, Sticky, Table, TargetKind,
-    TargetPut,
+    Address, Chance, Delta, Draining, MemberKey, MemberPut, PickPut, Protocol, RoutePut, Shared, Sticky, Table,
+    TargetKind, TargetPut,
 };
 
 /// One service on a path of its own, each tenth on a host of its own.
@@ -34,6 +34,7 @@ fn table(services: usize, draining: &mut Draining) -> Table {
         key: key.into(),
         kind: TargetKind::Node,
         address: Address::parse("127.0.0.1:9000").unwrap(),
+        protocol: Protocol::Http1,
     };
     let route = |index: usize| RoutePut {
         pattern: pattern(index),

@@ -10,8 +10,8 @@ use std::{
 };
 
 use crate::{
-    Address, Delta, Draining, Group, HostPattern, Member, MemberKey, MemberPut, PathPattern, Pattern, Pick, Refused,
-    Route, RoutePut, Sequence, Table, Target,
+    Address, Delta, Draining, Group, HostPattern, Member, MemberKey, MemberPut, PathPattern, Pattern, Pick, Protocol,
+    Refused, Route, RoutePut, Sequence, Table, Target,
     group::Load,
     names::check,
     paths::{Kind, Paths},
@@ -28,7 +28,7 @@ struct Step<'a> {
     next: Table,
     draining: &'a Draining,
     /// Carried out at the end.
-    addresses: Vec<(Arc<Target>, Address)>,
+    addresses: Vec<(Arc<Target>, Address, Protocol)>,
     revived: Vec<MemberKey>,
     deleted: Vec<(MemberKey, Option<Arc<Member>>)>,
 }
@@ -47,8 +47,8 @@ pub(crate) fn apply(table: &Table, delta: &Delta, draining: &mut Draining) -> Re
 
     // Nothing can fail from here on.
     let Step { next, addresses, revived, deleted, .. } = step;
-    for (target, address) in addresses {
-        target.set_address(address);
+    for (target, address, protocol) in addresses {
+        target.set_address(address, protocol);
     }
     for key in &revived {
         draining.remove(key);
@@ -68,12 +68,12 @@ impl Step<'_> {
                 if entry.target.kind() != put.kind {
                     return Err(Refused(format!("target {:?} cannot change its kind", put.key)));
                 }
-                self.addresses.push((entry.target.clone(), put.address.clone()));
+                self.addresses.push((entry.target.clone(), put.address.clone(), put.protocol));
             } else {
                 let key: Arc<str> = put.key.as_str().into();
                 let id = self.next.shared.next_target_id.fetch_add(1, Relaxed);
-                let target =
-                    Arc::new(Target::new(key.clone(), put.kind, id, put.address.clone(), self.next.shared.clone()));
+                let (address, shared) = (put.address.clone(), self.next.shared.clone());
+                let target = Arc::new(Target::new(key.clone(), put.kind, id, address, put.protocol, shared));
                 self.next.targets.insert(key, TargetEntry { target, members: 0 });
             }
         }

@@ -1,8 +1,8 @@
 //! A change of the table, as control asks for it.
 
-use crate::{Address, MemberKey, Park, Sticky, TargetKind};
+use crate::{Address, MemberKey, Park, Protocol, Sticky, TargetKind};
 
-/// Puts a target, or changes its address.
+/// Puts a target, or changes its address and protocol.
 #[derive(Debug, Clone)]
 pub struct TargetPut {
     /// `i:<instance id>` or `n:<node name>`.
@@ -11,6 +11,8 @@ pub struct TargetPut {
     pub kind: TargetKind,
     /// Where it listens.
     pub address: Address,
+    /// What it speaks.
+    pub protocol: Protocol,
 }
 
 /// Puts a member, or changes its capacity.

@@ -35,4 +35,4 @@ pub use names::Refused;
 pub use pattern::{HostPattern, PathPattern, Pattern};
 pub use route::{Park, Pick, Route, Sticky};
 pub use table::{Shared, Table};
-pub use target::{Address, Ejected, Fault, Target, TargetCounters, TargetKind};
+pub use target::{Address, Ejected, Fault, Protocol, Target, TargetCounters, TargetKind};

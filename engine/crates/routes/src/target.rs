@@ -61,6 +61,16 @@ impl fmt::Display for Address {
     }
 }
 
+/// What a target speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 in clear text, with prior knowledge.
+    Http2,
+}
+
 /// Totals since the target was first put; gauges where said.
 #[derive(Debug, Default)]
 pub struct TargetCounters {
@@ -133,6 +143,7 @@ pub struct Target {
     kind: TargetKind,
     id: u64,
     address: RwLock<Arc<Address>>,
+    speaks_http2: AtomicBool,
     address_changes: AtomicU32,
     /// Counters, for all workers.
     pub counters: TargetCounters,
@@ -145,12 +156,20 @@ pub struct Target {
 }
 
 impl Target {
-    pub(crate) fn new(key: Arc<str>, kind: TargetKind, id: u64, address: Address, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(
+        key: Arc<str>,
+        kind: TargetKind,
+        id: u64,
+        address: Address,
+        protocol: Protocol,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
             key,
             kind,
             id,
             address: RwLock::new(Arc::new(address)),
+            speaks_http2: AtomicBool::new(protocol == Protocol::Http2),
             address_changes: AtomicU32::new(0),
             counters: TargetCounters::default(),
             failures_in_a_row: AtomicU32::new(0),
@@ -191,10 +210,17 @@ impl Target {
         self.address_changes.load(Relaxed)
     }
 
-    pub(crate) fn set_address(&self, address: Address) {
+    /// What it speaks now.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        if self.speaks_http2.load(Relaxed) { Protocol::Http2 } else { Protocol::Http1 }
+    }
+
+    pub(crate) fn set_address(&self, address: Address, protocol: Protocol) {
         let mut held = self.address.write().unwrap_or_else(PoisonError::into_inner);
-        if **held != address {
+        if **held != address || self.protocol() != protocol {
             *held = Arc::new(address);
+            self.speaks_http2.store(protocol == Protocol::Http2, Relaxed);
             self.address_changes.fetch_add(1, Relaxed);
             self.failures_in_a_row.store(0, Relaxed);
             self.ejections_in_a_row.store(0, Relaxed);

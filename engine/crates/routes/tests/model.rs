@@ -9,8 +9,8 @@ use std::{
 
 use proptest::{collection::vec, prelude::*, sample::select};
 use sdlb_routes::{
-    Address, Chance, Delta, Draining, HostPattern, MemberKey, MemberPut, PathPattern, Pattern, PickPut, RoutePut,
-    Shared, Sticky, Table, TargetKind, TargetPut,
+    Address, Chance, Delta, Draining, HostPattern, MemberKey, MemberPut, PathPattern, Pattern, PickPut, Protocol,
+    RoutePut, Shared, Sticky, Table, TargetKind, TargetPut,
 };
 
 const HOSTS: [&str; 6] = ["a.x", "b.a.x", "x", "*.x", "*.a.x", "*"];
@@ -133,7 +133,7 @@ prop_compose! {
             replace,
             put_targets: put_targets
                 .into_iter()
-                .map(|key| TargetPut { key, kind: TargetKind::Instance, address: address.clone() })
+                .map(|key| TargetPut { key, kind: TargetKind::Instance, address: address.clone(), protocol: Protocol::Http1 })
                 .collect(),
             put_members: put_members
                 .into_iter()
@@ -227,7 +227,7 @@ proptest! {
         let key = MemberKey { service: "s".into(), version: "1".into(), pattern: "/*".into(), target: "i:1".into() };
         let put = Delta {
             epoch: 1,
-            put_targets: vec![TargetPut { key: "i:1".into(), kind: TargetKind::Instance, address: Address::parse("127.0.0.1:1").unwrap() }],
+            put_targets: vec![TargetPut { key: "i:1".into(), kind: TargetKind::Instance, address: Address::parse("127.0.0.1:1").unwrap(), protocol: Protocol::Http1 }],
             put_members: vec![MemberPut { key: key.clone(), capacity: 2, last_resort: false }],
             ..Delta::default()
         };
@@ -267,6 +267,7 @@ fn a_delta_with_one_mistake_changes_nothing() {
         key: key.into(),
         kind: TargetKind::Instance,
         address: Address::Tcp(([127, 0, 0, 1], port).into()),
+        protocol: Protocol::Http1,
     };
     let key = |target: &str| MemberKey {
         service: "s".into(),

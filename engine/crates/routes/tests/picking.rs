@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use sdlb_routes::{
-    Address, Chance, Delta, Draining, Fault, MemberKey, MemberPut, PickPut, Picked, Route, RoutePut, Shared, Sticky,
-    Table, TargetKind, TargetPut,
+    Address, Chance, Delta, Draining, Fault, MemberKey, MemberPut, PickPut, Picked, Protocol, Route, RoutePut, Shared,
+    Sticky, Table, TargetKind, TargetPut,
 };
 
 /// One route `/*` of service `s`. Members: version, target, capacity, last resort. Picks: version, tier, weight.
@@ -19,6 +19,7 @@ fn table(members: &[(&str, &str, u32, bool)], picks: &[(&str, u32, u32)]) -> Tab
                 key: (*target).into(),
                 kind: TargetKind::Instance,
                 address: Address::parse("127.0.0.1:1").unwrap(),
+                protocol: Protocol::Http1,
             })
             .collect(),
         put_members: members

@@ -3,7 +3,7 @@
 use std::{future::poll_fn, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use sdlb_http1::{Body, Length, Limits as Bounds, Piece};
-use sdlb_routes::{Fault, Picked, TargetKind};
+use sdlb_routes::{Fault, Picked, Protocol, TargetKind};
 use tokio::time::Instant;
 
 use super::{
@@ -247,7 +247,12 @@ impl Conn {
             }
         }
         job.tries.fresh = false;
-        let failed = match connect(target, job.config.limits.connect_timeout).await {
+        let within = job.config.limits.connect_timeout;
+        let opened = match target.protocol() {
+            Protocol::Http1 => connect(target, within).await,
+            Protocol::Http2 => worker.local.links.get(target, within, worker).await,
+        };
+        let failed = match opened {
             Ok(upstream) => return Ok(upstream),
             Err(failed) => failed,
         };

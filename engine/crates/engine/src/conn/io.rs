@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -14,7 +15,7 @@ use tokio::{
 };
 
 use super::buffer::Buffer;
-use crate::tls;
+use crate::{http2, tls};
 
 /// A connected stream.
 #[derive(Debug)]
@@ -25,30 +26,10 @@ pub enum Io {
     Unix(UnixStream),
     /// TLS over TCP.
     Tls(Box<tls::Stream>),
-}
-
-macro_rules! each {
-    ($io:expr, $stream:ident => $act:expr) => {
-        match $io {
-            Io::Tcp($stream) => $act,
-            Io::Unix($stream) => $act,
-            Io::Tls($stream) => $act,
-        }
-    };
-}
-
-/// Asks the socket below.
-macro_rules! socket {
-    ($io:expr, $stream:ident => $act:expr) => {
-        match $io {
-            Io::Tcp($stream) => $act,
-            Io::Unix($stream) => $act,
-            Io::Tls(tls) => {
-                let $stream = tls.socket();
-                $act
-            }
-        }
-    };
+    /// One request of a client's HTTP/2 connection.
+    Stream(Box<http2::server::Stream>),
+    /// One request on a link to an endpoint.
+    Link(Box<http2::client::Stream>),
 }
 
 impl Io {
@@ -58,27 +39,30 @@ impl Io {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
             Self::Tls(stream) => stream.poll_readable(cx),
+            // It begins with a head.
+            Self::Stream(_) | Self::Link(_) => Poll::Ready(Ok(())),
         }
     }
 
     /// Reads once into the buffer's space, which must not be empty. 0: the end.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
-        let mut space = ReadBuf::new(buffer.space());
-        ready!(each!(self, stream => Pin::new(stream).poll_read(cx, &mut space)))?;
-        let count = space.filled().len();
-        buffer.filled(count);
-        Poll::Ready(Ok(count))
+        match self {
+            Self::Tcp(stream) => read(Pin::new(stream), cx, buffer),
+            Self::Unix(stream) => read(Pin::new(stream), cx, buffer),
+            Self::Tls(stream) => read(Pin::new(&mut **stream), cx, buffer),
+            Self::Stream(stream) => stream.poll_read(cx, buffer),
+            Self::Link(stream) => stream.poll_read(cx, buffer),
+        }
     }
 
-    /// Writes once: of `first`, then of `second`.
+    /// Writes once: of `first`, then of `second`. Who is told to wait writes the same bytes again.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
-        let written = if second.is_empty() {
-            ready!(each!(self, stream => Pin::new(stream).poll_write(cx, first)))?
-        } else if first.is_empty() {
-            ready!(each!(self, stream => Pin::new(stream).poll_write(cx, second)))?
-        } else {
-            let both = [IoSlice::new(first), IoSlice::new(second)];
-            ready!(each!(self, stream => Pin::new(stream).poll_write_vectored(cx, &both)))?
+        let written = match self {
+            Self::Tcp(stream) => ready!(write(Pin::new(stream), cx, first, second))?,
+            Self::Unix(stream) => ready!(write(Pin::new(stream), cx, first, second))?,
+            Self::Tls(stream) => ready!(write(Pin::new(&mut **stream), cx, first, second))?,
+            Self::Stream(stream) => ready!(stream.poll_write(cx, if first.is_empty() { second } else { first }))?,
+            Self::Link(stream) => ready!(stream.poll_write(cx, if first.is_empty() { second } else { first }))?,
         };
         match written {
             0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -88,36 +72,147 @@ impl Io {
 
     /// Says that nothing more will be written.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Self::Stream(stream) => stream.poll_shutdown(cx),
+            Self::Link(stream) => stream.poll_shutdown(cx),
+        }
+    }
+
+    /// The socket; a stream has none of its own.
+    fn socket(&self) -> Option<SockRef<'_>> {
+        match self {
+            Self::Tcp(stream) => Some(SockRef::from(stream)),
+            Self::Unix(stream) => Some(SockRef::from(stream)),
+            Self::Tls(stream) => Some(SockRef::from(stream.socket())),
+            Self::Stream(_) | Self::Link(_) => None,
+        }
     }
 
     /// Looks whether a connection at rest is still good, with one system call: neither ended nor spoken on.
     #[must_use]
     pub fn rest(&self) -> Rest {
         let mut byte = [MaybeUninit::uninit()];
-        match socket!(self, stream => SockRef::from(stream).peek(&mut byte)) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Rest::Good,
-            Ok(0) | Err(_) => Rest::Ended,
-            Ok(_) => Rest::Spoke,
+        match self.socket().map(|socket| socket.peek(&mut byte)) {
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Rest::Good,
+            None | Some(Ok(0) | Err(_)) => Rest::Ended,
+            Some(Ok(_)) => Rest::Spoke,
         }
     }
 
     /// The host name that the TLS handshake was for.
     #[must_use]
     pub fn server_name(&self) -> Option<&str> {
-        if let Self::Tls(stream) = self { stream.server_name() } else { None }
+        match self {
+            Self::Tls(stream) => stream.server_name(),
+            Self::Stream(stream) => stream.server_name(),
+            Self::Tcp(_) | Self::Unix(_) | Self::Link(_) => None,
+        }
     }
 
-    /// Whether the other side has reset the connection.
+    /// Whether it carries one request and ends.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_) | Self::Link(_))
+    }
+
+    /// Whether the other side has said that it did not process the request.
+    #[must_use]
+    pub fn was_refused(&self) -> bool {
+        matches!(self, Self::Link(stream) if stream.was_refused())
+    }
+
+    /// Whether the other side has reset the connection. (A stream says so when it is read.)
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        !matches!(socket!(self, stream => stream.take_error()), Ok(None))
+        self.socket().is_some_and(|socket| !matches!(socket.take_error(), Ok(None)))
     }
 
     /// Makes the close a reset: the other side shall not take what it has for the whole.
-    pub fn reset_on_close(&self) {
-        // Without it the close is an ordinary one.
-        let _ = socket!(self, stream => SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO)));
+    pub fn reset_on_close(&mut self) {
+        if let Self::Stream(stream) = self {
+            stream.break_off();
+        } else if let Some(socket) = self.socket() {
+            // Without it the close is an ordinary one.
+            let _ = socket.set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+}
+
+/// A stream of which the beginning was read already.
+#[derive(Debug)]
+pub struct Replayed {
+    read: Bytes,
+    stream: TcpStream,
+}
+
+impl Replayed {
+    /// `read`: what was read of it.
+    #[must_use]
+    pub fn new(read: Bytes, stream: TcpStream) -> Self {
+        Self { read, stream }
+    }
+}
+
+impl AsyncRead for Replayed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        let count = self.read.len().min(buffer.remaining());
+        buffer.put_slice(&self.read.split_to(count));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Replayed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+fn read(stream: Pin<&mut impl AsyncRead>, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
+    let mut space = ReadBuf::new(buffer.space());
+    ready!(stream.poll_read(cx, &mut space))?;
+    let count = space.filled().len();
+    buffer.filled(count);
+    Poll::Ready(Ok(count))
+}
+
+fn write(
+    stream: Pin<&mut impl AsyncWrite>,
+    cx: &mut Context<'_>,
+    first: &[u8],
+    second: &[u8],
+) -> Poll<io::Result<usize>> {
+    if second.is_empty() {
+        stream.poll_write(cx, first)
+    } else if first.is_empty() {
+        stream.poll_write(cx, second)
+    } else {
+        stream.poll_write_vectored(cx, &[IoSlice::new(first), IoSlice::new(second)])
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{buffer::Scratches, resting::Resting};
 use crate::{
+    http2::link::Links,
     upstream::{Budget, Pool},
     worker::Worker,
 };
@@ -24,6 +25,8 @@ pub struct Local {
     pub scratches: Scratches,
     /// Upstream connections.
     pub pool: Pool,
+    /// HTTP/2 connections to endpoints.
+    pub links: Links,
     /// Retries.
     pub budget: Budget,
     /// Client connections that could make room for others.
@@ -56,7 +59,9 @@ async fn sweep(worker: Weak<Worker>) {
     loop {
         sleep(SWEEP).await;
         let Some(worker) = worker.upgrade() else { return };
-        worker.local.pool.sweep(Instant::now(), &worker.counters);
+        let now = Instant::now();
+        worker.local.pool.sweep(now, &worker.counters);
+        worker.local.links.sweep(now);
     }
 }
 

@@ -10,7 +10,7 @@ mod handle;
 pub mod io;
 pub mod local;
 mod log;
-mod resting;
+pub(crate) mod resting;
 mod select;
 pub mod timer;
 mod watch;
@@ -24,19 +24,21 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use sdlb_http1::{self as http1, Kind, Refused};
 use tokio::time::Instant;
 
 use self::{
     buffer::{BUFFER_BYTES, Scratch},
-    io::Io,
+    io::{Io, Replayed},
     local::Local,
-    resting::Rest,
+    resting::Place,
     timer::Timer,
     watch::Watch,
 };
 use crate::{
     answer::{Answer, Form},
+    http2,
     settings::{Limits, ListenerConfig, ListenerKind},
     worker::Worker,
 };
@@ -55,8 +57,10 @@ pub async fn serve(io: Io, peer: SocketAddr, listener: Rc<ListenerConfig>, worke
     Local::start(&worker);
     let mut conn = Conn::new(io, peer, listener, worker);
     let then = conn.requests().await;
-    if then == Then::Linger {
-        conn.linger().await;
+    match then {
+        Then::Next | Then::Close => {}
+        Then::Linger => conn.linger().await,
+        Then::Http2 => return conn.go_on_with_http2(peer).await,
     }
     if let Some(scratch) = conn.scratch.take() {
         conn.worker.local.scratches.give(scratch);
@@ -70,12 +74,19 @@ enum Then {
     Close,
     /// Close, but read a while longer what the client is still sending.
     Linger,
+    /// It speaks HTTP/2, and knows that we do.
+    Http2,
 }
+
+/// How an HTTP/2 connection begins (RFC 9113, 3.4); no HTTP/1 request does.
+const PREFACE: &[u8] = b"PRI ";
 
 /// What arrived.
 enum Arrived {
     /// A head of this length.
     Head(usize),
+    /// The beginning of HTTP/2.
+    Preface,
     Refused(Refused),
     /// Part of a head, and then nothing for too long.
     Late,
@@ -94,18 +105,14 @@ struct Conn {
     /// Ends when the engine begins to shut down; polled once, so that it wakes this task.
     draining: Pin<Box<dyn Future<Output = ()>>>,
     told: bool,
+    /// Nothing has arrived yet, on a listener where it may be HTTP/2 in clear text.
+    may_be_http2: bool,
     /// The end of the last request.
     rests_since: Instant,
     /// Only of clients: nodes are few and must get through.
-    rest: Option<Rc<Rest>>,
+    rest: Option<Place>,
     /// Memory, while there is anything to do.
     scratch: Option<Box<Scratch>>,
-}
-
-impl Drop for Conn {
-    fn drop(&mut self) {
-        self.rest.iter().for_each(|rest| self.worker.local.resting.forget(rest));
-    }
 }
 
 impl Conn {
@@ -113,15 +120,17 @@ impl Conn {
         let mut draining = worker.draining();
         let now = Instant::now();
         Self {
-            io,
             address: peer.ip().to_string(),
-            rest: (listener.kind == ListenerKind::Entry).then(|| worker.local.resting.enter(now)),
+            // A stream's connection rests, not the stream; and it is told of the end.
+            rest: (listener.kind == ListenerKind::Entry && !io.is_stream()).then(|| Place::new(worker.clone(), now)),
+            told: io.is_stream(),
+            may_be_http2: listener.kind == ListenerKind::Entry && matches!(io, Io::Tcp(_)),
             timer: Timer::new(now + worker.config().limits.idle_timeout),
             watch: Watch::default(),
             draining: Box::pin(async move { drop(draining.wait_for(|draining| *draining).await) }),
-            told: false,
             rests_since: now,
             scratch: None,
+            io,
             listener,
             worker,
         }
@@ -132,8 +141,10 @@ impl Conn {
             let arrived = poll_fn(|cx| self.poll_head(cx)).await;
             let then = match arrived {
                 Arrived::Nothing => return Then::Close,
+                Arrived::Preface => return Then::Http2,
                 Arrived::Head(length) => {
                     let Some(mut scratch) = self.scratch.take() else { return Then::Close };
+                    self.may_be_http2 = false;
                     let then = self.handle(&mut scratch, length).await;
                     scratch.next_request();
                     self.scratch = Some(scratch);
@@ -160,6 +171,15 @@ impl Conn {
         }
     }
 
+    async fn go_on_with_http2(self, peer: SocketAddr) {
+        let Self { io: Io::Tcp(stream), scratch: Some(scratch), listener, worker, rest, .. } = self else { return };
+        // It has a place of its own.
+        drop(rest);
+        let read = Bytes::copy_from_slice(scratch.from_client.data());
+        worker.local.scratches.give(scratch);
+        http2::connection::serve(Replayed::new(read, stream), peer, listener, worker, None).await;
+    }
+
     /// Waits for a request head. Holds no memory before its first byte.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Arrived> {
         let config = self.worker.config();
@@ -170,6 +190,9 @@ impl Conn {
                 if scratch.from_client.is_empty() {
                     self.worker.local.scratches.give_box(&mut self.scratch);
                 } else {
+                    if self.may_be_http2 && scratch.from_client.data().starts_with(PREFACE) {
+                        return Poll::Ready(Arrived::Preface);
+                    }
                     match scratch.request.advance(scratch.from_client.data(), &bounds) {
                         Ok(Some(length)) => return Poll::Ready(Arrived::Head(length)),
                         Ok(None) => {}

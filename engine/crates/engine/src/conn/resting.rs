@@ -8,12 +8,15 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
+    ops::Deref,
     rc::Rc,
     task::Waker,
     time::Duration,
 };
 
 use tokio::time::Instant;
+
+use crate::worker::Worker;
 
 /// Who has rested for less may be about to speak: a new connection rather waits.
 const REST_MIN: Duration = Duration::from_secs(1);
@@ -82,6 +85,33 @@ impl Resting {
             }
         }
         false
+    }
+}
+
+/// A connection's place among them, until it is dropped.
+pub struct Place {
+    rest: Rc<Rest>,
+    worker: Rc<Worker>,
+}
+
+impl Place {
+    /// Resting from now on.
+    pub fn new(worker: Rc<Worker>, now: Instant) -> Self {
+        Self { rest: worker.local.resting.enter(now), worker }
+    }
+}
+
+impl Deref for Place {
+    type Target = Rest;
+
+    fn deref(&self) -> &Rest {
+        &self.rest
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.worker.local.resting.forget(&self.rest);
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::{
 use super::splice;
 use crate::{
     conn::{self, io::Io},
+    http2,
     settings::{ListenerConfig, ListenerKind},
     tls::handshake,
     worker::Worker,
@@ -121,7 +122,12 @@ fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc
         let _open = open;
         if config.tls {
             if let Some(stream) = handshake::accept(stream, &worker.sites, &worker).await {
-                conn::serve(Io::Tls(Box::new(stream)), peer, config, worker.clone()).await;
+                if stream.is_http2() {
+                    let name = stream.server_name().map(Rc::from);
+                    http2::connection::serve(stream, peer, config, worker.clone(), name).await;
+                } else {
+                    conn::serve(Io::Tls(Box::new(stream)), peer, config, worker.clone()).await;
+                }
             }
         } else {
             conn::serve(Io::Tcp(stream), peer, config, worker.clone()).await;

@@ -12,7 +12,7 @@ use tokio::{
 use crate::{conn::io::Io, listen, upstream::Upstream};
 
 /// Why a connection could not be opened.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ConnectError {
     /// The error type of RFC 9209, 2.3.
     pub error: &'static str,

@@ -42,7 +42,7 @@ pub struct Upstream {
     pub reused: bool,
     target: Arc<Target>,
     address_changes: u32,
-    idle_since: Option<Instant>,
+    idle: Option<Idle>,
     idle_age_max: Duration,
 }
 
@@ -50,15 +50,39 @@ impl Upstream {
     /// A fresh one, made when the target's address had changed so often.
     #[must_use]
     pub fn new(io: Io, target: Arc<Target>, address_changes: u32) -> Self {
-        Self { io, reused: false, target, address_changes, idle_since: None, idle_age_max: IDLE_AGE_MAX }
+        Self { io, reused: false, target, address_changes, idle: None, idle_age_max: IDLE_AGE_MAX }
+    }
+
+    /// The stream itself.
+    #[must_use]
+    pub fn into_io(self) -> Io {
+        self.io
+    }
+
+    /// How often the target's address had changed when it was made.
+    #[must_use]
+    pub fn address_changes(&self) -> u32 {
+        self.address_changes
     }
 }
 
-impl Drop for Upstream {
+/// It waits for a request; counted until dropped.
+#[derive(Debug)]
+struct Idle {
+    since: Instant,
+    target: Arc<Target>,
+}
+
+impl Idle {
+    fn new(since: Instant, target: Arc<Target>) -> Self {
+        target.counters.idle_connections.fetch_add(1, Relaxed);
+        Self { since, target }
+    }
+}
+
+impl Drop for Idle {
     fn drop(&mut self) {
-        if self.idle_since.is_some() {
-            self.target.counters.idle_connections.fetch_sub(1, Relaxed);
-        }
+        self.target.counters.idle_connections.fetch_sub(1, Relaxed);
     }
 }
 
@@ -101,7 +125,7 @@ impl Pool {
             if upstream.address_changes != target.address_changes() {
                 continue;
             }
-            let age = now.saturating_duration_since(upstream.idle_since?);
+            let age = now.saturating_duration_since(upstream.idle.as_ref()?.since);
             if age > upstream.idle_age_max {
                 continue;
             }
@@ -112,8 +136,7 @@ impl Pool {
             }
             match upstream.io.rest() {
                 Rest::Good => {
-                    target.counters.idle_connections.fetch_sub(1, Relaxed);
-                    upstream.idle_since = None;
+                    upstream.idle = None;
                     upstream.reused = true;
                     return Some(upstream);
                 }
@@ -132,14 +155,13 @@ impl Pool {
             (None, TargetKind::Instance) => IDLE_AGE,
             (None, TargetKind::Node) => IDLE_AGE_MAX,
         };
-        if upstream.idle_age_max.is_zero() {
+        if upstream.idle_age_max.is_zero() || upstream.io.is_stream() {
             return;
         }
         let mut pool = self.0.borrow_mut();
         let idle = pool.entry(target.id()).or_default();
         if idle.len() < IDLE_MAX && upstream.address_changes == target.address_changes() {
-            target.counters.idle_connections.fetch_add(1, Relaxed);
-            upstream.idle_since = Some(now);
+            upstream.idle = Some(Idle::new(now, target.clone()));
             idle.push(upstream);
         }
     }
@@ -148,8 +170,8 @@ impl Pool {
     pub fn sweep(&self, now: Instant, counters: &Counters) {
         self.0.borrow_mut().retain(|_, idle| {
             idle.retain(|upstream| {
-                let age = |since| now.saturating_duration_since(since);
-                let old = upstream.idle_since.is_none_or(|since| age(since) > upstream.idle_age_max);
+                let age = |idle: &Idle| now.saturating_duration_since(idle.since);
+                let old = upstream.idle.as_ref().is_none_or(|idle| age(idle) > upstream.idle_age_max);
                 match upstream.io.rest() {
                     Rest::Good => !old && upstream.address_changes == upstream.target.address_changes(),
                     Rest::Ended => false,

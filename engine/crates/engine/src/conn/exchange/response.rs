@@ -124,7 +124,7 @@ impl Exchange<'_> {
         self.moved = true;
         match &mut self.answer {
             None => Err(End::Failed {
-                wrote: self.wrote,
+                wrote: self.wrote && !self.upstream.io.was_refused(),
                 answered: self.answered,
                 reason: match ended {
                     Ok(_) => "the connection ended without an answer",

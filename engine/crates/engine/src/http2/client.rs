@@ -1,0 +1,184 @@
+//! One stream to an endpoint, as an HTTP/1.1 connection that carries one request.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use h2::{Reason, client::ResponseFuture};
+use http::{StatusCode, header};
+use sdlb_http1::{self as http1, Body, Length};
+
+use super::{
+    failed,
+    inbound::{Framing, Inbound},
+    link::{Link, Use},
+    outbound::Outbound,
+    translate,
+};
+use crate::conn::buffer::Buffer;
+
+/// Our own heads: their bounds were checked before.
+const HEAD: http1::Limits = http1::Limits { head_bytes: 4 << 20, fields: 20_000 };
+
+/// A place on a link, for one request.
+#[derive(Debug)]
+pub struct Stream {
+    link: Use,
+    exchange: Option<Exchange>,
+    /// The endpoint has not processed the request, and says so.
+    refused: bool,
+}
+
+#[derive(Debug)]
+struct Exchange {
+    response: ResponseFuture,
+    outbound: Outbound,
+    /// The answer, from its head on.
+    inbound: Option<Inbound>,
+    head: bool,
+    /// `Sec-WebSocket-Accept` for a handshake.
+    websocket: Option<String>,
+    /// Heads of interim answers that wait to be read.
+    interim: Vec<u8>,
+}
+
+impl Stream {
+    /// Nothing is sent yet.
+    pub fn new(link: &Rc<Link>) -> Self {
+        Self { link: Use::new(link), exchange: None, refused: false }
+    }
+
+    /// Whether the endpoint said that it has not processed the request (RFC 9113, 8.7): it may be sent again.
+    pub fn was_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// Writes of the request: its head, then its body.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.exchange {
+            Some(exchange) => exchange.outbound.poll_write(cx, bytes),
+            None => self.poll_begin(cx, bytes),
+        }
+    }
+
+    /// A head. It comes whole: it is written from one buffer, and all of it is taken.
+    fn poll_begin(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let malformed = || io::Error::from(io::ErrorKind::InvalidData);
+        let link = self.link.link().clone();
+        let mut send = link.sender();
+        ready!(send.poll_ready(cx)).map_err(|error| self.not_sent(error))?;
+        let mut read = http1::Request::default();
+        let length = read.advance(bytes, &HEAD).ok().flatten().ok_or_else(malformed)?;
+        let head = &bytes[..length];
+        let request = translate::to_request(head, &read).ok_or_else(malformed)?;
+        let key = read.fields().iter().find(|field| field.text.of(head).eq_ignore_ascii_case(b"sec-websocket-key"));
+        let websocket = request.extensions().get::<h2::ext::Protocol>().is_some();
+        if websocket && !send.is_extended_connect_protocol_enabled() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::Unsupported, "it takes no WebSocket over HTTP/2")));
+        }
+        let body = read.length();
+        let ended = matches!(body, Length::None | Length::Known(0)) && !websocket;
+        let (response, stream) = send.send_request(request, ended).map_err(|error| self.not_sent(error))?;
+        self.exchange = Some(Exchange {
+            response,
+            outbound: Outbound::new(stream, (!websocket).then(|| Body::new(body, HEAD)), ended),
+            inbound: None,
+            head: read.method == http1::Method::Head,
+            websocket: websocket.then(|| translate::accept(key.map_or(b"", |key| key.value.of(head)))),
+            interim: Vec::new(),
+        });
+        Poll::Ready(Ok(length))
+    }
+
+    /// The link takes no more.
+    fn not_sent(&mut self, error: h2::Error) -> io::Error {
+        self.link.link().leave();
+        self.refused = true;
+        failed(error)
+    }
+
+    /// Reads of the answer. 0: it has ended.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
+        // Before the head is written nothing can come.
+        let Some(exchange) = &mut self.exchange else { return Poll::Pending };
+        let read = exchange.poll_read(cx, buffer);
+        if let Poll::Ready(Err(error)) = &read {
+            let error = error.get_ref().and_then(|error| error.downcast_ref::<h2::Error>());
+            // A stream beyond the last one that a GOAWAY names fails with it.
+            self.refused |= exchange.inbound.is_none()
+                && error.is_some_and(|error| {
+                    error.reason() == Some(Reason::REFUSED_STREAM)
+                        || (error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR))
+                });
+        }
+        read
+    }
+
+    /// Nothing more is written.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.exchange {
+            Some(exchange) if exchange.websocket.is_some() => exchange.outbound.poll_end(cx),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl Exchange {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
+        while self.inbound.is_none() {
+            match self.response.poll_informational(cx) {
+                Poll::Ready(Some(interim)) => {
+                    let interim = interim.map_err(failed)?;
+                    translate::from_response(interim.status(), interim.headers(), true, true, &mut self.interim);
+                    continue;
+                }
+                Poll::Ready(None) | Poll::Pending => {}
+            }
+            match Pin::new(&mut self.response).poll(cx) {
+                Poll::Ready(response) => self.answered(response.map_err(failed)?),
+                Poll::Pending if self.interim.is_empty() => return Poll::Pending,
+                Poll::Pending => {
+                    let space = buffer.space();
+                    let count = space.len().min(self.interim.len());
+                    space[..count].copy_from_slice(&self.interim[..count]);
+                    self.interim.drain(..count);
+                    buffer.filled(count);
+                    return Poll::Ready(Ok(count));
+                }
+            }
+        }
+        match &mut self.inbound {
+            Some(inbound) if !inbound.is_over() => inbound.poll_read(cx, buffer),
+            _ => Poll::Ready(Ok(0)),
+        }
+    }
+
+    fn answered(&mut self, response: http::Response<h2::RecvStream>) {
+        let (mut parts, recv) = response.into_parts();
+        let mut head = std::mem::take(&mut self.interim);
+        if let Some(accept) = self.websocket.take_if(|_| parts.status == StatusCode::OK) {
+            head.extend_from_slice(
+                b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n",
+            );
+            head.extend_from_slice(b"sec-websocket-accept: ");
+            head.extend_from_slice(accept.as_bytes());
+            head.extend_from_slice(b"\r\n");
+            parts.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+            translate::fields(&parts.headers, &mut head);
+            head.extend_from_slice(b"\r\n");
+            self.websocket = Some(accept);
+            self.inbound = Some(Inbound::new(head, recv, Framing::Tunnel));
+            return;
+        }
+        let ended = recv.is_end_stream();
+        let bodyless = self.head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        translate::from_response(parts.status, &parts.headers, ended, bodyless, &mut head);
+        let plain = ended || bodyless || parts.headers.contains_key(header::CONTENT_LENGTH);
+        let framing = if plain { Framing::Plain } else { Framing::Chunked };
+        self.inbound = Some(Inbound::new(head, recv, framing));
+    }
+}

@@ -1,0 +1,258 @@
+//! A client's HTTP/2 connection: its streams are taken from it and each served by a task of its own.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream,
+    server::{self, SendResponse},
+};
+use http::Request;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, timeout},
+};
+
+use super::{
+    meter::{Metered, Reading},
+    server::Stream,
+};
+use crate::{
+    conn::{self, io::Io, resting::Place, timer::Timer},
+    settings::{Limits, ListenerConfig, ListenerKind},
+    worker::Worker,
+};
+
+/// What a client may send of one body, and of all of them, before it is taken from us. One buffer's worth each, and enough
+/// for a fast upload over a long way.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Content that `h2` holds for the peer of one stream.
+const SEND_BUFFER: usize = 64 << 10;
+/// Streams that we break off because of what the peer sent on them (CVE-2025-8671) before the connection is.
+const ERRORS_MAX: usize = 256;
+/// Streams that were reset before they were taken (CVE-2023-44487); `h2` holds memory for them.
+const RESETS_WAITING_MAX: usize = 64;
+/// How long a connection may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Serves the connection until it ends.
+pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
+    io: T,
+    peer: SocketAddr,
+    listener: Rc<ListenerConfig>,
+    worker: Rc<Worker>,
+    server_name: Option<Rc<str>>,
+) {
+    let limits = worker.config().limits.clone();
+    let reading = Rc::new(Reading::default());
+    let io = Metered::new(io, reading.clone());
+    let handshake = builder(&limits).handshake::<_, Bytes>(io);
+    let Ok(Ok(connection)) = timeout(limits.head_timeout, handshake).await else {
+        worker.counters.http2_failed_total.add();
+        return;
+    };
+    worker.counters.http2_connections_total.add();
+    let now = Instant::now();
+    let rest = (listener.kind == ListenerKind::Entry).then(|| Place::new(worker.clone(), now));
+    let mut served = Served {
+        connection,
+        reading,
+        open: Rc::default(),
+        opener: Opener { peer, listener, worker: worker.clone(), server_name },
+        limits,
+        timer: Timer::new(now),
+        rest,
+        phase: Phase::Open,
+        busy: false,
+    };
+    served.timer.set(now, served.limits.idle_timeout);
+    let mut draining = Box::pin(async {
+        let mut draining = worker.draining();
+        drop(draining.wait_for(|draining| *draining).await);
+    });
+    let mut drained = false;
+    poll_fn(|cx| {
+        drained = drained || draining.as_mut().poll(cx).is_ready();
+        served.poll(cx, drained)
+    })
+    .await;
+}
+
+fn builder(limits: &Limits) -> server::Builder {
+    let mut builder = server::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(limits.http2_streams)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_local_error_reset_streams(Some(ERRORS_MAX))
+        .max_pending_accept_reset_streams(RESETS_WAITING_MAX)
+        .enable_connect_protocol();
+    builder
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// `GOAWAY` was sent: what is open is finished, nothing new is taken.
+    Leaving,
+    /// It is given a moment to hear why.
+    Broken,
+}
+
+/// Streams that are open; the last one to end wakes the connection.
+#[derive(Debug, Default)]
+struct Open {
+    streams: Cell<usize>,
+    waker: RefCell<Option<Waker>>,
+}
+
+struct Served<T> {
+    connection: server::Connection<Metered<T>, Bytes>,
+    reading: Rc<Reading>,
+    open: Rc<Open>,
+    opener: Opener,
+    limits: Limits,
+    timer: Timer,
+    rest: Option<Place>,
+    phase: Phase,
+    busy: bool,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
+    fn poll(&mut self, cx: &mut Context<'_>, drained: bool) -> Poll<()> {
+        let counters = self.opener.worker.counters.clone();
+        loop {
+            let accepted = self.connection.poll_accept(cx);
+            if self.phase != Phase::Broken
+                && let Some(kind) = self.reading.flood()
+            {
+                kind.counter(&counters).add();
+                self.break_off();
+                continue;
+            }
+            match accepted {
+                Poll::Ready(Some(Ok((request, respond)))) if self.phase != Phase::Broken => self.open(request, respond),
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(error))) => {
+                    if error.is_go_away() && error.is_library() {
+                        counters.http2_failed_total.add();
+                        if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+                            counters.http2_flood_other_total.add();
+                        }
+                    }
+                    // What it still has to say goes out with `poll_closed`.
+                    self.phase = Phase::Broken;
+                    return self.connection.poll_closed(cx).map(drop);
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        if drained {
+            self.leave();
+        }
+        let none = self.open.streams.get() == 0;
+        if !none {
+            *self.open.waker.borrow_mut() = Some(cx.waker().clone());
+        }
+        if std::mem::replace(&mut self.busy, !none) && none {
+            let now = Instant::now();
+            self.rest.iter().for_each(|rest| rest.begin(now));
+            self.timer.set(now, if self.phase == Phase::Open { self.limits.idle_timeout } else { GOODBYE });
+        }
+        if none
+            && self.phase != Phase::Broken
+            && let Some(rest) = &self.rest
+        {
+            rest.wakes(cx.waker());
+            if !rest.goes_on() {
+                counters.connections_evicted_total.add();
+                return Poll::Ready(());
+            }
+        }
+        while (none || self.phase == Phase::Broken) && self.timer.poll(cx).is_ready() {
+            match self.phase {
+                Phase::Open => {
+                    counters.timeout_idle_total.add();
+                    self.leave();
+                }
+                Phase::Leaving | Phase::Broken => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
+    }
+
+    fn open(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        self.rest.iter().for_each(|rest| rest.end());
+        self.busy = true;
+        self.opener.open(request, respond, &self.open);
+    }
+
+    /// Lets what is open finish, and takes nothing new.
+    fn leave(&mut self) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Leaving;
+            self.connection.graceful_shutdown();
+            self.timer.set(Instant::now(), GOODBYE);
+        }
+    }
+
+    fn break_off(&mut self) {
+        self.phase = Phase::Broken;
+        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        self.timer.set(Instant::now(), GOODBYE);
+    }
+}
+
+/// Opens streams.
+struct Opener {
+    peer: SocketAddr,
+    listener: Rc<ListenerConfig>,
+    worker: Rc<Worker>,
+    server_name: Option<Rc<str>>,
+}
+
+impl Opener {
+    fn open(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>, open: &Rc<Open>) {
+        let random = self.worker.with_chance(|chance| [chance.next_u64(), chance.next_u64()]);
+        let stream = Stream::new(request, respond, self.server_name.clone(), random);
+        let one = One::new(open.clone());
+        let (peer, listener, worker) = (self.peer, self.listener.clone(), self.worker.clone());
+        worker.counters.http2_streams_total.add();
+        tokio::task::spawn_local(async move {
+            let _one = one;
+            conn::serve(Io::Stream(Box::new(stream)), peer, listener, worker).await;
+        });
+    }
+}
+
+/// One open stream.
+struct One(Rc<Open>);
+
+impl One {
+    fn new(open: Rc<Open>) -> Self {
+        open.streams.set(open.streams.get() + 1);
+        Self(open)
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        if self.0.streams.get() == 0
+            && let Some(waker) = self.0.waker.take()
+        {
+            waker.wake();
+        }
+    }
+}

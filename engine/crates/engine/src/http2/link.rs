@@ -1,0 +1,260 @@
+//! HTTP/2 connections to endpoints: one for each target and worker, more under load.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::client::{self, SendRequest};
+use sdlb_routes::Target;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    time::Instant,
+};
+
+use super::client::Stream;
+use crate::{
+    conn::io::Io,
+    upstream::{ConnectError, Upstream, connect},
+    worker::Worker,
+};
+
+/// With so many requests on every link another one is opened ...
+const STREAMS_FEW: usize = 32;
+/// ... up to so many links; then they take what their endpoint allows ...
+const LINKS_FEW: usize = 8;
+/// ... or this.
+const STREAMS_MAX: usize = 100;
+/// A link without requests is closed after this time.
+const IDLE_AGE: Duration = Duration::from_secs(60);
+/// What an endpoint may send of one answer, and of all of a link, before it is taken from us.
+const STREAM_WINDOW: u32 = 256 << 10;
+const LINK_WINDOW: u32 = 4 << 20;
+/// Content that `h2` holds for one request.
+const SEND_BUFFER: usize = 64 << 10;
+
+/// A connection.
+#[derive(Debug)]
+pub struct Link {
+    send: SendRequest<Bytes>,
+    streams: Cell<usize>,
+    served: Cell<bool>,
+    /// It takes nothing new.
+    leaving: Cell<bool>,
+    address_changes: u32,
+    idle_since: Cell<Instant>,
+}
+
+impl Link {
+    /// To send a request by.
+    pub fn sender(&self) -> SendRequest<Bytes> {
+        self.send.clone()
+    }
+
+    /// Nothing new is sent by it.
+    pub fn leave(&self) {
+        self.leaving.set(true);
+    }
+
+    fn is_good(&self, target: &Target) -> bool {
+        !self.leaving.get() && self.address_changes == target.address_changes()
+    }
+
+    fn streams_max(&self) -> usize {
+        self.send.current_max_send_streams().clamp(1, STREAMS_MAX)
+    }
+}
+
+/// One request's use of a link.
+#[derive(Debug)]
+pub struct Use(Rc<Link>);
+
+impl Use {
+    /// Counts until dropped.
+    pub fn new(link: &Rc<Link>) -> Self {
+        link.streams.set(link.streams.get() + 1);
+        Self(link.clone())
+    }
+
+    /// The link.
+    pub fn link(&self) -> &Rc<Link> {
+        &self.0
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        self.0.idle_since.set(Instant::now());
+    }
+}
+
+type Opened = Option<Result<Rc<Link>, ConnectError>>;
+
+#[derive(Debug, Default)]
+struct OfTarget {
+    links: Vec<Rc<Link>>,
+    /// One is being opened: all wait for the same.
+    opening: Option<watch::Receiver<Opened>>,
+}
+
+/// All links of one worker, by target.
+#[derive(Debug, Default)]
+pub struct Links(RefCell<HashMap<u64, OfTarget>>);
+
+enum Found {
+    Link(Rc<Link>),
+    Opening(watch::Receiver<Opened>),
+    None(watch::Sender<Opened>),
+}
+
+impl Links {
+    /// A place for a request.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: a link was opened in vain.
+    pub async fn get(
+        &self,
+        target: &Arc<Target>,
+        within: Duration,
+        worker: &Rc<Worker>,
+    ) -> Result<Upstream, ConnectError> {
+        loop {
+            let opened = match self.find(target) {
+                Found::Link(link) => return Ok(upstream(&link, target)),
+                Found::Opening(opened) => opened,
+                Found::None(sender) => {
+                    let opened = sender.subscribe();
+                    // Whoever asked first may go away; the others wait on.
+                    tokio::task::spawn_local(open(sender, target.clone(), within, worker.clone()));
+                    opened
+                }
+            };
+            if let Some(result) = wait(opened).await {
+                let link = result?;
+                if link.is_good(target) && link.streams.get() < link.streams_max() {
+                    return Ok(upstream(&link, target));
+                }
+            }
+        }
+    }
+
+    fn find(&self, target: &Arc<Target>) -> Found {
+        let mut all = self.0.borrow_mut();
+        let held = all.entry(target.id()).or_default();
+        held.links.retain(|link| link.is_good(target));
+        let least = held.links.iter().min_by_key(|link| link.streams.get());
+        if let Some(link) = least {
+            let few = link.streams.get() < STREAMS_FEW || held.links.len() >= LINKS_FEW;
+            // While another one is opened, this one still takes some.
+            if (few || held.opening.is_some()) && link.streams.get() < link.streams_max() {
+                return Found::Link(link.clone());
+            }
+        }
+        match &held.opening {
+            Some(opening) => Found::Opening(opening.clone()),
+            None => {
+                let (sender, receiver) = watch::channel(None);
+                held.opening = Some(receiver);
+                Found::None(sender)
+            }
+        }
+    }
+
+    fn opened(&self, target: &Target, link: Option<Rc<Link>>) {
+        if let Some(held) = self.0.borrow_mut().get_mut(&target.id()) {
+            held.opening = None;
+            held.links.extend(link);
+        }
+    }
+
+    /// Closes links that nobody needs. To be called every few seconds.
+    pub fn sweep(&self, now: Instant) {
+        self.0.borrow_mut().retain(|_, held| {
+            held.links.retain(|link| {
+                let idle = link.streams.get() == 0 && now.saturating_duration_since(link.idle_since.get()) > IDLE_AGE;
+                !idle && !link.leaving.get()
+            });
+            !held.links.is_empty() || held.opening.is_some()
+        });
+    }
+}
+
+fn upstream(link: &Rc<Link>, target: &Arc<Target>) -> Upstream {
+    let reused = link.served.replace(true);
+    let io = Io::Link(Box::new(Stream::new(link)));
+    let mut upstream = Upstream::new(io, target.clone(), link.address_changes);
+    upstream.reused = reused;
+    upstream
+}
+
+/// `None`: it was given up; somebody else may open one.
+async fn wait(mut opened: watch::Receiver<Opened>) -> Opened {
+    opened.wait_for(Option::is_some).await.ok().and_then(|opened| opened.clone())
+}
+
+async fn open(sender: watch::Sender<Opened>, target: Arc<Target>, within: Duration, worker: Rc<Worker>) {
+    let result = match connect(&target, within).await {
+        Ok(connection) => start(connection, &worker).await,
+        Err(error) => Err(error),
+    };
+    worker.local.links.opened(&target, result.as_ref().ok().cloned());
+    sender.send_replace(Some(result));
+}
+
+async fn start(connection: Upstream, worker: &Worker) -> Result<Rc<Link>, ConnectError> {
+    let head_bytes = u32::try_from(worker.config().limits.head_bytes).unwrap_or(u32::MAX);
+    let address_changes = connection.address_changes();
+    match connection.into_io() {
+        Io::Tcp(stream) => shake(stream, head_bytes, address_changes).await,
+        Io::Unix(stream) => shake(stream, head_bytes, address_changes).await,
+        Io::Tls(stream) => shake(*stream, head_bytes, address_changes).await,
+        Io::Stream(_) | Io::Link(_) => Err(no_http2()),
+    }
+}
+
+async fn shake<T: AsyncRead + AsyncWrite + Unpin + 'static>(
+    io: T,
+    head_bytes: u32,
+    address_changes: u32,
+) -> Result<Rc<Link>, ConnectError> {
+    let mut builder = client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(LINK_WINDOW)
+        .max_header_list_size(head_bytes)
+        .max_send_buffer_size(SEND_BUFFER);
+    let (send, connection) = builder.handshake(io).await.map_err(|_| no_http2())?;
+    let link = Rc::new(Link {
+        send,
+        streams: Cell::new(0),
+        served: Cell::new(false),
+        leaving: Cell::new(false),
+        address_changes,
+        idle_since: Cell::new(Instant::now()),
+    });
+    let driven = Rc::downgrade(&link);
+    tokio::task::spawn_local(async move {
+        // How it ended shows at its streams.
+        let _ = connection.await;
+        if let Some(link) = driven.upgrade() {
+            link.leave();
+        }
+    });
+    Ok(link)
+}
+
+fn no_http2() -> ConnectError {
+    ConnectError {
+        error: "connection_terminated",
+        reason: "the connection ended before HTTP/2 began".to_owned(),
+        late: false,
+        ours: false,
+    }
+}

@@ -1,0 +1,162 @@
+//! One stream of a client, as an HTTP/1.1 connection that carries one request.
+
+use std::{
+    io,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, server::SendResponse};
+use http::Request;
+use sdlb_http1::{self as http1, Body, Length};
+
+use super::{
+    failed,
+    inbound::{Framing, Inbound},
+    outbound::Outbound,
+    translate::{self, Asked},
+};
+use crate::conn::buffer::Buffer;
+
+/// Our own heads: their bounds were checked before.
+const HEAD: http1::Limits = http1::Limits { head_bytes: 4 << 20, fields: 20_000 };
+
+/// A request and the way back.
+#[derive(Debug)]
+pub struct Stream {
+    inbound: Inbound,
+    respond: SendResponse<Bytes>,
+    /// The answer, from its head on.
+    outbound: Option<Outbound>,
+    asked: Asked,
+    response: http1::Response,
+    server_name: Option<Rc<str>>,
+}
+
+impl Stream {
+    /// A stream that was opened. `random`: see [`translate::request`].
+    pub fn new(
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        server_name: Option<Rc<str>>,
+        random: [u64; 2],
+    ) -> Self {
+        let (parts, recv) = request.into_parts();
+        let mut head = Vec::with_capacity(1024);
+        let asked = translate::request(&parts, recv.is_end_stream(), random, &mut head);
+        let chunked = !recv.is_end_stream() && !parts.headers.contains_key(http::header::CONTENT_LENGTH);
+        let framing = match (&asked.websocket, chunked) {
+            (Some(_), _) => Framing::Tunnel,
+            (None, true) => Framing::Chunked,
+            (None, false) => Framing::Plain,
+        };
+        let inbound = Inbound::new(head, recv, framing);
+        Self { inbound, respond, outbound: None, asked, response: http1::Response::default(), server_name }
+    }
+
+    /// The host name that the TLS handshake was for.
+    pub fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+
+    fn is_answered(&self) -> bool {
+        self.outbound.as_ref().is_some_and(Outbound::has_ended)
+    }
+
+    /// Reads of the request. 0: it was answered, or its tunnel has ended.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
+        let tunnel = self.asked.websocket.is_some() && self.outbound.is_some();
+        if self.is_answered() && !tunnel {
+            return Poll::Ready(Ok(0));
+        }
+        if !self.inbound.is_over() || tunnel {
+            return self.inbound.poll_read(cx, buffer);
+        }
+        // Nothing more comes but a reset.
+        match &mut self.outbound {
+            Some(outbound) => outbound.poll_reset(cx).map(Err),
+            None => self.respond.poll_reset(cx).map(|reset| match reset {
+                Ok(reason) => Err(io::Error::new(io::ErrorKind::ConnectionReset, reason.description())),
+                Err(error) => Err(failed(error)),
+            }),
+        }
+    }
+
+    /// Writes of the answer: heads, then its body.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.outbound {
+            Some(outbound) => outbound.poll_write(cx, bytes),
+            None => Poll::Ready(self.begin(bytes)),
+        }
+    }
+
+    /// A head. It comes whole: it is written from one buffer, and all of it is taken.
+    fn begin(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let malformed = || io::Error::from(io::ErrorKind::InvalidData);
+        self.response.reset();
+        let length = self.response.advance(bytes, &HEAD).ok().flatten().ok_or_else(malformed)?;
+        let head = &bytes[..length];
+        let mut response = translate::response(head, &self.response).ok_or_else(malformed)?;
+        if self.response.is_interim() {
+            self.respond.send_informational(response).map_err(failed)?;
+            return Ok(length);
+        }
+        if self.response.status == 101 {
+            return self.begin_tunnel(head, response).map(|()| length);
+        }
+        let body = self.response.length(self.asked.head);
+        let ended = matches!(body, Length::None | Length::Known(0));
+        if ended && is_grpc(response.headers()) {
+            // "Trailers-Only" of the gRPC protocol: there is no content whose length could be told.
+            response.headers_mut().remove(http::header::CONTENT_LENGTH);
+        }
+        let send = self.respond.send_response(response, ended).map_err(failed)?;
+        self.outbound = Some(Outbound::new(send, Some(Body::new(body, HEAD)), ended));
+        Ok(length)
+    }
+
+    /// `101` becomes `200` (RFC 8441, 5), if it is the answer to the key that we sent.
+    fn begin_tunnel(&mut self, head: &[u8], mut response: http::Response<()>) -> io::Result<()> {
+        let accept = |field: &&http1::Field| field.text.of(head).eq_ignore_ascii_case(b"sec-websocket-accept");
+        let given = self.response.fields().iter().find(accept).map(|field| field.value.of(head));
+        if self.asked.websocket.is_none() || given != self.asked.websocket.as_ref().map(String::as_bytes) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not the answer to this handshake"));
+        }
+        *response.status_mut() = http::StatusCode::OK;
+        response.headers_mut().remove(http::header::SEC_WEBSOCKET_ACCEPT);
+        let send = self.respond.send_response(response, false).map_err(failed)?;
+        self.outbound = Some(Outbound::new(send, None, false));
+        Ok(())
+    }
+
+    /// Nothing more is written: ends a tunnel, and breaks off an answer that is not complete.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.outbound {
+            Some(outbound) if self.asked.websocket.is_some() => outbound.poll_end(cx),
+            _ => {
+                self.break_off();
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// Resets what is not complete.
+    pub fn break_off(&mut self) {
+        match &mut self.outbound {
+            Some(outbound) => outbound.reset(Reason::INTERNAL_ERROR),
+            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.break_off();
+    }
+}
+
+/// Whether these are fields of gRPC.
+pub fn is_grpc(fields: &http::HeaderMap) -> bool {
+    fields.get(http::header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}

@@ -1,0 +1,207 @@
+//! Heads and trailers between HTTP/2 and HTTP/1.1 (RFC 9113, 8.3; RFC 8441).
+//!
+//! What comes from HTTP/2 is written as it is, so that the HTTP/1.1 codec judges it: two hosts that differ become two `Host`
+//! fields, which it refuses.
+
+use data_encoding::BASE64;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request};
+use sdlb_http1::{self as http1, Body};
+
+/// What a translated request asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Asked {
+    /// HEAD: there is no body in the answer.
+    pub head: bool,
+    /// A WebSocket, and what the endpoint's `Sec-WebSocket-Accept` must be.
+    pub websocket: Option<String>,
+}
+
+/// Appends a request head. `ended`: no body follows. `random`: for the key of a WebSocket handshake.
+pub fn request(parts: &request::Parts, ended: bool, random: [u64; 2], out: &mut Vec<u8>) -> Asked {
+    let mut asked = Asked { head: parts.method == Method::HEAD, websocket: None };
+    let protocol = parts.extensions.get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str);
+    let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+    let path = parts.uri.path_and_query().map(http::uri::PathAndQuery::as_str);
+    let websocket = parts.method == Method::CONNECT && protocol == Some("websocket");
+    let method = if websocket { "GET" } else { parts.method.as_str() };
+    out.extend_from_slice(method.as_bytes());
+    out.push(b' ');
+    // CONNECT has no path, and is refused for that.
+    out.extend_from_slice(path.or(authority).unwrap_or("*").as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    if let Some(authority) = authority {
+        line("host", authority.as_bytes(), out);
+    }
+    let mut cookies = Vec::new();
+    for (name, value) in &parts.headers {
+        match *name {
+            header::HOST if authority.is_some_and(|host| value.as_bytes().eq_ignore_ascii_case(host.as_bytes())) => {}
+            // They may come in crumbs (RFC 9113, 8.2.3).
+            header::COOKIE => {
+                if !cookies.is_empty() {
+                    cookies.extend_from_slice(b"; ");
+                }
+                cookies.extend_from_slice(value.as_bytes());
+            }
+            header::SEC_WEBSOCKET_KEY if websocket => {}
+            _ => line(name.as_str(), value.as_bytes(), out),
+        }
+    }
+    if !cookies.is_empty() {
+        line("cookie", &cookies, out);
+    }
+    if websocket {
+        let key = BASE64.encode(&[random[0].to_be_bytes(), random[1].to_be_bytes()].concat());
+        out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+        line("sec-websocket-key", key.as_bytes(), out);
+        asked.websocket = Some(accept(key.as_bytes()));
+    } else if !ended && !parts.headers.contains_key(header::CONTENT_LENGTH) {
+        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    asked
+}
+
+/// `Sec-WebSocket-Accept` for a key (RFC 6455, 4.2.2).
+pub fn accept(key: &[u8]) -> String {
+    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat());
+    BASE64.encode(digest.as_ref())
+}
+
+/// Appends fields, each with its line end.
+pub fn fields(fields: &HeaderMap, out: &mut Vec<u8>) {
+    for (name, value) in fields {
+        line(name.as_str(), value.as_bytes(), out);
+    }
+}
+
+fn line(name: &str, value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// An answer, from a head that the codec has read; without what is hop by hop. `None`: no HTTP/2 answer can be made of it.
+pub fn response(head: &[u8], read: &http1::Response) -> Option<Response<()>> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(read.status).ok()?;
+    let fields = response.headers_mut();
+    fields.reserve(read.fields().len());
+    for field in read.fields() {
+        if !field.hop && !field.name.is_hop_by_hop() {
+            put(field.text.of(head), field.value.of(head), fields)?;
+        }
+    }
+    Some(response)
+}
+
+fn put(name: &[u8], value: &[u8], fields: &mut HeaderMap) -> Option<()> {
+    let name = HeaderName::from_bytes(name).ok()?;
+    fields.append(name, HeaderValue::from_bytes(value).ok()?);
+    Some(())
+}
+
+/// The trailers of a complete body, those that may be passed on; `None`: there are none.
+pub fn trailers(body: &Body) -> Option<HeaderMap> {
+    let mut lines = Vec::new();
+    body.write_trailers(&mut lines);
+    let mut fields = HeaderMap::new();
+    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        put(&line[..colon], http1::trim(line[colon + 1..].trim_ascii_end()), &mut fields)?;
+    }
+    Some(fields).filter(|fields| !fields.is_empty())
+}
+
+/// A request for HTTP/2 in clear text, from a head that the codec has read. A WebSocket handshake becomes
+/// an extended CONNECT. `None`: no HTTP/2 request can be made of it.
+pub fn to_request(head: &[u8], read: &http1::Request) -> Option<Request<()>> {
+    let websocket = read.single(head, http1::Name::Upgrade).is_some_and(|name| name.eq_ignore_ascii_case(b"websocket"));
+    let target = std::str::from_utf8(read.target.of(head)).ok()?;
+    let host = std::str::from_utf8(read.host.of(head)).ok()?;
+    let uri = http::Uri::builder().scheme("http").authority(host).path_and_query(target).build().ok()?;
+    let mut request = Request::new(());
+    *request.method_mut() =
+        if websocket { Method::CONNECT } else { Method::from_bytes(read.method_text.of(head)).ok()? };
+    *request.uri_mut() = uri;
+    *request.version_mut() = http::Version::HTTP_2;
+    let fields = request.headers_mut();
+    fields.reserve(read.fields().len());
+    for field in read.fields() {
+        let (name, value) = (field.text.of(head), field.value.of(head));
+        match field.name {
+            http1::Name::Host => {}
+            http1::Name::Te if value.eq_ignore_ascii_case(b"trailers") => put(name, value, fields)?,
+            _ if websocket && name.eq_ignore_ascii_case(b"sec-websocket-key") => {}
+            known if known.is_hop_by_hop() => {}
+            _ => put(name, value, fields)?,
+        }
+    }
+    if websocket {
+        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    }
+    Some(request)
+}
+
+/// Appends an answer's head as HTTP/1.1. `ended`: no body follows; `bodyless`: it could have none (HEAD, 204, 304).
+pub fn from_response(status: StatusCode, headers: &HeaderMap, ended: bool, bodyless: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    fields(headers, out);
+    let told = headers.contains_key(header::CONTENT_LENGTH) || status.is_informational() || bodyless;
+    match (told, ended) {
+        (true, _) => {}
+        (false, true) => out.extend_from_slice(b"content-length: 0\r\n"),
+        (false, false) => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn translated(request: Request<()>, ended: bool) -> (String, Asked) {
+        let (parts, ()) = request.into_parts();
+        let mut out = Vec::new();
+        let asked = super::request(&parts, ended, [0, 1], &mut out);
+        (String::from_utf8(out).unwrap_or_default(), asked)
+    }
+
+    #[test]
+    fn a_request_is_written_as_it_came() {
+        let builder =
+            Request::get("https://a.example/b?c").header("cookie", "d=1").header("x", "y").header("cookie", "e=2");
+        let (text, asked) = translated(builder.body(()).unwrap_or_default(), true);
+        assert_eq!(text, "GET /b?c HTTP/1.1\r\nhost: a.example\r\nx: y\r\ncookie: d=1; e=2\r\n\r\n");
+        assert_eq!(asked, Asked::default());
+        let builder = Request::post("https://a.example/").header("host", "b.example");
+        let (text, _) = translated(builder.body(()).unwrap_or_default(), false);
+        assert!(text.contains("host: a.example\r\nhost: b.example\r\ntransfer-encoding: chunked\r\n\r\n"), "{text}");
+    }
+
+    #[test]
+    fn the_answer_to_a_websocket_key_is_that_of_the_rfc() {
+        assert_eq!(accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn what_connect_asks_for_is_a_websocket_or_nothing() {
+        let mut request =
+            Request::builder().method("CONNECT").uri("https://a.example/chat").body(()).unwrap_or_default();
+        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+        let (text, asked) = translated(request, false);
+        assert!(
+            text.starts_with("GET /chat HTTP/1.1\r\nhost: a.example\r\nconnection: upgrade\r\nupgrade: websocket\r\n")
+        );
+        assert!(asked.websocket.is_some() && !text.contains("chunked"));
+        let (text, asked) =
+            translated(Request::builder().method("CONNECT").uri("a.example:443").body(()).unwrap_or_default(), false);
+        assert!(text.starts_with("CONNECT a.example:443 HTTP/1.1\r\n") && asked.websocket.is_none());
+    }
+}
