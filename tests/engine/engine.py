@@ -32,7 +32,10 @@ WITHIN_S = 10.0
 class Engine:
     """`address[key]`: where a listener is. `counters`: the newest that were told, once a second."""
 
-    def __init__(self, listeners: Iterable[Listener], *, workers: int = 2, limits: Limits | None = None) -> None:
+    def __init__(
+        self, listeners: Iterable[Listener], *, workers: int = 2, limits: Limits | None = None, name: str = "edge-1"
+    ) -> None:
+        self.name = name
         self.folder = Path(tempfile.mkdtemp(prefix="sdlb-engine-"))
         self.access_log = self.folder / "access.log"
         self.address: dict[str, tuple[str, int]] = {}
@@ -61,7 +64,7 @@ class Engine:
 
     def configure(self, listeners: Iterable[Listener], limits: Limits | None = None) -> None:
         message = ToEngine()
-        message.configure.node = "edge-1"
+        message.configure.node = self.name
         message.configure.listeners.extend(listeners)
         message.configure.access_log.enabled = True
         message.configure.access_log.path = str(self.access_log)

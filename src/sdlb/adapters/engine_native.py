@@ -367,6 +367,7 @@ class NativeEngine:
                 group.parked,
                 tuple(group.latency_buckets),
                 group.latency_us_sum,
+                tuple(group.grpc_status),
             )
             _keep(figures.groups, (group.service, group.version), row)
         for target in stats.targets:

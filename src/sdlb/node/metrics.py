@@ -115,6 +115,7 @@ def _by_state(counts: Counter[str]) -> list[Sample]:
 
 # ------------------------------------------------------------------ engine
 
+GRPC_CODES = 17
 _OF_GROUPS: tuple[tuple[str, str, Callable[[GroupFigures], int]], ...] = (
     ("sdlb_requests_total", "Requests by service and version.", lambda group: group.requests),
     ("sdlb_failed_total", "Requests that the engine answered 502, 503 or 504.", lambda group: group.failed),
@@ -147,6 +148,12 @@ def _engine(figures: Figures) -> Iterator[Family]:
         for index, count in enumerate(group.status, 1)
     )
     yield Family("sdlb_responses_total", "counter", "Responses by class of status.", status)
+    calls = (
+        (f'{{{inner},code="{index if index < GRPC_CODES else "none"}"}}', count)
+        for inner, group in groups
+        for index, count in enumerate(group.grpc_status)
+    )
+    yield Family("sdlb_grpc_responses_total", "counter", "Answers to gRPC calls by status code.", calls)
     buckets = (sample for inner, group in groups if group.latency for sample in _histogram(inner, group))
     yield Family("sdlb_request_seconds", "histogram", "From the request's head to the end of its answer.", buckets)
     targets = [(_labels(target=name), target) for name, target in sorted(figures.targets.items())]

@@ -48,6 +48,8 @@ class GroupFigures:
     parked: int = 0
     latency: Sequence[int] = ()
     latency_us_sum: int = 0
+    grpc_status: Sequence[int] = ()
+    """Answers to gRPC calls by code, 0 to 16, then those without a valid one; empty: there were none."""
 
 
 @dataclass(frozen=True, slots=True)

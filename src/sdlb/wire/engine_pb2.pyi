@@ -399,7 +399,7 @@ class Stats(_message.Message):
     def __init__(self, groups: _Optional[_Iterable[_Union[GroupStats, _Mapping]]] = ..., targets: _Optional[_Iterable[_Union[TargetStats, _Mapping]]] = ..., counters: _Optional[_Iterable[_Union[Counter, _Mapping]]] = ...) -> None: ...
 
 class GroupStats(_message.Message):
-    __slots__ = ("service", "version", "requests", "status_1xx", "status_2xx", "status_3xx", "status_4xx", "status_5xx", "failed", "retries", "parked", "latency_buckets", "latency_us_sum")
+    __slots__ = ("service", "version", "requests", "status_1xx", "status_2xx", "status_3xx", "status_4xx", "status_5xx", "failed", "retries", "parked", "latency_buckets", "latency_us_sum", "grpc_status")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
@@ -413,6 +413,7 @@ class GroupStats(_message.Message):
     PARKED_FIELD_NUMBER: _ClassVar[int]
     LATENCY_BUCKETS_FIELD_NUMBER: _ClassVar[int]
     LATENCY_US_SUM_FIELD_NUMBER: _ClassVar[int]
+    GRPC_STATUS_FIELD_NUMBER: _ClassVar[int]
     service: str
     version: str
     requests: int
@@ -426,7 +427,8 @@ class GroupStats(_message.Message):
     parked: int
     latency_buckets: _containers.RepeatedScalarFieldContainer[int]
     latency_us_sum: int
-    def __init__(self, service: _Optional[str] = ..., version: _Optional[str] = ..., requests: _Optional[int] = ..., status_1xx: _Optional[int] = ..., status_2xx: _Optional[int] = ..., status_3xx: _Optional[int] = ..., status_4xx: _Optional[int] = ..., status_5xx: _Optional[int] = ..., failed: _Optional[int] = ..., retries: _Optional[int] = ..., parked: _Optional[int] = ..., latency_buckets: _Optional[_Iterable[int]] = ..., latency_us_sum: _Optional[int] = ...) -> None: ...
+    grpc_status: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, service: _Optional[str] = ..., version: _Optional[str] = ..., requests: _Optional[int] = ..., status_1xx: _Optional[int] = ..., status_2xx: _Optional[int] = ..., status_3xx: _Optional[int] = ..., status_4xx: _Optional[int] = ..., status_5xx: _Optional[int] = ..., failed: _Optional[int] = ..., retries: _Optional[int] = ..., parked: _Optional[int] = ..., latency_buckets: _Optional[_Iterable[int]] = ..., latency_us_sum: _Optional[int] = ..., grpc_status: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class TargetStats(_message.Message):
     __slots__ = ("target", "requests", "connects", "connect_failures", "failures", "in_flight", "idle_connections")

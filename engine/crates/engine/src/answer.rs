@@ -50,6 +50,24 @@ impl Answer {
         Self::new(refused.status(), kind, error, format!("The request was refused: {}.", refused.reason))
     }
 
+    /// What it means to a call of gRPC (its "HTTP to gRPC Status Code Mapping", and where that says no more than
+    /// `UNKNOWN`, what fits).
+    #[must_use]
+    pub fn grpc_status(&self) -> u8 {
+        const DEADLINE_EXCEEDED: u8 = 4;
+        const RESOURCE_EXHAUSTED: u8 = 8;
+        const UNIMPLEMENTED: u8 = 12;
+        const INTERNAL: u8 = 13;
+        const UNAVAILABLE: u8 = 14;
+        match self.status {
+            404 | 421 => UNIMPLEMENTED,
+            408 | 504 => DEADLINE_EXCEEDED,
+            413 | 431 => RESOURCE_EXHAUSTED,
+            502 | 503 => UNAVAILABLE,
+            _ => INTERNAL,
+        }
+    }
+
     /// For the node above: try elsewhere. `why`: [`GONE`] or [`UNREACHABLE`].
     #[must_use]
     pub fn not_here(why: &'static str, below: Vec<u8>, error: &'static str) -> Self {
@@ -60,6 +78,8 @@ impl Answer {
 /// To whom and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Form<'a> {
+    /// To a call of gRPC, with this status: it has an answer that is nothing but a head.
+    pub grpc: Option<u8>,
     /// This node.
     pub node: &'a str,
     /// The answer is to a HEAD: no body.
@@ -79,9 +99,11 @@ pub struct Form<'a> {
 impl Answer {
     /// Appends head and body.
     pub fn write(&self, form: Form<'_>, out: &mut Vec<u8>) {
-        let reason = reason(self.status);
+        // Other clients of gRPC see no more than "HTTP status 503".
+        let status = if form.grpc.is_some() { 200 } else { self.status };
+        let reason = reason(status);
         out.extend_from_slice(b"HTTP/1.1 ");
-        decimal(u64::from(self.status), out);
+        decimal(u64::from(status), out);
         out.push(b' ');
         out.extend_from_slice(reason.as_bytes());
         out.extend_from_slice(b"\r\ndate: ");
@@ -121,7 +143,14 @@ impl Answer {
             out.extend_from_slice(b"connection: keep-alive\r\n");
         }
         let mut body = String::new();
-        if self.not_here.is_none() && self.status != 204 {
+        if let Some(code) = form.grpc {
+            out.extend_from_slice(b"cache-control: no-store\r\ncontent-type: application/grpc\r\ngrpc-status: ");
+            decimal(u64::from(code), out);
+            out.extend_from_slice(b"\r\ngrpc-message: ");
+            // Percent-encoded, all but printable ASCII; what we say is that, but for the sign itself.
+            out.extend_from_slice(self.detail.replace('%', "%25").as_bytes());
+            out.extend_from_slice(b"\r\n");
+        } else if self.not_here.is_none() && self.status != 204 {
             let media = if form.html { "text/html; charset=utf-8" } else { "application/problem+json" };
             body = if form.html { self.html(reason, form) } else { self.json(reason, form) };
             out.extend_from_slice(b"cache-control: no-store\r\ncontent-type: ");
@@ -221,7 +250,16 @@ mod tests {
     use super::*;
 
     fn form(html: bool) -> Form<'static> {
-        Form { node: "edge-1", head: false, html, close: true, keep_old: false, request_id: b"a\"b", date: b"now" }
+        Form {
+            grpc: None,
+            node: "edge-1",
+            head: false,
+            html,
+            close: true,
+            keep_old: false,
+            request_id: b"a\"b",
+            date: b"now",
+        }
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use sdlb_routes::{
-    Address, Delta, MemberKey, MemberPut, Park, PickPut, Protocol, Refused, RoutePut, Sticky, TargetCounters,
-    TargetKind, TargetPut, VersionSnapshot,
+    Address, Delta, GRPC_STATUSES, MemberKey, MemberPut, Park, PickPut, Protocol, Refused, RoutePut, Sticky,
+    TargetCounters, TargetKind, TargetPut, VersionSnapshot,
 };
 
 use crate::{
@@ -198,6 +198,7 @@ pub fn to_group_stats(service: &str, version: &str, counted: &VersionSnapshot) -
         parked: counted.parked,
         latency_buckets: counted.latency.to_vec(),
         latency_us_sum: counted.latency_us_sum,
+        grpc_status: if counted.grpc_status == [0; GRPC_STATUSES] { Vec::new() } else { counted.grpc_status.to_vec() },
     }
 }
 

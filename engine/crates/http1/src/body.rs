@@ -174,7 +174,7 @@ impl Body {
             (State::DataLf, b'\n') => State::Size { size: 0, digits: 0 },
             (State::Trailer, b'\r') => State::LastLf,
             (State::LastLf, b'\n') => State::End,
-            (State::Trailer | State::TrailerLine, _) => self.trailer(byte)?,
+            (State::Trailer | State::TrailerLine, _) => self.trailer_byte(byte)?,
             _ => return Err(Refused::malformed("a chunk does not end where its size says, or not with CRLF")),
         };
         Ok(())
@@ -202,7 +202,7 @@ impl Body {
         Ok(State::Extension { size, at })
     }
 
-    fn trailer(&mut self, byte: u8) -> Result<State, Refused> {
+    fn trailer_byte(&mut self, byte: u8) -> Result<State, Refused> {
         self.trailers.push(byte);
         if self.trailers.len() > self.limits.head_bytes {
             return Err(Refused::new(Kind::HeadBytes, "the trailers are too long"));
@@ -233,6 +233,14 @@ impl Body {
             }
             start = end + 1;
         }
+    }
+
+    /// The value of the trailer with this name, in any case; the first one.
+    #[must_use]
+    pub fn trailer(&self, name: &[u8]) -> Option<&[u8]> {
+        let fields = self.trailers();
+        let found = fields.iter().find(|field| field.text.of(&self.trailers).eq_ignore_ascii_case(name))?;
+        Some(found.value.of(&self.trailers))
     }
 
     /// Fields of a trailer section, for tests and logs.

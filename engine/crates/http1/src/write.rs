@@ -34,6 +34,7 @@ pub fn hex(mut number: u64, out: &mut Vec<u8>) {
 #[must_use]
 pub fn reason(status: u16) -> &'static str {
     match status {
+        200 => "OK",
         204 => "No Content",
         400 => "Bad Request",
         404 => "Not Found",

@@ -21,7 +21,11 @@ pub struct VersionCounters {
     parked: AtomicU64,
     latency: [AtomicU64; LATENCY_BOUNDS_MS.len() + 1],
     latency_us_sum: AtomicU64,
+    grpc_status: [AtomicU64; GRPC_STATUSES],
 }
+
+/// Codes of gRPC, 0 (`OK`) to 16 (`UNAUTHENTICATED`), and one for answers without a valid one.
+pub const GRPC_STATUSES: usize = 18;
 
 /// A copy of [`VersionCounters`] at one moment.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -40,6 +44,8 @@ pub struct VersionSnapshot {
     pub latency: [u64; LATENCY_BOUNDS_MS.len() + 1],
     /// Sum of all latencies in microseconds.
     pub latency_us_sum: u64,
+    /// Answers to gRPC calls by their status; the last: none, or one that is not known.
+    pub grpc_status: [u64; GRPC_STATUSES],
 }
 
 impl VersionCounters {
@@ -57,6 +63,12 @@ impl VersionCounters {
     /// The engine answered 502, 503 or 504 in the service's place (besides [`Self::finished`]).
     pub fn failed(&self) {
         self.failed.fetch_add(1, Relaxed);
+    }
+
+    /// A gRPC call ended (besides [`Self::finished`]). `None`: without a status.
+    pub fn grpc_finished(&self, status: Option<u8>) {
+        let last = GRPC_STATUSES - 1;
+        self.grpc_status[status.map_or(last, |status| usize::from(status).min(last))].fetch_add(1, Relaxed);
     }
 
     /// A request was tried again.
@@ -81,6 +93,7 @@ impl VersionCounters {
             parked: load(&self.parked),
             latency: self.latency.each_ref().map(load),
             latency_us_sum: load(&self.latency_us_sum),
+            grpc_status: self.grpc_status.each_ref().map(load),
         }
     }
 }

@@ -27,7 +27,7 @@ mod table;
 mod target;
 
 pub use chance::{Chance, Draw, Sequence};
-pub use counters::{LATENCY_BOUNDS_MS, VersionCounters, VersionSnapshot};
+pub use counters::{GRPC_STATUSES, LATENCY_BOUNDS_MS, VersionCounters, VersionSnapshot};
 pub use delta::{Delta, MemberPut, PickPut, RoutePut, TargetPut};
 pub use drain::Draining;
 pub use group::{Group, Member, MemberKey, Picked};

@@ -1,5 +1,7 @@
 //! What a request is, judged before anything is done for it.
 
+use std::time::Duration;
+
 use sdlb_http1::{Form, Host, Length, Method, Name, Version, canonical_host, canonical_path, list};
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -8,13 +10,16 @@ use super::buffer::Scratch;
 use crate::{
     answer::Answer,
     counters::Counters,
-    settings::{ListenerConfig, ListenerKind, NodeConfig},
+    settings::{Limits, ListenerConfig, ListenerKind, NodeConfig},
 };
 
 /// Requests that passed more proxies than this go round in a loop.
 const HOPS_MAX: usize = 16;
 /// Ranges in one `Range`; more are an attack (RFC 9110, 14.2).
 const RANGES_MAX: usize = 64;
+
+/// `Content-Type` of gRPC begins so.
+pub const GRPC: &[u8] = b"application/grpc";
 
 /// Of a request's id, when it is ours.
 const ID_BYTES: usize = 32;
@@ -46,12 +51,22 @@ pub struct Facts {
     pub client_expects: bool,
     /// An upgrade is asked for that we pass on.
     pub upgrade: bool,
+    /// A call of gRPC.
+    pub grpc: bool,
     /// Answer of the upstream at the latest, as the node above says, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// The request's id: the client's, the parent's or ours.
     pub request_id: SmallVec<[u8; ID_BYTES]>,
     /// The id is ours.
     pub new_id: bool,
+}
+
+impl Facts {
+    /// How long its answer may take to begin, if nobody has asked for less.
+    pub fn response_timeout(&self, limits: &Limits) -> Duration {
+        // A call may wait for news before its answer begins; its client says when that is too long.
+        if self.grpc { limits.event_stream_idle_timeout } else { limits.response_timeout }
+    }
 }
 
 /// Judges the request whose head is in the scratch; leaves host and target there in canonical form.
@@ -123,6 +138,7 @@ pub fn examine(
         expects: request.expects_continue,
         client_expects: request.expects_continue && entry,
         upgrade: false,
+        grpc: false,
         timeout_ms: None,
         request_id: SmallVec::new(),
         new_id: false,
@@ -158,12 +174,17 @@ pub fn examine(
                     "Range asks for too many parts.",
                 ));
             }
+            Name::Content if value.starts_with(GRPC) => facts.grpc |= field.text.of(head) == b"content-type",
             Name::SdlbExpect if !entry => facts.client_expects = facts.expects,
             Name::SdlbTimeout if !entry => {
                 facts.timeout_ms = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
             }
             _ => {}
         }
+    }
+    if facts.grpc && entry {
+        let timeout = request.fields().iter().find(|field| field.text.of(head) == b"grpc-timeout");
+        facts.timeout_ms = timeout.and_then(|field| grpc_timeout_ms(field.value.of(head)));
     }
     if let (Length::Known(length), Some(bytes_max)) = (facts.length, limits.body_bytes)
         && length > bytes_max
@@ -181,6 +202,25 @@ pub fn examine(
         }
     }
     Ok(facts)
+}
+
+/// `grpc-timeout`: at most eight digits and a unit.
+fn grpc_timeout_ms(value: &[u8]) -> Option<u64> {
+    let (unit, digits) = value.split_last()?;
+    if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = digits.iter().fold(0_u64, |number, digit| number * 10 + u64::from(digit - b'0'));
+    let us = match unit {
+        b'H' => number * 3_600_000_000,
+        b'M' => number * 60_000_000,
+        b'S' => number * 1_000_000,
+        b'm' => number * 1_000,
+        b'u' => number,
+        b'n' => number / 1_000,
+        _ => return None,
+    };
+    Some(us.div_ceil(1_000))
 }
 
 fn hex_id(random: [u64; 2]) -> [u8; ID_BYTES] {
@@ -215,4 +255,29 @@ fn malformed(counters: &Counters, reason: &'static str) -> Answer {
 pub fn too_large(counters: &Counters) -> Answer {
     counters.limit_body_bytes_total.add();
     Answer::new(413, "body-too-large", "http_request_denied", "The body is larger than this node takes.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_of_grpc_have_six_units() {
+        for (value, ms) in [
+            ("1H", Some(3_600_000)),
+            ("2M", Some(120_000)),
+            ("3S", Some(3_000)),
+            ("99999999m", Some(99_999_999)),
+            ("1500u", Some(2)),
+            ("1n", Some(0)),
+            ("", None),
+            ("S", None),
+            ("1", None),
+            ("1s", None),
+            ("+1S", None),
+            ("123456789S", None),
+        ] {
+            assert_eq!(grpc_timeout_ms(value.as_bytes()), ms, "{value}");
+        }
+    }
 }

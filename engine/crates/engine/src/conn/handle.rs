@@ -41,6 +41,8 @@ struct Job<'a> {
     continued: bool,
     /// The request is not in the client's buffer any more.
     consumed: bool,
+    /// Of the answer to a gRPC call.
+    grpc_status: Option<u8>,
 }
 
 /// What an attempt led to.
@@ -69,7 +71,15 @@ impl Conn {
             let method = scratch.request.method_text;
             Line::begin(&self.listener.key, &self.address, &config.name, method, scratch, &facts)
         });
-        let mut job = Job { facts, config: &config, tries: Tries::default(), line, continued: false, consumed: false };
+        let mut job = Job {
+            facts,
+            config: &config,
+            tries: Tries::default(),
+            line,
+            continued: false,
+            consumed: false,
+            grpc_status: None,
+        };
         if scratch.target == b"*" {
             // `OPTIONS *` asks the server itself, and that is us (RFC 9110, 9.3.7).
             return self.own_answer(scratch, &mut job, None, Answer::new(204, "", "", "")).await;
@@ -124,9 +134,10 @@ impl Conn {
             Exchange::new(&mut self.io, &mut upstream, &mut self.watch, &mut self.timer, scratch, &terms);
         let end = poll_fn(|cx| exchange.poll(cx)).await;
         let (status, bytes, replayable) = (exchange.status, exchange.content_bytes, exchange.replayable);
-        let announced = exchange.keep_alive;
+        let (announced, grpc_status) = (exchange.keep_alive, exchange.grpc_status);
         drop(exchange);
         job.consumed |= !replayable;
+        job.grpc_status = grpc_status;
 
         match end {
             End::Done { keep_client, keep_upstream } => {
@@ -307,7 +318,7 @@ impl Conn {
         let expect = if to_node { facts.expects || large } else { facts.client_expects };
         let limits = &job.config.limits;
         // The time runs from the moment that the entry has found a connection: to wait parked takes nothing of it.
-        let own_ms = limits.response_timeout.as_millis() as u64;
+        let own_ms = facts.response_timeout(limits).as_millis() as u64;
         let spent_ms = || u64::try_from(facts.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let left_ms = facts.timeout_ms.map_or(own_ms, |left_ms| own_ms.min(left_ms.saturating_sub(spent_ms()).max(1)));
         // A little less for the child, so that its answer, which names the instance that is late, comes in time.
@@ -324,6 +335,7 @@ impl Conn {
                 public: self.listener.public,
                 tls: self.listener.tls,
             }),
+            http2: self.io.is_stream(),
             request_id: facts.new_id.then_some(&facts.request_id),
             stamp: to_node.then(|| (&**picked.group().stamp(), left_ms)),
             expect,
@@ -374,6 +386,9 @@ impl Conn {
         let counters = picked.map(|picked| picked.group().counters()).or(job.tries.unserved.as_ref());
         if let Some(counters) = counters {
             counters.finished(status, took_us);
+            if job.facts.grpc {
+                counters.grpc_finished(job.grpc_status);
+            }
             if !error.is_empty() && matches!(status, 502..=504) {
                 counters.failed();
             }
@@ -408,7 +423,10 @@ impl Conn {
         if let Some(length) = whole {
             scratch.from_client.consume(length);
         }
+        let grpc = (job.facts.grpc && answer.not_here.is_none()).then(|| answer.grpc_status());
+        job.grpc_status = grpc;
         let form = Form {
+            grpc,
             node: &job.config.name,
             head: job.facts.head,
             html: job.facts.html,
@@ -432,8 +450,16 @@ impl Conn {
     async fn answer_unread(&mut self, scratch: &mut Scratch, answer: &Answer, config: &NodeConfig) -> Then {
         let head = scratch.request.method == sdlb_http1::Method::Head;
         self.worker.local.with_date(|date| {
-            let form =
-                Form { node: &config.name, head, html: false, close: true, keep_old: false, request_id: b"", date };
+            let form = Form {
+                grpc: None,
+                node: &config.name,
+                head,
+                html: false,
+                close: true,
+                keep_old: false,
+                request_id: b"",
+                date,
+            };
             answer.write(form, &mut scratch.to_client);
         });
         if self.write_out(scratch).await { Then::Linger } else { Then::Close }

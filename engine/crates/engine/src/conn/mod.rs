@@ -268,6 +268,7 @@ impl Conn {
         let Some(mut scratch) = self.scratch.take() else { return Then::Close };
         self.worker.local.with_date(|date| {
             let form = Form {
+                grpc: None,
                 node: &config.name,
                 head: false,
                 html: false,

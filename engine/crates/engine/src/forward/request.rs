@@ -16,6 +16,8 @@ pub struct Forwarded<'a> {
     pub host: &'a str,
     /// This node's name.
     pub node: &'a str,
+    /// It came over HTTP/2.
+    pub http2: bool,
     /// The forwarding fields that say who the client is: set at an entry, passed on below it.
     pub client: Option<Client<'a>>,
     /// An id, when the client's own is not passed on.
@@ -52,7 +54,11 @@ impl Forwarded<'_> {
         out.extend_from_slice(self.host.as_bytes());
         out.extend_from_slice(b"\r\n");
         copy(head, request.fields(), |field| self.keeps(field), out);
-        let version: &[u8] = if request.version == Version::Http10 { b"via: 1.0 " } else { b"via: 1.1 " };
+        let version: &[u8] = match (self.http2, request.version) {
+            (true, _) => b"via: 2.0 ",
+            (false, Version::Http10) => b"via: 1.0 ",
+            (false, Version::Http11) => b"via: 1.1 ",
+        };
         out.extend_from_slice(version);
         out.extend_from_slice(self.node.as_bytes());
         out.extend_from_slice(b"\r\n");

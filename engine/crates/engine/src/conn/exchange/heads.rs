@@ -7,7 +7,7 @@ use sdlb_http1::{self as http1, Body, Length, Name, Refused, Response, list};
 use super::{Answer, End, Exchange, Gate, INTERIM_MAX, TRAILER_BYTES, Up};
 use crate::{
     answer::UNREACHABLE,
-    conn::buffer::Scratch,
+    conn::{buffer::Scratch, facts::GRPC},
     forward::response::{self, After, Framing},
 };
 
@@ -121,6 +121,11 @@ impl Exchange<'_> {
         };
         let head = &from_upstream.data()[..length];
         let (events, keep_s) = habits(head, response);
+        if self.facts.grpc {
+            // An answer that is nothing but a head has it there.
+            let status = response.fields().iter().find(|field| field.text.of(head).eq_ignore_ascii_case(GRPC_STATUS));
+            self.grpc_status = status.and_then(|field| code(field.value.of(head)));
+        }
         self.keep_alive = keep_s.map(|seconds| Duration::from_secs(seconds.min(3_600)));
         let local = &self.worker.local;
         response::write(head, response, framing, after, |line| local.with_date(line), to_client);
@@ -141,7 +146,15 @@ impl Exchange<'_> {
     }
 }
 
-/// Whether it is a stream of server-sent events (HTML Living Standard, 9.2), and the seconds of `Keep-Alive: timeout=n`.
+/// The field that says how a call has ended.
+pub(super) const GRPC_STATUS: &[u8] = b"grpc-status";
+
+/// A code of gRPC.
+pub(super) fn code(value: &[u8]) -> Option<u8> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// Whether it is a stream of gRPC messages or of server-sent events (HTML Living Standard, 9.2), and the seconds of `Keep-Alive: timeout=n`.
 fn habits(head: &[u8], response: &Response) -> (bool, Option<u64>) {
     const MEDIA: &[u8] = b"text/event-stream";
     const TIMEOUT: &[u8] = b"timeout=";
@@ -150,7 +163,9 @@ fn habits(head: &[u8], response: &Response) -> (bool, Option<u64>) {
     for field in response.fields() {
         let value = field.value.of(head);
         match field.name {
-            Name::Content if begins(value, MEDIA) => events |= begins(field.text.of(head), b"content-type"),
+            Name::Content if begins(value, MEDIA) || begins(value, GRPC) => {
+                events |= begins(field.text.of(head), b"content-type")
+            }
             Name::KeepAlive => {
                 let parameter = list(value).find(|parameter| begins(parameter, TIMEOUT));
                 let seconds = parameter.and_then(|text| std::str::from_utf8(&text[TIMEOUT.len()..]).ok()?.parse().ok());

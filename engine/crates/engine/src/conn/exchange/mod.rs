@@ -139,6 +139,8 @@ pub struct Exchange<'a> {
     pub status: u16,
     /// Bytes of content sent to the client.
     pub content_bytes: u64,
+    /// Of a gRPC answer, if it has a valid one.
+    pub grpc_status: Option<u8>,
     /// For how long the upstream keeps its connection, as it says.
     pub keep_alive: Option<Duration>,
 }
@@ -185,7 +187,7 @@ impl<'a> Exchange<'a> {
     ) -> Self {
         let Terms { facts, limits, worker, to_node, gate, continued, now } = *terms;
         let trailers = http1::Limits { head_bytes: TRAILER_BYTES, fields: limits.fields };
-        let own = limits.response_timeout;
+        let own = facts.response_timeout(limits);
         scratch.response.reset();
         Self {
             client,
@@ -216,6 +218,7 @@ impl<'a> Exchange<'a> {
             now: Some(now),
             status: 0,
             content_bytes: 0,
+            grpc_status: None,
             keep_alive: None,
             scratch,
         }
@@ -283,7 +286,11 @@ impl<'a> Exchange<'a> {
     // ------------------------------------------------------------------ time
 
     fn patience(&self) -> Duration {
-        let own = self.limits.body_timeout;
+        let own = match self.is_clients_turn() && self.facts.grpc {
+            // A stream of messages is silent and well; who is gone shows by the connection.
+            true => self.limits.event_stream_idle_timeout,
+            false => self.limits.body_timeout,
+        };
         match (&self.answer, self.up, self.gate) {
             (None, Up::Sending, Gate::Timed) => GATE,
             (None, Up::Sent | Up::Broken, _) | (None, _, Gate::Shut) => self.response_timeout,

@@ -8,6 +8,7 @@ use std::{
 use sdlb_http1::Piece;
 use sdlb_routes::Fault;
 
+use super::heads::{GRPC_STATUS, code};
 use super::{COPY_BYTES, End, Exchange, Up, write_chunk, write_last_chunk};
 use crate::{
     conn::buffer::{STREAM_BYTES, Scratch},
@@ -150,6 +151,10 @@ impl Exchange<'_> {
     fn finished(&mut self) -> End {
         let (keep_client, mut keep_upstream) =
             self.answer.as_ref().map_or((false, false), |answer| (answer.keep_client, answer.keep_upstream));
+        if self.facts.grpc {
+            let trailer = self.answer.as_ref().and_then(|answer| code(answer.body.trailer(GRPC_STATUS)?));
+            self.grpc_status = trailer.or(self.grpc_status);
+        }
         if keep_upstream && !self.scratch.from_upstream.is_empty() {
             self.worker.counters.upstream_unsolicited_total.add();
             keep_upstream = false;
