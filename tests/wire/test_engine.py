@@ -14,7 +14,7 @@ from sdlb.wire import engine_pb2 as pb
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 U32 = st.integers(0, (1 << 32) - 1)
 KEY = st.builds(MemberKey, st.builds(ClaimKey, NAME, NAME, NAME), NAME)
-TARGET = st.builds(TargetPut, NAME, st.booleans(), NAME)
+TARGET = st.builds(TargetPut, NAME, st.booleans(), NAME, st.sampled_from(["http1", "h2c"]))
 MEMBER = st.builds(MemberPut, KEY, U32, st.booleans())
 STICKY = st.sampled_from([("", ""), ("cookie", "who"), ("header", "x-who"), ("client", "")])
 ROUTE = st.builds(
@@ -45,6 +45,7 @@ DELTA = st.builds(
     delete_routes=several(NAME),
     delete_targets=several(NAME),
 )
+SPEAKS = {pb.Target.HTTP1: "http1", pb.Target.H2C: "h2c"}
 BY = {pb.Sticky.NONE: "", pb.Sticky.COOKIE: "cookie", pb.Sticky.HEADER: "header", pb.Sticky.CLIENT: "client"}
 
 
@@ -53,7 +54,9 @@ def read(delta: pb.Delta) -> Apply:
     return Apply(
         epoch=delta.epoch,
         replace=delta.replace,
-        put_targets=tuple(TargetPut(t.key, t.kind == pb.Target.NODE, t.address) for t in delta.put_targets),
+        put_targets=tuple(
+            TargetPut(t.key, t.kind == pb.Target.NODE, t.address, SPEAKS[t.protocol]) for t in delta.put_targets
+        ),
         put_members=tuple(MemberPut(engine.member_key(m.key), m.capacity, m.last_resort) for m in delta.put_members),
         put_routes=tuple(
             RoutePut(

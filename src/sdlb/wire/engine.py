@@ -13,6 +13,7 @@ from sdlb.wire import engine_pb2 as pb
 __all__ = ["DecodeError", "member_key", "to_configure", "to_delta"]
 
 _STICKY = {"cookie": pb.Sticky.COOKIE, "header": pb.Sticky.HEADER, "client": pb.Sticky.CLIENT}
+_PROTOCOLS = {"http1": pb.Target.HTTP1, "h2c": pb.Target.H2C}
 _KINDS = {"http": pb.Listener.ENTRY, "node": pb.Listener.NODE}
 
 
@@ -28,7 +29,7 @@ def _key(key: MemberKey) -> pb.MemberKey:
 
 def _target(target: TargetPut) -> pb.Target:
     kind = pb.Target.NODE if target.is_node else pb.Target.INSTANCE
-    return pb.Target(key=target.key, kind=kind, address=target.address)
+    return pb.Target(key=target.key, kind=kind, address=target.address, protocol=_PROTOCOLS[target.protocol])
 
 
 def _member(member: MemberPut) -> pb.Member:
