@@ -43,7 +43,8 @@ more of them go than there ever are at once."""
 K = TypeVar("K")
 V = TypeVar("V")
 
-_outliving: list[subprocess.Popen[bytes]] = []  # engines that were let go of: theirs is another control
+# Engines that were let go of: theirs is another control, or they are about to end.
+_outliving: list[subprocess.Popen[bytes]] = []
 
 
 def find_binary() -> str:
@@ -159,6 +160,7 @@ class NativeEngine:
 
     def _spawn(self) -> None:
         binary = find_binary()
+        _outliving[:] = [each for each in _outliving if each.poll() is None]
         words = [binary, "--socket", str(self._path)]
         if self._workers:
             words += ["--workers", str(self._workers)]
@@ -236,8 +238,8 @@ class NativeEngine:
                 connected = await self._connect()
                 if connected is not None:
                     return connected
-                if self._process is not None:
-                    self._process.poll()  # reaps it
+                if self._process is not None and self._process.poll() is None:
+                    _outliving.append(self._process)
                 if time.monotonic() - self._spawned_at > 60.0:
                     self._delay_s = 0.0
                 self._tell(Note("engine-restarting", "the engine process is gone; starting another", "error"))
