@@ -143,7 +143,7 @@ def test_a_certificate_is_renewed_under_load_and_nothing_is_lost(
 def test_what_is_wrong_with_one_site_is_told_and_touches_no_other(
     cluster: Cluster, backend: Make, authority: Authority, tmp_path: Path
 ) -> None:
-    a, b, c = (authority.issue(f"{name}.example") for name in "abc")
+    a, b, c = (authority.issue(f"{name}.example", days=days) for name, days in (("a", 90), ("b", 5), ("c", 90)))
     paths = {name: issued.write(tmp_path / f"{name}.pem") for name, issued in (("a", a), ("b", b))}
     unfit = tmp_path / "c.pem"
     unfit.touch(mode=0o600)
@@ -156,6 +156,7 @@ def test_what_is_wrong_with_one_site_is_told_and_touches_no_other(
     )
     until("the engine has answered", lambda: site_of(node, "c.example")["state"] == "refused")
     assert (shown(node.https, "a.example"), shown(node.https, "c.example")) == (a.der, None)
+    assert codes(node).count("certificate-ends") == 1, "that of b.example, in 5 days"
 
     def spoil(content: bytes) -> None:
         fresh = tmp_path / "fresh"

@@ -63,18 +63,18 @@ class SiteWatch:
             for spec, now, _, _ in taken:
                 self._seen[spec.key] = now
             await self._tickets()
-            self._put(taken, changed=False)
+            self._remember(taken)
             self._sink.put([site for _, _, site, _ in taken], keep=list(self._specs))
 
-    def _put(self, taken: list[Taken], *, changed: bool) -> list[Site]:
-        """Remembers and tells what was read; the sites that are not what they were."""
+    def _remember(self, taken: list[Taken]) -> list[Site]:
+        """What was read, and what is worth telling about it. Returns the sites that are not what they were."""
         others: list[Site] = []
         for spec, now, site, exposed in taken:
             before = self._taken.get(spec.key)
-            different = before is None or before[1] != site
+            changed = before is not None and before[1] != site
             self._taken[spec.key] = (now, site)
-            self._tell_all(self._known.on_read(spec.key, exposed, changed and different))
-            if different:
+            self._tell_all(self._known.on_read(spec.key, exposed, changed))
+            if changed:
                 others.append(site)
         return others
 
@@ -97,8 +97,7 @@ class SiteWatch:
                 if now != self._taken[spec.key][0] and now == before:
                     changed.append(spec)
             if changed:
-                taken = await self._read(changed)
-                self._sink.put(self._put(taken, changed=True))
+                self._sink.put(self._remember(await self._read(changed)))
             await self._tickets()
             now_s = int(self._wall())
             if not 0 <= now_s - self._ending_at < ENDING_LOOK_S:
