@@ -13,13 +13,11 @@ from pathlib import Path
 import pytest
 
 from sdlb.adapters.engine_native import NativeEngine
-from sdlb.adapters.engine_sites import BATCH_BYTES, EngineSites
+from sdlb.adapters.engine_sites import BATCH_BYTES
 from sdlb.core.effects import Note
 from sdlb.core.events import EngineAttached, EngineLost, Event
 from sdlb.model.site import Site, SiteState
-from sdlb.node.ticket_keys import make_key
 from sdlb.seams.engine import EngineConfig, Listener
-from sdlb.wire import engine_pb2 as pb
 from tests.certificates import Authority, Issued, needs_openssl, shown
 
 CONFIG = EngineConfig("n", (Listener("https", "127.0.0.1:0", tls=True), Listener("node", "127.0.0.1:0")), "/nowhere")
@@ -165,6 +163,7 @@ def test_thousands_of_sites(tmp_path: Path, authority: Authority) -> None:
 
     async def test(folder: Path) -> None:
         async with started(folder, *sites) as made:
+            assert await made.shown(names[-1]) == issued.der, "the listener opens when all are there"
             await made.until(lambda: len(made.states) == count)
             assert [state.key for state in made.states] == names
             assert not any(state.error for state in made.states)
@@ -172,85 +171,3 @@ def test_thousands_of_sites(tmp_path: Path, authority: Authority) -> None:
                 assert await made.shown(name) == issued.der
 
     run(tmp_path, test)
-
-
-# ------------------------------------------------------------------ the connection, message by message
-
-
-class Wire:
-    """Answers as the engine does: refuses what says so, keeps what it had."""
-
-    def __init__(self) -> None:
-        self.sent: list[pb.ToEngine] = []
-        self.sites = EngineSites(self.sent.append)
-        self.held: dict[str, bytes] = {}
-        self.order: list[str] = []
-
-    async def drain(self) -> None: ...
-
-    def connect(self) -> None:
-        self.sent.clear()
-        asyncio.run(self.sites.greet(self.drain))
-
-    def answer(self, most: int = 1000) -> None:
-        for message in self.sent[:most]:
-            states: list[pb.SitesApplied.State] = []
-            if message.WhichOneof("kind") != "sites":
-                continue
-            for each in message.sites.put:
-                pem = each.certificates[0].pem
-                error = "bad" if pem.startswith(b"bad") else ""
-                if not error:
-                    self.held[each.key] = pem
-                states.append(pb.SitesApplied.State(key=each.key, error=error))
-            if message.sites.prune:
-                self.held = {key: pem for key, pem in self.held.items() if key in message.sites.keep}
-            self.sites.on_applied(pb.SitesApplied(sites=states))
-        del self.sent[:most]
-
-
-def named(key: str, pem: bytes) -> Site:
-    return Site(key, (key,), (pem,))
-
-
-def test_an_answer_that_comes_late_is_that_of_what_was_sent_then() -> None:
-    world = Wire()
-    world.connect()
-    for pem in (b"1", b"bad 2", b"3"):
-        world.sites.put([named("a", pem)])
-    world.answer()
-    world.held.clear()
-    world.connect()
-    world.answer()
-    assert world.held == {"a": b"3"}
-
-
-def test_what_comes_while_there_is_no_connection_is_sent_with_the_next() -> None:
-    world = Wire()
-    keys = [make_key(1)]
-    world.sites.put([named("a", b"1"), named("b", b"1")], ["a", "b"])
-    world.sites.ticket_keys(keys)
-    assert world.sent == []
-    world.connect()
-    assert [message.WhichOneof("kind") for message in world.sent] == ["ticket_keys", "sites", "sites"]
-    world.answer()
-    world.sites.lost()
-    world.sites.put([named("a", b"2")], ["a"])
-    assert world.sent == []
-    world.connect()
-    world.answer()
-    assert world.held == {"a": b"2"}
-
-
-def test_many_sites_come_in_messages_that_fit_and_only_the_last_prunes() -> None:
-    world = Wire()
-    sizes = [BATCH_BYTES // 3] * 7 + [3 * BATCH_BYTES, 1]
-    sites = [named(f"s{number}", b"x" * size) for number, size in enumerate(sizes)]
-    world.sites.put(sites, [each.key for each in sites])
-    world.connect()
-    messages = [message.sites for message in world.sent]
-    assert [len(message.put) for message in messages] == [3, 3, 1, 1, 1, 0]
-    assert [message.prune for message in messages] == [False] * 5 + [True]
-    assert len(messages[-1].keep) == len(sites)
-    world.answer()
-    assert len(world.held) == len(sites)

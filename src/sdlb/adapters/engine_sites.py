@@ -1,8 +1,8 @@
 """Sites and ticket keys on their way to the native engine.
 
 Each connection gets everything first: keys, then sites, before the listeners that need them. Later come changes. The
-engine answers in the order in which it was told; a site that it refuses keeps what it had, also here: an engine that is
-started afresh gets the last that one has taken.
+engine answers in the order in which it was told. A site that it refuses keeps what it had; so that this holds for an engine
+that is started afresh too, each gets the last that one has taken first, and then what is there now.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class EngineSites:
         self._sites: dict[str, Site] = {}
         self._taken: dict[str, Site] = {}
         self._keys: tuple[TicketKey, ...] = ()
+        self._given: dict[str, Site] = {}  # on this connection
         self._unanswered: deque[list[Site]] = deque()
         self._connected = False
 
@@ -50,16 +51,19 @@ class EngineSites:
     # ------------------------------------------------------------------ the connection
 
     async def greet(self, drain: Callable[[], Awaitable[None]]) -> None:
-        """Everything, to an engine that was just connected to. `drain` waits until it has read most of it."""
+        """Everything, to an engine that was just connected to. `drain` waits until it has read most of it; what is put
+        meanwhile is sent at once, and is not overtaken by what was there before."""
         self._unanswered.clear()
+        self._given.clear()
         self._connected = True
         if self._keys:
             self._send(wire.to_ticket_keys(self._keys))
-        for batch in _batches(list(self._sites.values())):
-            now = [self._sites[site.key] for site in batch if site.key in self._sites]  # changed while we waited
-            if now:
-                self._send_batch(now)
-                await drain()
+        for batch in _batches([self._taken.get(key, site) for key, site in self._sites.items()]):
+            self._send_batch([site for site in batch if site.key not in self._given])
+            await drain()
+        for batch in _batches([site for key, site in self._sites.items() if self._given.get(key) is not site]):
+            self._send_batch([site for site in batch if self._sites.get(site.key) is site])
+            await drain()
         self._send_keep()
 
     def lost(self) -> None:
@@ -72,17 +76,13 @@ class EngineSites:
         sent = {site.key: site for site in self._unanswered.popleft()}
         states = [state for state in wire.site_states(message) if state.key in sent]
         for state in states:
-            site = sent[state.key]
-            if state.key not in self._sites:
-                continue
-            if not state.error:
-                self._taken[state.key] = site
-            elif self._sites[state.key] is site and state.key in self._taken:
-                self._sites[state.key] = self._taken[state.key]
+            if not state.error and state.key in self._sites:
+                self._taken[state.key] = sent[state.key]
         if states:
             self.told(states)
 
     def _send_batch(self, sites: list[Site]) -> None:
+        self._given.update((site.key, site) for site in sites)
         self._unanswered.append(sites)
         self._send(wire.to_sites(sites))
 
