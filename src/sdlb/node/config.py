@@ -35,6 +35,7 @@ LIMITS: dict[str, tuple[int, int]] = {
     "idle_timeout_ms": (1, 86_400_000),
     "handshake_timeout_ms": (1, 600_000),
     "handshakes": (1, 1_000_000),
+    "http2_streams": (1, 10_000),
     "body_timeout_ms": (1, 86_400_000),
     "response_timeout_ms": (1, 86_400_000),
     "response_idle_timeout_ms": (1, 86_400_000),
