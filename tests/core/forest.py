@@ -23,6 +23,7 @@ class Engine:
     epoch: int = 0
     members: dict[ev.MemberKey, ef.MemberPut] = field(default_factory=dict)
     routes: dict[str, ef.RoutePut] = field(default_factory=dict)
+    targets: dict[str, ef.TargetPut] = field(default_factory=dict)
     in_flight: dict[ev.MemberKey, int] = field(default_factory=dict)
     draining: dict[ev.MemberKey, int] = field(default_factory=dict)
 
@@ -34,6 +35,7 @@ class Engine:
             named = {member.key for member in delta.put_members}
             deleted += [key for key in self.members if key not in named]
             self.routes = {}
+        self.targets.update((target.key, target) for target in delta.put_targets)
         for member in delta.put_members:
             self.members[member.key] = member
             self.draining.pop(member.key, None)

@@ -88,6 +88,20 @@ def test_an_unhealthy_instance_gets_nothing_but_still_counts() -> None:
     assert node.balancer.instance("b")["state"] == "active"
 
 
+def test_what_an_instance_speaks_reaches_the_engine_also_when_it_changes() -> None:
+    forest = host()
+    forest.put("host", "a", "1.0.1", protocol="h2c")
+    targets = forest["host"].engine.targets
+    assert targets["i:a"].protocol == "h2c"
+    forest["host"].kill()
+    targets.clear()
+    forest["host"].start()
+    forest.settle()
+    assert targets["i:a"].protocol == "h2c", "kept over a restart of control"
+    forest.put("host", "a", "1.0.1", protocol="http1")
+    assert targets["i:a"].protocol == "http1"
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["put", "drain", "remove", "gone", "ill", "well", "restart"]),

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sdlb.core.effects import Apply, RoutePut
+from sdlb.core.effects import Apply, RoutePut, TargetPut
 from sdlb.core.events import EngineAttached, EngineDrained, MemberKey
 from sdlb.core.messages import ClaimKey
 from sdlb.core.table import RETRY_S, Table
@@ -16,6 +16,7 @@ from sdlb.sim.engine import Engine
 CLAIMS = [ClaimKey("catalog", version, "example.com/*") for version in ("1.0.0", "2.0.0")]
 TARGETS = ["i:a", "i:b", "n:rack"]
 KEYS = st.builds(MemberKey, st.sampled_from(CLAIMS), st.sampled_from(TARGETS))
+ADDRESSES = st.sampled_from(["10.0.0.1:80", "10.0.0.2:80"])
 ROUTES = st.sampled_from(["example.com/*", "example.com/a*"])
 
 
@@ -24,8 +25,9 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.table = Table(1 << 32)
-        for target in TARGETS:
-            self.table.set_target(target, target.startswith("n:"), "10.0.0.1:80")
+        self.targets = {target: TargetPut(target, target.startswith("n:"), "10.0.0.1:80") for target in TARGETS}
+        for target in self.targets.values():
+            self.table.set_target(target.key, target.is_node, target.address)
         self.engine = Engine()
         self.wanted: dict[MemberKey, int] = {}
         self.routes: dict[str, RoutePut] = {}
@@ -60,6 +62,12 @@ class Machine(RuleBasedStateMachine):
     def unwant(self, key: MemberKey) -> None:
         self.wanted.pop(key, None)
         self.table.unwant(key)
+        self._next()
+
+    @rule(name=st.sampled_from(TARGETS), address=ADDRESSES, protocol=st.sampled_from(["http1", "h2c"]))
+    def target_changes(self, name: str, address: str, protocol: str) -> None:
+        changed = self.targets[name] = TargetPut(name, name.startswith("n:"), address, protocol)
+        self.table.set_target(changed.key, changed.is_node, changed.address, changed.protocol)
         self._next()
 
     @rule(pattern=ROUTES, service=st.sampled_from(["catalog", "shop"]) | st.none())
@@ -155,7 +163,7 @@ class Machine(RuleBasedStateMachine):
         have = {MemberKey(c, t): m.capacity for c, group in self.engine.groups.items() for t, m in group.items()}
         assert have == self.wanted
         assert self.engine.routes == self.routes
-        assert set(self.engine.targets) == {key.target for key in self.wanted}
+        assert self.engine.targets == {key.target: self.targets[key.target] for key in self.wanted}
         assert not any(
             self.table.present(MemberKey(c, t)) for c in CLAIMS for t in TARGETS if MemberKey(c, t) not in have
         )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sdlb.node import config, config_sites
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     str(path.relative_to(ROOT))
@@ -42,3 +44,21 @@ def test_files_and_make_targets_that_are_named_exist(name: str) -> None:
     assert set(MAKE.findall(text)) <= TARGETS
     missing = [path for path in FILE.findall(text) if not (ROOT / path).exists()]
     assert not missing, f"{name} names {', '.join(missing)}"
+
+
+def test_every_metric_is_documented() -> None:
+    """Those of the engine's own counters (`sdlb_engine_...`) come and go with the engine."""
+    page = (ROOT / "docs/reference/metrics.md").read_text()
+    source = (ROOT / "src/sdlb/node/metrics.py").read_text()
+    names = set(re.findall(r'"(sdlb_[a-z_]+)"', source))
+    names |= {f"sdlb_{kind}_{what}" for kind in ("parent", "child") for what in ("link", "silent_seconds")}
+    assert len(names) > 20
+    documented = set(re.findall(r"\bsdlb_[a-z_]+", page))
+    assert names - documented == set()
+    assert documented - names == {"sdlb_engine_"}
+
+
+def test_every_key_of_the_node_file_is_documented() -> None:
+    page = (ROOT / "docs/reference/node-file.md").read_text()
+    keys = {*config.TOP, *config.LIMITS, *config_sites.KEYS}
+    assert {key for key in keys if not re.search(rf"^(\[+)?{key}\b|`(listen\.)?{key}\b", page, re.MULTILINE)} == set()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -38,7 +40,8 @@ class Got:
 class Traffic:
     """A context manager: `threads` clients, each with kept-alive connections to all entries in turn.
 
-    Every other request is a POST with a body, unless `safe`.
+    Every other request is a POST with a body, unless `safe`. `authority`: over TLS, trusting this PEM file; every third
+    connection is a new one.
     """
 
     def __init__(
@@ -50,10 +53,12 @@ class Traffic:
         threads: int = 4,
         pause_s: float = 0.015,
         safe: bool = False,
+        authority: Path | None = None,
     ) -> None:
         self.results: list[Got] = []
         self._entries, self._host, self._path = list(entries), host, path
         self._pause_s, self._safe = pause_s, safe
+        self._tls = None if authority is None else ssl.create_default_context(cafile=str(authority))
         self._ending = threading.Event()
         self._count = itertools.count()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
@@ -77,18 +82,26 @@ class Traffic:
             time.sleep(0.01)
 
     def _run(self) -> None:
-        with httpx.Client(timeout=45.0, trust_env=False) as client:
+        with httpx.Client(timeout=45.0, trust_env=False, verify=self._tls or True) as client:
             while not self._ending.is_set():
                 number = next(self._count)
                 self.results.append(self._one(client, number, self._entries[number % len(self._entries)]))
                 time.sleep(self._pause_s)
 
     def _one(self, client: httpx.Client, number: int, entry: Node) -> Got:
-        url = f"http://{entry.http}{self._path}?n={number}"
+        place = f"http://{entry.http}" if self._tls is None else f"https://{entry.https}"
+        url = f"{place}{self._path}?n={number}"
+        close = {"connection": "close"} if self._tls is not None and number % 3 == 0 else {}
         content = b"b" * (number % 5000 + 1) if number % 4 >= 2 and not self._safe else None
         sent = time.monotonic()
         try:
-            response = client.request("POST" if content else "GET", url, content=content, headers={"host": self._host})
+            response = client.request(
+                "POST" if content else "GET",
+                url,
+                content=content,
+                headers={"host": self._host, **close},
+                extensions={"sni_hostname": self._host},
+            )
         except httpx.HTTPError as error:
             return Got(entry.name, sent, time.monotonic(), 0, NOTHING, f"{type(error).__name__}: {error}")
         done = time.monotonic()

@@ -22,6 +22,7 @@ from sdlb.node.journal import Journal
 from sdlb.node.loop import NodeLoop
 from sdlb.node.places import listen_unix
 from sdlb.node.server import serve_api
+from sdlb.node.sites import SiteWatch
 from sdlb.seams.engine import EngineConfig
 from tests.seams.fake_engine import FakeEngine
 from tests.seams.fake_store import MemoryStore
@@ -49,6 +50,7 @@ class Lone:
     store: MemoryStore
     journal: Journal
     health: Health
+    sites: SiteWatch
     authority: Authority
     http: httpx.AsyncClient
     log: io.StringIO
@@ -71,6 +73,7 @@ async def lone(
     engine = FakeEngine(loop.post)
     health = Health(loop.post, Random(2), loop.remember)
     authority = Authority(loop)
+    sites = SiteWatch(engine.sites, journal.tell, folder / "ticket-keys")
     loop.engine, loop.parents, loop.children = engine, NoParents(), NoChildren()
     loop.run_here = authority.run_here
 
@@ -83,7 +86,7 @@ async def lone(
     listening = listen_unix(folder / "api.sock")
     transport = httpx.AsyncHTTPTransport(uds=str(folder / "api.sock"))
     async with httpx.AsyncClient(transport=transport, base_url="http://node", timeout=20.0) as http:
-        node: Any = Lone(loop, engine, store, journal, health, authority, http, log)
+        node: Any = Lone(loop, engine, store, journal, health, sites, authority, http, log)
         await loop.start()
         await engine.start(EngineConfig("edge-1", (), ""))
         turning = asyncio.create_task(loop.run())

@@ -172,7 +172,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "an endpoint without port": ({"endpoint": "127.0.0.1"}, "bad-endpoint", "127.0.0.1:8001"),
     "an endpoint for nobody": ({"endpoint": "0.0.0.0:80"}, "bad-endpoint", "0.0.0.0"),
     "a relative socket": ({"endpoint": "unix:run/a"}, "bad-endpoint", "unix:"),
-    "a later protocol": ({"protocol": "h2c"}, "bad-protocol", "not in this version"),
+    "a later protocol": ({"protocol": "tcp"}, "bad-protocol", "not in this version"),
     "an unknown protocol": ({"protocol": "gopher"}, "bad-protocol", "unknown"),
     "no capacity": ({"capacity": 0}, "bad-json", "capacity"),
     "a capacity that is a half": ({"capacity": 1.5}, "bad-json", "capacity"),

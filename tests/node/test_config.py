@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sdlb.model.address import check_address
 from sdlb.model.problem import Invalid
+from sdlb.model.site import PemFile, SiteSpec, check_site_host
 from sdlb.node.config import NODE_LISTEN, NodeConfig, Options, read_config
 from sdlb.node.toml_lines import key_lines, line_of
 
@@ -81,6 +82,42 @@ def test_all_the_rest(tmp_path: Path) -> None:
     assert config.advertise == "10.0.0.7:7711"
 
 
+HTTPS = """[listen]
+https = "127.0.0.1:443"
+[[site]]
+hosts = ["example.com"]
+certificate = "/a.pem"
+"""
+"""Nothing is wrong with it; what follows stands in its site, from line 6 on."""
+
+
+def test_sites(tmp_path: Path) -> None:
+    text = (
+        HTTPS
+        + """
+    [[site]]
+    hosts = ["*.Bücher.example", "*"]
+    certificate = ["/ec.pem", "/rsa.pem"]
+    key = ["/ec.key", "/rsa.key"]
+    client_ca = "/ca.pem"
+    client_certificate = "optional"
+    [[site]]
+    hosts = ["c"]
+    acme = false
+    certificate = "/c.pem"
+    client_ca = "/ca.pem"
+    """
+    )
+    config = read(text, tmp_path)
+    assert config.listen_https == "127.0.0.1:443"
+    a, b, c = config.sites
+    assert a == SiteSpec(("example.com",), ((PemFile("/a.pem"), None),))
+    assert b.hosts == ("*.xn--bcher-kva.example", "*")
+    assert b.certificates == ((PemFile("/ec.pem"), PemFile("/ec.key")), (PemFile("/rsa.pem"), PemFile("/rsa.key")))
+    assert (b.client_ca, b.client_required, c.client_required) == (PemFile("/ca.pem"), False, True)
+    assert next(c.files()).where == f"{tmp_path}/node.toml:16: site.2.certificate"
+
+
 BAD: dict[str, tuple[str, int, str, str]] = {
     # name: text, line, key, something of what was expected
     "unknown key": ('name = "n"\nparent = []\n', 2, "parent", "'parents'"),
@@ -114,10 +151,72 @@ BAD: dict[str, tuple[str, int, str, str]] = {
     "a label that is a list": ("[labels]\nzone = []\n", 2, "labels.zone", "text"),
     "a role with a slash": ('roles = ["a/b"]\n', 1, "roles", "letters"),
     "an access log without a path": ('[log]\naccess = "access.log"\n', 2, "log.access", "absolute"),
+    # sites
+    "https without a site": ('[listen]\nhttps = "127.0.0.1:443"\n', 2, "listen.https", "[[site]]"),
+    "a site without https": ('[[site]]\nhosts = ["a"]\ncertificate = "/a"\n', 2, "site.0.hosts", "listen.https"),
+    "https where http is": (f'[listen]\nhttp = "127.0.0.1:443"\n{HTTPS[9:]}', 3, "listen.https", "listen.http"),
+    "https where nodes are": (f'[listen]\nnode = "127.0.0.1:443"\n{HTTPS[9:]}', 2, "listen.node", "listen.https"),
+    "a site without hosts": (f'{HTTPS}[[site]]\ncertificate = "/a"\n', 6, "site.1.hosts", "name the hosts"),
+    "a site with no hosts": (f"{HTTPS}[[site]]\nhosts = []\n", 7, "site.1.hosts", "name the hosts"),
+    "a site without a certificate": (f'{HTTPS}[[site]]\nhosts = ["b"]\n', 6, "site.1.certificate", "PEM"),
+    "an unknown key of a site": (f'{HTTPS}certificat = "/a"\n', 6, "site.0.certificat", "'certificate'"),
+    "a host in two sites": (
+        f'{HTTPS}[[site]]\nhosts = ["b", "EXAMPLE.com."]\ncertificate = "/a"\n',
+        7,
+        "site.1.hosts",
+        "has example.com, which",
+    ),
+    "a host twice": (f'{HTTPS}[[site]]\nhosts = ["b", "B"]\n', 7, "site.1.hosts", "once"),
+    "a host with a path": (f'{HTTPS}[[site]]\nhosts = ["b/c"]\n', 7, "site.1.hosts", "host name"),
+    "a host with a port": (f'{HTTPS}[[site]]\nhosts = ["b:443"]\n', 7, "site.1.hosts", "host name"),
+    "a host that is an address": (f'{HTTPS}[[site]]\nhosts = ["127.0.0.1"]\n', 7, "site.1.hosts", "host name"),
+    "a star inside a host": (f'{HTTPS}[[site]]\nhosts = ["a.*.b"]\n', 7, "site.1.hosts", "*.example.com"),
+    "a certificate that is relative": (
+        f'{HTTPS}[[site]]\nhosts=["b"]\ncertificate="a"\n',
+        8,
+        "site.1.certificate",
+        "/",
+    ),
+    "certificates that are relative": (
+        f'{HTTPS}[[site]]\nhosts=["b"]\ncertificate=["a"]\n',
+        8,
+        "site.1.certificate",
+        "/",
+    ),
+    "a certificate that is a number": (
+        f'{HTTPS}[[site]]\nhosts=["b"]\ncertificate=1\n',
+        8,
+        "site.1.certificate",
+        "path",
+    ),
+    "too many certificates": (
+        f'{HTTPS}[[site]]\nhosts=["b"]\ncertificate=["/a", "/b", "/c", "/d", "/e"]\n',
+        8,
+        "site.1.certificate",
+        "at most 4",
+    ),
+    "too few keys": (
+        f'{HTTPS}[[site]]\nhosts=["b"]\ncertificate=["/a", "/b"]\nkey="/k"\n',
+        9,
+        "site.1.key",
+        "has 1 for 2",
+    ),
+    "a wish without authorities": (
+        f'{HTTPS}client_certificate = "optional"\n',
+        6,
+        "site.0.client_certificate",
+        "client_ca",
+    ),
+    "an unknown wish": (
+        f'{HTTPS}client_ca = "/ca"\nclient_certificate = "maybe"\n',
+        7,
+        "site.0.client_certificate",
+        '"required", "optional"',
+    ),
+    "sites as a table": (f"{HTTPS.replace('[[site]]', '[site]')}", 3, "site", "[[site]]"),
     # of the contract, but not in this version
-    "https": ('[listen]\nhttps = "127.0.0.1:443"\n', 2, "listen.https", "not in this version"),
+    "ACME": (f"{HTTPS}acme = true\n", 6, "site.0.acme", "not in this version"),
     "admin": ('[listen]\nadmin = "127.0.0.1:7701"\n', 2, "listen.admin", "not in this version"),
-    "a site": ('name = "n"\n[[site]]\nhosts = ["a"]\n', 3, "site.0.hosts", "not in this version"),
     "etcd": ('[store]\nkind = "etcd"\n', 2, "store.kind", "not in this version"),
     "endpoints": ('[store]\nendpoints = ["a:1"]\n', 2, "store.endpoints", "not in this version"),
     "haproxy": ('engine = "haproxy"\n', 1, "engine", "not in this version"),
@@ -189,8 +288,10 @@ def test_every_key_of_the_configuration_has_its_place_in_the_file(tmp_path: Path
     text = CONTRACT.replace('engine = "native"', 'advertise = "10.0.0.7:1"\ninsecure = true') + (
         '[timing]\nbeat_s = 1\nlease_s = 7\nfence_s = 8\n[log]\naccess = "/a"\nlevel = "warning"\n'
         "[engine]\nworkers = 2\nfields = 50\n"
+        '[[site]]\nhosts = ["a"]\ncertificate = "/a.pem"\n'
     )
-    text = text.replace("parents = []", 'parents = ["p:1"]').replace("[listen]", '[listen]\nsocket_mode = "0660"')
+    text = text.replace("parents = []", 'parents = ["p:1"]')
+    text = text.replace("[listen]", '[listen]\nsocket_mode = "0660"\nhttps = "127.0.0.1:443"')
     text = text.replace(":7700", ":7799")
     config = read(text, tmp_path)
     for each in dataclasses.fields(NodeConfig):
@@ -232,6 +333,17 @@ def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
     assert 1 <= int(port) <= 65535
     assert text.isascii()
     assert " " not in text
+
+
+@given(st.text(max_size=40) | st.from_regex(r"\A(\*\.)?[a-zA-Z0-9.-]{1,20}\Z"))
+def test_any_text_is_a_host_of_a_site_or_a_value_error(text: str) -> None:
+    try:
+        host = check_site_host(text)
+    except ValueError:
+        return
+    assert check_site_host(host) == host, "canonical"
+    assert host.isascii() and host == host.lower()
+    assert host == "*" or not set(host.removeprefix("*.")) & set("*:/[] ")
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:1", "[::1]:65535", "a-b.c:7700", "localhost:80"])

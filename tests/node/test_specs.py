@@ -23,6 +23,12 @@ def test_good() -> None:
     assert read_spec("web-1", InstanceBody(**GOOD)).routes == ("example.com/x",)
 
 
+def test_what_it_speaks() -> None:
+    assert read_spec("web-1", InstanceBody(**GOOD)).protocol == "http1"
+    spec = read_spec("grpc-1", InstanceBody(**{**GOOD, "protocol": "h2c", "health": Health()}))
+    assert (spec.protocol, spec.health.kind) == ("h2c", "tcp")
+
+
 BAD: dict[str, Any] = {
     "service": "web\n",
     "version": "1.0.0\n",

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from sdlb.core.effects import Apply
 from sdlb.core.events import EngineApplied, EngineAttached, EngineDrained, Event
+from sdlb.model.site import Site, SiteState, TicketKey
 from sdlb.seams.engine import EngineConfig, Figures
+
+
+class FakeSites:
+    """Takes every site, says so in the next turn."""
+
+    def __init__(self) -> None:
+        self.told: Callable[[Sequence[SiteState]], None] = lambda _: None
+        self.sites: dict[str, Site] = {}
+        self.keys: tuple[TicketKey, ...] = ()
+
+    def put(self, sites: Sequence[Site], keep: Collection[str] | None = None) -> None:
+        self.sites.update((site.key, site) for site in sites)
+        if keep is not None:
+            self.sites = {key: site for key, site in self.sites.items() if key in keep}
+        asyncio.get_running_loop().call_soon(lambda: self.told([SiteState(site.key) for site in sites]))
+
+    def ticket_keys(self, keys: Sequence[TicketKey]) -> None:
+        self.keys = tuple(keys)
 
 
 class FakeEngine:
     def __init__(self, post: Callable[[Event], None]) -> None:
         self.figures = Figures()
+        self.sites = FakeSites()
         self.applied: list[Apply] = []
         self.configs: list[EngineConfig] = []
         self._post = post

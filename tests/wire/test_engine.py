@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 from sdlb.core.effects import Apply, MemberPut, Pick, RoutePut, TargetPut
 from sdlb.core.events import MemberKey
 from sdlb.core.messages import ClaimKey
+from sdlb.model.site import Site, SiteState, TicketKey
+from sdlb.seams.engine import EngineConfig, Listener
 from sdlb.wire import engine
 from sdlb.wire import engine_pb2 as pb
 
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 U32 = st.integers(0, (1 << 32) - 1)
 KEY = st.builds(MemberKey, st.builds(ClaimKey, NAME, NAME, NAME), NAME)
-TARGET = st.builds(TargetPut, NAME, st.booleans(), NAME)
+TARGET = st.builds(TargetPut, NAME, st.booleans(), NAME, st.sampled_from(["http1", "h2c"]))
 MEMBER = st.builds(MemberPut, KEY, U32, st.booleans())
 STICKY = st.sampled_from([("", ""), ("cookie", "who"), ("header", "x-who"), ("client", "")])
 ROUTE = st.builds(
@@ -45,6 +47,7 @@ DELTA = st.builds(
     delete_routes=several(NAME),
     delete_targets=several(NAME),
 )
+SPEAKS = {pb.Target.HTTP1: "http1", pb.Target.H2C: "h2c"}
 BY = {pb.Sticky.NONE: "", pb.Sticky.COOKIE: "cookie", pb.Sticky.HEADER: "header", pb.Sticky.CLIENT: "client"}
 
 
@@ -53,7 +56,9 @@ def read(delta: pb.Delta) -> Apply:
     return Apply(
         epoch=delta.epoch,
         replace=delta.replace,
-        put_targets=tuple(TargetPut(t.key, t.kind == pb.Target.NODE, t.address) for t in delta.put_targets),
+        put_targets=tuple(
+            TargetPut(t.key, t.kind == pb.Target.NODE, t.address, SPEAKS[t.protocol]) for t in delta.put_targets
+        ),
         put_members=tuple(MemberPut(engine.member_key(m.key), m.capacity, m.last_resort) for m in delta.put_members),
         put_routes=tuple(
             RoutePut(
@@ -95,3 +100,68 @@ def test_a_delta_arrives_as_it_was_decided(delta: Apply) -> None:
         delta.delete_routes,
         delta.delete_targets,
     )
+
+
+SITE = st.builds(
+    Site,
+    NAME,
+    st.lists(NAME, min_size=1, max_size=3).map(tuple),
+    st.lists(st.binary(max_size=8), min_size=1, max_size=3).map(tuple),
+    st.binary(max_size=8),
+    st.booleans(),
+)
+
+
+@given(st.lists(SITE, max_size=3), st.lists(NAME, max_size=3) | st.none())
+def test_sites_arrive_as_they_were_given(sites: list[Site], keep: list[str] | None) -> None:
+    message = pb.ToEngine.FromString(engine.to_sites(sites, keep).SerializeToString())
+    assert message.WhichOneof("kind") == "sites"
+    assert [
+        Site(
+            each.key,
+            tuple(each.hosts),
+            tuple(certificate.pem for certificate in each.certificates),
+            each.client_ca_pem,
+            each.client_certificate_required,
+        )
+        for each in message.sites.put
+    ] == sites
+    assert (message.sites.prune, list(message.sites.keep)) == (keep is not None, keep or [])
+
+
+@given(st.lists(st.builds(TicketKey, st.binary(max_size=16), st.binary(max_size=32), st.just(0)), max_size=3))
+def test_ticket_keys_arrive_in_their_order(keys: list[TicketKey]) -> None:
+    message = pb.ToEngine.FromString(engine.to_ticket_keys(keys).SerializeToString())
+    assert [TicketKey(key.name, key.secret, 0) for key in message.ticket_keys.keys] == keys
+
+
+def test_no_secret_is_shown() -> None:
+    assert "5ec" not in repr(TicketKey(b"name", b"5ec", 0))
+    assert "5ec" not in repr(Site("a", ("a",), (b"5ec",)))
+
+
+@given(st.lists(st.builds(SiteState, NAME, NAME, st.integers(0, 1 << 40), st.lists(NAME, max_size=2).map(tuple))))
+def test_answers_about_sites_arrive(states: list[SiteState]) -> None:
+    message = pb.SitesApplied(
+        sites=[
+            pb.SitesApplied.State(
+                key=each.key, error=each.error, not_after_unix_s=each.not_after_s, warnings=each.warnings
+            )
+            for each in states
+        ]
+    )
+    assert engine.site_states(pb.SitesApplied.FromString(message.SerializeToString())) == states
+
+
+def test_listeners_say_whether_they_speak_tls() -> None:
+    listeners = (
+        Listener("http", "127.0.0.1:1"),
+        Listener("https", "127.0.0.1:2", True, tls=True),
+        Listener("node", "x"),
+    )
+    told = engine.to_configure(EngineConfig("n", listeners, "")).configure.listeners
+    assert [(each.key, each.kind, each.public, each.tls) for each in told] == [
+        ("http", pb.Listener.ENTRY, False, False),
+        ("https", pb.Listener.ENTRY, True, True),
+        ("node", pb.Listener.NODE, False, False),
+    ]

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from sdlb.adapters.engine_sites import EngineSites
 from sdlb.core.effects import Apply, Note
 from sdlb.core.events import EngineApplied, EngineAttached, EngineDrained, EngineLost, EngineRejected, Event
 from sdlb.seams.engine import EngineConfig, EngineFailed, Figures, GroupFigures, TargetFigures
@@ -42,7 +43,8 @@ more of them go than there ever are at once."""
 K = TypeVar("K")
 V = TypeVar("V")
 
-_outliving: list[subprocess.Popen[bytes]] = []  # engines that were let go of: theirs is another control
+# Engines that were let go of: theirs is another control, or they are about to end.
+_outliving: list[subprocess.Popen[bytes]] = []
 
 
 def find_binary() -> str:
@@ -69,6 +71,7 @@ class NativeEngine:
         self, socket_path: Path, log_file: Path, workers: int, post: Callable[[Event], None], tell: Tell
     ) -> None:
         self.figures = Figures()
+        self.sites = EngineSites(self._send)
         self._path = socket_path
         self._log = log_file
         self._workers = workers
@@ -157,6 +160,7 @@ class NativeEngine:
 
     def _spawn(self) -> None:
         binary = find_binary()
+        _outliving[:] = [each for each in _outliving if each.poll() is None]
         words = [binary, "--socket", str(self._path)]
         if self._workers:
             words += ["--workers", str(self._workers)]
@@ -234,8 +238,8 @@ class NativeEngine:
                 connected = await self._connect()
                 if connected is not None:
                     return connected
-                if self._process is not None:
-                    self._process.poll()  # reaps it
+                if self._process is not None and self._process.poll() is None:
+                    _outliving.append(self._process)
                 if time.monotonic() - self._spawned_at > 60.0:
                     self._delay_s = 0.0
                 self._tell(Note("engine-restarting", "the engine process is gone; starting another", "error"))
@@ -276,12 +280,13 @@ class NativeEngine:
                 self._post(EngineLost())
 
     async def _greet(self, attached: Attached, started: asyncio.Future[str]) -> None:
-        """Listeners first, then the core hears of it: what it sends next finds them open."""
+        """Certificates and listeners first, then the core hears of it: what it sends next finds them open."""
         self.figures = Figures(
             pid=attached.pid, version=attached.engine_version, attached=True, bound=dict(self.figures.bound)
         )
         draining = tuple((wire.member_key(each.key), each.in_flight) for each in attached.draining)
         event = EngineAttached(attached.boot_id, attached.epoch, attached.members, draining)
+        await self.sites.greet(self._drain)
         error = await self._configure()
         if not started.done():
             started.set_result(error)
@@ -307,8 +312,13 @@ class NativeEngine:
             self._tell(Note("engine-slow", "the engine does not read; letting go of it", "error"))
             writer.transport.abort()
 
+    async def _drain(self) -> None:
+        if self._writer is not None:
+            await self._writer.drain()
+
     def _let_go(self) -> None:
         self.figures.attached = False
+        self.sites.lost()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -325,6 +335,8 @@ class NativeEngine:
                 key = wire.member_key(message.drained.key)
                 self.figures.draining.pop(key, None)
                 self._post(EngineDrained(key, message.drained.epoch))
+            case "sites_applied":
+                self.sites.on_applied(message.sites_applied)
             case "configured":
                 self._on_configured(message.configured)
             case "in_flight":

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from sdlb.cli import args as options
 from sdlb.cli import out
 from sdlb.sdk.client import Client
-from sdlb.sdk.types import Claim, Service, Services, Tree, Version
+from sdlb.sdk.types import Claim, Service, Services, Sites, Tree, Version
 
 HEADERS = ("SERVICE", "VERSION", "INSTANCES", "CAPACITY", "SHARE", "HOSTS", "STATE")
 FIGURES = frozenset({2, 3, 4})
@@ -28,11 +28,13 @@ def add_parser(commands: options.Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     with Client(args.socket) as client:
         services = client.services() if args.service is None else client.service(args.service)
-        tree = client.tree()
+        tree, sites = client.tree(), client.sites()
     if args.json:
-        out.json({**services.to_dict(), "this_node": this_node(tree)})
+        out.json({**services.to_dict(), "this_node": {**this_node(tree), "sites": ailing(sites)}})
     else:
         show(services, tree)
+        for line in of_sites(sites):
+            out.line(line)
     return 0
 
 
@@ -45,6 +47,20 @@ def this_node(tree: Tree) -> dict[str, object]:
         "cut_off": tree.cut_off,
         "writes": tree.writes,
     }
+
+
+def ailing(sites: Sites) -> list[dict[str, object]]:
+    """Those whose certificates somebody should look at."""
+    return [site.to_dict() for site in sites.sites if site.reason or site.warnings]
+
+
+def of_sites(sites: Sites) -> Iterator[out.Piece]:
+    for site in sites.sites:
+        if site.reason:
+            state = "nobody can connect to it" if site.state == "refused" else "it keeps what it had"
+            yield (f"site {site.name}: {site.reason}; {state}", "red")
+        for text in site.warnings:
+            yield (f"site {site.name}: {text}", "yellow")
 
 
 def show(services: Services, tree: Tree) -> None:

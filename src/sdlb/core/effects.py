@@ -26,9 +26,12 @@ class Persist:
 
 @dataclass(frozen=True, slots=True)
 class TargetPut:
+    """`protocol`: "http1" or "h2c", what an instance speaks."""
+
     key: str
     is_node: bool
     address: str
+    protocol: str = "http1"
 
 
 @dataclass(frozen=True, slots=True)

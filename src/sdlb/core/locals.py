@@ -228,7 +228,7 @@ class Locals:
 
     def _publish(self, instance: Instance) -> None:
         spec = instance.spec
-        self._state.table.set_target(instance.target, False, spec.endpoint)
+        self._state.table.set_target(instance.target, False, spec.endpoint, spec.protocol)
         self._state.changed_instances[spec.id] = None
         for key in instance.keys():
             claim = Claim(

@@ -45,8 +45,8 @@ class Table:
 
     # ------------------------------------------------------------------ wishes
 
-    def set_target(self, key: str, is_node: bool, address: str) -> None:
-        target = TargetPut(key, is_node, address)
+    def set_target(self, key: str, is_node: bool, address: str, protocol: str = "http1") -> None:
+        target = TargetPut(key, is_node, address, protocol)
         self._forgotten.discard(key)
         if self._targets.get(key) != target:
             self._targets[key] = target

@@ -19,7 +19,10 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:
-    """Validated and canonical: routes are `str(Pattern)`, endpoint is "host:port" or "unix:/path"."""
+    """Validated and canonical: routes are `str(Pattern)`, endpoint is "host:port" or "unix:/path".
+
+    `protocol`: "http1", or "h2c" (HTTP/2 in clear text with prior knowledge: gRPC servers).
+    """
 
     id: str
     service: str

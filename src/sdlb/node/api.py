@@ -30,6 +30,7 @@ from sdlb.node.health import Health, start_time
 from sdlb.node.journal import Event, Journal
 from sdlb.node.loop import NodeLoop
 from sdlb.node.problems import Refusal
+from sdlb.node.sites import SiteWatch
 from sdlb.node.specs import InstanceBody, check_id, decode, read_spec
 from sdlb.seams.engine import Engine
 
@@ -88,6 +89,7 @@ class Api:
         engine: Engine,
         journal: Journal,
         health: Health,
+        sites: SiteWatch,
         listen: dict[str, str],
     ) -> None:
         self._loop = loop
@@ -95,6 +97,7 @@ class Api:
         self._engine = engine
         self._journal = journal
         self._health = health
+        self._sites = sites
         self._listen = listen
 
     def app(self) -> Starlette:
@@ -256,6 +259,9 @@ class Api:
             raise Refusal("not-written", f"{name} is forgotten as soon as {here} can write it: {self._loop.ready()[1]}")
         return _json(child)
 
+    async def list_sites(self, request: Request) -> Response:
+        return _json({"node": self._loop.balancer.settings.name, "sites": self._sites.views()})
+
     async def list_routes(self, request: Request) -> Response:
         balancer = self._loop.balancer
         return _json({"node": balancer.settings.name, "routes": balancer.routes()})
@@ -320,7 +326,7 @@ class Api:
                 yield b": still here\n\n"
 
     async def metrics(self, request: Request) -> Response:
-        parts = metrics.render(self._loop, self._engine.figures, self._journal)
+        parts = metrics.render(self._loop, self._engine.figures, self._journal, self._sites)
         return StreamingResponse(parts, headers={"content-type": metrics.CONTENT_TYPE})
 
     async def healthz(self, request: Request) -> Response:

@@ -20,6 +20,7 @@ from sdlb.node.health import Health
 from sdlb.node.journal import Journal
 from sdlb.node.loop import NodeLoop
 from sdlb.node.places import StateFolder
+from sdlb.node.sites import SiteWatch
 from sdlb.seams.engine import Engine, EngineConfig, Listener
 from sdlb.seams.store import Store
 
@@ -58,6 +59,7 @@ class Node:
         self.children_socket = folder.socket_path("links.sock")
         log = folder.path / "engine.log"
         self.engine: Engine = NativeEngine(engine_socket, log, config.workers, self.loop.post, journal.tell)
+        self.sites = SiteWatch(self.engine.sites, journal.tell, folder.path / "ticket-keys")
         self.children = GrpcChildren(str(self.children_socket), self.loop.post, journal.tell)
         self.parents = GrpcParents(self.loop.post, journal.tell, Insecure(), self.data_address)
         self.authority = Authority(self.loop)
@@ -70,6 +72,8 @@ class Node:
         listeners = [Listener("node", config.listen_node)]
         if config.listen_http:
             listeners.append(Listener("http", config.listen_http, config.public))
+        if config.listen_https:
+            listeners.append(Listener("https", config.listen_https, config.public, tls=True))
         access_log = config.access_log
         return EngineConfig(config.name, tuple(listeners), str(self.children_socket), dict(config.limits), access_log)
 

@@ -17,7 +17,9 @@ from typing import Any, NoReturn, cast
 
 from sdlb.model.address import check_address, check_name
 from sdlb.model.problem import Invalid
-from sdlb.node.config_reader import CODE, Reader
+from sdlb.model.site import SiteSpec
+from sdlb.node.config_reader import CODE, Reader, one_of
+from sdlb.node.config_sites import read_sites
 
 FILE_BYTES_MAX = 1 << 20
 NODE_LISTEN = "127.0.0.1:7700"
@@ -31,6 +33,9 @@ LIMITS: dict[str, tuple[int, int]] = {
     "connect_timeout_ms": (1, 600_000),
     "head_timeout_ms": (1, 3_600_000),
     "idle_timeout_ms": (1, 86_400_000),
+    "handshake_timeout_ms": (1, 600_000),
+    "handshakes": (1, 1_000_000),
+    "http2_streams": (1, 10_000),
     "body_timeout_ms": (1, 86_400_000),
     "response_timeout_ms": (1, 86_400_000),
     "response_idle_timeout_ms": (1, 86_400_000),
@@ -46,13 +51,15 @@ LIMITS: dict[str, tuple[int, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """`listen_http` "": no entry for clients. `advertise` "": found out for each parent. `workers` 0: one a core."""
+    """`listen_http`, `listen_https` "": no such entry for clients. `advertise` "": found out for each parent. `workers` 0: one a core."""
 
     name: str
     state_dir: Path
     socket: Path
     listen_node: str = NODE_LISTEN
     listen_http: str = ""
+    listen_https: str = ""
+    sites: tuple[SiteSpec, ...] = ()
     advertise: str = ""
     parents: tuple[str, ...] = ()
     public: bool = False
@@ -132,8 +139,12 @@ def _build(top: Reader, options: Options, environment: Mapping[str, str]) -> Nod
         parents = tuple(dict.fromkeys(_option("--parent", each, _parent) for each in options.parents))
     listen_node = _option("--node-listen", options.node_listen, _listen) or listen.text("node", NODE_LISTEN, _listen)
     listen_http = _option("--listen", options.listen, _listen) or listen.text("http", "", _listen)
-    if listen_http and listen_http == listen_node and not listen_http.endswith(":0"):
-        _refuse_node(listen, options, listen_node, "another address than clients have (--listen, listen.http)")
+    listen_https = listen.text("https", "", _listen)
+    if listen_https and listen_https == listen_http and not listen_https.endswith(":0"):
+        listen.fail("https", "another address than listen.http (--listen)")
+    if listen_node in (listen_http, listen_https) and not listen_node.endswith(":0"):
+        do = "another address than clients have (--listen, listen.http, listen.https)"
+        _refuse_node(listen, options, listen_node, do)
     insecure = top.flag("insecure", False)
     if "insecure" in top and not insecure:
         top.later("insecure", "mutual TLS between nodes (insecure = false)", "set it to true, or leave it out")
@@ -145,6 +156,8 @@ def _build(top: Reader, options: Options, environment: Mapping[str, str]) -> Nod
         socket=_path("--socket", options.socket) or listen.path("socket") or _socket(name, state_dir, environment),
         listen_node=listen_node,
         listen_http=listen_http,
+        listen_https=listen_https,
+        sites=read_sites(top, listen),
         advertise=top.text("advertise", "", lambda text: check_address(text, wildcard=False)),
         parents=parents,
         public=options.public if options.public is not None else top.flag("public", False),
@@ -167,14 +180,11 @@ def _build(top: Reader, options: Options, environment: Mapping[str, str]) -> Nod
 
 def _later(top: Reader) -> None:
     """Keys of the contract whose feature comes later."""
-    for site in top.items("site", ("hosts", "certificate", "acme")):
-        site.later("hosts", "a site's certificate (TLS)")
     listen = top.table("listen", ())
-    for key, what in (("https", "TLS"), ("admin", "the dashboard and remote API")):
-        if listen.text(key, "", _listen):
-            listen.later(key, what)
+    if listen.text("admin", "", _listen):
+        listen.later("admin", "the dashboard and remote API")
     store = top.table("store", ("kind", "endpoints"))
-    kind = store.text("kind", "embedded", _one_of("embedded", "etcd"))
+    kind = store.text("kind", "embedded", one_of("embedded", "etcd"))
     if kind == "etcd":
         store.later("kind", "the etcd store")
     if store.texts("endpoints", _parent, "host:port of each server of the store"):
@@ -183,7 +193,7 @@ def _later(top: Reader) -> None:
 
 def _engine(top: Reader) -> tuple[int, dict[str, int]]:
     """`engine = "native"`, or a table with `kind`, `workers` and limits; limits may also stand in `[limits]`."""
-    check = _one_of("native", "haproxy")
+    check = one_of("native", "haproxy")
     workers = 0
     limits = _limits(top.table("limits", tuple(LIMITS)))
     if isinstance(top.get("engine"), dict):
@@ -260,20 +270,11 @@ def _label(text: str) -> str:
 
 
 def _level(text: str) -> str:
-    return _one_of("info", "warning")(text)
+    return one_of("info", "warning")(text)
 
 
 def _mode(text: str) -> str:
-    return _one_of("0600", "0660")(text)
-
-
-def _one_of(*choices: str) -> Any:
-    def check(text: str) -> str:
-        if text not in choices:
-            raise ValueError("one of " + ", ".join(f'"{choice}"' for choice in choices))
-        return text
-
-    return check
+    return one_of("0600", "0660")(text)
 
 
 def _option(name: str, value: str | None, check: Any) -> str:

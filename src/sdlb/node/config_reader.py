@@ -30,9 +30,18 @@ class Reader:
                 self._fail((*path, key), "is not a known key", do)
 
     def _fail(self, path: tuple[str, ...], what: str, do: str) -> NoReturn:
-        name = ".".join(path)
+        raise Invalid(CODE, self._place(path), what, do)
+
+    def _place(self, path: tuple[str, ...]) -> str:
         line = f":{line_of(self._lines, path)}" if self._lines else ""
-        raise Invalid(CODE, f"{self._where}{line}: {name}", what, do)
+        return f"{self._where}{line}: {'.'.join(path)}"
+
+    def place(self, key: str = "") -> str:
+        """Where a key of this table stands, or the table: "node.toml:7: site.0.key"."""
+        return self._place((*self._path, key) if key else self._path)
+
+    def refuse(self, key: str, what: str, do: str) -> NoReturn:
+        self._fail((*self._path, key), what, do)
 
     def fail(self, key: str, expected: str) -> NoReturn:
         shown = repr(self._data.get(key))
@@ -110,9 +119,29 @@ class Reader:
 
     def path(self, key: str) -> Path | None:
         """An absolute path."""
-        text = self.text(key, "", expected="a path")
-        if not text:
-            return None if key not in self._data else self.fail(key, "a path")
-        if not text.startswith("/"):
-            self.fail(key, "an absolute path, one that begins with /")
-        return Path(text)
+        text = self.text(key, "", _absolute, "a path")
+        return Path(text) if text else None
+
+    def paths(self, key: str, most: int) -> tuple[Path, ...]:
+        """One absolute path, or a list of them."""
+        if isinstance(self._data.get(key), list):
+            return tuple(Path(text) for text in self.texts(key, _absolute, "absolute paths", most))
+        path = self.path(key)
+        return () if path is None else (path,)
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """A check that takes these texts only."""
+
+    def check(text: str) -> str:
+        if text not in choices:
+            raise ValueError("one of " + ", ".join(f'"{choice}"' for choice in choices))
+        return text
+
+    return check
+
+
+def _absolute(text: str) -> str:
+    if not text.startswith("/") or not text.isprintable():
+        raise ValueError("an absolute path, one that begins with /")
+    return text

@@ -1,7 +1,8 @@
 """Active checks of the instances of this host, and the watch over their processes.
 
 A check connects (TCP or Unix socket), and for kind "http" asks for a path: 2xx and 3xx are well. `rise` good ones in a
-row make an instance healthy, `fall` bad ones unhealthy. The first one comes at once for a new instance, and after a
+row make an instance healthy, `fall` bad ones unhealthy. The question is asked in HTTP/1.1 whatever the instance speaks: one
+that speaks HTTP/2 alone has the kind "tcp", which is the default. The first one comes at once for a new instance, and after a
 random part of the interval for those that were there when control started, so that a restart is no burst.
 
 A watched process is held by a pidfd, which names that one process even when its number is used again; over a restart

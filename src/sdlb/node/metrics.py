@@ -16,6 +16,7 @@ from sdlb.core.balancer import Balancer
 from sdlb.node.journal import Journal
 from sdlb.node.loop import NodeLoop
 from sdlb.node.openapi import version
+from sdlb.node.sites import SiteWatch
 from sdlb.seams.engine import LATENCY_BUCKETS_MS, Figures, GroupFigures, TargetFigures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -34,10 +35,13 @@ class Family:
     samples: Iterable[Sample]
 
 
-async def render(loop: NodeLoop, figures: Figures, journal: Journal) -> AsyncIterator[bytes]:
+async def render(loop: NodeLoop, figures: Figures, journal: Journal, sites: SiteWatch) -> AsyncIterator[bytes]:
     """The page in parts. A family without samples is left out."""
     lines: list[str] = []
-    for family in chain(_node(loop, journal), _tree(loop.balancer), _engine(figures)):  # made when its turn comes
+    made = chain(
+        _node(loop, journal), _tree(loop.balancer), _sites(sites), _engine(figures)
+    )  # each when its turn comes
+    for family in made:
         head = f"# HELP {family.name} {family.text}\n# TYPE {family.name} {family.kind}\n"
         for labels, value in family.samples:
             lines.append(f"{head}{family.name}{labels} {_number(value)}\n")
@@ -107,6 +111,15 @@ def _tree(balancer: Balancer) -> Iterator[Family]:
     yield Family("sdlb_version_instances", "gauge", "Instances below this node by version and its state.", versions)
     claims = _by_state(Counter(balancer.claim_states()))
     yield Family("sdlb_claims", "gauge", "Claims at this node by state.", claims)
+
+
+def _sites(sites: SiteWatch) -> Iterator[Family]:
+    views = sites.views()
+    ends = [(_labels(site=view["site"]), view["not_after_s"]) for view in views if view["not_after_s"]]
+    text = "Unix time at which the site's certificate ends (of several, the one that ends first)."
+    yield Family("sdlb_certificate_not_after_seconds", "gauge", text, ends)
+    errors = [(_labels(site=view["site"]), bool(view["reason_code"])) for view in views]
+    yield Family("sdlb_site_error", "gauge", "1 while the site's certificate files cannot be used.", errors)
 
 
 def _by_state(counts: Counter[str]) -> list[Sample]:

@@ -112,6 +112,9 @@ CALLS: tuple[Call, ...] = (
         schema.Child,
         problems=("no-such-child", "child-in-touch", "not-written"),
     ),
+    Call(
+        "list_sites", "GET", "/v1/sites", "The sites of this node, their certificates and what is wrong", schema.Sites
+    ),
     Call("list_routes", "GET", "/v1/routes", "The routes at this node, most specific first", schema.Routes),
     Call(
         "explain",

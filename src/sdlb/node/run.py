@@ -26,7 +26,7 @@ from sdlb.node.journal import Journal
 
 DRAIN_S = 30.0
 """How long a node that is stopped waits for what goes through it."""
-LIVE = ("listen_http", "public", "limits", "access_log")
+LIVE = ("listen_http", "listen_https", "sites", "public", "limits", "access_log")
 """What SIGHUP changes in a running node; the rest needs a restart of control, which the engine outlives."""
 
 
@@ -86,6 +86,7 @@ async def _serve_told(
     saved.clear()
     try:
         await node.children.start()
+        await node.sites.adopt(config.sites)
         await node.engine.start(node.engine_config(config))
         _tell_start(node.journal, config)
         await _Life(node, options, api_socket).live()
@@ -99,6 +100,7 @@ async def _serve_told(
 
 def _tell_start(journal: Journal, config: NodeConfig) -> None:
     entry = f", clients on {config.listen_http}" if config.listen_http else ""
+    entry += f", with TLS on {config.listen_https} (sites: {len(config.sites)})" if config.listen_https else ""
     above = f", parents {', '.join(config.parents)}" if config.parents else ", a root"
     text = f"node {config.name} is up: nodes on {config.listen_node}{entry}{above}, API at {config.socket}"
     journal.tell(Note("node-started", text))
@@ -130,28 +132,33 @@ class _Life:
         for number in (signal.SIGTERM, signal.SIGINT):
             events.add_signal_handler(number, self._stop)
         events.add_signal_handler(signal.SIGHUP, self._reload)
-        listen = {"http": node.config.listen_http, "node": node.config.listen_node}
+        config = node.config
+        listen = {"http": config.listen_http, "https": config.listen_https, "node": config.listen_node}
         await node.loop.start()
         node.watch_saved()
         turning = asyncio.create_task(node.loop.run(), name="loop")
         serving, stop_api = serve_api(node, self._socket, listen)
         at_once = asyncio.create_task(self._at_once.wait())
+        watching = asyncio.create_task(node.sites.run(), name="sites")
         gc.collect()
         gc.freeze()  # what was made at the start lives as long as the node
         try:
-            await asyncio.wait((turning, serving, at_once, node.loop.stopped), return_when=asyncio.FIRST_COMPLETED)
-            if turning.done():
-                turning.result()
+            ends = (turning, watching, serving, at_once, node.loop.stopped)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for task in (turning, watching):
+                if task.done():
+                    task.result()
             clean = node.loop.stopped.done() and node.loop.stopped.result()
             node.journal.tell(Note("node-stopping", "drained" if clean else "stopping without waiting any longer"))
             await node.parents.close()
             await self._end_engine()
         finally:
             await stop_api()
-            turning.cancel()
             at_once.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await turning
+            for task in (turning, watching):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
             await node.loop.close()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 events.remove_signal_handler(number)
@@ -201,8 +208,15 @@ class _Life:
         if len(later) == len(changed):
             tell(Note("config-kept", "the node file was read again; nothing changes now"))
             return
+        try:
+            await self._node.sites.adopt(new.sites)  # before a listener that needs them
+        except Invalid as error:
+            tell(Note("config-refused", f"the node file was not taken, what was there is kept: {error}", "error"))
+            return
         error = await self._node.engine.configure(self._node.engine_config(new))
         if error:
+            with contextlib.suppress(Invalid):  # a file of an earlier site that is gone by now: the watch will tell
+                await self._node.sites.adopt(self._config.sites)
             tell(Note("config-refused", f"the engine did not take it, what was there is kept: {error}", "error"))
             return
         self._config = new

@@ -143,6 +143,23 @@ class Tree(msgspec.Struct):
     instances: list[Instance]
 
 
+class Site(msgspec.Struct):
+    """`state`: waiting, serving, kept or refused. `not_after_s`: Unix time; 0: nothing is served for it."""
+
+    site: str
+    hosts: list[str]
+    state: str
+    reason_code: str
+    reason: str
+    not_after_s: int
+    warnings: list[str]
+
+
+class Sites(msgspec.Struct):
+    node: str
+    sites: list[Site]
+
+
 class RefusedClaim(msgspec.Struct):
     service: str
     version: str

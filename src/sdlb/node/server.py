@@ -40,7 +40,7 @@ def serve_api(
     node: Node, listening: socket.socket, listen: dict[str, str]
 ) -> tuple[asyncio.Task[None], Callable[[], Awaitable[None]]]:
     """The task that serves, and what ends it: answers under way get a second."""
-    api = Api(node.loop, node.authority, node.engine, node.journal, node.health, listen)
+    api = Api(node.loop, node.authority, node.engine, node.journal, node.health, node.sites, listen)
     config = uvicorn.Config(
         api.app(),
         http="httptools",

@@ -16,6 +16,7 @@ from sdlb.model.version import check_service, check_version, parse_declaration
 
 ID_CHARS_MAX = 200
 UNIX_PATH_BYTES_MAX = 107
+PROTOCOLS = ("http1", "h2c")
 _ID = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._:@+~-]*[A-Za-z0-9])?\Z")
 _PATH = re.compile(r"^/[!-~]*\Z")
 
@@ -60,10 +61,10 @@ def check_id(text: str) -> str:
 def read_spec(instance_id: str, body: InstanceBody) -> InstanceSpec:
     """Canonical: two bodies that mean the same give equal specs."""
     where = f"instance {check_id(instance_id)}"
-    if body.protocol != "http1":
-        known = body.protocol in ("h2c", "tcp")
+    if body.protocol not in PROTOCOLS:
+        known = body.protocol == "tcp"
         what = f"has the protocol {body.protocol[:20]!r}, which {'is not in this version' if known else 'is unknown'}"
-        raise Invalid("bad-protocol", where, what, "use http1")
+        raise Invalid("bad-protocol", where, what, f"use {' or '.join(PROTOCOLS)}")
     if 0 < body.ttl_s < 0.1:
         raise Invalid("bad-ttl", where, f"has a ttl_s of {body.ttl_s:g}", "use at least 0.1, or 0 for no lease")
     for text in body.compatible:

@@ -12,7 +12,7 @@ import httpx
 from sdlb.sdk import calls, http
 from sdlb.sdk.problem import Problem, Unreachable
 from sdlb.sdk.sse import Parser
-from sdlb.sdk.types import Child, Event, Explanation, Instance, Policy, Routes, Services, Spec, Tree
+from sdlb.sdk.types import Child, Event, Explanation, Instance, Policy, Routes, Services, Sites, Spec, Tree
 
 T = TypeVar("T")
 
@@ -65,6 +65,10 @@ class AsyncClient:
 
     async def routes(self) -> Routes:
         return await self._do(calls.routes())
+
+    async def sites(self) -> Sites:
+        """The sites of this node and what is wrong with their certificates."""
+        return await self._do(calls.sites())
 
     async def explain(self, url: str) -> Explanation:
         return await self._do(calls.explain(url))

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from sdlb.sdk.problem import BASE, Problem
-from sdlb.sdk.types import Child, Explanation, Instance, Policy, Routes, Services, Spec, Tree
+from sdlb.sdk.types import Child, Explanation, Instance, Policy, Routes, Services, Sites, Spec, Tree
 
 DEFAULT_SOCKET = "/run/sdlb/sdlb.sock"
 CONNECT_TIMEOUT_S = 5.0
@@ -143,6 +143,10 @@ def forget(name: str) -> Call[Child]:
 
 def routes() -> Call[Routes]:
     return Call("GET", "/v1/routes", Routes)
+
+
+def sites() -> Call[Sites]:
+    return Call("GET", "/v1/sites", Sites)
 
 
 def explain(url: str) -> Call[Explanation]:

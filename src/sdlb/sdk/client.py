@@ -12,7 +12,7 @@ import httpx
 from sdlb.sdk import calls, http
 from sdlb.sdk.problem import Problem, Unreachable
 from sdlb.sdk.sse import Parser
-from sdlb.sdk.types import Child, Event, Explanation, Instance, Policy, Routes, Services, Spec, Tree
+from sdlb.sdk.types import Child, Event, Explanation, Instance, Policy, Routes, Services, Sites, Spec, Tree
 
 T = TypeVar("T")
 
@@ -69,6 +69,10 @@ class Client:
 
     def routes(self) -> Routes:
         return self._do(calls.routes())
+
+    def sites(self) -> Sites:
+        """The sites of this node and what is wrong with their certificates."""
+        return self._do(calls.sites())
 
     def explain(self, url: str) -> Explanation:
         return self._do(calls.explain(url))

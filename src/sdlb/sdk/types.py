@@ -157,6 +157,24 @@ class Tree(Value, frozen=True):
     instances: tuple[Instance, ...] = ()
 
 
+class Site(Value, frozen=True):
+    """Hosts with a certificate of their own. `state`: "waiting", "serving", "kept" (with an earlier certificate) or "refused";
+    `not_after_s`: Unix time at which the certificate ends."""
+
+    name: str = msgspec.field(default="", name="site")
+    hosts: tuple[str, ...] = ()
+    state: str = ""
+    reason_code: str = ""
+    reason: str = ""
+    not_after_s: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+class Sites(Value, frozen=True):
+    node: str = ""
+    sites: tuple[Site, ...] = ()
+
+
 class RefusedClaim(Value, frozen=True):
     service: str = ""
     version: str = ""

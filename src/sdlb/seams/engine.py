@@ -6,12 +6,13 @@ Implementations hand in `EngineAttached`, `EngineApplied`, `EngineRejected`, `En
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from sdlb.core.effects import Apply
 from sdlb.core.events import MemberKey
+from sdlb.model.site import Site, SiteState, TicketKey
 
 LATENCY_BUCKETS_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 """Upper bounds of `GroupFigures.latency`; one more counts the rest."""
@@ -19,11 +20,12 @@ LATENCY_BUCKETS_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 1000
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """`key`: "http" takes clients, "node" takes parents' requests and children's links."""
+    """`key`: "http" and "https" take clients, "node" takes parents' requests and children's links."""
 
     key: str
     address: str
     public: bool = False
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,26 @@ class EngineFailed(OSError):
     """The engine could not be started, or does not take the configuration."""
 
 
+class SiteSink(Protocol):
+    """Sites and ticket keys: kept, and given to each engine that is attached to, before its listeners."""
+
+    told: Callable[[Sequence[SiteState]], None]
+    """Called with what the engine says of the sites that it was given."""
+
+    def put(self, sites: Sequence[Site], keep: Collection[str] | None = None) -> None:
+        """`keep`: the keys of all sites; others are deleted. One that the engine refuses keeps what it had."""
+        ...
+
+    def ticket_keys(self, keys: Sequence[TicketKey]) -> None:
+        """The first one seals, all of them open."""
+        ...
+
+
 class Engine(Protocol):
     figures: Figures
+
+    @property
+    def sites(self) -> SiteSink: ...
 
     async def start(self, config: EngineConfig) -> None:
         """Attaches to the running engine, or starts one, and configures it; from then on keeps it attached.

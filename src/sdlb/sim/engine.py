@@ -21,7 +21,7 @@ class Engine:
         self.epoch = 0
         self.groups: dict[ClaimKey, dict[str, ef.MemberPut]] = {}
         self.routes: dict[str, ef.RoutePut] = {}
-        self.targets: dict[str, str] = {}
+        self.targets: dict[str, ef.TargetPut] = {}
         self.in_flight: dict[ev.MemberKey, int] = {}
         self.draining: dict[ev.MemberKey, int] = {}
 
@@ -51,7 +51,7 @@ class Engine:
         if delta.epoch <= self.epoch:
             raise BadDelta(f"epoch {delta.epoch} after {self.epoch}")
         targets = {} if delta.replace else dict(self.targets)
-        targets.update((target.key, target.address) for target in delta.put_targets)
+        targets.update((target.key, target) for target in delta.put_targets)
         for member in delta.put_members:
             if member.key.target not in targets:
                 raise BadDelta(f"member {member.key} has no target")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 from google.protobuf.message import DecodeError
 
 from sdlb.core.effects import Apply, MemberPut, RoutePut, TargetPut
 from sdlb.core.events import MemberKey
 from sdlb.core.messages import ClaimKey
+from sdlb.model.site import Site, SiteState, TicketKey
 from sdlb.seams.engine import EngineConfig
 from sdlb.wire import engine_pb2 as pb
 
-__all__ = ["DecodeError", "member_key", "to_configure", "to_delta"]
+__all__ = ["DecodeError", "member_key", "site_states", "to_configure", "to_delta", "to_sites", "to_ticket_keys"]
 
 _STICKY = {"cookie": pb.Sticky.COOKIE, "header": pb.Sticky.HEADER, "client": pb.Sticky.CLIENT}
-_KINDS = {"http": pb.Listener.ENTRY, "node": pb.Listener.NODE}
+_PROTOCOLS = {"http1": pb.Target.HTTP1, "h2c": pb.Target.H2C}
+_KINDS = {"http": pb.Listener.ENTRY, "https": pb.Listener.ENTRY, "node": pb.Listener.NODE}
 
 
 def member_key(key: pb.MemberKey) -> MemberKey:
@@ -28,7 +32,7 @@ def _key(key: MemberKey) -> pb.MemberKey:
 
 def _target(target: TargetPut) -> pb.Target:
     kind = pb.Target.NODE if target.is_node else pb.Target.INSTANCE
-    return pb.Target(key=target.key, kind=kind, address=target.address)
+    return pb.Target(key=target.key, kind=kind, address=target.address, protocol=_PROTOCOLS[target.protocol])
 
 
 def _member(member: MemberPut) -> pb.Member:
@@ -63,7 +67,7 @@ def to_delta(delta: Apply) -> pb.ToEngine:
 
 def to_configure(config: EngineConfig) -> pb.ToEngine:
     listeners = [
-        pb.Listener(key=each.key, address=each.address, kind=_KINDS[each.key], public=each.public)
+        pb.Listener(key=each.key, address=each.address, kind=_KINDS[each.key], public=each.public, tls=each.tls)
         for each in config.listeners
     ]
     message = pb.Configure(node=config.node, listeners=listeners, control_socket=config.control_socket)
@@ -74,3 +78,34 @@ def to_configure(config: EngineConfig) -> pb.ToEngine:
         message.access_log.enabled = True
         message.access_log.path = config.access_log
     return pb.ToEngine(configure=message)
+
+
+# ------------------------------------------------------------------ sites
+
+
+def to_sites(sites: Iterable[Site], keep: Collection[str] | None = None) -> pb.ToEngine:
+    """`keep`: the keys of all sites; others are deleted."""
+    message = pb.Sites(put=[_site(site) for site in sites])
+    if keep is not None:
+        message.prune = True
+        message.keep.extend(keep)
+    return pb.ToEngine(sites=message)
+
+
+def _site(site: Site) -> pb.Site:
+    return pb.Site(
+        key=site.key,
+        hosts=site.hosts,
+        certificates=[pb.Certificate(pem=pem) for pem in site.certificates],
+        client_ca_pem=site.client_ca,
+        client_certificate_required=site.client_required,
+    )
+
+
+def to_ticket_keys(keys: Iterable[TicketKey]) -> pb.ToEngine:
+    named = [pb.TicketKeys.Key(name=key.name, secret=key.secret) for key in keys]
+    return pb.ToEngine(ticket_keys=pb.TicketKeys(keys=named))
+
+
+def site_states(message: pb.SitesApplied) -> list[SiteState]:
+    return [SiteState(each.key, each.error, each.not_after_unix_s, tuple(each.warnings)) for each in message.sites]

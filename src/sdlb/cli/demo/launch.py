@@ -74,13 +74,16 @@ class Ports:
 
 
 def _text(value: object) -> str:
-    """A TOML value; what is written here is strings, numbers, truth values and lists of strings."""
+    """A TOML value; what is written here is strings, numbers, truth values, lists and inline tables."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_text(item) for item in cast("Sequence[object]", value)) + "]"
+    if isinstance(value, dict):
+        pairs = cast("dict[str, object]", value).items()
+        return "{" + ", ".join(f"{key} = {_text(item)}" for key, item in pairs) + "}"
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -104,6 +107,11 @@ class Node:
     def http(self) -> str:
         """host:port for clients; "" when the node is no entry."""
         return str(self.settings["listen"].get("http", ""))
+
+    @property
+    def https(self) -> str:
+        """host:port for clients with TLS; "" when there is none."""
+        return str(self.settings["listen"].get("https", ""))
 
     @property
     def address(self) -> str:

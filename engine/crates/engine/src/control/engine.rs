@@ -414,7 +414,10 @@ impl Engine {
                 Ok(Told { not_after_unix_s, warnings }) => {
                     State { key, error: String::new(), not_after_unix_s, warnings }
                 }
-                Err(error) => State { key, error, ..State::default() },
+                Err(error) => {
+                    let not_after_unix_s = self.sites.not_after_unix_s(&key);
+                    State { key, error, not_after_unix_s, ..State::default() }
+                }
             }
         };
         let states = asked.put.into_iter().map(put).collect();

@@ -127,6 +127,12 @@ impl Registry {
         Ok(told)
     }
 
+    /// End of the certificate that a site serves with, Unix seconds; 0: there is no such site.
+    #[must_use]
+    pub fn not_after_unix_s(&self, key: &str) -> i64 {
+        self.sites.get(key).map_or(0, |(_, site)| site.not_after_unix_s)
+    }
+
     /// Deletes the sites that are not named.
     pub fn keep(&mut self, keys: &[String]) {
         let keys: std::collections::HashSet<&String> = keys.iter().collect();

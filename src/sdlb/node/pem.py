@@ -1,0 +1,73 @@
+"""The files of sites: certificates, keys, authorities.
+
+Whether they are good is the engine's to say; here it is seen that they can be read, and who else can read the keys.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from sdlb.model.problem import Invalid
+from sdlb.model.site import PemFile, Site, SiteSpec
+from sdlb.node.config_reader import CODE
+
+FILE_BYTES_MAX = 1 << 20
+EXPOSED = 0o027
+"""Rights to a key that nobody should have: others any, the group that to write. That a group may read it is common practice
+(Debian's ssl-cert)."""
+Stamp = tuple[tuple[int, int, int, int, int] | None, ...]
+"""Of each file of a site: device, inode, size, times of its content and of its attributes; None: it cannot be seen."""
+
+
+def stamp(spec: SiteSpec) -> Stamp:
+    """What differs when a file was written, replaced or given other rights; links are followed."""
+    return tuple(_stamp(file.path) for file in spec.files())
+
+
+def _stamp(path: str) -> tuple[int, int, int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def read_site(spec: SiteSpec) -> tuple[Site, list[str]]:
+    """The site, and what is wrong with the rights to its keys, one clause each. Raises Invalid, which names the file."""
+    exposed: list[str] = []
+    certificates: list[bytes] = []
+    for chain, key in spec.certificates:
+        if key is None:
+            certificates.append(_read(chain, exposed))
+        else:
+            certificates.append(_read(chain, None) + b"\n" + _read(key, exposed))
+    authorities = b"" if spec.client_ca is None else _read(spec.client_ca, None)
+    return Site(spec.key, spec.hosts, tuple(certificates), authorities, spec.client_required), exposed
+
+
+def _read(file: PemFile, exposed: list[str] | None) -> bytes:
+    """`exposed`: there is a key in it."""
+    path = file.path
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)  # a FIFO must not block
+        try:
+            found = os.fstat(opened)
+            if not stat.S_ISREG(found.st_mode):
+                raise Invalid(CODE, file.where, f"the file {path} is no regular file", "name a PEM file")
+            content = b""
+            while len(content) <= FILE_BYTES_MAX and (more := os.read(opened, FILE_BYTES_MAX + 1 - len(content))):
+                content += more
+        finally:
+            os.close(opened)
+    except OSError as error:
+        what = f"the file {path} cannot be read ({error.strerror})"
+        raise Invalid(CODE, file.where, what, "name a PEM file that this user can read") from None
+    if not content.strip():
+        raise Invalid(CODE, file.where, f"the file {path} is empty", "put the PEM text there, or name another")
+    if len(content) > FILE_BYTES_MAX:
+        raise Invalid(CODE, file.where, f"the file {path} is longer than 1 MiB", "name a PEM file")
+    mode = stat.S_IMODE(found.st_mode)
+    if exposed is not None and mode & EXPOSED:
+        exposed.append(f"the private key in {path} is open to others (mode {mode:04o}); run: chmod 600 {path}")
+    return content

@@ -1,0 +1,72 @@
+"""The file with the keys of TLS session tickets: kept over restarts, so that clients resume their sessions.
+
+One line a key (Unix time at which it was made, name, secret), then a line with the SHA-256 of those above. A file that is
+torn, or that others can read or have put there, is not believed: what follows is a full handshake for each client, once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from sdlb.model.site import TicketKey
+
+HEAD = "sdlb ticket keys 1"
+FILE_BYTES_MAX = 4096
+
+
+def make_key(now_s: int) -> TicketKey:
+    return TicketKey(secrets.token_bytes(16), secrets.token_bytes(32), now_s)
+
+
+def load_keys(path: Path) -> tuple[tuple[TicketKey, ...], str]:
+    """The keys, and why those that were there are of no use ("": nothing is wrong, or there were none)."""
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return (), ""
+    except OSError as error:
+        return (), f"{path} cannot be read ({error.strerror})"
+    try:
+        found = os.fstat(opened)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            return (), f"{path} is open to others, or not ours"
+        return _parse(os.read(opened, FILE_BYTES_MAX).decode("ascii")), ""
+    except (OSError, ValueError):
+        return (), f"{path} is torn"
+    finally:
+        os.close(opened)
+
+
+def _parse(text: str) -> tuple[TicketKey, ...]:
+    """Raises ValueError."""
+    body, mark, digest = text.rpartition("sha256 ")
+    if not mark or digest != f"{hashlib.sha256(body.encode()).hexdigest()}\n" or not body.startswith(f"{HEAD}\n"):
+        raise ValueError("torn")
+    keys: list[TicketKey] = []
+    for line in body.splitlines()[1:]:
+        made, name, secret = line.split(" ")
+        keys.append(TicketKey(bytes.fromhex(name), bytes.fromhex(secret), int(made)))
+        if (len(keys[-1].name), len(keys[-1].secret)) != (16, 32):
+            raise ValueError("sizes")
+    return tuple(keys)
+
+
+def save_keys(path: Path, keys: Sequence[TicketKey]) -> None:
+    """Whole or not at all, for us alone to read. Raises OSError."""
+    body = "".join([f"{HEAD}\n", *(f"{key.made_s} {key.name.hex()} {key.secret.hex()}\n" for key in keys)])
+    content = f"{body}sha256 {hashlib.sha256(body.encode()).hexdigest()}\n".encode()
+    fresh = path.with_name(f".{path.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(fresh)
+    opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with open(opened, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(opened)
+    os.replace(fresh, path)

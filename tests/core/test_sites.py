@@ -1,0 +1,123 @@
+"""What is told about sites: each thing once, and the state follows from what was said last."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdlb.core.effects import Note
+from sdlb.core.sites import DAY_S, Sites
+from sdlb.model.site import PemFile, SiteSpec, SiteState
+
+SPEC = SiteSpec(("a.example",), ((PemFile("/a.pem"), None),))
+OTHER = SiteSpec(("b.example",), ((PemFile("/b.pem"), None),))
+NOW_S = 1_800_000_000
+FAR_S = NOW_S + 90 * DAY_S
+
+
+def sites(*specs: SiteSpec) -> Sites:
+    made = Sites()
+    made.replace(specs or (SPEC,))
+    return made
+
+
+def codes(notes: list[Note]) -> list[tuple[str, str]]:
+    return [(note.code, note.level) for note in notes]
+
+
+def view(known: Sites, key: str = "a.example") -> dict[str, object]:
+    return next(each for each in known.views() if each["site"] == key)
+
+
+def good(not_after_s: int = FAR_S, *warnings: str) -> list[SiteState]:
+    return [SiteState("a.example", "", not_after_s, warnings)]
+
+
+def bad(error: str, not_after_s: int = 0) -> list[SiteState]:
+    return [SiteState("a.example", error, not_after_s)]
+
+
+def test_a_site_that_is_served() -> None:
+    known = sites()
+    assert view(known)["state"] == "waiting"
+    assert known.on_applied(good(), NOW_S) == []
+    assert (view(known)["state"], view(known)["not_after_s"]) == ("serving", FAR_S)
+    assert known.on_applied(good(), NOW_S) == [], "an engine that was started again says the same"
+
+
+def test_a_refused_certificate_is_told_once_and_the_earlier_one_is_kept() -> None:
+    known = sites()
+    known.on_applied(good(), NOW_S)
+    known.on_read("a.example", (), True)
+    (note,) = known.on_applied(bad("the key is another's", FAR_S), NOW_S)
+    assert (note.code, note.level, note.fields) == ("certificate-refused", "error", {"site": "a.example"})
+    assert note.text == "site a.example: its certificate was not taken: the key is another's; it keeps what it had"
+    assert (view(known)["state"], view(known)["reason_code"]) == ("kept", "certificate-refused")
+    assert known.on_applied(bad("the key is another's", FAR_S), NOW_S) == []
+    known.on_read("a.example", (), True)
+    assert codes(known.on_applied(good(FAR_S + 5), NOW_S)) == [("certificate-changed", "info")]
+    assert view(known)["state"] == "serving"
+
+
+def test_a_site_whose_first_certificate_is_refused_has_nothing() -> None:
+    known = sites()
+    (note,) = known.on_applied(bad("no PEM"), NOW_S)
+    assert "nobody can connect" in note.text
+    assert (view(known)["state"], view(known)["not_after_s"]) == ("refused", 0)
+
+
+def test_a_file_that_cannot_be_read_is_told_once_and_when_it_is_back() -> None:
+    known = sites(SPEC, OTHER)
+    known.on_applied(good(), NOW_S)
+    assert codes(known.on_unreadable("a.example", "/a.pem is gone")) == [("certificate-unreadable", "error")]
+    assert known.on_unreadable("a.example", "/a.pem is gone") == []
+    assert (view(known)["state"], view(known)["reason"]) == ("kept", "/a.pem is gone")
+    assert view(known, "b.example")["reason"] == ""
+    assert codes(known.on_read("a.example", (), False)) == [("certificate-readable", "info")]
+    assert view(known)["state"] == "serving"
+
+
+def test_warnings_and_open_keys_are_told_once_each() -> None:
+    known = sites()
+    assert codes(known.on_read("a.example", ("open to others",), False)) == [("key-file-exposed", "warning")]
+    assert known.on_read("a.example", ("open to others",), False) == []
+    assert codes(known.on_applied(good(FAR_S, "it does not name b"), NOW_S)) == [("certificate-warning", "warning")]
+    assert known.on_applied(good(FAR_S, "it does not name b"), NOW_S) == []
+    assert view(known)["warnings"] == ["it does not name b", "open to others"]
+    known.on_read("a.example", (), False)
+    known.on_applied(good(), NOW_S)
+    assert view(known)["warnings"] == []
+
+
+@given(st.lists(st.integers(0, 20 * DAY_S), max_size=60))
+def test_an_end_that_comes_near_is_told_at_most_three_times(steps: list[int]) -> None:
+    known = sites()
+    known.on_applied(good(NOW_S + 60 * DAY_S), NOW_S)
+    now_s, told = NOW_S, []
+    for step_s in steps:
+        now_s += step_s
+        left_s = NOW_S + 60 * DAY_S - now_s
+        notes = known.on_time(now_s)
+        assert len(notes) <= 1
+        assert not notes or left_s <= 14 * DAY_S
+        told += codes(notes)
+        if left_s <= 14 * DAY_S:
+            assert told, "14 days before it ends at the latest"
+        if left_s <= 0:
+            assert told[-1] == ("certificate-ended", "error")
+        else:
+            assert ("certificate-ended", "error") not in told
+    assert len(told) <= 3
+    if told:
+        known.on_applied(good(now_s + 90 * DAY_S), now_s)
+        assert known.on_time(now_s) == []
+        assert len(known.on_time(now_s + 80 * DAY_S)) == 1, "the next one is told anew"
+
+
+def test_sites_that_go_are_forgotten_and_late_answers_for_them_ignored() -> None:
+    known = sites(SPEC, OTHER)
+    known.on_applied(good(), NOW_S)
+    known.replace((OTHER,))
+    assert known.on_applied(bad("x"), NOW_S) == known.on_read("a.example", (), True) == []
+    assert known.on_unreadable("a.example", "x") == []
+    assert [each["site"] for each in known.views()] == ["b.example"]

@@ -1,0 +1,355 @@
+"""The files of sites: read at the start or refused with their name; watched afterwards, whatever becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdlb.core.effects import Note
+from sdlb.core.tickets import ROTATE_S
+from sdlb.model.problem import Invalid
+from sdlb.model.site import PemFile, SiteSpec
+from sdlb.node.config import Options, read_config
+from sdlb.node.pem import FILE_BYTES_MAX
+from sdlb.node.sites import SiteWatch
+from tests.node.lone import lone
+from tests.seams.fake_engine import FakeSites
+
+
+@dataclass
+class World:
+    folder: Path
+    now_s: int = 1_800_000_000
+    notes: list[Note] = field(default_factory=list[Note])
+    sink: FakeSites = field(default_factory=FakeSites)
+
+    def __post_init__(self) -> None:
+        self.watch = SiteWatch(self.sink, self.notes.append, self.folder / "ticket-keys", lambda: self.now_s)
+
+    def write(self, name: str, text: str, mode: int = 0o600) -> Path:
+        """As a program that renews: in one step."""
+        path = self.folder / name
+        fresh = self.folder / f".{name}"
+        fresh.write_text(text)
+        fresh.chmod(mode)
+        fresh.replace(path)
+        return path
+
+    def spec(self, host: str, **files: Any) -> SiteSpec:
+        path = PemFile(str(self.folder / f"{host}.pem"), f"node.toml:5: {host}")
+        key = files.get("key")
+        return SiteSpec((host,), ((path, None if key is None else PemFile(str(key), "")),))
+
+    async def looks(self, count: int = 2) -> None:
+        """Two are what a change takes."""
+        for _ in range(count):
+            await self.watch.look()
+        await asyncio.sleep(0)  # the engine's answer
+
+    def codes(self) -> list[str]:
+        codes = [note.code for note in self.notes]
+        self.notes.clear()
+        return codes
+
+    def pem(self, host: str) -> bytes:
+        (certificate,) = self.sink.sites[host].certificates
+        return certificate
+
+
+def scenario(test: Callable[[World], Awaitable[None]]) -> Callable[[Path], None]:
+    def run(tmp_path: Path) -> None:
+        async def all_of_it() -> None:
+            await test(World(tmp_path))
+
+        asyncio.run(all_of_it())
+
+    run.__name__ = test.__name__
+    return run
+
+
+# ------------------------------------------------------------------ the start
+
+
+def _missing(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _fifo(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (_missing, "cannot be read (No such file"),
+    "a folder": (lambda path: (_missing(path), path.mkdir()), "no regular file"),
+    "a pipe that nobody writes to": (_fifo, "no regular file"),
+    "empty": (lambda path: path.write_bytes(b""), "is empty"),
+    "blank": (lambda path: path.write_bytes(b"\n \n"), "is empty"),
+    "too long": (lambda path: path.write_bytes(b"x" * (FILE_BYTES_MAX + 1)), "longer than 1 MiB"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "expected"), UNUSABLE.values(), ids=UNUSABLE)
+def test_a_file_that_is_of_no_use_ends_the_start_with_its_name(
+    tmp_path: Path, spoil: Callable[[Path], object], expected: str
+) -> None:
+    @scenario
+    async def test(world: World) -> None:
+        world.write("good.pem", "GOOD")
+        spoil(world.folder / "bad.pem")
+        with pytest.raises(Invalid) as told:
+            await world.watch.adopt([world.spec("good"), world.spec("bad")])
+        assert str(told.value).startswith(f"node.toml:5: bad: the file {world.folder}/bad.pem ")
+        assert expected in str(told.value)
+        assert "\n" not in str(told.value)
+        assert world.sink.sites == {}, "nothing half-applied"
+
+    test(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+@scenario
+async def test_a_file_without_rights_ends_the_start(world: World) -> None:
+    world.write("a.pem", "A", 0)
+    with pytest.raises(Invalid, match="Permission denied"):
+        await world.watch.adopt([world.spec("a")])
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"), [(0o600, False), (0o640, False), (0o400, False), (0o644, True), (0o660, True), (0o604, True)]
+)
+def test_a_key_that_is_open_to_others_is_told_and_a_certificate_is_not(tmp_path: Path, mode: int, told: bool) -> None:
+    @scenario
+    async def test(world: World) -> None:
+        world.write("a.pem", "CHAIN", 0o644)
+        key = world.write("a.key", "KEY", mode)
+        await world.watch.adopt([world.spec("a", key=key)])
+        assert world.pem("a") == b"CHAIN\nKEY"
+        assert [(note.code, note.level) for note in world.notes] == [("key-file-exposed", "warning")] * told
+        assert not told or f"chmod 600 {key}" in world.notes[0].text
+        world.codes()
+        world.write("b.pem", "BOTH", mode)
+        await world.watch.adopt([world.spec("a", key=key), world.spec("b")])
+        assert world.codes() == ["key-file-exposed"] * told, "of the new one only"
+
+    test(tmp_path)
+
+
+# ------------------------------------------------------------------ changes
+
+
+@scenario
+async def test_a_changed_file_is_taken_after_two_looks_and_the_others_are_left_alone(world: World) -> None:
+    for name in "ab":
+        world.write(f"{name}.pem", f"{name}1")
+    await world.watch.adopt([world.spec("a"), world.spec("b")])
+    await world.looks(3)
+    assert world.codes() == []
+    other = world.sink.sites["b"]
+    world.write("a.pem", "a2")
+    await world.looks(1)
+    assert world.pem("a") == b"a1", "somebody may be in the middle of writing it"
+    await world.looks(1)
+    assert world.pem("a") == b"a2"
+    assert world.codes() == ["certificate-changed"]
+    assert world.sink.sites["b"] is other
+    await world.looks(3)
+    assert world.codes() == []
+
+
+@scenario
+async def test_a_changed_key_or_authority_is_a_change_too(world: World) -> None:
+    world.write("a.pem", "chain")
+    key, ca = world.write("a.key", "key1"), world.write("ca.pem", "ca1")
+    spec = world.spec("a", key=key)
+    await world.watch.adopt([SiteSpec(spec.hosts, spec.certificates, PemFile(str(ca)), True)])
+    world.write("a.key", "key2")
+    await world.looks()
+    assert world.pem("a") == b"chain\nkey2"
+    world.write("ca.pem", "ca2")
+    await world.looks()
+    site = world.sink.sites["a"]
+    assert (site.client_ca, site.client_required) == (b"ca2", True)
+
+
+@scenario
+async def test_a_link_that_points_elsewhere_is_a_change(world: World) -> None:
+    """As certbot and Kubernetes do it."""
+    for number in "12":
+        world.write(f"a{number}", f"a{number}")
+    link = world.folder / "a.pem"
+    link.symlink_to("a1")
+    await world.watch.adopt([world.spec("a")])
+    link.unlink()
+    link.symlink_to("a2")
+    await world.looks()
+    assert world.pem("a") == b"a2"
+
+
+@scenario
+async def test_a_file_that_was_only_touched_is_no_other_certificate(world: World) -> None:
+    path = world.write("a.pem", "a1")
+    await world.watch.adopt([world.spec("a")])
+    held = world.sink.sites["a"]
+    os.utime(path, ns=(1, 1))
+    world.write("a.pem", "a1")
+    await world.looks(3)
+    assert world.sink.sites["a"] is held
+    assert world.codes() == []
+
+
+@pytest.mark.parametrize(("spoil", "expected"), UNUSABLE.values(), ids=UNUSABLE)
+def test_a_file_that_becomes_useless_keeps_what_was_told_once_and_comes_back(
+    tmp_path: Path, spoil: Callable[[Path], object], expected: str
+) -> None:
+    @scenario
+    async def test(world: World) -> None:
+        path = world.write("a.pem", "a1")
+        world.write("b.pem", "b1")
+        await world.watch.adopt([world.spec("a"), world.spec("b")])
+        await asyncio.sleep(0)
+        spoil(path)
+        world.write("b.pem", "b2")
+        await world.looks(4)
+        assert world.pem("a") == b"a1"
+        assert world.pem("b") == b"b2", "one site's trouble is not another's"
+        (told,) = [note for note in world.notes if note.code == "certificate-unreadable"]
+        assert (told.level, told.fields) == ("error", {"site": "a"})
+        assert str(path) in told.text and expected in told.text
+        (view,) = [each for each in world.watch.views() if each["reason"]]
+        assert (view["site"], view["reason_code"]) == ("a", "certificate-unreadable")
+        world.codes()
+        if path.is_dir():
+            path.rmdir()
+        world.write("a.pem", "a3")
+        await world.looks()
+        assert world.pem("a") == b"a3"
+        assert world.codes() == ["certificate-changed"]
+        assert not any(each["reason"] for each in world.watch.views())
+
+    test(tmp_path)
+
+
+# ------------------------------------------------------------------ another node file
+
+
+@scenario
+async def test_sites_come_and_go_and_change(world: World) -> None:
+    for name in "abc":
+        world.write(f"{name}.pem", name)
+    await world.watch.adopt([world.spec("a"), world.spec("b")])
+    wider = SiteSpec(("b", "*.b"), world.spec("b").certificates)
+    await world.watch.adopt([wider, world.spec("c")])
+    assert {key: site.hosts for key, site in world.sink.sites.items()} == {"b": ("b", "*.b"), "c": ("c",)}
+    world.write("a.pem", "a2")
+    await world.looks()
+    assert set(world.sink.sites) == {"b", "c"}
+    (world.folder / "c.pem").unlink()
+    await world.watch.adopt([world.spec("b"), world.spec("c")])
+    assert set(world.sink.sites) == {"b", "c"}, "a site that is as it was need not be read again"
+    with pytest.raises(Invalid):
+        await world.watch.adopt([world.spec("b"), world.spec("d")])
+    assert set(world.sink.sites) == {"b", "c"}
+
+
+# ------------------------------------------------------------------ ticket keys
+
+
+@scenario
+async def test_ticket_keys_are_made_kept_and_rotated(world: World) -> None:
+    world.write("a.pem", "a")
+    await world.watch.adopt([world.spec("a")])
+    (first,) = world.sink.keys
+    assert (len(first.name), len(first.secret)) == (16, 32)
+    world.now_s += ROTATE_S - 1
+    await world.looks(1)
+    assert world.sink.keys == (first,)
+    world.now_s += 1
+    await world.looks(1)
+    second, kept = world.sink.keys
+    assert kept == first
+    again = World(world.folder, world.now_s)
+    await again.watch.adopt([again.spec("a")])
+    assert again.sink.keys == (second, first), "kept over a restart"
+    assert again.notes == []
+
+
+@scenario
+async def test_a_torn_file_of_ticket_keys_means_new_ones_and_is_told(world: World) -> None:
+    world.write("a.pem", "a")
+    world.write("ticket-keys", "half of")
+    await world.watch.adopt([world.spec("a")])
+    assert world.codes() == ["ticket-keys-lost"]
+    assert len(world.sink.keys) == 1
+    again = World(world.folder)
+    await again.watch.adopt([again.spec("a")])
+    assert (again.sink.keys, again.notes) == (world.sink.keys, [])
+
+
+@scenario
+async def test_ticket_keys_that_cannot_be_written_work_and_are_written_later(world: World) -> None:
+    world.write("a.pem", "a")
+    blocker = world.folder / "ticket-keys"
+    blocker.mkdir()
+    await world.watch.adopt([world.spec("a")])
+    assert len(world.sink.keys) == 1
+    await world.looks(2)
+    assert world.codes() == ["ticket-keys-lost", "ticket-keys-not-written"]
+    blocker.rmdir()
+    await world.looks(1)
+    assert blocker.read_text().count("\n") == 3
+
+
+@scenario
+async def test_a_node_without_sites_makes_no_keys(world: World) -> None:
+    await world.watch.adopt([])
+    assert world.sink.keys == ()
+    assert list(world.folder.iterdir()) == []
+
+
+# ------------------------------------------------------------------ reads
+
+
+def test_what_is_known_is_shown(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+
+    @scenario
+    async def test(world: World) -> None:
+        async with lone(world.folder) as node:
+            text = (await node.http.get("/metrics")).text
+            assert "sdlb_site_error" not in text
+            path = world.write("a.pem", "a", 0o644)
+            await node.sites.adopt([world.spec("a")])
+            await asyncio.sleep(0)
+            path.unlink()
+            for _ in range(2):
+                await node.sites.look()
+            (site,) = (await node.http.get("/v1/sites")).json()["sites"]
+            assert site["hosts"] == ["a"]
+            assert site["reason_code"] == "certificate-unreadable"
+            assert "chmod 600" in site["warnings"][0]
+            assert 'sdlb_site_error{site="a"} 1' in (await node.http.get("/metrics")).text
+            events = (await node.http.get("/v1/events?since=0")).json()["events"]
+            assert {"certificate-unreadable", "key-file-exposed"} <= {event["code"] for event in events}
+
+    test(tmp_path)
+
+
+def test_a_relative_or_missing_file_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('[listen]\nhttps = "127.0.0.1:0"\n[[site]]\nhosts = ["a"]\ncertificate = "/nowhere/a.pem"\n')
+    config = read_config(Options(config=str(file)), {})
+
+    @scenario
+    async def test(world: World) -> None:
+        with pytest.raises(Invalid) as told:
+            await world.watch.adopt(config.sites)
+        assert str(told.value).startswith(f"{file}:5: site.0.certificate: the file /nowhere/a.pem cannot be read")
+
+    test(tmp_path)
