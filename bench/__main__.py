@@ -7,17 +7,19 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import change, idle, proxy, register, report
+from bench import change, edge, idle, proxy, register, report
 from sdlb.cli.demo.launch import Late
 
 CASES: dict[str, Callable[[bool], report.Report]] = {
     "proxy": proxy.run,
+    "edge": edge.run,
     "idle": idle.run,
     "register": register.run,
     "change": change.run,
 }
 EPILOG = """cases:
   proxy     CPU a request of sdlb-engine, nginx and HAProxy, side by side
+  edge      the same at the public edge: TLS, HTTP/2, large answers, handshakes, with 10,000 routes and an access log
   idle      CPU and memory of a host node with 20 instances
   register  10,000 claims from empty through three tiers; memory of the root
   change    one claim more or less among 10,000, seen at a root three tiers up, under traffic

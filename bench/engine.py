@@ -45,6 +45,19 @@ class Engine:
             raise OSError(configured.error)
         return configured.listeners[0].address
 
+    def configure_edge(self, access_log: Path, pem: bytes) -> tuple[str, str]:
+        """host:port for clients in clear text and over TLS, with one certificate for every name."""
+        listeners = (Listener("http", "127.0.0.1:0"), Listener("https", "127.0.0.1:0", tls=True))
+        self._send(wire.to_configure(EngineConfig("bench", listeners, "", access_log=str(access_log))))
+        bound = {each.key: each.address for each in self._wait("configured").configured.listeners}
+        message = ToEngine()
+        message.sites.put.add(key="all", hosts=["*"]).certificates.add(pem=pem)
+        self._send(message)
+        for state in self._wait("sites_applied").sites_applied.sites:
+            if state.error:
+                raise OSError(state.error)
+        return bound["http"], bound["https"]
+
     def apply(
         self,
         targets: Sequence[TargetPut] = (),
