@@ -22,11 +22,11 @@ use std::{
 use crate::counters::Counters;
 
 /// A worker's buffer is handed over at this size ...
-const BUFFER_BYTES: usize = 32 << 10;
+const BUFFER_BYTES: usize = 128 << 10;
 /// ... or at this age.
 const BUFFER_AGE: Duration = Duration::from_millis(100);
 /// Buffers on their way to the disk: 8 MiB at most.
-const BUFFERS_MAX: usize = 256;
+const BUFFERS_MAX: usize = 64;
 
 /// One worker's end of the log.
 pub struct AccessLog {

@@ -3,7 +3,7 @@
 //! An idle connection owns no buffer: it takes a [`Scratch`] when something arrives and gives it back when nothing is
 //! left to do. So memory follows the number of requests in flight, not the number of connections.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use sdlb_http1::{Host, Request, Response};
 
@@ -11,8 +11,8 @@ use sdlb_http1::{Host, Request, Response};
 pub const BUFFER_BYTES: usize = 16 << 10;
 /// ... and a stream of bytes gets one of this size.
 pub const STREAM_BYTES: usize = 64 << 10;
-/// Scratches kept for the next requests of a worker; each holds two buffers.
-const KEPT_MAX: usize = 64;
+/// Scratches kept for the next requests of a worker; each holds two buffers. Those that a while has not needed go.
+const KEPT_MAX: usize = 1024;
 
 /// Bytes that were read and not consumed yet. The memory is written to once, when it is taken.
 #[derive(Debug, Default)]
@@ -131,13 +131,20 @@ impl Scratch {
 
 /// The scratches of one worker that nobody uses now.
 #[derive(Debug, Default)]
-#[expect(clippy::vec_box, reason = "it goes from hand to hand with every request: a pointer, not 500 bytes")]
-pub struct Scratches(RefCell<Vec<Box<Scratch>>>);
+pub struct Scratches {
+    #[expect(clippy::vec_box, reason = "it goes from hand to hand with every request: a pointer, not 500 bytes")]
+    kept: RefCell<Vec<Box<Scratch>>>,
+    /// The fewest that were there since the last look: nobody needed those.
+    spare: Cell<usize>,
+}
 
 impl Scratches {
     /// One that is empty.
     pub fn take(&self) -> Box<Scratch> {
-        self.0.borrow_mut().pop().unwrap_or_default()
+        let mut kept = self.kept.borrow_mut();
+        let scratch = kept.pop().unwrap_or_default();
+        self.spare.set(self.spare.get().min(kept.len()));
+        scratch
     }
 
     /// Takes one back, if it is there.
@@ -149,7 +156,7 @@ impl Scratches {
 
     /// Takes one back.
     pub fn give(&self, mut scratch: Box<Scratch>) {
-        let mut kept = self.0.borrow_mut();
+        let mut kept = self.kept.borrow_mut();
         if kept.len() < KEPT_MAX {
             scratch.next_request();
             scratch.from_client.reset();
@@ -161,9 +168,34 @@ impl Scratches {
     }
 }
 
+impl Scratches {
+    /// Frees those that nobody has needed since the last look. To be called every few seconds.
+    pub fn sweep(&self) {
+        let mut kept = self.kept.borrow_mut();
+        let left = kept.len() - self.spare.get().min(kept.len());
+        kept.truncate(left);
+        self.spare.set(left);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_while_has_not_needed_is_freed() {
+        let all = Scratches::default();
+        let taken: Vec<_> = (0..5).map(|_| all.take()).collect();
+        taken.into_iter().for_each(|scratch| all.give(scratch));
+        all.sweep();
+        assert_eq!(all.kept.borrow().len(), 5, "they were needed");
+        let taken: Vec<_> = (0..2).map(|_| all.take()).collect();
+        taken.into_iter().for_each(|scratch| all.give(scratch));
+        all.sweep();
+        assert_eq!(all.kept.borrow().len(), 2);
+        all.sweep();
+        assert_eq!(all.kept.borrow().len(), 0);
+    }
 
     fn put(buffer: &mut Buffer, bytes: &[u8]) {
         buffer.space()[..bytes.len()].copy_from_slice(bytes);

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 
@@ -91,14 +91,21 @@ impl Io {
         }
     }
 
-    /// Looks whether a connection at rest is still good, with one system call: neither ended nor spoken on.
+    /// Looks whether a connection at rest is still good: neither ended nor spoken on. `sure`: asks the system; else only
+    /// what it has told by itself since, which costs nothing and may be a moment old.
     #[must_use]
-    pub fn rest(&self) -> Rest {
+    pub fn rest(&self, sure: bool) -> Rest {
         let mut byte = [MaybeUninit::uninit()];
-        match self.socket().map(|socket| socket.peek(&mut byte)) {
-            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Rest::Good,
-            None | Some(Ok(0) | Err(_)) => Rest::Ended,
-            Some(Ok(_)) => Rest::Spoke,
+        let mut peek = || self.socket().map_or(Ok(0), |socket| socket.peek(&mut byte));
+        let seen = match self {
+            Self::Tcp(stream) if !sure => stream.try_io(Interest::READABLE, &mut peek),
+            Self::Unix(stream) if !sure => stream.try_io(Interest::READABLE, &mut peek),
+            _ => peek(),
+        };
+        match seen {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Rest::Good,
+            Ok(0) | Err(_) => Rest::Ended,
+            Ok(_) => Rest::Spoke,
         }
     }
 

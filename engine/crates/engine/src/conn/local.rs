@@ -62,6 +62,7 @@ async fn sweep(worker: Weak<Worker>) {
         let now = Instant::now();
         worker.local.pool.sweep(now, &worker.counters);
         worker.local.links.sweep(now);
+        worker.local.scratches.sweep();
     }
 }
 

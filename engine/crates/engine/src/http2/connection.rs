@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     meter::{Metered, Reading},
     server::Stream,
+    wire::{Flush, Wire, wire},
 };
 use crate::{
     conn::{self, io::Io, resting::Place, timer::Timer},
@@ -53,8 +54,14 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let limits = worker.config().limits.clone();
     let reading = Rc::new(Reading::default());
-    let io = Metered::new(io, reading.clone());
-    let handshake = builder(&limits).handshake::<_, Bytes>(io);
+    let (wire, flush) = wire(io);
+    let mut handshake = Box::pin(builder(&limits).handshake::<_, Bytes>(Metered::new(wire, reading.clone())));
+    let handshake = poll_fn(|cx| {
+        let shaken = handshake.as_mut().poll(cx);
+        // What can't be sent now is sent later, or shows when something is read.
+        let _ = flush.poll(cx);
+        shaken
+    });
     let Ok(Ok(connection)) = timeout(limits.head_timeout, handshake).await else {
         worker.counters.http2_failed_total.add();
         return;
@@ -64,6 +71,7 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     let rest = (listener.kind == ListenerKind::Entry).then(|| Place::new(worker.clone(), now));
     let mut served = Served {
         connection,
+        flush,
         reading,
         open: Rc::default(),
         opener: Opener { peer, listener, worker: worker.clone(), server_name },
@@ -81,7 +89,10 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     let mut drained = false;
     poll_fn(|cx| {
         drained = drained || draining.as_mut().poll(cx).is_ready();
-        served.poll(cx, drained)
+        let over = served.poll(cx, drained);
+        // As above; and what is sent when it is over is a goodbye.
+        let _ = served.flush.poll(cx);
+        over
     })
     .await;
 }
@@ -117,7 +128,8 @@ struct Open {
 }
 
 struct Served<T> {
-    connection: server::Connection<Metered<T>, Bytes>,
+    connection: server::Connection<Metered<Wire<T>>, Bytes>,
+    flush: Flush<T>,
     reading: Rc<Reading>,
     open: Rc<Open>,
     opener: Opener,
@@ -168,6 +180,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
         if std::mem::replace(&mut self.busy, !none) && none {
             let now = Instant::now();
             self.rest.iter().for_each(|rest| rest.begin(now));
+            self.flush.rest();
             self.timer.set(now, if self.phase == Phase::Open { self.limits.idle_timeout } else { GOODBYE });
         }
         if none

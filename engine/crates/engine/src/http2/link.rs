@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    future::{Future, poll_fn},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -17,7 +18,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::client::Stream;
+use super::{client::Stream, wire::wire};
 use crate::{
     conn::io::Io,
     upstream::{ConnectError, Upstream, connect},
@@ -230,7 +231,9 @@ async fn shake<T: AsyncRead + AsyncWrite + Unpin + 'static>(
         .initial_connection_window_size(LINK_WINDOW)
         .max_header_list_size(head_bytes)
         .max_send_buffer_size(SEND_BUFFER);
-    let (send, connection) = builder.handshake(io).await.map_err(|_| no_http2())?;
+    let (wire, flush) = wire(io);
+    let (send, connection) = builder.handshake(wire).await.map_err(|_| no_http2())?;
+    let mut connection = Box::pin(connection);
     let link = Rc::new(Link {
         send,
         streams: Cell::new(0),
@@ -241,8 +244,13 @@ async fn shake<T: AsyncRead + AsyncWrite + Unpin + 'static>(
     });
     let driven = Rc::downgrade(&link);
     tokio::task::spawn_local(async move {
-        // How it ended shows at its streams.
-        let _ = connection.await;
+        // How it ended shows at its streams, and so does what can't be sent.
+        let _ = poll_fn(|cx| {
+            let over = connection.as_mut().poll(cx);
+            let _ = flush.poll(cx);
+            over
+        })
+        .await;
         if let Some(link) = driven.upgrade() {
             link.leave();
         }

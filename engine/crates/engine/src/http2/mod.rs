@@ -19,6 +19,7 @@ mod meter;
 mod outbound;
 pub mod server;
 mod translate;
+mod wire;
 
 use std::io;
 

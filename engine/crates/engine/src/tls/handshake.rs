@@ -47,15 +47,16 @@ pub async fn accept(stream: TcpStream, sites: &Sites, worker: &Rc<Worker>) -> Op
 async fn shake(stream: TcpStream, sites: &Sites) -> Result<Stream, Failed> {
     // rustls bounds a ClientHello in pieces to 64 KiB.
     let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(failed)?;
-    let site = {
+    let config = {
         let hello = hello.client_hello();
-        sites.find(hello.server_name().map(str::to_ascii_lowercase).as_deref())
+        let site = sites.find(hello.server_name().map(str::to_ascii_lowercase).as_deref());
+        site.map(|site| site.config(&hello))
     };
-    let Some(site) = site else {
+    let Some(config) = config else {
         refuse_name(hello);
         return Err(Failed::NoSite);
     };
-    hello.into_stream(site.config.clone()).await.map(Stream::new).map_err(failed)
+    hello.into_stream(config).await.map(Stream::new).map_err(failed)
 }
 
 fn failed(_: io::Error) -> Failed {

@@ -46,8 +46,10 @@ pub struct Site {
     /// Its key.
     pub key: String,
     hosts: Vec<String>,
-    /// What a handshake for it is done with.
-    pub config: Arc<ServerConfig>,
+    /// What a handshake for it is done with: the suite that costs least, of those that the client has ...
+    ours: Arc<ServerConfig>,
+    /// ... or the one that the client likes best.
+    theirs: Arc<ServerConfig>,
     /// End of the certificate that ends first, Unix seconds.
     pub not_after_unix_s: i64,
 }
@@ -55,6 +57,25 @@ pub struct Site {
 impl fmt::Debug for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Site").field("key", &self.key).field("hosts", &self.hosts).finish_non_exhaustive()
+    }
+}
+
+impl Site {
+    /// What the handshake with this client is done with. All suites are good, and AES-128 with SHA-256 is cheapest for
+    /// nearly everybody; but a client that names ChaCha20 first has no AES in its hardware.
+    #[must_use]
+    pub fn config(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
+        use rustls::CipherSuite::*;
+        // Chrome and OpenSSL begin with a value that means nothing (RFC 8701).
+        let known = |suite: &&rustls::CipherSuite| suite.as_str().is_some();
+        match hello.cipher_suites().iter().find(known) {
+            Some(
+                TLS13_CHACHA20_POLY1305_SHA256
+                | TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+                | TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+            ) => self.theirs.clone(),
+            _ => self.ours.clone(),
+        }
     }
 }
 
@@ -163,7 +184,20 @@ struct Provider(Arc<CryptoProvider>);
 
 impl Default for Provider {
     fn default() -> Self {
-        Self(Arc::new(aws_lc_rs::default_provider()))
+        use aws_lc_rs::cipher_suite::*;
+        // Those of the default, the cheapest first.
+        let cipher_suites = vec![
+            TLS13_AES_128_GCM_SHA256,
+            TLS13_AES_256_GCM_SHA384,
+            TLS13_CHACHA20_POLY1305_SHA256,
+            TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        ];
+        Self(Arc::new(CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() }))
     }
 }
 
@@ -213,7 +247,10 @@ fn build(
     // Tickets only: what one engine remembers, another does not have.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Arc::new(Tickets::new(keys.clone(), sealed_for(asked)));
-    let site = Site { key: asked.key.clone(), hosts: asked.hosts.clone(), config: Arc::new(config), not_after_unix_s };
+    let theirs = Arc::new(config.clone());
+    config.ignore_client_order = true;
+    let (key, hosts) = (asked.key.clone(), asked.hosts.clone());
+    let site = Site { key, hosts, ours: Arc::new(config), theirs, not_after_unix_s };
     Ok((site, warnings))
 }
 

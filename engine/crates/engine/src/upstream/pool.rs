@@ -111,7 +111,8 @@ impl Hasher for Spread {
 pub struct Pool(RefCell<HashMap<u64, Vec<Upstream>, BuildHasherDefault<Spread>>>);
 
 impl Pool {
-    /// A connection to the target that has not been idle for longer than it may be, nor for longer than `age_max`.
+    /// A connection to the target that has not been idle for longer than it may be, nor for longer than `age_max`: with
+    /// one, for a request that could not be sent again, it is looked at once more.
     pub fn take(
         &self,
         target: &Target,
@@ -134,7 +135,7 @@ impl Pool {
                 idle.push(upstream);
                 return None;
             }
-            match upstream.io.rest() {
+            match upstream.io.rest(age_max.is_some()) {
                 Rest::Good => {
                     upstream.idle = None;
                     upstream.reused = true;
@@ -172,7 +173,7 @@ impl Pool {
             idle.retain(|upstream| {
                 let age = |idle: &Idle| now.saturating_duration_since(idle.since);
                 let old = upstream.idle.as_ref().is_none_or(|idle| age(idle) > upstream.idle_age_max);
-                match upstream.io.rest() {
+                match upstream.io.rest(true) {
                     Rest::Good => !old && upstream.address_changes == upstream.target.address_changes(),
                     Rest::Ended => false,
                     Rest::Spoke => {
