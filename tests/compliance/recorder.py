@@ -34,7 +34,7 @@ class Recorder:
         self.closed = 0
         """Connections that the node has closed."""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self._sockets: list[socket.socket] = []
+        self.sockets: list[socket.socket] = []
         self.endpoint = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -43,7 +43,7 @@ class Recorder:
         return b"".join(bytes(connection) for connection in self.connections)
 
     def close(self) -> None:
-        for item in (self._listener, *self._sockets):
+        for item in (self._listener, *self.sockets):
             with contextlib.suppress(OSError):
                 item.shutdown(socket.SHUT_RDWR)
             item.close()
@@ -60,7 +60,7 @@ class Recorder:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            self._sockets.append(connection)
+            self.sockets.append(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:

@@ -119,7 +119,7 @@ def test_an_answer_before_its_request_is_given_to_nobody(nodes: Cluster, edge: N
 def test_a_pooled_connection_that_speaks_up_is_dropped(rogue: tuple[str, Recorder], edge: Node) -> None:
     host, recorder = rogue
     assert say(edge, ask(host, "/one", b"Connection: close")).statuses == [200]
-    for connection in list(recorder._sockets):  # pyright: ignore[reportPrivateUsage]
+    for connection in list(recorder.sockets):
         connection.sendall(EVIL)
     time.sleep(0.3)
     for number in range(3):
@@ -139,7 +139,7 @@ def test_an_answer_cut_short_is_cut_short_for_the_client(rogue: tuple[str, Recor
     with dial(edge) as connection:
         connection.sendall(ask(host, "/a"))
         time.sleep(0.2)
-        for upstream in list(recorder._sockets):  # pyright: ignore[reportPrivateUsage]
+        for upstream in list(recorder.sockets):
             upstream.shutdown(socket.SHUT_RDWR)
         connection.sendall(ask(host, "/b"))
         talk = listen(connection, 3.0)
@@ -156,7 +156,7 @@ def test_an_early_answer_ends_the_upload_and_the_connections(rogue: tuple[str, R
 
     def serve_early() -> None:  # answers on the head alone
         until("the head has arrived", lambda: b"/early" in recorder.received)
-        for upstream in list(recorder._sockets):  # pyright: ignore[reportPrivateUsage]
+        for upstream in list(recorder.sockets):
             upstream.sendall(early)
 
     with dial(edge) as connection:

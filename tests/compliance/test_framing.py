@@ -233,7 +233,6 @@ ATTACKS = [
     Attack("CONNECT with a path", get(first=b"CONNECT MARK HTTP/1.1"), frozenset({400, 405})),
     Attack("several leading blank lines", b"\r\n\r\n\r\n" + get()),
     Attack("leading LF", b"\n\n" + get()),
-    Attack("HTTP/2 preface on a clear port", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", VERSION),
     Attack("a TLS hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 64),
     Attack("binary", bytes(range(256))),
 ]

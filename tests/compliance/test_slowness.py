@@ -107,7 +107,7 @@ def test_a_client_that_reads_nothing(nodes: Cluster, brief: Node) -> None:
 
 def closed_by_node(recorder: Recorder) -> bool:
     """The endpoint's sending has failed, or the end was read."""
-    for upstream in recorder._sockets:  # pyright: ignore[reportPrivateUsage]
+    for upstream in recorder.sockets:
         with contextlib.suppress(OSError):
             if upstream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 1:  # established
                 return False

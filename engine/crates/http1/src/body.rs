@@ -124,6 +124,13 @@ impl Body {
         }
     }
 
+    /// So many bytes of content went past without being handed in: at most [`Self::left`], which must be known.
+    pub fn skip(&mut self, bytes: u64) {
+        if let State::Counted { left } = self.state {
+            self.state = if bytes < left { State::Counted { left: left - bytes } } else { State::End };
+        }
+    }
+
     /// Reads on in `bytes`, which begins where the last piece ended.
     ///
     /// # Errors

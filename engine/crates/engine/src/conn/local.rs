@@ -8,13 +8,15 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use super::{buffer::Scratches, resting::Resting};
+use super::{buffer::Scratches, exchange::splice::Pipe, resting::Resting};
 use crate::{
     http2::link::Links,
     upstream::{Budget, Pool},
     worker::Worker,
 };
 
+/// Pipes that wait for another large answer.
+const PIPES_KEPT_MAX: usize = 16;
 /// Between two looks through the pools.
 const SWEEP: Duration = Duration::from_secs(2);
 
@@ -25,6 +27,8 @@ pub struct Local {
     pub scratches: Scratches,
     /// Upstream connections.
     pub pool: Pool,
+    /// Empty ones, for large answers.
+    pub pipes: RefCell<Vec<Pipe>>,
     /// HTTP/2 connections to endpoints.
     pub links: Links,
     /// Retries.
@@ -63,6 +67,7 @@ async fn sweep(worker: Weak<Worker>) {
         worker.local.pool.sweep(now, &worker.counters);
         worker.local.links.sweep(now);
         worker.local.scratches.sweep();
+        worker.local.pipes.borrow_mut().truncate(PIPES_KEPT_MAX);
     }
 }
 

@@ -9,6 +9,7 @@
 mod heads;
 mod request;
 mod response;
+pub mod splice;
 
 use std::{
     ops::Range,
@@ -20,6 +21,7 @@ use sdlb_http1::{self as http1, Body, Refused};
 use sdlb_routes::Fault;
 use tokio::time::Instant;
 
+use self::splice::Pipe;
 use super::{buffer::Scratch, facts::Facts, io::Io, timer::Timer, watch::Watch};
 use crate::{forward::response::Framing, settings::Limits, upstream::Upstream, worker::Worker};
 
@@ -127,6 +129,7 @@ pub struct Exchange<'a> {
     pub replayable: bool,
 
     answer: Option<Answer>,
+    pipe: Option<Pipe>,
     direct_down: Range<usize>,
     sent_down: usize,
     answered: bool,
@@ -209,6 +212,7 @@ impl<'a> Exchange<'a> {
             wrote: false,
             replayable: true,
             answer: None,
+            pipe: None,
             direct_down: 0..0,
             sent_down: 0,
             answered: false,

@@ -9,7 +9,7 @@ use sdlb_http1::Piece;
 use sdlb_routes::Fault;
 
 use super::heads::{GRPC_STATUS, code};
-use super::{COPY_BYTES, End, Exchange, Up, write_chunk, write_last_chunk};
+use super::{COPY_BYTES, End, Exchange, Up, splice::Pipe, write_chunk, write_last_chunk};
 use crate::{
     conn::buffer::{STREAM_BYTES, Scratch},
     forward::response::Framing,
@@ -24,7 +24,7 @@ impl Exchange<'_> {
                 return Ok(Some(end));
             }
             self.fill_down()?;
-            if self.has_pending_down() {
+            if self.has_buffered_down() {
                 self.sent_down += std::mem::take(&mut self.scratch.ahead);
                 let first = &self.scratch.to_client[self.sent_down..];
                 let second = &self.scratch.from_upstream.data()[self.direct_down.clone()];
@@ -34,6 +34,13 @@ impl Exchange<'_> {
                     Poll::Ready(Err(_)) => return Err(End::Gone),
                 }
                 continue;
+            }
+            if self.pipe.is_none() && self.may_splice() {
+                let kept = self.worker.local.pipes.borrow_mut().pop();
+                self.pipe = kept.or_else(|| Pipe::new().ok());
+            }
+            if self.pipe.is_some() && self.poll_splice(cx)?.is_pending() {
+                return Ok(None);
             }
             if let Some(answer) = &self.answer
                 && answer.done
@@ -57,7 +64,12 @@ impl Exchange<'_> {
         }
     }
 
+    /// Something is on its way to the client.
     pub(super) fn has_pending_down(&self) -> bool {
+        self.has_buffered_down() || self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0)
+    }
+
+    fn has_buffered_down(&self) -> bool {
         self.sent_down < self.scratch.to_client.len() || !self.direct_down.is_empty()
     }
 
@@ -66,7 +78,7 @@ impl Exchange<'_> {
         self.sent_down += head;
         self.direct_down.start += count - head;
         self.moved = true;
-        if !self.has_pending_down() {
+        if !self.has_buffered_down() {
             self.scratch.from_upstream.consume(self.direct_down.end);
             self.direct_down = 0..0;
             self.scratch.to_client.clear();
@@ -121,7 +133,7 @@ impl Exchange<'_> {
     }
 
     /// The upstream closed or failed.
-    fn upstream_ended(&mut self, ended: io::Result<usize>) -> Result<(), End> {
+    pub(super) fn upstream_ended(&mut self, ended: io::Result<usize>) -> Result<(), End> {
         self.moved = true;
         match &mut self.answer {
             None => Err(End::Failed {
