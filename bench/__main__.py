@@ -23,7 +23,7 @@ EPILOG = """cases:
   idle      CPU and memory of a host node with 20 instances
   register  10,000 claims from empty through three tiers; memory of the root
   change    one claim more or less among 10,000, seen at a root three tiers up, under traffic
-All of them take about three minutes (--quick: one). The tables are also written to bench/out/."""
+All of them take about five minutes (--quick: two). The tables are also written to bench/out/."""
 
 
 def main() -> int:
