@@ -28,14 +28,14 @@ def bench(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_case() -> None:
     done = bench("--help")
     assert done.returncode == 0
-    for case in ("proxy", "change", "idle", "register"):
+    for case in ("proxy", "edge", "change", "idle", "register"):
         assert f"  {case} " in done.stdout
 
 
 def test_an_unknown_case_is_a_usage_error() -> None:
     done = bench("proxies")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("unknown case 'proxies'; choose from proxy, idle, register, change")
+    assert done.stderr.splitlines()[-1].endswith("unknown case 'proxies'; choose from proxy, edge, idle, register, change")
 
 
 def test_a_missing_tool_is_one_line_that_says_how_to_install_it(tmp_path: Path) -> None:
