@@ -498,7 +498,7 @@ impl Engine {
     // ------------------------------------------------------------------ once a second
 
     fn tick(&mut self) {
-        if self.unconfirmed.is_some_and(|until| Instant::now() >= until) {
+        if self.unconfirmed.take_if(|until| Instant::now() >= *until).is_some() {
             eprintln!("sdlb-engine: control did not carry the take-over through; ending");
             self.shut_down(Duration::ZERO);
         }
