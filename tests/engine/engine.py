@@ -19,6 +19,7 @@ from sdlb.wire.engine_pb2 import (
     Configured,
     Delta,
     FromEngine,
+    HandedOver,
     Limits,
     Listener,
     SitesApplied,
@@ -33,8 +34,15 @@ class Engine:
     """`address[key]`: where a listener is. `counters`: the newest that were told, once a second."""
 
     def __init__(
-        self, listeners: Iterable[Listener], *, workers: int = 2, limits: Limits | None = None, name: str = "edge-1"
+        self,
+        listeners: Iterable[Listener],
+        *,
+        workers: int = 2,
+        limits: Limits | None = None,
+        name: str = "edge-1",
+        after: Engine | None = None,
     ) -> None:
+        """`after`: it gets that one's listening sockets, and does not accept before `configure`."""
         self.name = name
         self.folder = Path(tempfile.mkdtemp(prefix="sdlb-engine-"))
         self.access_log = self.folder / "access.log"
@@ -45,13 +53,19 @@ class Engine:
         self._epoch = 0
         path = self.folder / "engine.sock"
         self.log = (self.folder / "engine.log").open("wb")
-        self.process = subprocess.Popen(
-            [find_binary(), "--socket", str(path), "--workers", str(workers)], stdout=self.log, stderr=self.log
-        )
+        words = [find_binary(), "--socket", str(path), "--workers", str(workers)]
+        sockets = self.folder / "sockets"
+        if after is not None:
+            words += ["--take-over", str(sockets)]
+        self.process = subprocess.Popen(words, stdout=self.log, stderr=self.log)
+        if after is not None:
+            given = after.hand_over(sockets)
+            assert not given.error, given.error
         self._socket = _connect(path)
         threading.Thread(target=self._read, daemon=True).start()
-        self._wait("attached")
-        self.configure(listeners, limits)
+        self.attached = self._wait("attached").attached
+        if after is None:
+            self.configure(listeners, limits)
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +90,28 @@ class Engine:
         for bound in configured.listeners:
             host, port = bound.address.rsplit(":", 1)
             self.address[bound.key] = (host, int(port))
+
+    def hand_over(self, path: Path) -> HandedOver:
+        """To the engine that is about to listen at `path`."""
+        end = time.monotonic() + WITHIN_S
+        while (answer := self.offer(path)).error and time.monotonic() < end:
+            time.sleep(0.01)
+        return answer
+
+    def offer(self, path: Path) -> HandedOver:
+        message = ToEngine()
+        message.hand_over.path = str(path)
+        self.send(message)
+        return self._wait("handed_over").handed_over
+
+    def shut_down(self, deadline_ms: int = 10_000) -> None:
+        message = ToEngine()
+        message.shutdown.deadline_ms = deadline_ms
+        self.send(message)
+
+    def drained(self) -> str:
+        """Waits for a member to be drained; gives its target."""
+        return self._wait("drained").drained.key.target
 
     def serve(
         self,

@@ -8,21 +8,23 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ToEngine(_message.Message):
-    __slots__ = ("configure", "delta", "shutdown", "sites", "ticket_keys")
+    __slots__ = ("configure", "delta", "shutdown", "sites", "ticket_keys", "hand_over")
     CONFIGURE_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     SHUTDOWN_FIELD_NUMBER: _ClassVar[int]
     SITES_FIELD_NUMBER: _ClassVar[int]
     TICKET_KEYS_FIELD_NUMBER: _ClassVar[int]
+    HAND_OVER_FIELD_NUMBER: _ClassVar[int]
     configure: Configure
     delta: Delta
     shutdown: Shutdown
     sites: Sites
     ticket_keys: TicketKeys
-    def __init__(self, configure: _Optional[_Union[Configure, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ..., sites: _Optional[_Union[Sites, _Mapping]] = ..., ticket_keys: _Optional[_Union[TicketKeys, _Mapping]] = ...) -> None: ...
+    hand_over: HandOver
+    def __init__(self, configure: _Optional[_Union[Configure, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ..., sites: _Optional[_Union[Sites, _Mapping]] = ..., ticket_keys: _Optional[_Union[TicketKeys, _Mapping]] = ..., hand_over: _Optional[_Union[HandOver, _Mapping]] = ...) -> None: ...
 
 class FromEngine(_message.Message):
-    __slots__ = ("attached", "configured", "applied", "rejected", "drained", "in_flight", "target_health", "stats", "stalled", "sites_applied")
+    __slots__ = ("attached", "configured", "applied", "rejected", "drained", "in_flight", "target_health", "stats", "stalled", "sites_applied", "handed_over")
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
     CONFIGURED_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +35,7 @@ class FromEngine(_message.Message):
     STATS_FIELD_NUMBER: _ClassVar[int]
     STALLED_FIELD_NUMBER: _ClassVar[int]
     SITES_APPLIED_FIELD_NUMBER: _ClassVar[int]
+    HANDED_OVER_FIELD_NUMBER: _ClassVar[int]
     attached: Attached
     configured: Configured
     applied: Applied
@@ -43,7 +46,8 @@ class FromEngine(_message.Message):
     stats: Stats
     stalled: Stalled
     sites_applied: SitesApplied
-    def __init__(self, attached: _Optional[_Union[Attached, _Mapping]] = ..., configured: _Optional[_Union[Configured, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., in_flight: _Optional[_Union[InFlight, _Mapping]] = ..., target_health: _Optional[_Union[TargetHealth, _Mapping]] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ..., stalled: _Optional[_Union[Stalled, _Mapping]] = ..., sites_applied: _Optional[_Union[SitesApplied, _Mapping]] = ...) -> None: ...
+    handed_over: HandedOver
+    def __init__(self, attached: _Optional[_Union[Attached, _Mapping]] = ..., configured: _Optional[_Union[Configured, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., in_flight: _Optional[_Union[InFlight, _Mapping]] = ..., target_health: _Optional[_Union[TargetHealth, _Mapping]] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ..., stalled: _Optional[_Union[Stalled, _Mapping]] = ..., sites_applied: _Optional[_Union[SitesApplied, _Mapping]] = ..., handed_over: _Optional[_Union[HandedOver, _Mapping]] = ...) -> None: ...
 
 class Configure(_message.Message):
     __slots__ = ("node", "listeners", "control_socket", "limits", "access_log")
@@ -290,8 +294,14 @@ class Shutdown(_message.Message):
     deadline_ms: int
     def __init__(self, deadline_ms: _Optional[int] = ...) -> None: ...
 
+class HandOver(_message.Message):
+    __slots__ = ("path",)
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    def __init__(self, path: _Optional[str] = ...) -> None: ...
+
 class Attached(_message.Message):
-    __slots__ = ("engine_version", "pid", "boot_id", "epoch", "routes", "members", "draining")
+    __slots__ = ("engine_version", "pid", "boot_id", "epoch", "routes", "members", "draining", "serving", "ending")
     ENGINE_VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -299,6 +309,8 @@ class Attached(_message.Message):
     ROUTES_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
+    ENDING_FIELD_NUMBER: _ClassVar[int]
     engine_version: str
     pid: int
     boot_id: str
@@ -306,7 +318,9 @@ class Attached(_message.Message):
     routes: int
     members: int
     draining: _containers.RepeatedCompositeFieldContainer[MemberCount]
-    def __init__(self, engine_version: _Optional[str] = ..., pid: _Optional[int] = ..., boot_id: _Optional[str] = ..., epoch: _Optional[int] = ..., routes: _Optional[int] = ..., members: _Optional[int] = ..., draining: _Optional[_Iterable[_Union[MemberCount, _Mapping]]] = ...) -> None: ...
+    serving: bool
+    ending: bool
+    def __init__(self, engine_version: _Optional[str] = ..., pid: _Optional[int] = ..., boot_id: _Optional[str] = ..., epoch: _Optional[int] = ..., routes: _Optional[int] = ..., members: _Optional[int] = ..., draining: _Optional[_Iterable[_Union[MemberCount, _Mapping]]] = ..., serving: _Optional[bool] = ..., ending: _Optional[bool] = ...) -> None: ...
 
 class MemberCount(_message.Message):
     __slots__ = ("key", "in_flight")
@@ -330,6 +344,14 @@ class Configured(_message.Message):
     listeners: _containers.RepeatedCompositeFieldContainer[Configured.Bound]
     error: str
     def __init__(self, listeners: _Optional[_Iterable[_Union[Configured.Bound, _Mapping]]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class HandedOver(_message.Message):
+    __slots__ = ("sockets", "error")
+    SOCKETS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    sockets: int
+    error: str
+    def __init__(self, sockets: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class SitesApplied(_message.Message):
     __slots__ = ("sites",)

@@ -1,4 +1,4 @@
-//! The command line: `sdlb-engine --socket PATH [--workers N]`.
+//! The command line: `sdlb-engine --socket PATH [--workers N] [--take-over PATH]`.
 
 use std::{num::NonZeroUsize, path::PathBuf, thread::available_parallelism};
 
@@ -8,10 +8,13 @@ use crate::control::Options;
 pub const HELP: &str = "\
 sdlb-engine: moves the bytes under an sdlb node. Started by `sdlb node`, seldom by hand.
 
-usage: sdlb-engine --socket PATH [--workers N]
+usage: sdlb-engine --socket PATH [--workers N] [--take-over PATH]
 
   --socket PATH   the control socket to create (mode 0600, in a folder that is ours)
   --workers N     worker threads; default: one a core
+  --take-over PATH
+                  first get the listening sockets of a running engine over this socket, which is created; ends
+                  when they do not come within 10 s, or control does not configure it within 30 s
   --version       print the version
   --help          print this
 
@@ -35,7 +38,7 @@ const WORKERS_MAX: usize = 1024;
 /// One line: what is wrong and what was expected.
 pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, String> {
     let mut arguments = arguments.into_iter();
-    let (mut socket, mut workers) = (None, None);
+    let (mut socket, mut workers, mut take_over) = (None, None, None);
     while let Some(argument) = arguments.next() {
         let (name, joined) = match argument.split_once('=') {
             Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
@@ -52,6 +55,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Str
             "--help" | "-h" => return Ok(Command::Print(HELP.to_owned())),
             "--version" => return Ok(Command::Print(format!("sdlb-engine {}\n", env!("CARGO_PKG_VERSION")))),
             "--socket" => socket = Some(PathBuf::from(value()?)),
+            "--take-over" => take_over = Some(PathBuf::from(value()?)),
             "--workers" => {
                 let text = value()?;
                 let number = text.parse().ok().filter(|number| (1..=WORKERS_MAX).contains(number));
@@ -63,7 +67,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Str
     }
     let socket = socket.ok_or("--socket PATH is missing (see --help)")?;
     let workers = workers.unwrap_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get));
-    Ok(Command::Run(Options { socket, workers }))
+    Ok(Command::Run(Options { socket, workers, take_over }))
 }
 
 #[cfg(test)]
@@ -86,6 +90,7 @@ mod tests {
     fn mistakes_are_named() {
         for (line, told) in [
             ("", "--socket PATH is missing"),
+            ("--socket /a --take-over", "--take-over needs a value"),
             ("--socket", "--socket needs a value"),
             ("--socket /a --workers 0", "expected a number"),
             ("--socket /a --workers many", "expected a number"),

@@ -33,7 +33,7 @@ pub const STALL: Duration = Duration::from_millis(50);
 pub enum Command {
     /// Name, limits, control socket.
     Configure(NodeConfig),
-    /// Accept from this socket.
+    /// Accept from this socket, beside others with the same address.
     Listen(ListenerConfig, TcpListener),
     /// The listener bound to `bound` has another kind or name from now on.
     Relabel(ListenerConfig),
@@ -140,7 +140,7 @@ async fn run(
 ) {
     let first = tables.borrow_and_update().clone();
     let worker = Rc::new(Worker::new(index, &shared, first, NodeConfig::default()));
-    let mut listeners: HashMap<SocketAddr, Listening> = HashMap::new();
+    let mut listeners: HashMap<SocketAddr, Vec<Listening>> = HashMap::new();
     let mut closing: Vec<JoinHandle<()>> = Vec::new();
     let mut clock = interval(CLOCK);
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -181,21 +181,22 @@ async fn run(
                             worker.clone(),
                             stop.subscribe(),
                         ));
-                        listeners.insert(bound, Listening { config, stop, task });
+                        listeners.entry(bound).or_default().push(Listening { config, stop, task });
                     }
                     Err(error) => eprintln!("sdlb-engine: worker {index} cannot accept on {bound}: {error}"),
                 }
             }
             Some(Command::Relabel(config)) => {
-                if let Some(listening) = listeners.get(&config.bound) {
-                    *listening.config.borrow_mut() = Rc::new(config);
+                let config = Rc::new(config);
+                for listening in listeners.get(&config.bound).into_iter().flatten() {
+                    *listening.config.borrow_mut() = config.clone();
                 }
             }
             Some(Command::Close(bound)) => {
-                closing.extend(listeners.remove(&bound).map(Listening::stop));
+                closing.extend(listeners.remove(&bound).into_iter().flatten().map(Listening::stop));
             }
             Some(Command::Drain) => {
-                closing.extend(listeners.drain().map(|(_, listening)| listening.stop()));
+                closing.extend(listeners.drain().flat_map(|(_, all)| all).map(Listening::stop));
                 worker.drain();
             }
             Some(Command::Done(number)) => {

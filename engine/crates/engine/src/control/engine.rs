@@ -29,6 +29,7 @@ use crate::{
     access_log::{self, Sink},
     convert,
     counters::Counters,
+    listen::handover::{self, Passed},
     proto::{self, from_engine::Kind, sites_applied::State, to_engine},
     settings::NodeConfig,
     tls::sites::{Registry, Told},
@@ -38,6 +39,8 @@ use crate::{
 
 /// Statistics, progress of drains, the stall watch.
 const TICK: Duration = Duration::from_secs(1);
+/// From the start of a take-over until control has configured this engine.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
 /// How long open requests may take after SIGTERM.
 const SIGTERM_DEADLINE: Duration = Duration::from_secs(30);
 /// Between two looks at the number of open connections while shutting down.
@@ -52,6 +55,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Worker threads.
     pub workers: usize,
+    /// Where a running engine hands its listening sockets over; none: this is the only engine.
+    pub take_over: Option<PathBuf>,
 }
 
 /// Runs the engine until it is told to end and is drained, or its deadline has passed.
@@ -60,11 +65,15 @@ pub struct Options {
 /// One sentence when it cannot start.
 pub fn run(options: &Options) -> Result<(), String> {
     let started = |error: io::Error| format!("cannot start: {error}");
+    let inherited = match &options.take_over {
+        Some(path) => handover::receive(path)?,
+        None => Vec::new(),
+    };
     let (listener, socket) = socket::create(&options.socket)?;
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).map_err(started)?;
     runtime.block_on(async {
         let listener = UnixListener::from_std(listener).map_err(started)?;
-        let (engine, inbox) = Engine::start(options, socket).map_err(started)?;
+        let (engine, inbox) = Engine::start(options, socket, inherited).map_err(started)?;
         engine.run(&listener, inbox).await.map_err(started)
     })
 }
@@ -90,6 +99,10 @@ struct Engine {
     applying: VecDeque<u64>,
     draining: Draining,
     listeners: Listeners,
+    hand_over: mpsc::UnboundedSender<proto::HandedOver>,
+    handed_over: mpsc::UnboundedReceiver<proto::HandedOver>,
+    /// A take-over that control has not carried through: the process ends then, for nobody may know of it.
+    unconfirmed: Option<Instant>,
     sites: Registry,
     access_log_path: Option<PathBuf>,
     /// Answers to `Configure` that wait for the workers to have done it.
@@ -113,7 +126,11 @@ struct Configured {
 }
 
 impl Engine {
-    fn start(options: &Options, socket: ControlSocket) -> io::Result<(Self, mpsc::Receiver<Arrival>)> {
+    fn start(
+        options: &Options,
+        socket: ControlSocket,
+        inherited: Vec<Passed>,
+    ) -> io::Result<(Self, mpsc::Receiver<Arrival>)> {
         raise_descriptor_limit();
         let drained = Arc::new(Notify::new());
         let bell = drained.clone();
@@ -124,6 +141,7 @@ impl Engine {
         let access_log = Sink::start(counters.clone())?;
         let (report, worker_events) = mpsc::unbounded_channel();
         let (eject, ejected) = mpsc::unbounded_channel();
+        let (hand_over, handed_over) = mpsc::unbounded_channel();
         let random = random_bytes()?;
         let started = Instant::now();
         let sites = Registry::default();
@@ -159,7 +177,10 @@ impl Engine {
             table,
             applying: VecDeque::new(),
             draining: Draining::default(),
-            listeners: Listeners::default(),
+            listeners: Listeners::new(inherited),
+            hand_over,
+            handed_over,
+            unconfirmed: options.take_over.is_some().then(|| started + CONFIRM_WITHIN),
             sites,
             access_log_path: None,
             configured: VecDeque::new(),
@@ -196,6 +217,7 @@ impl Engine {
                 Some(arrival) = inbox.recv() => self.arrived(arrival),
                 Some(event) = self.worker_events.recv() => self.worker_event(event),
                 Some(ejected) = self.ejected.recv() => self.target_ejected(ejected),
+                Some(handed_over) = self.handed_over.recv() => self.send(Kind::HandedOver(handed_over)),
                 () = drained.notified() => self.report_drained(),
                 () = sleep(back_in.unwrap_or_default()), if back_in.is_some() => self.report_back(),
                 () = sleep(SHUTDOWN_LOOK), if self.shutdown.is_some() => {}
@@ -228,6 +250,8 @@ impl Engine {
             routes: count(self.table.route_count()),
             members: count(self.table.member_count()),
             draining: convert::to_counts(self.draining.counts()),
+            serving: self.listeners.any(),
+            ending: self.shutdown.is_some(),
         }));
         let now_ms = self.now_ms();
         let out: Vec<_> = self.out.iter().filter(|(until, _)| *until > now_ms).cloned().collect();
@@ -259,6 +283,7 @@ impl Engine {
                 Some(to_engine::Kind::Shutdown(shutdown)) => {
                     self.shut_down(Duration::from_millis(shutdown.deadline_ms.into()));
                 }
+                Some(to_engine::Kind::HandOver(asked)) => self.give_sockets(asked.path),
                 Some(to_engine::Kind::Sites(sites)) => self.put_sites(sites),
                 Some(to_engine::Kind::TicketKeys(keys)) => self.ticket_keys(&keys),
                 None => eprintln!("sdlb-engine: control sent a message of a kind that this version does not know"),
@@ -399,10 +424,37 @@ impl Engine {
             self.access_log_path = path;
         }
         let bound = self.listeners.carry_out(plan, &self.workers);
+        self.unconfirmed = None;
         Ok(bound
             .into_iter()
             .map(|(key, address)| proto::configured::Bound { key, address: address.to_string() })
             .collect())
+    }
+
+    /// On a thread of its own: the other engine may take its time.
+    fn give_sockets(&mut self, path: String) {
+        let failed = |error: String| proto::HandedOver { sockets: 0, error };
+        if self.shutdown.is_some() {
+            return self.send(Kind::HandedOver(failed("the engine shuts down".to_owned())));
+        }
+        let passed = match self.listeners.copies() {
+            Ok(passed) => passed,
+            Err(error) => return self.send(Kind::HandedOver(failed(format!("listening sockets: {error}")))),
+        };
+        let answers = self.hand_over.clone();
+        let sender = std::thread::Builder::new().name("hand-over".to_owned()).spawn(move || {
+            let outcome = handover::send(path.as_ref(), &passed);
+            // The receiver lives as long as the engine.
+            let _ = answers.send(match outcome {
+                Ok(()) => {
+                    proto::HandedOver { sockets: u32::try_from(passed.len()).unwrap_or(u32::MAX), ..Default::default() }
+                }
+                Err(error) => failed(format!("{path}: {error}")),
+            });
+        });
+        if let Err(error) = sender {
+            self.send(Kind::HandedOver(failed(format!("no thread: {error}"))));
+        }
     }
 
     fn put_sites(&mut self, asked: proto::Sites) {
@@ -446,6 +498,10 @@ impl Engine {
     // ------------------------------------------------------------------ once a second
 
     fn tick(&mut self) {
+        if self.unconfirmed.take_if(|until| Instant::now() >= *until).is_some() {
+            eprintln!("sdlb-engine: control did not carry the take-over through; ending");
+            self.shut_down(Duration::ZERO);
+        }
         // One that stands still now is reported from here; one that did so, by itself.
         for worker in 0..self.workers.len() {
             match self.asked[worker] {
@@ -484,6 +540,7 @@ impl Engine {
     fn shut_down(&mut self, within: Duration) {
         let deadline = Instant::now() + within;
         if self.shutdown.is_none() {
+            self.listeners.let_go();
             self.workers.iter().for_each(|worker| worker.tell(Command::Drain));
         }
         self.shutdown = Some(self.shutdown.map_or(deadline, |held| held.min(deadline)));
