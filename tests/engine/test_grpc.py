@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -11,6 +12,7 @@ import grpc
 import pytest
 
 from sdlb.wire.engine_pb2 import Limits, Listener, Target
+from tests.compliance.recorder import Recorder
 from tests.engine.engine import Engine
 
 Raw = bytes
@@ -191,3 +193,49 @@ def test_statuses_are_counted_for_each_version(endpoint: str) -> None:
         while engine.groups.get("3.1.4", {}).get("grpc_status") != wanted:
             assert time.monotonic() < end, engine.groups
             time.sleep(0.05)
+
+
+def server(port: int = 0) -> tuple[grpc.Server, int]:
+    made = grpc.server(futures.ThreadPoolExecutor(8), options=(("grpc.so_reuseport", 0),))
+    made.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", _handlers()),))
+    port = made.add_insecure_port(f"127.0.0.1:{port}")
+    made.start()
+    return made, port
+
+
+def test_an_endpoint_that_starts_again_costs_no_call() -> None:
+    first, port = server()
+    with Engine([Listener(key="http", address="127.0.0.1:0")], workers=1) as engine:
+        engine.serve("*", f"127.0.0.1:{port}", protocol=Target.H2C)
+        with grpc.insecure_channel("{}:{}".format(*engine.address["http"])) as channel:
+            call = channel.unary_unary(*method("Unary"))
+            for _ in range(3):
+                assert call(b"x") == b"x"
+                first.stop(None).wait()
+                first, _ = server(port)
+            assert call(b"x") == b"x"
+    first.stop(None)
+
+
+def test_an_endpoint_without_websockets_is_not_blamed_for_it(host: Engine) -> None:
+    """grpcio does not offer extended CONNECT: who asks for a WebSocket there cannot take the endpoint out."""
+    address, port = host.address["http"]
+    handshake = (
+        b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    for _ in range(8):
+        with socket.create_connection((address, port), timeout=10) as connection:
+            connection.sendall(handshake)
+            assert connection.recv(1000).startswith(b"HTTP/1.1 501 ")
+    with grpc.insecure_channel(f"{address}:{port}") as channel:
+        assert channel.unary_unary(*method("Unary"))(b"x") == b"x"
+
+
+def test_a_body_over_http1_is_not_given_the_time_of_a_call(host: Engine) -> None:
+    with Recorder() as recorder, socket.create_connection(host.address["http"], timeout=10) as connection:
+        host.serve("plain.example/*", recorder.endpoint, version="4.0.0")
+        connection.sendall(
+            b"POST / HTTP/1.1\r\nHost: plain.example\r\nContent-Type: application/grpc\r\nContent-Length: 10\r\n\r\n"
+        )
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")

@@ -35,7 +35,9 @@ def test_help_names_every_case() -> None:
 def test_an_unknown_case_is_a_usage_error() -> None:
     done = bench("proxies")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("unknown case 'proxies'; choose from proxy, edge, idle, register, change")
+    assert done.stderr.splitlines()[-1].endswith(
+        "unknown case 'proxies'; choose from proxy, edge, idle, register, change"
+    )
 
 
 def test_a_missing_tool_is_one_line_that_says_how_to_install_it(tmp_path: Path) -> None:

@@ -69,6 +69,15 @@ impl Facts {
     }
 }
 
+/// How a request came.
+#[derive(Debug, Clone, Copy)]
+pub struct Came<'a> {
+    /// The host name that the TLS handshake was for.
+    pub server_name: Option<&'a str>,
+    /// Over HTTP/2: from clients, calls of gRPC, which are given more time, come so only.
+    pub http2: bool,
+}
+
 /// Judges the request whose head is in the scratch; leaves host and target there in canonical form.
 ///
 /// # Errors
@@ -77,7 +86,7 @@ pub fn examine(
     scratch: &mut Scratch,
     head_bytes: usize,
     listener: &ListenerConfig,
-    server_name: Option<&str>,
+    came: Came<'_>,
     config: &NodeConfig,
     counters: &Counters,
     random: impl FnOnce() -> [u64; 2],
@@ -101,7 +110,7 @@ pub fn examine(
         }
     }
     // A host that is another one than the handshake was for may be a site with other terms for its clients.
-    if server_name.is_some_and(|name| !name.eq_ignore_ascii_case(host.name())) {
+    if came.server_name.is_some_and(|name| !name.eq_ignore_ascii_case(host.name())) {
         counters.misdirected_total.add();
         let detail = "This connection was made for another host.";
         return Err(Answer::new(421, "misdirected", "http_request_denied", detail));
@@ -174,7 +183,9 @@ pub fn examine(
                     "Range asks for too many parts.",
                 ));
             }
-            Name::Content if value.starts_with(GRPC) => facts.grpc |= field.text.of(head) == b"content-type",
+            Name::Content if value.starts_with(GRPC) => {
+                facts.grpc |= (came.http2 || !entry) && field.text.of(head) == b"content-type"
+            }
             Name::SdlbExpect if !entry => facts.client_expects = facts.expects,
             Name::SdlbTimeout if !entry => {
                 facts.timeout_ms = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());

@@ -10,7 +10,7 @@ use super::{
     Conn, Then,
     buffer::Scratch,
     exchange::{End, Exchange, Gate, REPLAY_BYTES, Terms},
-    facts::{Facts, examine, too_large},
+    facts::{Came, Facts, examine, too_large},
     log::{Line, Outcome},
     select::{Tries, Unserved},
     watch::Watch,
@@ -61,8 +61,8 @@ impl Conn {
         worker.counters.requests_total.add();
         worker.local.budget.earn(config.limits.retry_budget_percent);
         let random = || worker.with_chance(|chance| [chance.next_u64(), chance.next_u64()]);
-        let examined =
-            examine(scratch, head_bytes, &self.listener, self.io.server_name(), &config, &worker.counters, random);
+        let came = Came { server_name: self.io.server_name(), http2: self.io.is_stream() };
+        let examined = examine(scratch, head_bytes, &self.listener, came, &config, &worker.counters, random);
         let facts = match examined {
             Ok(facts) => facts,
             Err(answer) => return self.answer_unread(scratch, &answer, &config).await,
@@ -185,7 +185,8 @@ impl Conn {
                     job.tries.fresh = true;
                     return Attempt::Again;
                 }
-                self.blame(picked, Fault::Broken, reason);
+                let fault = if upstream.io.was_reset() { Fault::Error } else { Fault::Broken };
+                self.blame(picked, fault, reason);
                 let error = if answered { "http_response_incomplete" } else { "connection_terminated" };
                 let answer = Answer::new(502, "endpoint-failed", error, format!("The endpoint failed: {reason}."));
                 if again { Self::elsewhere(job, picked, answer) } else { Attempt::Answer(answer) }

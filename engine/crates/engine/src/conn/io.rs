@@ -125,6 +125,12 @@ impl Io {
         matches!(self, Self::Stream(_) | Self::Link(_))
     }
 
+    /// Whether the other side has ended this request only, and goes on with others.
+    #[must_use]
+    pub fn was_reset(&self) -> bool {
+        matches!(self, Self::Link(stream) if stream.was_reset())
+    }
+
     /// Whether the other side has said that it did not process the request.
     #[must_use]
     pub fn was_refused(&self) -> bool {

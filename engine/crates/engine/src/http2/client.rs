@@ -6,11 +6,13 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use h2::{Reason, client::ResponseFuture};
 use http::{StatusCode, header};
 use sdlb_http1::{self as http1, Body, Length};
+use tokio::time::{Sleep, sleep};
 
 use super::{
     failed,
@@ -31,7 +33,21 @@ pub struct Stream {
     exchange: Option<Exchange>,
     /// The endpoint has not processed the request, and says so.
     refused: bool,
+    /// The endpoint has ended this stream, and this stream only.
+    reset: bool,
+    /// The request could not be sent: there is no answer to wait for.
+    failed: bool,
+    /// Instead of one that the endpoint gives.
+    answer: &'static [u8],
+    /// Waits for the endpoint's first settings.
+    settling: Option<Pin<Box<Sleep>>>,
 }
+
+/// It does not say that it takes WebSockets over HTTP/2, and nothing else would become of the request.
+const NO_WEBSOCKET: &[u8] = b"HTTP/1.1 501 Not Implemented\r\ncontent-length: 0\r\n\r\n";
+/// How old a link is, at the least, that has heard its endpoint's settings; and how often they are looked for until then.
+const SETTLED: Duration = Duration::from_secs(1);
+const SETTLING_LOOK: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 struct Exchange {
@@ -49,7 +65,15 @@ struct Exchange {
 impl Stream {
     /// Nothing is sent yet.
     pub fn new(link: &Rc<Link>) -> Self {
-        Self { link: Use::new(link), exchange: None, refused: false }
+        Self {
+            link: Use::new(link),
+            exchange: None,
+            refused: false,
+            reset: false,
+            failed: false,
+            answer: b"",
+            settling: None,
+        }
     }
 
     /// Whether the endpoint said that it has not processed the request (RFC 9113, 8.7): it may be sent again.
@@ -57,11 +81,22 @@ impl Stream {
         self.refused
     }
 
+    /// Whether the endpoint has ended this stream and goes on with others: it is there, and does not like the request.
+    pub fn was_reset(&self) -> bool {
+        self.reset
+    }
+
     /// Writes of the request: its head, then its body.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.exchange {
             Some(exchange) => exchange.outbound.poll_write(cx, bytes),
-            None => self.poll_begin(cx, bytes),
+            // Nobody reads the rest of it.
+            None if !self.answer.is_empty() => Poll::Ready(Ok(bytes.len())),
+            None => {
+                let begun = self.poll_begin(cx, bytes);
+                self.failed |= matches!(begun, Poll::Ready(Err(_)));
+                begun
+            }
         }
     }
 
@@ -77,8 +112,13 @@ impl Stream {
         let request = translate::to_request(head, &read).ok_or_else(malformed)?;
         let key = read.fields().iter().find(|field| field.text.of(head).eq_ignore_ascii_case(b"sec-websocket-key"));
         let websocket = request.extensions().get::<h2::ext::Protocol>().is_some();
-        if websocket && !send.is_extended_connect_protocol_enabled() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::Unsupported, "it takes no WebSocket over HTTP/2")));
+        while websocket && !send.is_extended_connect_protocol_enabled() {
+            if link.age() >= SETTLED {
+                self.answer = NO_WEBSOCKET;
+                return Poll::Ready(Ok(bytes.len()));
+            }
+            ready!(self.settling.get_or_insert_with(|| Box::pin(sleep(SETTLING_LOOK))).as_mut().poll(cx));
+            self.settling = None;
         }
         let body = read.length();
         let ended = matches!(body, Length::None | Length::Known(0)) && !websocket;
@@ -103,11 +143,24 @@ impl Stream {
 
     /// Reads of the answer. 0: it has ended.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
-        // Before the head is written nothing can come.
-        let Some(exchange) = &mut self.exchange else { return Poll::Pending };
+        let Some(exchange) = &mut self.exchange else {
+            if self.failed {
+                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+            } else if self.answer.is_empty() {
+                // Before the head is written nothing can come.
+                return Poll::Pending;
+            }
+            let space = buffer.space();
+            let count = space.len().min(self.answer.len());
+            space[..count].copy_from_slice(&self.answer[..count]);
+            self.answer = &self.answer[count..];
+            buffer.filled(count);
+            return Poll::Ready(Ok(count));
+        };
         let read = exchange.poll_read(cx, buffer);
         if let Poll::Ready(Err(error)) = &read {
             let error = error.get_ref().and_then(|error| error.downcast_ref::<h2::Error>());
+            self.reset = error.is_some_and(|error| error.is_reset() && error.is_remote());
             // A stream beyond the last one that a GOAWAY names fails with it.
             self.refused |= exchange.inbound.is_none()
                 && error.is_some_and(|error| {

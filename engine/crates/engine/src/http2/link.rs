@@ -48,6 +48,7 @@ pub struct Link {
     /// It takes nothing new.
     leaving: Cell<bool>,
     address_changes: u32,
+    opened: Instant,
     idle_since: Cell<Instant>,
 }
 
@@ -60,6 +61,11 @@ impl Link {
     /// Nothing new is sent by it.
     pub fn leave(&self) {
         self.leaving.set(true);
+    }
+
+    /// Since it was opened.
+    pub fn age(&self) -> Duration {
+        self.opened.elapsed()
     }
 
     fn is_good(&self, target: &Target) -> bool {
@@ -234,13 +240,15 @@ async fn shake<T: AsyncRead + AsyncWrite + Unpin + 'static>(
     let (wire, flush) = wire(io);
     let (send, connection) = builder.handshake(wire).await.map_err(|_| no_http2())?;
     let mut connection = Box::pin(connection);
+    let now = Instant::now();
     let link = Rc::new(Link {
         send,
         streams: Cell::new(0),
         served: Cell::new(false),
         leaving: Cell::new(false),
         address_changes,
-        idle_since: Cell::new(Instant::now()),
+        opened: now,
+        idle_since: Cell::new(now),
     });
     let driven = Rc::downgrade(&link);
     tokio::task::spawn_local(async move {
