@@ -31,6 +31,8 @@ class Recorder:
         """All bytes received, by connection."""
         self.completed: list[bytes] = []
         """Requests that arrived whole: heads and bodies."""
+        self.owing: set[int] = set()
+        """Connections that have neither been answered yet nor closed."""
         self.closed = 0
         """Connections that the node has closed."""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -61,6 +63,7 @@ class Recorder:
             except OSError:
                 return
             self.sockets.append(connection)
+            self.owing.add(connection.fileno())
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -83,6 +86,8 @@ class Recorder:
                         connection.shutdown(socket.SHUT_RDWR)
                         return
                     connection.sendall(answer)
+                    self.owing.discard(connection.fileno())
+        self.owing.discard(connection.fileno())
         self.closed += 1
 
 
