@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from bench import processes
-from sdlb.adapters.engine_native import find_binary
+from sdlb.adapters.engine_process import find_binary
 from sdlb.core.effects import Apply, MemberPut, Pick, RoutePut, TargetPut
 from sdlb.core.events import MemberKey
 from sdlb.core.messages import ClaimKey

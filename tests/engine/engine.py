@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
-from sdlb.adapters.engine_native import find_binary
+from sdlb.adapters.engine_process import find_binary
 from sdlb.wire.engine_pb2 import (
     Configured,
     Delta,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import socket
 import subprocess
 import threading
 import time
@@ -36,6 +38,40 @@ def test_an_open_request_is_answered_behind_the_goodbye() -> None:
             assert client.end() == "goaway 0"
             assert client.heard[1] == ["200"] and client.bodies[1] == b"ok"
         assert engine.process.wait(8) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_waits_in_the_queue_at_the_end_is_answered(workers: int) -> None:
+    """The end comes before anything was accepted: none of it counts as open yet."""
+    with Recorder() as recorder:
+        for _ in range(5):
+            with Engine([LISTENER], workers=workers) as engine:
+                engine.serve("*", recorder.endpoint)
+                engine.process.send_signal(signal.SIGSTOP)
+                waiting = [socket.create_connection(engine.address["http"], timeout=10) for _ in range(8)]
+                for each in waiting:
+                    each.sendall(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+                engine.shut_down()
+                engine.process.send_signal(signal.SIGCONT)
+                assert [each.recv(12) for each in waiting] == [b"HTTP/1.1 200"] * 8
+                for each in waiting:
+                    each.close()
+                assert engine.process.wait(10) == 0
+
+
+def test_a_node_that_has_connected_may_still_ask() -> None:
+    """Its request comes after the end has begun."""
+    node = Listener(key="node", address="127.0.0.1:0", kind=Listener.NODE)
+    stamp = b"sdlb-to: web/1.0.0 *\r\n"
+    with Recorder() as recorder, Engine([node]) as engine:
+        engine.serve("*", recorder.endpoint)
+        with socket.create_connection(engine.address["node"], timeout=10) as above:
+            time.sleep(0.2)
+            engine.shut_down()
+            time.sleep(0.5)
+            above.sendall(b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n" + stamp + b"\r\n")
+            assert above.recv(12) == b"HTTP/1.1 200"
+        assert engine.process.wait(10) == 0
 
 
 @pytest.mark.skipif(shutil.which("h2load") is None, reason="needs h2load")

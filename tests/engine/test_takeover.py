@@ -15,7 +15,7 @@ import pytest
 from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
 
-from sdlb.adapters.engine_native import find_binary
+from sdlb.adapters.engine_process import find_binary
 from sdlb.wire.engine_pb2 import Delta, Listener
 from tests.engine.engine import Engine
 
@@ -137,6 +137,14 @@ def test_what_waits_in_the_queue_is_served(backend: str) -> None:
             assert all(each.recv(100).startswith(b"HTTP/1.1 200 ") for each in waiting)
             for each in waiting:
                 each.close()
+
+
+def test_a_table_that_comes_before_the_workers_run_is_confirmed(backend: str) -> None:
+    with Engine(HTTP) as old:
+        old.serve("*", backend)
+        for _ in range(5):
+            with Engine(HTTP, workers=64, after=old) as new:
+                new.serve("*", backend)
 
 
 def test_a_new_engine_that_is_killed_before_it_confirms_changes_nothing(backend: str) -> None:

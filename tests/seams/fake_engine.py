@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from sdlb.core.effects import Apply
 from sdlb.core.events import EngineApplied, EngineAttached, EngineDrained, Event
 from sdlb.model.site import Site, SiteState, TicketKey
-from sdlb.seams.engine import EngineConfig, Figures
+from sdlb.seams.engine import EngineConfig, EngineFailed, Figures, Upgraded
 
 
 class FakeSites:
@@ -54,6 +54,9 @@ class FakeEngine:
         self._post(EngineApplied(delta.epoch))
         for key in delta.delete_members:
             self._post(EngineDrained(key, delta.epoch))
+
+    async def upgrade(self, deadline_s: float) -> Upgraded:
+        raise EngineFailed("there is nothing to upgrade")
 
     async def shut_down(self, deadline_s: float) -> None:
         self.figures.attached = False

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from sdlb.adapters.engine_native import ROWS_MAX, NativeEngine
+from sdlb.adapters.engine_figures import ROWS_MAX, Rows, Totals
+from sdlb.adapters.engine_native import NativeEngine
 from sdlb.core.effects import Apply, MemberPut, Note, Pick, RoutePut, TargetPut
 from sdlb.core.events import EngineApplied, EngineAttached, EngineDrained, EngineLost, EngineRejected, Event, MemberKey
 from sdlb.core.messages import ClaimKey
-from sdlb.seams.engine import EngineConfig, EngineFailed, Listener
-from sdlb.wire.engine_pb2 import FromEngine, GroupStats, Stats
+from sdlb.seams.engine import EngineConfig, EngineFailed, Figures, Listener
+from sdlb.wire.engine_pb2 import GroupStats, Stats
 
 CONFIG = EngineConfig("n", (Listener("http", "127.0.0.1:0"), Listener("node", "127.0.0.1:0")), "/nowhere/links.sock")
 CLAIM = ClaimKey("web", "1.0.0", "example.com/*")
@@ -173,12 +174,15 @@ def test_a_program_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest
         asyncio.run(control(tmp_path).engine.start(CONFIG))
 
 
-def test_the_figures_of_what_is_gone_do_not_pile_up(tmp_path: Path) -> None:
-    engine = control(tmp_path).engine
-    for start in range(0, ROWS_MAX + 2000, 1000):
-        rows = [GroupStats(service="web", version=f"1.0.{n}", requests=1) for n in range(start, start + 1000)]
-        engine._take(FromEngine(stats=Stats(groups=[*rows, GroupStats(service="busy", version="1", requests=start)])))
-    assert len(engine.figures.groups) == ROWS_MAX
-    assert engine.figures.groups["busy", "1"].requests == start
-    assert ("web", "1.0.0") not in engine.figures.groups
-    assert ("web", f"1.0.{start + 999}") in engine.figures.groups
+def test_the_figures_of_what_is_gone_do_not_pile_up() -> None:
+    figures, rows = Figures(), Rows()
+    totals = Totals(figures)
+    totals.begin(rows)
+    last = ROWS_MAX // 1000 * 1000 + 1000
+    for start in range(0, last + 1000, 1000):
+        groups = [GroupStats(service="web", version=f"1.0.{n}", requests=1) for n in range(start, start + 1000)]
+        totals.on_stats(rows, Stats(groups=[*groups, GroupStats(service="busy", version="1", requests=start)]))
+    assert len(figures.groups) == ROWS_MAX
+    assert figures.groups["busy", "1"].requests == last
+    assert ("web", "1.0.0") not in figures.groups
+    assert ("web", f"1.0.{last + 999}") in figures.groups

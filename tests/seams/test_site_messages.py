@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from sdlb.adapters.engine_sites import BATCH_BYTES, EngineSites
+from sdlb.adapters.engine_sites import BATCH_BYTES, EngineSites, SiteFeed
 from sdlb.model.site import Site
 from sdlb.node.ticket_keys import make_key
 from sdlb.wire import engine_pb2 as pb
@@ -21,7 +21,8 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: list[pb.ToEngine] = []
-        self.sites = EngineSites(self.sent.append)
+        self.sites = EngineSites()
+        self.feed: SiteFeed | None = None
         self.held: dict[str, bytes] = {}
         self.answers: list[tuple[pb.SitesApplied, dict[str, bytes]]] = []
         self.taken: dict[str, bytes] = {}
@@ -31,7 +32,13 @@ class Wire:
     def connect(self) -> None:
         self.sent.clear()
         self.answers.clear()
-        asyncio.run(self.sites.greet(self.drain))
+        self.lose()
+        self.feed = self.sites.feed(self.sent.append)
+        asyncio.run(self.feed.greet(self.drain))
+
+    def lose(self) -> None:
+        if self.feed is not None:
+            self.sites.stop(self.feed)
 
     async def drain(self) -> None: ...
 
@@ -54,7 +61,8 @@ class Wire:
 
     def answer(self) -> None:
         answer, taken = self.answers.pop(0)
-        self.sites.on_applied(answer)
+        assert self.feed is not None
+        self.feed.on_applied(answer)
         self.taken.update((key, pem) for key, pem in taken.items() if key in self.wanted)
 
     def settle(self) -> None:
@@ -108,7 +116,7 @@ class Machine(RuleBasedStateMachine):
     @rule(engine=st.booleans(), again=st.booleans())
     def connection_is_lost(self, engine: bool, again: bool) -> None:
         """And with `engine` its process, and all that it had."""
-        self.wire.sites.lost()
+        self.wire.lose()
         self.wire.sent.clear()
         self.wire.answers.clear()
         if engine:
@@ -159,7 +167,7 @@ def test_what_comes_while_there_is_no_connection_is_sent_with_the_next() -> None
     world.connect()
     assert [message.WhichOneof("kind") for message in world.sent] == ["ticket_keys", "sites", "sites"]
     world.settle()
-    world.sites.lost()
+    world.lose()
     world.sites.put([named("a", b"2")], ["a"])
     assert world.sent == []
     world.connect()

@@ -3,124 +3,105 @@
 The engine process has a session of its own and outlives control. `start` attaches to the one that listens on the
 socket, or starts one. When the connection breaks, it is attached to again; when the process is gone, another one is
 started, at once and then with a growing delay.
+
+While one process takes over from another there are two (docs/decisions/engine-take-over.md): the one that is configured, and
+one that is on its way in or out. To the core they are one engine. A delta goes to both and counts as applied when both
+have applied it; a member is drained when both say so; what a process that is gone had in flight is over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
-from sdlb.adapters.engine_sites import EngineSites
+from sdlb.adapters import engine_process as processes
+from sdlb.adapters.engine_figures import Rows, Totals
+from sdlb.adapters.engine_link import EngineLink
+from sdlb.adapters.engine_sites import EngineSites, SiteFeed
 from sdlb.core.effects import Apply, Note
-from sdlb.core.events import EngineApplied, EngineAttached, EngineDrained, EngineLost, EngineRejected, Event
-from sdlb.seams.engine import EngineConfig, EngineFailed, Figures, GroupFigures, TargetFigures
+from sdlb.core.events import (
+    EngineApplied,
+    EngineAttached,
+    EngineDrained,
+    EngineJoined,
+    EngineLost,
+    EngineRejected,
+    Event,
+    MemberKey,
+)
+from sdlb.seams.engine import EngineConfig, EngineFailed, Figures, Upgraded
 from sdlb.seams.store import Tell
 from sdlb.wire import engine as wire
-from sdlb.wire.engine_pb2 import Attached, Configured, FromEngine, Stats, ToEngine
+from sdlb.wire.engine_pb2 import FromEngine, TargetHealth, ToEngine
 
-FRAME_BYTES_MAX = 16 << 20
 START_WITHIN_S = 10.0
-ANSWER_WITHIN_S = 10.0
+TABLE_WITHIN_S = 20.0
 DELAY_S_MIN, DELAY_S_MAX = 0.1, 5.0
-UNSENT_BYTES_MAX = 64 << 20
-"""An engine that does not read for so long is let go of; it gets everything again when it is back."""
-ENDED_POLL_S = 0.02
-BINARY = "sdlb-engine"
-ROWS_MAX = 32_768
-"""Statistics of so many versions and of so many targets are kept, those that changed last: a node that runs for years sees
-more of them go than there ever are at once."""
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-# Engines that were let go of: theirs is another control, or they are about to end.
-_outliving: list[subprocess.Popen[bytes]] = []
-
-
-def find_binary() -> str:
-    """SDLB_ENGINE, else beside this Python, else on the PATH, else as built in a checkout. Raises EngineFailed."""
-    told = os.environ.get("SDLB_ENGINE")
-    if told:
-        return told
-    beside = [Path(sys.executable).parent / BINARY, Path(sysconfig.get_path("scripts")) / BINARY]
-    checkout = Path(__file__).parents[3] / "engine" / "target"
-    built = [checkout / kind / BINARY for kind in ("release", "debug") if (checkout / kind / BINARY).exists()]
-    for path in beside:
-        if os.access(path, os.X_OK):
-            return str(path)
-    found = shutil.which(BINARY)
-    if found is not None:
-        return found
-    if built:
-        return str(max(built, key=lambda path: path.stat().st_mtime))
-    raise EngineFailed(f"the program {BINARY} is not installed; install the package sdlb, or name it in SDLB_ENGINE")
+GONE_WITHIN_S = 2.0
+"""After its connection is lost: an engine that ends, and not only the connection."""
+DRAIN_S = 30.0
+"""Of an engine that an earlier control had replaced, and did not live to end."""
 
 
 class NativeEngine:
+    """`socket_path`: of the first engine; the one that takes over from it has `-b` in its name, the next the first again."""
+
     def __init__(
         self, socket_path: Path, log_file: Path, workers: int, post: Callable[[Event], None], tell: Tell
     ) -> None:
         self.figures = Figures()
-        self.sites = EngineSites(self._send)
-        self._path = socket_path
+        self.sites = EngineSites()
+        self._slots = (socket_path, socket_path.with_name(f"{socket_path.stem}-b{socket_path.suffix}"))
+        self._hand_over_path = socket_path.with_name("hand-over.sock")
         self._log = log_file
         self._workers = workers
         self._post = post
         self._tell = tell
+        self._totals = Totals(self.figures)
         self._config: EngineConfig | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._configured: asyncio.Future[str] | None = None
+        self._current: EngineLink | None = None
+        self._feeds: dict[EngineLink, SiteFeed] = {}
+        self._coming: EngineLink | None = None
+        self._has_table: asyncio.Future[None] | None = None  # of the one that comes
+        self._going: list[EngineLink] = []
+        self._rows: dict[str, Rows] = {}  # by boot id
+        self._shown: dict[str, str] = {}  # boot id -> the one that the core was told
+        self._epoch = 0
+        self._awaited: set[EngineLink] = set()
+        self._one_at_a_time = asyncio.Lock()
+        self._broken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._ending = False
-        self._spawned_at = 0.0
+        self._spawned: tuple[float, int, Path] = (0.0, 0, socket_path)  # when, process, socket
         self._delay_s = 0.0
 
     # ------------------------------------------------------------------ the seam
 
     async def start(self, config: EngineConfig) -> None:
         self._config = config
-        spawned = False
-        connected = await self._connect()
-        if connected is None:
-            self._spawn()
-            spawned = True
-            connected = await self._connect_soon()
-        started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._live(*connected, started), name="engine")
-        try:
-            error = await asyncio.wait_for(started, START_WITHIN_S)
-        except TimeoutError:
-            error = f"the engine does not answer on {self._path}"
+        spawned = not await self._attach()
+        if spawned:
+            self._spawn(self._free_slot())
+            await self._attach_soon()
+        error = await self._greet()
         if error:
-            if spawned:
-                await self.shut_down(0.0)
-            else:
-                await self.detach()
+            await (self.shut_down(0.0) if spawned else self.detach())
             raise EngineFailed(error)
+        self._task = asyncio.create_task(self._live(), name="engine")
 
     async def configure(self, config: EngineConfig) -> str:
-        if self._writer is None:
-            self._config = config
-            return ""  # told when it is attached again
-        before, self._config = self._config, config
-        try:
-            error = await asyncio.wait_for(self._configure(), ANSWER_WITHIN_S)
-        except TimeoutError:
-            error = "the engine does not answer"
-        if error:
-            self._config = before
-        return error
+        async with self._one_at_a_time:
+            before, self._config = self._config, config
+            if self._current is None:
+                return ""  # told when it is attached again
+            error = await self._configure(self._current)
+            if error:
+                self._config = before
+            return error
 
     def apply(self, delta: Apply) -> None:
         for target in dict.fromkeys(key.target for key in delta.delete_members):
@@ -129,224 +110,350 @@ class NativeEngine:
                 key = next(key for key in delta.delete_members if key.target == target)
                 self.figures.draining.setdefault(key, known.in_flight)
         for target in delta.delete_targets:
-            self.figures.targets.pop(target, None)
-            self.figures.ejected.pop(target, None)
-        self._send(wire.to_delta(delta))
+            self._totals.forget_target(target)
+        message = wire.to_delta(delta)
+        self._awaited.clear()
+        self._epoch = delta.epoch
+        for link in self._links():
+            link.has_table |= delta.replace
+            if link.has_table:
+                link.owed.update(dict.fromkeys((*delta.delete_members, *delta.left_out), delta.epoch))
+                for member in delta.put_members:
+                    link.owed.pop(member.key, None)
+                self._awaited.add(link)
+                self._send(link, message)
+
+    async def upgrade(self, deadline_s: float) -> Upgraded:
+        if self._one_at_a_time.locked():
+            raise EngineFailed("the engine is being changed already; try again in a moment")
+        async with self._one_at_a_time:
+            before = self._current
+            if before is None or self._ending:
+                raise EngineFailed("there is no engine to upgrade: control is not attached to one")
+            if self._going:
+                raise EngineFailed(
+                    f"the engine before this one (process {self._going[0].pid}) still answers what it has open; "
+                    "it ends at its deadline at the latest"
+                )
+            self._hand_over_path.unlink(missing_ok=True)
+            path = self._free_slot()
+            pid = processes.spawn(path, self._log, self._workers, self._hand_over_path)
+            try:
+                return await self._take_over(before, path, pid, deadline_s)
+            except BaseException as error:
+                self._call_off()
+                if self._current is before:  # else it is all that is left, and is attached to
+                    await processes.kill(pid, path)
+                if isinstance(error, (EngineFailed, TimeoutError)):
+                    why = str(error) or "it did not take the table in time"
+                    raise EngineFailed(f"the engine is the one it was (process {before.pid}): {why}") from None
+                raise
 
     async def shut_down(self, deadline_s: float) -> None:
         self._ending = True
-        message = ToEngine()
-        message.shutdown.deadline_ms = round(deadline_s * 1000)
-        pid = self.figures.pid or (self._process.pid if self._process is not None else 0)
-        self._send(message)
-        if pid and not await self._ended(pid, deadline_s + 2.0):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            await self._ended(pid, 2.0)
+        await self._cancel(self._task)
+        held = [(link.pid, link.path) for link in self._links()]
+        for link in self._links():
+            link.shut_down(deadline_s)
+        _, pid, path = self._spawned
+        if pid and not held:
+            held.append((pid, path))
+        end = time.monotonic() + deadline_s + 2.0
+        for pid, path in held:
+            if not await processes.ended(pid, path, end - time.monotonic()):
+                await processes.kill(pid, path)
         await self.detach()
 
     async def detach(self) -> None:
         self._ending = True
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        if self._process is not None and self._process.poll() is None:
-            _outliving.append(self._process)
-        self._process = None
+        await self._cancel(self._task, *self._tasks)
         self._let_go()
 
-    # ------------------------------------------------------------------ the process
+    async def _cancel(self, *tasks: asyncio.Task[None] | None) -> None:
+        for task in tasks:
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
 
-    def _spawn(self) -> None:
-        binary = find_binary()
-        _outliving[:] = [each for each in _outliving if each.poll() is None]
-        words = [binary, "--socket", str(self._path)]
-        if self._workers:
-            words += ["--workers", str(self._workers)]
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._spawned_at = time.monotonic()
+    # ------------------------------------------------------------------ one takes over from another
+
+    async def _take_over(self, before: EngineLink, path: Path, pid: int, deadline_s: float) -> Upgraded:
+        await self._hand_over(before, path, pid)
+        link = await self._connect_soon(path, pid)
+        self._coming = link
+        self._has_table = asyncio.get_running_loop().create_future()
+        self._begin(link)
+        link.listen(self)
+        await self._feed(link)
+        self._post(EngineJoined())
+        await asyncio.wait_for(self._has_table, TABLE_WITHIN_S)
+        error = await self._configure(link)
+        if error:
+            raise EngineFailed(f"the new one refused its configuration: {error}")
+        if self._current is not before:
+            raise EngineFailed("the connection to it was lost meanwhile")
+        # From here on it is done, whatever becomes of the old one.
+        before.shut_down(deadline_s)
+        self._shown[link.attached.boot_id] = self._shown.get(before.attached.boot_id, before.attached.boot_id)
+        self._going.append(before)
+        self._current, self._coming, self._has_table = link, None, None
+        self._spawned = (time.monotonic(), pid, path)
+        self._starve(before)
+        self._show(link)
+        after = (link.pid, link.attached.engine_version)
+        text = f"engine {after[1]} (process {after[0]}) has taken over from process {before.pid}, which ends within {deadline_s:g} s"
+        self._tell(Note("engine-upgraded", text))
+        return Upgraded(*after, before.pid, before.attached.engine_version, deadline_s)
+
+    async def _hand_over(self, before: EngineLink, path: Path, pid: int) -> None:
+        """The new process listens for the sockets a moment after it was started."""
+        end = time.monotonic() + START_WITHIN_S
+        why = "it did not ask for the listening sockets"
+        while time.monotonic() < end and processes.runs(pid, path) and self._current is before:
+            if self._hand_over_path.exists():
+                why = await before.hand_over(self._hand_over_path)
+                if not why:
+                    return
+            await asyncio.sleep(0.02)
+        if not processes.runs(pid, path):
+            why = f"the new one ended at once: {processes.last_words(pid, self._log)}"
+        raise EngineFailed(why)
+
+    def _call_off(self) -> None:
+        link, self._coming, self._has_table = self._coming, None, None
+        if link is not None:
+            link.close()
+            self._starve(link)
+            self._gone(link)
+
+    # ------------------------------------------------------------------ connections
+
+    def _links(self) -> list[EngineLink]:
+        return [link for link in (self._current, self._coming, *self._going) if link is not None]
+
+    def _free_slot(self) -> Path:
+        taken = {link.path for link in self._links()}
+        return next(path for path in self._slots if path not in taken)
+
+    def _spawn(self, path: Path) -> None:
+        self._spawned = (time.monotonic(), 0, path)
+        self._spawned = (time.monotonic(), processes.spawn(path, self._log, self._workers), path)
+
+    async def _connect(self, path: Path) -> EngineLink | None:
+        """None: nobody listens. Raises EngineFailed."""
         try:
-            log = os.open(self._log, flags, 0o600)
-            try:
-                self._process = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
-                )
-            finally:
-                os.close(log)
-        except OSError as error:
-            raise EngineFailed(f"the engine {binary} cannot be started: {error.strerror}") from None
-
-    async def _ended(self, pid: int, within_s: float) -> bool:
-        for _ in range(1 + round(within_s / ENDED_POLL_S)):
-            if not self._runs(pid):
-                return True
-            await asyncio.sleep(ENDED_POLL_S)
-        return not self._runs(pid)
-
-    def _runs(self, pid: int) -> bool:
-        if self._process is not None and self._process.pid == pid:
-            return self._process.poll() is None
-        # Started by an earlier control: by its command line, for the number may have been given to somebody else.
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            return False
-        return os.fsencode(self._path) in words  # a process that only waits to be reaped has none
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        try:
-            return await asyncio.open_unix_connection(str(self._path), limit=1 << 20)
+            link = EngineLink(path, await asyncio.open_unix_connection(str(path), limit=1 << 20))
         except (FileNotFoundError, ConnectionRefusedError):
             return None
         except OSError as error:
-            raise EngineFailed(f"{self._path}: {error.strerror}") from None
+            raise EngineFailed(f"{path}: {error.strerror}") from None
+        try:
+            await link.greeted()
+        except BaseException:
+            link.close()
+            raise
+        return link
 
-    async def _connect_soon(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect_soon(self, path: Path, pid: int) -> EngineLink:
         """To a process that was just started."""
         end = time.monotonic() + START_WITHIN_S
         while time.monotonic() < end:
-            connected = await self._connect()
-            if connected is not None:
-                return connected
-            if self._process is not None and self._process.poll() is not None:
-                raise EngineFailed(f"the engine ended at once: {self._last_words()}")
+            link = await self._connect(path)
+            if link is not None:
+                return link
+            if not processes.runs(pid, path):
+                raise EngineFailed(f"the engine ended at once: {processes.last_words(pid, self._log)}")
             await asyncio.sleep(0.01)
-        raise EngineFailed(f"the engine did not open {self._path} within {START_WITHIN_S:g} s")
+        raise EngineFailed(f"the engine did not open {path} within {START_WITHIN_S:g} s")
 
-    def _last_words(self) -> str:
-        code = self._process.poll() if self._process is not None else None
-        with contextlib.suppress(OSError, IndexError), self._log.open("rb") as file:
-            file.seek(max(0, self._log.stat().st_size - 2000))
-            return file.read().decode("utf-8", "replace").splitlines()[-1][:300]
-        return f"exit code {code}"
+    async def _attach(self) -> bool:
+        """To the processes that there are. False: none of them takes connections."""
+        links: list[EngineLink] = []
+        try:
+            for path in self._slots:
+                link = await self._connect(path)
+                links += [link] if link is not None else []
+        except BaseException:
+            for link in links:
+                link.close()
+            raise
+        able = [link for link in links if not link.attached.ending]
+        able.sort(key=lambda link: (link.attached.serving, processes.age(link.pid)))
+        self._current = able.pop() if able else None
+        for link in able:  # the control that was to end it, or to carry its take-over through, is gone
+            link.shut_down(DRAIN_S if link.attached.serving else 0.0)
+        self._going = [link for link in links if link is not self._current]
+        self._take_in(links)
+        return self._current is not None
 
-    # ------------------------------------------------------------------ the connection
+    async def _attach_soon(self) -> None:
+        _, pid, path = self._spawned
+        self._current = await self._connect_soon(path, pid)
+        self._take_in([self._current])
 
-    async def _live(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, started: asyncio.Future[str]
-    ) -> None:
+    def _take_in(self, links: list[EngineLink]) -> None:
+        for link in links:
+            self._begin(link)
+            link.listen(self)
+        present = {link.attached.boot_id for link in self._links()}
+        for boot_id in [boot_id for boot_id in self._rows if boot_id not in present]:
+            self._totals.end(self._rows.pop(boot_id))
+
+    def _begin(self, link: EngineLink) -> None:
+        known = self._rows.get(link.attached.boot_id)
+        if known is None:
+            self._totals.begin(link.rows)
+        else:
+            self._totals.replace(known, link.rows)
+        self._rows[link.attached.boot_id] = link.rows
+
+    async def _greet(self) -> str:
+        """Certificates and listeners first, then the core hears of it: what it sends next finds them open."""
+        link = self._current
+        assert link is not None
+        self._show(link)
+        await self._feed(link)
+        error = await self._configure(link)
+        if error and self._task is None:
+            return error
+        if error:
+            self._tell(Note("engine-config", f"the engine refused its configuration: {error}", "error"))
+        in_flight: dict[MemberKey, int] = {}
+        for each in self._links():
+            for row in each.attached.draining:
+                key = wire.member_key(row.key)
+                in_flight[key] = in_flight.get(key, 0) + row.in_flight
+        boot_id = self._shown.get(link.attached.boot_id, link.attached.boot_id)
+        epoch = max(each.attached.epoch for each in self._links())
+        self._post(EngineAttached(boot_id, epoch, link.attached.members, tuple(in_flight.items())))
+        return ""
+
+    async def _feed(self, link: EngineLink) -> None:
+        feed = self._feeds[link] = self.sites.feed(link.send)
+        await feed.greet(link.drain)
+
+    def _starve(self, link: EngineLink) -> None:
+        """It gets no sites any more: it is gone, or accepts nothing new."""
+        feed = self._feeds.pop(link, None)
+        if feed is not None:
+            self.sites.stop(feed)
+
+    async def _configure(self, link: EngineLink) -> str:
+        assert self._config is not None
+        bound, error = await link.configure(self._config)
+        if not error:
+            self.figures.bound = bound
+        return error
+
+    def _show(self, link: EngineLink) -> None:
+        figures = self.figures
+        figures.pid, figures.version, figures.attached = link.pid, link.attached.engine_version, True
+        figures.ejected = link.rows.ejected
+
+    async def _live(self) -> None:
         while True:
-            await self._session(reader, writer, started)
-            if self._ending:
-                return
-            reader, writer = await self._again()
+            await self._broken.wait()
+            self._broken.clear()
+            self._let_go()
+            self._post(EngineLost())
+            await self._again()
 
-    async def _again(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _again(self) -> None:
         while True:
             try:
-                connected = await self._connect()
-                if connected is not None:
-                    return connected
-                if self._process is not None and self._process.poll() is None:
-                    _outliving.append(self._process)
-                if time.monotonic() - self._spawned_at > 60.0:
-                    self._delay_s = 0.0
-                self._tell(Note("engine-restarting", "the engine process is gone; starting another", "error"))
-                await asyncio.sleep(self._delay_s)
-                self._delay_s = min(DELAY_S_MAX, max(DELAY_S_MIN, self._delay_s * 2))
-                self._spawn()
-                return await self._connect_soon()
+                if not await self._attach():
+                    if time.monotonic() - self._spawned[0] > 60.0:
+                        self._delay_s = 0.0
+                    self._tell(Note("engine-restarting", "the engine process is gone; starting another", "error"))
+                    await asyncio.sleep(self._delay_s)
+                    self._delay_s = min(DELAY_S_MAX, max(DELAY_S_MIN, self._delay_s * 2))
+                    self._spawn(self._free_slot())
+                    await self._attach_soon()
+                await self._greet()
+                return
             except EngineFailed as error:
                 self._tell(Note("engine-failed", str(error), "error"))
+                self._let_go()
                 await asyncio.sleep(max(self._delay_s, DELAY_S_MIN))
-
-    async def _session(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, started: asyncio.Future[str]
-    ) -> None:
-        self._writer = writer
-        attached = False
-        configuring: asyncio.Task[None] | None = None
-        try:
-            while True:
-                size = int.from_bytes(await reader.readexactly(4), "big")
-                if size > FRAME_BYTES_MAX:
-                    raise ConnectionError(f"a frame of {size} bytes")
-                message = FromEngine.FromString(await reader.readexactly(size))
-                if message.WhichOneof("kind") == "attached":
-                    attached = True
-                    configuring = asyncio.create_task(self._greet(message.attached, started))
-                else:
-                    self._take(message)
-        except (asyncio.IncompleteReadError, OSError):
-            pass
-        except wire.DecodeError as error:
-            self._tell(Note("engine-protocol", f"the engine sent what cannot be read: {error}", "error"))
-        finally:
-            if configuring is not None:
-                configuring.cancel()
-            self._let_go()
-            if attached and not self._ending:
-                self._post(EngineLost())
-
-    async def _greet(self, attached: Attached, started: asyncio.Future[str]) -> None:
-        """Certificates and listeners first, then the core hears of it: what it sends next finds them open."""
-        self.figures = Figures(
-            pid=attached.pid, version=attached.engine_version, attached=True, bound=dict(self.figures.bound)
-        )
-        draining = tuple((wire.member_key(each.key), each.in_flight) for each in attached.draining)
-        event = EngineAttached(attached.boot_id, attached.epoch, attached.members, draining)
-        await self.sites.greet(self._drain)
-        error = await self._configure()
-        if not started.done():
-            started.set_result(error)
-            if error:
-                return
-        elif error:
-            self._tell(Note("engine-config", f"the engine refused its configuration: {error}", "error"))
-        self._post(event)
-
-    async def _configure(self) -> str:
-        assert self._config is not None
-        self._configured = asyncio.get_running_loop().create_future()
-        self._send(wire.to_configure(self._config))
-        return await self._configured
-
-    def _send(self, message: ToEngine) -> None:
-        writer = self._writer
-        if writer is None:
-            return
-        frame = message.SerializeToString()
-        writer.write(len(frame).to_bytes(4, "big") + frame)
-        if writer.transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
-            self._tell(Note("engine-slow", "the engine does not read; letting go of it", "error"))
-            writer.transport.abort()
-
-    async def _drain(self) -> None:
-        if self._writer is not None:
-            await self._writer.drain()
 
     def _let_go(self) -> None:
         self.figures.attached = False
-        self.sites.lost()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        for link in self._links():
+            link.close()
+            self._starve(link)
+        if self._has_table is not None and not self._has_table.done():
+            self._has_table.set_exception(EngineFailed("the connection to it was lost meanwhile"))
+        self._current, self._coming, self._going = None, None, []
+        self._awaited.clear()
 
-    # ------------------------------------------------------------------ what it says
+    def _send(self, link: EngineLink, message: ToEngine) -> None:
+        if not link.send(message):
+            self._tell(Note("engine-slow", "the engine does not read; letting go of it", "error"))
 
-    def _take(self, message: FromEngine) -> None:
+    # ------------------------------------------------------------------ an end
+
+    def lost(self, link: EngineLink, why: str) -> None:
+        if why:
+            self._tell(Note("engine-protocol", why, "error"))
+        if link is self._coming:
+            if self._has_table is not None and not self._has_table.done():
+                self._has_table.set_exception(EngineFailed("the new one ended"))
+        elif link in self._going:
+            task = asyncio.create_task(self._see_off(link))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif not self._ending:
+            self._broken.set()
+
+    async def _see_off(self, link: EngineLink) -> None:
+        """Of two the connection to the older one is lost: it has ended, as it was told to, or both are attached to again."""
+        if await processes.ended(link.pid, link.path, GONE_WITHIN_S):
+            if link in self._going:
+                self._going.remove(link)
+                self._gone(link)
+                self._tell(Note("engine-ended", f"the engine before (process {link.pid}) has ended"))
+        elif link in self._going and not self._ending:
+            self._broken.set()
+
+    def _gone(self, link: EngineLink) -> None:
+        """Its process is: nothing is in flight there any more, and it holds nothing up."""
+        self._rows.pop(link.attached.boot_id, None)
+        self._totals.end(link.rows)
+        link.rows.in_flight.clear()
+        owed, link.owed = link.owed, {}
+        for key, epoch in owed.items():
+            self._drained(key, epoch)
+        self._applied(link)
+
+    # ------------------------------------------------------------------ what they say
+
+    def heard(self, link: EngineLink, message: FromEngine) -> None:
         match message.WhichOneof("kind"):
             case "applied":
-                self._post(EngineApplied(message.applied.epoch))
+                if message.applied.epoch == self._epoch:
+                    if link is self._coming and self._has_table is not None and not self._has_table.done():
+                        self._has_table.set_result(None)
+                    self._applied(link)
             case "rejected":
-                self._post(EngineRejected(message.rejected.epoch, message.rejected.reason))
+                self._rejected(link, message.rejected.epoch, message.rejected.reason)
             case "drained":
                 key = wire.member_key(message.drained.key)
-                self.figures.draining.pop(key, None)
-                self._post(EngineDrained(key, message.drained.epoch))
+                link.owed.pop(key, None)
+                link.rows.in_flight.pop(key, None)
+                self._drained(key, message.drained.epoch)
             case "sites_applied":
-                self.sites.on_applied(message.sites_applied)
-            case "configured":
-                self._on_configured(message.configured)
+                feed = self._feeds.get(link)
+                if feed is not None:
+                    feed.on_applied(message.sites_applied)
             case "in_flight":
                 counts = message.in_flight.draining
-                self.figures.draining = {wire.member_key(each.key): each.in_flight for each in counts}
+                link.rows.in_flight = {wire.member_key(each.key): each.in_flight for each in counts}
+                self._count_draining()
             case "target_health":
-                health = message.target_health
-                self._on_health(health.target, health.ejected, health.reason)
+                self._on_health(link, message.target_health)
             case "stats":
-                self._on_stats(message.stats)
+                self._totals.on_stats(link.rows, message.stats)
             case "stalled":
                 stalled = message.stalled
                 text = f"worker {stalled.worker} of the engine did not turn for {stalled.for_ms} ms"
@@ -354,50 +461,48 @@ class NativeEngine:
             case _:
                 pass  # of a newer engine
 
-    def _on_configured(self, configured: Configured) -> None:
-        if not configured.error:
-            self.figures.bound = {each.key: each.address for each in configured.listeners}
-        if self._configured is not None and not self._configured.done():
-            self._configured.set_result(configured.error)
+    def _applied(self, link: EngineLink) -> None:
+        if link in self._awaited:
+            self._awaited.remove(link)
+            if not self._awaited:
+                self._post(EngineApplied(self._epoch))
 
-    def _on_health(self, target: str, ejected: bool, reason: str) -> None:
-        if ejected:
-            self.figures.ejected[target] = reason
-            self._tell(Note("target-ejected", f"{target} is out for a while: {reason}", "warning", {"target": target}))
-        elif self.figures.ejected.pop(target, None) is not None:
+    def _rejected(self, link: EngineLink, epoch: int, reason: str) -> None:
+        if link is self._current:
+            self._awaited.clear()
+            self._post(EngineRejected(epoch, reason))
+        elif link is self._coming:
+            if self._has_table is not None and not self._has_table.done():
+                self._has_table.set_exception(EngineFailed(f"the new one refused the table: {reason}"))
+        else:  # it must not pick by an old table
+            text = f"the engine before (process {link.pid}) is ended at once: it refused epoch {epoch}: {reason}"
+            self._tell(Note("engine-rejected", text, "error"))
+            link.shut_down(0.0)
+
+    def _drained(self, key: MemberKey, epoch: int) -> None:
+        if all(key not in link.owed for link in self._links()):
+            self.figures.draining.pop(key, None)
+            self._post(EngineDrained(key, epoch))
+
+    def _count_draining(self) -> None:
+        counts: dict[MemberKey, int] = {}
+        for link in self._links():
+            for key, count in link.rows.in_flight.items():
+                counts[key] = counts.get(key, 0) + count
+        self.figures.draining = counts
+
+    def _on_health(self, link: EngineLink, health: TargetHealth) -> None:
+        """What an engine on its way out thinks of a target is nobody's concern any more."""
+        target, ejected = health.target, link.rows.ejected
+        known = target in ejected
+        if health.ejected:
+            ejected[target] = health.reason
+        else:
+            ejected.pop(target, None)
+        if link is not self._current:
+            return
+        if health.ejected:
+            text = f"{target} is out for a while: {health.reason}"
+            self._tell(Note("target-ejected", text, "warning", {"target": target}))
+        elif known:
             self._tell(Note("target-back", f"{target} gets requests again", "info", {"target": target}))
-
-    def _on_stats(self, stats: Stats) -> None:
-        figures = self.figures
-        for group in stats.groups:
-            status = (group.status_1xx, group.status_2xx, group.status_3xx, group.status_4xx, group.status_5xx)
-            row = GroupFigures(
-                group.requests,
-                status,
-                group.failed,
-                group.retries,
-                group.parked,
-                tuple(group.latency_buckets),
-                group.latency_us_sum,
-                tuple(group.grpc_status),
-            )
-            _keep(figures.groups, (group.service, group.version), row)
-        for target in stats.targets:
-            row = TargetFigures(
-                target.requests,
-                target.connects,
-                target.connect_failures,
-                target.failures,
-                target.in_flight,
-                target.idle_connections,
-            )
-            _keep(figures.targets, target.target, row)
-        for counter in stats.counters:
-            figures.counters[counter.name] = counter.value
-
-
-def _keep(rows: dict[K, V], key: K, row: V) -> None:
-    rows.pop(key, None)  # so that it comes last
-    rows[key] = row
-    while len(rows) > ROWS_MAX:
-        del rows[next(iter(rows))]

@@ -19,56 +19,69 @@ BATCH_BYTES = 1 << 20
 
 
 class EngineSites:
-    def __init__(self, send: Callable[[ToEngine], None]) -> None:
-        self.told: Callable[[Sequence[SiteState]], None] = _nobody
-        self._send = send
-        self._sites: dict[str, Site] = {}
-        self._taken: dict[str, Site] = {}
-        self._keys: tuple[TicketKey, ...] = ()
-        self._given: dict[str, Site] = {}  # on this connection
-        self._unanswered: deque[list[Site]] = deque()
-        self._connected = False
+    """What is wanted, for all engines: two while one takes over from the other."""
 
-    # ------------------------------------------------------------------ the seam
+    def __init__(self) -> None:
+        self.told: Callable[[Sequence[SiteState]], None] = _nobody
+        self.wanted: dict[str, Site] = {}
+        self.taken: dict[str, Site] = {}
+        self.keys: tuple[TicketKey, ...] = ()
+        self._feeds: list[SiteFeed] = []
 
     def put(self, sites: Sequence[Site], keep: Collection[str] | None = None) -> None:
-        self._sites.update((site.key, site) for site in sites)
+        self.wanted.update((site.key, site) for site in sites)
         if keep is not None:
-            self._sites = {key: site for key, site in self._sites.items() if key in keep}
-            self._taken = {key: site for key, site in self._taken.items() if key in keep}
-        if not self._connected:
-            return
-        for batch in _batches(sites):
-            self._send_batch(batch)
-        if keep is not None:
-            self._send_keep()
+            self.wanted = {key: site for key, site in self.wanted.items() if key in keep}
+            self.taken = {key: site for key, site in self.taken.items() if key in keep}
+        for feed in self._feeds:
+            feed.put(sites, prune=keep is not None)
 
     def ticket_keys(self, keys: Sequence[TicketKey]) -> None:
-        self._keys = tuple(keys)
-        if self._connected:
-            self._send(wire.to_ticket_keys(self._keys))
+        self.keys = tuple(keys)
+        for feed in self._feeds:
+            feed.ticket_keys()
 
-    # ------------------------------------------------------------------ the connection
+    def feed(self, send: Callable[[ToEngine], object]) -> SiteFeed:
+        """To one more connection, until `stop`."""
+        feed = SiteFeed(self, send)
+        self._feeds.append(feed)
+        return feed
+
+    def stop(self, feed: SiteFeed) -> None:
+        """The connection is gone, or its engine accepts nothing new."""
+        self._feeds = [each for each in self._feeds if each is not feed]
+
+
+class SiteFeed:
+    """What one connection was sent."""
+
+    def __init__(self, all_of_it: EngineSites, send: Callable[[ToEngine], object]) -> None:
+        self._all = all_of_it
+        self._send = send
+        self._given: dict[str, Site] = {}
+        self._unanswered: deque[list[Site]] = deque()
+
+    def put(self, sites: Sequence[Site], prune: bool) -> None:
+        for batch in _batches(sites):
+            self._send_batch(batch)
+        if prune:
+            self._send_keep()
+
+    def ticket_keys(self) -> None:
+        self._send(wire.to_ticket_keys(self._all.keys))
 
     async def greet(self, drain: Callable[[], Awaitable[None]]) -> None:
         """Everything, to an engine that was just connected to. `drain` waits until it has read most of it; what is put
         meanwhile is sent at once, and is not overtaken by what was there before."""
-        self._unanswered.clear()
-        self._given.clear()
-        self._connected = True
-        if self._keys:
-            self._send(wire.to_ticket_keys(self._keys))
-        for batch in _batches([self._taken.get(key, site) for key, site in self._sites.items()]):
+        if self._all.keys:
+            self.ticket_keys()
+        for batch in _batches([self._all.taken.get(key, site) for key, site in self._all.wanted.items()]):
             self._send_batch([site for site in batch if site.key not in self._given])
             await drain()
-        for batch in _batches([site for key, site in self._sites.items() if self._given.get(key) is not site]):
-            self._send_batch([site for site in batch if self._sites.get(site.key) is site])
+        for batch in _batches([site for key, site in self._all.wanted.items() if self._given.get(key) is not site]):
+            self._send_batch([site for site in batch if self._all.wanted.get(site.key) is site])
             await drain()
         self._send_keep()
-
-    def lost(self) -> None:
-        """The connection is gone; what comes now waits for the next one."""
-        self._connected = False
 
     def on_applied(self, message: SitesApplied) -> None:
         if not self._unanswered:
@@ -76,10 +89,10 @@ class EngineSites:
         sent = {site.key: site for site in self._unanswered.popleft()}
         states = [state for state in wire.site_states(message) if state.key in sent]
         for state in states:
-            if not state.error and state.key in self._sites:
-                self._taken[state.key] = sent[state.key]
+            if not state.error and state.key in self._all.wanted:
+                self._all.taken[state.key] = sent[state.key]
         if states:
-            self.told(states)
+            self._all.told(states)
 
     def _send_batch(self, sites: list[Site]) -> None:
         self._given.update((site.key, site) for site in sites)
@@ -88,7 +101,7 @@ class EngineSites:
 
     def _send_keep(self) -> None:
         self._unanswered.append([])
-        self._send(wire.to_sites([], list(self._sites)))
+        self._send(wire.to_sites([], list(self._all.wanted)))
 
 
 def _batches(sites: Iterable[Site]) -> Iterator[list[Site]]:

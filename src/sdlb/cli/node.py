@@ -34,9 +34,44 @@ def add_parser(commands: options.Commands) -> None:
         "--public", action="store_true", default=None, help="it faces the internet: the hardened preset"
     )
     options.add_socket(parser)
+    actions = parser.add_subparsers(dest="action", metavar="upgrade")
+    upgrade = actions.add_parser(
+        "upgrade",
+        help="replace the running node's engine by the one that is installed now, under traffic",
+        description="The engine that is installed now takes the listening sockets of the running node's engine over. The old "
+        "one answers what it has open and ends. A new one that fails leaves the old one as it is.",
+    )
+    upgrade.add_argument(
+        "--deadline",
+        type=options.not_negative,
+        default=30.0,
+        metavar="S",
+        help="how long the old engine may take to end (30)",
+    )
+    options.add_socket(upgrade)
+    options.add_json(upgrade)
+
+
+def _upgrade(args: argparse.Namespace) -> int:
+    from sdlb.cli import out
+    from sdlb.sdk.client import Client
+
+    with Client(args.socket) as client:
+        done = client.upgrade_engine(args.deadline)
+    if args.json:
+        out.json(done)
+    else:
+        now, before = done.now, done.before
+        out.line(
+            f"{done.node}: engine {now.version} (process {now.pid}) serves; {before.version} (process {before.pid}) answers "
+            f"what it has open and ends within {done.deadline_s:g} s"
+        )
+    return 0
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.action == "upgrade":
+        return _upgrade(args)
     if args.root and args.parents:
         raise options.Usage(PROG, "--root means no parents; leave out --root or --parent")
     if args.config is None and not args.root and not args.parents:

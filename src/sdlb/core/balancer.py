@@ -189,6 +189,8 @@ class Balancer(View):
             case ev.EngineLost():
                 self._state.table.on_lost()
                 self._state.note("engine-lost", "the connection to the engine is gone", "warning")
+            case ev.EngineJoined():
+                self._state.table.refresh()
             case ev.PolicyPut():
                 self._on_policy(event.doc)
             case ev.ForgetChild():

@@ -61,7 +61,10 @@ class RoutePut:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """A delta of the engine's table. The core sends at most one that is not yet answered."""
+    """A delta of the engine's table. The core sends at most one that is not yet answered.
+
+    `left_out`: the members that a replacing one deletes by not naming them.
+    """
 
     epoch: int
     replace: bool = False
@@ -71,6 +74,7 @@ class Apply:
     delete_members: tuple[MemberKey, ...] = ()
     delete_routes: tuple[str, ...] = ()
     delete_targets: tuple[str, ...] = ()
+    left_out: tuple[MemberKey, ...] = ()
 
 
 # ------------------------------------------------------------------ links

@@ -150,6 +150,11 @@ class EngineLost:
     """The connection to the engine is gone. Whether its process is too shows in the next EngineAttached's boot_id."""
 
 
+@dataclass(frozen=True, slots=True)
+class EngineJoined:
+    """A second engine process is attached, and knows nothing: the next delta is the whole table, for both."""
+
+
 # ------------------------------------------------------------------ operators
 
 
@@ -211,6 +216,7 @@ Event = (
     | EngineRejected
     | EngineDrained
     | EngineLost
+    | EngineJoined
     | PolicyPut
     | ForgetChild
     | AskUp

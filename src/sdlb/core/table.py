@@ -158,6 +158,10 @@ class Table:
         self._keep_until = now + keep_s if cold else None
         return sorted(touched | {key.claim for key in self._draining})
 
+    def refresh(self) -> None:
+        """The next delta says everything."""
+        self._replace = True
+
     def on_lost(self) -> None:
         self._attached = False
         self._unanswered = self._outstanding or self._unanswered
@@ -203,6 +207,7 @@ class Table:
             tuple(self._sent_targets[key] for key in sorted(self._sent_targets)),
             tuple(self._members[key] for key in sorted(self._members, key=_member_order)),
             tuple(self._routes[pattern] for pattern in sorted(self._routes)),
+            left_out=tuple(key for key, epoch in self._draining.items() if epoch == self._epoch),
         )
 
     def _difference(self) -> Apply | None:

@@ -32,7 +32,7 @@ from sdlb.node.loop import NodeLoop
 from sdlb.node.problems import Refusal
 from sdlb.node.sites import SiteWatch
 from sdlb.node.specs import InstanceBody, check_id, decode, read_spec
-from sdlb.seams.engine import Engine
+from sdlb.seams.engine import Engine, EngineFailed
 
 BODY_BYTES_MAX = 64 * 1024
 KEPT_BYTES_MAX = 2048
@@ -239,7 +239,9 @@ class Api:
         instances = [self._view(instance) for instance in tree["instances"]]
         ready, detail = self._loop.ready()
         told = {"ready": ready, "detail": detail, "writes": self._loop.writes}
-        return _json({**tree, **told, "listen": listen, "parents": parents, "instances": instances})
+        figures = self._engine.figures
+        engine = {"pid": figures.pid, "version": figures.version, "attached": figures.attached}
+        return _json({**tree, **told, "engine": engine, "listen": listen, "parents": parents, "instances": instances})
 
     async def forget_child(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -258,6 +260,19 @@ class Api:
         if self._loop.held is not None:
             raise Refusal("not-written", f"{name} is forgotten as soon as {here} can write it: {self._loop.ready()[1]}")
         return _json(child)
+
+    async def upgrade_engine(self, request: Request) -> Response:
+        here = self._loop.balancer.settings.name
+        if self._loop.stopping:
+            raise Refusal("stopping", f"{here} is draining: its engine ends with it")
+        deadline_s = _seconds(request, "deadline_s", 30.0, 86_400.0)
+        try:
+            done = await self._engine.upgrade(deadline_s)
+        except EngineFailed as error:
+            raise Refusal("engine-not-upgraded", f"{here}: {error}") from None
+        now = {"pid": done.pid, "version": done.version}
+        before = {"pid": done.before_pid, "version": done.before_version}
+        return _json({"node": here, "now": now, "before": before, "deadline_s": deadline_s})
 
     async def list_sites(self, request: Request) -> Response:
         return _json({"node": self._loop.balancer.settings.name, "sites": self._sites.views()})

@@ -55,7 +55,8 @@ class Node:
         }
         self.health = Health(self.loop.post, rng, self.loop.remember)
         self.loop.watch_instances = self._instances_changed
-        engine_socket = folder.socket_path("engine.sock")
+        # Of the names of an engine's sockets the longest.
+        engine_socket = folder.socket_path("hand-over.sock").with_name("engine.sock")
         self.children_socket = folder.socket_path("links.sock")
         log = folder.path / "engine.log"
         self.engine: Engine = NativeEngine(engine_socket, log, config.workers, self.loop.post, journal.tell)

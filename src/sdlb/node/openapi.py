@@ -113,6 +113,15 @@ CALLS: tuple[Call, ...] = (
         problems=("no-such-child", "child-in-touch", "not-written"),
     ),
     Call(
+        "upgrade_engine",
+        "POST",
+        "/v1/engine/upgrade",
+        "The engine that is installed now takes over from the one that runs; answers when it serves",
+        schema.EngineUpgrade,
+        query=_query({"deadline_s": "seconds that the old one has to answer what is open (30)"}),
+        problems=("bad-query", "engine-not-upgraded", "stopping"),
+    ),
+    Call(
         "list_sites", "GET", "/v1/sites", "The sites of this node, their certificates and what is wrong", schema.Sites
     ),
     Call("list_routes", "GET", "/v1/routes", "The routes at this node, most specific first", schema.Routes),

@@ -19,6 +19,7 @@ CODES: dict[str, tuple[int, str]] = {
     "no-root": (503, "the answer needs the roots, and none was reached"),
     "policy-not-everywhere": (503, "some roots took the policy and others did not"),
     "not-written": (503, "the disk cannot be written: what is decided waits until it can"),
+    "engine-not-upgraded": (503, "the new engine did not take over; the old one serves on as before"),
     "stopping": (503, "the node is draining and takes nothing new"),
     "too-large": (413, "the body is longer than 64 KiB"),
     "bad-json": (400, "the body is not JSON, or not of the right shape"),

@@ -126,6 +126,28 @@ class Child(msgspec.Struct):
     services: list[str]
 
 
+class Engine(msgspec.Struct):
+    """The process that moves the bytes. `attached`: control is in touch with it."""
+
+    pid: int
+    version: str
+    attached: bool
+
+
+class EngineProcess(msgspec.Struct):
+    pid: int
+    version: str
+
+
+class EngineUpgrade(msgspec.Struct):
+    """`now` serves; `before` answers what it has open, for `deadline_s` at most, and ends."""
+
+    node: str
+    now: EngineProcess
+    before: EngineProcess
+    deadline_s: float
+
+
 class Tree(msgspec.Struct):
     node: str
     root: bool
@@ -138,6 +160,7 @@ class Tree(msgspec.Struct):
     roots: list[str]
     ancestors: list[str]
     listen: dict[str, str]
+    engine: Engine
     parents: list[Parent]
     children: list[Child]
     instances: list[Instance]

@@ -12,7 +12,19 @@ import httpx
 from sdlb.sdk import calls, http
 from sdlb.sdk.problem import Problem, Unreachable
 from sdlb.sdk.sse import Parser
-from sdlb.sdk.types import Child, Event, Explanation, Instance, Policy, Routes, Services, Sites, Spec, Tree
+from sdlb.sdk.types import (
+    Child,
+    EngineUpgrade,
+    Event,
+    Explanation,
+    Instance,
+    Policy,
+    Routes,
+    Services,
+    Sites,
+    Spec,
+    Tree,
+)
 
 T = TypeVar("T")
 
@@ -62,6 +74,10 @@ class AsyncClient:
     async def forget(self, name: str) -> Child:
         """Says that a silent child of this node has stopped. A Problem: it is in touch (409), or unknown (404)."""
         return await self._do(calls.forget(name))
+
+    async def upgrade_engine(self, deadline_s: float = 30.0) -> EngineUpgrade:
+        """As `Client.upgrade_engine`."""
+        return await self._do(calls.upgrade_engine(deadline_s))
 
     async def routes(self) -> Routes:
         return await self._do(calls.routes())

@@ -15,12 +15,15 @@ from urllib.parse import quote
 import msgspec
 
 from sdlb.sdk.problem import BASE, Problem
-from sdlb.sdk.types import Child, Explanation, Instance, Policy, Routes, Services, Sites, Spec, Tree
+from sdlb.sdk.types import Child, EngineUpgrade, Explanation, Instance, Policy, Routes, Services, Sites, Spec, Tree
 
 DEFAULT_SOCKET = "/run/sdlb/sdlb.sock"
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
 """A control that has not answered by then is told as not answering (a read asks all roots: two tiers at 2 s each)."""
+
+UPGRADE_TIMEOUT_S = 60.0
+"""A new engine is started, gets everything, and binds nothing: seconds; past this something is wrong."""
 
 T = TypeVar("T")
 
@@ -139,6 +142,11 @@ def tree() -> Call[Tree]:
 
 def forget(name: str) -> Call[Child]:
     return Call("DELETE", f"/v1/children/{quote(name, safe='')}", Child)
+
+
+def upgrade_engine(deadline_s: float) -> Call[EngineUpgrade]:
+    params = {"deadline_s": f"{deadline_s:g}"}
+    return Call("POST", "/v1/engine/upgrade", EngineUpgrade, params, timeout_s=UPGRADE_TIMEOUT_S)
 
 
 def routes() -> Call[Routes]:

@@ -12,7 +12,19 @@ import httpx
 from sdlb.sdk import calls, http
 from sdlb.sdk.problem import Problem, Unreachable
 from sdlb.sdk.sse import Parser
-from sdlb.sdk.types import Child, Event, Explanation, Instance, Policy, Routes, Services, Sites, Spec, Tree
+from sdlb.sdk.types import (
+    Child,
+    EngineUpgrade,
+    Event,
+    Explanation,
+    Instance,
+    Policy,
+    Routes,
+    Services,
+    Sites,
+    Spec,
+    Tree,
+)
 
 T = TypeVar("T")
 
@@ -66,6 +78,10 @@ class Client:
     def forget(self, name: str) -> Child:
         """Says that a silent child of this node has stopped. A Problem: it is in touch (409), or unknown (404)."""
         return self._do(calls.forget(name))
+
+    def upgrade_engine(self, deadline_s: float = 30.0) -> EngineUpgrade:
+        """The engine that is installed now takes over from the one that runs. A Problem (503): it could not."""
+        return self._do(calls.upgrade_engine(deadline_s))
 
     def routes(self) -> Routes:
         return self._do(calls.routes())

@@ -138,6 +138,23 @@ class Child(Value, frozen=True):
     services: tuple[str, ...] = ()
 
 
+class EngineProcess(Value, frozen=True):
+    """The process that moves the bytes. `attached`: control is in touch with it."""
+
+    pid: int = 0
+    version: str = ""
+    attached: bool = True
+
+
+class EngineUpgrade(Value, frozen=True):
+    """One engine has taken over: `now` serves; `before` answers what it has open, for `deadline_s` at most, and ends."""
+
+    node: str = ""
+    now: EngineProcess = EngineProcess()
+    before: EngineProcess = EngineProcess()
+    deadline_s: float = 0.0
+
+
 class Tree(Value, frozen=True):
     """The node that was asked, and its neighbours."""
 
@@ -152,6 +169,7 @@ class Tree(Value, frozen=True):
     roots: tuple[str, ...] = ()
     ancestors: tuple[str, ...] = ()
     listen: dict[str, str] = {}
+    engine: EngineProcess = EngineProcess()
     parents: tuple[Parent, ...] = ()
     children: tuple[Child, ...] = ()
     instances: tuple[Instance, ...] = ()

@@ -1,7 +1,7 @@
 """The engine as control sees it (proto/engine.proto has the meanings).
 
-Implementations hand in `EngineAttached`, `EngineApplied`, `EngineRejected`, `EngineDrained` and `EngineLost`
-(core/events.py), and keep the figures that metrics and API read.
+Implementations hand in `EngineAttached`, `EngineApplied`, `EngineRejected`, `EngineDrained`, `EngineLost` and
+`EngineJoined` (core/events.py), and keep the figures that metrics and API read.
 """
 
 from __future__ import annotations
@@ -83,7 +83,18 @@ class Figures:
 
 
 class EngineFailed(OSError):
-    """The engine could not be started, or does not take the configuration."""
+    """The engine could not be started or upgraded, or does not take the configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upgraded:
+    """One engine process has taken over from another, which ends within `deadline_s`."""
+
+    pid: int
+    version: str
+    before_pid: int
+    before_version: str
+    deadline_s: float
 
 
 class SiteSink(Protocol):
@@ -120,6 +131,12 @@ class Engine(Protocol):
 
     def apply(self, delta: Apply) -> None:
         """Dropped when the engine is not attached: the next EngineAttached makes the core send everything."""
+        ...
+
+    async def upgrade(self, deadline_s: float) -> Upgraded:
+        """A new process of the engine that is installed now takes the listening sockets over; the old one answers what it has
+        open until the deadline, in seconds. Raises EngineFailed: the old one serves on as if nothing had been.
+        """
         ...
 
     async def shut_down(self, deadline_s: float) -> None:

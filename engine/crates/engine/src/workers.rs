@@ -138,7 +138,8 @@ async fn run(
     mut inbox: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<Event>,
 ) {
-    let first = tables.borrow_and_update().clone();
+    // Not marked as seen: a delta may have come before this thread ran, and its epoch is to be told as applied.
+    let first = tables.borrow().clone();
     let worker = Rc::new(Worker::new(index, &shared, first, NodeConfig::default()));
     let mut listeners: HashMap<SocketAddr, Vec<Listening>> = HashMap::new();
     let mut closing: Vec<JoinHandle<()>> = Vec::new();

@@ -50,7 +50,7 @@ const LINGER_BYTES: usize = 256 << 10;
 /// When the engine shuts down, connections that have rested for less stay that long: their client may be about to speak,
 /// and would not know whether a request that met the end was read. Longer than what a node above takes for sure
 /// (`SURE_AGE` in `handle.rs`), so that none of its requests does.
-const DRAIN_REST: Duration = Duration::from_millis(1_500);
+pub(crate) const DRAIN_REST: Duration = Duration::from_millis(1_500);
 
 /// Serves the connection until it ends. Called once for each accepted connection, on its worker's thread.
 pub async fn serve(io: Io, peer: SocketAddr, listener: Rc<ListenerConfig>, worker: Rc<Worker>) {

@@ -117,6 +117,8 @@ struct Engine {
     arrivals: mpsc::Sender<Arrival>,
     sent: Sent,
     shutdown: Option<Instant>,
+    /// Workers that may still take connections from the queues of sockets that they are to close; `number` of their `Done`.
+    closing: (u64, usize),
 }
 
 struct Configured {
@@ -191,6 +193,7 @@ impl Engine {
             arrivals,
             sent: Sent::default(),
             shutdown: None,
+            closing: (0, 0),
         };
         Ok((engine, inbox))
     }
@@ -487,6 +490,9 @@ impl Engine {
     }
 
     fn worker_done(&mut self, number: u64) {
+        if self.closing.0 == number {
+            self.closing.1 = self.closing.1.saturating_sub(1);
+        }
         if let Some(configured) = self.configured.iter_mut().find(|configured| configured.number == number) {
             configured.waiting -= 1;
         }
@@ -541,13 +547,18 @@ impl Engine {
         let deadline = Instant::now() + within;
         if self.shutdown.is_none() {
             self.listeners.let_go();
-            self.workers.iter().for_each(|worker| worker.tell(Command::Drain));
+            self.done_number += 1;
+            self.closing = (self.done_number, self.workers.len());
+            for worker in &self.workers {
+                worker.tell(Command::Drain);
+                worker.tell(Command::Done(self.done_number));
+            }
         }
         self.shutdown = Some(self.shutdown.map_or(deadline, |held| held.min(deadline)));
     }
 
     fn is_over(&self, deadline: Instant) -> bool {
-        self.counters.connections_open.get() == 0 || Instant::now() >= deadline
+        (self.closing.1 == 0 && self.counters.connections_open.get() == 0) || Instant::now() >= deadline
     }
 
     /// Last statistics and log lines.

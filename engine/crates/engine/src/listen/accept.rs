@@ -97,12 +97,17 @@ fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc
     let worker = worker.clone();
     if config.kind == ListenerKind::Node {
         tokio::task::spawn_local(async move {
+            // It may be a request by the time that an engine that ends has nothing else open.
+            let open = Open::new(&worker, None);
             match splice::first_bytes(&stream, &worker).await {
                 splice::First::Request => {
-                    let _open = Open::new(&worker, None);
+                    worker.counters.connections_total.add();
                     conn::serve(Io::Tcp(stream), peer, config, worker.clone()).await;
                 }
-                splice::First::Preface => splice::run(stream, &worker).await,
+                splice::First::Preface => {
+                    drop(open);
+                    splice::run(stream, &worker).await;
+                }
                 splice::First::Nothing => {}
             }
         });
@@ -117,6 +122,7 @@ fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc
             None => return worker.counters.limit_connections_per_address_total.add(),
         },
     };
+    worker.counters.connections_total.add();
     let open = Open::new(&worker, slot);
     tokio::task::spawn_local(async move {
         let _open = open;
@@ -144,7 +150,6 @@ struct Open {
 impl Open {
     fn new(worker: &Rc<Worker>, slot: Option<Slot>) -> Self {
         worker.counters.connections_open.add();
-        worker.counters.connections_total.add();
         worker.connection_opened();
         Self { worker: worker.clone(), _slot: slot }
     }

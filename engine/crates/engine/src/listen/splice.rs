@@ -8,7 +8,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::{counters::Gauged, worker::Worker};
+use crate::{conn::DRAIN_REST, counters::Gauged, worker::Worker};
 
 /// How the preface begins; no HTTP/1 method does.
 const PREFACE: &[u8; 4] = b"PRI ";
@@ -29,12 +29,17 @@ pub enum First {
 /// Looks at the first bytes, and leaves them where they are.
 pub async fn first_bytes(stream: &TcpStream, worker: &Worker) -> First {
     let mut draining = worker.draining();
+    let over = async {
+        let _ = draining.wait_for(|draining| *draining).await;
+        // Who has just connected is about to send a request.
+        tokio::time::sleep(DRAIN_REST).await;
+    };
     tokio::select! {
         biased;
         first = tokio::time::timeout(worker.config().limits.idle_timeout, look(stream)) => {
             first.ok().and_then(Result::ok).unwrap_or(First::Nothing)
         }
-        _ = draining.wait_for(|draining| *draining) => First::Nothing,
+        () = over => First::Nothing,
     }
 }
 
@@ -51,8 +56,12 @@ async fn look(stream: &TcpStream) -> io::Result<First> {
     }
 }
 
-/// Joins the stream with control's socket until either side ends. Without control it is closed: the child tries again.
+/// Joins the stream with control's socket until either side ends. Without control it is closed, and so it is by an engine
+/// that ends: the child tries again, and finds the next one.
 pub async fn run(mut stream: TcpStream, worker: &Worker) {
+    if worker.is_draining() {
+        return;
+    }
     let config = worker.config();
     let Ok(mut control) = UnixStream::connect(&config.control_socket).await else {
         worker.counters.control_streams_refused_total.add();

@@ -1,0 +1,165 @@
+"""The statistics of all engine processes of a node, added up: what is counted never goes back when one takes over from another.
+
+Each process counts from its own start. While two serve, their figures are added; what one had counted when it ended is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import TypeVar
+
+from sdlb.core.events import MemberKey
+from sdlb.seams.engine import Figures, GroupFigures, TargetFigures
+from sdlb.wire.engine_pb2 import Stats
+
+ROWS_MAX = 32_768
+"""Statistics of so many versions and of so many targets are kept, those that changed last: a node that runs for years sees
+more of them go than there ever are at once."""
+
+K = TypeVar("K")
+V = TypeVar("V")
+Group = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Rows:
+    """What one process said last; `in_flight` and `ejected` are no totals."""
+
+    groups: dict[Group, GroupFigures] = field(default_factory=dict[Group, GroupFigures])
+    targets: dict[str, TargetFigures] = field(default_factory=dict[str, TargetFigures])
+    counters: dict[str, int] = field(default_factory=dict[str, int])
+    in_flight: dict[MemberKey, int] = field(default_factory=dict[MemberKey, int])
+    ejected: dict[str, str] = field(default_factory=dict[str, str])
+
+
+class Totals:
+    """Writes into `figures`."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+        self._live: list[Rows] = []
+        self._ended = Rows()
+
+    def begin(self, rows: Rows) -> None:
+        self._live.append(rows)
+
+    def end(self, rows: Rows) -> None:
+        """Of a process that is gone."""
+        if all(each is not rows for each in self._live):
+            return
+        self._live = [each for each in self._live if each is not rows]
+        for key, group in rows.groups.items():
+            _keep(self._ended.groups, key, _sum_groups((self._ended.groups.get(key), group)))
+        for key, target in rows.targets.items():
+            total = _sum_targets((self._ended.targets.get(key), target))
+            _keep(self._ended.targets, key, _without_gauges(total))
+        for name, value in rows.counters.items():
+            if name.endswith("_total"):
+                self._ended.counters[name] = self._ended.counters.get(name, 0) + value
+        self._refresh(rows.groups, rows.targets, rows.counters)
+
+    def replace(self, old: Rows, new: Rows) -> None:
+        """The same process on another connection: it says everything again."""
+        self._live = [new if each is old else each for each in self._live]
+
+    def on_stats(self, rows: Rows, stats: Stats) -> None:
+        for group in stats.groups:
+            status = (group.status_1xx, group.status_2xx, group.status_3xx, group.status_4xx, group.status_5xx)
+            row = GroupFigures(
+                group.requests,
+                status,
+                group.failed,
+                group.retries,
+                group.parked,
+                tuple(group.latency_buckets),
+                group.latency_us_sum,
+                tuple(group.grpc_status),
+            )
+            _keep(rows.groups, (group.service, group.version), row)
+        for target in stats.targets:
+            row = TargetFigures(
+                target.requests,
+                target.connects,
+                target.connect_failures,
+                target.failures,
+                target.in_flight,
+                target.idle_connections,
+            )
+            _keep(rows.targets, target.target, row)
+        for counter in stats.counters:
+            rows.counters[counter.name] = counter.value
+        self._refresh(
+            [(group.service, group.version) for group in stats.groups],
+            [target.target for target in stats.targets],
+            [counter.name for counter in stats.counters],
+        )
+
+    def forget_target(self, key: str) -> None:
+        """It was deleted: a later one of that name counts from zero."""
+        self._figures.targets.pop(key, None)
+        self._figures.ejected.pop(key, None)
+        self._ended.targets.pop(key, None)
+        for rows in self._live:
+            rows.targets.pop(key, None)
+
+    def _refresh(self, groups: Iterable[Group], targets: Iterable[str], counters: Iterable[str]) -> None:
+        figures, every = self._figures, (self._ended, *self._live)
+        for group in groups:
+            _keep(figures.groups, group, _sum_groups([rows.groups.get(group) for rows in every]))
+        for target in targets:
+            _keep(figures.targets, target, _sum_targets([rows.targets.get(target) for rows in every]))
+        for name in counters:
+            figures.counters[name] = sum(rows.counters.get(name, 0) for rows in every)
+
+
+def _sum_groups(rows: Iterable[GroupFigures | None]) -> GroupFigures:
+    there = [row for row in rows if row is not None]
+    if len(there) == 1:
+        return there[0]
+    return GroupFigures(
+        requests=sum(row.requests for row in there),
+        status=(
+            sum(row.status[0] for row in there),
+            sum(row.status[1] for row in there),
+            sum(row.status[2] for row in there),
+            sum(row.status[3] for row in there),
+            sum(row.status[4] for row in there),
+        ),
+        failed=sum(row.failed for row in there),
+        retries=sum(row.retries for row in there),
+        parked=sum(row.parked for row in there),
+        latency=_columns(there, lambda row: row.latency),
+        latency_us_sum=sum(row.latency_us_sum for row in there),
+        grpc_status=_columns(there, lambda row: row.grpc_status),
+    )
+
+
+def _columns(rows: list[GroupFigures], of: Callable[[GroupFigures], Iterable[int]]) -> tuple[int, ...]:
+    return tuple(sum(column) for column in zip_longest(*map(of, rows), fillvalue=0))
+
+
+def _sum_targets(rows: Iterable[TargetFigures | None]) -> TargetFigures:
+    there = [row for row in rows if row is not None]
+    if len(there) == 1:
+        return there[0]
+    return TargetFigures(
+        requests=sum(row.requests for row in there),
+        connects=sum(row.connects for row in there),
+        connect_failures=sum(row.connect_failures for row in there),
+        failures=sum(row.failures for row in there),
+        in_flight=sum(row.in_flight for row in there),
+        idle_connections=sum(row.idle_connections for row in there),
+    )
+
+
+def _without_gauges(row: TargetFigures) -> TargetFigures:
+    return TargetFigures(row.requests, row.connects, row.connect_failures, row.failures)
+
+
+def _keep(rows: dict[K, V], key: K, row: V) -> None:
+    rows.pop(key, None)  # so that it comes last
+    rows[key] = row
+    while len(rows) > ROWS_MAX:
+        del rows[next(iter(rows))]

@@ -1,0 +1,160 @@
+"""One connection to one engine process: frames out, frames in, and the answers that are waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import traceback
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from sdlb.adapters.engine_figures import Rows
+from sdlb.core.events import MemberKey
+from sdlb.seams.engine import EngineConfig, EngineFailed
+from sdlb.wire import engine as wire
+from sdlb.wire.engine_pb2 import Attached, Configured, FromEngine, HandedOver, ToEngine
+
+FRAME_BYTES_MAX = 16 << 20
+ANSWER_WITHIN_S = 10.0
+UNSENT_BYTES_MAX = 64 << 20
+"""An engine that does not read for so long is let go of; it gets everything again when it is back."""
+
+
+T = TypeVar("T")
+
+
+class Owner(Protocol):
+    """Who hears what an engine says."""
+
+    def heard(self, link: EngineLink, message: FromEngine) -> None: ...
+    def lost(self, link: EngineLink, why: str) -> None:
+        """Once, when it is broken and was not closed by us."""
+        ...
+
+
+class EngineLink:
+    """`owed`: members that it was told to delete and has not told as drained yet -> the epoch of the deletion.
+
+    `has_table`: it has got a whole table from this control; deltas go to it from then on.
+    """
+
+    def __init__(self, path: Path, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
+        self.path = path
+        self.attached = Attached()
+        self.rows = Rows()
+        self.owed: dict[MemberKey, int] = {}
+        self.has_table = False
+        self._reader, self._writer = streams
+        self._configured: asyncio.Future[Configured] | None = None
+        self._handed_over: asyncio.Future[HandedOver] | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def pid(self) -> int:
+        return self.attached.pid
+
+    async def greeted(self) -> None:
+        """Its first message. Raises EngineFailed."""
+        try:
+            message = await asyncio.wait_for(self._frame(), ANSWER_WITHIN_S)
+        except (TimeoutError, asyncio.IncompleteReadError, OSError, wire.DecodeError):
+            raise EngineFailed(f"the engine does not answer on {self.path}") from None
+        if message.WhichOneof("kind") != "attached":
+            raise EngineFailed(f"what listens on {self.path} is no engine")
+        self.attached = message.attached
+        self.owed = {wire.member_key(each.key): self.attached.epoch for each in self.attached.draining}
+
+    def listen(self, owner: Owner) -> None:
+        self._reading = asyncio.create_task(self._read(owner), name=f"engine {self.pid}")
+
+    async def _frame(self) -> FromEngine:
+        size = int.from_bytes(await self._reader.readexactly(4), "big")
+        if size > FRAME_BYTES_MAX:
+            raise ConnectionError(f"a frame of {size} bytes")
+        return FromEngine.FromString(await self._reader.readexactly(size))
+
+    async def _read(self, owner: Owner) -> None:
+        why = ""
+        try:
+            while True:
+                message = await self._frame()
+                match message.WhichOneof("kind"):
+                    case "configured":
+                        _answer(self._configured, message.configured)
+                    case "handed_over":
+                        _answer(self._handed_over, message.handed_over)
+                    case _:
+                        owner.heard(self, message)
+        except (asyncio.IncompleteReadError, OSError):
+            pass
+        except wire.DecodeError as error:
+            why = f"the engine sent what cannot be read: {error}"
+        except Exception:  # a fault of ours: the connection begins anew, which brings everything again
+            why = traceback.format_exc(limit=-4)
+        if not self._closed:
+            self.close()
+            owner.lost(self, why)
+
+    # ------------------------------------------------------------------ out
+
+    def send(self, message: ToEngine) -> bool:
+        """False: it does not read any more, and is let go of."""
+        if self._closed:
+            return True
+        frame = message.SerializeToString()
+        self._writer.write(len(frame).to_bytes(4, "big") + frame)
+        if self._writer.transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
+            self._writer.transport.abort()
+            return False
+        return True
+
+    async def drain(self) -> None:
+        """Until most of what was sent has been read."""
+        with contextlib.suppress(OSError):
+            await self._writer.drain()
+
+    async def configure(self, config: EngineConfig) -> tuple[dict[str, str], str]:
+        """The addresses bound, and why nothing was changed ("": it was)."""
+        if self._closed:
+            return {}, "the engine is gone"
+        self._configured = asyncio.get_running_loop().create_future()
+        self.send(wire.to_configure(config))
+        try:
+            answer = await asyncio.wait_for(self._configured, ANSWER_WITHIN_S)
+        except (TimeoutError, ConnectionError):
+            return {}, "the engine does not answer"
+        return {each.key: each.address for each in answer.listeners}, answer.error
+
+    async def hand_over(self, path: Path) -> str:
+        """Gives its listening sockets to who listens at `path`. Why not, or ""."""
+        if self._closed:
+            return "the engine is gone"
+        self._handed_over = asyncio.get_running_loop().create_future()
+        message = ToEngine()
+        message.hand_over.path = str(path)
+        self.send(message)
+        try:
+            return (await asyncio.wait_for(self._handed_over, ANSWER_WITHIN_S + 2.0)).error
+        except (TimeoutError, ConnectionError):
+            return "the engine does not answer"
+
+    def shut_down(self, deadline_s: float) -> None:
+        message = ToEngine()
+        message.shutdown.deadline_ms = round(deadline_s * 1000)
+        self.send(message)
+
+    def close(self) -> None:
+        self._closed = True
+        if self._reading is not None and self._reading is not asyncio.current_task():
+            self._reading.cancel()
+        for waited in (self._configured, self._handed_over):
+            if waited is not None and not waited.done():
+                waited.set_exception(ConnectionError("the engine is gone"))
+                waited.exception()  # seen: nobody need wait for it
+        self._writer.close()
+
+
+def _answer(waited: asyncio.Future[T] | None, message: T) -> None:
+    if waited is not None and not waited.done():
+        waited.set_result(message)

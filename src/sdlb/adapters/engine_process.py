@@ -1,0 +1,114 @@
+"""The engine's processes: found, started, watched and ended.
+
+Each has a session of its own and outlives control.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from sdlb.seams.engine import EngineFailed
+
+BINARY = "sdlb-engine"
+POLL_S = 0.02
+
+# Our own children, to be reaped: whatever becomes of the object that started them, nobody else can.
+_started: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def find_binary() -> str:
+    """SDLB_ENGINE, else beside this Python, else on the PATH, else as built in a checkout. Raises EngineFailed."""
+    told = os.environ.get("SDLB_ENGINE")
+    if told:
+        return told
+    beside = [Path(sys.executable).parent / BINARY, Path(sysconfig.get_path("scripts")) / BINARY]
+    checkout = Path(__file__).parents[3] / "engine" / "target"
+    built = [checkout / kind / BINARY for kind in ("release", "debug") if (checkout / kind / BINARY).exists()]
+    for path in beside:
+        if os.access(path, os.X_OK):
+            return str(path)
+    found = shutil.which(BINARY)
+    if found is not None:
+        return found
+    if built:
+        return str(max(built, key=lambda path: path.stat().st_mtime))
+    raise EngineFailed(f"the program {BINARY} is not installed; install the package sdlb, or name it in SDLB_ENGINE")
+
+
+def spawn(socket_path: Path, log_file: Path, workers: int, take_over: Path | None = None) -> int:
+    """Returns the process id. `take_over`: where it gets the listening sockets of a running one. Raises EngineFailed."""
+    for pid in [pid for pid, process in _started.items() if process.poll() is not None]:
+        del _started[pid]
+    binary = find_binary()
+    words = [binary, "--socket", str(socket_path)]
+    if workers:
+        words += ["--workers", str(workers)]
+    if take_over is not None:
+        words += ["--take-over", str(take_over)]
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        log = os.open(log_file, flags, 0o600)
+        try:
+            process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
+            )
+        finally:
+            os.close(log)
+    except OSError as error:
+        raise EngineFailed(f"the engine {binary} cannot be started: {error.strerror}") from None
+    _started[process.pid] = process
+    return process.pid
+
+
+def runs(pid: int, socket_path: Path) -> bool:
+    """Whether the engine of this socket still runs under that number."""
+    started = _started.get(pid)
+    if started is not None:
+        return started.poll() is None
+    # Started by an earlier control: by its command line, for the number may have been given to somebody else.
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return os.fsencode(socket_path) in words  # a process that only waits to be reaped has none
+
+
+async def ended(pid: int, socket_path: Path, within_s: float) -> bool:
+    for _ in range(1 + round(within_s / POLL_S)):
+        if not runs(pid, socket_path):
+            return True
+        await asyncio.sleep(POLL_S)
+    return not runs(pid, socket_path)
+
+
+async def kill(pid: int, socket_path: Path) -> None:
+    """At once. Returns when it is gone."""
+    if runs(pid, socket_path):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        await ended(pid, socket_path, 2.0)
+
+
+def age(pid: int) -> int:
+    """When it was started, in ticks since the system's start: the greater, the newer. 0: it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def last_words(pid: int, log_file: Path) -> str:
+    """Of a process that has ended: the last line of the log, else its exit code."""
+    with contextlib.suppress(OSError, IndexError), log_file.open("rb") as file:
+        file.seek(max(0, log_file.stat().st_size - 2000))
+        return file.read().decode("utf-8", "replace").splitlines()[-1][:300]
+    started = _started.get(pid)
+    return f"exit code {started.poll() if started is not None else None}"
