@@ -121,6 +121,14 @@ class Faults:
 
     # ------------------------------------------------------------------ engines, processes, machines
 
+    def join_engine(self) -> None:
+        """A second process comes to take over, and control tells everything again; what it then does is the adapter's."""
+        host = self._host()
+        if host.running and host.engine.up:
+            self.world.faults["engine joined"] += 1
+            self.world.tell(host.name, "a second engine joins")
+            host.take(ev.EngineJoined())
+
     def crash_engine(self) -> None:
         host = self._host()
         self.world.harm("engine crashed")
@@ -213,6 +221,7 @@ KINDS: dict[str, Callable[[Faults], None]] = {
     "partition": Faults.partition,
     "weather": Faults.bad_weather,
     "engine": Faults.crash_engine,
+    "upgrade": Faults.join_engine,
     "process": Faults.crash_process,
     "hang": Faults.hang_process,
     "power": Faults.power_off,
