@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import change, edge, idle, proxy, register, report
+from bench import change, edge, idle, proxy, register, report, upgrade
 from sdlb.cli.demo.launch import Late
 
 CASES: dict[str, Callable[[bool], report.Report]] = {
@@ -16,6 +16,7 @@ CASES: dict[str, Callable[[bool], report.Report]] = {
     "idle": idle.run,
     "register": register.run,
     "change": change.run,
+    "upgrade": upgrade.run,
 }
 EPILOG = """cases:
   proxy     CPU a request of sdlb-engine, nginx and HAProxy, side by side
@@ -23,6 +24,7 @@ EPILOG = """cases:
   idle      CPU and memory of a host node with 20 instances
   register  10,000 claims from empty through three tiers; memory of the root
   change    one claim more or less among 10,000, seen at a root three tiers up, under traffic
+  upgrade   engines that take over from each other under full load: what is lost
 All of them take about five minutes (--quick: two). The tables are also written to bench/out/."""
 
 

@@ -175,7 +175,8 @@ def _report(took: dict[str, dict[str, list[float]]], version: str, rounds: int) 
     return Report("edge", "CPU a request at the public edge", how, rows, {"us_per_request": took, "versions": versions})
 
 
-def _prepare(folder: Path) -> None:
+def prepare_certificate(folder: Path) -> None:
+    """`site.pem` for `HOST`, on P-256. Raises CannotRun."""
     key, certificate = folder / "site.key", folder / "site.crt"
     done = subprocess.run(
         [
@@ -187,6 +188,11 @@ def _prepare(folder: Path) -> None:
     if done.returncode:
         raise CannotRun(f"openssl could not make a certificate: {done.stderr.strip()}")
     (folder / "site.pem").write_text(certificate.read_text() + key.read_text())
+    (folder / "site.pem").chmod(0o600)
+
+
+def _prepare(folder: Path) -> None:
+    prepare_certificate(folder)
     (folder / "small.lua").write_text(LUA.format(routes=ROUTES, tail="/x", headers="nil"))
     (folder / "large.lua").write_text(LUA.format(routes=ROUTES, tail="/large", headers="nil"))
     close = f'{{["Host"] = "{HOST}", ["Connection"] = "close"}}'
