@@ -7,10 +7,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sdlb.core.effects import Apply, RoutePut, TargetPut
+from sdlb.core.effects import Apply, RoutePut, ServicePut, TargetPut
 from sdlb.core.events import EngineAttached, EngineDrained, MemberKey
 from sdlb.core.messages import ClaimKey
 from sdlb.core.table import RETRY_S, Table
+from sdlb.model.traffic import Traffic
 from sdlb.sim.engine import Engine
 
 CLAIMS = [ClaimKey("catalog", version, "example.com/*") for version in ("1.0.0", "2.0.0")]
@@ -31,6 +32,7 @@ class Machine(RuleBasedStateMachine):
         self.engine = Engine()
         self.wanted: dict[MemberKey, int] = {}
         self.routes: dict[str, RoutePut] = {}
+        self.services: dict[str, ServicePut] = {}
         self.outstanding: Apply | None = None
         self.untold: list[EngineDrained] = []
         self._attach()
@@ -50,6 +52,21 @@ class Machine(RuleBasedStateMachine):
         self.table.on_attached(EngineAttached(engine.boot_id, engine.epoch, members, draining), self.now, 0.0)
         self.outstanding = None
         self.untold = []
+        self._next()
+
+    @rule(name=st.sampled_from(["catalog", "cart"]), timeout_s=st.sampled_from([0.0, 1.0, 2.0]))
+    def set_service(self, name: str, timeout_s: float) -> None:
+        traffic = Traffic(timeout_s=timeout_s)
+        self.services[name] = ServicePut(name, traffic)
+        if traffic == Traffic():
+            del self.services[name]
+        self.table.set_service(name, traffic)
+        self._next()
+
+    @rule()
+    def join(self) -> None:
+        """A second process comes: everything is said again."""
+        self.table.refresh()
         self._next()
 
     @rule(key=KEYS, capacity=st.integers(1, 3))
@@ -163,6 +180,7 @@ class Machine(RuleBasedStateMachine):
         have = {MemberKey(c, t): m.capacity for c, group in self.engine.groups.items() for t, m in group.items()}
         assert have == self.wanted
         assert self.engine.routes == self.routes
+        assert self.engine.services == self.services
         assert self.engine.targets == {key.target: self.targets[key.target] for key in self.wanted}
         assert not any(
             self.table.present(MemberKey(c, t)) for c in CLAIMS for t in TARGETS if MemberKey(c, t) not in have

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -149,3 +150,75 @@ def test_a_bad_policy_is_refused_and_changes_nothing(hosts: list[Node], document
         assert refused.value.status == 400
         assert len(refused.value.detail) > 10 and "\n" not in refused.value.detail
         assert client.policy("kept") == before
+
+
+@pytest.mark.promise(3)
+def test_balancing_changes_live_at_every_tier(
+    shared: Cluster, edges: list[Node], hosts: list[Node], site: str, backend: Make
+) -> None:
+    """Two instances on each of two hosts: the entry chooses the host, the host the instance, both by the value of a header."""
+    service = site.partition(".")[0]
+    servers = [backend(service, "1.0.1") for _ in range(4)]
+    for number, server in enumerate(servers):
+        shared.register(hosts[number % 2], f"{service}-1.0.1", site, server)
+    shared.reachable(edges, f"http://{site}/", f"{service}-1.0.1")
+
+    def places(user: int, requests: int = 6) -> set[int]:
+        before = [len(server.seen) for server in servers]
+        for number in range(requests):
+            assert get(edges[number % 2], site, "/", headers={"x-user": f"user-{user}"}).status_code == 200
+        mine = f"user-{user}"
+        new = ((place, server.seen[before[place] :]) for place, server in enumerate(servers))
+        return {place for place, seen in new if any(each.get("x-user") == mine for each in list(seen))}
+
+    with Traffic(edges, site) as traffic, hosts[0].client() as client:
+        for algorithm in ("peak_ewma", "prequal", "round_robin"):
+            client.set_policy(service, {"balance": {"algorithm": algorithm}})
+            traffic.wait_for(40)
+        until("all have their turn", lambda: len(places(1, 40)) == 4)
+        client.set_policy(service, {"balance": {"algorithm": "hash", "hash_by": "header", "hash_name": "x-user"}})
+        until("each value has its place", lambda: all(len(places(user)) == 1 for user in range(6)))
+        assert len(set[int]().union(*(places(user) for user in range(24)))) == 4
+        client.set_policy(service, {})
+        traffic.wait_for(40)
+    traffic.assert_nothing_lost()
+
+
+def test_limits_hold_at_the_entry_and_at_the_host(
+    shared: Cluster, edges: list[Node], hosts: list[Node], site: str, backend: Make
+) -> None:
+    """An instance that takes one at a time: what it has no room for goes to the other host, then nowhere."""
+    service = site.partition(".")[0]
+    for host in hosts:
+        shared.register(host, f"{service}-1.0.1", site, backend(service, "1.0.1"))
+    shared.reachable(edges, f"http://{site}/", f"{service}-1.0.1")
+
+    def ask(path: str) -> int:
+        return get(edges[0], site, path).status_code
+
+    with hosts[0].client() as client, ThreadPoolExecutor(8) as pool:
+
+        def busy(requests: int) -> list[int]:
+            """Statuses of so many that take a while, all at once."""
+            return sorted(pool.map(ask, ["/?delay=0.7"] * requests))
+
+        client.set_policy(service, {"limits": {"endpoint_in_flight": 1}})
+        until("the hosts hold the limit", lambda: busy(4) == [200, 200, 503, 503])
+        client.set_policy(service, {"limits": {"in_flight": 3}})
+        until("the entry holds the limit", lambda: busy(4) == [200, 200, 200, 503])
+        client.set_policy(service, {"limits": {"in_flight": 3, "pending": 5, "pending_timeout_s": 5}})
+        until("the others wait", lambda: busy(6) == [200] * 6)
+
+
+def test_a_bad_setting_is_one_clear_error(shared: Cluster, hosts: list[Node], site: str) -> None:
+    service = site.partition(".")[0]
+    for words, told in (
+        (["--set", "balance.algorithm=fastest"], "balance: algorithm"),
+        (["--set", "limits.in_flight=-1"], "limits: in_flight"),
+        (["--set", "balance.algorithm=hash", "--set", "balance.hash_by=cookie"], "name the cookie"),
+        (["--set", "limits.inflight=1"], "did you mean 'in_flight'"),
+    ):
+        done = shared.sdlb("policy", "set", service, *words, node=hosts[0])
+        assert done.returncode == 1 and told in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    done = shared.sdlb("policy", "set", service, "--set", "limits.in_flight=7", "--set", "timeout_s=2.5", node=hosts[0])
+    assert done.returncode == 0 and "limits.in_flight" in done.stdout and "7" in done.stdout, done.stderr

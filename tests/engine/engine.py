@@ -24,6 +24,7 @@ from sdlb.wire.engine_pb2 import (
     Listener,
     SitesApplied,
     Target,
+    TargetHealth,
     ToEngine,
 )
 
@@ -108,6 +109,10 @@ class Engine:
         message = ToEngine()
         message.shutdown.deadline_ms = deadline_ms
         self.send(message)
+
+    def health(self) -> TargetHealth:
+        """Waits for a target to be taken out, or back."""
+        return self._wait("target_health").target_health
 
     def drained(self) -> str:
         """Waits for a member to be drained; gives its target."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sdlb.model.policy import ON_SILENCE, PRIORITIES, STICKY_BY, Park, Policy, Sticky
 from sdlb.model.problem import Invalid
 from sdlb.model.version import RULES, SCHEMES, Compatibility
+from tests.model.traffic import TRAFFIC
 
 VERSION = st.sampled_from(["1.0.1", "1.0.2", "2.0.0", "blue"])
 PAIRS = st.lists(st.tuples(VERSION, VERSION), max_size=3).map(tuple)
@@ -32,6 +33,7 @@ POLICY = st.builds(
     ),
     on_silence=st.sampled_from(ON_SILENCE),
     park=st.builds(Park, st.integers(0, 1_000_000), st.floats(0, 3600)),
+    traffic=TRAFFIC,
 )
 
 
@@ -50,7 +52,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-KEYS = st.sampled_from([*Policy().to_data(), "scheme", "rule", "allow", "by", "name", "timeout_s"])
+INNER = ["algorithm", "hash_by", "hash_name", "in_flight", "adaptive", "scheme", "rule", "allow", "by", "name"]
+KEYS = st.sampled_from([*Policy().to_data(), *INNER])
 
 
 @given(st.dictionaries(KEYS, JSON | st.dictionaries(KEYS, JSON, max_size=3), max_size=4))
@@ -77,6 +80,14 @@ BAD = {
     "park": ('{"park": {"requests_max": 1.5}}', "whole number"),
     "park time": ('{"park": {"timeout_s": true}}', "number from"),
     "pairs": ('{"compatibility": {"allow": [["1.0.1"]]}}', "pairs"),
+    "algorithm": ('{"balance": {"algorithm": "best"}}', "balance: algorithm.*least_requests, peak_ewma"),
+    "hash of nothing": ('{"balance": {"algorithm": "hash", "hash_by": "header"}}', "name the header"),
+    "hash of no name": ('{"balance": {"hash_name": "a b"}}', "hash_name"),
+    "tiny time": ('{"timeout_s": 0.0001}', "0.001 to 3600"),
+    "latency of half": ('{"outlier": {"latency_factor": 0.5}}', "over 1"),
+    "limit": ('{"limits": {"in_flight": 1.5}}', "whole number"),
+    "no flag": ('{"limits": {"adaptive": 1}}', "true or false"),
+    "retries": ('{"retries_max": 1.5}', "-1 for any"),
     "range": ('{"compatibility": {"ranges": [">=blue"]}}', "compared"),
 }
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdlb.core.effects import Apply, MemberPut, Pick, RoutePut, TargetPut
+from sdlb.core.effects import Apply, MemberPut, Pick, RoutePut, ServicePut, TargetPut
 from sdlb.core.events import MemberKey
 from sdlb.core.messages import ClaimKey
 from sdlb.model.site import Site, SiteState, TicketKey
+from sdlb.model.traffic import Balance, Limits, Outlier, Traffic
 from sdlb.seams.engine import EngineConfig, Listener
 from sdlb.wire import engine
 from sdlb.wire import engine_pb2 as pb
+from tests.model.traffic import TRAFFIC
 
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 U32 = st.integers(0, (1 << 32) - 1)
 KEY = st.builds(MemberKey, st.builds(ClaimKey, NAME, NAME, NAME), NAME)
 TARGET = st.builds(TargetPut, NAME, st.booleans(), NAME, st.sampled_from(["http1", "h2c"]))
-MEMBER = st.builds(MemberPut, KEY, U32, st.booleans())
+MEMBER = st.builds(MemberPut, KEY, U32, st.booleans(), st.booleans())
+SERVICE = st.builds(ServicePut, NAME, TRAFFIC)
 STICKY = st.sampled_from([("", ""), ("cookie", "who"), ("header", "x-who"), ("client", "")])
 ROUTE = st.builds(
     lambda pattern, service, picks, requests, milliseconds, sticky: RoutePut(
@@ -46,6 +49,8 @@ DELTA = st.builds(
     delete_members=several(KEY),
     delete_routes=several(NAME),
     delete_targets=several(NAME),
+    put_services=several(SERVICE),
+    delete_services=several(NAME),
 )
 SPEAKS = {pb.Target.HTTP1: "http1", pb.Target.H2C: "h2c"}
 BY = {pb.Sticky.NONE: "", pb.Sticky.COOKIE: "cookie", pb.Sticky.HEADER: "header", pb.Sticky.CLIENT: "client"}
@@ -59,7 +64,9 @@ def read(delta: pb.Delta) -> Apply:
         put_targets=tuple(
             TargetPut(t.key, t.kind == pb.Target.NODE, t.address, SPEAKS[t.protocol]) for t in delta.put_targets
         ),
-        put_members=tuple(MemberPut(engine.member_key(m.key), m.capacity, m.last_resort) for m in delta.put_members),
+        put_members=tuple(
+            MemberPut(engine.member_key(m.key), m.capacity, m.last_resort, m.far) for m in delta.put_members
+        ),
         put_routes=tuple(
             RoutePut(
                 r.pattern,
@@ -75,6 +82,40 @@ def read(delta: pb.Delta) -> Apply:
         delete_members=tuple(engine.member_key(key) for key in delta.delete_members),
         delete_routes=tuple(delta.delete_routes),
         delete_targets=tuple(delta.delete_targets),
+        put_services=tuple(ServicePut(s.name, traffic(s)) for s in delta.put_services),
+        delete_services=tuple(delta.delete_services),
+    )
+
+
+def traffic(service: pb.Service) -> Traffic:
+    balance, outlier, limits = service.balance, service.outlier, service.limits
+    return Traffic(
+        Balance(
+            pb.Balance.Algorithm.Name(balance.algorithm).lower(),
+            pb.Balance.By.Name(balance.hash_by).lower(),
+            balance.hash_name,
+            balance.hash_load_percent / 100,
+            balance.slow_start_ms / 1000,
+            "prefer" if balance.near_first else "ignore",
+        ),
+        Outlier(
+            outlier.success_deviations_percent / 100,
+            outlier.latency_factor_percent / 100,
+            outlier.ejected_percent_max,
+            outlier.interval_ms / 1000,
+            outlier.requests_min,
+        ),
+        Limits(
+            limits.in_flight,
+            limits.endpoint_in_flight,
+            limits.endpoint_connections,
+            limits.pending,
+            limits.pending_timeout_ms / 1000,
+            limits.adaptive,
+        ),
+        service.timeout_ms / 1000,
+        service.try_timeout_ms / 1000,
+        service.retries_max if service.HasField("retries_max") else -1,
     )
 
 
@@ -95,6 +136,7 @@ def test_a_delta_arrives_as_it_was_decided(delta: Apply) -> None:
         delta.put_targets,
         delta.put_members,
     )
+    assert (got.put_services, got.delete_services) == (delta.put_services, delta.delete_services)
     assert (got.delete_members, got.delete_routes, got.delete_targets) == (
         delta.delete_members,
         delta.delete_routes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,15 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--park-max", type=_count, metavar="N", help="how many may wait at once, at each entry")
     parser.add_argument(
+        "--set",
+        dest="sets",
+        action="append",
+        type=_setting,
+        metavar="KEY=VALUE",
+        help="any other setting by its key, for example balance.algorithm=prequal, limits.in_flight=200 or timeout_s=5; "
+        "'sdlb policy get' shows the keys; may be repeated",
+    )
+    parser.add_argument(
         "--file",
         metavar="FILE",
         help="the whole policy from a JSON or TOML file ('-': JSON from stdin); what it leaves out gets its default",
@@ -160,6 +170,18 @@ def _pair(text: str) -> tuple[str, str]:
     return one, other
 
 
+def _setting(text: str) -> tuple[str, object]:
+    """The node checks the rest, and names the key."""
+    key, equals, value = text.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts) or len(parts) > 2:
+        raise argparse.ArgumentTypeError(f"'{text}' is not KEY=VALUE, for example balance.algorithm=prequal")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 9:
         raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 0")
@@ -181,7 +203,7 @@ def changed(args: argparse.Namespace) -> Document:
         "park.timeout_s": args.park_timeout,
         "park.requests_max": args.park_max,
     }
-    return {key: value for key, value in named.items() if value is not None}
+    return {**{key: value for key, value in named.items() if value is not None}, **dict(args.sets or ())}
 
 
 def merged(had: Document, changes: Document) -> Document:
@@ -190,6 +212,8 @@ def merged(had: Document, changes: Document) -> Document:
     for path, value in changes.items():
         outer, _, inner = path.rpartition(".")
         target: Document = document.setdefault(outer, {}) if outer else document
+        if not isinstance(cast(object, target), dict):
+            raise options.Usage(f"{PROG} set", f"{path}: {outer} is one value and has no parts")
         if inner == "shares":
             shares: dict[str, float | None] = {**target.get(inner, {}), **dict(value)}
             target[inner] = {version: percent for version, percent in shares.items() if percent is not None}
@@ -264,7 +288,7 @@ def show(policy: Policy, as_json: bool) -> None:
 def lines(document: Document) -> Iterator[tuple[str, str]]:
     """One line a setting; those that are tables of settings are taken apart, as the options are."""
     for key, value in document.items():
-        if key in ("compatibility", "park") and isinstance(value, dict):
+        if key in ("compatibility", "park", "balance", "outlier", "limits") and isinstance(value, dict):
             for inner, setting in cast(Document, value).items():
                 yield f"{key}.{inner}", in_words(setting)
         else:

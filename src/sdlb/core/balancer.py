@@ -39,7 +39,7 @@ from sdlb.core.relay import LATECOMERS_S, PATIENCE_S, Relay
 from sdlb.core.rootage import Rootage
 from sdlb.core.settings import Settings
 from sdlb.core.share import picks
-from sdlb.core.slot import Permit, Slot
+from sdlb.core.slot import Permit, Slot, Source
 from sdlb.core.state import State, key_of, text_of
 from sdlb.core.uplink import Phase
 from sdlb.core.view import View
@@ -484,7 +484,7 @@ class Balancer(View):
             source = slot.sources.get(target)
             member = MemberKey(key, target)
             if source is not None and serving and not source.claim.leaving and source.claim.capacity > 0:
-                table.want(member, source.claim.capacity, source.suspect)
+                table.want(member, source.claim.capacity, source.suspect, self._is_far(source))
                 slot.members.add(target)
             elif source is not None and target in goers and not free and not source.forced and target in slot.members:
                 pass  # the parents still send through here
@@ -508,6 +508,13 @@ class Balancer(View):
                 opening = True
             opening = opening or source.claim.opening
         return capacity, opening, present
+
+    def _is_far(self, source: Source) -> bool:
+        """In another zone than this node, as far as both say where they are (the label `zone`)."""
+        child = self._children.by_name.get(source.child) if source.child else None
+        here = dict(self.settings.labels).get("zone")
+        there = next((label[5:] for label in child.labels if label.startswith("zone=")), None) if child else here
+        return here is not None and there is not None and here != there
 
     def _settle_route(self, route: str) -> None:
         state = self._state

@@ -77,6 +77,9 @@ class Children:
             state.set_timer(now + state.settings.lease_s, "child", child.name)
         elif child.link is not None:
             self._unlink(child, drop=True)
+        if child.labels != hello.labels:  # it may be in another zone now
+            for key in child.keys:
+                state.touch(key)
         digest = child.digest([state.slots[key].sources[child.target].claim for key in child.keys])
         child.linked(event.link, hello, digest, now)
         self.by_link[event.link] = child

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from sdlb.core.events import MemberKey
 from sdlb.core.messages import DownMessage, RootAnswer, UpMessage
+from sdlb.model.traffic import Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,15 @@ class MemberPut:
     key: MemberKey
     capacity: int
     last_resort: bool = False
+    far: bool = False  # in another zone than this node
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePut:
+    """What is set for a service, for all its members and routes."""
+
+    name: str
+    traffic: Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,8 @@ class Apply:
     delete_routes: tuple[str, ...] = ()
     delete_targets: tuple[str, ...] = ()
     left_out: tuple[MemberKey, ...] = ()
+    put_services: tuple[ServicePut, ...] = ()
+    delete_services: tuple[str, ...] = ()
 
 
 # ------------------------------------------------------------------ links

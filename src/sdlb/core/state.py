@@ -116,6 +116,7 @@ class State:
             self.note("policy-refused", f"from {doc.origin}: {problem}", "error", service=doc.service)
             return False
         self._parsed[doc.service] = parsed
+        self.table.set_service(doc.service, parsed.traffic)
         self.policies[doc.service] = doc
         self.persist(f"policy/{doc.service}", [doc.revision, doc.origin, doc.json])
         for key in self.by_service.get(doc.service, ()):

@@ -11,9 +11,10 @@ change. A member is in one of these places:
 
 from __future__ import annotations
 
-from sdlb.core.effects import Apply, MemberPut, RoutePut, TargetPut
+from sdlb.core.effects import Apply, MemberPut, RoutePut, ServicePut, TargetPut
 from sdlb.core.events import EngineAttached, MemberKey
 from sdlb.core.messages import ClaimKey
+from sdlb.model.traffic import Traffic
 
 RETRY_S = 1.0
 
@@ -35,6 +36,9 @@ class Table:
         self._dirty_members: dict[MemberKey, None] = {}
         self._dirty_routes: dict[str, None] = {}
         self._dirty_targets: dict[str, None] = {}
+        self._services: dict[str, ServicePut] = {}  # wanted
+        self._sent_services: dict[str, ServicePut] = {}
+        self._dirty_services: dict[str, None] = {}
         self._attached = False
         self._boot_id = ""
         self._replace = False
@@ -57,15 +61,15 @@ class Table:
         self._forgotten.add(key)
         self._dirty_targets[key] = None
 
-    def want(self, key: MemberKey, capacity: int, last_resort: bool = False) -> None:
+    def want(self, key: MemberKey, capacity: int, last_resort: bool = False, far: bool = False) -> None:
         old = self._members.get(key)
-        capacity = max(1, capacity)
-        if old is not None and (old.capacity, old.last_resort) == (capacity, last_resort):
+        put = MemberPut(key, max(1, capacity), last_resort, far)
+        if old == put:
             return
         if old is None:
             self._uses[key.target] = self._uses.get(key.target, 0) + 1
             self._dirty_targets[key.target] = None
-        self._members[key] = MemberPut(key, capacity, last_resort)
+        self._members[key] = put
         self._dirty_members[key] = None
 
     def unwant(self, key: MemberKey) -> None:
@@ -87,6 +91,18 @@ class Table:
         else:
             self._routes[pattern] = route
         self._dirty_routes[pattern] = None
+
+    def set_service(self, name: str, traffic: Traffic) -> None:
+        """What holds for all members and routes of a service."""
+        put = ServicePut(name, traffic)
+        if traffic == Traffic():
+            if self._services.pop(name, None) is None:
+                return
+        elif self._services.get(name) == put:
+            return
+        else:
+            self._services[name] = put
+        self._dirty_services[name] = None
 
     # ------------------------------------------------------------------ what is
 
@@ -150,6 +166,7 @@ class Table:
         self._sent.clear()
         self._sent_routes.clear()
         self._sent_targets.clear()
+        self._sent_services.clear()
         self._outstanding = self._unanswered = None
         self._attached = True
         self._replace = True
@@ -173,7 +190,9 @@ class Table:
         return self._keep_until
 
     def _has_work(self) -> bool:
-        return bool(self._replace or self._dirty_members or self._dirty_routes or self._dirty_targets)
+        return bool(
+            self._replace or self._dirty_members or self._dirty_routes or self._dirty_targets or self._dirty_services
+        )
 
     def next_delta(self, now: float) -> Apply | None:
         if not self._attached or self._outstanding is not None or not self._has_work() or now < self._retry_at:
@@ -199,6 +218,7 @@ class Table:
         self._sent = dict(self._members)
         self._sent_routes = dict(self._routes)
         self._sent_targets = {key: self._targets[key] for key in self._uses}
+        self._sent_services = dict(self._services)
         for key in self._members:
             self._draining.pop(key, None)
         return Apply(
@@ -207,6 +227,7 @@ class Table:
             tuple(self._sent_targets[key] for key in sorted(self._sent_targets)),
             tuple(self._members[key] for key in sorted(self._members, key=_member_order)),
             tuple(self._routes[pattern] for pattern in sorted(self._routes)),
+            put_services=tuple(self._services[name] for name in sorted(self._services)),
             left_out=tuple(key for key, epoch in self._draining.items() if epoch == self._epoch),
         )
 
@@ -235,8 +256,19 @@ class Table:
                 put_targets.append(target)
             elif target is None and name in self._sent_targets:
                 delete_targets.append(name)
+        put_services = [
+            put
+            for name in self._dirty_services
+            if (put := self._services.get(name)) != self._sent_services.get(name) and put
+        ]
+        delete_services = [
+            name for name in self._dirty_services if name not in self._services and name in self._sent_services
+        ]
         self._clear_dirty()
-        if not (put_members or delete_members or put_routes or delete_routes or put_targets or delete_targets):
+        services = put_services or delete_services
+        if not (
+            put_members or delete_members or put_routes or delete_routes or put_targets or delete_targets or services
+        ):
             return None
         self._epoch += 1
         for member in put_members:
@@ -254,6 +286,9 @@ class Table:
             self._sent_targets[target.key] = target
         for name in delete_targets:
             del self._sent_targets[name]
+        self._sent_services.update((put.name, put) for put in put_services)
+        for name in delete_services:
+            del self._sent_services[name]
         return Apply(
             self._epoch,
             False,
@@ -263,6 +298,8 @@ class Table:
             tuple(delete_members),
             tuple(delete_routes),
             tuple(delete_targets),
+            put_services=tuple(put_services),
+            delete_services=tuple(delete_services),
         )
 
     def _clear_dirty(self) -> None:
@@ -272,6 +309,7 @@ class Table:
         self._dirty_members.clear()
         self._dirty_routes.clear()
         self._dirty_targets.clear()
+        self._dirty_services.clear()
 
     def on_applied(self, epoch: int) -> list[ClaimKey]:
         delta = self._outstanding

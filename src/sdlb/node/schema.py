@@ -275,6 +275,39 @@ class PolicyPark(msgspec.Struct):
     timeout_s: float = 30.0
 
 
+class PolicyBalance(msgspec.Struct):
+    """`algorithm`: least_requests, peak_ewma, prequal, round_robin or hash. `hash_by`: client, header, cookie or path.
+    `zones`: ignore, or prefer: the node's own zone first."""
+
+    algorithm: str = "least_requests"
+    hash_by: str = "client"
+    hash_name: str = ""
+    hash_load: float = 1.25
+    slow_start_s: float = 0.0
+    zones: str = "ignore"
+
+
+class PolicyOutlier(msgspec.Struct):
+    """0: not compared by this."""
+
+    success_deviations: float = 0.0
+    latency_factor: float = 0.0
+    ejected_percent_max: int = 10
+    interval_s: float = 10.0
+    requests_min: int = 100
+
+
+class PolicyLimits(msgspec.Struct):
+    """0: no limit."""
+
+    in_flight: int = 0
+    endpoint_in_flight: int = 0
+    endpoint_connections: int = 0
+    pending: int = 0
+    pending_timeout_s: float = 1.0
+    adaptive: bool = False
+
+
 class PolicyDocument(msgspec.Struct):
     """What is left out is the default. `shares`: version -> percent, for the priority "share"."""
 
@@ -284,6 +317,12 @@ class PolicyDocument(msgspec.Struct):
     compatibility: PolicyCompatibility = msgspec.field(default_factory=PolicyCompatibility)
     on_silence: str = "open"
     park: PolicyPark = msgspec.field(default_factory=PolicyPark)
+    balance: PolicyBalance = msgspec.field(default_factory=PolicyBalance)
+    outlier: PolicyOutlier = msgspec.field(default_factory=PolicyOutlier)
+    limits: PolicyLimits = msgspec.field(default_factory=PolicyLimits)
+    timeout_s: float = 0.0
+    try_timeout_s: float = 0.0
+    retries_max: int = -1
 
 
 class Policy(msgspec.Struct):

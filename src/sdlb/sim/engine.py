@@ -22,6 +22,7 @@ class Engine:
         self.groups: dict[ClaimKey, dict[str, ef.MemberPut]] = {}
         self.routes: dict[str, ef.RoutePut] = {}
         self.targets: dict[str, ef.TargetPut] = {}
+        self.services: dict[str, ef.ServicePut] = {}
         self.in_flight: dict[ev.MemberKey, int] = {}
         self.draining: dict[ev.MemberKey, int] = {}
 
@@ -36,7 +37,7 @@ class Engine:
         self.up = False
         self.boot += 1
         self.epoch = 0
-        self.groups, self.routes, self.targets = {}, {}, {}
+        self.groups, self.routes, self.targets, self.services = {}, {}, {}, {}
         self.in_flight, self.draining = {}, {}
 
     def attached(self) -> ev.EngineAttached:
@@ -58,11 +59,14 @@ class Engine:
         for pattern in delta.delete_routes:
             if pattern not in self.routes:
                 raise BadDelta(f"route {pattern} is not there to delete")
+        for name in delta.delete_services:
+            if name not in self.services:
+                raise BadDelta(f"service {name} is not there to delete")
         out = list(delta.delete_members)
         if delta.replace:
             named = {member.key for member in delta.put_members}
             out += [key for key in self.members() if key not in named]
-            self.routes = {}
+            self.routes, self.services = {}, {}
         for key in out:
             if key.target not in self.groups.get(key.claim, {}):
                 raise BadDelta(f"member {key} is not there to delete")
@@ -82,6 +86,9 @@ class Engine:
             del self.routes[pattern]
         for name in delta.delete_targets:
             targets.pop(name, None)
+        self.services.update((put.name, put) for put in delta.put_services)
+        for name in delta.delete_services:
+            del self.services[name]
         self.targets = targets
         return out
 

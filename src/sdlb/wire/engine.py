@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from google.protobuf.message import DecodeError
 
-from sdlb.core.effects import Apply, MemberPut, RoutePut, TargetPut
+from sdlb.core.effects import Apply, MemberPut, RoutePut, ServicePut, TargetPut
 from sdlb.core.events import MemberKey
 from sdlb.core.messages import ClaimKey
 from sdlb.model.site import Site, SiteState, TicketKey
@@ -36,7 +36,7 @@ def _target(target: TargetPut) -> pb.Target:
 
 
 def _member(member: MemberPut) -> pb.Member:
-    return pb.Member(key=_key(member.key), capacity=member.capacity, last_resort=member.last_resort)
+    return pb.Member(key=_key(member.key), capacity=member.capacity, last_resort=member.last_resort, far=member.far)
 
 
 def _route(route: RoutePut) -> pb.Route:
@@ -51,6 +51,65 @@ def _route(route: RoutePut) -> pb.Route:
     return message
 
 
+_ALGORITHMS = {
+    "least_requests": pb.Balance.LEAST_REQUESTS,
+    "peak_ewma": pb.Balance.PEAK_EWMA,
+    "prequal": pb.Balance.PREQUAL,
+    "round_robin": pb.Balance.ROUND_ROBIN,
+    "hash": pb.Balance.HASH,
+}
+_HASH_BY = {
+    "client": pb.Balance.CLIENT,
+    "header": pb.Balance.HEADER,
+    "cookie": pb.Balance.COOKIE,
+    "path": pb.Balance.PATH,
+}
+
+
+def _service(put: ServicePut) -> pb.Service:
+    traffic = put.traffic
+    balance, outlier, limits = traffic.balance, traffic.outlier, traffic.limits
+    message = pb.Service(
+        name=put.name,
+        balance=pb.Balance(
+            algorithm=_ALGORITHMS[balance.algorithm],
+            hash_by=_HASH_BY[balance.hash_by],
+            hash_name=balance.hash_name,
+            hash_load_percent=_percent(balance.hash_load),
+            slow_start_ms=_ms(balance.slow_start_s),
+            near_first=balance.zones == "prefer",
+        ),
+        outlier=pb.Outlier(
+            success_deviations_percent=_percent(outlier.success_deviations),
+            latency_factor_percent=_percent(outlier.latency_factor),
+            ejected_percent_max=outlier.ejected_percent_max,
+            interval_ms=_ms(outlier.interval_s),
+            requests_min=outlier.requests_min,
+        ),
+        limits=pb.ServiceLimits(
+            in_flight=limits.in_flight,
+            endpoint_in_flight=limits.endpoint_in_flight,
+            endpoint_connections=limits.endpoint_connections,
+            pending=limits.pending,
+            pending_timeout_ms=_ms(limits.pending_timeout_s),
+            adaptive=limits.adaptive,
+        ),
+        timeout_ms=_ms(traffic.timeout_s),
+        try_timeout_ms=_ms(traffic.try_timeout_s),
+    )
+    if traffic.retries_max >= 0:
+        message.retries_max = traffic.retries_max
+    return message
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _percent(share: float) -> int:
+    return round(share * 100)
+
+
 def to_delta(delta: Apply) -> pb.ToEngine:
     message = pb.Delta(
         epoch=delta.epoch,
@@ -61,6 +120,8 @@ def to_delta(delta: Apply) -> pb.ToEngine:
         delete_members=[_key(key) for key in delta.delete_members],
         delete_routes=delta.delete_routes,
         delete_targets=delta.delete_targets,
+        put_services=[_service(put) for put in delta.put_services],
+        delete_services=delta.delete_services,
     )
     return pb.ToEngine(delta=message)
 

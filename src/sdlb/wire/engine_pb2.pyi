@@ -173,7 +173,7 @@ class AccessLog(_message.Message):
     def __init__(self, enabled: _Optional[bool] = ..., path: _Optional[str] = ...) -> None: ...
 
 class Delta(_message.Message):
-    __slots__ = ("epoch", "replace", "put_targets", "put_members", "put_routes", "delete_members", "delete_routes", "delete_targets")
+    __slots__ = ("epoch", "replace", "put_targets", "put_members", "put_routes", "delete_members", "delete_routes", "delete_targets", "put_services", "delete_services")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     REPLACE_FIELD_NUMBER: _ClassVar[int]
     PUT_TARGETS_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +182,8 @@ class Delta(_message.Message):
     DELETE_MEMBERS_FIELD_NUMBER: _ClassVar[int]
     DELETE_ROUTES_FIELD_NUMBER: _ClassVar[int]
     DELETE_TARGETS_FIELD_NUMBER: _ClassVar[int]
+    PUT_SERVICES_FIELD_NUMBER: _ClassVar[int]
+    DELETE_SERVICES_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     replace: bool
     put_targets: _containers.RepeatedCompositeFieldContainer[Target]
@@ -190,7 +192,95 @@ class Delta(_message.Message):
     delete_members: _containers.RepeatedCompositeFieldContainer[MemberKey]
     delete_routes: _containers.RepeatedScalarFieldContainer[str]
     delete_targets: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, epoch: _Optional[int] = ..., replace: _Optional[bool] = ..., put_targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., put_members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., put_routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., delete_members: _Optional[_Iterable[_Union[MemberKey, _Mapping]]] = ..., delete_routes: _Optional[_Iterable[str]] = ..., delete_targets: _Optional[_Iterable[str]] = ...) -> None: ...
+    put_services: _containers.RepeatedCompositeFieldContainer[Service]
+    delete_services: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, epoch: _Optional[int] = ..., replace: _Optional[bool] = ..., put_targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., put_members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., put_routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., delete_members: _Optional[_Iterable[_Union[MemberKey, _Mapping]]] = ..., delete_routes: _Optional[_Iterable[str]] = ..., delete_targets: _Optional[_Iterable[str]] = ..., put_services: _Optional[_Iterable[_Union[Service, _Mapping]]] = ..., delete_services: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Service(_message.Message):
+    __slots__ = ("name", "balance", "outlier", "limits", "timeout_ms", "try_timeout_ms", "retries_max")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BALANCE_FIELD_NUMBER: _ClassVar[int]
+    OUTLIER_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    TRY_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    RETRIES_MAX_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    balance: Balance
+    outlier: Outlier
+    limits: ServiceLimits
+    timeout_ms: int
+    try_timeout_ms: int
+    retries_max: int
+    def __init__(self, name: _Optional[str] = ..., balance: _Optional[_Union[Balance, _Mapping]] = ..., outlier: _Optional[_Union[Outlier, _Mapping]] = ..., limits: _Optional[_Union[ServiceLimits, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., try_timeout_ms: _Optional[int] = ..., retries_max: _Optional[int] = ...) -> None: ...
+
+class Balance(_message.Message):
+    __slots__ = ("algorithm", "hash_by", "hash_name", "hash_load_percent", "slow_start_ms", "near_first")
+    class Algorithm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        LEAST_REQUESTS: _ClassVar[Balance.Algorithm]
+        PEAK_EWMA: _ClassVar[Balance.Algorithm]
+        PREQUAL: _ClassVar[Balance.Algorithm]
+        ROUND_ROBIN: _ClassVar[Balance.Algorithm]
+        HASH: _ClassVar[Balance.Algorithm]
+    LEAST_REQUESTS: Balance.Algorithm
+    PEAK_EWMA: Balance.Algorithm
+    PREQUAL: Balance.Algorithm
+    ROUND_ROBIN: Balance.Algorithm
+    HASH: Balance.Algorithm
+    class By(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        CLIENT: _ClassVar[Balance.By]
+        HEADER: _ClassVar[Balance.By]
+        COOKIE: _ClassVar[Balance.By]
+        PATH: _ClassVar[Balance.By]
+    CLIENT: Balance.By
+    HEADER: Balance.By
+    COOKIE: Balance.By
+    PATH: Balance.By
+    ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    HASH_BY_FIELD_NUMBER: _ClassVar[int]
+    HASH_NAME_FIELD_NUMBER: _ClassVar[int]
+    HASH_LOAD_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    SLOW_START_MS_FIELD_NUMBER: _ClassVar[int]
+    NEAR_FIRST_FIELD_NUMBER: _ClassVar[int]
+    algorithm: Balance.Algorithm
+    hash_by: Balance.By
+    hash_name: str
+    hash_load_percent: int
+    slow_start_ms: int
+    near_first: bool
+    def __init__(self, algorithm: _Optional[_Union[Balance.Algorithm, str]] = ..., hash_by: _Optional[_Union[Balance.By, str]] = ..., hash_name: _Optional[str] = ..., hash_load_percent: _Optional[int] = ..., slow_start_ms: _Optional[int] = ..., near_first: _Optional[bool] = ...) -> None: ...
+
+class Outlier(_message.Message):
+    __slots__ = ("success_deviations_percent", "latency_factor_percent", "ejected_percent_max", "interval_ms", "requests_min")
+    SUCCESS_DEVIATIONS_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_FACTOR_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    EJECTED_PERCENT_MAX_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_MIN_FIELD_NUMBER: _ClassVar[int]
+    success_deviations_percent: int
+    latency_factor_percent: int
+    ejected_percent_max: int
+    interval_ms: int
+    requests_min: int
+    def __init__(self, success_deviations_percent: _Optional[int] = ..., latency_factor_percent: _Optional[int] = ..., ejected_percent_max: _Optional[int] = ..., interval_ms: _Optional[int] = ..., requests_min: _Optional[int] = ...) -> None: ...
+
+class ServiceLimits(_message.Message):
+    __slots__ = ("in_flight", "endpoint_in_flight", "endpoint_connections", "pending", "pending_timeout_ms", "adaptive")
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    PENDING_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTIVE_FIELD_NUMBER: _ClassVar[int]
+    in_flight: int
+    endpoint_in_flight: int
+    endpoint_connections: int
+    pending: int
+    pending_timeout_ms: int
+    adaptive: bool
+    def __init__(self, in_flight: _Optional[int] = ..., endpoint_in_flight: _Optional[int] = ..., endpoint_connections: _Optional[int] = ..., pending: _Optional[int] = ..., pending_timeout_ms: _Optional[int] = ..., adaptive: _Optional[bool] = ...) -> None: ...
 
 class Target(_message.Message):
     __slots__ = ("key", "kind", "address", "protocol")
@@ -229,14 +319,16 @@ class MemberKey(_message.Message):
     def __init__(self, service: _Optional[str] = ..., version: _Optional[str] = ..., pattern: _Optional[str] = ..., target: _Optional[str] = ...) -> None: ...
 
 class Member(_message.Message):
-    __slots__ = ("key", "capacity", "last_resort")
+    __slots__ = ("key", "capacity", "last_resort", "far")
     KEY_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
     LAST_RESORT_FIELD_NUMBER: _ClassVar[int]
+    FAR_FIELD_NUMBER: _ClassVar[int]
     key: MemberKey
     capacity: int
     last_resort: bool
-    def __init__(self, key: _Optional[_Union[MemberKey, _Mapping]] = ..., capacity: _Optional[int] = ..., last_resort: _Optional[bool] = ...) -> None: ...
+    far: bool
+    def __init__(self, key: _Optional[_Union[MemberKey, _Mapping]] = ..., capacity: _Optional[int] = ..., last_resort: _Optional[bool] = ..., far: _Optional[bool] = ...) -> None: ...
 
 class Route(_message.Message):
     __slots__ = ("pattern", "service", "picks", "park", "sticky")

@@ -24,6 +24,8 @@ pub struct Answer {
 
 /// The group is not here (any more, or yet): the node above will know in a moment.
 pub const GONE: &str = "1";
+/// It is here, and its members have all that they may.
+pub const FULL: &str = "full";
 /// It is here, and none of its members can be reached.
 pub const UNREACHABLE: &str = "unreachable";
 
@@ -68,7 +70,7 @@ impl Answer {
         }
     }
 
-    /// For the node above: try elsewhere. `why`: [`GONE`] or [`UNREACHABLE`].
+    /// For the node above: try elsewhere. `why`: [`GONE`], [`FULL`] or [`UNREACHABLE`].
     #[must_use]
     pub fn not_here(why: &'static str, below: Vec<u8>, error: &'static str) -> Self {
         Self { not_here: Some(why), below, ..Self::new(421, "not-here", error, "") }

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use sdlb_routes::{
-    Address, Delta, GRPC_STATUSES, MemberKey, MemberPut, Park, PickPut, Protocol, Refused, RoutePut, Sticky,
-    TargetCounters, TargetKind, TargetPut, VersionSnapshot,
+    Address, Balance, Delta, GRPC_STATUSES, HashBy, MemberKey, MemberPut, Outlier, Park, PickPut, Protocol, Refused,
+    RoutePut, ServiceLimits, ServicePut, Settings, Sticky, TargetCounters, TargetKind, TargetPut, VersionSnapshot,
 };
 
 use crate::{
@@ -27,6 +27,8 @@ pub fn delta(delta: proto::Delta) -> Result<Delta, Refused> {
         delete_members: delta.delete_members.into_iter().map(member_key).collect(),
         delete_routes: delta.delete_routes,
         delete_targets: delta.delete_targets,
+        put_services: delta.put_services.into_iter().map(service).collect::<Result<_, _>>()?,
+        delete_services: delta.delete_services,
     })
 }
 
@@ -49,7 +51,61 @@ fn target((index, put): (usize, proto::Target)) -> Result<TargetPut, Refused> {
 
 fn member(put: proto::Member) -> Result<MemberPut, Refused> {
     let key = put.key.ok_or_else(|| Refused("a member has no key".to_owned()))?;
-    Ok(MemberPut { key: member_key(key), capacity: put.capacity, last_resort: put.last_resort })
+    Ok(MemberPut { key: member_key(key), capacity: put.capacity, last_resort: put.last_resort, far: put.far })
+}
+
+fn service(put: proto::Service) -> Result<ServicePut, Refused> {
+    use proto::balance::{Algorithm, By};
+    let refused = |problem: String| Refused(format!("service {:?}: {problem}", put.name));
+    let asked = put.balance.unwrap_or_default();
+    let name = || match asked.hash_name.as_str() {
+        "" => Err(refused("a hash of a cookie or header needs its name".to_owned())),
+        name => Ok(name.into()),
+    };
+    let balance = match Algorithm::try_from(asked.algorithm) {
+        Ok(Algorithm::LeastRequests) => Balance::LeastRequests,
+        Ok(Algorithm::PeakEwma) => Balance::PeakEwma,
+        Ok(Algorithm::Prequal) => Balance::Prequal,
+        Ok(Algorithm::RoundRobin) => Balance::RoundRobin,
+        Ok(Algorithm::Hash) => Balance::Hash(match By::try_from(asked.hash_by) {
+            Ok(By::Client) => HashBy::Client,
+            Ok(By::Header) => HashBy::Header(name()?),
+            Ok(By::Cookie) => HashBy::Cookie(name()?),
+            Ok(By::Path) => HashBy::Path,
+            Err(_) => return Err(refused(format!("a hash by {} is not known to this version", asked.hash_by))),
+        }),
+        Err(_) => return Err(refused(format!("algorithm {} is not known to this version", asked.algorithm))),
+    };
+    let outlier = put.outlier.unwrap_or_default();
+    let limits = put.limits.unwrap_or_default();
+    let settings = Settings {
+        balance,
+        hash_load_percent: match asked.hash_load_percent {
+            0 => Settings::default().hash_load_percent,
+            percent => percent.max(100),
+        },
+        slow_start_ms: asked.slow_start_ms,
+        near_first: asked.near_first,
+        limits: ServiceLimits {
+            in_flight: limits.in_flight,
+            endpoint_in_flight: limits.endpoint_in_flight,
+            endpoint_connections: limits.endpoint_connections,
+            pending: limits.pending,
+            pending_timeout_ms: limits.pending_timeout_ms,
+            adaptive: limits.adaptive,
+        },
+        outlier: Outlier {
+            success_deviations_percent: outlier.success_deviations_percent,
+            latency_factor_percent: outlier.latency_factor_percent,
+            ejected_percent_max: outlier.ejected_percent_max,
+            interval_ms: outlier.interval_ms,
+            requests_min: outlier.requests_min,
+        },
+        timeout_ms: put.timeout_ms,
+        try_timeout_ms: put.try_timeout_ms,
+        retries_max: put.retries_max.unwrap_or(u32::MAX),
+    };
+    Ok(ServicePut { name: put.name, settings })
 }
 
 fn member_key(key: proto::MemberKey) -> MemberKey {

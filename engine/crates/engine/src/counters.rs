@@ -110,6 +110,22 @@ counters! {
     limit_parked_total,
     /// Requests that waited in vain.
     timeout_parked_total,
+    /// Requests refused because their service, or each of its instances, had as many in flight as it may: 503.
+    limit_in_flight_total,
+    /// ... those of a low priority, refused a little earlier.
+    limit_priority_total,
+    /// Requests that found the queue for room full: 503.
+    limit_pending_total,
+    /// Requests that waited for room in vain: 503.
+    timeout_pending_total,
+    /// Gauge: requests that wait for room.
+    pending_now,
+    /// Endpoints passed over because they had as many connections as they may.
+    limit_endpoint_connections_total,
+    /// Tries that were given up, to be made elsewhere.
+    timeout_try_total,
+    /// Endpoints taken out because the others of their group do better.
+    outliers_total,
     /// Tries after the first.
     retries_total,
     /// Tries not made because the budget was used up.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use sdlb_routes::{
-    Address, Chance, Delta, Draining, MemberKey, MemberPut, PickPut, Protocol, RoutePut, Shared, Sticky, Table,
+    Address, Ask, Chance, Delta, Draining, MemberKey, MemberPut, PickPut, Protocol, RoutePut, Shared, Sticky, Table,
     TargetKind, TargetPut,
 };
 
@@ -26,7 +26,7 @@ fn member(index: usize, target: &str) -> MemberPut {
         pattern: pattern(index).into(),
         target: target.into(),
     };
-    MemberPut { key, capacity: 100, last_resort: false }
+    MemberPut { key, capacity: 100, last_resort: false, far: false }
 }
 
 fn table(services: usize, draining: &mut Draining) -> Table {
@@ -105,7 +105,7 @@ fn main() {
         let stamp = measure(&mut |(_, _, stamp)| assert!(black_box(current.stamped(stamp.as_bytes())).is_some()));
         let pick = measure(&mut |(host, path, _)| {
             let route = current.route(host, path).unwrap();
-            drop(black_box(route.pick(route.draw(None), 0, &[], &mut chance)));
+            drop(black_box(route.pick(route.draw(None), &Ask { now_ms: 0, avoid: &[], key: None }, &mut chance)));
         }) - route;
         println!(
             "{services:8} {:10.1} {:17.1} {:8.1} {:7.1} {route:12.0} {stamp:10.0} {pick:9.0}",

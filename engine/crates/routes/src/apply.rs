@@ -11,8 +11,8 @@ use std::{
 
 use crate::{
     Address, Delta, Draining, Group, HostPattern, Member, MemberKey, MemberPut, PathPattern, Pattern, Pick, Protocol,
-    Refused, Route, RoutePut, Sequence, Table, Target,
-    group::Load,
+    Refused, Route, RoutePut, Sequence, Settings, Table, Target, hash,
+    load::Load,
     names::check,
     paths::{Kind, Paths},
     table::{HostPaths, TargetEntry},
@@ -31,22 +31,33 @@ struct Step<'a> {
     addresses: Vec<(Arc<Target>, Address, Protocol)>,
     revived: Vec<MemberKey>,
     deleted: Vec<(MemberKey, Option<Arc<Member>>)>,
+    services: Vec<(Arc<str>, Option<Arc<Settings>>)>,
 }
 
 pub(crate) fn apply(table: &Table, delta: &Delta, draining: &mut Draining) -> Result<Table, Refused> {
     if delta.epoch <= table.epoch {
         return Err(Refused(format!("epoch {} is not after {}, the last one applied", delta.epoch, table.epoch)));
     }
-    let mut step =
-        Step { next: table.clone(), draining, addresses: Vec::new(), revived: Vec::new(), deleted: Vec::new() };
+    let mut step = Step {
+        next: table.clone(),
+        draining,
+        addresses: Vec::new(),
+        revived: Vec::new(),
+        deleted: Vec::new(),
+        services: Vec::new(),
+    };
     step.next.epoch = delta.epoch;
+    step.change_services(table, delta)?;
     step.put_targets(delta)?;
     let touched = step.change_members(table, delta)?;
     step.change_routes(table, delta, &touched)?;
     step.delete_targets(table, delta)?;
 
     // Nothing can fail from here on.
-    let Step { next, addresses, revived, deleted, .. } = step;
+    let Step { next, addresses, revived, deleted, services, .. } = step;
+    for (name, settings) in services {
+        next.shared.services.get(&name).set(settings.as_ref());
+    }
     for (target, address, protocol) in addresses {
         target.set_address(address, protocol);
     }
@@ -60,6 +71,30 @@ pub(crate) fn apply(table: &Table, delta: &Delta, draining: &mut Draining) -> Re
 }
 
 impl Step<'_> {
+    fn change_services(&mut self, table: &Table, delta: &Delta) -> Result<(), Refused> {
+        let mut gone: BTreeSet<Arc<str>> = delta.delete_services.iter().map(|name| name.as_str().into()).collect();
+        if delta.replace {
+            gone.extend(table.services.keys().cloned());
+        }
+        for put in &delta.put_services {
+            check("service", &put.name, false)?;
+            let name: Arc<str> = put.name.as_str().into();
+            gone.remove(&name);
+            if self.next.services.get(&name).is_some_and(|held| **held == put.settings) {
+                continue;
+            }
+            let settings = Arc::new(put.settings.clone());
+            self.next.services.insert(name.clone(), settings.clone());
+            self.services.push((name, Some(settings)));
+        }
+        for name in gone {
+            if self.next.services.remove(&name).is_some() {
+                self.services.push((name, None));
+            }
+        }
+        Ok(())
+    }
+
     fn put_targets(&mut self, delta: &Delta) -> Result<(), Refused> {
         for put in &delta.put_targets {
             check("target", &put.key, true)
@@ -145,7 +180,8 @@ impl Step<'_> {
         } else {
             let ordinary = kept.partition_point(|member| !member.last_resort);
             let ordinary_capacity = kept[..ordinary].iter().map(|member| u64::from(member.capacity)).sum();
-            let group = Group { members: kept.into(), ordinary, ordinary_capacity, ..empty };
+            let any_far = kept.iter().any(|member| member.far);
+            let group = Group { members: kept.into(), ordinary, ordinary_capacity, any_far, ..empty };
             self.next.groups.insert(group.stamp.clone(), Arc::new(group));
         }
         pattern
@@ -156,7 +192,9 @@ impl Step<'_> {
         let entry = self.next.targets.get(&key.target)?;
         let target = entry.target.clone();
         let load = match held {
-            Some(member) if member.capacity == put.capacity && member.last_resort == put.last_resort => {
+            Some(member)
+                if (member.capacity, member.last_resort, member.far) == (put.capacity, put.last_resort, put.far) =>
+            {
                 return Some(member);
             }
             Some(member) => member.load.clone(),
@@ -170,7 +208,9 @@ impl Step<'_> {
         // Also when it was deleted and nothing by its name was there: then it must not be reported as drained.
         self.revived.push(key.clone());
         let key = MemberKey { target: target.key().clone(), ..key };
-        Some(Arc::new(Member { key, capacity: put.capacity, last_resort: put.last_resort, target, load }))
+        let place = hash(key.target.as_bytes());
+        let MemberPut { capacity, last_resort, far, .. } = *put;
+        Some(Arc::new(Member { key, capacity, last_resort, far, place, target, load }))
     }
 
     fn delete_member(&mut self, key: MemberKey, held: Option<Arc<Member>>) {
@@ -196,8 +236,11 @@ impl Step<'_> {
             stamp,
             members: Box::default(),
             ordinary: 0,
+            any_far: false,
             ordinary_capacity: 0,
             counters: self.next.shared.versions.get(service, version),
+            terms: self.next.shared.services.get(service),
+            sequence: Arc::default(),
         }
     }
 
@@ -252,6 +295,7 @@ impl Step<'_> {
             picks: picks.into(),
             park: put.park,
             sticky: put.sticky.clone(),
+            terms: self.next.shared.services.get(&service),
             unserved: self.next.shared.versions.get(&service, &"".into()),
             sequence: old.map_or_else(|| Arc::new(Sequence::default()), |route| route.sequence.clone()),
             parked: old.map_or_else(Arc::default, |route| route.parked.clone()),
@@ -334,8 +378,11 @@ fn emptied(group: &Group) -> Group {
         stamp: group.stamp.clone(),
         members: Box::default(),
         ordinary: 0,
+        any_far: false,
         ordinary_capacity: 0,
         counters: group.counters.clone(),
+        terms: group.terms.clone(),
+        sequence: group.sequence.clone(),
     }
 }
 

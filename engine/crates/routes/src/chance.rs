@@ -26,10 +26,21 @@ impl Chance {
 }
 
 /// The finaliser of SplitMix64: every input bit moves every output bit.
-fn mix(mut z: u64) -> u64 {
+pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+/// A number for a value: equal on every node and after every restart. No table is keyed by it.
+#[must_use]
+pub fn hash(value: &[u8]) -> u64 {
+    mix(fnv(value.iter().copied()))
+}
+
+/// FNV-1a: stable over versions of the standard library.
+fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// A request's fixed place among the shares of the versions, as a fraction of 2^64. Kept for the request's retries, so
@@ -42,12 +53,7 @@ impl Draw {
     /// so that a client's place in one service says nothing about its place in another.
     #[must_use]
     pub fn sticky(service: &str, value: &[u8]) -> Self {
-        // FNV-1a, then mixed: stable over versions of the standard library. No table is keyed by it.
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        for byte in service.bytes().chain([0]).chain(value.iter().copied()) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-        Self(mix(hash))
+        Self(mix(fnv(service.bytes().chain([0]).chain(value.iter().copied()))))
     }
 
     /// Scales the draw to `0..total`.

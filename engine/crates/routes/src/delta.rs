@@ -1,6 +1,6 @@
 //! A change of the table, as control asks for it.
 
-use crate::{Address, MemberKey, Park, Protocol, Sticky, TargetKind};
+use crate::{Address, MemberKey, Park, Protocol, Settings, Sticky, TargetKind};
 
 /// Puts a target, or changes its address and protocol.
 #[derive(Debug, Clone)]
@@ -24,6 +24,17 @@ pub struct MemberPut {
     pub capacity: u32,
     /// Only when no other member can take the request.
     pub last_resort: bool,
+    /// In another zone than this node.
+    pub far: bool,
+}
+
+/// Sets what holds for a service.
+#[derive(Debug, Clone)]
+pub struct ServicePut {
+    /// Its name.
+    pub name: String,
+    /// All of it.
+    pub settings: Settings,
 }
 
 /// Puts what an entry does with a pattern.
@@ -71,4 +82,8 @@ pub struct Delta {
     pub delete_routes: Vec<String>,
     /// Targets to delete.
     pub delete_targets: Vec<String>,
+    /// Services to set something for.
+    pub put_services: Vec<ServicePut>,
+    /// Services for which nothing is set any more.
+    pub delete_services: Vec<String>,
 }

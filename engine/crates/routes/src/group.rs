@@ -3,13 +3,10 @@
 use std::{
     cell::OnceCell,
     hash::{Hash, Hasher},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
-use crate::{Chance, Shared, Target, VersionCounters, target::Out};
+use crate::{Chance, Sequence, Service, Target, VersionCounters, balance, load::Load, service::Entered, target::Out};
 
 /// Names one member: `target` in the group (service, version, pattern).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,34 +30,16 @@ impl Hash for MemberKey {
     }
 }
 
-/// What a member carries over from table to table.
-#[derive(Debug)]
-pub(crate) struct Load {
-    in_flight: AtomicU32,
-    draining: AtomicBool,
-    shared: Arc<Shared>,
-}
-
-impl Load {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { in_flight: AtomicU32::new(0), draining: AtomicBool::new(false), shared }
-    }
-
-    pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn set_draining(&self, draining: bool) {
-        self.draining.store(draining, Ordering::SeqCst);
-    }
-}
-
 /// One target in one group.
 #[derive(Debug)]
 pub struct Member {
     pub(crate) key: MemberKey,
     pub(crate) capacity: u32,
     pub(crate) last_resort: bool,
+    /// In another zone.
+    pub(crate) far: bool,
+    /// Where its key stands among all values of a hash.
+    pub(crate) place: u64,
     pub(crate) target: Arc<Target>,
     pub(crate) load: Arc<Load>,
 }
@@ -96,7 +75,7 @@ impl Member {
         self.load.in_flight()
     }
 
-    fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.load.in_flight.load(Ordering::Relaxed) < self.capacity
     }
 }
@@ -111,9 +90,25 @@ pub struct Group {
     /// Ordinary members first, then those of last resort; within each, by target key.
     pub(crate) members: Box<[Arc<Member>]>,
     pub(crate) ordinary: usize,
+    /// Some of them are in another zone.
+    pub(crate) any_far: bool,
     /// Sum of the capacities of the ordinary members.
     pub(crate) ordinary_capacity: u64,
     pub(crate) counters: Arc<VersionCounters>,
+    /// What is set for the service.
+    pub(crate) terms: Arc<Service>,
+    pub(crate) sequence: Arc<Sequence>,
+}
+
+/// What a choice depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// On the engine's clock.
+    pub now_ms: u64,
+    /// Ids of targets that were tried already.
+    pub avoid: &'a [u64],
+    /// The hash of the value by which requests are told apart; `None`: it has none, or nobody asks for it.
+    pub key: Option<u64>,
 }
 
 impl Group {
@@ -153,22 +148,47 @@ impl Group {
         &self.counters
     }
 
-    /// Takes a member: ordinary ones before those of last resort, ejected targets only when there is nothing else, and
-    /// among equals the less loaded of two drawn by chance. `avoid`: ids of targets that were tried already. `None`: no
-    /// member is left.
+    /// What is set for its service.
     #[must_use]
-    pub fn pick(self: &Arc<Self>, now_ms: u64, avoid: &[u64], chance: &mut Chance) -> Option<Picked> {
+    pub fn terms(&self) -> &Arc<Service> {
+        &self.terms
+    }
+
+    /// Each of its instances has as many requests in flight as it may; there is at least one.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.terms.settings().is_some_and(|settings| balance::all_full(self, settings.limits.endpoint_in_flight))
+    }
+
+    /// Takes a member: ordinary ones before those of last resort, ejected targets only when there is nothing else, and
+    /// among equals as the service's settings say, else the less loaded of two drawn by chance. `None`: no member is left.
+    #[must_use]
+    pub fn pick(self: &Arc<Self>, ask: &Ask<'_>, chance: &mut Chance) -> Option<Picked> {
         Class::ALL
             .iter()
-            .find_map(|class| self.choose(*class, now_ms, avoid, chance))
+            .find_map(|class| self.choose(*class, ask, chance))
             .map(|choice| Picked::new(self.clone(), choice.member.clone()))
     }
 
-    /// The best member of one class, by two random choices; all are looked at only when neither of the two has room.
-    pub(crate) fn choose(&self, class: Class, now_ms: u64, avoid: &[u64], chance: &mut Chance) -> Option<Choice<'_>> {
-        let members = class.range(self);
-        let in_class = self.in_class(class, now_ms);
-        let fits = |member: &Arc<Member>| in_class(member) && !avoid.contains(&member.target.id());
+    /// The best member of one class.
+    pub(crate) fn choose(&self, class: Class, ask: &Ask<'_>, chance: &mut Chance) -> Option<Choice<'_>> {
+        if let Some(settings) = self.terms.settings() {
+            return balance::choose(self, &settings, class, ask, chance);
+        }
+        let in_class = self.in_class(class, ask.now_ms);
+        let fits = |member: &Arc<Member>| in_class(member) && !ask.avoid.contains(&member.target.id());
+        self.two_choices(class.range(self), chance, fits, is_more_loaded)
+    }
+
+    /// By two random choices; all are looked at only when neither of the two has room. `better`: the second is.
+    pub(crate) fn two_choices<'a>(
+        &self,
+        members: &'a [Arc<Member>],
+        chance: &mut Chance,
+        fits: impl Fn(&Arc<Member>) -> bool,
+        better: impl Fn(&Member, &Member) -> bool,
+    ) -> Option<Choice<'a>> {
+        let of = |one: &'a Arc<Member>, other: &'a Arc<Member>| if better(one, other) { other } else { one };
         let count = members.len();
         if count == 0 {
             return None;
@@ -178,7 +198,7 @@ impl Group {
         if count > 1 {
             let other = (first + 1 + chance.below(count - 1)) % count;
             if fits(&members[other]) {
-                best = Some(best.map_or(&members[other], |held| less_loaded(held, &members[other])));
+                best = Some(best.map_or(&members[other], |held| of(held, &members[other])));
             }
         }
         if !best.is_some_and(|member| member.has_room()) {
@@ -186,7 +206,7 @@ impl Group {
                 if member.has_room() {
                     return Some(Choice { member, room: true });
                 }
-                best = Some(best.map_or(member, |held| less_loaded(held, member)));
+                best = Some(best.map_or(member, |held| of(held, member)));
             }
         }
         best.map(|member| Choice { member, room: member.has_room() })
@@ -203,7 +223,7 @@ impl Group {
 
     /// Whether a member may get requests as one of this class. The whole class is looked at only when one is out for a
     /// reason that may be forgiven: then it is, if more than half of the class would be out (the "panic threshold").
-    fn in_class(&self, class: Class, now_ms: u64) -> impl Fn(&Member) -> bool {
+    pub(crate) fn in_class(&self, class: Class, now_ms: u64) -> impl Fn(&Member) -> bool {
         let most_are_out = OnceCell::new();
         move |member| match member.target.out(now_ms) {
             _ if class == Class::Any => true,
@@ -217,12 +237,12 @@ impl Group {
     }
 }
 
-/// The one with fewer requests for its capacity; the first of equals.
-fn less_loaded<'a>(one: &'a Arc<Member>, other: &'a Arc<Member>) -> &'a Arc<Member> {
+/// Whether the first has more requests for its capacity.
+fn is_more_loaded(one: &Member, other: &Member) -> bool {
     let score = |member: &Member, by: &Member| {
         (u64::from(member.load.in_flight.load(Ordering::Relaxed)) + 1) * u64::from(by.capacity)
     };
-    if score(other, one) < score(one, other) { other } else { one }
+    score(other, one) < score(one, other)
 }
 
 /// Which members come into question, best first.
@@ -239,7 +259,7 @@ pub(crate) enum Class {
 impl Class {
     pub(crate) const ALL: [Self; 3] = [Self::Ready, Self::LastResort, Self::Any];
 
-    fn range(self, group: &Group) -> &[Arc<Member>] {
+    pub(crate) fn range(self, group: &Group) -> &[Arc<Member>] {
         match self {
             Self::Ready => &group.members[..group.ordinary],
             Self::LastResort => &group.members[group.ordinary..],
@@ -261,13 +281,22 @@ pub(crate) struct Choice<'a> {
 pub struct Picked {
     group: Arc<Group>,
     member: Arc<Member>,
+    /// In the service's count.
+    entered: Option<Entered>,
 }
 
 impl Picked {
     pub(crate) fn new(group: Arc<Group>, member: Arc<Member>) -> Self {
-        member.load.in_flight.fetch_add(1, Ordering::SeqCst);
+        member.load.begin();
         member.target.counters.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { group, member }
+        Self { group, member, entered: None }
+    }
+
+    /// It counts among the service's requests in flight, too, from here on.
+    #[must_use]
+    pub fn with(mut self, entered: Option<Entered>) -> Self {
+        self.entered = entered;
+        self
     }
 
     /// The group: stamp, counters, names.
@@ -287,15 +316,25 @@ impl Picked {
     pub fn target(&self) -> &Arc<Target> {
         &self.member.target
     }
+
+    /// Whether anybody wants to know how it went, see [`Self::went`].
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.entered.is_some()
+    }
+
+    /// The head of its answer came after `latency_us`, or it failed after so long.
+    pub fn went(&self, now_ms: u64, latency_us: u64, failed: bool) {
+        if let Some(entered) = &self.entered {
+            self.member.load.ended(now_ms, latency_us, failed);
+            entered.service().went(latency_us, failed);
+        }
+    }
 }
 
 impl Drop for Picked {
     fn drop(&mut self) {
         self.member.target.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let load = &self.member.load;
-        let last = load.in_flight.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && load.draining.load(Ordering::SeqCst) {
-            load.shared.ring();
-        }
+        self.member.load.end();
     }
 }

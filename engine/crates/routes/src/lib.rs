@@ -11,28 +11,37 @@
 //!    dropped). A retry calls `pick` again with the same draw and the targets to avoid.
 //! 2. below the entry: [`Table::stamped`] looks the whole stamp up; [`Group::pick`] takes one of that group's members.
 //!
+//! **Settings** of a service ([`Settings`]: balancing, limits, outliers) hold for all its groups, at entries and below; they live in a
+//! [`Service`] that all tables share, so that a change of them touches no group.
+//!
 //! **Invariant:** no I/O, no clock, no global chance: time in milliseconds and [`Chance`] are passed in.
 
 mod apply;
+mod balance;
 mod chance;
 mod counters;
 mod delta;
 mod drain;
 mod group;
+mod load;
 mod names;
+mod outliers;
 mod paths;
 mod pattern;
 mod route;
+mod service;
 mod table;
 mod target;
 
-pub use chance::{Chance, Draw, Sequence};
+pub use chance::{Chance, Draw, Sequence, hash};
 pub use counters::{GRPC_STATUSES, LATENCY_BOUNDS_MS, VersionCounters, VersionSnapshot};
-pub use delta::{Delta, MemberPut, PickPut, RoutePut, TargetPut};
+pub use delta::{Delta, MemberPut, PickPut, RoutePut, ServicePut, TargetPut};
 pub use drain::Draining;
-pub use group::{Group, Member, MemberKey, Picked};
+pub use group::{Ask, Group, Member, MemberKey, Picked};
 pub use names::Refused;
+pub use outliers::Outliers;
 pub use pattern::{HostPattern, PathPattern, Pattern};
 pub use route::{Park, Pick, Route, Sticky};
+pub use service::{Balance, Entered, HashBy, Outlier, Service, ServiceLimits, Settings};
 pub use table::{Shared, Table};
 pub use target::{Address, Ejected, Fault, Protocol, Target, TargetCounters, TargetKind};

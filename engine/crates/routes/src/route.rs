@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::{Chance, Draw, Group, Picked, Sequence, VersionCounters, group::Class};
+use crate::{Ask, Chance, Draw, Group, Picked, Sequence, Service, VersionCounters, group::Class};
 
 /// A bounded queue for the moment without any version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,7 @@ pub struct Pick {
 pub struct Route {
     pub(crate) pattern: Arc<str>,
     pub(crate) service: Arc<str>,
+    pub(crate) terms: Arc<Service>,
     /// By tier.
     pub(crate) picks: Box<[Pick]>,
     pub(crate) park: Option<Park>,
@@ -66,6 +67,12 @@ impl Route {
     #[must_use]
     pub fn service(&self) -> &Arc<str> {
         &self.service
+    }
+
+    /// What is set for it.
+    #[must_use]
+    pub fn terms(&self) -> &Arc<Service> {
+        &self.terms
     }
 
     /// Its versions, by tier.
@@ -109,14 +116,13 @@ impl Route {
     }
 
     /// Takes a member: the lowest tier with a ready member that has room, else the lowest tier with a ready member; in
-    /// the tier a version by `draw`; in the version a member as [`Group::pick`] does. `avoid`: ids of targets that were
-    /// tried already. `None`: nothing can take it now (park or 503).
+    /// the tier a version by `draw`; in the version a member as [`Group::pick`] does. `None`: nothing can take it now (park or 503).
     #[must_use]
-    pub fn pick(&self, draw: Draw, now_ms: u64, avoid: &[u64], chance: &mut Chance) -> Option<Picked> {
+    pub fn pick(&self, draw: Draw, ask: &Ask<'_>, chance: &mut Chance) -> Option<Picked> {
         for class in Class::ALL {
             let mut full = None;
             for tier in self.picks.chunk_by(|one, other| one.tier == other.tier) {
-                match choose_in_tier(tier, class, draw, now_ms, avoid, chance) {
+                match choose_in_tier(tier, class, draw, ask, chance) {
                     Some((picked, true)) => return Some(Picked::new(picked.0.clone(), picked.1.clone())),
                     Some((picked, false)) => full = full.or(Some(picked)),
                     None => {}
@@ -137,14 +143,11 @@ fn choose_in_tier<'a>(
     tier: &'a [Pick],
     class: Class,
     draw: Draw,
-    now_ms: u64,
-    avoid: &[u64],
+    ask: &Ask<'_>,
     chance: &mut Chance,
 ) -> Option<(Place<'a>, bool)> {
-    let mut ready: SmallVec<[_; 4]> = tier
-        .iter()
-        .filter_map(|pick| pick.group.choose(class, now_ms, avoid, chance).map(|choice| (pick, choice)))
-        .collect();
+    let mut ready: SmallVec<[_; 4]> =
+        tier.iter().filter_map(|pick| pick.group.choose(class, ask, chance).map(|choice| (pick, choice))).collect();
     let room = ready.iter().any(|(_, choice)| choice.room);
     if room {
         // A version without a share of its own leaves its turn to one that has room. One with a share keeps it: shares
@@ -152,7 +155,7 @@ fn choose_in_tier<'a>(
         ready.retain(|(pick, choice)| choice.room || pick.weight != 0);
     }
     let weight = |pick: &Pick| match pick.weight {
-        0 => pick.group.capacity(class, now_ms),
+        0 => pick.group.capacity(class, ask.now_ms),
         weight => u64::from(weight),
     };
     let chosen = match ready.as_slice() {

@@ -5,13 +5,17 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use crate::{Delta, Draining, Group, Refused, Route, Target, VersionCounters, apply, counters::Registry, paths::Paths};
+use crate::{
+    Delta, Draining, Group, Refused, Route, Settings, Target, VersionCounters, apply, counters::Registry, paths::Paths,
+    service::Services,
+};
 
 /// What all tables of one engine share: the counters, and the bell that rings when a draining member has nothing in
 /// flight any more.
 pub struct Shared {
     drained: Box<dyn Fn() + Send + Sync>,
     pub(crate) versions: Registry,
+    pub(crate) services: Services,
     pub(crate) next_target_id: AtomicU64,
     /// No target is ejected any more from here on, on the engine's clock.
     ejected_until_ms: AtomicU64,
@@ -24,6 +28,7 @@ impl Shared {
         Arc::new(Self {
             drained: Box::new(drained),
             versions: Registry::default(),
+            services: Services::default(),
             next_target_id: 0.into(),
             ejected_until_ms: 0.into(),
         })
@@ -71,6 +76,8 @@ pub struct Table {
     pub(crate) groups: imbl::HashMap<Arc<str>, Arc<Group>>,
     pub(crate) targets: imbl::HashMap<Arc<str>, TargetEntry>,
     pub(crate) members: usize,
+    /// Services for which something is set.
+    pub(crate) services: imbl::HashMap<Arc<str>, Arc<Settings>>,
 }
 
 /// A target and how many members it has.
@@ -94,6 +101,7 @@ impl Table {
             groups: imbl::HashMap::new(),
             targets: imbl::HashMap::new(),
             members: 0,
+            services: imbl::HashMap::new(),
         }
     }
 

@@ -84,6 +84,8 @@ pub struct TargetCounters {
     pub failures: AtomicU64,
     /// Gauge: requests in flight, over all groups.
     pub in_flight: AtomicU32,
+    /// Gauge: connections for one request at a time, over all workers.
+    pub connections: AtomicU32,
     /// Gauge: pooled connections that wait for a request, over all workers.
     pub idle_connections: AtomicI64,
 }
@@ -116,7 +118,7 @@ impl Fault {
     }
 }
 
-/// How a target is out.
+/// How a target is out. (One that was compared with others is out softly.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Out {
     /// It gets requests only when there is nothing else.
@@ -255,6 +257,14 @@ impl Target {
         }
     }
 
+    /// Taken out because others do better. `None`: it is out already.
+    pub(crate) fn outdone(&self, now_ms: u64) -> Option<Ejected> {
+        if self.is_ejected(now_ms) {
+            return None;
+        }
+        self.eject(now_ms, Fault::Error)
+    }
+
     /// A connect or a request failed through the target's fault. Says when that takes it out (once for each ejection).
     pub fn failed(&self, now_ms: u64, fault: Fault) -> Option<Ejected> {
         let failures = self.failures_in_a_row.fetch_add(1, Relaxed) + 1;
@@ -263,6 +273,11 @@ impl Target {
         if self.is_ejected(now_ms) || (ejections == 0 && failures < fault.limit()) {
             return None;
         }
+        self.eject(now_ms, fault)
+    }
+
+    fn eject(&self, now_ms: u64, fault: Fault) -> Option<Ejected> {
+        let ejections = self.ejections_in_a_row.load(Relaxed);
         let for_ms = EJECT_MS.saturating_mul(1 << ejections.min(16)).min(EJECT_MS_MAX);
         let until = self.ejected_until_ms.load(Relaxed);
         // One worker wins when several see the failure at once.

@@ -9,7 +9,7 @@ use std::{
 
 use proptest::{collection::vec, prelude::*, sample::select};
 use sdlb_routes::{
-    Address, Chance, Delta, Draining, HostPattern, MemberKey, MemberPut, PathPattern, Pattern, PickPut, Protocol,
+    Address, Ask, Chance, Delta, Draining, HostPattern, MemberKey, MemberPut, PathPattern, Pattern, PickPut, Protocol,
     RoutePut, Shared, Sticky, Table, TargetKind, TargetPut,
 };
 
@@ -137,12 +137,14 @@ prop_compose! {
                 .collect(),
             put_members: put_members
                 .into_iter()
-                .map(|(key, capacity, last_resort)| MemberPut { key, capacity, last_resort })
+                .map(|(key, capacity, last_resort)| MemberPut { key, capacity, last_resort, far: false })
                 .collect(),
             put_routes,
             delete_members,
             delete_routes,
             delete_targets,
+            put_services: Vec::new(),
+            delete_services: Vec::new(),
         }
     }
 }
@@ -228,12 +230,12 @@ proptest! {
         let put = Delta {
             epoch: 1,
             put_targets: vec![TargetPut { key: "i:1".into(), kind: TargetKind::Instance, address: Address::parse("127.0.0.1:1").unwrap(), protocol: Protocol::Http1 }],
-            put_members: vec![MemberPut { key: key.clone(), capacity: 2, last_resort: false }],
+            put_members: vec![MemberPut { key: key.clone(), capacity: 2, last_resort: false, far: false }],
             ..Delta::default()
         };
         let first = Table::new(shared).apply(&put, &mut draining).unwrap();
         let mut picked: Vec<_> =
-            (0..open).map(|_| first.stamped(b"s/1 /*").unwrap().pick(0, &[], &mut Chance::new(1)).unwrap()).collect();
+            (0..open).map(|_| first.stamped(b"s/1 /*").unwrap().pick(&Ask { now_ms: 0, avoid: &[], key: None }, &mut Chance::new(1)).unwrap()).collect();
         let gone = if replace {
             Delta { epoch: 2, replace: true, ..Delta::default() }
         } else {
@@ -275,7 +277,7 @@ fn a_delta_with_one_mistake_changes_nothing() {
         pattern: "/*".into(),
         target: target.into(),
     };
-    let member = |target: &str| MemberPut { key: key(target), capacity: 1, last_resort: false };
+    let member = |target: &str| MemberPut { key: key(target), capacity: 1, last_resort: false, far: false };
     let route = |pattern: &str, service: &str| RoutePut {
         pattern: pattern.into(),
         service: service.into(),
@@ -309,6 +311,7 @@ fn a_delta_with_one_mistake_changes_nothing() {
         key: MemberKey { service: service.into(), version: version.into(), ..key("i:1") },
         capacity: 1,
         last_resort: false,
+        far: false,
     };
     for (delta, told) in [
         (Delta { epoch: 5, ..base.clone() }, "epoch 5 is not after 5"),

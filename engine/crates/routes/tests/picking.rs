@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use sdlb_routes::{
-    Address, Chance, Delta, Draining, Fault, MemberKey, MemberPut, PickPut, Picked, Protocol, Route, RoutePut, Shared,
-    Sticky, Table, TargetKind, TargetPut,
+    Address, Ask, Chance, Delta, Draining, Fault, MemberKey, MemberPut, PickPut, Picked, Protocol, Route, RoutePut,
+    Shared, Sticky, Table, TargetKind, TargetPut,
 };
 
 /// One route `/*` of service `s`. Members: version, target, capacity, last resort. Picks: version, tier, weight.
@@ -33,6 +33,7 @@ fn table(members: &[(&str, &str, u32, bool)], picks: &[(&str, u32, u32)]) -> Tab
                 },
                 capacity: *capacity,
                 last_resort: *last_resort,
+                far: false,
             })
             .collect(),
         put_routes: vec![RoutePut {
@@ -50,13 +51,17 @@ fn table(members: &[(&str, &str, u32, bool)], picks: &[(&str, u32, u32)]) -> Tab
     Table::new(Shared::new(|| ())).apply(&delta, &mut Draining::default()).unwrap()
 }
 
+fn ask(now_ms: u64, avoid: &[u64]) -> Ask<'_> {
+    Ask { now_ms, avoid, key: None }
+}
+
 fn route(table: &Table) -> &Route {
     table.route("example.com", "/").unwrap()
 }
 
 fn pick(table: &Table, chance: &mut Chance) -> Option<Picked> {
     let route = route(table);
-    route.pick(route.draw(None), 0, &[], chance)
+    route.pick(route.draw(None), &ask(0, &[]), chance)
 }
 
 fn version(picked: &Picked) -> String {
@@ -102,7 +107,7 @@ proptest! {
         for value in values {
             let picked = |table: &Table, seed| {
                 let draw = route(table).draw(Some(&value.to_le_bytes()));
-                version(&route(table).pick(draw, 0, &[], &mut Chance::new(seed)).unwrap())
+                version(&route(table).pick(draw, &ask(0, &[]), &mut Chance::new(seed)).unwrap())
             };
             prop_assert_eq!(picked(&one, 1), picked(&other, 2));
         }
@@ -115,7 +120,7 @@ fn sticky_shares_hold_on_average() {
     let canary = (0..10_000_u32)
         .filter(|client| {
             let draw = route(&table).draw(Some(format!("session-{client}").as_bytes()));
-            version(&route(&table).pick(draw, 0, &[], &mut Chance::new(1)).unwrap()) == "2"
+            version(&route(&table).pick(draw, &ask(0, &[]), &mut Chance::new(1)).unwrap()) == "2"
         })
         .count();
     assert!((900..1100).contains(&canary), "{canary} of 10000 clients");
@@ -151,7 +156,7 @@ fn an_empty_or_ejected_tier_is_passed_over() {
     drop(first);
     assert_eq!(version(&pick(&table, &mut chance).unwrap()), "1");
     let later = u64::from(ejected.for_ms) + 1;
-    let back = route(&table).pick(route(&table).draw(None), later, &[], &mut chance).unwrap();
+    let back = route(&table).pick(route(&table).draw(None), &ask(later, &[]), &mut chance).unwrap();
     assert_eq!(version(&back), "2");
     // On probation: one more failure, and for longer; a success ends it.
     let again = back.target().failed(later, Fault::Broken).expect("one failure is enough");
@@ -173,10 +178,10 @@ fn the_last_resort_comes_last_and_ejected_ones_after_it() {
     let _ = (0..9).find_map(|_| second.target().failed(0, Fault::Broken)).unwrap();
     assert!(pick(&table, &mut chance).is_some(), "all are ejected: trying is better than refusing");
     let tried = [first.target().id(), second.target().id()];
-    assert!(route(&table).pick(route(&table).draw(None), 0, &tried, &mut chance).is_none());
+    assert!(route(&table).pick(route(&table).draw(None), &ask(0, &tried), &mut chance).is_none());
     let group = table.stamped(b"s/1 /*").unwrap();
-    assert_eq!(target(&group.pick(0, &tried[..1], &mut chance).unwrap()), "i:2");
-    assert!(group.pick(0, &tried, &mut chance).is_none());
+    assert_eq!(target(&group.pick(&ask(0, &tried[..1]), &mut chance).unwrap()), "i:2");
+    assert!(group.pick(&ask(0, &tried), &mut chance).is_none());
 }
 
 #[test]
@@ -238,7 +243,7 @@ proptest! {
             }
         }
         let picked: std::collections::BTreeSet<_> =
-            (0..2000).map(|_| target(&group.pick(0, &[], &mut chance).unwrap())).collect();
+            (0..2000).map(|_| target(&group.pick(&ask(0, &[]), &mut chance).unwrap())).collect();
         let forgiven = (broken.len() + soft.len()) * 2 > names.len();
         for name in &names {
             let expected = match () {

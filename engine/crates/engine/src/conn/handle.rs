@@ -28,6 +28,10 @@ use crate::{
 /// sent again (`pool.rs` says what is left of that).
 const SURE_AGE: Duration = Duration::from_secs(1);
 
+/// Before the second repetition of a request and later ones: by chance up to so long, twice as long each time.
+const RETRY_PAUSE_MS: usize = 5;
+const RETRY_PAUSE_MS_MAX: usize = 250;
+
 /// So much earlier than we do, at most, a child gives an instance up.
 const CHILD_SPARE_MS: u64 = 500;
 
@@ -50,6 +54,27 @@ enum Attempt {
     Then(Then),
     Again,
     Answer(Answer),
+}
+
+/// How long the answer may take to begin as the service's settings say, and whether that is the time of this try, after
+/// which there may be another.
+fn within(job: &mut Job<'_>, listener: ListenerKind, now: Instant) -> (Option<Duration>, bool) {
+    let Some(settings) = &job.tries.settings else { return (None, false) };
+    // Below the entry time is what the entry says.
+    if listener == ListenerKind::Node {
+        return (None, false);
+    }
+    let whole = settings.timeout_ms;
+    if whole != 0 && job.tries.deadline.is_none() {
+        job.tries.deadline = Some(now + Duration::from_millis(whole.into()));
+        job.facts.timeout_ms = Some(job.facts.timeout_ms.map_or(whole.into(), |said_ms| said_ms.min(whole.into())));
+    }
+    let left = job.tries.deadline.map(|deadline| deadline.saturating_duration_since(now).max(Duration::from_millis(1)));
+    let of_try = Some(settings.try_timeout_ms)
+        .filter(|ms| *ms != 0 && job.facts.idempotent && job.tries.paid < settings.retries_max)
+        .map(|ms| Duration::from_millis(ms.into()))
+        .filter(|of_try| left.is_none_or(|left| *of_try < left));
+    (of_try.or(left), of_try.is_some())
 }
 
 impl Conn {
@@ -85,6 +110,12 @@ impl Conn {
             return self.own_answer(scratch, &mut job, None, Answer::new(204, "", "", "")).await;
         }
         loop {
+            if job.tries.costs && job.tries.paid > 0 {
+                // Who fails at the same moment does not come back at the same moment.
+                let most_ms = (RETRY_PAUSE_MS << job.tries.paid.min(16)).min(RETRY_PAUSE_MS_MAX);
+                let pause_ms = worker.with_chance(|chance| chance.below(most_ms));
+                tokio::time::sleep(Duration::from_millis(pause_ms as u64)).await;
+            }
             let picked = match self.select(scratch, &job.facts, &mut job.tries).await {
                 Ok(picked) => picked,
                 Err(Unserved::Answer(answer)) => return self.own_answer(scratch, &mut job, None, answer).await,
@@ -94,9 +125,13 @@ impl Conn {
                     return Then::Close;
                 }
             };
-            if std::mem::take(&mut job.tries.costs) && !self.may_try_again() {
-                job.tries.enough = true;
-                continue;
+            if std::mem::take(&mut job.tries.costs) {
+                let most = job.tries.settings.as_ref().map_or(u32::MAX, |settings| settings.retries_max);
+                if job.tries.paid >= most || !self.may_try_again() {
+                    job.tries.enough = true;
+                    continue;
+                }
+                job.tries.paid += 1;
             }
             Self::bind(&mut job.tries, &picked);
             if job.tries.count > 0 {
@@ -129,13 +164,28 @@ impl Conn {
 
         // A pooled connection costs no time.
         let now = if upstream.reused { job.tries.now(&job.facts) } else { Instant::now() };
-        let terms = Terms { facts: &job.facts, limits, worker: &worker, to_node, gate, continued: job.continued, now };
+        let (within, is_try) = within(job, self.listener.kind, now);
+        let terms = Terms {
+            facts: &job.facts,
+            limits,
+            worker: &worker,
+            to_node,
+            gate,
+            continued: job.continued,
+            now,
+            within,
+            watched: picked.is_watched(),
+        };
         let mut exchange =
             Exchange::new(&mut self.io, &mut upstream, &mut self.watch, &mut self.timer, scratch, &terms);
         let end = poll_fn(|cx| exchange.poll(cx)).await;
         let (status, bytes, replayable) = (exchange.status, exchange.content_bytes, exchange.replayable);
         let (announced, grpc_status) = (exchange.keep_alive, exchange.grpc_status);
+        let head_at = exchange.head_at;
         drop(exchange);
+        if picked.is_watched() {
+            self.tell_how_it_went(picked, &end, status, head_at, now);
+        }
         job.consumed |= !replayable;
         job.grpc_status = grpc_status;
 
@@ -158,12 +208,14 @@ impl Conn {
                 self.pass_on(scratch, job, picked, upstream).await;
                 Attempt::Then(Then::Close)
             }
-            End::NotHere { keep_upstream, below, unreachable } => {
+            End::NotHere { keep_upstream, below, unreachable, full } => {
                 worker.succeeded(picked);
                 if keep_upstream {
                     worker.local.pool.put(upstream, Instant::now(), announced);
                 }
-                if unreachable {
+                if full {
+                    job.tries.full = true;
+                } else if unreachable {
                     let detail = "The endpoint cannot be reached from the node below.";
                     let answer = Answer::new(502, "endpoint-unreachable", "destination_unavailable", detail);
                     job.tries.failure = Some(Answer { below, ..answer });
@@ -197,6 +249,12 @@ impl Conn {
                 let detail = format!("The endpoint's answer cannot be trusted: {}.", refused.reason);
                 let error = if job.facts.upgrade { "http_upgrade_failed" } else { "http_protocol_error" };
                 Attempt::Answer(Answer::new(502, "endpoint-malformed", error, detail))
+            }
+            End::Late if is_try && replayable && status == 0 => {
+                worker.counters.timeout_try_total.add();
+                self.blame(picked, Fault::Late, "it does not answer in time");
+                let detail = "The endpoint did not answer in time.";
+                Self::elsewhere(job, picked, Answer::new(504, "endpoint-timeout", "http_response_timeout", detail))
             }
             End::Late => {
                 // The node above may have left it no time to speak of.
@@ -259,6 +317,15 @@ impl Conn {
             }
         }
         job.tries.fresh = false;
+        if let Some(settings) = &job.tries.settings {
+            let most = settings.limits.endpoint_connections;
+            if most != 0 && target.protocol() == Protocol::Http1 && target.counters.connections.load(Relaxed) >= most {
+                worker.counters.limit_endpoint_connections_total.add();
+                job.tries.avoid(target.id());
+                job.tries.full = true;
+                return Err(Attempt::Again);
+            }
+        }
         let within = job.config.limits.connect_timeout;
         let opened = match target.protocol() {
             Protocol::Http1 => connect(target, within).await,
@@ -282,6 +349,18 @@ impl Conn {
             ..Answer::new(status, "endpoint-unreachable", failed.error, detail)
         };
         Err(Self::elsewhere(job, picked, answer))
+    }
+
+    /// For the averages of a member and the limits of its service.
+    fn tell_how_it_went(&self, picked: &Picked, end: &End, status: u16, head_at: Option<Instant>, began: Instant) {
+        let failed = match end {
+            End::Done { .. } | End::Upgraded => matches!(status, 500 | 502..=504),
+            End::Failed { .. } | End::Malformed(_) | End::Late | End::Cut(Some(_)) => true,
+            // The client's doing, or nobody's.
+            _ => return,
+        };
+        let took = head_at.unwrap_or_else(Instant::now).saturating_duration_since(began);
+        picked.went(self.worker.now_ms(), u64::try_from(took.as_micros()).unwrap_or(u64::MAX), failed);
     }
 
     /// Nothing of it was processed: another member may take it. `answer`: when none is there.

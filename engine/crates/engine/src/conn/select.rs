@@ -10,7 +10,10 @@ use std::{
 };
 
 use sdlb_http1::Name;
-use sdlb_routes::{Draw, Park, Picked, Route, Sticky, Table, VersionCounters};
+use sdlb_routes::{
+    Ask, Balance, Draw, HashBy, Park, Picked, Route, Service, ServiceLimits, Settings, Sticky, Table, VersionCounters,
+    hash,
+};
 use smallvec::SmallVec;
 use tokio::{
     sync::watch,
@@ -19,7 +22,7 @@ use tokio::{
 
 use super::{Conn, buffer::Scratch, facts::Facts};
 use crate::{
-    answer::{Answer, GONE, UNREACHABLE},
+    answer::{Answer, FULL, GONE, UNREACHABLE},
     counters::{Counter, Counters, Gauged},
     settings::ListenerKind,
     worker::Worker,
@@ -39,6 +42,8 @@ const NOT_HERE_DOUBLED_MAX: u32 = 8;
 const TRIES_MAX: usize = 32;
 /// Members that a node below the entry tries: the entry has the retry budget.
 const TRIES_BELOW_MAX: usize = 8;
+/// Who waits for room looks again after this time, besides when it is woken.
+const ROOM_LOOK: Duration = Duration::from_millis(50);
 /// What a client is told when nothing was ready.
 const RETRY_AFTER_S: u32 = 1;
 
@@ -71,6 +76,16 @@ pub struct Tries {
     until: Option<Instant>,
     /// How often it has waited to ask the children again.
     asked: u32,
+    /// What is set for its service.
+    pub settings: Option<Arc<Settings>>,
+    /// A child said that those below have all that they may.
+    pub full: bool,
+    /// It waits for room.
+    queued: Option<Queued>,
+    /// Tries that the retry budget has paid for.
+    pub paid: u32,
+    /// An answer must have begun by then.
+    pub deadline: Option<Instant>,
     /// Of the route, for requests that get no version.
     pub unserved: Option<Arc<VersionCounters>>,
 }
@@ -97,6 +112,22 @@ impl Tries {
     /// It waits no longer: it has a connection.
     pub fn leave_queue(&mut self) {
         self.parked = None;
+        self.queued = None;
+    }
+}
+
+/// One of the requests that wait for room. Gives its place back when dropped.
+struct Queued {
+    service: Arc<Service>,
+    until: Instant,
+    _now: Gauged<fn(&Counters) -> &Counter>,
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.service.leave_queue();
+        // It may have been woken and have had no use for it.
+        self.service.wake_one();
     }
 }
 
@@ -138,6 +169,10 @@ enum Found {
     },
     /// Below the entry: no such group, or none of its members can take it.
     NotHere,
+    /// There are members, and they have all that they may.
+    Full(Arc<Service>, ServiceLimits),
+    /// Its priority is too low for what is left.
+    Shed,
     NoRoute {
         host: bool,
     },
@@ -171,6 +206,11 @@ impl Conn {
                     return Err(answer.into());
                 }
                 Found::Nothing { park, place } => self.wait(scratch, park, &place, tries).await?,
+                Found::Shed => {
+                    self.worker.counters.limit_priority_total.add();
+                    return Err(overloaded("Requests of this priority wait until there is less to do.").into());
+                }
+                Found::Full(service, limits) => self.wait_for_room(scratch, &service, &limits, tries).await?,
             }
         }
     }
@@ -184,6 +224,19 @@ impl Conn {
                 return Found::NoRoute { host: table.serves_host(host) };
             };
             let draw = *tries.draw.get_or_insert_with(|| self.draw(route, scratch, facts));
+            tries.settings = route.terms().settings();
+            let mut entered = None;
+            if let Some(settings) = &tries.settings {
+                let most = route.terms().in_flight_max(&settings.limits);
+                let share = if most == u32::MAX { most } else { self.share(scratch, facts, most) };
+                entered = route.terms().enter(share);
+                if entered.is_none() {
+                    let low = share < most && route.terms().in_flight() < most;
+                    return if low { Found::Shed } else { Found::Full(route.terms().clone(), settings.limits) };
+                }
+            }
+            let key = tries.settings.as_ref().and_then(|settings| self.key(settings, scratch, facts));
+            let ask = Ask { now_ms, avoid: &tries.avoid, key };
             let picked = if tries.enough || tries.avoid.len() >= TRIES_MAX {
                 None
             } else {
@@ -193,12 +246,15 @@ impl Conn {
                         .version
                         .as_ref()
                         .and_then(|version| route.picks().iter().find(|pick| pick.version == *version));
-                    same.and_then(|pick| pick.group.pick(now_ms, &tries.avoid, chance))
-                        .or_else(|| route.pick(draw, now_ms, &tries.avoid, chance))
+                    same.and_then(|pick| pick.group.pick(&ask, chance)).or_else(|| route.pick(draw, &ask, chance))
                 })
             };
             match picked {
-                Some(picked) => Found::Picked(picked),
+                Some(picked) => Found::Picked(picked.with(entered)),
+                None if tries.full || route.picks().iter().any(|pick| pick.group.is_full()) => {
+                    let limits = tries.settings.as_ref().map(|settings| settings.limits).unwrap_or_default();
+                    Found::Full(route.terms().clone(), limits)
+                }
                 None => {
                     tries.unserved = Some(route.unserved().clone());
                     Found::Nothing { park: route.park(), place: route.parked().clone() }
@@ -209,7 +265,7 @@ impl Conn {
 
     /// # Errors
     /// The request has no stamp: it is not from a node.
-    fn find_stamped(&self, scratch: &Scratch, facts: &Facts, tries: &Tries) -> Result<Found, Answer> {
+    fn find_stamped(&self, scratch: &Scratch, facts: &Facts, tries: &mut Tries) -> Result<Found, Answer> {
         let head = &scratch.from_client.data()[..facts.head_bytes];
         let Some(stamp) = scratch.request.single(head, Name::SdlbTo) else {
             self.worker.counters.wrong_host_total.add();
@@ -218,16 +274,56 @@ impl Conn {
         };
         let now_ms = self.worker.ms_at(tries.now(facts).into_std());
         let most = tries.avoid.len() >= TRIES_BELOW_MAX;
-        let picked = self.worker.with_table(|table| {
-            let group = table.stamped(stamp).filter(|_| !most)?;
-            self.worker.with_chance(|chance| group.pick(now_ms, &tries.avoid, chance))
-        });
-        Ok(picked.map_or(Found::NotHere, Found::Picked))
+        Ok(self.worker.with_table(|table| {
+            let Some(group) = table.stamped(stamp).filter(|_| !most) else { return Found::NotHere };
+            // The entry has the limit of the whole service; here it is counted, and that of each endpoint holds.
+            tries.settings = group.terms().settings();
+            let entered = tries.settings.as_ref().and_then(|_| group.terms().enter(u32::MAX));
+            let key = tries.settings.as_ref().and_then(|settings| self.key(settings, scratch, facts));
+            let ask = Ask { now_ms, avoid: &tries.avoid, key };
+            match self.worker.with_chance(|chance| group.pick(&ask, chance)) {
+                Some(picked) => Found::Picked(picked.with(entered)),
+                None if tries.full || group.is_full() => {
+                    let limits = tries.settings.as_ref().map(|settings| settings.limits).unwrap_or_default();
+                    Found::Full(group.terms().clone(), limits)
+                }
+                None => Found::NotHere,
+            }
+        }))
+    }
+
+    /// What the request is told apart by, if its service wants to know.
+    fn key(&self, settings: &Settings, scratch: &Scratch, facts: &Facts) -> Option<u64> {
+        let Balance::Hash(by) = &settings.balance else { return None };
+        let head = &scratch.from_client.data()[..facts.head_bytes];
+        let fields = || scratch.request.fields().iter();
+        let value = match by {
+            HashBy::Path => Some(&scratch.target[..facts.path_bytes]),
+            HashBy::Header(name) => field(scratch, head, name),
+            HashBy::Cookie(name) => cookie(scratch, head, name),
+            // Below the entry: the address that the entry has put there.
+            HashBy::Client if self.listener.kind == ListenerKind::Node => fields()
+                .find(|field| field.text.of(head).eq_ignore_ascii_case(b"x-forwarded-for"))
+                .map(|field| field.value.of(head)),
+            HashBy::Client => Some(self.address.as_bytes()),
+        };
+        value.map(hash)
+    }
+
+    /// How many of the service's requests may be in flight for this one to be let in: fewer for one that can wait
+    /// (`Priority`, RFC 9218, 4.1: an urgency from 0 to 7, 3 when nothing is said).
+    fn share(&self, scratch: &Scratch, facts: &Facts, most: u32) -> u32 {
+        let head = &scratch.from_client.data()[..facts.head_bytes];
+        let percent = match field(scratch, head, "priority").map_or(3, urgency) {
+            0..=3 => 100,
+            4 | 5 => 90,
+            _ => 80,
+        };
+        (u64::from(most) * percent / 100).max(1) as u32
     }
 
     fn draw(&self, route: &Route, scratch: &Scratch, facts: &Facts) -> Draw {
         let head = &scratch.from_client.data()[..facts.head_bytes];
-        let fields = || scratch.request.fields().iter();
         let address;
         let value: Option<&[u8]> = match route.sticky() {
             Sticky::None => None,
@@ -235,13 +331,8 @@ impl Conn {
                 address = self.address.as_bytes();
                 Some(address)
             }
-            Sticky::Header(name) => fields()
-                .find(|field| field.text.of(head).eq_ignore_ascii_case(name.as_bytes()))
-                .map(|field| field.value.of(head)),
-            Sticky::Cookie(name) => fields()
-                .filter(|field| field.name == Name::Cookie)
-                .flat_map(|field| field.value.of(head).split(|byte| *byte == b';'))
-                .find_map(|pair| sdlb_http1::trim(pair).strip_prefix(name.as_bytes())?.strip_prefix(b"=")),
+            Sticky::Header(name) => field(scratch, head, name),
+            Sticky::Cookie(name) => cookie(scratch, head, name),
         };
         route.draw(value)
     }
@@ -321,12 +412,97 @@ impl Conn {
         Ok(())
     }
 
+    /// Waits until one of the service's requests has ended, if there is a place in the queue.
+    async fn wait_for_room(
+        &mut self,
+        scratch: &mut Scratch,
+        service: &Arc<Service>,
+        limits: &ServiceLimits,
+        tries: &mut Tries,
+    ) -> Result<(), Unserved> {
+        let counters = &self.worker.counters;
+        let below = self.listener.kind == ListenerKind::Node;
+        let refused = |detail: &str| {
+            if below { Answer::not_here(FULL, Vec::new(), "connection_limit_reached") } else { overloaded(detail) }
+        };
+        if tries.queued.is_none() {
+            if limits.pending == 0 {
+                counters.limit_in_flight_total.add();
+                return Err(refused("The service has as many requests as it may.").into());
+            }
+            if !service.enter_queue(limits.pending) {
+                counters.limit_pending_total.add();
+                return Err(refused("Too many requests wait for the service already.").into());
+            }
+            tries.queued = Some(Queued {
+                service: service.clone(),
+                until: Instant::now() + Duration::from_millis(limits.pending_timeout_ms.into()),
+                _now: Gauged::new(counters.clone(), |counters| &counters.pending_now),
+            });
+            // Once more: one may have ended since.
+            return Ok(());
+        }
+        let until = tries.queued.as_ref().map_or_else(Instant::now, |queued| queued.until);
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            counters.timeout_pending_total.add();
+            tries.queued = None;
+            return Err(refused("The service had no room for the request in time.").into());
+        }
+        let Scratch { from_client, to_client, ahead, .. } = scratch;
+        let mut ahead = to_client.is_empty().then_some(ahead);
+        let (io, watch) = (&mut self.io, &mut self.watch);
+        let mut asked = false;
+        let woken = poll_fn(|cx| {
+            if std::mem::replace(&mut asked, true) {
+                return std::task::Poll::Ready(());
+            }
+            service.wait(cx.waker().clone());
+            std::task::Poll::Pending
+        });
+        tokio::select! {
+            biased;
+            // A wake that another one has had the use of is made up for.
+            _ = timeout(left.min(ROOM_LOOK), woken) => {}
+            () = poll_fn(|cx| watch.poll(cx, io, from_client, ahead.as_deref_mut())) => return Err(Unserved::Gone),
+        }
+        tries.full = false;
+        tries.forget();
+        Ok(())
+    }
+
     /// Binds the request to the version that was picked for it.
     pub(super) fn bind(tries: &mut Tries, picked: &Picked) {
         if tries.version.as_ref() != Some(picked.group().version()) {
             tries.version = Some(picked.group().version().clone());
         }
     }
+}
+
+/// The value of a field.
+fn field<'a>(scratch: &Scratch, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut fields = scratch.request.fields().iter();
+    fields.find(|field| field.text.of(head).eq_ignore_ascii_case(name.as_bytes())).map(|field| field.value.of(head))
+}
+
+fn cookie<'a>(scratch: &Scratch, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let fields = scratch.request.fields().iter().filter(|field| field.name == Name::Cookie);
+    fields
+        .flat_map(|field| field.value.of(head).split(|byte| *byte == b';'))
+        .find_map(|pair| sdlb_http1::trim(pair).strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+/// Of `Priority: u=5, i`.
+fn urgency(value: &[u8]) -> u8 {
+    let said = value.split(|byte| *byte == b',').find_map(|part| sdlb_http1::trim(part).strip_prefix(b"u="));
+    match said {
+        Some([digit @ b'0'..=b'7']) => digit - b'0',
+        _ => 3,
+    }
+}
+
+fn overloaded(detail: &str) -> Answer {
+    Answer { retry_after_s: Some(RETRY_AFTER_S), ..Answer::new(503, "overloaded", "connection_limit_reached", detail) }
 }
 
 fn no_route(worker: &Worker, host: bool) -> Answer {

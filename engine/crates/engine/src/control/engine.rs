@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use sdlb_routes::{Draining, Refused, Shared, Table, Target};
+use sdlb_routes::{Draining, Outliers, Refused, Shared, Table, Target};
 use tokio::{
     net::UnixListener,
     runtime::{Builder, LocalOptions},
@@ -112,6 +112,7 @@ struct Engine {
     out: Vec<(u64, Arc<Target>)>,
     /// When each worker was asked to turn, while it has not.
     asked: Vec<Option<Instant>>,
+    outliers: Outliers,
     session: Option<Session>,
     sessions: u64,
     arrivals: mpsc::Sender<Arrival>,
@@ -188,6 +189,7 @@ impl Engine {
             configured: VecDeque::new(),
             done_number: 0,
             out: Vec::new(),
+            outliers: Outliers::default(),
             session: None,
             sessions: 0,
             arrivals,
@@ -517,6 +519,11 @@ impl Engine {
                     self.workers[worker].tell(Command::Turn);
                 }
             }
+        }
+        let now_ms = self.now_ms();
+        for (target, ejected, reason) in self.outliers.look(&self.table, now_ms) {
+            self.counters.outliers_total.add();
+            self.target_ejected(TargetEjected { target, for_ms: ejected.for_ms, reason });
         }
         if self.session.is_none() {
             return;

@@ -46,7 +46,7 @@ pub async fn connect(target: &std::sync::Arc<Target>, within: Duration) -> Resul
     .await;
     target.counters.connects.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     match opened {
-        Ok(Ok(io)) => Ok(Upstream::new(io, target.clone(), address_changes)),
+        Ok(Ok(io)) => Ok(Upstream::new(io, target.clone(), address_changes).counted()),
         Ok(Err(error)) => Err(describe(&error)),
         Err(_) => Err(ConnectError {
             error: "connection_timeout",

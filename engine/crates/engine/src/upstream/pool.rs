@@ -44,13 +44,32 @@ pub struct Upstream {
     address_changes: u32,
     idle: Option<Idle>,
     idle_age_max: Duration,
+    open: Option<Open>,
+}
+
+/// A connection to a target, counted until dropped.
+#[derive(Debug)]
+struct Open(Arc<Target>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.counters.connections.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Upstream {
     /// A fresh one, made when the target's address had changed so often.
     #[must_use]
     pub fn new(io: Io, target: Arc<Target>, address_changes: u32) -> Self {
-        Self { io, reused: false, target, address_changes, idle: None, idle_age_max: IDLE_AGE_MAX }
+        Self { io, reused: false, target, address_changes, idle: None, idle_age_max: IDLE_AGE_MAX, open: None }
+    }
+
+    /// It counts among its target's connections.
+    #[must_use]
+    pub fn counted(mut self) -> Self {
+        self.target.counters.connections.fetch_add(1, Relaxed);
+        self.open = Some(Open(self.target.clone()));
+        self
     }
 
     /// The stream itself.

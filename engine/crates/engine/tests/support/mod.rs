@@ -223,7 +223,7 @@ pub fn member_key(service: &str, version: &str, pattern: &str, target: &str) -> 
 }
 
 pub fn member(key: proto::MemberKey) -> proto::Member {
-    proto::Member { key: Some(key), capacity: 100, last_resort: false }
+    proto::Member { key: Some(key), capacity: 100, last_resort: false, far: false }
 }
 
 pub fn route(pattern: &str, service: &str, versions: &[&str]) -> proto::Route {

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use sdlb_http1::{self as http1, Body, Length, Name, Refused, Response, list};
 
+use tokio::time::Instant;
+
 use super::{Answer, End, Exchange, Gate, INTERIM_MAX, TRAILER_BYTES, Up};
 use crate::{
-    answer::UNREACHABLE,
+    answer::{FULL, UNREACHABLE},
     conn::{buffer::Scratch, facts::GRPC},
     forward::response::{self, After, Framing},
 };
@@ -74,10 +76,11 @@ impl Exchange<'_> {
         let empty = response.content_length() == Some(0) && data.len() == length;
         let keep_upstream = empty && response.keeps_alive() && self.up == Up::Sent;
         let said = response.fields().iter().find(|field| field.name == Name::SdlbNotHere);
-        let unreachable = said.is_some_and(|field| field.value.of(data) == UNREACHABLE.as_bytes());
+        let says = |why: &str| said.is_some_and(|field| field.value.of(data) == why.as_bytes());
+        let (unreachable, full) = (says(UNREACHABLE), says(FULL));
         let all = data.len();
         from_upstream.consume(all);
-        End::NotHere { keep_upstream, below, unreachable }
+        End::NotHere { keep_upstream, below, unreachable, full }
     }
 
     /// `101`: only to the protocol that was asked for.
@@ -142,6 +145,9 @@ impl Exchange<'_> {
             done: false,
         });
         self.status = response.status;
+        if self.watched {
+            self.head_at = Some(Instant::now());
+        }
         from_upstream.consume(length);
     }
 }

@@ -56,6 +56,8 @@ pub enum End {
         below: Vec<u8>,
         /// It has members for it, and none of them could be reached.
         unreachable: bool,
+        /// They have all that they may.
+        full: bool,
     },
     /// The connection failed before the answer began.
     Failed {
@@ -146,6 +148,9 @@ pub struct Exchange<'a> {
     pub grpc_status: Option<u8>,
     /// For how long the upstream keeps its connection, as it says.
     pub keep_alive: Option<Duration>,
+    watched: bool,
+    /// When the final head came, if anybody wants to know.
+    pub head_at: Option<Instant>,
 }
 
 /// The final answer, from its head on.
@@ -176,6 +181,10 @@ pub struct Terms<'a> {
     pub continued: bool,
     /// The time.
     pub now: Instant,
+    /// The service's own limit on the time until the answer begins.
+    pub within: Option<Duration>,
+    /// Somebody wants to know how it went.
+    pub watched: bool,
 }
 
 impl<'a> Exchange<'a> {
@@ -188,7 +197,7 @@ impl<'a> Exchange<'a> {
         scratch: &'a mut Scratch,
         terms: &Terms<'a>,
     ) -> Self {
-        let Terms { facts, limits, worker, to_node, gate, continued, now } = *terms;
+        let Terms { facts, limits, worker, to_node, gate, continued, now, within, watched } = *terms;
         let trailers = http1::Limits { head_bytes: TRAILER_BYTES, fields: limits.fields };
         let own = facts.response_timeout(limits);
         scratch.response.reset();
@@ -200,7 +209,10 @@ impl<'a> Exchange<'a> {
             facts,
             limits,
             worker,
-            response_timeout: facts.timeout_ms.map_or(own, |left| own.min(Duration::from_millis(left))),
+            response_timeout: facts
+                .timeout_ms
+                .map_or(own, |left| own.min(Duration::from_millis(left)))
+                .min(within.unwrap_or(Duration::MAX)),
             to_node,
             up: Up::Sending,
             gate,
@@ -224,6 +236,8 @@ impl<'a> Exchange<'a> {
             content_bytes: 0,
             grpc_status: None,
             keep_alive: None,
+            watched,
+            head_at: None,
             scratch,
         }
     }

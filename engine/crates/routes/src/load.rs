@@ -1,0 +1,117 @@
+//! What is known of one member, over all workers, kept from table to table.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+};
+
+use crate::Shared;
+
+/// After so long an average that nothing was added to counts for a third (Finagle's default).
+const DECAY_MS: f64 = 10_000.0;
+
+/// Figures of one member.
+#[derive(Debug)]
+pub(crate) struct Load {
+    pub(crate) in_flight: AtomicU32,
+    draining: AtomicBool,
+    pub(crate) shared: Arc<Shared>,
+    /// On the engine's clock; 0: nobody has looked at it yet.
+    since_ms: AtomicU64,
+    /// Latency in microseconds and when it was measured, in milliseconds: halves of one number, so that they fit together.
+    average: AtomicU64,
+    /// Since the last look for outliers.
+    requests: AtomicU32,
+    failures: AtomicU32,
+    latency_us: AtomicU64,
+}
+
+/// What happened to a member between two looks.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Window {
+    pub(crate) requests: u32,
+    pub(crate) failures: u32,
+    pub(crate) latency_us: u64,
+}
+
+impl Load {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            in_flight: AtomicU32::new(0),
+            draining: AtomicBool::new(false),
+            shared,
+            since_ms: AtomicU64::new(0),
+            average: AtomicU64::new(0),
+            requests: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
+            latency_us: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(SeqCst)
+    }
+
+    pub(crate) fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, SeqCst);
+    }
+
+    pub(crate) fn begin(&self) {
+        self.in_flight.fetch_add(1, SeqCst);
+    }
+
+    pub(crate) fn end(&self) {
+        let last = self.in_flight.fetch_sub(1, SeqCst) == 1;
+        if last && self.draining.load(SeqCst) {
+            self.shared.ring();
+        }
+    }
+
+    /// When it was first looked at; that is now, when it was not.
+    pub(crate) fn since_ms(&self, now_ms: u64) -> u64 {
+        match self.since_ms.load(Relaxed) {
+            0 => {
+                // The first of several workers counts.
+                let now_ms = now_ms.max(1);
+                self.since_ms.compare_exchange(0, now_ms, Relaxed, Relaxed).unwrap_or(now_ms).max(1)
+            }
+            since_ms => since_ms,
+        }
+    }
+
+    /// A request ended. `latency_us`: until the head of its answer.
+    pub(crate) fn ended(&self, now_ms: u64, latency_us: u64, failed: bool) {
+        self.requests.fetch_add(1, Relaxed);
+        self.failures.fetch_add(u32::from(failed), Relaxed);
+        self.latency_us.fetch_add(latency_us, Relaxed);
+        let held = self.average.load(Relaxed);
+        let (average_us, at_ms) = ((held >> 32) as f64, held & 0xffff_ffff);
+        let age_ms = (now_ms & 0xffff_ffff).saturating_sub(at_ms) as f64;
+        let new = latency_us as f64;
+        let weight = (-age_ms / DECAY_MS).exp();
+        // A rise counts at once, a fall bit by bit; the first measurement as it is.
+        let next = if held == 0 || new > average_us { new } else { average_us * weight + new * (1.0 - weight) };
+        let next = (next as u64).clamp(1, u64::from(u32::MAX));
+        // When two end at once one of them is lost, which an average can bear.
+        self.average.store((next << 32) | (now_ms & 0xffff_ffff), Relaxed);
+    }
+
+    /// In microseconds, less the longer nothing was measured. `None`: never was.
+    pub(crate) fn average_us(&self, now_ms: u64) -> Option<f64> {
+        let held = self.average.load(Relaxed);
+        if held == 0 {
+            return None;
+        }
+        let age_ms = (now_ms & 0xffff_ffff).saturating_sub(held & 0xffff_ffff) as f64;
+        Some((held >> 32) as f64 * (-age_ms / DECAY_MS).exp())
+    }
+
+    /// What happened since the last call.
+    pub(crate) fn take_window(&self) -> Window {
+        Window {
+            requests: self.requests.swap(0, Relaxed),
+            failures: self.failures.swap(0, Relaxed),
+            latency_us: self.latency_us.swap(0, Relaxed),
+        }
+    }
+}
