@@ -19,7 +19,7 @@ import pytest
 from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
 
-from sdlb.wire.engine_pb2 import Delta, Identity, Limits, Listener
+from sdlb.wire.engine_pb2 import Identity, Limits, Listener
 from tests.compliance.recorder import Recorder
 from tests.engine.certificates import Authority, Pair
 from tests.engine.engine import Engine
@@ -166,7 +166,7 @@ def test_clients_that_do_not_read_leave_the_link_to_the_others(authority: Author
 
 
 def test_a_child_without_the_instance_says_so(tree: tuple[Engine, Engine], authority: Authority) -> None:
-    edge, host = tree
+    edge, _ = tree
     with node("host-2", authority, NODE) as empty:
         edge.serve("*", "{}:{}".format(*empty.address["node"]), node="host-2")
         for _ in range(20):
@@ -337,14 +337,15 @@ def test_control_learns_whose_stream_it_is(authority: Authority, other: Authorit
                 await context.write(request + context.peer().encode())
 
         server = grpc.aio.server()
-        method = grpc.stream_stream_rpc_method_handler(answer)
+        method: Any = grpc.stream_stream_rpc_method_handler(answer)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("a.B", {"C": method}),))
         server.add_insecure_port(f"unix:{socket_path}")
         await server.start()
         secret = grpc.ssl_channel_credentials(root, shown.key.read_bytes(), shown.certificate.read_bytes())
         try:
             async with grpc.aio.secure_channel("ipv4:{}:{}".format(*host.address["node"]), secret) as channel:
-                call: Any = channel.stream_stream("/a.B/C")()
+                opened: Any = channel
+                call: Any = opened.stream_stream("/a.B/C")()
                 await asyncio.wait_for(call.write(b"I am "), 10)
                 return bytes(await asyncio.wait_for(call.read(), 10)).decode()
         finally:

@@ -82,6 +82,7 @@ class NativeEngine:
         self._writer: asyncio.StreamWriter | None = None
         self._configured: asyncio.Future[str] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._identity_warnings: list[str] = []
         self._ending = False
         self._spawned_at = 0.0
         self._delay_s = 0.0
@@ -357,6 +358,12 @@ class NativeEngine:
     def _on_configured(self, configured: Configured) -> None:
         if not configured.error:
             self.figures.bound = {each.key: each.address for each in configured.listeners}
+            self.figures.identity_not_after_s = configured.identity_not_after_unix_s
+            warnings = list(configured.identity_warnings)
+            for text in warnings:
+                if text not in self._identity_warnings:
+                    self._tell(Note("identity-warning", f"this node's certificate: {text}", "warning"))
+            self._identity_warnings = warnings
         if self._configured is not None and not self._configured.done():
             self._configured.set_result(configured.error)
 
