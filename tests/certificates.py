@@ -47,15 +47,15 @@ class Authority:
         openssl("genpkey", "-algorithm", *how, "-out", path)
         path.chmod(0o600)
 
-    def issue(self, *hosts: str, kind: str = "ec", days: int = 90, client: bool = False) -> Issued:
-        """For these hosts (or a client of the first one's name)."""
+    def issue(self, *hosts: str, kind: str = "ec", days: int = 90, use: str = "serverAuth") -> Issued:
+        """For these hosts, or with a colon other names: `IP:127.0.0.1`."""
         name = f"{next(self._numbers)}"
         key, request, chain = (self._folder / f"{name}.{kind}" for kind in ("key", "csr", "crt"))
         self._make_key(key, kind)
         openssl("req", "-new", "-key", key, "-subj", f"/CN={hosts[0][:60]}", "-out", request)
         extensions = self._folder / f"{name}.ext"
-        names = ",".join(f"DNS:{host}" for host in hosts)
-        extensions.write_text(f"extendedKeyUsage={'clientAuth' if client else 'serverAuth'}\nsubjectAltName={names}\n")
+        names = ",".join(host if ":" in host else f"DNS:{host}" for host in hosts)
+        extensions.write_text(f"extendedKeyUsage={use}\nsubjectAltName={names}\n")
         openssl(
             *("x509", "-req", "-in", request, "-CA", self.pem, "-CAkey", self._key, "-days", str(days)),
             *("-set_serial", f"0x{int(name) + 4096:x}", "-extfile", extensions, "-out", chain),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sdlb.node import config, config_sites
+from sdlb.node import config, config_identity, config_sites
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -64,5 +64,5 @@ def test_every_metric_is_documented() -> None:
 
 def test_every_key_of_the_node_file_is_documented() -> None:
     page = (ROOT / "docs/reference/node-file.md").read_text()
-    keys = {*config.TOP, *config.LIMITS, *config_sites.KEYS}
+    keys = {*config.TOP, *config.LIMITS, *config_sites.KEYS, *config_identity.KEYS}
     assert {key for key in keys if not re.search(rf"^(\[+)?{key}\b|`(listen\.)?{key}\b", page, re.MULTILINE)} == set()

@@ -304,7 +304,7 @@ def test_certificates_of_clients(cluster: Cluster, backend: Make, authority: Aut
         options = () if client is None else ("--cert", client.chain, "--key", client.key)
         return curl(node, host, authority, *options).returncode == 0
 
-    partner, stranger = partners.issue("partner", client=True), strangers.issue("stranger", client=True)
+    partner, stranger = partners.issue("partner", use="clientAuth"), strangers.issue("stranger", use="clientAuth")
     who = (partner, stranger, None)
     assert [reaches("required.example", each) for each in who] == [True, False, False]
     assert [reaches("optional.example", each) for each in who] == [True, False, True]

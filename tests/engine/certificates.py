@@ -39,6 +39,18 @@ class Authority:
             *("-addext", "basicConstraints=critical,CA:FALSE"),
         )
 
+    def node(self, *names: str, name: str = "") -> Pair:
+        """For links between nodes: it serves and connects. `names`: DNS names, or addresses as `IP:127.0.0.1`."""
+        shown = ",".join(each if ":" in each else f"DNS:{each}" for each in names)
+        return self._made(
+            name or f"node-{names[0].replace(':', '-')}",
+            f"/CN={names[0]}",
+            "EC",
+            *("-x509", "-CA", str(self.root.certificate), "-CAkey", str(self.root.key)),
+            *("-addext", f"subjectAltName={shown}", "-addext", "extendedKeyUsage=serverAuth,clientAuth"),
+            *("-addext", "basicConstraints=critical,CA:FALSE"),
+        )
+
     def expired(self, host: str) -> Pair:
         """One that ended in 2021."""
         request, made = self._folder / "expired.csr", Pair(self._folder / "expired.crt", self._folder / "expired.key")

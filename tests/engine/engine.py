@@ -20,6 +20,7 @@ from sdlb.wire.engine_pb2 import (
     Delta,
     FromEngine,
     HandedOver,
+    Identity,
     Limits,
     Listener,
     SitesApplied,
@@ -42,9 +43,13 @@ class Engine:
         limits: Limits | None = None,
         name: str = "edge-1",
         after: Engine | None = None,
+        identity: Identity | None = None,
+        control_socket: str = "",
     ) -> None:
         """`after`: it gets that one's listening sockets, and does not accept before `configure`."""
         self.name = name
+        self.identity = identity
+        self.control_socket = control_socket
         self.folder = Path(tempfile.mkdtemp(prefix="sdlb-engine-"))
         self.access_log = self.folder / "access.log"
         self.address: dict[str, tuple[str, int]] = {}
@@ -77,8 +82,19 @@ class Engine:
         self._socket.close()
         self.log.close()
 
-    def configure(self, listeners: Iterable[Listener], limits: Limits | None = None) -> None:
+    def configure(self, listeners: Iterable[Listener], limits: Limits | None = None) -> Configured:
+        configured = self.try_configure(listeners, limits)
+        assert not configured.error, configured.error
+        for bound in configured.listeners:
+            host, port = bound.address.rsplit(":", 1)
+            self.address[bound.key] = (host, int(port))
+        return configured
+
+    def try_configure(self, listeners: Iterable[Listener], limits: Limits | None = None) -> Configured:
         message = ToEngine()
+        if self.identity is not None:
+            message.configure.identity.CopyFrom(self.identity)
+        message.configure.control_socket = self.control_socket
         message.configure.node = self.name
         message.configure.listeners.extend(listeners)
         message.configure.access_log.enabled = True
@@ -86,11 +102,7 @@ class Engine:
         if limits is not None:
             message.configure.limits.CopyFrom(limits)
         self.send(message)
-        configured: Configured = self._wait("configured").configured
-        assert not configured.error, configured.error
-        for bound in configured.listeners:
-            host, port = bound.address.rsplit(":", 1)
-            self.address[bound.key] = (host, int(port))
+        return self._wait("configured").configured
 
     def hand_over(self, path: Path) -> HandedOver:
         """To the engine that is about to listen at `path`."""
@@ -126,11 +138,13 @@ class Engine:
         version: str = "1.0.0",
         protocol: Target.Protocol = Target.HTTP1,
         kind: Target.Kind = Target.INSTANCE,
+        node: str = "",
     ) -> None:
-        """Puts a route with these endpoints; returns when every worker has it."""
+        """Puts a route with these endpoints, or with the child `node` there; returns when every worker has it."""
         delta = Delta()
         for endpoint in endpoints:
-            key = f"i:{endpoint}"
+            key = f"n:{node}" if node else f"i:{endpoint}"
+            kind = Target.NODE if node else kind
             delta.put_targets.add(key=key, kind=kind, address=endpoint, protocol=protocol)
             member = delta.put_members.add(capacity=100)
             member.key.service, member.key.version, member.key.pattern, member.key.target = (

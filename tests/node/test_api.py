@@ -244,7 +244,12 @@ def test_every_code_is_described() -> None:
     source = Path(openapi.__file__).parents[1]
     raised: set[str] = set()
     for file in [*(source / "model").glob("*.py"), *(source / "node").glob("*.py")]:
-        if file.name not in ("places.py", "config.py", "config_reader.py"):  # those end a start, not a call
+        if file.name not in (
+            "places.py",
+            "config.py",
+            "config_identity.py",
+            "config_reader.py",
+        ):  # those end a start, not a call
             raised |= set(re.findall(r'(?:Invalid|Refusal|answer|body_of)\(\s*"([a-z-]+)"', file.read_text()))
     assert "bad-route" in raised
     assert raised - {"bad-name"} <= set(CODES)

@@ -34,6 +34,12 @@ kind = "embedded"
 """
 
 
+IDENTITY = """[identity]
+certificate = "/etc/sdlb/node.pem"
+ca = "/etc/sdlb/ca.pem"
+"""
+
+
 def read(text: str, tmp_path: Path) -> NodeConfig:
     file = tmp_path / "node.toml"
     file.write_text(text)
@@ -49,6 +55,23 @@ def test_the_file_of_the_contract(tmp_path: Path) -> None:
     assert (config.listen_http, config.listen_node) == ("127.0.0.1:80", "127.0.0.1:7700")
     assert str(config.socket) == "/run/sdlb/sdlb.sock"
     assert str(config.state_dir) == "/var/lib/sdlb"
+
+
+@pytest.mark.parametrize("node", ["127.0.0.1:1", "0.0.0.0:1", "8.8.8.8:1"])
+def test_with_an_identity_links_may_go_anywhere(tmp_path: Path, node: str) -> None:
+    text = f'insecure = false\nparents = ["rack-1.example:7700"]\n{IDENTITY}key = "/k"\n[listen]\nnode = "{node}"\n'
+    config = read(text, tmp_path)
+    assert config.identity is not None
+    assert [file.path for file in config.identity.files()] == ["/etc/sdlb/node.pem", "/k", "/etc/sdlb/ca.pem"]
+    assert not config.insecure
+
+
+def test_options_alone_are_for_one_machine() -> None:
+    alone = Options(parents=("127.0.0.1:7700", "localhost:7700", "[::1]:7700"))
+    assert not read_config(alone, {}).insecure
+    with pytest.raises(Invalid, match=r"--parent: has 'rack-1:7700'.*--insecure"):
+        read_config(Options(parents=("rack-1:7700",)), {})
+    assert read_config(Options(parents=("rack-1:7700",), node_listen="0.0.0.0:1", insecure=True), {}).insecure
 
 
 def test_all_the_rest(tmp_path: Path) -> None:
@@ -135,6 +158,15 @@ BAD: dict[str, tuple[str, int, str, str]] = {
     "a port too big": ('[listen]\nhttp = "127.0.0.1:70000"\n', 2, "listen.http", "65535"),
     "a public address for nodes": ('insecure = true\n[listen]\nnode = "8.8.8.8:7700"\n', 3, "listen.node", "private"),
     "all addresses for nodes": ('[listen]\nnode = "0.0.0.0:7700"\n', 2, "listen.node", "insecure = true"),
+    "a private address for nodes": ('[listen]\nnode = "10.0.0.1:7700"\n', 2, "listen.node", "[identity]"),
+    "a parent elsewhere": ('parents = ["10.0.0.1:7700"]\n', 1, "parents", "[identity]"),
+    "a parent by name": ('name = "n"\nparents = ["localhost:7700", "rack-1:7700"]\n', 2, "parents", "'rack-1:7700'"),
+    "no identity where one is asked for": ("insecure = false\n", 1, "insecure", "[identity]"),
+    "an identity and none": (f"insecure = true\n{IDENTITY}", 1, "insecure", "[identity]"),
+    "an identity without authorities": ('[identity]\ncertificate = "/a"\n', 1, "identity.ca", "authorities"),
+    "an identity without certificate": ('[identity]\nca = "/a"\n', 1, "identity.certificate", "certificate"),
+    "an identity that is relative": ('[identity]\ncertificate = "a"\n', 2, "identity.certificate", "absolute"),
+    "an unknown key of the identity": (f'{IDENTITY}certificat = "/a"\n', 4, "identity.certificat", "'certificate'"),
     "one address twice": ('[listen]\nnode = "127.0.0.1:9"\nhttp = "127.0.0.1:9"\n', 2, "listen.node", "another"),
     "a parent without port": ('parents = ["rack-1"]\n', 1, "parents", "host:port"),
     "a parent that is no address": ('parents = ["0.0.0.0:7700"]\n', 1, "parents", "unspecified"),
@@ -220,7 +252,6 @@ BAD: dict[str, tuple[str, int, str, str]] = {
     "etcd": ('[store]\nkind = "etcd"\n', 2, "store.kind", "not in this version"),
     "endpoints": ('[store]\nendpoints = ["a:1"]\n', 2, "store.endpoints", "not in this version"),
     "haproxy": ('engine = "haproxy"\n', 1, "engine", "not in this version"),
-    "mutual TLS": ("insecure = false\n", 1, "insecure", "not in this version"),
 }
 
 
@@ -258,7 +289,7 @@ def test_without_a_file() -> None:
         Options(root=True, listen="0.0.0.0:80", name="n", state_dir="/s"), {"XDG_RUNTIME_DIR": "/run/u"}
     )
     assert (config.listen_http, config.listen_node, config.parents) == ("0.0.0.0:80", NODE_LISTEN, ())
-    config = read_config(Options(parents=("a:1", "b:1", "a:1"), node_listen="127.0.0.1:7711"), {})
+    config = read_config(Options(parents=("a:1", "b:1", "a:1"), node_listen="127.0.0.1:7711", insecure=True), {})
     assert (config.listen_http, config.listen_node, config.parents) == ("", "127.0.0.1:7711", ("a:1", "b:1"))
 
 
@@ -293,10 +324,10 @@ def test_every_key_of_the_configuration_has_its_place_in_the_file(tmp_path: Path
     text = text.replace("parents = []", 'parents = ["p:1"]')
     text = text.replace("[listen]", '[listen]\nsocket_mode = "0660"\nhttps = "127.0.0.1:443"')
     text = text.replace(":7700", ":7799")
-    config = read(text, tmp_path)
+    both = (read(text, tmp_path), read(text.replace("insecure = true", "") + IDENTITY, tmp_path))  # one or the other
     for each in dataclasses.fields(NodeConfig):
         if each.default is not dataclasses.MISSING:
-            assert getattr(config, each.name) != each.default, each.name
+            assert any(getattr(config, each.name) != each.default for config in both), each.name
 
 
 # ------------------------------------------------------------------ lines of keys, addresses

@@ -83,7 +83,7 @@ class Pair:
 async def pair(folder: Path) -> AsyncGenerator[Pair]:
     above, below = Side(), Side()
     path = str(folder / "links.sock")
-    children = GrpcChildren(path, above.events.append, above.notes.append)
+    children = GrpcChildren(path, above.events.append, above.notes.append, Insecure())
     await children.start()
     parents = GrpcParents(below.events.append, below.notes.append, Insecure(), lambda parent: f"data of {parent}")
     try:

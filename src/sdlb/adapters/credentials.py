@@ -1,8 +1,7 @@
-"""How node links are secured: the one place where mutual TLS goes.
+"""How control's links to other nodes are secured: mutual TLS, or clear text to addresses that never cross the internet.
 
-`Insecure` is all there is now: clear text, and only to addresses that never cross the internet. A TLS implementation
-returns `grpc.ssl_channel_credentials(...)` from `channel`, and the engine's NODE listener ends the TLS of what comes
-in.
+The engine's NODE listener ends the TLS of what comes in, and tells by the address of its end of the stream (engine.proto)
+which name the certificate has. A node that identifies itself otherwise than by files only brings other PEM texts.
 """
 
 from __future__ import annotations
@@ -10,9 +9,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from collections.abc import Callable
 from typing import Protocol
 
 import grpc
+
+from sdlb.model.identity import Identity
+
+PEER = "unix-abstract:sdlb-peer/"
+"""How the engine's end of a stream begins when it came over mutual TLS."""
 
 
 class Refused(Exception):
@@ -31,6 +36,10 @@ class Credentials(Protocol):
 
     def channel(self) -> grpc.ChannelCredentials | None:
         """What gRPC secures a channel with; None: clear text."""
+        ...
+
+    def refuse(self, peer: str, node: str) -> str:
+        """Why a child whose stream comes from `peer` (as gRPC names it) is not `node`; "" when it may be."""
         ...
 
 
@@ -54,3 +63,28 @@ class Insecure:
 
     def channel(self) -> grpc.ChannelCredentials | None:
         return None
+
+    def refuse(self, peer: str, node: str) -> str:
+        return ""
+
+
+class MutualTls:
+    """Both sides show a certificate of the same authorities. `identity`: this node's at the moment."""
+
+    note = ""
+
+    def __init__(self, identity: Callable[[], Identity]) -> None:
+        self._identity = identity
+
+    async def check(self, parent: str) -> None:
+        """Wherever it is: gRPC compares the host in its address with the names in its certificate."""
+
+    def channel(self) -> grpc.ChannelCredentials | None:
+        now = self._identity()
+        return grpc.ssl_channel_credentials(now.ca, now.pem, now.pem)
+
+    def refuse(self, peer: str, node: str) -> str:
+        prefix, _, name = peer.rpartition("/")
+        if not prefix.startswith(PEER):
+            return "its stream did not come over mutual TLS"
+        return "" if name.lower() == node.lower() else f"its certificate is that of {name}"

@@ -114,17 +114,16 @@ class EngineLink:
         with contextlib.suppress(OSError):
             await self._writer.drain()
 
-    async def configure(self, config: EngineConfig) -> tuple[dict[str, str], str]:
-        """The addresses bound, and why nothing was changed ("": it was)."""
+    async def configure(self, config: EngineConfig) -> Configured:
+        """With an `error`: nothing was changed."""
         if self._closed:
-            return {}, "the engine is gone"
+            return Configured(error="the engine is gone")
         self._configured = asyncio.get_running_loop().create_future()
         self.send(wire.to_configure(config))
         try:
-            answer = await asyncio.wait_for(self._configured, ANSWER_WITHIN_S)
+            return await asyncio.wait_for(self._configured, ANSWER_WITHIN_S)
         except (TimeoutError, ConnectionError):
-            return {}, "the engine does not answer"
-        return {each.key: each.address for each in answer.listeners}, answer.error
+            return Configured(error="the engine does not answer")
 
     async def hand_over(self, path: Path) -> str:
         """Gives its listening sockets to who listens at `path`. Why not, or ""."""

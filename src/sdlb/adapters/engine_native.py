@@ -71,6 +71,7 @@ class NativeEngine:
         self._shown: dict[str, str] = {}  # boot id -> the one that the core was told
         self._epoch = 0
         self._awaited: set[EngineLink] = set()
+        self._identity_warnings: list[str] = []
         self._one_at_a_time = asyncio.Lock()
         self._broken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -341,10 +342,16 @@ class NativeEngine:
 
     async def _configure(self, link: EngineLink) -> str:
         assert self._config is not None
-        bound, error = await link.configure(self._config)
-        if not error:
-            self.figures.bound = bound
-        return error
+        configured = await link.configure(self._config)
+        if not configured.error:
+            self.figures.bound = {each.key: each.address for each in configured.listeners}
+            self.figures.identity_not_after_s = configured.identity_not_after_unix_s
+            warnings = list(configured.identity_warnings)
+            for text in warnings:
+                if text not in self._identity_warnings:
+                    self._tell(Note("identity-warning", f"this node's certificate: {text}", "warning"))
+            self._identity_warnings = warnings
+        return configured.error
 
     def _show(self, link: EngineLink) -> None:
         figures = self.figures

@@ -100,8 +100,9 @@ class _Outbox(Generic[M]):
 class GrpcChildren:
     """The parent's side. `socket_path` is made by gRPC in a folder that only we may enter."""
 
-    def __init__(self, socket_path: str, post: Post, tell: Tell) -> None:
+    def __init__(self, socket_path: str, post: Post, tell: Tell, credentials: Credentials) -> None:
         self._path = socket_path
+        self._credentials = credentials
         self._post = post
         self._tell = tell
         self._numbers = itertools.count(1)
@@ -130,6 +131,11 @@ class GrpcChildren:
         if not isinstance(hello, Hello):
             self._tell(Note("protocol", "a link began with something that is no Hello", "warning"))
             return
+        why = self._credentials.refuse(context.peer(), hello.node)
+        if why:
+            text = f"a child that says that it is {hello.node} was turned away: {why}"
+            self._tell(Note("impostor", text, "error", {"child": hello.node}))
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"{hello.node} was turned away: {why}")
         if len(self._links) >= LINKS_MAX:
             self._tell(Note("too-many-links", f"{hello.node} was turned away: {LINKS_MAX} links are open", "error"))
             return
@@ -303,6 +309,10 @@ def _reason(error: grpc.aio.AioRpcError) -> str:
     details = (error.details() or error.code().name).splitlines()[0]
     if error.code() is grpc.StatusCode.UNAVAILABLE and "onnection refused" in details:
         return "connection refused"
+    if "CERTIFICATE_VERIFY_FAILED" in details:
+        return "its certificate is not of the authorities that this node has, or has ended"
+    if "Hostname Verification Check failed" in details:
+        return "its certificate does not name the host by which this node knows it"
     return details[:200]
 
 

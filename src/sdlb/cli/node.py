@@ -33,6 +33,11 @@ def add_parser(commands: options.Commands) -> None:
     parser.add_argument(
         "--public", action="store_true", default=None, help="it faces the internet: the hardened preset"
     )
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        help="node links in clear text also in private networks, not only on this machine",
+    )
     options.add_socket(parser)
     actions = parser.add_subparsers(dest="action", metavar="upgrade")
     upgrade = actions.add_parser(
@@ -90,5 +95,6 @@ def run(args: argparse.Namespace) -> int:
             state_dir=args.state_dir,
             socket=args.socket,
             public=args.public,
+            insecure=args.insecure,
         )
     )

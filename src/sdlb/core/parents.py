@@ -158,7 +158,8 @@ class Parents:
             return
         if parent not in self._lost:
             self._lost.add(parent)
-            self._state.note("parent-silent", f"{parent} has been silent for its lease", "warning", parent=parent)
+            why = f": {uplink.detail}" if uplink.phase is Phase.IDLE and uplink.detail else ""
+            self._state.note("parent-silent", f"{parent} has been silent for its lease{why}", "warning", parent=parent)
         if uplink.phase in (Phase.UP, Phase.GREETING):
             self.hang_up(uplink, now, "silent for its lease")
         for key in self._state.slots:

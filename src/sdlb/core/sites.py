@@ -129,7 +129,7 @@ class Sites:
 
     def _ending(self, key: str, site: Known, now_s: int) -> list[Note]:
         left_s = site.not_after_s - now_s
-        passed = sum(left_s <= limit_s for limit_s in ENDING_S) if site.not_after_s else 0
+        passed = _passed(site.not_after_s, now_s)
         if passed <= site.told_ending:
             return []
         site.told_ending = passed
@@ -153,6 +153,25 @@ class Sites:
             }
             for key, site in self._known.items()
         ]
+
+
+def ending(not_after_s: int, now_s: int, told: tuple[int, int]) -> tuple[tuple[int, int], tuple[str, str, str] | None]:
+    """The same for the node's own certificate. `told`: when the one ends that was told of, and how many of ENDING_S.
+
+    Returns that, and code, text and level of what is to be told now.
+    """
+    passed = _passed(not_after_s, now_s)
+    if passed <= (told[1] if told[0] == not_after_s else 0):
+        return (not_after_s, passed), None
+    left_s = not_after_s - now_s
+    if left_s <= 0:
+        text = "this node's certificate has ended: other nodes refuse new links with it"
+        return (not_after_s, passed), ("identity-ended", text, "error")
+    return (not_after_s, passed), ("identity-ends", f"this node's certificate ends in {_days(left_s)}", "warning")
+
+
+def _passed(not_after_s: int, now_s: int) -> int:
+    return sum(not_after_s - now_s <= limit_s for limit_s in ENDING_S) if not_after_s else 0
 
 
 def _note(key: str, code: str, text: str, level: str) -> Note:

@@ -7,24 +7,30 @@ from pathlib import Path
 from random import Random
 from typing import Any, cast
 
-from sdlb.adapters.credentials import Insecure
+from sdlb.adapters.credentials import Insecure, MutualTls
 from sdlb.adapters.engine_native import NativeEngine
 from sdlb.adapters.link_grpc import GrpcChildren, GrpcParents, address_towards
 from sdlb.adapters.store_embedded import EmbeddedStore
 from sdlb.core.balancer import Balancer
 from sdlb.core.settings import Settings
+from sdlb.model.identity import Identity
 from sdlb.model.instance import HealthCheck, InstanceSpec
+from sdlb.model.problem import Invalid
 from sdlb.node.authority import Authority
 from sdlb.node.config import NodeConfig
+from sdlb.node.config_reader import CODE
 from sdlb.node.health import Health
+from sdlb.node.identity import IdentityWatch
 from sdlb.node.journal import Journal
 from sdlb.node.loop import NodeLoop
 from sdlb.node.places import StateFolder
 from sdlb.node.sites import SiteWatch
-from sdlb.seams.engine import Engine, EngineConfig, Listener
+from sdlb.seams.engine import Engine, EngineConfig, EngineFailed, Listener
 from sdlb.seams.store import Store
 
 NODE_ID, INCARNATION = "node/id", "node/incarnation"
+IDENTITY = "identity: "
+"""How the engine begins what it says of one that it does not take."""
 
 
 class Node:
@@ -61,22 +67,44 @@ class Node:
         log = folder.path / "engine.log"
         self.engine: Engine = NativeEngine(engine_socket, log, config.workers, self.loop.post, journal.tell)
         self.sites = SiteWatch(self.engine.sites, journal.tell, folder.path / "ticket-keys")
-        self.children = GrpcChildren(str(self.children_socket), self.loop.post, journal.tell)
-        self.parents = GrpcParents(self.loop.post, journal.tell, Insecure(), self.data_address)
+        self.identity = IdentityWatch(journal.tell, lambda: self.engine.figures.identity_not_after_s)
+        credentials = Insecure() if config.identity is None else MutualTls(self.identity.must)
+        self.children = GrpcChildren(str(self.children_socket), self.loop.post, journal.tell, credentials)
+        self.parents = GrpcParents(self.loop.post, journal.tell, credentials, self.data_address)
         self.authority = Authority(self.loop)
         self.loop.engine = self.engine
         self.loop.children = self.children
         self.loop.parents = self.parents
         self.loop.run_here = self.authority.run_here
 
-    def engine_config(self, config: NodeConfig) -> EngineConfig:
-        listeners = [Listener("node", config.listen_node)]
+    async def start_engine(self) -> None:
+        """Raises EngineFailed, or Invalid when the node's own certificate is of no use."""
+        await self.identity.adopt(self.config.identity)
+        try:
+            await self.engine.start(self.engine_config(self.config))
+        except EngineFailed as error:
+            spec, text = self.config.identity, str(error)
+            if spec is None or not text.startswith(IDENTITY):
+                raise
+            what = f"the file {spec.certificate.path} cannot be used: {text.removeprefix(IDENTITY)}"
+            raise Invalid(CODE, spec.certificate.where, what, "see docs/guide/links.md") from None
+
+    def engine_config(self, config: NodeConfig, identity: Identity | None = None) -> EngineConfig:
+        """`identity`: in place of the one in use."""
+        identity = identity or self.identity.current
+        listeners = [Listener("node", config.listen_node, tls=identity is not None)]
         if config.listen_http:
             listeners.append(Listener("http", config.listen_http, config.public))
         if config.listen_https:
             listeners.append(Listener("https", config.listen_https, config.public, tls=True))
-        access_log = config.access_log
-        return EngineConfig(config.name, tuple(listeners), str(self.children_socket), dict(config.limits), access_log)
+        return EngineConfig(
+            config.name,
+            tuple(listeners),
+            str(self.children_socket),
+            dict(config.limits),
+            config.access_log,
+            identity,
+        )
 
     def data_address(self, parent: str) -> str:
         """Where `parent` reaches our engine: as configured, else the address that the engine listens on."""

@@ -6,18 +6,19 @@ does not have are accepted where they would change nothing and refused where the
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from sdlb.model.address import check_address, check_name
+from sdlb.model.identity import IdentitySpec
 from sdlb.model.problem import Invalid
 from sdlb.model.site import SiteSpec
+from sdlb.node.config_identity import Links, read_identity
 from sdlb.node.config_reader import CODE, Reader, one_of
 from sdlb.node.config_sites import read_sites
 
@@ -25,7 +26,7 @@ FILE_BYTES_MAX = 1 << 20
 NODE_LISTEN = "127.0.0.1:7700"
 TOP = (
     *("name", "state_dir", "public", "parents", "advertise", "insecure", "labels", "roles", "engine"),
-    *("listen", "store", "timing", "limits", "log", "site"),
+    *("identity", "listen", "store", "timing", "limits", "log", "site"),
 )
 LIMITS: dict[str, tuple[int, int]] = {
     "head_bytes": (1024, 1 << 20),
@@ -64,6 +65,7 @@ class NodeConfig:
     parents: tuple[str, ...] = ()
     public: bool = False
     insecure: bool = False
+    identity: IdentitySpec | None = None
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     roles: tuple[str, ...] = ()
     beat_s: float = 2.0
@@ -89,6 +91,7 @@ class Options:
     state_dir: str | None = None
     socket: str | None = None
     public: bool | None = None
+    insecure: bool = False
 
 
 def read_config(options: Options, environment: Mapping[str, str] = os.environ) -> NodeConfig:
@@ -142,13 +145,11 @@ def _build(top: Reader, options: Options, environment: Mapping[str, str]) -> Nod
     listen_https = listen.text("https", "", _listen)
     if listen_https and listen_https == listen_http and not listen_https.endswith(":0"):
         listen.fail("https", "another address than listen.http (--listen)")
+    links = Links(top, listen, node_listen=options.node_listen is not None, parents=options.parents is not None)
     if listen_node in (listen_http, listen_https) and not listen_node.endswith(":0"):
-        do = "another address than clients have (--listen, listen.http, listen.https)"
-        _refuse_node(listen, options, listen_node, do)
-    insecure = top.flag("insecure", False)
-    if "insecure" in top and not insecure:
-        top.later("insecure", "mutual TLS between nodes (insecure = false)", "set it to true, or leave it out")
-    _check_clear_text(listen, options, listen_node, insecure)
+        links.refuse_listen(listen_node, "another address than clients have (--listen, listen.http, listen.https)")
+    insecure, identity = options.insecure or top.flag("insecure", False), read_identity(top)
+    links.check(listen_node, parents, insecure, identity)
     state_dir = _path("--state-dir", options.state_dir) or top.path("state_dir") or _state_dir(name, environment)
     return NodeConfig(
         name=name,
@@ -162,6 +163,7 @@ def _build(top: Reader, options: Options, environment: Mapping[str, str]) -> Nod
         parents=parents,
         public=options.public if options.public is not None else top.flag("public", False),
         insecure=insecure,
+        identity=identity,
         labels=_labels(top),
         roles=top.texts("roles", check_name, "names of roles"),
         beat_s=beat_s,
@@ -230,26 +232,6 @@ def _access(top: Reader) -> str:
     log = top.table("log", ("access", "level"))
     path = log.path("access")
     return "" if path is None else str(path)
-
-
-def _check_clear_text(listen: Reader, options: Options, address: str, insecure: bool) -> None:
-    """Node links are in clear text until nodes have certificates: only where nobody else can listen in."""
-    ip = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
-    if ip.is_unspecified:
-        if not insecure:
-            do = "a loopback or private address (node links are in clear text), or insecure = true in the node file"
-            _refuse_node(listen, options, address, do)
-    elif ip.is_global:
-        do = "a loopback or private address: node links in clear text never cross the internet"
-        _refuse_node(listen, options, address, do)
-
-
-def _refuse_node(listen: Reader, options: Options, address: str, expected: str) -> NoReturn:
-    """Names the option or the line, whichever said it."""
-    if options.node_listen is None and "node" in listen:
-        listen.fail("node", expected)
-    where = "--node-listen" if options.node_listen is not None else "--node-listen (its default)"
-    raise Invalid("usage", where, f"has the value {address!r}", f"expected {expected}")
 
 
 # ------------------------------------------------------------------ values

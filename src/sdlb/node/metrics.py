@@ -152,6 +152,9 @@ _OF_TARGETS: tuple[tuple[str, str, str, Callable[[TargetFigures], int]], ...] = 
 
 def _engine(figures: Figures) -> Iterator[Family]:
     yield _one("sdlb_engine_attached", "1 while control is attached to its engine.", figures.attached)
+    text = "Unix time at which the node's own certificate ends."
+    ends = [("", figures.identity_not_after_s)] if figures.identity_not_after_s else []
+    yield Family("sdlb_identity_not_after_seconds", "gauge", text, ends)
     groups = [(_inner(service=s, version=v), group) for (s, v), group in sorted(figures.groups.items())]
     for name, text, value in _OF_GROUPS:
         yield Family(name, "counter", text, [(f"{{{inner}}}", value(group)) for inner, group in groups])

@@ -1,4 +1,4 @@
-"""The files of sites: certificates, keys, authorities.
+"""The files of sites and of the node's identity: certificates, keys, authorities.
 
 Whether they are good is the engine's to say; here it is seen that they can be read, and who else can read the keys.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 
+from sdlb.model.identity import Identity, IdentitySpec
 from sdlb.model.problem import Invalid
 from sdlb.model.site import PemFile, Site, SiteSpec
 from sdlb.node.config_reader import CODE
@@ -20,7 +21,7 @@ Stamp = tuple[tuple[int, int, int, int, int] | None, ...]
 """Of each file of a site: device, inode, size, times of its content and of its attributes; None: it cannot be seen."""
 
 
-def stamp(spec: SiteSpec) -> Stamp:
+def stamp(spec: SiteSpec | IdentitySpec) -> Stamp:
     """What differs when a file was written, replaced or given other rights; links are followed."""
     return tuple(_stamp(file.path) for file in spec.files())
 
@@ -36,14 +37,21 @@ def _stamp(path: str) -> tuple[int, int, int, int, int] | None:
 def read_site(spec: SiteSpec) -> tuple[Site, list[str]]:
     """The site, and what is wrong with the rights to its keys, one clause each. Raises Invalid, which names the file."""
     exposed: list[str] = []
-    certificates: list[bytes] = []
-    for chain, key in spec.certificates:
-        if key is None:
-            certificates.append(_read(chain, exposed))
-        else:
-            certificates.append(_read(chain, None) + b"\n" + _read(key, exposed))
+    certificates = [_read_pair(chain, key, exposed) for chain, key in spec.certificates]
     authorities = b"" if spec.client_ca is None else _read(spec.client_ca, None)
     return Site(spec.key, spec.hosts, tuple(certificates), authorities, spec.client_required), exposed
+
+
+def read_identity(spec: IdentitySpec) -> tuple[Identity, list[str]]:
+    """The same for the node's own."""
+    exposed: list[str] = []
+    return Identity(_read_pair(spec.certificate, spec.key, exposed), _read(spec.ca, None)), exposed
+
+
+def _read_pair(chain: PemFile, key: PemFile | None, exposed: list[str]) -> bytes:
+    if key is None:
+        return _read(chain, exposed)
+    return _read(chain, None) + b"\n" + _read(key, exposed)
 
 
 def _read(file: PemFile, exposed: list[str] | None) -> bytes:

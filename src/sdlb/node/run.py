@@ -15,18 +15,19 @@ import secrets
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from sdlb.core.effects import Note
 from sdlb.core.events import Stop
+from sdlb.model.identity import Identity
 from sdlb.model.problem import Invalid
 from sdlb.node.config import NodeConfig, Options, read_config
 from sdlb.node.journal import Journal
 
 DRAIN_S = 30.0
 """How long a node that is stopped waits for what goes through it."""
-LIVE = ("listen_http", "listen_https", "sites", "public", "limits", "access_log")
+LIVE = ("listen_http", "listen_https", "sites", "public", "limits", "access_log", "identity")
 """What SIGHUP changes in a running node; the rest needs a restart of control, which the engine outlives."""
 
 
@@ -87,7 +88,7 @@ async def _serve_told(
     try:
         await node.children.start()
         await node.sites.adopt(config.sites)
-        await node.engine.start(node.engine_config(config))
+        await node.start_engine()
         _tell_start(node.journal, config)
         await _Life(node, options, api_socket).live()
     finally:
@@ -104,7 +105,7 @@ def _tell_start(journal: Journal, config: NodeConfig) -> None:
     above = f", parents {', '.join(config.parents)}" if config.parents else ", a root"
     text = f"node {config.name} is up: nodes on {config.listen_node}{entry}{above}, API at {config.socket}"
     journal.tell(Note("node-started", text))
-    if not config.listen_node.startswith(("127.", "[::1]")):
+    if config.identity is None and not config.listen_node.startswith(("127.", "[::1]")):
         text = f"node links on {config.listen_node} are in clear text: keep that network to yourself"
         journal.tell(Note("insecure-link", text, "warning"))
 
@@ -123,6 +124,7 @@ class _Life:
         self._signals = 0
         self._at_once = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._configuring = asyncio.Lock()
 
     async def live(self) -> None:
         from sdlb.node.server import serve_api
@@ -140,12 +142,13 @@ class _Life:
         serving, stop_api = serve_api(node, self._socket, listen)
         at_once = asyncio.create_task(self._at_once.wait())
         watching = asyncio.create_task(node.sites.run(), name="sites")
+        renewing = asyncio.create_task(node.identity.run(self._take_identity), name="identity")
         gc.collect()
         gc.freeze()  # what was made at the start lives as long as the node
         try:
-            ends = (turning, watching, serving, at_once, node.loop.stopped)
+            ends = (turning, watching, renewing, serving, at_once, node.loop.stopped)
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for task in (turning, watching):
+            for task in (turning, watching, renewing):
                 if task.done():
                     task.result()
             clean = node.loop.stopped.done() and node.loop.stopped.result()
@@ -155,7 +158,7 @@ class _Life:
         finally:
             await stop_api()
             at_once.cancel()
-            for task in (turning, watching):
+            for task in (turning, watching, renewing):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
@@ -190,6 +193,10 @@ class _Life:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _take_identity(self, identity: Identity) -> str:
+        async with self._configuring:
+            return await self._node.engine.configure(self._node.engine_config(self._config, identity))
+
     async def _read_again(self) -> None:
         tell = self._node.journal.tell
         if self._options is None or self._options.config is None:
@@ -202,6 +209,9 @@ class _Life:
             return
         changed = [each.name for each in fields(new) if getattr(new, each.name) != getattr(self._config, each.name)]
         later = [name for name in changed if name not in LIVE]
+        if (new.identity is None) != (self._config.identity is None):  # all links would have to change at once
+            later.append("identity")
+            new = replace(new, identity=self._config.identity)
         if later:
             text = f"not changed before the next start of control: {_names(later)}"
             tell(Note("config-needs-restart", text, "warning"))
@@ -210,17 +220,19 @@ class _Life:
             return
         try:
             await self._node.sites.adopt(new.sites)  # before a listener that needs them
+            await self._node.identity.adopt(new.identity, self._take_identity)
         except Invalid as error:
             tell(Note("config-refused", f"the node file was not taken, what was there is kept: {error}", "error"))
             return
-        error = await self._node.engine.configure(self._node.engine_config(new))
+        async with self._configuring:
+            error = await self._node.engine.configure(self._node.engine_config(new))
         if error:
             with contextlib.suppress(Invalid):  # a file of an earlier site that is gone by now: the watch will tell
                 await self._node.sites.adopt(self._config.sites)
             tell(Note("config-refused", f"the engine did not take it, what was there is kept: {error}", "error"))
             return
         self._config = new
-        tell(Note("config-changed", f"changed: {_names([name for name in changed if name in LIVE])}"))
+        tell(Note("config-changed", f"changed: {_names([name for name in changed if name not in later])}"))
 
 
 def _names(keys: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from sdlb.core.effects import Apply
 from sdlb.core.events import MemberKey
+from sdlb.model.identity import Identity
 from sdlb.model.site import Site, SiteState, TicketKey
 
 LATENCY_BUCKETS_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
@@ -37,6 +38,8 @@ class EngineConfig:
     control_socket: str
     limits: Mapping[str, int] = field(default_factory=dict[str, int])
     access_log: str = ""
+    identity: Identity | None = None
+    """This node's own certificate; None: node links are in clear text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ class Figures:
     counters: dict[str, int] = field(default_factory=dict[str, int])
     ejected: dict[str, str] = field(default_factory=dict[str, str])
     draining: dict[MemberKey, int] = field(default_factory=dict[MemberKey, int])
+    identity_not_after_s: int = 0
+    """Unix time at which the node's own certificate ends; 0: it has none."""
 
 
 class EngineFailed(OSError):

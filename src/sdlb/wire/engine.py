@@ -132,6 +132,8 @@ def to_configure(config: EngineConfig) -> pb.ToEngine:
         for each in config.listeners
     ]
     message = pb.Configure(node=config.node, listeners=listeners, control_socket=config.control_socket)
+    if config.identity is not None:
+        message.identity.pem, message.identity.ca_pem = config.identity.pem, config.identity.ca
     message.limits.SetInParent()
     for name, value in config.limits.items():
         setattr(message.limits, name, value)

@@ -50,18 +50,28 @@ class FromEngine(_message.Message):
     def __init__(self, attached: _Optional[_Union[Attached, _Mapping]] = ..., configured: _Optional[_Union[Configured, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., in_flight: _Optional[_Union[InFlight, _Mapping]] = ..., target_health: _Optional[_Union[TargetHealth, _Mapping]] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ..., stalled: _Optional[_Union[Stalled, _Mapping]] = ..., sites_applied: _Optional[_Union[SitesApplied, _Mapping]] = ..., handed_over: _Optional[_Union[HandedOver, _Mapping]] = ...) -> None: ...
 
 class Configure(_message.Message):
-    __slots__ = ("node", "listeners", "control_socket", "limits", "access_log")
+    __slots__ = ("node", "listeners", "control_socket", "limits", "access_log", "identity")
     NODE_FIELD_NUMBER: _ClassVar[int]
     LISTENERS_FIELD_NUMBER: _ClassVar[int]
     CONTROL_SOCKET_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     ACCESS_LOG_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
     node: str
     listeners: _containers.RepeatedCompositeFieldContainer[Listener]
     control_socket: str
     limits: Limits
     access_log: AccessLog
-    def __init__(self, node: _Optional[str] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., control_socket: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., access_log: _Optional[_Union[AccessLog, _Mapping]] = ...) -> None: ...
+    identity: Identity
+    def __init__(self, node: _Optional[str] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., control_socket: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., access_log: _Optional[_Union[AccessLog, _Mapping]] = ..., identity: _Optional[_Union[Identity, _Mapping]] = ...) -> None: ...
+
+class Identity(_message.Message):
+    __slots__ = ("pem", "ca_pem")
+    PEM_FIELD_NUMBER: _ClassVar[int]
+    CA_PEM_FIELD_NUMBER: _ClassVar[int]
+    pem: bytes
+    ca_pem: bytes
+    def __init__(self, pem: _Optional[bytes] = ..., ca_pem: _Optional[bytes] = ...) -> None: ...
 
 class Listener(_message.Message):
     __slots__ = ("key", "address", "kind", "public", "tls")
@@ -423,7 +433,7 @@ class MemberCount(_message.Message):
     def __init__(self, key: _Optional[_Union[MemberKey, _Mapping]] = ..., in_flight: _Optional[int] = ...) -> None: ...
 
 class Configured(_message.Message):
-    __slots__ = ("listeners", "error")
+    __slots__ = ("listeners", "error", "identity_not_after_unix_s", "identity_warnings")
     class Bound(_message.Message):
         __slots__ = ("key", "address")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -433,9 +443,13 @@ class Configured(_message.Message):
         def __init__(self, key: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
     LISTENERS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_NOT_AFTER_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_WARNINGS_FIELD_NUMBER: _ClassVar[int]
     listeners: _containers.RepeatedCompositeFieldContainer[Configured.Bound]
     error: str
-    def __init__(self, listeners: _Optional[_Iterable[_Union[Configured.Bound, _Mapping]]] = ..., error: _Optional[str] = ...) -> None: ...
+    identity_not_after_unix_s: int
+    identity_warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, listeners: _Optional[_Iterable[_Union[Configured.Bound, _Mapping]]] = ..., error: _Optional[str] = ..., identity_not_after_unix_s: _Optional[int] = ..., identity_warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class HandedOver(_message.Message):
     __slots__ = ("sockets", "error")

@@ -10,7 +10,7 @@ use sdlb_routes::{
 use crate::{
     proto,
     settings::{Limits, ListenerKind},
-    tls::sites,
+    tls::{identity::Identity, sites},
 };
 
 /// A delta as the table takes it.
@@ -198,15 +198,23 @@ pub struct ListenerAsked {
     pub kind: ListenerKind,
     /// The hardened preset.
     pub public: bool,
-    /// Clients speak TLS.
+    /// Clients speak TLS; nodes mutual TLS.
     pub tls: bool,
 }
 
-/// A listener.
+/// The listeners. `identity`: this node has one.
 ///
 /// # Errors
 /// One sentence that names the listener.
-pub fn listener(asked: proto::Listener) -> Result<ListenerAsked, String> {
+pub fn listeners(asked: Vec<proto::Listener>, identity: bool) -> Result<Vec<ListenerAsked>, String> {
+    let all = asked.into_iter().map(listener).collect::<Result<Vec<_>, _>>()?;
+    match all.iter().find(|listener| listener.kind == ListenerKind::Node && listener.tls && !identity) {
+        Some(listener) => Err(format!("listener {:?}: TLS between nodes needs an identity", listener.key)),
+        None => Ok(all),
+    }
+}
+
+fn listener(asked: proto::Listener) -> Result<ListenerAsked, String> {
     let kind = match asked.kind() {
         proto::listener::Kind::Entry => ListenerKind::Entry,
         proto::listener::Kind::Node => ListenerKind::Node,
@@ -218,10 +226,27 @@ pub fn listener(asked: proto::Listener) -> Result<ListenerAsked, String> {
         .address
         .parse()
         .map_err(|_| format!("listener {:?}: address {:?}: expected IP:port", asked.key, asked.address))?;
-    if asked.tls && kind == ListenerKind::Node {
-        return Err(format!("listener {:?}: TLS between nodes is not in this version", asked.key));
-    }
     Ok(ListenerAsked { key: asked.key, address, kind, public: asked.public, tls: asked.tls })
+}
+
+/// This node's own certificate, ready for use.
+///
+/// # Errors
+/// One sentence about what is wrong with it.
+pub fn identity(asked: Option<proto::Identity>, node: &str, now_unix_s: i64) -> Result<Option<Identity>, String> {
+    let Some(asked) = asked else { return Ok(None) };
+    let identity = Identity::new(&asked.pem, &asked.ca_pem, node, now_unix_s);
+    identity.map(Some).map_err(|error| format!("identity: {error}"))
+}
+
+/// What is told about it.
+#[must_use]
+pub fn to_configured(identity: Option<&Identity>) -> proto::Configured {
+    proto::Configured {
+        identity_not_after_unix_s: identity.map_or(0, |identity| identity.not_after_unix_s),
+        identity_warnings: identity.map_or_else(Vec::new, |identity| identity.warnings.clone()),
+        ..Default::default()
+    }
 }
 
 /// A site.

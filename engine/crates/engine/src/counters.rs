@@ -140,6 +140,22 @@ counters! {
     upstream_malformed_total,
     /// Connections that ended by a fault of our own.
     faults_total,
+    /// Links with other nodes that were opened over mutual TLS, in either direction.
+    links_total,
+    /// Links refused because the other node showed no certificate.
+    link_refused_no_certificate_total,
+    /// ... because its certificate is not of our authorities, or not for this use.
+    link_refused_certificate_total,
+    /// ... because its certificate has expired or is not valid yet.
+    link_refused_expired_total,
+    /// ... because its certificate has no name, or not that of the node that was meant.
+    link_refused_name_total,
+    /// ... because it does not take our certificate.
+    link_refused_ours_total,
+    /// ... because it does not speak mutual TLS as nodes do.
+    link_refused_other_total,
+    /// Links with nodes that did not answer a ping, and were given up.
+    timeout_link_total,
     /// Control streams of children passed on to control.
     control_streams_total,
     /// Control streams of children that were closed because control was not there.

@@ -1,6 +1,8 @@
 //! What control configures: limits, listeners, the node's name. Immutable; a change makes a new one.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use crate::tls::identity::Identity;
 
 /// Bounds and time-outs, with the defaults of engine.proto filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,12 +89,12 @@ pub struct ListenerConfig {
     pub kind: ListenerKind,
     /// The hardened preset.
     pub public: bool,
-    /// Clients speak TLS.
+    /// Clients speak TLS; nodes mutual TLS.
     pub tls: bool,
 }
 
 /// What holds for the whole node.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct NodeConfig {
     /// This node's name: `Via`, `Proxy-Status`, logs.
     pub name: String,
@@ -100,4 +102,6 @@ pub struct NodeConfig {
     pub control_socket: PathBuf,
     /// Bounds and time-outs.
     pub limits: Limits,
+    /// All links to other nodes are mutual TLS. `None`: clear text.
+    pub identity: Option<Arc<Identity>>,
 }

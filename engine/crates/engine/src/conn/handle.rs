@@ -308,7 +308,8 @@ impl Conn {
     async fn connection(&self, job: &mut Job<'_>, picked: &Picked) -> Result<Upstream, Attempt> {
         let worker = &self.worker;
         let target = picked.target();
-        if !job.tries.fresh {
+        let secured = target.kind() == TargetKind::Node && job.config.identity.is_some();
+        if !job.tries.fresh && !secured {
             let sure = job.facts.idempotent && is_small(job.facts.length);
             let now = job.tries.now(&job.facts);
             let age_max = (!sure).then_some(SURE_AGE);
@@ -328,8 +329,8 @@ impl Conn {
         }
         let within = job.config.limits.connect_timeout;
         let opened = match target.protocol() {
-            Protocol::Http1 => connect(target, within).await,
-            Protocol::Http2 => worker.local.links.get(target, within, worker).await,
+            Protocol::Http1 if !secured => connect(target, within).await,
+            _ => worker.local.links.get(target, within, worker).await,
         };
         let failed = match opened {
             Ok(upstream) => return Ok(upstream),

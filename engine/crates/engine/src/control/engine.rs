@@ -383,20 +383,19 @@ impl Engine {
 
     fn configure(&mut self, asked: proto::Configure) {
         match self.try_configure(asked) {
-            Ok(listeners) => {
+            Ok(answer) => {
                 self.done_number += 1;
                 for worker in &self.workers {
                     worker.tell(Command::Done(self.done_number));
                 }
-                let answer = proto::Configured { listeners, error: String::new() };
                 let waiting = self.workers.len();
                 self.configured.push_back(Configured { number: self.done_number, waiting, answer });
             }
-            Err(error) => self.send(Kind::Configured(proto::Configured { listeners: Vec::new(), error })),
+            Err(error) => self.send(Kind::Configured(proto::Configured { error, ..Default::default() })),
         }
     }
 
-    fn try_configure(&mut self, asked: proto::Configure) -> Result<Vec<proto::configured::Bound>, String> {
+    fn try_configure(&mut self, asked: proto::Configure) -> Result<proto::Configured, String> {
         if self.shutdown.is_some() {
             return Err("the engine shuts down".to_owned());
         }
@@ -417,10 +416,13 @@ impl Engine {
             }
             _ => None,
         };
-        let listeners = asked.listeners.into_iter().map(convert::listener).collect::<Result<_, _>>()?;
+        let identity = convert::identity(asked.identity, &asked.node, now_unix_s())?;
+        let listeners = convert::listeners(asked.listeners, identity.is_some())?;
         let plan = self.listeners.plan(listeners, self.workers.len())?;
 
-        let config = NodeConfig { name: asked.node, control_socket, limits: convert::limits(asked.limits) };
+        let mut configured = convert::to_configured(identity.as_ref());
+        let (limits, identity) = (convert::limits(asked.limits), identity.map(Arc::new));
+        let config = NodeConfig { name: asked.node, control_socket, limits, identity };
         for worker in &self.workers {
             worker.tell(Command::Configure(config.clone()));
         }
@@ -430,10 +432,11 @@ impl Engine {
         }
         let bound = self.listeners.carry_out(plan, &self.workers);
         self.unconfirmed = None;
-        Ok(bound
+        configured.listeners = bound
             .into_iter()
             .map(|(key, address)| proto::configured::Bound { key, address: address.to_string() })
-            .collect())
+            .collect();
+        Ok(configured)
     }
 
     /// On a thread of its own: the other engine may take its time.
@@ -463,8 +466,7 @@ impl Engine {
     }
 
     fn put_sites(&mut self, asked: proto::Sites) {
-        let now_unix_s =
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let now_unix_s = now_unix_s();
         let put = |site: proto::Site| {
             let key = site.key.clone();
             match self.sites.put(convert::site(site), now_unix_s) {
@@ -594,6 +596,10 @@ impl Engine {
             session.close().await;
         }
     }
+}
+
+fn now_unix_s() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
 fn is_name_byte(byte: u8) -> bool {

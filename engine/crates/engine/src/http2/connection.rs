@@ -1,4 +1,4 @@
-//! A client's HTTP/2 connection: its streams are taken from it and each served by a task of its own.
+//! An HTTP/2 connection of a client or, as a link, of a parent node: its streams are taken from it and each served by a task of its own.
 
 use std::{
     cell::{Cell, RefCell},
@@ -41,6 +41,10 @@ const SEND_BUFFER: usize = 64 << 10;
 const ERRORS_MAX: usize = 256;
 /// Streams that were reset before they were taken (CVE-2023-44487); `h2` holds memory for them.
 const RESETS_WAITING_MAX: usize = 64;
+/// Parents close links that they don't need; this is for those that forgot to.
+const NODE_IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
+/// Requests at once on a link: of many clients, and more than a parent puts on one.
+const NODE_STREAMS: u32 = 256;
 /// How long a connection may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -52,10 +56,15 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     worker: Rc<Worker>,
     server_name: Option<Rc<str>>,
 ) {
-    let limits = worker.config().limits.clone();
+    let from_node = listener.kind == ListenerKind::Node;
+    let mut limits = worker.config().limits.clone();
+    if from_node {
+        limits.idle_timeout = NODE_IDLE_TIMEOUT;
+    }
     let reading = Rc::new(Reading::default());
     let (wire, flush) = wire(io);
-    let mut handshake = Box::pin(builder(&limits).handshake::<_, Bytes>(Metered::new(wire, reading.clone())));
+    let mut handshake =
+        Box::pin(builder(&limits, from_node).handshake::<_, Bytes>(Metered::new(wire, reading.clone())));
     let handshake = poll_fn(|cx| {
         let shaken = handshake.as_mut().poll(cx);
         // What can't be sent now is sent later, or shows when something is read.
@@ -66,7 +75,9 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
         worker.counters.http2_failed_total.add();
         return;
     };
-    worker.counters.http2_connections_total.add();
+    if !from_node {
+        worker.counters.http2_connections_total.add();
+    }
     let now = Instant::now();
     let rest = (listener.kind == ListenerKind::Entry).then(|| Place::new(worker.clone(), now));
     let mut served = Served {
@@ -80,6 +91,7 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
         rest,
         phase: Phase::Open,
         busy: false,
+        from_node,
     };
     served.timer.set(now, served.limits.idle_timeout);
     let mut draining = Box::pin(async {
@@ -97,17 +109,27 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     .await;
 }
 
-fn builder(limits: &Limits) -> server::Builder {
+fn builder(limits: &Limits, from_node: bool) -> server::Builder {
     let mut builder = server::Builder::new();
-    builder
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(limits.http2_streams)
-        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_local_error_reset_streams(Some(ERRORS_MAX))
-        .max_pending_accept_reset_streams(RESETS_WAITING_MAX)
-        .enable_connect_protocol();
+    let head_bytes = u32::try_from(limits.head_bytes).unwrap_or(u32::MAX);
+    builder.initial_window_size(STREAM_WINDOW).max_send_buffer_size(SEND_BUFFER).enable_connect_protocol();
+    if from_node {
+        // A link carries the requests of many clients: one that cancels or stalls what it has asked for must not take the
+        // others' link away or fill its window. Each of them was held to the limits at the entry.
+        builder
+            .initial_connection_window_size(STREAM_WINDOW * NODE_STREAMS)
+            .max_concurrent_streams(NODE_STREAMS)
+            .max_header_list_size(head_bytes.saturating_mul(2))
+            .max_local_error_reset_streams(None)
+            .max_pending_accept_reset_streams(NODE_STREAMS as usize);
+    } else {
+        builder
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(limits.http2_streams)
+            .max_header_list_size(head_bytes)
+            .max_local_error_reset_streams(Some(ERRORS_MAX))
+            .max_pending_accept_reset_streams(RESETS_WAITING_MAX);
+    }
     builder
 }
 
@@ -138,6 +160,7 @@ struct Served<T> {
     rest: Option<Place>,
     phase: Phase,
     busy: bool,
+    from_node: bool,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
@@ -146,6 +169,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
         loop {
             let accepted = self.connection.poll_accept(cx);
             if self.phase != Phase::Broken
+                && !self.from_node
                 && let Some(kind) = self.reading.flood()
             {
                 kind.counter(&counters).add();
@@ -241,7 +265,9 @@ impl Opener {
         let stream = Stream::new(request, respond, self.server_name.clone(), random);
         let one = One::new(open.clone());
         let (peer, listener, worker) = (self.peer, self.listener.clone(), self.worker.clone());
-        worker.counters.http2_streams_total.add();
+        if listener.kind == ListenerKind::Entry {
+            worker.counters.http2_streams_total.add();
+        }
         tokio::task::spawn_local(async move {
             let _one = one;
             conn::serve(Io::Stream(Box::new(stream)), peer, listener, worker).await;

@@ -1,4 +1,4 @@
-//! HTTP/2 connections to endpoints: one for each target and worker, more under load.
+//! HTTP/2 connections to endpoints, and over mutual TLS to child nodes: one for each target and worker, more under load.
 
 use std::{
     cell::{Cell, RefCell},
@@ -6,21 +6,23 @@ use std::{
     future::{Future, poll_fn},
     rc::Rc,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
-use sdlb_routes::Target;
+use sdlb_routes::{Target, TargetKind};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
-    time::Instant,
+    time::{Instant, timeout},
 };
 
-use super::{client::Stream, wire::wire};
+use super::{beat::Beat, client::Stream, wire::wire};
 use crate::{
     conn::io::Io,
+    tls::identity::Refused,
     upstream::{ConnectError, Upstream, connect},
     worker::Worker,
 };
@@ -33,9 +35,12 @@ const LINKS_FEW: usize = 8;
 const STREAMS_MAX: usize = 100;
 /// A link without requests is closed after this time.
 const IDLE_AGE: Duration = Duration::from_secs(60);
-/// What an endpoint may send of one answer, and of all of a link, before it is taken from us.
+/// One to a node is kept longer: its pings say that it is good, and each new one costs a handshake.
+const NODE_IDLE_AGE: Duration = Duration::from_secs(600);
+/// What an endpoint may send of one answer before it is taken from us; and of a link, so that clients who take nothing of
+/// theirs never stop the answers to the others.
 const STREAM_WINDOW: u32 = 256 << 10;
-const LINK_WINDOW: u32 = 4 << 20;
+const LINK_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
 /// Content that `h2` holds for one request.
 const SEND_BUFFER: usize = 64 << 10;
 
@@ -48,6 +53,7 @@ pub struct Link {
     /// It takes nothing new.
     leaving: Cell<bool>,
     address_changes: u32,
+    idle_age: Duration,
     opened: Instant,
     idle_since: Cell<Instant>,
 }
@@ -184,7 +190,8 @@ impl Links {
     pub fn sweep(&self, now: Instant) {
         self.0.borrow_mut().retain(|_, held| {
             held.links.retain(|link| {
-                let idle = link.streams.get() == 0 && now.saturating_duration_since(link.idle_since.get()) > IDLE_AGE;
+                let idle =
+                    link.streams.get() == 0 && now.saturating_duration_since(link.idle_since.get()) > link.idle_age;
                 !idle && !link.leaving.get()
             });
             !held.links.is_empty() || held.opening.is_some()
@@ -207,56 +214,100 @@ async fn wait(mut opened: watch::Receiver<Opened>) -> Opened {
 
 async fn open(sender: watch::Sender<Opened>, target: Arc<Target>, within: Duration, worker: Rc<Worker>) {
     let result = match connect(&target, within).await {
-        Ok(connection) => start(connection, &worker).await,
+        Ok(connection) => start(connection, &target, within, &worker).await,
         Err(error) => Err(error),
     };
     worker.local.links.opened(&target, result.as_ref().ok().cloned());
     sender.send_replace(Some(result));
 }
 
-async fn start(connection: Upstream, worker: &Worker) -> Result<Rc<Link>, ConnectError> {
-    let head_bytes = u32::try_from(worker.config().limits.head_bytes).unwrap_or(u32::MAX);
-    let address_changes = connection.address_changes();
-    match connection.into_io() {
-        Io::Tcp(stream) => shake(stream, head_bytes, address_changes).await,
-        Io::Unix(stream) => shake(stream, head_bytes, address_changes).await,
-        Io::Tls(stream) => shake(*stream, head_bytes, address_changes).await,
+async fn start(
+    connection: Upstream,
+    target: &Target,
+    within: Duration,
+    worker: &Worker,
+) -> Result<Rc<Link>, ConnectError> {
+    let config = worker.config();
+    let head_bytes = u32::try_from(config.limits.head_bytes).unwrap_or(u32::MAX);
+    let terms = Terms { head_bytes, address_changes: connection.address_changes(), node: false };
+    let io = connection.into_io();
+    if target.kind() == TargetKind::Node {
+        let identity = config.identity.as_deref().ok_or_else(no_http2)?;
+        let Io::Tcp(stream) = io else { return Err(no_http2()) };
+        let terms = Terms { head_bytes: head_bytes.saturating_mul(2), node: true, ..terms };
+        let opening = async {
+            let name = target.key().strip_prefix("n:").unwrap_or(target.key());
+            let secured = identity.connect(stream, name).await.map_err(|refused| not_taken(refused, worker))?;
+            shake(secured, terms, worker).await
+        };
+        let late = || ConnectError {
+            error: "connection_timeout",
+            reason: "the handshake took too long".to_owned(),
+            late: true,
+            ours: false,
+        };
+        return timeout(within, Box::pin(opening)).await.unwrap_or_else(|_| Err(late()));
+    }
+    match io {
+        Io::Tcp(stream) => shake(stream, terms, worker).await,
+        Io::Unix(stream) => shake(stream, terms, worker).await,
+        Io::Tls(stream) => shake(*stream, terms, worker).await,
         Io::Stream(_) | Io::Link(_) => Err(no_http2()),
     }
 }
 
-async fn shake<T: AsyncRead + AsyncWrite + Unpin + 'static>(
-    io: T,
+/// Of one link.
+struct Terms {
     head_bytes: u32,
     address_changes: u32,
+    /// To a child node.
+    node: bool,
+}
+
+async fn shake<T: AsyncRead + AsyncWrite + Unpin + 'static>(
+    io: T,
+    terms: Terms,
+    worker: &Worker,
 ) -> Result<Rc<Link>, ConnectError> {
     let mut builder = client::Builder::new();
     builder
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(LINK_WINDOW)
-        .max_header_list_size(head_bytes)
+        .max_header_list_size(terms.head_bytes)
         .max_send_buffer_size(SEND_BUFFER);
     let (wire, flush) = wire(io);
     let (send, connection) = builder.handshake(wire).await.map_err(|_| no_http2())?;
     let mut connection = Box::pin(connection);
+    let mut beat = if terms.node { connection.ping_pong().map(Beat::new) } else { None };
+    if terms.node {
+        worker.counters.links_total.add();
+    }
     let now = Instant::now();
     let link = Rc::new(Link {
         send,
         streams: Cell::new(0),
         served: Cell::new(false),
         leaving: Cell::new(false),
-        address_changes,
+        address_changes: terms.address_changes,
+        idle_age: if terms.node { NODE_IDLE_AGE } else { IDLE_AGE },
         opened: now,
         idle_since: Cell::new(now),
     });
-    let driven = Rc::downgrade(&link);
+    let (driven, counters) = (Rc::downgrade(&link), worker.counters.clone());
     tokio::task::spawn_local(async move {
         // How it ended shows at its streams, and so does what can't be sent.
-        let _ = poll_fn(|cx| {
+        poll_fn(|cx| {
             let over = connection.as_mut().poll(cx);
             let _ = flush.poll(cx);
-            over
+            if over.is_ready() {
+                return Poll::Ready(());
+            }
+            let silent = beat.as_mut().is_some_and(|beat| beat.poll(cx).is_ready());
+            if silent {
+                counters.timeout_link_total.add();
+            }
+            if silent { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
         if let Some(link) = driven.upgrade() {
@@ -264,6 +315,16 @@ async fn shake<T: AsyncRead + AsyncWrite + Unpin + 'static>(
         }
     });
     Ok(link)
+}
+
+fn not_taken(refused: Refused, worker: &Worker) -> ConnectError {
+    refused.counter(&worker.counters).add();
+    ConnectError {
+        error: if refused == Refused::Other { "tls_protocol_error" } else { "tls_certificate_error" },
+        reason: refused.reason().to_owned(),
+        late: false,
+        ours: false,
+    }
 }
 
 fn no_http2() -> ConnectError {

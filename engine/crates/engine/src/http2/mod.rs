@@ -11,6 +11,7 @@
 //!                                 translated: translate, inbound (h2 -> HTTP/1.1), outbound (HTTP/1.1 -> h2)
 //! ```
 
+mod beat;
 pub mod client;
 pub mod connection;
 mod inbound;

@@ -15,7 +15,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::splice;
+use super::nodes;
 use crate::{
     conn::{self, io::Io},
     http2,
@@ -96,21 +96,7 @@ fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc
     let config = config.borrow().clone();
     let worker = worker.clone();
     if config.kind == ListenerKind::Node {
-        tokio::task::spawn_local(async move {
-            // It may be a request by the time that an engine that ends has nothing else open.
-            let open = Open::new(&worker, None);
-            match splice::first_bytes(&stream, &worker).await {
-                splice::First::Request => {
-                    worker.counters.connections_total.add();
-                    conn::serve(Io::Tcp(stream), peer, config, worker.clone()).await;
-                }
-                splice::First::Preface => {
-                    drop(open);
-                    splice::run(stream, &worker).await;
-                }
-                splice::First::Nothing => {}
-            }
-        });
+        tokio::task::spawn_local(nodes::serve(stream, peer, config, worker));
         return;
     }
     let limit =
@@ -142,13 +128,13 @@ fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc
 }
 
 /// An open connection; dropped when it ends, however it ends.
-struct Open {
+pub(super) struct Open {
     worker: Rc<Worker>,
     _slot: Option<Slot>,
 }
 
 impl Open {
-    fn new(worker: &Rc<Worker>, slot: Option<Slot>) -> Self {
+    pub(super) fn new(worker: &Rc<Worker>, slot: Option<Slot>) -> Self {
         worker.counters.connections_open.add();
         worker.connection_opened();
         Self { worker: worker.clone(), _slot: slot }
@@ -183,7 +169,7 @@ impl PerAddress {
 }
 
 #[derive(Debug)]
-struct Slot {
+pub(super) struct Slot {
     all: PerAddress,
     address: IpAddr,
 }

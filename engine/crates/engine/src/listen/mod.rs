@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod handover;
+pub mod nodes;
 pub mod splice;
 
 use std::{

@@ -1,10 +1,11 @@
 //! Children's control streams on a node listener: told apart from requests by the HTTP/2 preface (RFC 9113, 3.4), and
 //! passed on to control untouched.
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, socket_with};
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncRead, AsyncWrite, copy_bidirectional},
     net::{TcpStream, UnixStream},
 };
 
@@ -57,13 +58,18 @@ async fn look(stream: &TcpStream) -> io::Result<First> {
 }
 
 /// Joins the stream with control's socket until either side ends. Without control it is closed, and so it is by an engine
-/// that ends: the child tries again, and finds the next one.
-pub async fn run(mut stream: TcpStream, worker: &Worker) {
+/// that ends: the child tries again, and finds the next one. `name`: the child's, as its certificate says; "": it has none.
+pub async fn run(mut stream: impl AsyncRead + AsyncWrite + Unpin, name: &str, worker: &Worker) {
     if worker.is_draining() {
         return;
     }
     let config = worker.config();
-    let Ok(mut control) = UnixStream::connect(&config.control_socket).await else {
+    let connected = if name.is_empty() {
+        UnixStream::connect(&config.control_socket).await
+    } else {
+        connect_as(name, &config.control_socket, worker.with_chance(|chance| chance.next_u64()))
+    };
+    let Ok(mut control) = connected else {
         worker.counters.control_streams_refused_total.add();
         return;
     };
@@ -71,4 +77,15 @@ pub async fn run(mut stream: TcpStream, worker: &Worker) {
     let _open = Gauged::new(worker.counters.clone(), |counters| &counters.control_streams_open);
     // How it ended is the business of the two ends.
     let _ = copy_bidirectional(&mut stream, &mut control).await;
+}
+
+/// Our end of the connection has an abstract address that tells control whose stream it is. Nothing that a child sends can
+/// change it, and only processes that may enter control's folder can have one. `number` keeps addresses apart.
+fn connect_as(name: &str, control: &Path, number: u64) -> io::Result<UnixStream> {
+    let socket =
+        socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &SocketAddrUnix::new_abstract_name(format!("sdlb-peer/{number:016x}/{name}").as_bytes())?)?;
+    // A Unix socket is connected at once or not at all.
+    connect(&socket, &SocketAddrUnix::new(control)?)?;
+    UnixStream::from_std(socket.into())
 }

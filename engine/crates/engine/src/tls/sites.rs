@@ -17,7 +17,7 @@ use rustls::{
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
     sign::CertifiedKey,
 };
-use x509_parser::{extensions::GeneralName, prelude::FromDer};
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
 use super::tickets::{Keys, Tickets};
 
@@ -180,7 +180,7 @@ impl Registry {
 
 /// Algorithms: one object for all sites.
 #[derive(Debug)]
-struct Provider(Arc<CryptoProvider>);
+pub(super) struct Provider(pub Arc<CryptoProvider>);
 
 impl Default for Provider {
     fn default() -> Self {
@@ -263,7 +263,7 @@ fn sealed_for(asked: &Asked) -> Vec<u8> {
     text
 }
 
-fn certified_key(pem: &[u8], provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+pub(super) fn certified_key(pem: &[u8], provider: &CryptoProvider) -> Result<CertifiedKey, String> {
     let chain = CertificateDer::pem_slice_iter(pem).take(CHAIN_MAX + 1).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|error| format!("the certificate is not PEM: {error}"))?;
     match chain.len() {
@@ -293,25 +293,34 @@ fn judge(
     now_unix_s: i64,
     warnings: &mut Vec<String>,
 ) -> Result<i64, String> {
-    let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(leaf)
-        .map_err(|_| "the first certificate cannot be read".to_owned())?;
-    let validity = parsed.validity();
-    if validity.not_after.timestamp() <= now_unix_s {
-        warnings.push(format!("its certificate has expired at {}", validity.not_after));
-    }
-    if validity.not_before.timestamp() > now_unix_s {
-        warnings.push(format!("its certificate is not valid before {}", validity.not_before));
-    }
-    let names = parsed.subject_alternative_name().ok().flatten().map(|names| names.value.general_names.clone());
-    let names: Vec<String> = names
-        .unwrap_or_default()
-        .iter()
-        .filter_map(|name| if let GeneralName::DNSName(name) = name { Some(name.to_ascii_lowercase()) } else { None })
-        .collect();
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| "the first certificate cannot be read".to_owned())?;
+    warnings.extend(judge_time(&parsed, now_unix_s));
+    let names = names(&parsed);
     for host in hosts.iter().filter(|host| *host != "*" && !names.iter().any(|name| covers(name, host))) {
         warnings.push(format!("its certificate does not name {host}"));
     }
-    Ok(validity.not_after.timestamp())
+    Ok(parsed.validity().not_after.timestamp())
+}
+
+/// What is wrong with its time.
+pub(super) fn judge_time(certificate: &X509Certificate<'_>, now_unix_s: i64) -> Option<String> {
+    let validity = certificate.validity();
+    if validity.not_after.timestamp() <= now_unix_s {
+        Some(format!("its certificate has expired at {}", validity.not_after))
+    } else if validity.not_before.timestamp() > now_unix_s {
+        Some(format!("its certificate is not valid before {}", validity.not_before))
+    } else {
+        None
+    }
+}
+
+/// Its DNS names, in their order and in lower case.
+pub(super) fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let dns = |name: &GeneralName<'_>| {
+        if let GeneralName::DNSName(name) = name { Some(name.to_ascii_lowercase()) } else { None }
+    };
+    names.value.general_names.iter().filter_map(dns).collect()
 }
 
 /// RFC 6125, 6.4.3: a wildcard stands for one label.
@@ -321,16 +330,18 @@ fn covers(name: &str, host: &str) -> bool {
 }
 
 fn client_roots(pem: &[u8]) -> Result<Option<RootCertStore>, String> {
-    if pem.is_empty() {
-        return Ok(None);
-    }
+    if pem.is_empty() { Ok(None) } else { roots(pem, "the clients' authorities").map(Some) }
+}
+
+/// Authorities, as PEM. `which`: what they are called.
+pub(super) fn roots(pem: &[u8], which: &str) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| format!("the clients' authorities are not PEM: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("one of the clients' authorities: {error}"))?;
+        let certificate = certificate.map_err(|error| format!("{which} are not PEM: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("one of {which}: {error}"))?;
     }
     if roots.is_empty() {
-        return Err("there is no certificate among the clients' authorities".to_owned());
+        return Err(format!("there is no certificate among {which}"));
     }
-    Ok(Some(roots))
+    Ok(roots)
 }

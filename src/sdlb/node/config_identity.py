@@ -1,0 +1,87 @@
+"""How node links are secured: `[identity]` and `insecure` of the node file, and where clear text is allowed at all."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import NoReturn
+
+from sdlb.model.identity import IdentitySpec
+from sdlb.model.problem import Invalid
+from sdlb.model.site import PemFile
+from sdlb.node.config_reader import CODE, Reader
+
+KEYS = ("certificate", "key", "ca")
+DO = (
+    "the files of this node's certificate under [identity] (certificate, key, ca; docs/guide/links.md shows how to make "
+    "them), or insecure = true (--insecure) on a private network that you trust"
+)
+
+
+def read_identity(top: Reader) -> IdentitySpec | None:
+    """None: there is none. Raises Invalid."""
+    if "identity" not in top:
+        return None
+    table = top.table("identity", KEYS)
+    certificate, key, ca = (_file(table, name) for name in KEYS)
+    if certificate is None:
+        do = "name a PEM file with this node's certificate and what is between it and the authority"
+        table.refuse("certificate", "is missing or empty", do)
+    if ca is None:
+        table.refuse("ca", "is missing or empty", "name a PEM file with the authorities of all nodes' certificates")
+    return IdentitySpec(certificate, key, ca)
+
+
+def _file(table: Reader, name: str) -> PemFile | None:
+    path = table.path(name)
+    return None if path is None else PemFile(str(path), table.place(name))
+
+
+class Links:
+    """Checks what the node file and the command line say together. `node_listen`, `parents`: whether options said so."""
+
+    def __init__(self, top: Reader, listen: Reader, *, node_listen: bool, parents: bool) -> None:
+        self._top, self._listen = top, listen
+        self._node_listen, self._parents = node_listen, parents
+
+    def check(self, address: str, parents: Sequence[str], insecure: bool, identity: IdentitySpec | None) -> None:
+        """Clear text stays on this machine, or with `insecure` in private networks. Raises Invalid."""
+        top = self._top
+        if identity is not None:
+            if insecure:
+                raise Invalid(CODE, top.place("insecure"), "is true beside [identity]", "take one of the two out")
+            return
+        if "insecure" in top and not insecure:
+            top.refuse("insecure", "is false, and there is no [identity]", f"give {DO}")
+        ip = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
+        if ip.is_global:
+            do = "a loopback or private address: node links in clear text never cross the internet; or [identity]"
+            self.refuse_listen(address, do)
+        if insecure:
+            return
+        if not ip.is_loopback:
+            self.refuse_listen(address, f"a loopback address, or {DO}")
+        for parent in parents:
+            if not _is_loopback(parent):
+                self._refuse_parent(parent)
+
+    def refuse_listen(self, address: str, expected: str) -> NoReturn:
+        """Names the option or the line, whichever said it."""
+        if not self._node_listen and "node" in self._listen:
+            self._listen.fail("node", expected)
+        where = "--node-listen" if self._node_listen else "--node-listen (its default)"
+        raise Invalid("usage", where, f"has the value {address!r}", f"expected {expected}")
+
+    def _refuse_parent(self, parent: str) -> NoReturn:
+        what, do = f"has {parent!r}, which is not on this machine", f"give {DO}"
+        if self._parents:
+            raise Invalid("usage", "--parent", what, do)
+        self._top.refuse("parents", what, do)
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

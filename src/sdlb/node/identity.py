@@ -1,0 +1,107 @@
+"""This node's certificate while it runs: read at the start, and again when its files have changed.
+
+The engine judges what they have and takes it or keeps what it had; links that are open stay, new ones are made with the new
+one. Whoever issues identities later takes the place of the files here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from sdlb.core.effects import Note
+from sdlb.core.sites import ending
+from sdlb.model.identity import Identity, IdentitySpec
+from sdlb.model.problem import Invalid
+from sdlb.node.config_reader import CODE
+from sdlb.node.pem import Stamp, read_identity, stamp
+from sdlb.seams.store import Tell
+
+LOOK_S = 2.0
+Take = Callable[[Identity], Awaitable[str]]
+"""Gives it to the engine; "" or why it keeps what it had."""
+
+
+class IdentityWatch:
+    """`not_after_s`: Unix time at which the certificate in use ends, 0: not known. `wall`: Unix time in seconds."""
+
+    def __init__(self, tell: Tell, not_after_s: Callable[[], int], wall: Callable[[], float] = time.time) -> None:
+        self.current: Identity | None = None
+        self.error = ""
+        """Why the files are of no use now."""
+        self._tell = tell
+        self._not_after_s = not_after_s
+        self._wall = wall
+        self._spec: IdentitySpec | None = None
+        self._read_at: Stamp = ()
+        self._seen: Stamp = ()
+        self._exposed: list[str] = []
+        self._told = (0, 0)
+
+    async def adopt(self, spec: IdentitySpec | None, take: Take | None = None) -> None:
+        """The files from now on. Raises Invalid when they cannot be read or are not taken: nothing changes."""
+        if spec is None or spec == self._spec:
+            return
+        now, identity, exposed = await asyncio.to_thread(_read, spec)
+        if take is not None and identity != self.current and (error := await take(identity)):
+            raise Invalid(CODE, spec.certificate.where, f"was not taken: {error}", "name files that belong together")
+        self._spec, self._read_at, self._seen = spec, now, now
+        self._took(identity, exposed)
+
+    def must(self) -> Identity:
+        """Of a node that has one."""
+        assert self.current is not None
+        return self.current
+
+    async def run(self, take: Take) -> None:
+        """Looks, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self.look(take)
+
+    async def look(self, take: Take) -> None:
+        """What has changed and holds still between two looks is taken."""
+        spec = self._spec
+        if spec is None:
+            return
+        now = await asyncio.to_thread(stamp, spec)
+        before, self._seen = self._seen, now
+        if now != self._read_at and now == before:
+            await self._renew(spec, take)
+        self._told, note = ending(self._not_after_s(), int(self._wall()), self._told)
+        if note:
+            self._tell(Note(*note))
+
+    async def _renew(self, spec: IdentitySpec, take: Take) -> None:
+        try:
+            now, identity, exposed = await asyncio.to_thread(_read, spec)
+        except Invalid as error:
+            self._refused("identity-unreadable", error.what)
+            return
+        self._read_at = now
+        if identity != self.current:
+            error = await take(identity)
+            if error:
+                self._refused("identity-refused", error)
+                return
+            self._tell(Note("identity-changed", "this node's certificate was renewed: new links are made with it"))
+        self._took(identity, exposed)
+
+    def _took(self, identity: Identity, exposed: list[str]) -> None:
+        self.current, self.error = identity, ""
+        for text in exposed:
+            if text not in self._exposed:
+                self._tell(Note("key-file-exposed", f"identity: {text}", "warning"))
+        self._exposed = exposed
+
+    def _refused(self, code: str, why: str) -> None:
+        if why != self.error:
+            self._tell(Note(code, f"this node's certificate stays as it was: {why}", "error"))
+        self.error = why
+
+
+def _read(spec: IdentitySpec) -> tuple[Stamp, Identity, list[str]]:
+    """The stamp is of before the reading: what is written meanwhile is seen at the next look. Raises Invalid."""
+    now = stamp(spec)
+    return (now, *read_identity(spec))
