@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import change, edge, idle, proxy, register, report, upgrade
+from bench import change, edge, idle, proxy, register, report, scale, upgrade
 from sdlb.cli.demo.launch import Late
 
 CASES: dict[str, Callable[[bool], report.Report]] = {
@@ -17,6 +17,7 @@ CASES: dict[str, Callable[[bool], report.Report]] = {
     "register": register.run,
     "change": change.run,
     "upgrade": upgrade.run,
+    "scale": scale.run,
 }
 EPILOG = """cases:
   proxy     CPU a request of sdlb-engine, nginx and HAProxy, side by side
@@ -24,6 +25,7 @@ EPILOG = """cases:
   idle      CPU and memory of a host node with 20 instances
   register  10,000 claims from empty through three tiers; memory of the root
   change    one claim more or less among 10,000, seen at a root three tiers up, under traffic
+  scale     cost by the number of routes, memory by the number of connections that rest
   upgrade   engines that take over from each other under full load: what is lost
 All of them take about five minutes (--quick: two). The tables are also written to bench/out/."""
 

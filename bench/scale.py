@@ -1,0 +1,221 @@
+"""What grows and what must not: cost by the number of routes, memory by the number of connections that rest.
+
+Cost: three engines on one core, asked in turn. Memory: 5,000 connections, each of which has had one request; what the process's
+resident memory has grown by, divided by them; sdlb-engine and nginx, one worker each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import resource
+import socket
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import h2.config
+import h2.connection
+import h2.events
+
+from bench import backend, processes
+from bench.edge import HOST, NGINX, prepare_certificate
+from bench.engine import Engine
+from bench.report import CannotRun, Report, Row
+from sdlb.cli.demo.launch import Ports
+
+ROUTES = (10, 1_000, 100_000)
+CONNECTIONS = 5_000
+PATTERN = HOST + "/service-{}/*"
+LUA = """
+local asks = {{}}
+init = function() for i = 1, 1000 do
+  asks[i] = wrk.format("GET", "/service-" .. math.random(0, {routes} - 1) .. "/x")
+end end
+request = function() return asks[math.random(1000)] end
+"""
+REQUEST = f"GET /service-1/x HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
+
+
+def run(quick: bool) -> Report:
+    """Raises CannotRun."""
+    for tool, package in (("wrk", "wrk"), ("nginx", "nginx"), ("taskset", "util-linux")):
+        processes.tool(tool, package)
+    connections = 500 if quick else CONNECTIONS
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files[1] != resource.RLIM_INFINITY and files[1] < connections + 200:
+        raise CannotRun(f"{connections} connections need as many open files; the limit is {files[1]} (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))
+    here, there = processes.cores()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sdlb-bench-")))
+        folder.chmod(0o755)
+        prepare_certificate(folder)
+        ports = Ports()
+        started: list[subprocess.Popen[bytes]] = []
+        stack.callback(processes.end, started)
+        process, origin = backend.start(folder, ports, there)
+        started.append(process)
+        processes.listening(process, origin, folder / "backend.log")
+        cost = _routes(stack, folder, origin, here, there, quick)
+        memory = _memory(stack, folder, ports, origin, here, connections, started)
+    return _report(cost, memory, connections)
+
+
+# ------------------------------------------------------------------ routes
+
+
+def _routes(stack: ExitStack, folder: Path, origin: str, here: int, there: int, quick: bool) -> dict[int, list[float]]:
+    """Microseconds of CPU a request, by routes."""
+    engines: dict[int, tuple[Engine, str]] = {}
+    for routes in ROUTES:
+        own = folder / str(routes)
+        own.mkdir(mode=0o700)
+        engine = stack.enter_context(Engine(own, here))
+        address = engine.configure()
+        engine.serve(routes, PATTERN, origin)
+        (own / "ask.lua").write_text(LUA.format(routes=routes))
+        engines[routes] = engine, address
+    took: dict[int, list[float]] = {routes: [] for routes in ROUTES}
+    rounds, seconds = (3, 1) if quick else (9, 3)
+    for turn in range(rounds + 1):  # the first one warms up
+        order = [*ROUTES[turn % 3 :], *ROUTES[: turn % 3]]
+        for routes in order:
+            engine, address = engines[routes]
+            wrk = ["taskset", "-c", str(there), "wrk", "-t1", "-c64", f"-d{seconds}s", "-H", f"Host: {HOST}"]
+            before = processes.cpu_s([engine.process.pid])
+            words = [*wrk, "-s", str(folder / str(routes) / "ask.lua"), f"http://{address}"]
+            said = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False).stdout
+            answered = re.search(r"(\d+) requests in", said)
+            if answered is None or answered[1] == "0" or "Non-2xx" in said or "Socket errors" in said:
+                raise CannotRun(f"{routes} routes: wrk said: {said.strip()[-400:] or 'nothing'}")
+            if turn:
+                took[routes].append((processes.cpu_s([engine.process.pid]) - before) / int(answered[1]) * 1e6)
+    return took
+
+
+# ------------------------------------------------------------------ memory
+
+
+def _memory(
+    stack: ExitStack,
+    folder: Path,
+    ports: Ports,
+    origin: str,
+    core: int,
+    connections: int,
+    started: list[subprocess.Popen[bytes]],
+) -> dict[str, dict[str, float]]:
+    """KiB a connection at rest, by kind of connection and proxy."""
+    own = folder / "memory"
+    own.mkdir(mode=0o700)
+    found: dict[str, dict[str, float]] = {}
+    for kind, dial in (("plain", _plain), ("TLS", _tls), ("HTTP/2 over TLS", _http2)):
+        found[kind] = {}
+        with Engine(own, core) as engine:
+            http, https = engine.configure_edge(own / "access.log", (folder / "site.pem").read_bytes())
+            engine.serve(10, PATTERN, origin)
+            address = http if kind == "plain" else https
+            found[kind]["sdlb"] = _grown(engine.process.pid, address, dial, folder / "site.crt", connections)
+        http, https = f"127.0.0.1:{ports.take()}", f"127.0.0.1:{ports.take()}"
+        (folder / "routes.nginx").write_text("location /service-1/ { proxy_pass http://backend; }\n")
+        body = NGINX.format(host=HOST, backend=origin, http=http, https=https, folder=folder)
+        nginx = backend.start_nginx(folder, f"nginx-{len(started)}", body, core)
+        started.append(nginx)
+        processes.listening(nginx, https, folder / f"nginx-{len(started) - 1}.log")
+        worker = processes.family(nginx.pid)[-1]
+        found[kind]["nginx"] = _grown(
+            worker, http if kind == "plain" else https, dial, folder / "site.crt", connections
+        )
+        processes.end([nginx])
+    return found
+
+
+def _grown(pid: int, address: str, dial: Callable[[str, Path], socket.socket], trust: Path, connections: int) -> float:
+    """KiB a connection. What the first ones need for all is there before."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(dial(address, trust))
+        before = processes.rss_mb(pid)
+        for _ in range(connections):
+            stack.enter_context(dial(address, trust))
+        return (processes.rss_mb(pid) - before) * 1024 / connections
+
+
+def _plain(address: str, _trust: Path) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    made = socket.create_connection((host, int(port)), 10)
+    _ask(made)
+    return made
+
+
+def _context(trust: Path, protocol: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(trust))
+    context.set_alpn_protocols([protocol])
+    return context
+
+
+def _tls(address: str, trust: Path) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    plain = socket.create_connection((host, int(port)), 10)
+    made = _context(trust, "http/1.1").wrap_socket(plain, server_hostname=HOST)
+    _ask(made)
+    return made
+
+
+def _ask(made: socket.socket) -> None:
+    made.sendall(REQUEST)
+    got = b""
+    while len(got) < backend.BODY_BYTES or b"\r\n\r\n" not in got:
+        part = made.recv(65536)
+        if not part:
+            raise CannotRun(f"a connection was closed behind {got[:100]!r}")
+        got += part
+    if not got.startswith(b"HTTP/1.1 200 "):
+        raise CannotRun(f"a request was answered {got[:100]!r}")
+
+
+def _http2(address: str, trust: Path) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    plain = socket.create_connection((host, int(port)), 10)
+    made = _context(trust, "h2").wrap_socket(plain, server_hostname=HOST)
+    talk = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+    talk.initiate_connection()
+    fields = [(":method", "GET"), (":scheme", "https"), (":authority", HOST), (":path", "/service-1/x")]
+    talk.send_headers(1, fields, end_stream=True)
+    while True:
+        made.sendall(talk.data_to_send())
+        data = made.recv(65536)
+        if not data:
+            raise CannotRun("an HTTP/2 connection was closed")
+        for event in talk.receive_data(data):
+            if isinstance(event, h2.events.StreamEnded):
+                made.sendall(talk.data_to_send())
+                return made
+
+
+# ------------------------------------------------------------------ report
+
+
+def _report(cost: dict[int, list[float]], memory: dict[str, dict[str, float]], connections: int) -> Report:
+    us = {routes: processes.median(values) for routes, values in cost.items()}
+    least = min(us.values())
+    rows = [
+        Row(f"CPU a request with {routes:,} routes", f"<= {least * 1.05:.2f} us (1.05 x the least)", f"{value:.2f} us",
+            value <= least * 1.05)
+        for routes, value in us.items()
+    ]  # fmt: skip
+    for kind, by in memory.items():
+        target = f"<= {by['nginx']:.1f} KiB (nginx)"
+        rows.append(
+            Row(f"memory a resting connection, {kind}", target, f"{by['sdlb']:.1f} KiB", by["sdlb"] <= by["nginx"])
+        )
+    how = [
+        f"CPU: HTTP/1.1, 64 connections, {backend.BODY_BYTES}-byte answers, medians of {len(cost[10])} runs in turn.",
+        f"Memory: {connections:,} kept-alive connections after one request each.",
+    ]
+    figures = {"us_per_request": {str(routes): values for routes, values in cost.items()}, "kib": memory}
+    return Report("scale", "Cost by routes, memory by connections", how, rows, figures)
