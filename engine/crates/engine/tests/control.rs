@@ -305,6 +305,8 @@ fn a_control_that_does_not_read_holds_nothing_up() {
 fn workers_that_stood_still_are_reported() {
     let engine = Engine::start();
     let (mut control, _) = engine.attach();
+    // Both run by now.
+    assert_eq!(control.apply(proto::Delta::default()), Ok(1));
     engine.signal("-STOP");
     // Longer than between two looks at the clock, so that one falls into it.
     std::thread::sleep(Duration::from_millis(1_500));

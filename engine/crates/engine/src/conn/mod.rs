@@ -59,8 +59,8 @@ pub async fn serve(io: Io, peer: SocketAddr, listener: Rc<ListenerConfig>, worke
     let then = conn.requests().await;
     match then {
         Then::Next | Then::Close => {}
-        Then::Linger => conn.linger().await,
-        Then::Http2 => return conn.go_on_with_http2(peer).await,
+        Then::Linger => Box::pin(conn.linger()).await,
+        Then::Http2 => return Box::pin(conn.go_on_with_http2(peer)).await,
     }
     if let Some(scratch) = conn.scratch.take() {
         conn.worker.local.scratches.give(scratch);

@@ -113,10 +113,11 @@ fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc
     tokio::task::spawn_local(async move {
         let _open = open;
         if config.tls {
-            if let Some(stream) = handshake::accept(stream, &worker.sites, &worker).await {
+            // On their own: what a connection needs for a moment only, or never, is not kept with it.
+            if let Some(stream) = Box::pin(handshake::accept(stream, &worker.sites, &worker)).await {
                 if stream.is_http2() {
                     let name = stream.server_name().map(Rc::from);
-                    http2::connection::serve(stream, peer, config, worker.clone(), name).await;
+                    Box::pin(http2::connection::serve(stream, peer, config, worker.clone(), name)).await;
                 } else {
                     conn::serve(Io::Tls(Box::new(stream)), peer, config, worker.clone()).await;
                 }
