@@ -107,8 +107,13 @@ def verdict(address: str, recorder: Recorder, raw: bytes) -> str:
 def judge(speakers: dict[str, tuple[str, Recorder]], cases: dict[str, bytes]) -> dict[str, tuple[str, ...]]:
     """By case, what the three make of it. All at once: most of the time is spent waiting for nothing more to come."""
     jobs = [(name, speaker) for name in cases for speaker in SPEAKERS]
+
+    def one(job: tuple[str, str]) -> str:
+        name, speaker = job
+        return verdict(*speakers[speaker], cases[name])
+
     with ThreadPoolExecutor(24) as pool:
-        told = pool.map(lambda job: verdict(*speakers[job[1]], cases[job[0]]), jobs)
+        told = pool.map(one, jobs)
         each = dict(zip(jobs, told, strict=True))
     return {name: tuple(each[name, speaker] for speaker in SPEAKERS) for name in cases}
 
@@ -142,7 +147,13 @@ ODD = [b"\r", b"\n", b"\r\n", b" ", b"\t", b"\0", b"\x0b", b":", b",", b";", b"\
 edits = st.lists(st.tuples(st.floats(0, 1), st.sampled_from(ODD), st.booleans()), min_size=1, max_size=3)
 
 
-@settings(max_examples=150, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=150,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.sampled_from(sorted(FINE)), edits)
 def test_whatever_is_forwarded_is_what_was_answered(
     speakers: dict[str, tuple[str, Recorder]], name: str, edits: list[tuple[float, bytes, bool]]
