@@ -35,6 +35,10 @@ demo: setup ## the whole story on this machine, in under a minute
 bench: setup ## measurements, side by side with HAProxy and nginx (from Debian's packages)
 	@$(BIN)/python -m bench $(BENCH_ARGS)
 
+.PHONY: soak
+soak: setup ## a small tree under churn for SOAK_MINUTES=10: nothing lost, memory and descriptors flat
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.soak
+
 .PHONY: clean
 clean: ## remove all that make has made
 	rm -rf $(VENV) engine/target dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis bench/out
