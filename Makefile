@@ -35,6 +35,10 @@ demo: setup ## the whole story on this machine, in under a minute
 bench: setup ## measurements, side by side with HAProxy and nginx (from Debian's packages)
 	@$(BIN)/python -m bench $(BENCH_ARGS)
 
+.PHONY: soak
+soak: setup ## a small tree under churn for SOAK_MINUTES=10: nothing lost, memory and descriptors flat
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.soak
+
 .PHONY: clean
 clean: ## remove all that make has made
 	rm -rf $(VENV) engine/target dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis bench/out
@@ -52,6 +56,17 @@ tests: test
 .PHONY: test-engine
 test-engine: $(STAMPS)/machine ## the engine's tests
 	cd engine && $(CARGO) test --locked --quiet
+
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= body control http2 path request response
+.PHONY: fuzz
+fuzz: $(STAMPS)/machine ## a search by libfuzzer, FUZZ_SECONDS=60 for each of FUZZ_TARGETS (needs cargo-fuzz and nightly)
+	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { \
+		echo "make fuzz needs: rustup toolchain install nightly; cargo install cargo-fuzz" >&2; exit 1; }
+	@cd engine/fuzz && for target in $(FUZZ_TARGETS); do \
+		mkdir -p corpus/$$target && $(CARGO) +nightly fuzz run --fuzz-dir . $$target corpus/$$target seeds/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=32768 -timeout=20 -print_final_stats=1 || exit 1; \
+	done
 
 .PHONY: test-python
 test-python: setup ## the tests of the Python package and of whole trees; PYTEST_ARGS='-k name'

@@ -266,6 +266,7 @@ def test_rapid_reset(engine: Engine, client: Client) -> None:
 
 def test_made_you_reset(engine: Engine, client: Client) -> None:
     """CVE-2025-8671: each stream is made one that the server must reset, by a window update of nothing."""
+    before = ended(engine)
     for first in range(1, 8001, 200):
         some = b"".join(
             client.headers(stream, request()) + frame(WINDOW_UPDATE, 0, stream, bytes(4))
@@ -274,22 +275,43 @@ def test_made_you_reset(engine: Engine, client: Client) -> None:
         if not client.send(some):
             break
     assert client.end() in (CALM, "goaway 1", "closed")
+    until_ended(engine, before)
 
 
-def test_continuation_flood(client: Client) -> None:
+def test_continuation_flood(engine: Engine, client: Client) -> None:
     """CVE-2024-27316: a head without end."""
+    before = ended(engine)
     piece = client.block([("x", "y" * 1000)])
     client.send(frame(HEADERS, END_STREAM, 1, client.block(request())))
     for _ in range(2000):
         if not client.send(frame(CONTINUATION, 0, 1, piece)):
             break
     assert client.end() in (CALM, "goaway 1", "closed")
+    until_ended(engine, before)
+
+
+def ended(engine: Engine) -> int:
+    """HTTP/2 connections that ended by the client's fault, whatever it was counted as."""
+    names = (
+        "http2_flood_reset_total",
+        "http2_flood_continuation_total",
+        "http2_flood_other_total",
+        "http2_failed_total",
+    )
+    return sum(engine.counters.get(name, 0) for name in names)
+
+
+def until_ended(engine: Engine, before: int) -> None:
+    end = time.monotonic() + 5
+    while ended(engine) == before:
+        assert time.monotonic() < end, dict(engine.counters)
+        time.sleep(0.05)
 
 
 def test_hpack_bomb(client: Client, engine: Engine) -> None:
     """One large field in the dynamic table, and thousands of references to it."""
     large = b"\x40" + b"\x01x" + b"\x7f\x81\x1e" + b"y" * 4000  # literal with indexing, a value of 4,000 bytes
-    before = resident_kb(engine)
+    before, counted = resident_kb(engine), ended(engine)
     for stream in range(1, 41, 2):
         client.send(
             frame(HEADERS, END_STREAM | END_HEADERS, stream, client.block(request()) + large + b"\xbe" * 12_000)
@@ -297,6 +319,7 @@ def test_hpack_bomb(client: Client, engine: Engine) -> None:
     outcome = client.outcome(1)
     assert outcome in ("431", "reset 1", "goaway 9", "goaway 1", CALM), outcome
     assert resident_kb(engine) - before < 20_000
+    until_ended(engine, counted)
 
 
 def resident_kb(engine: Engine) -> int:

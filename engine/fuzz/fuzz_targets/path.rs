@@ -1,16 +1,4 @@
-//! A canonical path is its own canonical form, and holds no dot segments.
+//! See `sdlb_fuzz_targets::path`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use sdlb_http1::canonical_path;
-
-fuzz_target!(|input: (bool, &[u8])| {
-    let (strict, raw) = input;
-    let mut scratch = Vec::new();
-    if let Ok(once) = canonical_path(raw, strict, &mut scratch) {
-        let once = once.to_vec();
-        assert_eq!(once.first(), Some(&b'/'));
-        assert!(!once.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b"..")));
-        assert_eq!(canonical_path(&once, strict, &mut Vec::new()), Ok(&once[..]));
-    }
-});
+libfuzzer_sys::fuzz_target!(|raw: &[u8]| sdlb_fuzz_targets::path::run(raw));

@@ -1,27 +1,4 @@
-//! A response head means the same however it is cut.
+//! See `sdlb_fuzz_targets::response`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use sdlb_http1::{Limits, Name, Response};
-
-const LIMITS: Limits = Limits { head_bytes: 4096, fields: 32 };
-
-fuzz_target!(|input: (u16, &[u8])| {
-    let (cut, raw) = input;
-    let cut = usize::from(cut) % (raw.len() + 1);
-    let mut whole = Response::default();
-    let expected = whole.advance(raw, &LIMITS);
-    let mut pieces = Response::default();
-    let result = match pieces.advance(&raw[..cut], &LIMITS) {
-        Ok(None) => pieces.advance(raw, &LIMITS),
-        early => early,
-    };
-    assert_eq!(result.is_err(), expected.is_err());
-    if let Ok(Some(_)) = expected {
-        assert_eq!((result, pieces.status), (expected, whole.status));
-        let count = |name| whole.fields().iter().filter(|field| field.name == name).count();
-        assert!(count(Name::ContentLength) + count(Name::TransferEncoding) <= 1);
-        assert!((100..=999).contains(&whole.status));
-        let _ = (whole.length(false), whole.length(true), whole.keeps_alive());
-    }
-});
+libfuzzer_sys::fuzz_target!(|raw: &[u8]| sdlb_fuzz_targets::response::run(raw));

@@ -12,7 +12,7 @@ pub mod convert;
 pub mod counters;
 pub mod forward;
 pub mod frame;
-mod http2;
+pub mod http2;
 pub mod listen;
 pub mod proto;
 pub mod settings;
