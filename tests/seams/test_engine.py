@@ -123,6 +123,9 @@ async def test_the_engine_outlives_control_and_is_taken_over(folder: Path) -> No
         assert (attached.boot_id, attached.epoch, attached.members) == (before.boot_id, 5, 1)
         assert second.engine.figures.pid == pid
         assert second.engine.figures.bound == bound
+        # A control that has lost its state leaves the table as it is for a while, and sends what it learns meanwhile.
+        second.engine.apply(Apply(6, put_members=(MemberPut(MEMBER, 7),)))
+        assert await second.wait(EngineApplied) == [EngineApplied(6)]
     assert not (folder / "engine.sock").exists(), "ended with the one that took over"
 
 

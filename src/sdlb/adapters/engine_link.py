@@ -35,7 +35,7 @@ class Owner(Protocol):
 class EngineLink:
     """`owed`: members that it was told to delete and has not told as drained yet -> the epoch of the deletion.
 
-    `has_table`: it has got a whole table from this control; deltas go to it from then on.
+    `has_table`: deltas go to it. One that takes over has none before it has got a whole one.
     """
 
     def __init__(self, path: Path, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:

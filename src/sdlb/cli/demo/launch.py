@@ -46,6 +46,7 @@ def until(what: str, done: Callable[[], object], timeout_s: float = 20.0, poll_s
         try:
             if done():
                 return
+            last = ""
         except Problem as error:
             last = f" ({error})"
         if time.monotonic() > end:
