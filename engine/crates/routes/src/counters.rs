@@ -12,14 +12,13 @@ use std::{
 /// Upper bounds of the latency buckets, in milliseconds; one more bucket takes what is slower.
 pub const LATENCY_BOUNDS_MS: [u64; 13] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000];
 
-/// Counters of one (service, version). Version `""` counts requests that no version got.
+/// Counters of one (service, version). Version `""` counts requests that no version got. What every request counts comes
+/// first, as in [`crate::Route`].
 #[derive(Debug)]
+#[repr(C)]
 pub struct VersionCounters {
-    name: (Name, Name),
     /// It is among [`Changes`] already.
     told: AtomicBool,
-    changes: Arc<Changes>,
-    me: Weak<Self>,
     latency_us_sum: AtomicU64,
     status: [AtomicU64; 5],
     latency: [AtomicU64; LATENCY_BOUNDS_MS.len() + 1],
@@ -27,6 +26,9 @@ pub struct VersionCounters {
     retries: AtomicU64,
     parked: AtomicU64,
     grpc_status: [AtomicU64; GRPC_STATUSES],
+    name: (Name, Name),
+    changes: Arc<Changes>,
+    me: Weak<Self>,
 }
 
 /// Versions that something was counted for since they were last asked for: what control reads follows the traffic, not

@@ -223,7 +223,11 @@ impl Conn {
             let Some(route) = table.route(host, path) else {
                 return Found::NoRoute { host: table.serves_host(host) };
             };
-            let draw = *tries.draw.get_or_insert_with(|| self.draw(route, scratch, facts));
+            // Where there is one version only, there is nothing to draw.
+            let draw = match route.picks() {
+                [] | [_] => tries.draw.unwrap_or_default(),
+                _ => *tries.draw.get_or_insert_with(|| self.draw(route, scratch, facts)),
+            };
             tries.settings = route.terms().settings();
             let mut entered = None;
             if let Some(settings) = &tries.settings {
