@@ -1,4 +1,4 @@
-"""The end of an engine: what is open over HTTP/2 is answered, and told to go."""
+"""The end of an engine: what is open over HTTP/2 is answered, and told to go. And the end of an endpoint."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import subprocess
 import threading
 import time
 
+import httpx
 import pytest
 
-from sdlb.wire.engine_pb2 import Listener, ToEngine
+from sdlb.wire.engine_pb2 import Delta, Listener, MemberKey, ToEngine
 from tests.compliance.recorder import OK, Recorder
 from tests.engine.engine import Engine
 from tests.engine.frames import Client, request
+from tests.engine.test_limits import until
 
 LISTENER = Listener(key="http", address="127.0.0.1:0")
 
@@ -84,3 +86,16 @@ def test_a_deadline_cuts_off_what_does_not_end() -> None:
         engine.send(ToEngine(shutdown={"deadline_ms": 500}))
         assert engine.process.wait(8) == 0
         load.wait(8)
+
+
+def test_connections_to_an_endpoint_that_is_gone_are_closed() -> None:
+    """Long before they would be too old: an endpoint that comes and goes leaves none behind each time."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: timeout=300\r\n\r\nok"
+    with Recorder(lambda _request, _number: answer) as recorder, Engine([LISTENER]) as engine:
+        engine.serve("*", recorder.endpoint)
+        url = "http://{}:{}/".format(*engine.address["http"])
+        assert httpx.get(url, trust_env=False).status_code == 200
+        target = f"i:{recorder.endpoint}"
+        key = MemberKey(service="web", version="1.0.0", pattern="*", target=target)
+        engine.apply(Delta(delete_members=[key], delete_routes=["*"], delete_targets=[target]))
+        until(lambda: recorder.closed == 1)

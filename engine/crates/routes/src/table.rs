@@ -136,6 +136,12 @@ impl Table {
         self.targets.values().map(|entry| &entry.target)
     }
 
+    /// Whether this target may get requests by this table; one that was deleted and put again is another.
+    #[must_use]
+    pub fn has(&self, target: &Arc<Target>) -> bool {
+        self.targets.get(target.key()).is_some_and(|entry| Arc::ptr_eq(&entry.target, target))
+    }
+
     /// The most specific route that takes the whole request: exact host, then the longest wildcard, then `*`; under each,
     /// the exact path, then the longest prefix. `host`: canonical (lower case, no port, no dot at the end); `path`:
     /// canonical, without query. `None`: no claim matches.

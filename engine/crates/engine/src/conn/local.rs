@@ -3,9 +3,11 @@
 use std::{
     cell::{Cell, RefCell},
     rc::{Rc, Weak},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use sdlb_routes::Target;
 use tokio::time::{Instant, sleep};
 
 use super::{buffer::Scratches, exchange::splice::Pipe, resting::Resting};
@@ -64,8 +66,9 @@ async fn sweep(worker: Weak<Worker>) {
         sleep(SWEEP).await;
         let Some(worker) = worker.upgrade() else { return };
         let now = Instant::now();
-        worker.local.pool.sweep(now, &worker.counters);
-        worker.local.links.sweep(now);
+        let in_use = |target: &Arc<Target>| worker.with_table(|table| table.has(target));
+        worker.local.pool.sweep(now, &worker.counters, in_use);
+        worker.local.links.sweep(now, in_use);
         worker.local.scratches.sweep();
         worker.local.pipes.borrow_mut().truncate(PIPES_KEPT_MAX);
     }

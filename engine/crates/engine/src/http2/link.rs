@@ -109,8 +109,9 @@ impl Drop for Use {
 
 type Opened = Option<Result<Rc<Link>, ConnectError>>;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct OfTarget {
+    target: Arc<Target>,
     links: Vec<Rc<Link>>,
     /// One is being opened: all wait for the same.
     opening: Option<watch::Receiver<Opened>>,
@@ -159,7 +160,8 @@ impl Links {
 
     fn find(&self, target: &Arc<Target>) -> Found {
         let mut all = self.0.borrow_mut();
-        let held = all.entry(target.id()).or_default();
+        let new = || OfTarget { target: target.clone(), links: Vec::new(), opening: None };
+        let held = all.entry(target.id()).or_insert_with(new);
         held.links.retain(|link| link.is_good(target));
         let least = held.links.iter().min_by_key(|link| link.streams.get());
         if let Some(link) = least {
@@ -187,11 +189,12 @@ impl Links {
     }
 
     /// Closes links that nobody needs. To be called every few seconds.
-    pub fn sweep(&self, now: Instant) {
+    pub fn sweep(&self, now: Instant, in_use: impl Fn(&Arc<Target>) -> bool) {
         self.0.borrow_mut().retain(|_, held| {
+            let gone = !in_use(&held.target);
             held.links.retain(|link| {
-                let idle =
-                    link.streams.get() == 0 && now.saturating_duration_since(link.idle_since.get()) > link.idle_age;
+                let old = now.saturating_duration_since(link.idle_since.get()) > link.idle_age;
+                let idle = link.streams.get() == 0 && (old || gone);
                 !idle && !link.leaving.get()
             });
             !held.links.is_empty() || held.opening.is_some()

@@ -186,9 +186,12 @@ impl Pool {
         }
     }
 
-    /// Closes what is too old or not good any more. To be called every few seconds.
-    pub fn sweep(&self, now: Instant, counters: &Counters) {
+    /// Closes what is too old or not good any more, and what no table has a use for. To be called every few seconds.
+    pub fn sweep(&self, now: Instant, counters: &Counters, in_use: impl Fn(&Arc<Target>) -> bool) {
         self.0.borrow_mut().retain(|_, idle| {
+            if !idle.first().is_some_and(|upstream| in_use(&upstream.target)) {
+                return false;
+            }
             idle.retain(|upstream| {
                 let age = |idle: &Idle| now.saturating_duration_since(idle.since);
                 let old = upstream.idle.as_ref().is_none_or(|idle| age(idle) > upstream.idle_age_max);
