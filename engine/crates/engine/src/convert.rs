@@ -290,11 +290,11 @@ pub fn to_target_stats(target: &str, counters: &TargetCounters) -> proto::Target
     use std::sync::atomic::Ordering::Relaxed;
     proto::TargetStats {
         target: target.to_owned(),
-        requests: counters.requests.load(Relaxed),
+        requests: counters.requests(),
         connects: counters.connects.load(Relaxed),
         connect_failures: counters.connect_failures.load(Relaxed),
         failures: counters.failures.load(Relaxed),
-        in_flight: counters.in_flight.load(Relaxed),
-        idle_connections: u32::try_from(counters.idle_connections.load(Relaxed)).unwrap_or(0),
+        in_flight: counters.in_flight(),
+        idle_connections: counters.idle_connections(),
     }
 }

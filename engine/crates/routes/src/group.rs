@@ -292,7 +292,7 @@ pub struct Picked {
 impl Picked {
     pub(crate) fn new(group: Arc<Group>, member: Arc<Member>) -> Self {
         member.load.begin();
-        member.target.counters.in_flight.fetch_add(1, Ordering::Relaxed);
+        member.target.counters.in_flight_by(1);
         Self { group, member, entered: None }
     }
 
@@ -338,7 +338,7 @@ impl Picked {
 
 impl Drop for Picked {
     fn drop(&mut self) {
-        self.member.target.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.member.target.counters.in_flight_by(-1);
         self.member.load.end();
     }
 }

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -74,20 +74,73 @@ pub enum Protocol {
 /// Totals since the target was first put; gauges where said.
 #[derive(Debug, Default)]
 pub struct TargetCounters {
-    /// Requests sent.
-    pub requests: AtomicU64,
     /// Connections opened.
     pub connects: AtomicU64,
     /// Connections that could not be opened.
     pub connect_failures: AtomicU64,
     /// Requests that failed after they were sent.
     pub failures: AtomicU64,
-    /// Gauge: requests in flight, over all groups.
-    pub in_flight: AtomicU32,
     /// Gauge: connections for one request at a time, over all workers.
     pub connections: AtomicU32,
+    /// What every request counts.
+    busy: [Busy; STRIPES],
+}
+
+/// An entry with few children counts every request at the same few targets: each thread does so in a cache line of its own.
+const STRIPES: usize = 8;
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Busy {
+    requests: AtomicU64,
+    /// It may have begun on another thread than it ends on: the sum over all stripes is what counts.
+    in_flight: AtomicI64,
+    idle_connections: AtomicI64,
+}
+
+impl TargetCounters {
+    fn busy(&self) -> &Busy {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local!(static STRIPE: usize = THREADS.fetch_add(1, Relaxed) % STRIPES);
+        &self.busy[STRIPE.with(|stripe| *stripe)]
+    }
+
+    fn sum(&self, gauge: impl Fn(&Busy) -> &AtomicI64) -> u32 {
+        let sum: i64 = self.busy.iter().map(|busy| gauge(busy).load(Relaxed)).sum();
+        u32::try_from(sum).unwrap_or(0)
+    }
+
+    /// A request is sent.
+    pub fn requested(&self) {
+        self.busy().requests.fetch_add(1, Relaxed);
+    }
+
+    /// Requests sent.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.busy.iter().map(|busy| busy.requests.load(Relaxed)).sum()
+    }
+
+    pub(crate) fn in_flight_by(&self, one: i64) {
+        self.busy().in_flight.fetch_add(one, Relaxed);
+    }
+
+    /// Gauge: requests in flight, over all groups.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.sum(|busy| &busy.in_flight)
+    }
+
+    /// One more pooled connection waits for a request, or one less (-1).
+    pub fn idle_by(&self, one: i64) {
+        self.busy().idle_connections.fetch_add(one, Relaxed);
+    }
+
     /// Gauge: pooled connections that wait for a request, over all workers.
-    pub idle_connections: AtomicI64,
+    #[must_use]
+    pub fn idle_connections(&self) -> u32 {
+        self.sum(|busy| &busy.idle_connections)
+    }
 }
 
 /// What a target did wrong.

@@ -178,7 +178,7 @@ impl Conn {
                 job.tries.leave_queue();
                 let gate = self.write_head(scratch, job, picked, to_node);
                 self.tell_to_go_on(scratch, job, to_node);
-                target.counters.requests.fetch_add(1, Relaxed);
+                target.counters.requested();
                 // A pooled connection costs no time.
                 let now = if upstream.reused { job.tries.now(&job.facts) } else { Instant::now() };
                 (upstream, gate, now, None)

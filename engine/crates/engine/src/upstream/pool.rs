@@ -42,7 +42,8 @@ pub struct Upstream {
     pub reused: bool,
     target: Arc<Target>,
     address_changes: u32,
-    idle: Option<Idle>,
+    /// In the pool since then.
+    idle_since: Option<Instant>,
     idle_age_max: Duration,
     open: Option<Open>,
 }
@@ -61,7 +62,7 @@ impl Upstream {
     /// A fresh one, made when the target's address had changed so often.
     #[must_use]
     pub fn new(io: Io, target: Arc<Target>, address_changes: u32) -> Self {
-        Self { io, reused: false, target, address_changes, idle: None, idle_age_max: IDLE_AGE_MAX, open: None }
+        Self { io, reused: false, target, address_changes, idle_since: None, idle_age_max: IDLE_AGE_MAX, open: None }
     }
 
     /// It counts among its target's connections.
@@ -82,26 +83,6 @@ impl Upstream {
     #[must_use]
     pub fn address_changes(&self) -> u32 {
         self.address_changes
-    }
-}
-
-/// It waits for a request; counted until dropped.
-#[derive(Debug)]
-struct Idle {
-    since: Instant,
-    target: Arc<Target>,
-}
-
-impl Idle {
-    fn new(since: Instant, target: Arc<Target>) -> Self {
-        target.counters.idle_connections.fetch_add(1, Relaxed);
-        Self { since, target }
-    }
-}
-
-impl Drop for Idle {
-    fn drop(&mut self) {
-        self.target.counters.idle_connections.fetch_sub(1, Relaxed);
     }
 }
 
@@ -142,21 +123,23 @@ impl Pool {
         let mut pool = self.0.borrow_mut();
         let idle = pool.get_mut(&target.id())?;
         while let Some(mut upstream) = idle.pop() {
+            target.counters.idle_by(-1);
             if upstream.address_changes != target.address_changes() {
                 continue;
             }
-            let age = now.saturating_duration_since(upstream.idle.as_ref()?.since);
+            let age = now.saturating_duration_since(upstream.idle_since?);
             if age > upstream.idle_age_max {
                 continue;
             }
             if age_max.is_some_and(|age_max| age > age_max) {
                 // The others are older; they will do for other requests.
+                target.counters.idle_by(1);
                 idle.push(upstream);
                 return None;
             }
             match upstream.io.rest(age_max.is_some()) {
                 Rest::Good => {
-                    upstream.idle = None;
+                    upstream.idle_since = None;
                     upstream.reused = true;
                     return Some(upstream);
                 }
@@ -169,8 +152,7 @@ impl Pool {
 
     /// Keeps a connection that is ready for another request. `announced`: for how long the other side keeps it, as it says.
     pub fn put(&self, mut upstream: Upstream, now: Instant, announced: Option<Duration>) {
-        let target = upstream.target.clone();
-        upstream.idle_age_max = match (announced, target.kind()) {
+        upstream.idle_age_max = match (announced, upstream.target.kind()) {
             (Some(age), _) => IDLE_AGE_MAX.min(age * 3 / 4),
             (None, TargetKind::Instance) => IDLE_AGE,
             (None, TargetKind::Node) => IDLE_AGE_MAX,
@@ -179,9 +161,10 @@ impl Pool {
             return;
         }
         let mut pool = self.0.borrow_mut();
-        let idle = pool.entry(target.id()).or_default();
-        if idle.len() < IDLE_MAX && upstream.address_changes == target.address_changes() {
-            upstream.idle = Some(Idle::new(now, target.clone()));
+        let idle = pool.entry(upstream.target.id()).or_default();
+        if idle.len() < IDLE_MAX && upstream.address_changes == upstream.target.address_changes() {
+            upstream.idle_since = Some(now);
+            upstream.target.counters.idle_by(1);
             idle.push(upstream);
         }
     }
@@ -189,14 +172,13 @@ impl Pool {
     /// Closes what is too old or not good any more, and what no table has a use for. To be called every few seconds.
     pub fn sweep(&self, now: Instant, counters: &Counters, in_use: impl Fn(&Arc<Target>) -> bool) {
         self.0.borrow_mut().retain(|_, idle| {
-            if !idle.first().is_some_and(|upstream| in_use(&upstream.target)) {
-                return false;
-            }
+            let Some(target) = idle.first().map(|upstream| upstream.target.clone()) else { return false };
+            let (before, used) = (idle.len(), in_use(&target));
             idle.retain(|upstream| {
-                let age = |idle: &Idle| now.saturating_duration_since(idle.since);
-                let old = upstream.idle.as_ref().is_none_or(|idle| age(idle) > upstream.idle_age_max);
+                let age = |since: Instant| now.saturating_duration_since(since);
+                let old = upstream.idle_since.is_none_or(|since| age(since) > upstream.idle_age_max);
                 match upstream.io.rest(true) {
-                    Rest::Good => !old && upstream.address_changes == upstream.target.address_changes(),
+                    Rest::Good => used && !old && upstream.address_changes == upstream.target.address_changes(),
                     Rest::Ended => false,
                     Rest::Spoke => {
                         counters.upstream_unsolicited_total.add();
@@ -204,6 +186,7 @@ impl Pool {
                     }
                 }
             });
+            target.counters.idle_by(idle.len() as i64 - before as i64);
             !idle.is_empty()
         });
     }
