@@ -7,7 +7,7 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -50,7 +50,7 @@ def backend() -> Iterator[str]:
 
 
 @contextmanager
-def serving(backend: str, limits: Limits | None = None, workers: int = 1) -> Iterator[Engine]:
+def serving(backend: str, limits: Limits | None = None, workers: int = 1) -> Generator[Engine]:
     with Engine(HTTP, limits=limits, workers=workers) as engine:
         engine.serve("*", backend)
         yield engine

@@ -108,7 +108,7 @@ impl Watched {
                     events.clear();
                     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
                     let waited = epoll::wait(self.epoll.get_ref(), spare_capacity(&mut events), Some(&now));
-                    if waited.is_err() || events.is_empty() {
+                    if waited.is_ok() && events.is_empty() {
                         ready.clear_ready();
                     }
                     events.iter().for_each(|event: &epoll::Event| self.wake(event.data.u64()));
