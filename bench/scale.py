@@ -1,7 +1,7 @@
 """What grows and what must not: cost by the number of routes, memory by the number of connections that rest.
 
-Cost: three engines on one core, asked in turn. Memory: 5,000 connections, each of which has had one request; what the process's
-resident memory has grown by, divided by them; sdlb-engine and nginx, one worker each.
+Cost: three engines on one core, asked in turn. Memory: 5,000 connections, each of which has had one request and has rested for
+some seconds; what the process's resident memory has grown by, divided by them; sdlb-engine and nginx, one worker each.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,6 +30,7 @@ from sdlb.cli.demo.launch import Ports
 
 ROUTES = (10, 1_000, 100_000)
 CONNECTIONS = 5_000
+RESTS_S = 6
 PATTERN = HOST + "/service-{}/*"
 LUA = """
 local asks = {{}}
@@ -142,12 +144,19 @@ def _grown(pid: int, address: str, dial: Callable[[str, Path], socket.socket], t
         before = processes.rss_mb(pid)
         for _ in range(connections):
             stack.enter_context(dial(address, trust))
+        time.sleep(RESTS_S)
         return (processes.rss_mb(pid) - before) * 1024 / connections
 
 
-def _plain(address: str, _trust: Path) -> socket.socket:
+def _connect(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     made = socket.create_connection((host, int(port)), 10)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
+
+
+def _plain(address: str, _trust: Path) -> socket.socket:
+    made = _connect(address)
     _ask(made)
     return made
 
@@ -159,9 +168,7 @@ def _context(trust: Path, protocol: str) -> ssl.SSLContext:
 
 
 def _tls(address: str, trust: Path) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    plain = socket.create_connection((host, int(port)), 10)
-    made = _context(trust, "http/1.1").wrap_socket(plain, server_hostname=HOST)
+    made = _context(trust, "http/1.1").wrap_socket(_connect(address), server_hostname=HOST)
     _ask(made)
     return made
 
@@ -179,9 +186,7 @@ def _ask(made: socket.socket) -> None:
 
 
 def _http2(address: str, trust: Path) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    plain = socket.create_connection((host, int(port)), 10)
-    made = _context(trust, "h2").wrap_socket(plain, server_hostname=HOST)
+    made = _context(trust, "h2").wrap_socket(_connect(address), server_hostname=HOST)
     talk = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
     talk.initiate_connection()
     fields = [(":method", "GET"), (":scheme", "https"), (":authority", HOST), (":path", "/service-1/x")]
@@ -215,7 +220,7 @@ def _report(cost: dict[int, list[float]], memory: dict[str, dict[str, float]], c
         )
     how = [
         f"CPU: HTTP/1.1, 64 connections, {backend.BODY_BYTES}-byte answers, medians of {len(cost[10])} runs in turn.",
-        f"Memory: {connections:,} kept-alive connections after one request each.",
+        f"Memory: {connections:,} kept-alive connections, {RESTS_S} s after one request each.",
     ]
     figures = {"us_per_request": {str(routes): values for routes, values in cost.items()}, "kib": memory}
     return Report("scale", "Cost by routes, memory by connections", how, rows, figures)

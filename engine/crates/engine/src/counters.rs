@@ -20,6 +20,8 @@ macro_rules! counters {
 counters! {
     /// Gauge: client connections open now.
     connections_open,
+    /// Gauge: of these, those in clear text that have rested for a while, and are kept as sockets only.
+    connections_asleep,
     /// Client connections accepted.
     connections_total,
     /// Accepting waited because the limit on connections was reached.

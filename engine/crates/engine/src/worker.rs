@@ -16,9 +16,9 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
     access_log::{AccessLog, Sink},
-    conn::local::Local,
+    conn::{local::Local, resting::Oldest},
     counters::Counters,
-    listen::accept::PerAddress,
+    listen::{accept::PerAddress, asleep::Asleep},
     settings::NodeConfig,
     tls::sites::Sites,
 };
@@ -43,6 +43,7 @@ pub struct Worker {
     /// Where lines of the access log go; cheap to ask whether it is on.
     pub access_log: AccessLog,
     pub(crate) per_address: PerAddress,
+    pub(crate) asleep: Asleep,
     pub(crate) sites: Sites,
     /// Upstream connections, memory and the retry budget of this worker's connections.
     pub local: Local,
@@ -66,6 +67,7 @@ impl Worker {
             counters: shared.counters.clone(),
             access_log: AccessLog::new(shared.access_log.clone()),
             per_address: shared.per_address.clone(),
+            asleep: Asleep::default(),
             sites: shared.sites.clone(),
             local: Local::default(),
             table: RefCell::new(table),
@@ -157,7 +159,19 @@ impl Worker {
 
     /// Asks the client connection that has rested longest to end. False: there is none.
     pub(crate) fn make_room(&self) -> bool {
-        self.local.resting.end_oldest(tokio::time::Instant::now())
+        let now = tokio::time::Instant::now();
+        while let Some(oldest) = self.local.resting.end_oldest(now) {
+            match oldest {
+                Oldest::Asked => return true,
+                Oldest::Asleep(number) if self.asleep.end(number) => {
+                    self.counters.connections_evicted_total.add();
+                    return true;
+                }
+                // It has just spoken: the next one.
+                Oldest::Asleep(_) => {}
+            }
+        }
+        false
     }
 
     /// Connections on this worker now.

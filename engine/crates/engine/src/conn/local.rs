@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    hint::black_box,
     rc::{Rc, Weak},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -21,6 +22,8 @@ use crate::{
 const PIPES_KEPT_MAX: usize = 16;
 /// Between two looks through the pools.
 const SWEEP: Duration = Duration::from_secs(2);
+/// Larger than what the allocator keeps in pages with others.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// Pools, memory, budget of one worker.
 #[derive(Debug, Default)]
@@ -71,6 +74,8 @@ async fn sweep(worker: Weak<Worker>) {
         worker.local.links.sweep(now, in_use);
         worker.local.scratches.sweep();
         worker.local.pipes.borrow_mut().truncate(PIPES_KEPT_MAX);
+        // The allocator gives memory back to the system only when large pieces of it come and go. Nothing is written to this one.
+        drop(black_box(Vec::<u8>::with_capacity(PIECE_BYTES)));
     }
 }
 

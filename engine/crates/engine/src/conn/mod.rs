@@ -27,7 +27,7 @@ use std::{
 
 use bytes::Bytes;
 use sdlb_http1::{self as http1, Kind, Refused};
-use tokio::time::Instant;
+use tokio::{net::TcpStream, time::Instant};
 
 use self::{
     buffer::{BUFFER_BYTES, Scratch},
@@ -53,18 +53,81 @@ const LINGER_BYTES: usize = 256 << 10;
 /// (`SURE_AGE` in `handle.rs`), so that none of its requests does.
 pub(crate) const DRAIN_REST: Duration = Duration::from_millis(1_500);
 
+/// A client's connection in clear text that has rested for so long is given back by its task.
+const SLEEPS_AFTER: Duration = Duration::from_secs(1);
+
 /// Serves the connection until it ends. Called once for each accepted connection, on its worker's thread.
 pub async fn serve(io: Io, peer: SocketAddr, listener: Rc<ListenerConfig>, worker: Rc<Worker>) {
     Local::start(&worker);
-    let mut conn = Conn::new(io, peer, listener, worker);
+    drop(run(Conn::new(io, peer, listener, worker), peer).await);
+}
+
+/// The same for a client's connection in clear text. It is given back when it has rested for a while. `rested`: what was given
+/// with it then.
+pub async fn serve_plain(
+    stream: TcpStream,
+    rested: Option<Rested>,
+    peer: SocketAddr,
+    listener: Rc<ListenerConfig>,
+    worker: Rc<Worker>,
+) -> Option<Nap> {
+    Local::start(&worker);
+    let mut conn = Conn::new(Io::Tcp(stream), peer, listener, worker);
+    conn.may_sleep = true;
+    conn.resume(rested);
+    run(conn, peer).await
+}
+
+async fn run(mut conn: Conn, peer: SocketAddr) -> Option<Nap> {
     let then = conn.requests().await;
     match then {
         Then::Next | Then::Close => {}
         Then::Linger => Box::pin(conn.linger()).await,
-        Then::Http2 => return Box::pin(conn.go_on_with_http2(peer)).await,
+        Then::Sleep => return conn.sleep(),
+        Then::Http2 => {
+            Box::pin(conn.go_on_with_http2(peer)).await;
+            return None;
+        }
     }
     if let Some(scratch) = conn.scratch.take() {
         conn.worker.local.scratches.give(scratch);
+    }
+    None
+}
+
+/// A connection that is given back because it rests.
+pub struct Nap {
+    socket: std::net::TcpStream,
+    rested: Rested,
+}
+
+/// What is known of it.
+pub struct Rested {
+    place: Place,
+    idle_until: Instant,
+    may_be_http2: bool,
+}
+
+impl Nap {
+    pub(crate) fn socket(&self) -> &std::net::TcpStream {
+        &self.socket
+    }
+
+    pub(crate) fn since(&self) -> Instant {
+        self.rested.place.since()
+    }
+
+    pub(crate) fn idle_until(&self) -> Instant {
+        self.rested.idle_until
+    }
+
+    pub(crate) fn falls_asleep(&self, number: u64) {
+        self.rested.place.falls_asleep(number);
+    }
+
+    pub(crate) fn wakes_up(self) -> (std::net::TcpStream, Rested) {
+        self.rested.place.wakes_up();
+        (self.socket, self.rested)
     }
 }
 
@@ -75,6 +138,8 @@ enum Then {
     Close,
     /// Close, but read a while longer what the client is still sending.
     Linger,
+    /// It rests.
+    Sleep,
     /// It speaks HTTP/2, and knows that we do.
     Http2,
 }
@@ -91,6 +156,8 @@ enum Arrived {
     Refused(Refused),
     /// Part of a head, and then nothing for too long.
     Late,
+    /// Nothing for a while.
+    Rest,
     /// Nothing, or the end.
     Nothing,
 }
@@ -108,8 +175,11 @@ struct Conn {
     told: bool,
     /// Nothing has arrived yet, on a listener where it may be HTTP/2 in clear text.
     may_be_http2: bool,
+    /// It is given back when it has rested for a while.
+    may_sleep: bool,
     /// The end of the last request.
     rests_since: Instant,
+    idle_until: Instant,
     /// Only of clients: nodes are few and must get through.
     rest: Option<Place>,
     /// Memory, while there is anything to do.
@@ -120,16 +190,19 @@ impl Conn {
     fn new(io: Io, peer: SocketAddr, listener: Rc<ListenerConfig>, worker: Rc<Worker>) -> Self {
         let mut draining = worker.draining();
         let now = Instant::now();
+        let idle_until = now + worker.config().limits.idle_timeout;
         Self {
             address: peer.ip().to_string(),
             // A stream's connection rests, not the stream; and it is told of the end.
             rest: (listener.kind == ListenerKind::Entry && !io.is_stream()).then(|| Place::new(worker.clone(), now)),
             told: io.is_stream(),
             may_be_http2: listener.kind == ListenerKind::Entry && matches!(io, Io::Tcp(_)),
-            timer: Timer::new(now + worker.config().limits.idle_timeout),
+            timer: Timer::new(idle_until),
             watch: Watch::default(),
             draining: Box::pin(async move { drop(draining.wait_for(|draining| *draining).await) }),
+            may_sleep: false,
             rests_since: now,
+            idle_until,
             scratch: None,
             io,
             listener,
@@ -137,16 +210,44 @@ impl Conn {
         }
     }
 
+    /// `None`: a new connection.
+    fn resume(&mut self, rested: Option<Rested>) {
+        if let Some(rested) = rested {
+            self.rests_since = rested.place.since();
+            self.rest = Some(rested.place);
+            self.idle_until = rested.idle_until;
+            self.may_be_http2 = rested.may_be_http2;
+        }
+        self.set_idle(Instant::now());
+    }
+
+    /// `None`: it can't be kept.
+    fn sleep(self) -> Option<Nap> {
+        let Self { io: Io::Tcp(stream), rest: Some(place), idle_until, may_be_http2, .. } = self else {
+            return None;
+        };
+        let rested = Rested { place, idle_until, may_be_http2 };
+        Some(Nap { socket: stream.into_std().ok()?, rested })
+    }
+
+    /// The timer of a rest, seen from `now` on.
+    fn set_idle(&mut self, now: Instant) {
+        let left = self.idle_until.saturating_duration_since(now);
+        self.timer.set(now, if self.may_sleep { left.min(SLEEPS_AFTER) } else { left });
+    }
+
     async fn requests(&mut self) -> Then {
         loop {
             let arrived = poll_fn(|cx| self.poll_head(cx)).await;
             let then = match arrived {
                 Arrived::Nothing => return Then::Close,
+                Arrived::Rest => return Then::Sleep,
                 Arrived::Preface => return Then::Http2,
                 Arrived::Head(length) => {
                     let Some(mut scratch) = self.scratch.take() else { return Then::Close };
                     self.may_be_http2 = false;
-                    let then = self.handle(&mut scratch, length).await;
+                    // On its own: its many states are kept for as long as the request, not for as long as the connection.
+                    let then = Box::pin(self.handle(&mut scratch, length)).await;
                     scratch.next_request();
                     self.scratch = Some(scratch);
                     then
@@ -246,6 +347,9 @@ impl Conn {
             return self.timer.poll(cx).map(|()| Arrived::Nothing);
         }
         if self.timer.poll(cx).is_ready() {
+            if Instant::now() < self.idle_until {
+                return Poll::Ready(Arrived::Rest);
+            }
             self.worker.counters.timeout_idle_total.add();
             return Poll::Ready(Arrived::Nothing);
         }
@@ -255,7 +359,12 @@ impl Conn {
     /// A request has ended, and the next may come, or be here already.
     fn next(&mut self, scratch: &Scratch, limits: &Limits, now: Instant) -> Then {
         let begun = !scratch.from_client.is_empty();
-        self.timer.set(now, if begun { limits.head_timeout } else { limits.idle_timeout });
+        self.idle_until = now + limits.idle_timeout;
+        if begun {
+            self.timer.set(now, limits.head_timeout);
+        } else {
+            self.set_idle(now);
+        }
         self.rest.iter().for_each(|rest| rest.begin(now));
         self.rests_since = now;
         Then::Next

@@ -37,7 +37,18 @@ pub struct Rest {
     busy: Cell<bool>,
     leave: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// Its number among those asleep; 0: it is awake.
+    asleep: Cell<u64>,
     place: Cell<(Instant, u64)>,
+}
+
+/// The connection that has rested longest.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Oldest {
+    /// It was asked to end.
+    Asked,
+    /// It is asleep, and to be ended by this number.
+    Asleep(u64),
 }
 
 impl Resting {
@@ -50,6 +61,7 @@ impl Resting {
             busy: Cell::new(false),
             leave: Cell::new(false),
             waker: RefCell::new(None),
+            asleep: Cell::new(0),
             place: Cell::new((now, number)),
         });
         self.places.borrow_mut().insert((now, number), rest.clone());
@@ -61,14 +73,14 @@ impl Resting {
         self.places.borrow_mut().remove(&rest.place.get());
     }
 
-    /// Asks the connection that has rested longest to end. False: none has rested long enough.
-    pub fn end_oldest(&self, now: Instant) -> bool {
+    /// Asks the connection that has rested longest to end. `None`: no one has rested long enough.
+    pub fn end_oldest(&self, now: Instant) -> Option<Oldest> {
         let mut places = self.places.borrow_mut();
         for _ in 0..LOOKS_MAX {
-            let Some(first) = places.first_entry() else { return false };
+            let first = places.first_entry()?;
             let (since, number) = *first.key();
             if now.saturating_duration_since(since) < REST_MIN {
-                return false;
+                return None;
             }
             let rest = first.remove();
             let oldest = !rest.busy.get() && rest.since.get() == since;
@@ -76,15 +88,18 @@ impl Resting {
             let since = if oldest || rest.busy.get() { now } else { rest.since.get() };
             rest.place.set((since, number));
             places.insert((since, number), rest.clone());
+            if oldest && rest.asleep.get() != 0 {
+                return Some(Oldest::Asleep(rest.asleep.get()));
+            }
             if oldest {
                 rest.leave.set(true);
                 if let Some(waker) = &*rest.waker.borrow() {
                     waker.wake_by_ref();
                 }
-                return true;
+                return Some(Oldest::Asked);
             }
         }
-        false
+        None
     }
 }
 
@@ -122,6 +137,11 @@ impl Rest {
         self.leave.set(false);
     }
 
+    /// When the last request ended.
+    pub fn since(&self) -> Instant {
+        self.since.get()
+    }
+
     /// The last request has ended.
     pub fn begin(&self, now: Instant) {
         self.since.set(now);
@@ -131,6 +151,18 @@ impl Rest {
     pub fn goes_on(&self) -> bool {
         self.busy.set(false);
         !self.leave.get()
+    }
+
+    /// It has no task any more. `number`: not 0.
+    pub fn falls_asleep(&self, number: u64) {
+        self.asleep.set(number);
+        *self.waker.borrow_mut() = None;
+    }
+
+    /// It has one again, and most likely a request.
+    pub fn wakes_up(&self) {
+        self.asleep.set(0);
+        self.end();
     }
 
     /// Who is to be woken when it is asked to end.
@@ -156,17 +188,17 @@ mod tests {
         held[1].end();
         all.forget(&held[3]);
         let asked = || -> Vec<_> { (0..5).filter(|number| held[*number].leave.get()).collect() };
-        assert!(all.end_oldest(begin + at(20)));
+        assert_eq!(all.end_oldest(begin + at(20)), Some(Oldest::Asked));
         assert_eq!(asked(), [2]);
         assert!(!held[2].goes_on());
-        assert!(all.end_oldest(begin + at(20)) && all.end_oldest(begin + at(20)));
+        assert!(all.end_oldest(begin + at(20)).is_some() && all.end_oldest(begin + at(20)).is_some());
         assert_eq!(asked(), [0, 2, 4]);
-        assert!(!all.end_oldest(begin + at(20)), "one is busy, the others were asked");
+        assert_eq!(all.end_oldest(begin + at(20)), None, "one is busy, the others were asked");
         // A request that came first keeps its connection.
         held[2].end();
         assert_eq!(asked(), [0, 4]);
         held[2].begin(begin + at(21));
-        assert!(held[2].goes_on() && !all.end_oldest(begin + at(20)));
+        assert!(held[2].goes_on() && all.end_oldest(begin + at(20)).is_none());
     }
 
     #[test]
@@ -174,7 +206,22 @@ mod tests {
         let all = Resting::default();
         let begin = Instant::now();
         all.enter(begin);
-        assert!(!all.end_oldest(begin + REST_MIN / 2));
-        assert!(all.end_oldest(begin + REST_MIN));
+        assert_eq!(all.end_oldest(begin + REST_MIN / 2), None);
+        assert_eq!(all.end_oldest(begin + REST_MIN), Some(Oldest::Asked));
+    }
+
+    #[test]
+    fn one_asleep_has_its_place_among_the_others() {
+        let all = Resting::default();
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let held: Vec<_> = (0..3).map(|number| all.enter(at(number))).collect();
+        held[1].falls_asleep(7);
+        held[2].falls_asleep(8);
+        held[2].wakes_up();
+        assert_eq!(all.end_oldest(at(20)), Some(Oldest::Asked));
+        assert!(held[0].leave.get());
+        assert_eq!(all.end_oldest(at(20)), Some(Oldest::Asleep(7)));
+        assert_eq!(all.end_oldest(at(20)), None, "it has a request, and the others were told");
     }
 }

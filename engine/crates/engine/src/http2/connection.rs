@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -48,30 +49,29 @@ const NODE_STREAMS: u32 = 256;
 /// How long a connection may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Serves the connection until it ends.
-pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
+/// Serves the connection until it ends. Not an `async fn`: that would keep room for `io` beside the wire that it goes into.
+pub fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     io: T,
     peer: SocketAddr,
     listener: Rc<ListenerConfig>,
     worker: Rc<Worker>,
     server_name: Option<Rc<str>>,
-) {
-    let from_node = listener.kind == ListenerKind::Node;
+) -> impl Future<Output = ()> {
+    let (wire, flush) = wire(io);
+    serve_wire(wire, flush, Opener { peer, listener, worker, server_name })
+}
+
+async fn serve_wire<T: AsyncRead + AsyncWrite + Unpin>(wire: Wire<T>, flush: Flush<T>, opener: Opener) {
+    let worker = opener.worker.clone();
+    let from_node = opener.listener.kind == ListenerKind::Node;
     let mut limits = worker.config().limits.clone();
     if from_node {
         limits.idle_timeout = NODE_IDLE_TIMEOUT;
     }
     let reading = Rc::new(Reading::default());
-    let (wire, flush) = wire(io);
-    let mut handshake =
-        Box::pin(builder(&limits, from_node).handshake::<_, Bytes>(Metered::new(wire, reading.clone())));
-    let handshake = poll_fn(|cx| {
-        let shaken = handshake.as_mut().poll(cx);
-        // What can't be sent now is sent later, or shows when something is read.
-        let _ = flush.poll(cx);
-        shaken
-    });
-    let Ok(Ok(connection)) = timeout(limits.head_timeout, handshake).await else {
+    let io = Metered::new(wire, reading.clone());
+    // On its own: it is over soon.
+    let Some(connection) = Box::pin(shake(io, &flush, &limits, from_node)).await else {
         worker.counters.http2_failed_total.add();
         return;
     };
@@ -79,21 +79,21 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
         worker.counters.http2_connections_total.add();
     }
     let now = Instant::now();
-    let rest = (listener.kind == ListenerKind::Entry).then(|| Place::new(worker.clone(), now));
+    let rest = (!from_node).then(|| Place::new(worker.clone(), now));
     let mut served = Served {
         connection,
         flush,
         reading,
         open: Rc::default(),
-        opener: Opener { peer, listener, worker: worker.clone(), server_name },
-        limits,
+        opener,
+        idle_timeout: limits.idle_timeout,
         timer: Timer::new(now),
         rest,
         phase: Phase::Open,
         busy: false,
         from_node,
     };
-    served.timer.set(now, served.limits.idle_timeout);
+    served.timer.set(now, served.idle_timeout);
     let mut draining = Box::pin(async {
         let mut draining = worker.draining();
         drop(draining.wait_for(|draining| *draining).await);
@@ -107,6 +107,23 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
         over
     })
     .await;
+}
+
+/// `None`: it failed, or took too long.
+async fn shake<T: AsyncRead + AsyncWrite + Unpin>(
+    io: Metered<Wire<T>>,
+    flush: &Flush<T>,
+    limits: &Limits,
+    from_node: bool,
+) -> Option<Connection<T>> {
+    let mut handshake = pin!(builder(limits, from_node).handshake::<_, Bytes>(io));
+    let handshake = poll_fn(|cx| {
+        let shaken = handshake.as_mut().poll(cx);
+        // What can't be sent now is sent later, or shows when something is read.
+        let _ = flush.poll(cx);
+        shaken
+    });
+    timeout(limits.head_timeout, handshake).await.ok()?.ok()
 }
 
 fn builder(limits: &Limits, from_node: bool) -> server::Builder {
@@ -149,13 +166,15 @@ struct Open {
     waker: RefCell<Option<Waker>>,
 }
 
+type Connection<T> = server::Connection<Metered<Wire<T>>, Bytes>;
+
 struct Served<T> {
-    connection: server::Connection<Metered<Wire<T>>, Bytes>,
+    connection: Connection<T>,
     flush: Flush<T>,
     reading: Rc<Reading>,
     open: Rc<Open>,
     opener: Opener,
-    limits: Limits,
+    idle_timeout: Duration,
     timer: Timer,
     rest: Option<Place>,
     phase: Phase,
@@ -205,7 +224,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
             let now = Instant::now();
             self.rest.iter().for_each(|rest| rest.begin(now));
             self.flush.rest();
-            self.timer.set(now, if self.phase == Phase::Open { self.limits.idle_timeout } else { GOODBYE });
+            self.timer.set(now, if self.phase == Phase::Open { self.idle_timeout } else { GOODBYE });
         }
         if none
             && self.phase != Phase::Broken

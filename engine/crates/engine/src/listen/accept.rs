@@ -15,9 +15,9 @@ use tokio::{
     sync::watch,
 };
 
-use super::nodes;
+use super::{asleep::Asleep, nodes};
 use crate::{
-    conn::{self, io::Io},
+    conn::{self, Rested, io::Io},
     http2,
     settings::{ListenerConfig, ListenerKind},
     tls::handshake,
@@ -110,22 +110,38 @@ fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc
     };
     worker.counters.connections_total.add();
     let open = Open::new(&worker, slot);
-    tokio::task::spawn_local(async move {
-        let _open = open;
-        if config.tls {
-            // On their own: what a connection needs for a moment only, or never, is not kept with it.
-            if let Some(stream) = Box::pin(handshake::accept(stream, &worker.sites, &worker)).await {
-                if stream.is_http2() {
-                    let name = stream.server_name().map(Rc::from);
-                    Box::pin(http2::connection::serve(stream, peer, config, worker.clone(), name)).await;
-                } else {
-                    conn::serve(Io::Tls(Box::new(stream)), peer, config, worker.clone()).await;
-                }
-            }
+    if config.tls {
+        tokio::task::spawn_local(secured(stream, peer, config, open));
+    } else {
+        tokio::task::spawn_local(plain(stream, None, peer, config, open));
+    }
+}
+
+async fn secured(stream: TcpStream, peer: SocketAddr, config: Rc<ListenerConfig>, open: Open) {
+    let worker = open.worker.clone();
+    // Each on its own: what a connection needs for a moment only, or never, is not kept with it.
+    if let Some(stream) = Box::pin(handshake::accept(stream, &worker.sites, &worker)).await {
+        if stream.is_http2() {
+            let name = stream.server_name().map(Rc::from);
+            Box::pin(http2::connection::serve(stream, peer, config, worker, name)).await;
         } else {
-            conn::serve(Io::Tcp(stream), peer, config, worker.clone()).await;
+            Box::pin(conn::serve(Io::Tls(stream), peer, config, worker)).await;
         }
-    });
+    }
+}
+
+/// In clear text; a new one, or one that has slept.
+pub(super) async fn plain(
+    stream: TcpStream,
+    rested: Option<Rested>,
+    peer: SocketAddr,
+    config: Rc<ListenerConfig>,
+    open: Open,
+) {
+    let worker = open.worker.clone();
+    if let Some(nap) = conn::serve_plain(stream, rested, peer, config.clone(), worker.clone()).await {
+        Asleep::put(&worker, nap, peer, config, open);
+    }
 }
 
 /// An open connection; dropped when it ends, however it ends.

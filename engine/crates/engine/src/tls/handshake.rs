@@ -21,7 +21,7 @@ enum Failed {
 }
 
 /// Does the handshake. `None`: it failed, or there are too many at once; the connection is to be closed.
-pub async fn accept(stream: TcpStream, sites: &Sites, worker: &Rc<Worker>) -> Option<Stream> {
+pub async fn accept(stream: TcpStream, sites: &Sites, worker: &Rc<Worker>) -> Option<Box<Stream>> {
     let counters: &Arc<Counters> = &worker.counters;
     let config = worker.config();
     if counters.handshakes_now.get() >= config.limits.handshakes as u64 {
@@ -35,7 +35,7 @@ pub async fn accept(stream: TcpStream, sites: &Sites, worker: &Rc<Worker>) -> Op
             if stream.is_resumed() {
                 counters.handshakes_resumed_total.add();
             }
-            return Some(stream);
+            return Some(Box::new(stream));
         }
         Ok(Err(Failed::NoSite)) => counters.handshakes_unknown_name_total.add(),
         Ok(Err(Failed::Refused)) => counters.handshakes_failed_total.add(),
