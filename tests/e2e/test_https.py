@@ -261,7 +261,9 @@ def sessions(cluster: Cluster, backend: Make, authority: Authority, tmp_path: Pa
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
-def test_sessions_are_resumed_by_all_threads_and_over_restarts(sessions: Node, tmp_path: Path, version: str) -> None:
+def test_sessions_are_resumed_by_all_threads_and_over_restarts(
+    cluster: Cluster, sessions: Node, tmp_path: Path, version: str
+) -> None:
     node, kept = sessions, tmp_path / "session"
 
     def resumed(host: str = "a.example") -> bool:
@@ -274,6 +276,10 @@ def test_sessions_are_resumed_by_all_threads_and_over_restarts(sessions: Node, t
     assert kept.stat().st_size
     assert all(resumed() for _ in range(12)), "by both threads"
     assert not resumed("b.example"), "a session is its site's"
+    upgraded = cluster.sdlb("node", "upgrade", node=node)
+    assert upgraded.returncode == 0, upgraded.stderr
+    assert resumed(), "by the engine that has taken over"
+    until("the engine before it has ended", lambda: len(node.engine_pids()) == 1)
     pids = node.engine_pids()
     node.kill_engine()
     until("another engine serves", lambda: node.engine_pids() not in ([], pids) and _served(node, "a.example"))
