@@ -295,7 +295,8 @@ class NativeEngine:
 
     def _take_in(self, links: list[EngineLink]) -> None:
         for link in links:
-            link.has_table = True  # whatever it is, the core is told of it, and begins with a replacement unless it keeps it
+            # Whatever it is, the core is told of it, and begins with a replacement unless it keeps it.
+            link.has_table = True
             self._begin(link)
             link.listen(self)
         present = {link.attached.boot_id for link in self._links()}

@@ -64,7 +64,7 @@ impl Answer {
         match self.status {
             404 | 421 => UNIMPLEMENTED,
             408 | 504 => DEADLINE_EXCEEDED,
-            413 | 431 => RESOURCE_EXHAUSTED,
+            413 | 429 | 431 => RESOURCE_EXHAUSTED,
             502 | 503 => UNAVAILABLE,
             _ => INTERNAL,
         }

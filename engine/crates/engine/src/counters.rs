@@ -38,6 +38,8 @@ counters! {
     timeout_handshake_total,
     /// Connections closed because there were too many TLS handshakes at once.
     limit_handshakes_total,
+    /// ... too many of one address.
+    limit_handshakes_per_address_total,
     /// Gauge: TLS handshakes under way.
     handshakes_now,
     /// HTTP/2 connections of clients.
@@ -66,6 +68,8 @@ counters! {
     misdirected_total,
     /// Connections closed at once because their address had too many.
     limit_connections_per_address_total,
+    /// Accepting waited because the file descriptors that clients may have were used up.
+    limit_descriptors_total,
     /// `accept` failed, for want of file descriptors above all.
     accept_failures_total,
     /// Requests whose head was read.
@@ -78,6 +82,8 @@ counters! {
     limit_fields_total,
     /// Bodies over the limit: 413.
     limit_body_bytes_total,
+    /// Requests of an address that had too many in too short a time: 429.
+    limit_requests_per_address_total,
     /// `Range` with too many parts: 416.
     limit_ranges_total,
     /// A head did not arrive in time: 408.
@@ -86,6 +92,8 @@ counters! {
     timeout_idle_total,
     /// A client did not send or take a body in time.
     timeout_body_total,
+    /// A client sent or took a body too slowly.
+    timeout_body_pace_total,
     /// An upstream did not answer in time: 504.
     timeout_response_total,
     /// An upstream fell silent in the middle of a body.

@@ -18,7 +18,8 @@ use crate::{
     access_log::{AccessLog, Sink},
     conn::local::Local,
     counters::Counters,
-    listen::accept::PerAddress,
+    listen::{accept::PerAddress, descriptors::Descriptors},
+    rate::Rates,
     settings::NodeConfig,
     tls::sites::Sites,
 };
@@ -43,6 +44,9 @@ pub struct Worker {
     /// Where lines of the access log go; cheap to ask whether it is on.
     pub access_log: AccessLog,
     pub(crate) per_address: PerAddress,
+    pub(crate) handshakes: PerAddress,
+    pub(crate) rates: Rates,
+    pub(crate) descriptors: Descriptors,
     pub(crate) sites: Sites,
     /// Upstream connections, memory and the retry budget of this worker's connections.
     pub local: Local,
@@ -66,6 +70,9 @@ impl Worker {
             counters: shared.counters.clone(),
             access_log: AccessLog::new(shared.access_log.clone()),
             per_address: shared.per_address.clone(),
+            handshakes: shared.handshakes.clone(),
+            rates: shared.rates.clone(),
+            descriptors: Descriptors::now(),
             sites: shared.sites.clone(),
             local: Local::default(),
             table: RefCell::new(table),
@@ -202,6 +209,10 @@ pub struct WorkerShared {
     pub seed: u64,
     /// Connections by client address.
     pub per_address: PerAddress,
+    /// TLS handshakes by client address.
+    pub handshakes: PerAddress,
+    /// Requests by client address.
+    pub rates: Rates,
     /// Certificates.
     pub sites: Sites,
     /// To the control session.

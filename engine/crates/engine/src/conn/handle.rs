@@ -105,6 +105,9 @@ impl Conn {
             consumed: false,
             grpc_status: None,
         };
+        if let Some(answer) = self.asks_too_often(&config) {
+            return self.own_answer(scratch, &mut job, None, answer).await;
+        }
         if scratch.target == b"*" {
             // `OPTIONS *` asks the server itself, and that is us (RFC 9110, 9.3.7).
             return self.own_answer(scratch, &mut job, None, Answer::new(204, "", "", "")).await;
@@ -147,6 +150,17 @@ impl Conn {
         }
     }
 
+    /// Past the limit on requests of one address: 429 (RFC 6585, 4). A limit of the entry: below it all come from nodes.
+    fn asks_too_often(&self, config: &NodeConfig) -> Option<Answer> {
+        let rate = config.limits.rate_per_address.filter(|_| self.listener.kind == ListenerKind::Entry)?;
+        let wait = self.worker.rates.ask(self.address.parse().ok()?, rate, std::time::Instant::now()).err()?;
+        self.worker.counters.limit_requests_per_address_total.add();
+        let detail = "There were too many requests from this address.";
+        let retry_after_s = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+        let answer = Answer::new(429, "too-many-requests", "http_request_denied", detail);
+        Some(Answer { retry_after_s: Some(retry_after_s), ..answer })
+    }
+
     /// Connects and exchanges, once.
     async fn attempt(&mut self, scratch: &mut Scratch, job: &mut Job<'_>, picked: &Picked) -> Attempt {
         let worker = self.worker.clone();
@@ -166,6 +180,8 @@ impl Conn {
         let now = if upstream.reused { job.tries.now(&job.facts) } else { Instant::now() };
         let (within, is_try) = within(job, self.listener.kind, now);
         let terms = Terms {
+            // Below the entry the client is a node: it has its own clients' patience in mind.
+            bytes_per_s: if self.listener.kind == ListenerKind::Entry { limits.body_bytes_per_s } else { 0 },
             facts: &job.facts,
             limits,
             worker: &worker,
@@ -329,7 +345,7 @@ impl Conn {
         }
         let within = job.config.limits.connect_timeout;
         let opened = match target.protocol() {
-            Protocol::Http1 if !secured => connect(target, within).await,
+            Protocol::Http1 if !secured => connect(target, within, worker.descriptors).await,
             _ => worker.local.links.get(target, within, worker).await,
         };
         let failed = match opened {
@@ -343,10 +359,15 @@ impl Conn {
         if !failed.ours {
             worker.failed(picked, Fault::Broken, &failed.reason);
         }
-        let status = if failed.late { 504 } else { 502 };
+        let status = match (failed.late, failed.ours) {
+            (true, _) => 504,
+            (false, true) => 503,
+            (false, false) => 502,
+        };
         let detail = format!("The endpoint cannot be reached: {}.", failed.reason);
         let answer = Answer {
             below: std::mem::take(&mut job.tries.below),
+            retry_after_s: failed.ours.then_some(1),
             ..Answer::new(status, "endpoint-unreachable", failed.error, detail)
         };
         Err(Self::elsewhere(job, picked, answer))

@@ -1,6 +1,7 @@
 //! Listening sockets: bound by the control thread, one a worker (`SO_REUSEPORT`), accepted from by the workers.
 
 pub mod accept;
+pub mod descriptors;
 pub mod handover;
 pub mod nodes;
 pub mod splice;

@@ -1,6 +1,6 @@
 //! From an accepted connection to an established one: bounded in time and number, refused cheaply.
 
-use std::{io, rc::Rc, sync::Arc};
+use std::{io, net::IpAddr, rc::Rc, sync::Arc};
 
 use rustls::server::Acceptor;
 use tokio::{net::TcpStream, time::timeout};
@@ -9,6 +9,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use super::{Stream, sites::Sites};
 use crate::{
     counters::{Counters, Gauged},
+    listen::accept::Slot,
     worker::Worker,
 };
 
@@ -18,6 +19,15 @@ enum Failed {
     NoSite,
     /// What the client sent is no TLS, or nothing that both sides have.
     Refused,
+}
+
+/// One address may have this part of all handshakes at once: who begins them and does not go on leaves some for others.
+const SHARE: usize = 4;
+
+/// A place among the handshakes of one address. `None`: it has too many.
+pub fn share(address: IpAddr, worker: &Worker) -> Option<Slot> {
+    let limit = worker.config().limits.handshakes.div_ceil(SHARE);
+    worker.handshakes.enter(address, u32::try_from(limit).unwrap_or(u32::MAX))
 }
 
 /// Does the handshake. `None`: it failed, or there are too many at once; the connection is to be closed.
