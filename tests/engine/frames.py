@@ -27,11 +27,14 @@ def request(host: str = "www.example", path: str = "/", method: str = "GET") -> 
 class Client:
     """`heard`: what the server said about each stream: its status, "reset N", "goaway N" under stream 0."""
 
-    def __init__(self, address: tuple[str, int], source: str = "") -> None:
-        """`source`: the address that it comes from."""
+    def __init__(self, address: tuple[str, int] | socket.socket, source: str = "") -> None:
+        """To an address, or on a connection that is there. `source`: the address that it comes from."""
         self.heard: dict[int, list[str]] = {}
         self.bodies: dict[int, bytes] = {}
-        self._socket = socket.create_connection(address, timeout=10, source_address=(source, 0))
+        if isinstance(address, socket.socket):
+            self._socket = address
+        else:
+            self._socket = socket.create_connection(address, timeout=10, source_address=(source, 0))
         self._encoder = Encoder()
         self._encoder.header_table_size = 0
         self._rest = b""

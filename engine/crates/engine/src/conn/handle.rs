@@ -16,7 +16,7 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    answer::{Answer, Form},
+    answer::{Answer, ENDED, Form},
     counters::Gauged,
     forward::request::{Client, Forwarded},
     settings::{Limits, ListenerKind, NodeConfig},
@@ -224,10 +224,13 @@ impl Conn {
                 self.pass_on(scratch, job, picked, upstream).await;
                 Attempt::Then(Then::Close)
             }
-            End::NotHere { keep_upstream, below, unreachable, full } => {
+            End::NotHere { keep_upstream, below, unreachable, full, ended } => {
                 worker.succeeded(picked);
                 if keep_upstream {
                     worker.local.pool.put(upstream, Instant::now(), announced);
+                }
+                if ended {
+                    return if replayable { self.ask_again(job, below) } else { Attempt::Answer(lost_body()) };
                 }
                 if full {
                     job.tries.full = true;
@@ -255,6 +258,10 @@ impl Conn {
                 }
                 let fault = if upstream.io.was_reset() { Fault::Error } else { Fault::Broken };
                 self.blame(picked, fault, reason);
+                if again && wrote && !to_node && self.listener.kind == ListenerKind::Node {
+                    // Each tier that repeats it would multiply what arrives.
+                    return Attempt::Answer(Answer::not_here(ENDED, Vec::new(), "connection_terminated"));
+                }
                 let error = if answered { "http_response_incomplete" } else { "connection_terminated" };
                 let answer = Answer::new(502, "endpoint-failed", error, format!("The endpoint failed: {reason}."));
                 if again { Self::elsewhere(job, picked, answer) } else { Attempt::Answer(answer) }
@@ -383,6 +390,21 @@ impl Conn {
         };
         let took = head_at.unwrap_or_else(Instant::now).saturating_duration_since(began);
         picked.went(self.worker.now_ms(), u64::try_from(took.as_micros()).unwrap_or(u64::MAX), failed);
+    }
+
+    /// An instance below had it, and ended its connection without a word. The entry repeats it once, whoever gets it then.
+    fn ask_again(&self, job: &mut Job<'_>, below: Vec<u8>) -> Attempt {
+        if self.listener.kind == ListenerKind::Node {
+            return Attempt::Answer(Answer::not_here(ENDED, below, "destination_unavailable"));
+        }
+        let detail = "The endpoint failed: its connection ended without an answer.";
+        let answer = Answer { below, ..Answer::new(502, "endpoint-failed", "destination_unavailable", detail) };
+        if std::mem::replace(&mut job.tries.repeated, true) {
+            return Attempt::Answer(answer);
+        }
+        job.tries.failure = Some(answer);
+        job.tries.costs = true;
+        Attempt::Again
     }
 
     /// Nothing of it was processed: another member may take it. `answer`: when none is there.

@@ -59,6 +59,8 @@ pub enum End {
         unreachable: bool,
         /// They have all that they may.
         full: bool,
+        /// One of them had it, and ended its connection.
+        ended: bool,
     },
     /// The connection failed before the answer began.
     Failed {
