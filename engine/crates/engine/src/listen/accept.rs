@@ -119,13 +119,8 @@ fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc
         let _open = open;
         if config.tls {
             // On their own: what a connection needs for a moment only, or never, is not kept with it.
-            let share = match config.public.then(|| handshake::share(peer.ip(), &worker)) {
-                Some(None) => return worker.counters.limit_handshakes_per_address_total.add(),
-                share => share,
-            };
-            let shaken = Box::pin(handshake::accept(stream, &worker.sites, &worker)).await;
-            drop(share);
-            if let Some(stream) = shaken {
+            let client = config.public.then_some(peer.ip());
+            if let Some(stream) = Box::pin(handshake::accept(stream, client, &worker.sites, &worker)).await {
                 if stream.is_http2() {
                     let name = stream.server_name().map(Rc::from);
                     Box::pin(http2::connection::serve(stream, peer, config, worker.clone(), name)).await;

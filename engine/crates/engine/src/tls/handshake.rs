@@ -9,7 +9,6 @@ use tokio_rustls::LazyConfigAcceptor;
 use super::{Stream, sites::Sites};
 use crate::{
     counters::{Counters, Gauged},
-    listen::accept::Slot,
     worker::Worker,
 };
 
@@ -24,18 +23,19 @@ enum Failed {
 /// One address may have this part of all handshakes at once: who begins them and does not go on leaves some for others.
 const SHARE: usize = 4;
 
-/// A place among the handshakes of one address. `None`: it has too many.
-pub fn share(address: IpAddr, worker: &Worker) -> Option<Slot> {
-    let limit = worker.config().limits.handshakes.div_ceil(SHARE);
-    worker.handshakes.enter(address, u32::try_from(limit).unwrap_or(u32::MAX))
-}
-
-/// Does the handshake. `None`: it failed, or there are too many at once; the connection is to be closed.
-pub async fn accept(stream: TcpStream, sites: &Sites, worker: &Rc<Worker>) -> Option<Stream> {
+/// Does the handshake; `client`: an address that has no more than its share. `None`: it failed, or there are too many at once;
+/// the connection is to be closed.
+pub async fn accept(stream: TcpStream, client: Option<IpAddr>, sites: &Sites, worker: &Rc<Worker>) -> Option<Stream> {
     let counters: &Arc<Counters> = &worker.counters;
     let config = worker.config();
     if counters.handshakes_now.get() >= config.limits.handshakes as u64 {
         counters.limit_handshakes_total.add();
+        return None;
+    }
+    let share = u32::try_from(config.limits.handshakes.div_ceil(SHARE)).unwrap_or(u32::MAX);
+    let slot = client.map(|address| worker.handshakes.enter(address, share));
+    if matches!(slot, Some(None)) {
+        counters.limit_handshakes_per_address_total.add();
         return None;
     }
     let _one = Gauged::new(counters.clone(), |counters| &counters.handshakes_now);
