@@ -37,4 +37,5 @@ TRAFFIC = st.builds(
     timeout_s=SECONDS,
     try_timeout_s=SECONDS,
     retries_max=st.integers(-1, 30),
+    hedge_s=SECONDS,
 )

@@ -116,6 +116,7 @@ def traffic(service: pb.Service) -> Traffic:
         service.timeout_ms / 1000,
         service.try_timeout_ms / 1000,
         service.retries_max if service.HasField("retries_max") else -1,
+        service.hedge_ms / 1000,
     )
 
 

@@ -295,8 +295,7 @@ class NativeEngine:
 
     def _take_in(self, links: list[EngineLink]) -> None:
         for link in links:
-            # Whatever it is, the core is told of it, and begins with a replacement unless it keeps it.
-            link.has_table = True
+            link.has_table = True  # whatever it has: the core is told, and replaces it unless it wants to keep it
             self._begin(link)
             link.listen(self)
         present = {link.attached.boot_id for link in self._links()}

@@ -12,7 +12,7 @@ from sdlb.model.policy_reader import Reader
 ALGORITHMS = ("least_requests", "peak_ewma", "prequal", "round_robin", "hash")
 HASH_BY = ("client", "header", "cookie", "path")
 ZONES = ("ignore", "prefer")
-TRAFFIC_KEYS = ("balance", "outlier", "limits", "timeout_s", "try_timeout_s", "retries_max")
+TRAFFIC_KEYS = ("balance", "outlier", "limits", "timeout_s", "try_timeout_s", "retries_max", "hedge_s")
 COUNT_MAX = 1_000_000
 RETRIES_MAX = 30
 
@@ -58,7 +58,8 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """`timeout_s`: from the first try to the head of the answer; `try_timeout_s`: the same for each try that may be repeated;
-    0: none but the node's. `retries_max`: tries after the first, as far as the retry budget pays for them; -1: any number."""
+    0: none but the node's. `retries_max`: tries after the first, as far as the retry budget pays for them; -1: any number.
+    `hedge_s`: a request that may be done twice and has no answer after so long is asked of a second endpoint; 0: never."""
 
     balance: Balance = Balance()
     outlier: Outlier = Outlier()
@@ -66,6 +67,7 @@ class Traffic:
     timeout_s: float = 0.0
     try_timeout_s: float = 0.0
     retries_max: int = -1
+    hedge_s: float = 0.0
 
     @staticmethod
     def read(top: Reader) -> Traffic:
@@ -81,6 +83,7 @@ class Traffic:
             timeout_s=_seconds(top, "timeout_s", 0.0),
             try_timeout_s=_seconds(top, "try_timeout_s", 0.0),
             retries_max=int(retries_max),
+            hedge_s=_seconds(top, "hedge_s", 0.0),
         )
 
     def to_data(self) -> dict[str, object]:

@@ -323,6 +323,7 @@ class PolicyDocument(msgspec.Struct):
     timeout_s: float = 0.0
     try_timeout_s: float = 0.0
     retries_max: int = -1
+    hedge_s: float = 0.0
 
 
 class Policy(msgspec.Struct):

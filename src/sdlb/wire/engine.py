@@ -96,6 +96,7 @@ def _service(put: ServicePut) -> pb.Service:
         ),
         timeout_ms=_ms(traffic.timeout_s),
         try_timeout_ms=_ms(traffic.try_timeout_s),
+        hedge_ms=_ms(traffic.hedge_s),
     )
     if traffic.retries_max >= 0:
         message.retries_max = traffic.retries_max

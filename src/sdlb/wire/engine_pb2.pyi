@@ -213,7 +213,7 @@ class Delta(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., replace: _Optional[bool] = ..., put_targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., put_members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., put_routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., delete_members: _Optional[_Iterable[_Union[MemberKey, _Mapping]]] = ..., delete_routes: _Optional[_Iterable[str]] = ..., delete_targets: _Optional[_Iterable[str]] = ..., put_services: _Optional[_Iterable[_Union[Service, _Mapping]]] = ..., delete_services: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Service(_message.Message):
-    __slots__ = ("name", "balance", "outlier", "limits", "timeout_ms", "try_timeout_ms", "retries_max")
+    __slots__ = ("name", "balance", "outlier", "limits", "timeout_ms", "try_timeout_ms", "retries_max", "hedge_ms")
     NAME_FIELD_NUMBER: _ClassVar[int]
     BALANCE_FIELD_NUMBER: _ClassVar[int]
     OUTLIER_FIELD_NUMBER: _ClassVar[int]
@@ -221,6 +221,7 @@ class Service(_message.Message):
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     TRY_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     RETRIES_MAX_FIELD_NUMBER: _ClassVar[int]
+    HEDGE_MS_FIELD_NUMBER: _ClassVar[int]
     name: str
     balance: Balance
     outlier: Outlier
@@ -228,7 +229,8 @@ class Service(_message.Message):
     timeout_ms: int
     try_timeout_ms: int
     retries_max: int
-    def __init__(self, name: _Optional[str] = ..., balance: _Optional[_Union[Balance, _Mapping]] = ..., outlier: _Optional[_Union[Outlier, _Mapping]] = ..., limits: _Optional[_Union[ServiceLimits, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., try_timeout_ms: _Optional[int] = ..., retries_max: _Optional[int] = ...) -> None: ...
+    hedge_ms: int
+    def __init__(self, name: _Optional[str] = ..., balance: _Optional[_Union[Balance, _Mapping]] = ..., outlier: _Optional[_Union[Outlier, _Mapping]] = ..., limits: _Optional[_Union[ServiceLimits, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., try_timeout_ms: _Optional[int] = ..., retries_max: _Optional[int] = ..., hedge_ms: _Optional[int] = ...) -> None: ...
 
 class Balance(_message.Message):
     __slots__ = ("algorithm", "hash_by", "hash_name", "hash_load_percent", "slow_start_ms", "near_first")

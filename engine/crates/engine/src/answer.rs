@@ -146,7 +146,7 @@ impl Answer {
         } else if form.keep_old {
             out.extend_from_slice(b"connection: keep-alive\r\n");
         }
-        let mut body = String::new();
+        let mut body = Vec::new();
         if let Some(code) = form.grpc {
             out.extend_from_slice(b"cache-control: no-store\r\ncontent-type: application/grpc\r\ngrpc-status: ");
             decimal(u64::from(code), out);
@@ -156,7 +156,7 @@ impl Answer {
             out.extend_from_slice(b"\r\n");
         } else if self.not_here.is_none() && self.status != 204 {
             let media = if form.html { "text/html; charset=utf-8" } else { "application/problem+json" };
-            body = if form.html { self.html(reason, form) } else { self.json(reason, form) };
+            body = if form.html { self.html(reason, form).into_bytes() } else { self.json(reason, form) };
             out.extend_from_slice(b"cache-control: no-store\r\ncontent-type: ");
             out.extend_from_slice(media.as_bytes());
             out.extend_from_slice(b"\r\n");
@@ -168,27 +168,27 @@ impl Answer {
         }
         out.extend_from_slice(b"\r\n");
         if !form.head {
-            out.extend_from_slice(body.as_bytes());
+            out.extend_from_slice(&body);
         }
     }
 
-    fn json(&self, reason: &str, form: Form<'_>) -> String {
-        let mut text = String::with_capacity(256);
-        text.push_str("{\"type\":\"https://sdlb.dev/problems/");
-        text.push_str(self.kind);
-        text.push_str("\",\"title\":");
+    fn json(&self, reason: &str, form: Form<'_>) -> Vec<u8> {
+        let mut text = Vec::with_capacity(256);
+        text.extend_from_slice(b"{\"type\":\"https://sdlb.dev/problems/");
+        text.extend_from_slice(self.kind.as_bytes());
+        text.extend_from_slice(b"\",\"title\":");
         json_string(reason.as_bytes(), &mut text);
-        text.push_str(",\"status\":");
-        text.push_str(&self.status.to_string());
-        text.push_str(",\"detail\":");
+        text.extend_from_slice(b",\"status\":");
+        decimal(u64::from(self.status), &mut text);
+        text.extend_from_slice(b",\"detail\":");
         json_string(self.detail.as_bytes(), &mut text);
-        text.push_str(",\"node\":");
+        text.extend_from_slice(b",\"node\":");
         json_string(form.node.as_bytes(), &mut text);
         if !form.request_id.is_empty() {
-            text.push_str(",\"request_id\":");
+            text.extend_from_slice(b",\"request_id\":");
             json_string(form.request_id, &mut text);
         }
-        text.push_str("}\n");
+        text.extend_from_slice(b"}\n");
         text
     }
 
@@ -219,21 +219,23 @@ fn status_name(node: &str, out: &mut Vec<u8>) {
 }
 
 /// Appends a JSON string. Bytes beyond ASCII are read as Latin-1, so that nothing is lost and nothing is invalid.
-pub fn json_string(bytes: &[u8], out: &mut String) {
-    out.push('"');
-    for byte in bytes {
-        match byte {
-            b'"' => out.push_str("\\\""),
-            b'\\' => out.push_str("\\\\"),
-            0x20..=0x7e => out.push(*byte as char),
-            _ => {
-                out.push_str("\\u00");
-                out.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
-                out.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
+pub fn json_string(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    let mut rest = bytes;
+    // Nearly always there is nothing to escape.
+    while let Some(at) = rest.iter().position(|byte| !matches!(byte, 0x20..=0x7e) || matches!(byte, b'"' | b'\\')) {
+        out.extend_from_slice(&rest[..at]);
+        match rest[at] {
+            byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
+            byte => {
+                let digit = |value: u8| b"0123456789abcdef"[usize::from(value & 15)];
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte)]);
             }
         }
+        rest = &rest[at + 1..];
     }
-    out.push('"');
+    out.extend_from_slice(rest);
+    out.push(b'"');
 }
 
 fn html_text(bytes: &[u8], out: &mut String) {

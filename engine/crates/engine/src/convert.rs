@@ -107,6 +107,7 @@ fn service(put: proto::Service) -> Result<ServicePut, Refused> {
         },
         timeout_ms: put.timeout_ms,
         try_timeout_ms: put.try_timeout_ms,
+        hedge_ms: put.hedge_ms,
         retries_max: put.retries_max.unwrap_or(u32::MAX),
     };
     Ok(ServicePut { name: put.name, settings })

@@ -136,6 +136,10 @@ counters! {
     outliers_total,
     /// Tries after the first.
     retries_total,
+    /// Requests that were asked of a second member because the first was slow.
+    hedges_total,
+    /// Of these, those that the second one answered first.
+    hedges_won_total,
     /// Tries not made because the budget was used up.
     retry_budget_exhausted_total,
     /// Connections upgraded to another protocol.

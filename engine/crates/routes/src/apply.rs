@@ -9,6 +9,8 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
+use smallvec::SmallVec;
+
 use crate::{
     Address, Delta, Draining, Group, HostPattern, Member, MemberKey, MemberPut, PathPattern, Pattern, Pick, Protocol,
     Refused, Route, RoutePut, Sequence, Settings, Table, Target, hash,
@@ -234,7 +236,7 @@ impl Step<'_> {
             version: version.clone(),
             pattern: pattern.clone(),
             stamp,
-            members: Box::default(),
+            members: SmallVec::new(),
             ordinary: 0,
             any_far: false,
             ordinary_capacity: 0,
@@ -289,10 +291,10 @@ impl Step<'_> {
             let group = self.group(&service, &version, &pattern);
             Pick { version, tier: pick.tier, weight: pick.weight, group }
         };
-        let mut picks: Vec<_> = put.picks.iter().map(pick).collect();
+        let mut picks: SmallVec<[Pick; 1]> = put.picks.iter().map(pick).collect();
         picks.sort_by(|one, other| (one.tier, &one.version).cmp(&(other.tier, &other.version)));
         Route {
-            picks: picks.into(),
+            picks,
             park: put.park,
             sticky: put.sticky.clone(),
             terms: self.next.shared.services.get(&service),
@@ -376,7 +378,7 @@ fn emptied(group: &Group) -> Group {
         version: group.version.clone(),
         pattern: group.pattern.clone(),
         stamp: group.stamp.clone(),
-        members: Box::default(),
+        members: SmallVec::new(),
         ordinary: 0,
         any_far: false,
         ordinary_capacity: 0,

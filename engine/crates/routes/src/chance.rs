@@ -45,7 +45,7 @@ fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
 
 /// A request's fixed place among the shares of the versions, as a fraction of 2^64. Kept for the request's retries, so
 /// that a retry does not change its version while that version can take it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Draw(pub(crate) u64);
 
 impl Draw {

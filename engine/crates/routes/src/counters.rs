@@ -2,27 +2,38 @@
 
 use std::{
     collections::HashMap,
+    mem,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
 /// Upper bounds of the latency buckets, in milliseconds; one more bucket takes what is slower.
 pub const LATENCY_BOUNDS_MS: [u64; 13] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000];
 
-/// Counters of one (service, version). Version `""` counts requests that no version got.
-#[derive(Debug, Default)]
+/// Counters of one (service, version). Version `""` counts requests that no version got. What every request counts comes
+/// first, as in [`crate::Route`].
+#[derive(Debug)]
+#[repr(C)]
 pub struct VersionCounters {
-    requests: AtomicU64,
+    /// It is among [`Changes`] already.
+    told: AtomicBool,
+    latency_us_sum: AtomicU64,
     status: [AtomicU64; 5],
+    latency: [AtomicU64; LATENCY_BOUNDS_MS.len() + 1],
     failed: AtomicU64,
     retries: AtomicU64,
     parked: AtomicU64,
-    latency: [AtomicU64; LATENCY_BOUNDS_MS.len() + 1],
-    latency_us_sum: AtomicU64,
     grpc_status: [AtomicU64; GRPC_STATUSES],
+    name: (Name, Name),
+    changes: Arc<Changes>,
+    me: Weak<Self>,
 }
+
+/// Versions that something was counted for since they were last asked for: what control reads follows the traffic, not
+/// what is configured.
+type Changes = Mutex<Vec<Weak<VersionCounters>>>;
 
 /// Codes of gRPC, 0 (`OK`) to 16 (`UNAUTHENTICATED`), and one for answers without a valid one.
 pub const GRPC_STATUSES: usize = 18;
@@ -49,49 +60,84 @@ pub struct VersionSnapshot {
 }
 
 impl VersionCounters {
+    fn new(name: (Name, Name), changes: Arc<Changes>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            name,
+            told: AtomicBool::new(false),
+            changes,
+            me: me.clone(),
+            latency_us_sum: AtomicU64::default(),
+            status: Default::default(),
+            latency: Default::default(),
+            failed: AtomicU64::default(),
+            retries: AtomicU64::default(),
+            parked: AtomicU64::default(),
+            grpc_status: Default::default(),
+        })
+    }
+
+    /// Service and version.
+    #[must_use]
+    pub fn name(&self) -> &(Arc<str>, Arc<str>) {
+        &self.name
+    }
+
+    /// To be called after each count.
+    fn tell(&self) {
+        // Read first: a write would take the line from the other workers.
+        if !self.told.load(Relaxed) && !self.told.swap(true, Relaxed) {
+            self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(self.me.clone());
+        }
+    }
+
     /// A request ended with `status`, `latency_us` after its head was read. Call once for each request.
     pub fn finished(&self, status: u16, latency_us: u64) {
-        self.requests.fetch_add(1, Relaxed);
         if let Some(class) = self.status.get(usize::from(status / 100).wrapping_sub(1)) {
             class.fetch_add(1, Relaxed);
         }
         let bucket = LATENCY_BOUNDS_MS.partition_point(|bound_ms| bound_ms * 1000 < latency_us);
         self.latency[bucket].fetch_add(1, Relaxed);
         self.latency_us_sum.fetch_add(latency_us, Relaxed);
+        self.tell();
     }
 
     /// The engine answered 502, 503 or 504 in the service's place (besides [`Self::finished`]).
     pub fn failed(&self) {
         self.failed.fetch_add(1, Relaxed);
+        self.tell();
     }
 
     /// A gRPC call ended (besides [`Self::finished`]). `None`: without a status.
     pub fn grpc_finished(&self, status: Option<u8>) {
         let last = GRPC_STATUSES - 1;
         self.grpc_status[status.map_or(last, |status| usize::from(status).min(last))].fetch_add(1, Relaxed);
+        self.tell();
     }
 
     /// A request was tried again.
     pub fn retried(&self) {
         self.retries.fetch_add(1, Relaxed);
+        self.tell();
     }
 
     /// A request began to wait for a version.
     pub fn parked(&self) {
         self.parked.fetch_add(1, Relaxed);
+        self.tell();
     }
 
     /// The values now. Counters that move meanwhile may be one apart from each other.
     #[must_use]
     pub fn snapshot(&self) -> VersionSnapshot {
         let load = |counter: &AtomicU64| counter.load(Relaxed);
+        let latency = self.latency.each_ref().map(load);
         VersionSnapshot {
-            requests: load(&self.requests),
+            requests: latency.iter().sum(),
             status: self.status.each_ref().map(load),
             failed: load(&self.failed),
             retries: load(&self.retries),
             parked: load(&self.parked),
-            latency: self.latency.each_ref().map(load),
+            latency,
             latency_us_sum: load(&self.latency_us_sum),
             grpc_status: self.grpc_status.each_ref().map(load),
         }
@@ -103,7 +149,10 @@ const FORGOTTEN_AFTER: usize = 65_536;
 
 /// The counters of every (service, version) that was ever configured: a version that comes back goes on counting.
 #[derive(Debug, Default)]
-pub(crate) struct Registry(Mutex<Versions>);
+pub(crate) struct Registry {
+    versions: Mutex<Versions>,
+    changes: Arc<Changes>,
+}
 
 type Name = Arc<str>;
 
@@ -116,19 +165,25 @@ struct Versions {
 
 impl Registry {
     pub(crate) fn get(&self, service: &Name, version: &Name) -> Arc<VersionCounters> {
-        let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         // Looking through all is paid for by as many additions.
         if versions.held.len() > FORGOTTEN_AFTER.max(2 * versions.left) {
             versions.held.retain(|_, counters| Arc::strong_count(counters) > 1);
             versions.left = versions.held.len();
         }
-        versions.held.entry((service.clone(), version.clone())).or_default().clone()
+        let name = (service.clone(), version.clone());
+        let new = |name: &(Name, Name)| VersionCounters::new(name.clone(), self.changes.clone());
+        versions.held.entry(name).or_insert_with_key(new).clone()
     }
 
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<str>, &Arc<str>, &VersionCounters)) {
-        let versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((service, version), counters) in &versions.held {
-            visit(service, version, counters);
-        }
+    pub(crate) fn all(&self) -> Vec<Arc<VersionCounters>> {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner).held.values().cloned().collect()
+    }
+
+    pub(crate) fn changed(&self) -> Vec<Arc<VersionCounters>> {
+        let changed = mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner));
+        let changed: Vec<_> = changed.iter().filter_map(Weak::upgrade).collect();
+        changed.iter().for_each(|counters| counters.told.store(false, Relaxed));
+        changed
     }
 }

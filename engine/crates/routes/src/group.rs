@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use smallvec::SmallVec;
+
 use crate::{Chance, Sequence, Service, Target, VersionCounters, balance, load::Load, service::Entered, target::Out};
 
 /// Names one member: `target` in the group (service, version, pattern).
@@ -30,18 +32,19 @@ impl Hash for MemberKey {
     }
 }
 
-/// One target in one group.
+/// One target in one group. What every request reads comes first, as in [`crate::Route`].
 #[derive(Debug)]
+#[repr(C)]
 pub struct Member {
-    pub(crate) key: MemberKey,
+    pub(crate) load: Arc<Load>,
+    pub(crate) target: Arc<Target>,
     pub(crate) capacity: u32,
     pub(crate) last_resort: bool,
     /// In another zone.
     pub(crate) far: bool,
     /// Where its key stands among all values of a hash.
     pub(crate) place: u64,
-    pub(crate) target: Arc<Target>,
-    pub(crate) load: Arc<Load>,
+    pub(crate) key: MemberKey,
 }
 
 impl Member {
@@ -80,23 +83,24 @@ impl Member {
     }
 }
 
-/// The members of one (service, version, pattern).
+/// The members of one (service, version, pattern). What every request reads comes first, as in [`crate::Route`].
 #[derive(Debug)]
+#[repr(C)]
 pub struct Group {
+    /// Ordinary members first, then those of last resort; within each, by target key.
+    pub(crate) members: SmallVec<[Arc<Member>; 2]>,
+    pub(crate) ordinary: usize,
+    pub(crate) counters: Arc<VersionCounters>,
+    /// What is set for the service.
+    pub(crate) terms: Arc<Service>,
     pub(crate) service: Arc<str>,
     pub(crate) version: Arc<str>,
-    pub(crate) pattern: Arc<str>,
     pub(crate) stamp: Arc<str>,
-    /// Ordinary members first, then those of last resort; within each, by target key.
-    pub(crate) members: Box<[Arc<Member>]>,
-    pub(crate) ordinary: usize,
+    pub(crate) pattern: Arc<str>,
     /// Some of them are in another zone.
     pub(crate) any_far: bool,
     /// Sum of the capacities of the ordinary members.
     pub(crate) ordinary_capacity: u64,
-    pub(crate) counters: Arc<VersionCounters>,
-    /// What is set for the service.
-    pub(crate) terms: Arc<Service>,
     pub(crate) sequence: Arc<Sequence>,
 }
 

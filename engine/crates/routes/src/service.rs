@@ -90,6 +90,8 @@ pub struct Settings {
     pub timeout_ms: u32,
     /// A try that may be repeated is given up after so long; 0: never.
     pub try_timeout_ms: u32,
+    /// A request that may be done twice and has no answer after so long is asked of a second member as well; 0: never.
+    pub hedge_ms: u32,
     /// Tries of one request after the first that the retry budget pays for.
     pub retries_max: u32,
 }
@@ -105,6 +107,7 @@ impl Default for Settings {
             outlier: Outlier::default(),
             timeout_ms: 0,
             try_timeout_ms: 0,
+            hedge_ms: 0,
             retries_max: u32::MAX,
         }
     }

@@ -34,9 +34,17 @@ impl Shared {
         })
     }
 
-    /// Shows the counters of every service version that was ever configured.
-    pub fn for_each_version(&self, visit: impl FnMut(&Arc<str>, &Arc<str>, &VersionCounters)) {
-        self.versions.for_each(visit);
+    /// The counters of every service version that was ever configured.
+    #[must_use]
+    pub fn versions(&self) -> Vec<Arc<VersionCounters>> {
+        self.versions.all()
+    }
+
+    /// Those that something was counted for since the last call. What is counted while this runs may be seen in a snapshot
+    /// only a moment later, without being told again: look at each of them once more after the next call.
+    #[must_use]
+    pub fn changed_versions(&self) -> Vec<Arc<VersionCounters>> {
+        self.versions.changed()
     }
 
     pub(crate) fn none_ejected(&self, now_ms: u64) -> bool {

@@ -1,6 +1,6 @@
 //! One request from its head to the end of its answer: tried again where nothing of it was processed.
 
-use std::{future::poll_fn, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{future::poll_fn, sync::atomic::Ordering::Relaxed, task::Poll, time::Duration};
 
 use sdlb_http1::{Body, Length, Limits as Bounds, Piece};
 use sdlb_routes::{Fault, Picked, Protocol, TargetKind};
@@ -11,6 +11,7 @@ use super::{
     buffer::Scratch,
     exchange::{End, Exchange, Gate, REPLAY_BYTES, Terms},
     facts::{Came, Facts, examine, too_large},
+    hedge::{self, Held, Turn},
     log::{Line, Outcome},
     select::{Tries, Unserved},
     watch::Watch,
@@ -36,10 +37,10 @@ const RETRY_PAUSE_MS_MAX: usize = 250;
 const CHILD_SPARE_MS: u64 = 500;
 
 /// A request under way.
-struct Job<'a> {
-    facts: Facts,
+pub(super) struct Job<'a> {
+    pub(super) facts: Facts,
     config: &'a NodeConfig,
-    tries: Tries,
+    pub(super) tries: Tries,
     line: Option<Line>,
     /// We said `100 Continue` ourselves.
     continued: bool,
@@ -50,10 +51,14 @@ struct Job<'a> {
 }
 
 /// What an attempt led to.
-enum Attempt {
+pub(super) enum Attempt {
     Then(Then),
     Again,
     Answer(Answer),
+    /// No answer has come yet, for so long that another member may be asked.
+    Slow(Held),
+    /// The member that was slow has spoken first.
+    Overtaken,
 }
 
 /// How long the answer may take to begin as the service's settings say, and whether that is the time of this try, after
@@ -119,7 +124,7 @@ impl Conn {
                 let pause_ms = worker.with_chance(|chance| chance.below(most_ms));
                 tokio::time::sleep(Duration::from_millis(pause_ms as u64)).await;
             }
-            let picked = match self.select(scratch, &job.facts, &mut job.tries).await {
+            let mut picked = match self.select(scratch, &job.facts, &mut job.tries).await {
                 Ok(picked) => picked,
                 Err(Unserved::Answer(answer)) => return self.own_answer(scratch, &mut job, None, answer).await,
                 Err(Unserved::Gone) => {
@@ -142,9 +147,13 @@ impl Conn {
                 picked.group().counters().retried();
             }
             job.tries.count += 1;
-            match self.attempt(scratch, &mut job, &picked).await {
+            let mut attempt = self.attempt(scratch, &mut job, &picked, None).await;
+            if let Attempt::Slow(held) = attempt {
+                (picked, attempt) = Box::pin(self.hedge(scratch, &mut job, picked, held)).await;
+            }
+            match attempt {
                 Attempt::Then(then) => return then,
-                Attempt::Again => {}
+                Attempt::Again | Attempt::Slow(_) | Attempt::Overtaken => {}
                 Attempt::Answer(answer) => return self.own_answer(scratch, &mut job, Some(&picked), answer).await,
             }
         }
@@ -161,24 +170,36 @@ impl Conn {
         Some(Answer { retry_after_s: Some(retry_after_s), ..answer })
     }
 
-    /// Connects and exchanges, once.
-    async fn attempt(&mut self, scratch: &mut Scratch, job: &mut Job<'_>, picked: &Picked) -> Attempt {
+    /// Connects and exchanges, once; or only waits on for the answer to what was sent before.
+    pub(super) async fn attempt(
+        &mut self,
+        scratch: &mut Scratch,
+        job: &mut Job<'_>,
+        picked: &Picked,
+        sent: Option<Held>,
+    ) -> Attempt {
         let worker = self.worker.clone();
         let limits = &job.config.limits;
         let target = picked.target();
-        let mut upstream = match self.connection(job, picked).await {
-            Ok(upstream) => upstream,
-            Err(attempt) => return attempt,
-        };
-        job.tries.leave_queue();
         let to_node = target.kind() == TargetKind::Node;
-        let gate = self.write_head(scratch, job, picked, to_node);
-        self.tell_to_go_on(scratch, job, to_node);
-        target.counters.requests.fetch_add(1, Relaxed);
-
-        // A pooled connection costs no time.
-        let now = if upstream.reused { job.tries.now(&job.facts) } else { Instant::now() };
+        let (mut upstream, gate, now, sent_to) = match sent {
+            Some(Held { upstream, since, read_at }) => (upstream, Gate::Open, since, Some(read_at)),
+            None => {
+                let upstream = match self.connection(job, picked).await {
+                    Ok(upstream) => upstream,
+                    Err(attempt) => return attempt,
+                };
+                job.tries.leave_queue();
+                let gate = self.write_head(scratch, job, picked, to_node);
+                self.tell_to_go_on(scratch, job, to_node);
+                target.counters.requests.fetch_add(1, Relaxed);
+                // A pooled connection costs no time.
+                let now = if upstream.reused { job.tries.now(&job.facts) } else { Instant::now() };
+                (upstream, gate, now, None)
+            }
+        };
         let (within, is_try) = within(job, self.listener.kind, now);
+        let mut patience = self.patience(job);
         let terms = Terms {
             // Below the entry the client is a node: it has its own clients' patience in mind.
             bytes_per_s: if self.listener.kind == ListenerKind::Entry { limits.body_bytes_per_s } else { 0 },
@@ -194,11 +215,30 @@ impl Conn {
         };
         let mut exchange =
             Exchange::new(&mut self.io, &mut upstream, &mut self.watch, &mut self.timer, scratch, &terms);
-        let end = poll_fn(|cx| exchange.poll(cx)).await;
+        if let Some(read_at) = sent_to {
+            exchange.go_on(read_at);
+        }
+        let held = &mut job.tries.held;
+        let turn = poll_fn(|cx| {
+            let polled = exchange.poll(cx);
+            if exchange.is_answered() && held.take().is_some() {
+                worker.counters.hedges_won_total.add();
+            }
+            match polled {
+                Poll::Ready(end) => Poll::Ready(Turn::Ended(end)),
+                Poll::Pending => hedge::poll(cx, exchange.waits_at(), held, &mut patience),
+            }
+        })
+        .await;
         let (status, bytes, replayable) = (exchange.status, exchange.content_bytes, exchange.replayable);
         let (announced, grpc_status) = (exchange.keep_alive, exchange.grpc_status);
         let head_at = exchange.head_at;
         drop(exchange);
+        let end = match turn {
+            Turn::Ended(end) => end,
+            Turn::Slow(read_at) => return Attempt::Slow(Held { upstream, since: now, read_at }),
+            Turn::Overtaken => return Attempt::Overtaken,
+        };
         if picked.is_watched() {
             self.tell_how_it_went(picked, &end, status, head_at, now);
         }
@@ -416,7 +456,7 @@ impl Conn {
     }
 
     /// At the entry the budget of the whole tree decides; below it, only the number of members.
-    fn may_try_again(&self) -> bool {
+    pub(super) fn may_try_again(&self) -> bool {
         if self.listener.kind == ListenerKind::Node {
             return true;
         }
@@ -595,7 +635,7 @@ fn lost_body() -> Answer {
     Answer::new(502, "body-lost", "destination_unavailable", detail)
 }
 
-fn is_small(length: Length) -> bool {
+pub(super) fn is_small(length: Length) -> bool {
     match length {
         Length::None => true,
         Length::Known(length) => length <= REPLAY_BYTES as u64,

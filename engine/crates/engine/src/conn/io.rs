@@ -40,7 +40,8 @@ impl Io {
             Self::Unix(stream) => stream.poll_read_ready(cx),
             Self::Tls(stream) => stream.poll_readable(cx),
             // It begins with a head.
-            Self::Stream(_) | Self::Link(_) => Poll::Ready(Ok(())),
+            Self::Stream(_) => Poll::Ready(Ok(())),
+            Self::Link(stream) => stream.poll_readable(cx).map(Ok),
         }
     }
 

@@ -1,15 +1,15 @@
 //! One line of the access log.
 
-use std::{fmt::Write, time::SystemTime};
+use std::time::SystemTime;
 
-use sdlb_http1::Span;
+use sdlb_http1::{Span, decimal};
 
 use super::{buffer::Scratch, facts::Facts};
 use crate::answer::json_string;
 
 /// What is taken from the head while it is there; only made when the log is on.
 #[derive(Debug)]
-pub struct Line(String);
+pub struct Line(Vec<u8>);
 
 /// How it went.
 #[derive(Debug, Default)]
@@ -32,8 +32,12 @@ impl Line {
     /// Begins a line.
     pub fn begin(listener: &str, client: &str, node: &str, method: Span, scratch: &Scratch, facts: &Facts) -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let mut line = String::with_capacity(512);
-        let _ = write!(line, "{{\"time\":{}.{:03}", since.as_secs(), since.subsec_millis());
+        let mut line = Vec::with_capacity(512);
+        line.extend_from_slice(b"{\"time\":");
+        decimal(since.as_secs(), &mut line);
+        let thousandths = since.subsec_millis();
+        let digit = |by: u32| b'0' + (thousandths / by % 10) as u8;
+        line.extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
         let head = scratch.from_client.data();
         for (name, value) in [
             ("node", node.as_bytes()),
@@ -51,13 +55,17 @@ impl Line {
 
     /// Ends it.
     #[must_use]
-    pub fn end(self, outcome: &Outcome<'_>) -> String {
+    pub fn end(self, outcome: &Outcome<'_>) -> Vec<u8> {
         let Self(mut line) = self;
-        let _ = write!(
-            line,
-            ",\"status\":{},\"bytes\":{},\"took_us\":{},\"tries\":{}",
-            outcome.status, outcome.bytes, outcome.took_us, outcome.tries
-        );
+        for (name, value) in [
+            ("status", outcome.status.into()),
+            ("bytes", outcome.bytes),
+            ("took_us", outcome.took_us),
+            ("tries", outcome.tries.into()),
+        ] {
+            key(name, &mut line);
+            decimal(value, &mut line);
+        }
         if let Some((service, version, target)) = outcome.member {
             text("service", service.as_bytes(), &mut line);
             text("version", version.as_bytes(), &mut line);
@@ -66,14 +74,18 @@ impl Line {
         if !outcome.error.is_empty() {
             text("error", outcome.error.as_bytes(), &mut line);
         }
-        line.push('}');
+        line.push(b'}');
         line
     }
 }
 
-fn text(name: &str, value: &[u8], line: &mut String) {
-    line.push_str(",\"");
-    line.push_str(name);
-    line.push_str("\":");
+fn key(name: &str, line: &mut Vec<u8>) {
+    line.extend_from_slice(b",\"");
+    line.extend_from_slice(name.as_bytes());
+    line.extend_from_slice(b"\":");
+}
+
+fn text(name: &str, value: &[u8], line: &mut Vec<u8>) {
+    key(name, line);
     json_string(value, line);
 }

@@ -7,6 +7,7 @@ pub mod buffer;
 mod exchange;
 mod facts;
 mod handle;
+mod hedge;
 pub mod io;
 pub mod local;
 mod log;

@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Conn, buffer::Scratch, facts::Facts};
+use super::{Conn, buffer::Scratch, facts::Facts, hedge::Held};
 use crate::{
     answer::{Answer, FULL, GONE, UNREACHABLE},
     counters::{Counter, Counters, Gauged},
@@ -84,6 +84,10 @@ pub struct Tries {
     queued: Option<Queued>,
     /// Tries that the retry budget has paid for.
     pub paid: u32,
+    /// The request of another member that was slow, while a second one is asked.
+    pub held: Option<Held>,
+    /// It was asked of a second one.
+    pub hedged: bool,
     /// An answer must have begun by then.
     pub deadline: Option<Instant>,
     /// Of the route, for requests that get no version.
@@ -223,7 +227,11 @@ impl Conn {
             let Some(route) = table.route(host, path) else {
                 return Found::NoRoute { host: table.serves_host(host) };
             };
-            let draw = *tries.draw.get_or_insert_with(|| self.draw(route, scratch, facts));
+            // Where there is one version only, there is nothing to draw.
+            let draw = match route.picks() {
+                [] | [_] => tries.draw.unwrap_or_default(),
+                _ => *tries.draw.get_or_insert_with(|| self.draw(route, scratch, facts)),
+            };
             tries.settings = route.terms().settings();
             let mut entered = None;
             if let Some(settings) = &tries.settings {
@@ -261,6 +269,20 @@ impl Conn {
                 }
             }
         })
+    }
+
+    /// Another member of the same version, if one can take the request now.
+    pub(super) fn another(
+        &self,
+        scratch: &Scratch,
+        facts: &Facts,
+        tries: &mut Tries,
+        first: &Picked,
+    ) -> Option<Picked> {
+        match self.find(scratch, facts, tries) {
+            Found::Picked(picked) if picked.group().version() == first.group().version() => Some(picked),
+            _ => None,
+        }
     }
 
     /// # Errors

@@ -60,6 +60,8 @@ struct Exchange {
     websocket: Option<String>,
     /// Heads of interim answers that wait to be read.
     interim: Vec<u8>,
+    /// What was seen by who only waited for it.
+    failed: Option<io::Error>,
 }
 
 impl Stream {
@@ -130,6 +132,7 @@ impl Stream {
             head: read.method == http1::Method::Head,
             websocket: websocket.then(|| translate::accept(key.map_or(b"", |key| key.value.of(head)))),
             interim: Vec::new(),
+            failed: None,
         });
         Poll::Ready(Ok(length))
     }
@@ -171,6 +174,15 @@ impl Stream {
         read
     }
 
+    /// Waits until there is something to read of the answer, or it has failed.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.exchange {
+            Some(exchange) => exchange.poll_head(cx).map(|head| exchange.failed = head.err()),
+            None if self.failed || !self.answer.is_empty() => Poll::Ready(()),
+            None => Poll::Pending,
+        }
+    }
+
     /// Nothing more is written.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.exchange {
@@ -181,7 +193,11 @@ impl Stream {
 }
 
 impl Exchange {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
+    /// Ready: there are interim answers to read, or the answer; or it failed.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
         while self.inbound.is_none() {
             match self.response.poll_informational(cx) {
                 Poll::Ready(Some(interim)) => {
@@ -194,19 +210,25 @@ impl Exchange {
             match Pin::new(&mut self.response).poll(cx) {
                 Poll::Ready(response) => self.answered(response.map_err(failed)?),
                 Poll::Pending if self.interim.is_empty() => return Poll::Pending,
-                Poll::Pending => {
-                    let space = buffer.space();
-                    let count = space.len().min(self.interim.len());
-                    space[..count].copy_from_slice(&self.interim[..count]);
-                    self.interim.drain(..count);
-                    buffer.filled(count);
-                    return Poll::Ready(Ok(count));
-                }
+                Poll::Pending => break,
             }
         }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
+        ready!(self.poll_head(cx))?;
         match &mut self.inbound {
             Some(inbound) if !inbound.is_over() => inbound.poll_read(cx, buffer),
-            _ => Poll::Ready(Ok(0)),
+            Some(_) => Poll::Ready(Ok(0)),
+            None => {
+                let space = buffer.space();
+                let count = space.len().min(self.interim.len());
+                space[..count].copy_from_slice(&self.interim[..count]);
+                self.interim.drain(..count);
+                buffer.filled(count);
+                Poll::Ready(Ok(count))
+            }
         }
     }
 

@@ -249,6 +249,22 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// The request was sent by an exchange before, from the client's buffer up to `read_at`; only the answer is to come.
+    pub fn go_on(&mut self, read_at: usize) {
+        self.scratch.to_upstream.clear();
+        (self.up, self.wrote, self.read_at) = (Up::Sent, true, read_at);
+    }
+
+    /// Something of an answer has come.
+    pub fn is_answered(&self) -> bool {
+        self.answered
+    }
+
+    /// Where the request ends in the client's buffer, if all of it was sent and nothing of an answer has come.
+    pub fn waits_at(&self) -> Option<usize> {
+        (self.up == Up::Sent && !self.answered && self.replayable).then_some(self.read_at)
+    }
+
     /// Goes on until nothing more can be done.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
