@@ -10,6 +10,7 @@ import os
 import resource
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ import pytest
 
 from sdlb.wire.engine_pb2 import Limits, Listener, ToEngine
 from tests.certificates import needs_openssl
-from tests.compliance.recorder import Recorder
+from tests.compliance.recorder import OK, Recorder
 from tests.engine.certificates import Authority
 from tests.engine.engine import Engine
 from tests.engine.frames import Client, request
@@ -85,6 +86,26 @@ def test_without_descriptors_clients_wait_and_nodes_get_through(recorder: Record
 
         for connection in flood:
             connection.close()
+        with dial(engine.address["http"]) as after:
+            assert ask(after).startswith(b"HTTP/1.1 200")
+
+
+def test_without_descriptors_for_upstreams_clients_are_told_to_come_back() -> None:
+    may = threading.Event()
+    with (
+        Recorder(lambda _request, _number: OK if may.wait(10) else None) as held,
+        Engine(PLAIN, descriptors=DESCRIPTORS) as engine,
+        ExitStack() as stack,
+    ):
+        engine.serve("*", held.endpoint)
+        clients = [stack.enter_context(dial(engine.address["http"])) for _ in range(90)]
+        for client in clients:
+            client.sendall(GET)
+        engine.counter("exhausted_total")
+        may.set()
+        heads = [ask(client, b"") for client in clients]
+        assert {head[9:12] for head in heads} == {b"200", b"503"}
+        assert all(b"\r\nretry-after: 1\r\n" in head for head in heads if b" 503 " in head)
         with dial(engine.address["http"]) as after:
             assert ask(after).startswith(b"HTTP/1.1 200")
 

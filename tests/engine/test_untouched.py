@@ -121,6 +121,7 @@ def test_a_body_that_was_refused_is_no_request(engine: Engine, recorder: Recorde
             pass
         assert b"HTTP/1.1" not in got
         assert b"/smuggled" not in strict.received and len(recorder.completed) == before
+    engine.counter("early_answers_total")
 
 
 # ------------------------------------------------------------------ the log

@@ -94,12 +94,16 @@ counters! {
     timeout_body_total,
     /// A client sent or took a body too slowly.
     timeout_body_pace_total,
+    /// Answers that came before the whole body of their request had: both connections are closed behind them.
+    early_answers_total,
     /// An upstream did not answer in time: 504.
     timeout_response_total,
     /// An upstream fell silent in the middle of a body.
     timeout_response_idle_total,
     /// A connection to an upstream was not made in time.
     timeout_connect_total,
+    /// Connections to upstreams that were not opened for want of our own: file descriptors, ports, memory: 503.
+    exhausted_total,
     /// Clients that went away before they had their whole answer.
     client_gone_total,
     /// Requests that no claim matches: 404.

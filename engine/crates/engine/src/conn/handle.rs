@@ -403,7 +403,9 @@ impl Conn {
             worker.counters.timeout_connect_total.add();
         }
         target.counters.connect_failures.fetch_add(1, Relaxed);
-        if !failed.ours {
+        if failed.ours {
+            worker.counters.exhausted_total.add();
+        } else {
             worker.failed(picked, Fault::Broken, &failed.reason);
         }
         let status = match (failed.late, failed.ours) {

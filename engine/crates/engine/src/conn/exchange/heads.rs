@@ -114,6 +114,9 @@ impl Exchange<'_> {
         };
         // An answer while the request is still coming: whatever of it comes now is nobody's.
         let early = self.up != Up::Sent;
+        if early {
+            self.worker.counters.early_answers_total.add();
+        }
         // An upgrade that was refused: what the client has sent behind it may be anything.
         let keep_client =
             self.facts.keep && !early && !self.facts.upgrade && framing != Framing::Close && !self.worker.is_draining();
