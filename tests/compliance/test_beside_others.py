@@ -35,10 +35,10 @@ defaults
     timeout server 5s
     timeout connect 2s
 frontend f
-    bind 127.0.0.1:{port}
+    bind 127.0.0.1:{port}{takes}
     default_backend b
 backend b
-    server s {target}
+    server s {target}{gives}
 """
 NGINX = """
 daemon off;
@@ -55,7 +55,7 @@ http {{
     scgi_temp_path {folder}/scgi;
     upstream u {{ server {target}; keepalive 8; }}
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{takes};
         location / {{
             proxy_pass http://u;
             proxy_http_version 1.1;
@@ -69,8 +69,8 @@ http {{
 """
 
 
-def start(cluster: Cluster, kind: str, target: str) -> str:
-    """Runs the other proxy in front of `target`; returns its host:port."""
+def start(cluster: Cluster, kind: str, target: str, *, takes_http2: bool = False, gives_http2: bool = False) -> str:
+    """Runs the other proxy in front of `target`; returns its host:port. HTTP/2 is in clear text, with prior knowledge."""
     binary = shutil.which(kind, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if binary is None:
         pytest.skip(f"{kind} is not installed")
@@ -80,7 +80,10 @@ def start(cluster: Cluster, kind: str, target: str) -> str:
     folder.chmod(0o777)  # nginx's worker is another user when it is started as root
     cluster.folder.chmod(0o711)
     file = folder / "conf"
-    file.write_text((HAPROXY if kind == "haproxy" else NGINX).format(port=port, target=target, folder=folder))
+    takes = (" proto h2" if kind == "haproxy" else " http2") if takes_http2 else ""
+    gives = " proto h2" if gives_http2 else ""
+    text = HAPROXY if kind == "haproxy" else NGINX
+    file.write_text(text.format(port=port, target=target, folder=folder, takes=takes, gives=gives))
     words = [binary, "-f", str(file), "-db"] if kind == "haproxy" else [binary, "-c", str(file), "-p", str(folder)]
     with Path(folder / "log").open("wb") as log:
         cluster.program(words, stdout=log, stderr=subprocess.STDOUT)
@@ -96,10 +99,11 @@ def start(cluster: Cluster, kind: str, target: str) -> str:
     return f"127.0.0.1:{port}"
 
 
-@pytest.fixture(scope="module", params=["haproxy", "nginx"])
+@pytest.fixture(scope="module", params=["haproxy", "haproxy-h2", "nginx"])
 def before(request: pytest.FixtureRequest, nodes: Cluster, edge: Node) -> str:
-    """The other one in front of our public node."""
-    return start(nodes, request.param, edge.http)
+    """The other one in front of our public node; nginx speaks HTTP/1.1 only to what is behind it."""
+    kind, _, http2 = request.param.partition("-")
+    return start(nodes, kind, edge.http, gives_http2=bool(http2))
 
 
 def test_attacks_through_another_proxy_smuggle_nothing(before: str, recorder: Recorder) -> None:
@@ -124,13 +128,15 @@ def test_attacks_through_another_proxy_smuggle_nothing(before: str, recorder: Re
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.fixture(scope="module", params=["haproxy", "nginx"])
+@pytest.fixture(scope="module", params=["haproxy", "haproxy-h2", "nginx", "nginx-h2"])
 def behind(request: pytest.FixtureRequest, nodes: Cluster, edge: Node) -> Iterator[tuple[str, Backend]]:
     """(host name, backend): the other one between our node and the backend."""
     name = f"behind-{request.param}"
     with Backend(name, "1.0.0") as backend:
-        address = start(nodes, request.param, backend.endpoint)
-        registration = nodes.register(edge, f"{name}-1.0.0", f"{name}.example", address)
+        kind, _, http2 = request.param.partition("-")
+        address = start(nodes, kind, backend.endpoint, takes_http2=bool(http2))
+        protocol = "h2c" if http2 else "http1"
+        registration = nodes.register(edge, f"{name}-1.0.0", f"{name}.example", address, protocol=protocol)
         nodes.reachable([edge], f"http://{name}.example/", f"{name}-1.0.0")
         yield f"{name}.example", backend
         registration.gone()

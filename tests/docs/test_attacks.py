@@ -40,6 +40,14 @@ def test_the_counters_that_are_named_exist() -> None:
     assert named - engine_counters().keys() == set()
 
 
+def test_maps_that_clients_fill_are_keyed_by_chance() -> None:
+    """A hasher without a key is an invitation to collide. The one there is has numbers of our own."""
+    unkeyed = re.compile(r"BuildHasherDefault|with_hasher|\b(?:Fnv|Fx|A)Hash|\bimpl Hasher\b|_hasher\(")
+    sources = (ROOT / "engine/crates").glob("*/src/**/*.rs")
+    found = {str(path.relative_to(ROOT)) for path in sources if unkeyed.search(path.read_text())}
+    assert found == {"engine/crates/engine/src/upstream/pool.rs"}
+
+
 def test_every_counter_of_the_engine_is_documented() -> None:
     page = (ROOT / "docs/reference/metrics.md").read_text()
     section = page[page.index("## Counters of the engine") :]

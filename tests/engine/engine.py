@@ -45,8 +45,10 @@ class Engine:
         after: Engine | None = None,
         identity: Identity | None = None,
         control_socket: str = "",
+        descriptors: int = 0,
     ) -> None:
-        """`after`: it gets that one's listening sockets, and does not accept before `configure`."""
+        """`after`: it gets that one's listening sockets, and does not accept before `configure`. `descriptors`: it may have
+        so many."""
         self.name = name
         self.identity = identity
         self.control_socket = control_socket
@@ -60,6 +62,8 @@ class Engine:
         path = self.folder / "engine.sock"
         self.log = (self.folder / "engine.log").open("wb")
         words = [find_binary(), "--socket", str(path), "--workers", str(workers)]
+        if descriptors:
+            words = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *words]
         sockets = self.folder / "sockets"
         if after is not None:
             words += ["--take-over", str(sockets)]

@@ -27,10 +27,14 @@ def request(host: str = "www.example", path: str = "/", method: str = "GET") -> 
 class Client:
     """`heard`: what the server said about each stream: its status, "reset N", "goaway N" under stream 0."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: tuple[str, int] | socket.socket, source: str = "") -> None:
+        """To an address, or on a connection that is there. `source`: the address that it comes from."""
         self.heard: dict[int, list[str]] = {}
         self.bodies: dict[int, bytes] = {}
-        self._socket = socket.create_connection(address, timeout=10)
+        if isinstance(address, socket.socket):
+            self._socket = address
+        else:
+            self._socket = socket.create_connection(address, timeout=10, source_address=(source, 0))
         self._encoder = Encoder()
         self._encoder.header_table_size = 0
         self._rest = b""
@@ -42,6 +46,9 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
+
+    def patience(self, seconds: float) -> None:
+        self._socket.settimeout(seconds)
 
     def send(self, data: bytes) -> bool:
         """False: the server is gone."""

@@ -247,6 +247,54 @@ def test_empty_data_flood(engine: Engine, client: Client) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("padding", [0, 200])
+def test_data_of_nothing_but_padding(engine: Engine, client: Client, padding: int) -> None:
+    client.send(client.headers(1, request(method="POST"), END_HEADERS))
+    counted = ended(engine)
+    padded = frame(DATA, 8, 1, bytes([padding]) + bytes(padding))
+    for _ in range(100):
+        if not client.send(padded * 100):
+            break
+    assert client.end() in (CALM, "goaway 3", "closed")
+    until_ended(engine, counted)
+
+
+def test_empty_headers_flood(engine: Engine, client: Client) -> None:
+    """Heads without a field: each stream is broken off, and so many of them end the connection."""
+    counted = ended(engine)
+    for first in range(1, 4001, 200):
+        if not client.send(
+            b"".join(frame(HEADERS, END_STREAM | END_HEADERS, at) for at in range(first, first + 200, 2))
+        ):
+            break
+    assert client.end() in (CALM, "goaway 1", "closed")
+    until_ended(engine, counted)
+
+
+def test_empty_continuation_flood(engine: Engine, client: Client) -> None:
+    counted = ended(engine)
+    client.send(frame(HEADERS, END_STREAM, 1, client.block(request())))
+    for _ in range(100):
+        if not client.send(frame(CONTINUATION, 0, 1) * 100):
+            break
+    assert client.end() in (CALM, "goaway 1", "closed")
+    until_ended(engine, counted)
+
+
+def test_small_data_flood(engine: Engine) -> None:
+    """A byte a frame, to an endpoint that reads none: what is kept for each is bounded."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf, Client(engine.address["http"]) as client:
+        engine.serve("deaf.example/*", f"127.0.0.1:{deaf.getsockname()[1]}", version="2.0.0")
+        before = resident_kb(engine)
+        for stream in range(1, 129, 2):
+            client.send(client.headers(stream, request("deaf.example", method="POST"), END_HEADERS))
+        for _ in range(150):
+            if not client.send(b"".join(frame(DATA, 0, stream, b"x") * 6 for stream in range(1, 129, 2))):
+                break
+        assert client.outcome(1) in (CALM, "408", "504", "closed")
+        assert resident_kb(engine) - before < 20_000
+
+
 def test_rapid_reset(engine: Engine, client: Client) -> None:
     """CVE-2023-44487."""
     for first in range(1, 4001, 200):
@@ -295,6 +343,7 @@ def ended(engine: Engine) -> int:
     names = (
         "http2_flood_reset_total",
         "http2_flood_continuation_total",
+        "http2_flood_empty_data_total",
         "http2_flood_other_total",
         "http2_failed_total",
     )
@@ -339,6 +388,19 @@ def test_a_window_that_is_held_shut(engine: Engine, recorder: Recorder, client: 
         assert client.read()
     assert client.heard[1] == ["200", "reset 2"] and not client.bodies.get(1)
     engine.counter("timeout_body_total")
+
+
+def test_the_window_of_the_connection_held_shut(engine: Engine, recorder: Recorder, client: Client) -> None:
+    """The streams' own windows are wide open."""
+    recorder.script = lambda _request, _number: b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n" + bytes(500_000)
+    client.send(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 1 << 20)))
+    for stream in (1, 3, 5):
+        client.send(client.headers(stream, request()))
+    while any(len(client.heard.get(stream, [])) < 2 for stream in (1, 3, 5)):
+        assert client.read()
+    assert all(client.heard[stream] == ["200", "reset 2"] for stream in (1, 3, 5))
+    assert sum(len(body) for body in client.bodies.values()) <= 65_535
+    engine.counter("timeout_body_total", 3)
 
 
 def test_windows_of_one_byte(recorder: Recorder, client: Client) -> None:

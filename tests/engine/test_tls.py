@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from sdlb.wire.engine_pb2 import Limits, Listener, ToEngine
 from tests.compliance.recorder import Recorder
 from tests.engine.certificates import Authority, Pair
 from tests.engine.engine import Engine
+from tests.engine.frames import Client as Http2
+from tests.engine.frames import request
 
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None or shutil.which("curl") is None, reason="needs openssl and curl"
@@ -237,6 +240,38 @@ def test_another_host_than_the_handshake_was_for(engine: Engine, authority: Auth
     code, text = curl(engine, authority, "a.example", "-H", "Host: b.example")
     assert code == 0 and "misdirected" in text and text.endswith("421 0")
     engine.counter("misdirected_total")
+
+
+def test_another_host_on_a_connection_that_is_shared(engine: Engine, recorder: Recorder, authority: Authority) -> None:
+    """A browser may ask for every host that the certificate names: 421 for each that the handshake was not for, and the
+    connection goes on."""
+    put(engine, "both", ["a.example", "b.example"], authority.issue("a.example", "b.example"))
+    context = ssl.create_default_context(cafile=str(authority.root.certificate))
+    context.set_alpn_protocols(["h2"])
+    plain = socket.create_connection(engine.address["https"], timeout=10)
+    with Http2(context.wrap_socket(plain, server_hostname="a.example")) as client:
+        assert client.ask(1, request("a.example")) == "200"
+        for stream, host in ((3, "b.example"), (5, "B.EXAMPLE."), (7, "b.example:443"), (9, "a.example.b.example")):
+            assert client.ask(stream, request(host)) == "421"
+        assert client.ask(11, [*request("a.example"), ("host", "b.example")]) in ("400", "reset 1")
+        assert client.ask(13, request("A.example:8443")) == "200"
+        assert client.heard.get(0) is None
+    engine.counter("misdirected_total", 4)
+    assert b"b.example" not in recorder.received.lower()
+
+
+@pytest.mark.parametrize("offered", [["ftp"], ["smtp", "imap"], ["h3"], ["http/1.0"]])
+def test_other_protocols_names_end_the_handshake(engine: Engine, authority: Authority, offered: list[str]) -> None:
+    """ALPACA: what a client takes for a mail server must not be us."""
+    put(engine, "a", ["a.example"], authority.issue("a.example"))
+    context = ssl.create_default_context(cafile=str(authority.root.certificate))
+    context.set_alpn_protocols(offered)
+    with (
+        socket.create_connection(engine.address["https"], timeout=10) as plain,
+        pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"),
+    ):
+        context.wrap_socket(plain, server_hostname="a.example")
+    engine.counter("handshakes_failed_total")
 
 
 def test_the_endpoint_learns_that_it_was_https(engine: Engine, recorder: Recorder, authority: Authority) -> None:

@@ -38,6 +38,7 @@ LIMITS: dict[str, tuple[int, int]] = {
     "handshakes": (1, 1_000_000),
     "http2_streams": (1, 10_000),
     "body_timeout_ms": (1, 86_400_000),
+    "body_bytes_per_s": (1, 1 << 30),
     "response_timeout_ms": (1, 86_400_000),
     "response_idle_timeout_ms": (1, 86_400_000),
     "event_stream_idle_timeout_ms": (1, 2_000_000_000),
@@ -46,6 +47,8 @@ LIMITS: dict[str, tuple[int, int]] = {
     "retry_budget_percent": (1, 100),
     "body_bytes": (1, 1 << 62),
     "connections_per_address": (1, 10_000_000),
+    "requests_per_s_per_address": (1, 10_000_000),
+    "requests_burst_per_address": (1, 10_000_000),
 }
 """Names and units as `Limits` in engine.proto, with the range that is accepted."""
 

@@ -137,7 +137,7 @@ class TicketKeys(_message.Message):
     def __init__(self, keys: _Optional[_Iterable[_Union[TicketKeys.Key, _Mapping]]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("head_bytes", "fields", "connect_timeout_ms", "head_timeout_ms", "idle_timeout_ms", "body_timeout_ms", "response_timeout_ms", "upgrade_idle_timeout_ms", "connections", "retry_budget_percent", "body_bytes", "connections_per_address", "response_idle_timeout_ms", "handshake_timeout_ms", "http2_streams", "handshakes", "event_stream_idle_timeout_ms")
+    __slots__ = ("head_bytes", "fields", "connect_timeout_ms", "head_timeout_ms", "idle_timeout_ms", "body_timeout_ms", "response_timeout_ms", "upgrade_idle_timeout_ms", "connections", "retry_budget_percent", "body_bytes", "connections_per_address", "response_idle_timeout_ms", "body_bytes_per_s", "requests_per_s_per_address", "requests_burst_per_address", "handshake_timeout_ms", "http2_streams", "handshakes", "event_stream_idle_timeout_ms")
     HEAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     CONNECT_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
@@ -151,6 +151,9 @@ class Limits(_message.Message):
     BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_PER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_IDLE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    BODY_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_PER_S_PER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_BURST_PER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     HANDSHAKE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     HTTP2_STREAMS_FIELD_NUMBER: _ClassVar[int]
     HANDSHAKES_FIELD_NUMBER: _ClassVar[int]
@@ -168,11 +171,14 @@ class Limits(_message.Message):
     body_bytes: int
     connections_per_address: int
     response_idle_timeout_ms: int
+    body_bytes_per_s: int
+    requests_per_s_per_address: int
+    requests_burst_per_address: int
     handshake_timeout_ms: int
     http2_streams: int
     handshakes: int
     event_stream_idle_timeout_ms: int
-    def __init__(self, head_bytes: _Optional[int] = ..., fields: _Optional[int] = ..., connect_timeout_ms: _Optional[int] = ..., head_timeout_ms: _Optional[int] = ..., idle_timeout_ms: _Optional[int] = ..., body_timeout_ms: _Optional[int] = ..., response_timeout_ms: _Optional[int] = ..., upgrade_idle_timeout_ms: _Optional[int] = ..., connections: _Optional[int] = ..., retry_budget_percent: _Optional[int] = ..., body_bytes: _Optional[int] = ..., connections_per_address: _Optional[int] = ..., response_idle_timeout_ms: _Optional[int] = ..., handshake_timeout_ms: _Optional[int] = ..., http2_streams: _Optional[int] = ..., handshakes: _Optional[int] = ..., event_stream_idle_timeout_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, head_bytes: _Optional[int] = ..., fields: _Optional[int] = ..., connect_timeout_ms: _Optional[int] = ..., head_timeout_ms: _Optional[int] = ..., idle_timeout_ms: _Optional[int] = ..., body_timeout_ms: _Optional[int] = ..., response_timeout_ms: _Optional[int] = ..., upgrade_idle_timeout_ms: _Optional[int] = ..., connections: _Optional[int] = ..., retry_budget_percent: _Optional[int] = ..., body_bytes: _Optional[int] = ..., connections_per_address: _Optional[int] = ..., response_idle_timeout_ms: _Optional[int] = ..., body_bytes_per_s: _Optional[int] = ..., requests_per_s_per_address: _Optional[int] = ..., requests_burst_per_address: _Optional[int] = ..., handshake_timeout_ms: _Optional[int] = ..., http2_streams: _Optional[int] = ..., handshakes: _Optional[int] = ..., event_stream_idle_timeout_ms: _Optional[int] = ...) -> None: ...
 
 class AccessLog(_message.Message):
     __slots__ = ("enabled", "path")

@@ -26,6 +26,8 @@ pub struct Answer {
 pub const GONE: &str = "1";
 /// It is here, and its members have all that they may.
 pub const FULL: &str = "full";
+/// An instance had it and ended its connection without a word: whether it is asked again is the entry's to say.
+pub const ENDED: &str = "ended";
 /// It is here, and none of its members can be reached.
 pub const UNREACHABLE: &str = "unreachable";
 
@@ -64,13 +66,13 @@ impl Answer {
         match self.status {
             404 | 421 => UNIMPLEMENTED,
             408 | 504 => DEADLINE_EXCEEDED,
-            413 | 431 => RESOURCE_EXHAUSTED,
+            413 | 429 | 431 => RESOURCE_EXHAUSTED,
             502 | 503 => UNAVAILABLE,
             _ => INTERNAL,
         }
     }
 
-    /// For the node above: try elsewhere. `why`: [`GONE`], [`FULL`] or [`UNREACHABLE`].
+    /// For the node above: try elsewhere. `why`: [`GONE`], [`FULL`], [`ENDED`] or [`UNREACHABLE`].
     #[must_use]
     pub fn not_here(why: &'static str, below: Vec<u8>, error: &'static str) -> Self {
         Self { not_here: Some(why), below, ..Self::new(421, "not-here", error, "") }

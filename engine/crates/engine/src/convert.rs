@@ -9,9 +9,13 @@ use sdlb_routes::{
 
 use crate::{
     proto,
+    rate::Rate,
     settings::{Limits, ListenerKind},
     tls::{identity::Identity, sites},
 };
+
+/// A client may save up for a burst of so many seconds, unless it is said how many requests.
+const BURST_S: u32 = 2;
 
 /// A delta as the table takes it.
 ///
@@ -171,6 +175,10 @@ pub fn limits(asked: Option<proto::Limits>) -> Limits {
         head_timeout: time(asked.head_timeout_ms, default.head_timeout),
         idle_timeout: time(asked.idle_timeout_ms, default.idle_timeout),
         body_timeout: time(asked.body_timeout_ms, default.body_timeout),
+        body_bytes_per_s: match asked.body_bytes_per_s {
+            0 => default.body_bytes_per_s,
+            bytes => bytes,
+        },
         response_timeout: time(asked.response_timeout_ms, default.response_timeout),
         response_idle_timeout: time(asked.response_idle_timeout_ms, default.response_idle_timeout),
         event_stream_idle_timeout: time(asked.event_stream_idle_timeout_ms, default.event_stream_idle_timeout),
@@ -182,6 +190,13 @@ pub fn limits(asked: Option<proto::Limits>) -> Limits {
         },
         body_bytes: Some(asked.body_bytes).filter(|bytes| *bytes != 0),
         connections_per_address: Some(asked.connections_per_address).filter(|connections| *connections != 0),
+        rate_per_address: Some(asked.requests_per_s_per_address).filter(|per_s| *per_s != 0).map(|per_s| Rate {
+            per_s,
+            burst: match asked.requests_burst_per_address {
+                0 => per_s.saturating_mul(BURST_S),
+                burst => burst,
+            },
+        }),
         handshake_timeout: time(asked.handshake_timeout_ms, default.handshake_timeout),
         handshakes: number(asked.handshakes, default.handshakes),
         http2_streams: if asked.http2_streams == 0 { default.http2_streams } else { asked.http2_streams },

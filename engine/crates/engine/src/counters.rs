@@ -40,6 +40,8 @@ counters! {
     timeout_handshake_total,
     /// Connections closed because there were too many TLS handshakes at once.
     limit_handshakes_total,
+    /// ... too many of one address.
+    limit_handshakes_per_address_total,
     /// Gauge: TLS handshakes under way.
     handshakes_now,
     /// HTTP/2 connections of clients.
@@ -68,6 +70,8 @@ counters! {
     misdirected_total,
     /// Connections closed at once because their address had too many.
     limit_connections_per_address_total,
+    /// Accepting waited because the file descriptors that clients may have were used up.
+    limit_descriptors_total,
     /// `accept` failed, for want of file descriptors above all.
     accept_failures_total,
     /// Requests whose head was read.
@@ -80,6 +84,8 @@ counters! {
     limit_fields_total,
     /// Bodies over the limit: 413.
     limit_body_bytes_total,
+    /// Requests of an address that had too many in too short a time: 429.
+    limit_requests_per_address_total,
     /// `Range` with too many parts: 416.
     limit_ranges_total,
     /// A head did not arrive in time: 408.
@@ -88,12 +94,18 @@ counters! {
     timeout_idle_total,
     /// A client did not send or take a body in time.
     timeout_body_total,
+    /// A client sent or took a body too slowly.
+    timeout_body_pace_total,
+    /// Answers that came before the whole body of their request had: both connections are closed behind them.
+    early_answers_total,
     /// An upstream did not answer in time: 504.
     timeout_response_total,
     /// An upstream fell silent in the middle of a body.
     timeout_response_idle_total,
     /// A connection to an upstream was not made in time.
     timeout_connect_total,
+    /// Connections to upstreams that were not opened for want of our own: file descriptors, ports, memory: 503.
+    exhausted_total,
     /// Clients that went away before they had their whole answer.
     client_gone_total,
     /// Requests that no claim matches: 404.

@@ -15,6 +15,7 @@ pub mod frame;
 pub mod http2;
 pub mod listen;
 pub mod proto;
+pub mod rate;
 pub mod settings;
 pub mod tls;
 mod upgrade;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use crate::tls::identity::Identity;
+use crate::{rate::Rate, tls::identity::Identity};
 
 /// Bounds and time-outs, with the defaults of engine.proto filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// For a client to send or take something of a body, and for an upstream to take something.
     pub body_timeout: Duration,
+    /// Bytes a second that a client must send of a body, or take of an answer, on average over about `body_timeout`.
+    pub body_bytes_per_s: u32,
     /// From the request sent to the response head.
     pub response_timeout: Duration,
     /// For an upstream to send something in the middle of a body.
@@ -35,6 +37,8 @@ pub struct Limits {
     pub body_bytes: Option<u64>,
     /// Connections at once from one address. `None`: no limit.
     pub connections_per_address: Option<u32>,
+    /// Requests of one address. `None`: no limit.
+    pub rate_per_address: Option<Rate>,
     /// For a TLS handshake.
     pub handshake_timeout: Duration,
     /// TLS handshakes at once on all workers.
@@ -52,6 +56,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
+            body_bytes_per_s: 128,
             response_timeout: Duration::from_secs(60),
             response_idle_timeout: Duration::from_secs(60),
             event_stream_idle_timeout: Duration::from_secs(3_600),
@@ -60,6 +65,7 @@ impl Default for Limits {
             retry_budget_percent: 20,
             body_bytes: None,
             connections_per_address: None,
+            rate_per_address: None,
             handshake_timeout: Duration::from_secs(5),
             handshakes: 1_024,
             http2_streams: 128,

@@ -18,7 +18,8 @@ use crate::{
     access_log::{AccessLog, Sink},
     conn::{local::Local, resting::Oldest},
     counters::Counters,
-    listen::{accept::PerAddress, asleep::Asleep},
+    listen::{accept::PerAddress, asleep::Asleep, descriptors::Descriptors},
+    rate::Rates,
     settings::NodeConfig,
     tls::sites::Sites,
 };
@@ -44,6 +45,9 @@ pub struct Worker {
     pub access_log: AccessLog,
     pub(crate) per_address: PerAddress,
     pub(crate) asleep: Asleep,
+    pub(crate) handshakes: PerAddress,
+    pub(crate) rates: Rates,
+    pub(crate) descriptors: Descriptors,
     pub(crate) sites: Sites,
     /// Upstream connections, memory and the retry budget of this worker's connections.
     pub local: Local,
@@ -68,6 +72,9 @@ impl Worker {
             access_log: AccessLog::new(shared.access_log.clone()),
             per_address: shared.per_address.clone(),
             asleep: Asleep::default(),
+            handshakes: shared.handshakes.clone(),
+            rates: shared.rates.clone(),
+            descriptors: Descriptors::now(),
             sites: shared.sites.clone(),
             local: Local::default(),
             table: RefCell::new(table),
@@ -216,6 +223,10 @@ pub struct WorkerShared {
     pub seed: u64,
     /// Connections by client address.
     pub per_address: PerAddress,
+    /// TLS handshakes by client address.
+    pub handshakes: PerAddress,
+    /// Requests by client address.
+    pub rates: Rates,
     /// Certificates.
     pub sites: Sites,
     /// To the control session.

@@ -154,6 +154,8 @@ fn worker(endpoint: SocketAddr) -> (Rc<Worker>, Arc<Counters>) {
         started: Instant::now(),
         seed: 1,
         per_address: Default::default(),
+        handshakes: Default::default(),
+        rates: Default::default(),
         sites: Default::default(),
         ejected: mpsc::unbounded_channel().0,
         crowded: Arc::default(),

@@ -17,7 +17,7 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    answer::{Answer, Form},
+    answer::{Answer, ENDED, Form},
     counters::Gauged,
     forward::request::{Client, Forwarded},
     settings::{Limits, ListenerKind, NodeConfig},
@@ -110,6 +110,9 @@ impl Conn {
             consumed: false,
             grpc_status: None,
         };
+        if let Some(answer) = self.asks_too_often(&config) {
+            return self.own_answer(scratch, &mut job, None, answer).await;
+        }
         if scratch.target == b"*" {
             // `OPTIONS *` asks the server itself, and that is us (RFC 9110, 9.3.7).
             return self.own_answer(scratch, &mut job, None, Answer::new(204, "", "", "")).await;
@@ -156,6 +159,17 @@ impl Conn {
         }
     }
 
+    /// Past the limit on requests of one address: 429 (RFC 6585, 4). A limit of the entry: below it all come from nodes.
+    fn asks_too_often(&self, config: &NodeConfig) -> Option<Answer> {
+        let rate = config.limits.rate_per_address.filter(|_| self.listener.kind == ListenerKind::Entry)?;
+        let wait = self.worker.rates.ask(self.address.parse().ok()?, rate, std::time::Instant::now()).err()?;
+        self.worker.counters.limit_requests_per_address_total.add();
+        let detail = "There were too many requests from this address.";
+        let retry_after_s = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+        let answer = Answer::new(429, "too-many-requests", "http_request_denied", detail);
+        Some(Answer { retry_after_s: Some(retry_after_s), ..answer })
+    }
+
     /// Connects and exchanges, once; or only waits on for the answer to what was sent before.
     pub(super) async fn attempt(
         &mut self,
@@ -187,6 +201,8 @@ impl Conn {
         let (within, is_try) = within(job, self.listener.kind, now);
         let mut patience = self.patience(job);
         let terms = Terms {
+            // Below the entry the client is a node: it has its own clients' patience in mind.
+            bytes_per_s: if self.listener.kind == ListenerKind::Entry { limits.body_bytes_per_s } else { 0 },
             facts: &job.facts,
             limits,
             worker: &worker,
@@ -248,10 +264,13 @@ impl Conn {
                 self.pass_on(scratch, job, picked, upstream).await;
                 Attempt::Then(Then::Close)
             }
-            End::NotHere { keep_upstream, below, unreachable, full } => {
+            End::NotHere { keep_upstream, below, unreachable, full, ended } => {
                 worker.succeeded(picked);
                 if keep_upstream {
                     worker.local.pool.put(upstream, Instant::now(), announced);
+                }
+                if ended {
+                    return if replayable { self.ask_again(job, below) } else { Attempt::Answer(lost_body()) };
                 }
                 if full {
                     job.tries.full = true;
@@ -279,6 +298,10 @@ impl Conn {
                 }
                 let fault = if upstream.io.was_reset() { Fault::Error } else { Fault::Broken };
                 self.blame(picked, fault, reason);
+                if again && wrote && !to_node && self.listener.kind == ListenerKind::Node {
+                    // Each tier that repeats it would multiply what arrives.
+                    return Attempt::Answer(Answer::not_here(ENDED, Vec::new(), "connection_terminated"));
+                }
                 let error = if answered { "http_response_incomplete" } else { "connection_terminated" };
                 let answer = Answer::new(502, "endpoint-failed", error, format!("The endpoint failed: {reason}."));
                 if again { Self::elsewhere(job, picked, answer) } else { Attempt::Answer(answer) }
@@ -369,7 +392,7 @@ impl Conn {
         }
         let within = job.config.limits.connect_timeout;
         let opened = match target.protocol() {
-            Protocol::Http1 if !secured => connect(target, within).await,
+            Protocol::Http1 if !secured => connect(target, within, worker.descriptors).await,
             _ => worker.local.links.get(target, within, worker).await,
         };
         let failed = match opened {
@@ -380,13 +403,20 @@ impl Conn {
             worker.counters.timeout_connect_total.add();
         }
         target.counters.connect_failures.fetch_add(1, Relaxed);
-        if !failed.ours {
+        if failed.ours {
+            worker.counters.exhausted_total.add();
+        } else {
             worker.failed(picked, Fault::Broken, &failed.reason);
         }
-        let status = if failed.late { 504 } else { 502 };
+        let status = match (failed.late, failed.ours) {
+            (true, _) => 504,
+            (false, true) => 503,
+            (false, false) => 502,
+        };
         let detail = format!("The endpoint cannot be reached: {}.", failed.reason);
         let answer = Answer {
             below: std::mem::take(&mut job.tries.below),
+            retry_after_s: failed.ours.then_some(1),
             ..Answer::new(status, "endpoint-unreachable", failed.error, detail)
         };
         Err(Self::elsewhere(job, picked, answer))
@@ -402,6 +432,21 @@ impl Conn {
         };
         let took = head_at.unwrap_or_else(Instant::now).saturating_duration_since(began);
         picked.went(self.worker.now_ms(), u64::try_from(took.as_micros()).unwrap_or(u64::MAX), failed);
+    }
+
+    /// An instance below had it, and ended its connection without a word. The entry repeats it once, whoever gets it then.
+    fn ask_again(&self, job: &mut Job<'_>, below: Vec<u8>) -> Attempt {
+        if self.listener.kind == ListenerKind::Node {
+            return Attempt::Answer(Answer::not_here(ENDED, below, "destination_unavailable"));
+        }
+        let detail = "The endpoint failed: its connection ended without an answer.";
+        let answer = Answer { below, ..Answer::new(502, "endpoint-failed", "destination_unavailable", detail) };
+        if std::mem::replace(&mut job.tries.repeated, true) {
+            return Attempt::Answer(answer);
+        }
+        job.tries.failure = Some(answer);
+        job.tries.costs = true;
+        Attempt::Again
     }
 
     /// Nothing of it was processed: another member may take it. `answer`: when none is there.

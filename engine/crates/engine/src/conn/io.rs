@@ -45,6 +45,14 @@ impl Io {
         }
     }
 
+    /// How much of what is written went on its way since this was asked, where a write is all or nothing.
+    pub fn passed(&mut self) -> Option<usize> {
+        match self {
+            Self::Stream(stream) => Some(stream.passed()),
+            _ => None,
+        }
+    }
+
     /// Reads once into the buffer's space, which must not be empty. 0: the end.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
         match self {

@@ -394,19 +394,15 @@ impl Conn {
         if written { Then::Linger } else { Then::Close }
     }
 
-    /// Writes what is to go to the client. False: it is gone, or takes too long.
+    /// Writes what is to go to the client. False: it is gone, or takes too long: for all of it, as it is not much.
     async fn write_out(&mut self, scratch: &mut Scratch) -> bool {
-        let patience = self.worker.config().limits.body_timeout;
-        self.timer.set(Instant::now(), patience);
+        self.timer.set(Instant::now(), self.worker.config().limits.body_timeout);
         let mut sent = std::mem::take(&mut scratch.ahead);
         let (io, timer, out) = (&mut self.io, &mut self.timer, &scratch.to_client);
         let written = poll_fn(|cx| {
             while sent < out.len() {
                 match io.poll_write(cx, &out[sent..], &[]) {
-                    Poll::Ready(Ok(count)) => {
-                        sent += count;
-                        timer.set(Instant::now(), patience);
-                    }
+                    Poll::Ready(Ok(count)) => sent += count,
                     Poll::Ready(Err(_)) => return Poll::Ready(false),
                     Poll::Pending => return timer.poll(cx).map(|()| false),
                 }

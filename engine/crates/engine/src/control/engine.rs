@@ -154,6 +154,8 @@ impl Engine {
             started,
             seed: u64::from_le_bytes(random[..8].try_into().unwrap_or_default()),
             per_address: Default::default(),
+            handshakes: Default::default(),
+            rates: Default::default(),
             sites: sites.shared.clone(),
             ejected: eject,
             crowded: Arc::default(),

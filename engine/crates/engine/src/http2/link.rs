@@ -216,7 +216,7 @@ async fn wait(mut opened: watch::Receiver<Opened>) -> Opened {
 }
 
 async fn open(sender: watch::Sender<Opened>, target: Arc<Target>, within: Duration, worker: Rc<Worker>) {
-    let result = match connect(&target, within).await {
+    let result = match connect(&target, within, worker.descriptors).await {
         Ok(connection) => start(connection, &target, within, &worker).await,
         Err(error) => Err(error),
     };

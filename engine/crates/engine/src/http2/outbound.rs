@@ -31,12 +31,19 @@ pub struct Outbound {
     ended: bool,
     /// So many bytes of what is written again have become `waiting`.
     taken: usize,
+    /// Of these, on their way since somebody asked.
+    passed: usize,
 }
 
 impl Outbound {
     /// `ended`: the head was all. `body`: `None` for a tunnel.
     pub fn new(send: SendStream<Bytes>, body: Option<Body>, ended: bool) -> Self {
-        Self { send, body, waiting: Bytes::new(), end: End::NotYet, ended, taken: 0 }
+        Self { send, body, waiting: Bytes::new(), end: End::NotYet, ended, taken: 0, passed: 0 }
+    }
+
+    /// Bytes of content that went on their way since this was asked: of a write that is not done yet as well.
+    pub fn passed(&mut self) -> usize {
+        std::mem::take(&mut self.passed)
     }
 
     /// Whether the stream's end was sent.
@@ -122,6 +129,7 @@ impl Outbound {
                 }
             }
             let room = self.send.capacity().min(self.waiting.len());
+            self.passed += room;
             let part = self.waiting.split_to(room);
             let last = self.waiting.is_empty() && matches!(self.end, End::Plain);
             self.send.send_data(part, last).map_err(failed)?;

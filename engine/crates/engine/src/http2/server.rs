@@ -60,6 +60,11 @@ impl Stream {
         self.server_name.as_deref()
     }
 
+    /// See [`Outbound::passed`].
+    pub fn passed(&mut self) -> usize {
+        self.outbound.as_mut().map_or(0, Outbound::passed)
+    }
+
     fn is_answered(&self) -> bool {
         self.outbound.as_ref().is_some_and(Outbound::has_ended)
     }

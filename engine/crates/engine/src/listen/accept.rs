@@ -18,7 +18,7 @@ use tokio::{
 use super::{asleep::Asleep, nodes};
 use crate::{
     conn::{self, Rested, io::Io},
-    http2,
+    http2, rate,
     settings::{ListenerConfig, ListenerKind},
     tls::handshake,
     worker::Worker,
@@ -48,7 +48,7 @@ pub async fn run(listener: TcpListener, config: SharedConfig, worker: Rc<Worker>
         };
         match accepted {
             Ok((stream, peer)) => {
-                place(&config, &worker, &stop).await;
+                place(&stream, &config, &worker, &stop).await;
                 serve(stream, peer, &config, &worker);
             }
             Err(error) => {
@@ -74,9 +74,13 @@ pub async fn run(listener: TcpListener, config: SharedConfig, worker: Rc<Worker>
 /// Finds the connection in hand a place within the limit: that of a connection at rest, of this worker or else of another.
 /// With all of them busy it waits, and those behind it wait in the kernel. Links between nodes are few and must get through
 /// when clients take everything. Who came before the end is served at the end.
-async fn place(config: &SharedConfig, worker: &Worker, stop: &watch::Receiver<bool>) {
+async fn place(client: &TcpStream, config: &SharedConfig, worker: &Worker, stop: &watch::Receiver<bool>) {
     let mut waited = false;
-    while config.borrow().kind == ListenerKind::Entry && worker.is_full() && !*stop.borrow() {
+    while config.borrow().kind == ListenerKind::Entry && !*stop.borrow() {
+        let short = worker.descriptors.are_short(client);
+        if !short && !worker.is_full() {
+            break;
+        }
         if worker.make_room() {
             // The other one is at its end before this goes on.
             tokio::task::yield_now().await;
@@ -84,7 +88,8 @@ async fn place(config: &SharedConfig, worker: &Worker, stop: &watch::Receiver<bo
         }
         worker.crowded().notify_one();
         if !waited {
-            worker.counters.limit_connections_total.add();
+            let counters = &worker.counters;
+            if short { &counters.limit_descriptors_total } else { &counters.limit_connections_total }.add();
             waited = true;
         }
         tokio::time::sleep(PAUSE).await;
@@ -120,7 +125,8 @@ fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc
 async fn secured(stream: TcpStream, peer: SocketAddr, config: Rc<ListenerConfig>, open: Open) {
     let worker = open.worker.clone();
     // Each on its own: what a connection needs for a moment only, or never, is not kept with it.
-    if let Some(stream) = Box::pin(handshake::accept(stream, &worker.sites, &worker)).await {
+    let client = config.public.then_some(peer.ip());
+    if let Some(stream) = Box::pin(handshake::accept(stream, client, &worker.sites, &worker)).await {
         if stream.is_http2() {
             let name = stream.server_name().map(Rc::from);
             Box::pin(http2::connection::serve(stream, peer, config, worker, name)).await;
@@ -169,12 +175,14 @@ impl Drop for Open {
     }
 }
 
-/// Connections by client address, over all workers; only kept when there is a limit.
+/// Connections by client address, an IPv6 network as one, over all workers; only kept when there is a limit. The map is keyed
+/// by chance (`RandomState`), as clients choose what is in it.
 #[derive(Debug, Clone, Default)]
 pub struct PerAddress(Arc<Mutex<HashMap<IpAddr, u32>>>);
 
 impl PerAddress {
-    fn enter(&self, address: IpAddr, limit: u32) -> Option<Slot> {
+    pub(crate) fn enter(&self, address: IpAddr, limit: u32) -> Option<Slot> {
+        let address = rate::client(address);
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let open = held.entry(address).or_default();
         if *open >= limit {
@@ -185,8 +193,9 @@ impl PerAddress {
     }
 }
 
+/// One of the connections of an address; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub struct Slot {
     all: PerAddress,
     address: IpAddr,
 }

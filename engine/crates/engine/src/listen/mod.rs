@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod asleep;
+pub mod descriptors;
 pub mod handover;
 pub mod nodes;
 pub mod splice;

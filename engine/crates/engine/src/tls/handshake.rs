@@ -1,6 +1,6 @@
 //! From an accepted connection to an established one: bounded in time and number, refused cheaply.
 
-use std::{io, rc::Rc, sync::Arc};
+use std::{io, net::IpAddr, rc::Rc, sync::Arc};
 
 use rustls::server::Acceptor;
 use tokio::{net::TcpStream, time::timeout};
@@ -20,12 +20,27 @@ enum Failed {
     Refused,
 }
 
-/// Does the handshake. `None`: it failed, or there are too many at once; the connection is to be closed.
-pub async fn accept(stream: TcpStream, sites: &Sites, worker: &Rc<Worker>) -> Option<Box<Stream>> {
+/// One address may have this part of all handshakes at once: who begins them and does not go on leaves some for others.
+const SHARE: usize = 4;
+
+/// Does the handshake; `client`: an address that has no more than its share. `None`: it failed, or there are too many at once;
+/// the connection is to be closed.
+pub async fn accept(
+    stream: TcpStream,
+    client: Option<IpAddr>,
+    sites: &Sites,
+    worker: &Rc<Worker>,
+) -> Option<Box<Stream>> {
     let counters: &Arc<Counters> = &worker.counters;
     let config = worker.config();
     if counters.handshakes_now.get() >= config.limits.handshakes as u64 {
         counters.limit_handshakes_total.add();
+        return None;
+    }
+    let share = u32::try_from(config.limits.handshakes.div_ceil(SHARE)).unwrap_or(u32::MAX);
+    let slot = client.map(|address| worker.handshakes.enter(address, share));
+    if matches!(slot, Some(None)) {
+        counters.limit_handshakes_per_address_total.add();
         return None;
     }
     let _one = Gauged::new(counters.clone(), |counters| &counters.handshakes_now);

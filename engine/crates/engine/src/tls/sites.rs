@@ -201,14 +201,15 @@ impl Default for Provider {
     }
 }
 
-/// The certificates of a site: the first one whose kind of key the client can check.
+/// The certificates of a site: the first one whose kind of key the client can check. If there is none, any: then the handshake
+/// fails for want of what both sides have, and the client is told so (`handshake_failure`), not that it has no access.
 #[derive(Debug)]
 struct Certificates(Vec<Arc<CertifiedKey>>);
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let fits = |held: &&Arc<CertifiedKey>| held.key.choose_scheme(hello.signature_schemes()).is_some();
-        self.0.iter().find(fits).cloned()
+        self.0.iter().find(fits).or(self.0.first()).cloned()
     }
 }
 

@@ -9,7 +9,14 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{conn::io::Io, listen, upstream::Upstream};
+use crate::{
+    conn::io::Io,
+    listen::{self, descriptors::Descriptors},
+    upstream::Upstream,
+};
+
+/// No descriptors are left.
+const EMFILE: i32 = 24;
 
 /// Why a connection could not be opened.
 #[derive(Debug, Clone)]
@@ -28,7 +35,11 @@ pub struct ConnectError {
 ///
 /// # Errors
 /// [`ConnectError`]
-pub async fn connect(target: &std::sync::Arc<Target>, within: Duration) -> Result<Upstream, ConnectError> {
+pub async fn connect(
+    target: &std::sync::Arc<Target>,
+    within: Duration,
+    descriptors: Descriptors,
+) -> Result<Upstream, ConnectError> {
     // Before the address: if it changes in between, the connection counts as one to the old address.
     let address_changes = target.address_changes();
     let address = target.address();
@@ -36,11 +47,20 @@ pub async fn connect(target: &std::sync::Arc<Target>, within: Duration) -> Resul
         match &*address {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
+                if descriptors.is_reserved(&stream) {
+                    return Err(io::Error::from_raw_os_error(EMFILE));
+                }
                 stream.set_nodelay(true)?;
                 SockRef::from(&stream).set_tcp_keepalive(&listen::keepalive())?;
                 Ok(Io::Tcp(stream))
             }
-            Address::Unix(path) => UnixStream::connect(path).await.map(Io::Unix),
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path).await?;
+                if descriptors.is_reserved(&stream) {
+                    return Err(io::Error::from_raw_os_error(EMFILE));
+                }
+                Ok(Io::Unix(stream))
+            }
         }
     })
     .await;
@@ -58,7 +78,6 @@ pub async fn connect(target: &std::sync::Arc<Target>, within: Duration) -> Resul
 }
 
 fn describe(error: &io::Error) -> ConnectError {
-    const EMFILE: i32 = 24;
     const ENFILE: i32 = 23;
     const ENOMEM: i32 = 12;
     const EADDRNOTAVAIL: i32 = 99;

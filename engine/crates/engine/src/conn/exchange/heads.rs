@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{Answer, End, Exchange, Gate, INTERIM_MAX, TRAILER_BYTES, Up};
 use crate::{
-    answer::{FULL, UNREACHABLE},
+    answer::{ENDED, FULL, UNREACHABLE},
     conn::{buffer::Scratch, facts::GRPC},
     forward::response::{self, After, Framing},
 };
@@ -77,10 +77,10 @@ impl Exchange<'_> {
         let keep_upstream = empty && response.keeps_alive() && self.up == Up::Sent;
         let said = response.fields().iter().find(|field| field.name == Name::SdlbNotHere);
         let says = |why: &str| said.is_some_and(|field| field.value.of(data) == why.as_bytes());
-        let (unreachable, full) = (says(UNREACHABLE), says(FULL));
+        let (unreachable, full, ended) = (says(UNREACHABLE), says(FULL), says(ENDED));
         let all = data.len();
         from_upstream.consume(all);
-        End::NotHere { keep_upstream, below, unreachable, full }
+        End::NotHere { keep_upstream, below, unreachable, full, ended }
     }
 
     /// `101`: only to the protocol that was asked for.
@@ -114,6 +114,9 @@ impl Exchange<'_> {
         };
         // An answer while the request is still coming: whatever of it comes now is nobody's.
         let early = self.up != Up::Sent;
+        if early {
+            self.worker.counters.early_answers_total.add();
+        }
         // An upgrade that was refused: what the client has sent behind it may be anything.
         let keep_client =
             self.facts.keep && !early && !self.facts.upgrade && framing != Framing::Close && !self.worker.is_draining();

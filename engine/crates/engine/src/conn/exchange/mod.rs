@@ -7,6 +7,7 @@
 //! nothing of it was processed. A larger one waits, towards a child node, for its `100 Continue`.
 
 mod heads;
+mod pace;
 mod request;
 mod response;
 pub mod splice;
@@ -21,9 +22,9 @@ use sdlb_http1::{self as http1, Body, Refused};
 use sdlb_routes::Fault;
 use tokio::time::Instant;
 
-use self::splice::Pipe;
+use self::{pace::Pace, splice::Pipe};
 use super::{buffer::Scratch, facts::Facts, io::Io, timer::Timer, watch::Watch};
-use crate::{forward::response::Framing, settings::Limits, upstream::Upstream, worker::Worker};
+use crate::{counters::Counter, forward::response::Framing, settings::Limits, upstream::Upstream, worker::Worker};
 
 /// Bytes of a request body that are kept until it is answered.
 pub const REPLAY_BYTES: usize = 32 << 10;
@@ -58,6 +59,8 @@ pub enum End {
         unreachable: bool,
         /// They have all that they may.
         full: bool,
+        /// One of them had it, and ended its connection.
+        ended: bool,
     },
     /// The connection failed before the answer began.
     Failed {
@@ -138,6 +141,7 @@ pub struct Exchange<'a> {
     interims: usize,
     continued: bool,
     moved: bool,
+    pace: Pace,
     /// For the first deadline: to send a request takes no time to speak of.
     now: Option<Instant>,
     /// The final status; 0: none came.
@@ -171,6 +175,8 @@ pub struct Terms<'a> {
     pub facts: &'a Facts,
     /// Bounds and time-outs.
     pub limits: &'a Limits,
+    /// The least that the client must send or take of a body; 0: no matter how little.
+    pub bytes_per_s: u32,
     /// The worker.
     pub worker: &'a Worker,
     /// The upstream is a child node.
@@ -197,7 +203,7 @@ impl<'a> Exchange<'a> {
         scratch: &'a mut Scratch,
         terms: &Terms<'a>,
     ) -> Self {
-        let Terms { facts, limits, worker, to_node, gate, continued, now, within, watched } = *terms;
+        let Terms { facts, limits, bytes_per_s, worker, to_node, gate, continued, now, within, watched } = *terms;
         let trailers = http1::Limits { head_bytes: TRAILER_BYTES, fields: limits.fields };
         let own = facts.response_timeout(limits);
         scratch.response.reset();
@@ -231,6 +237,7 @@ impl<'a> Exchange<'a> {
             interims: 0,
             continued,
             moved: true,
+            pace: Pace::new(limits.body_timeout, bytes_per_s),
             now: Some(now),
             status: 0,
             content_bytes: 0,
@@ -279,7 +286,8 @@ impl<'a> Exchange<'a> {
             }
             if std::mem::take(&mut self.moved) {
                 let now = self.now.take().unwrap_or_else(Instant::now);
-                self.timer.set(now, self.patience());
+                let (waits, patience) = (self.waits_for_client(), self.patience());
+                self.timer.set(now, self.pace.turn(now, waits, patience));
             }
             match self.timer.poll(cx) {
                 Poll::Pending => return Poll::Pending,
@@ -341,6 +349,11 @@ impl<'a> Exchange<'a> {
         self.up == Up::Sending && self.gate == Gate::Open && !self.has_pending_up()
     }
 
+    /// We wait for the client to send or to take something; but for a call of gRPC, which may send as seldom as it likes.
+    fn waits_for_client(&self) -> bool {
+        self.has_pending_down() || (self.is_clients_turn() && !self.facts.grpc)
+    }
+
     /// We wait for more of the answer, and for nothing else.
     fn is_upstreams_turn(&self) -> bool {
         !self.has_pending_down() && !self.is_clients_turn()
@@ -350,7 +363,7 @@ impl<'a> Exchange<'a> {
         let counters = &self.worker.counters;
         if self.answer.is_some() {
             if !self.is_upstreams_turn() {
-                counters.timeout_body_total.add();
+                self.clients_time_out().add();
                 return End::Cut(None);
             } else if self.watch.has_ended() {
                 return End::Gone;
@@ -359,11 +372,16 @@ impl<'a> Exchange<'a> {
             return End::Cut(Some(Fault::Late));
         }
         if self.is_clients_turn() {
-            counters.timeout_body_total.add();
+            self.clients_time_out().add();
             return End::ClientLate;
         }
         counters.timeout_response_total.add();
         End::Late
+    }
+
+    fn clients_time_out(&self) -> &Counter {
+        let counters = &self.worker.counters;
+        if self.pace.is_lost(Instant::now()) { &counters.timeout_body_pace_total } else { &counters.timeout_body_total }
     }
 }
 

@@ -50,7 +50,10 @@ impl Exchange<'_> {
             match self.client.poll_read(cx, &mut self.scratch.from_client) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(0) | Err(_)) => return Err(End::Gone),
-                Poll::Ready(Ok(_)) => self.moved = true,
+                Poll::Ready(Ok(count)) => {
+                    self.moved = true;
+                    self.pace.moved(count);
+                }
             }
         }
     }

@@ -29,7 +29,14 @@ impl Exchange<'_> {
                 let first = &self.scratch.to_client[self.sent_down..];
                 let second = &self.scratch.from_upstream.data()[self.direct_down.clone()];
                 match self.client.poll_write(cx, first, second) {
-                    Poll::Pending => return Ok(None),
+                    Poll::Pending => {
+                        // A large write to a slow reader.
+                        if let Some(passed) = self.client.passed().filter(|passed| *passed > 0) {
+                            self.moved = true;
+                            self.pace.moved(passed);
+                        }
+                        return Ok(None);
+                    }
                     Poll::Ready(Ok(count)) => self.written(count),
                     Poll::Ready(Err(_)) => return Err(End::Gone),
                 }
@@ -78,6 +85,8 @@ impl Exchange<'_> {
         self.sent_down += head;
         self.direct_down.start += count - head;
         self.moved = true;
+        let passed = self.client.passed().unwrap_or(count);
+        self.pace.moved(passed);
         if !self.has_buffered_down() {
             self.scratch.from_upstream.consume(self.direct_down.end);
             self.direct_down = 0..0;

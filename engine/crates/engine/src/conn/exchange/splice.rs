@@ -68,6 +68,7 @@ impl Exchange<'_> {
                         pipe.held -= count;
                         self.content_bytes += count as u64;
                         self.moved = true;
+                        self.pace.moved(count);
                     }
                     Poll::Ready(_) => return Err(End::Gone),
                 }
