@@ -46,6 +46,7 @@ LIMITS: dict[str, tuple[int, int]] = {
     "retry_budget_percent": (1, 100),
     "body_bytes": (1, 1 << 62),
     "connections_per_address": (1, 10_000_000),
+    "memory_mb": (32, 1 << 20),
 }
 """Names and units as `Limits` in engine.proto, with the range that is accepted."""
 

@@ -13,6 +13,9 @@ use crate::{
     tls::{identity::Identity, sites},
 };
 
+/// With less an engine has hardly room for itself.
+const MEMORY_MB_MIN: u32 = 32;
+
 /// A delta as the table takes it.
 ///
 /// # Errors
@@ -184,6 +187,10 @@ pub fn limits(asked: Option<proto::Limits>) -> Limits {
         handshake_timeout: time(asked.handshake_timeout_ms, default.handshake_timeout),
         handshakes: number(asked.handshakes, default.handshakes),
         http2_streams: if asked.http2_streams == 0 { default.http2_streams } else { asked.http2_streams },
+        memory_bytes: match asked.memory_mb {
+            0 => None,
+            megabytes => Some((megabytes.max(MEMORY_MB_MIN) as usize) << 20),
+        },
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     conn::local::Local,
     counters::Counters,
     listen::accept::PerAddress,
+    memory::{Memory, Pressure},
     settings::NodeConfig,
     tls::sites::Sites,
 };
@@ -67,7 +68,7 @@ impl Worker {
             access_log: AccessLog::new(shared.access_log.clone()),
             per_address: shared.per_address.clone(),
             sites: shared.sites.clone(),
-            local: Local::default(),
+            local: Local::new(Rc::new(Memory::new(shared.pressure.clone(), index))),
             table: RefCell::new(table),
             config: RefCell::new(Rc::new(config)),
             chance: RefCell::new(Chance::new(shared.seed.wrapping_add(index as u64))),
@@ -155,6 +156,11 @@ impl Worker {
         self.counters.connections_open.get() >= self.config.borrow().limits.connections as u64
     }
 
+    /// Whether there is no memory for another connection now.
+    pub(crate) fn is_short_of_memory(&self) -> bool {
+        !self.local.memory.may_grow() || self.local.memory.pressure().is_crowded(self.counters.connections_open.get())
+    }
+
     /// Asks the client connection that has rested longest to end. False: there is none.
     pub(crate) fn make_room(&self) -> bool {
         self.local.resting.end_oldest(tokio::time::Instant::now())
@@ -208,4 +214,6 @@ pub struct WorkerShared {
     pub ejected: mpsc::UnboundedSender<TargetEjected>,
     /// From a worker that needs room for a connection to another.
     pub crowded: Arc<Notify>,
+    /// What all workers hold.
+    pub pressure: Arc<Pressure>,
 }

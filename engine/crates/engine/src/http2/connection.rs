@@ -22,21 +22,21 @@ use tokio::{
 
 use super::{
     meter::{Metered, Reading},
+    outbound::SEND_BUFFER,
     server::Stream,
     wire::{Flush, Wire, wire},
 };
 use crate::{
-    conn::{self, io::Io, resting::Place, timer::Timer},
+    conn::{self, io::Io, local::Local, resting::Place, timer::Timer},
+    memory::{Account, Level},
     settings::{Limits, ListenerConfig, ListenerKind},
     worker::Worker,
 };
 
 /// What a client may send of one body, and of all of them, before it is taken from us. One buffer's worth each, and enough
 /// for a fast upload over a long way.
-const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 1 << 20;
-/// Content that `h2` holds for the peer of one stream.
-const SEND_BUFFER: usize = 64 << 10;
+pub(super) const STREAM_WINDOW: u32 = 256 << 10;
+pub(super) const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Streams that we break off because of what the peer sent on them (CVE-2025-8671) before the connection is.
 const ERRORS_MAX: usize = 256;
 /// Streams that were reset before they were taken (CVE-2023-44487); `h2` holds memory for them.
@@ -61,10 +61,13 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     if from_node {
         limits.idle_timeout = NODE_IDLE_TIMEOUT;
     }
-    let reading = Rc::new(Reading::default());
+    let account = (!from_node).then(|| Account::open(&worker.local.memory));
+    account.iter().for_each(|account| account.begin(None));
+    let reading = Rc::new(Reading::of(account));
     let (wire, flush) = wire(io);
-    let mut handshake =
-        Box::pin(builder(&limits, from_node).handshake::<_, Bytes>(Metered::new(wire, reading.clone())));
+    let memory = (!from_node).then(|| worker.local.memory.clone());
+    let wire = Metered::new(wire, reading.clone(), memory);
+    let mut handshake = Box::pin(builder(&limits, from_node).handshake::<_, Bytes>(wire));
     let handshake = poll_fn(|cx| {
         let shaken = handshake.as_mut().poll(cx);
         // What can't be sent now is sent later, or shows when something is read.
@@ -75,6 +78,7 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
         worker.counters.http2_failed_total.add();
         return;
     };
+    Local::start(&worker);
     if !from_node {
         worker.counters.http2_connections_total.add();
     }
@@ -83,9 +87,8 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     let mut served = Served {
         connection,
         flush,
-        reading,
         open: Rc::default(),
-        opener: Opener { peer, listener, worker: worker.clone(), server_name },
+        opener: Opener { peer, listener, worker: worker.clone(), server_name, reading },
         limits,
         timer: Timer::new(now),
         rest,
@@ -152,7 +155,6 @@ struct Open {
 struct Served<T> {
     connection: server::Connection<Metered<Wire<T>>, Bytes>,
     flush: Flush<T>,
-    reading: Rc<Reading>,
     open: Rc<Open>,
     opener: Opener,
     limits: Limits,
@@ -166,11 +168,17 @@ struct Served<T> {
 impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
     fn poll(&mut self, cx: &mut Context<'_>, drained: bool) -> Poll<()> {
         let counters = self.opener.worker.counters.clone();
+        if self.opener.reading.with_account(Account::must_end) == Some(true) {
+            self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            // What of it can be sent now is sent; nothing waits for the rest.
+            let _ = self.connection.poll_closed(cx);
+            return Poll::Ready(());
+        }
         loop {
             let accepted = self.connection.poll_accept(cx);
             if self.phase != Phase::Broken
                 && !self.from_node
-                && let Some(kind) = self.reading.flood()
+                && let Some(kind) = self.opener.reading.flood()
             {
                 kind.counter(&counters).add();
                 self.break_off();
@@ -198,6 +206,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
             self.leave();
         }
         let none = self.open.streams.get() == 0;
+        self.account(cx, none);
         if !none {
             *self.open.waker.borrow_mut() = Some(cx.waker().clone());
         }
@@ -229,6 +238,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
         Poll::Pending
     }
 
+    /// Notes what the connection holds. One that holds much is told to go while memory is short.
+    fn account(&mut self, cx: &Context<'_>, none: bool) {
+        let reading = &self.opener.reading;
+        reading.polled(none, self.flush.held());
+        reading.with_account(|account| account.wakes(cx.waker()));
+        let heavy = reading.with_account(Account::is_heavy) == Some(true);
+        let worker = &self.opener.worker;
+        if heavy && self.phase == Phase::Open && worker.local.memory.level() != Level::Low {
+            worker.counters.memory_told_to_go_total.add();
+            self.leave();
+        }
+    }
+
     fn open(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         self.rest.iter().for_each(|rest| rest.end());
         self.busy = true;
@@ -257,12 +279,20 @@ struct Opener {
     listener: Rc<ListenerConfig>,
     worker: Rc<Worker>,
     server_name: Option<Rc<str>>,
+    reading: Rc<Reading>,
+}
+
+impl Drop for Opener {
+    fn drop(&mut self) {
+        self.reading.over();
+    }
 }
 
 impl Opener {
     fn open(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>, open: &Rc<Open>) {
         let random = self.worker.with_chance(|chance| [chance.next_u64(), chance.next_u64()]);
-        let stream = Stream::new(request, respond, self.server_name.clone(), random);
+        let whole = self.reading.with_account(|account| account.holder().clone());
+        let stream = Stream::new(request, respond, self.server_name.clone(), random, whole, self.reading.clone());
         let one = One::new(open.clone());
         let (peer, listener, worker) = (self.peer, self.listener.clone(), self.worker.clone());
         if listener.kind == ListenerKind::Entry {

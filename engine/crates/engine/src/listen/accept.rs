@@ -40,7 +40,7 @@ pub async fn run(listener: TcpListener, config: SharedConfig, worker: Rc<Worker>
             _ = stop.wait_for(|stop| *stop) => break,
             accepted = listener.accept() => accepted,
             () = worker.crowded().notified() => {
-                if worker.is_full() {
+                if worker.is_full() || worker.is_short_of_memory() {
                     worker.make_room();
                 }
                 continue;
@@ -71,21 +71,24 @@ pub async fn run(listener: TcpListener, config: SharedConfig, worker: Rc<Worker>
     }
 }
 
-/// Finds the connection in hand a place within the limit: that of a connection at rest, of this worker or else of another.
+/// Finds the connection in hand a place within the limits on connections and memory: that of a connection at rest, of this worker or else of another.
 /// With all of them busy it waits, and those behind it wait in the kernel. Links between nodes are few and must get through
 /// when clients take everything. Who came before the end is served at the end.
 async fn place(config: &SharedConfig, worker: &Worker, stop: &watch::Receiver<bool>) {
-    let mut waited = false;
-    while config.borrow().kind == ListenerKind::Entry && worker.is_full() && !*stop.borrow() {
+    let (mut waited, mut short) = (false, false);
+    let is_client = || config.borrow().kind == ListenerKind::Entry && !*stop.borrow();
+    while is_client() && (worker.is_full() || worker.is_short_of_memory()) {
         if worker.make_room() {
             // The other one is at its end before this goes on.
             tokio::task::yield_now().await;
             continue;
         }
         worker.crowded().notify_one();
-        if !waited {
-            worker.counters.limit_connections_total.add();
-            waited = true;
+        let (full, counters) = (worker.is_full(), &worker.counters);
+        if full && !std::mem::replace(&mut waited, true) {
+            counters.limit_connections_total.add();
+        } else if !full && !std::mem::replace(&mut short, true) {
+            counters.memory_accept_waits_total.add();
         }
         tokio::time::sleep(PAUSE).await;
     }
