@@ -466,6 +466,14 @@ class NativeEngine:
                 stalled = message.stalled
                 text = f"worker {stalled.worker} of the engine did not turn for {stalled.for_ms} ms"
                 self._tell(Note("engine-stalled", text, "warning"))
+            case "memory_short":
+                short = message.memory_short
+                limit, resident, held = (
+                    number >> 20 for number in (short.limit_bytes, short.resident_bytes, short.held_bytes)
+                )
+                does = "; who holds most is ended" if short.full else ""
+                text = f"{resident} of {limit} MiB are in use, {held} MiB of it by connections{does}"
+                self._tell(Note("engine-memory-full" if short.full else "engine-memory-high", text, "warning"))
             case _:
                 pass  # of a newer engine
 

@@ -49,6 +49,7 @@ LIMITS: dict[str, tuple[int, int]] = {
     "connections_per_address": (1, 10_000_000),
     "requests_per_s_per_address": (1, 10_000_000),
     "requests_burst_per_address": (1, 10_000_000),
+    "memory_mb": (32, 1 << 20),
 }
 """Names and units as `Limits` in engine.proto, with the range that is accepted."""
 

@@ -24,7 +24,7 @@ class ToEngine(_message.Message):
     def __init__(self, configure: _Optional[_Union[Configure, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ..., sites: _Optional[_Union[Sites, _Mapping]] = ..., ticket_keys: _Optional[_Union[TicketKeys, _Mapping]] = ..., hand_over: _Optional[_Union[HandOver, _Mapping]] = ...) -> None: ...
 
 class FromEngine(_message.Message):
-    __slots__ = ("attached", "configured", "applied", "rejected", "drained", "in_flight", "target_health", "stats", "stalled", "sites_applied", "handed_over")
+    __slots__ = ("attached", "configured", "applied", "rejected", "drained", "in_flight", "target_health", "stats", "stalled", "sites_applied", "handed_over", "memory_short")
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
     CONFIGURED_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,7 @@ class FromEngine(_message.Message):
     STALLED_FIELD_NUMBER: _ClassVar[int]
     SITES_APPLIED_FIELD_NUMBER: _ClassVar[int]
     HANDED_OVER_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_SHORT_FIELD_NUMBER: _ClassVar[int]
     attached: Attached
     configured: Configured
     applied: Applied
@@ -47,7 +48,8 @@ class FromEngine(_message.Message):
     stalled: Stalled
     sites_applied: SitesApplied
     handed_over: HandedOver
-    def __init__(self, attached: _Optional[_Union[Attached, _Mapping]] = ..., configured: _Optional[_Union[Configured, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., in_flight: _Optional[_Union[InFlight, _Mapping]] = ..., target_health: _Optional[_Union[TargetHealth, _Mapping]] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ..., stalled: _Optional[_Union[Stalled, _Mapping]] = ..., sites_applied: _Optional[_Union[SitesApplied, _Mapping]] = ..., handed_over: _Optional[_Union[HandedOver, _Mapping]] = ...) -> None: ...
+    memory_short: MemoryShort
+    def __init__(self, attached: _Optional[_Union[Attached, _Mapping]] = ..., configured: _Optional[_Union[Configured, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., in_flight: _Optional[_Union[InFlight, _Mapping]] = ..., target_health: _Optional[_Union[TargetHealth, _Mapping]] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ..., stalled: _Optional[_Union[Stalled, _Mapping]] = ..., sites_applied: _Optional[_Union[SitesApplied, _Mapping]] = ..., handed_over: _Optional[_Union[HandedOver, _Mapping]] = ..., memory_short: _Optional[_Union[MemoryShort, _Mapping]] = ...) -> None: ...
 
 class Configure(_message.Message):
     __slots__ = ("node", "listeners", "control_socket", "limits", "access_log", "identity")
@@ -137,7 +139,7 @@ class TicketKeys(_message.Message):
     def __init__(self, keys: _Optional[_Iterable[_Union[TicketKeys.Key, _Mapping]]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("head_bytes", "fields", "connect_timeout_ms", "head_timeout_ms", "idle_timeout_ms", "body_timeout_ms", "response_timeout_ms", "upgrade_idle_timeout_ms", "connections", "retry_budget_percent", "body_bytes", "connections_per_address", "response_idle_timeout_ms", "body_bytes_per_s", "requests_per_s_per_address", "requests_burst_per_address", "handshake_timeout_ms", "http2_streams", "handshakes", "event_stream_idle_timeout_ms")
+    __slots__ = ("head_bytes", "fields", "connect_timeout_ms", "head_timeout_ms", "idle_timeout_ms", "body_timeout_ms", "response_timeout_ms", "upgrade_idle_timeout_ms", "connections", "retry_budget_percent", "body_bytes", "connections_per_address", "response_idle_timeout_ms", "body_bytes_per_s", "requests_per_s_per_address", "requests_burst_per_address", "handshake_timeout_ms", "http2_streams", "handshakes", "memory_mb", "event_stream_idle_timeout_ms")
     HEAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     CONNECT_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
@@ -157,6 +159,7 @@ class Limits(_message.Message):
     HANDSHAKE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     HTTP2_STREAMS_FIELD_NUMBER: _ClassVar[int]
     HANDSHAKES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_MB_FIELD_NUMBER: _ClassVar[int]
     EVENT_STREAM_IDLE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     head_bytes: int
     fields: int
@@ -177,8 +180,9 @@ class Limits(_message.Message):
     handshake_timeout_ms: int
     http2_streams: int
     handshakes: int
+    memory_mb: int
     event_stream_idle_timeout_ms: int
-    def __init__(self, head_bytes: _Optional[int] = ..., fields: _Optional[int] = ..., connect_timeout_ms: _Optional[int] = ..., head_timeout_ms: _Optional[int] = ..., idle_timeout_ms: _Optional[int] = ..., body_timeout_ms: _Optional[int] = ..., response_timeout_ms: _Optional[int] = ..., upgrade_idle_timeout_ms: _Optional[int] = ..., connections: _Optional[int] = ..., retry_budget_percent: _Optional[int] = ..., body_bytes: _Optional[int] = ..., connections_per_address: _Optional[int] = ..., response_idle_timeout_ms: _Optional[int] = ..., body_bytes_per_s: _Optional[int] = ..., requests_per_s_per_address: _Optional[int] = ..., requests_burst_per_address: _Optional[int] = ..., handshake_timeout_ms: _Optional[int] = ..., http2_streams: _Optional[int] = ..., handshakes: _Optional[int] = ..., event_stream_idle_timeout_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, head_bytes: _Optional[int] = ..., fields: _Optional[int] = ..., connect_timeout_ms: _Optional[int] = ..., head_timeout_ms: _Optional[int] = ..., idle_timeout_ms: _Optional[int] = ..., body_timeout_ms: _Optional[int] = ..., response_timeout_ms: _Optional[int] = ..., upgrade_idle_timeout_ms: _Optional[int] = ..., connections: _Optional[int] = ..., retry_budget_percent: _Optional[int] = ..., body_bytes: _Optional[int] = ..., connections_per_address: _Optional[int] = ..., response_idle_timeout_ms: _Optional[int] = ..., body_bytes_per_s: _Optional[int] = ..., requests_per_s_per_address: _Optional[int] = ..., requests_burst_per_address: _Optional[int] = ..., handshake_timeout_ms: _Optional[int] = ..., http2_streams: _Optional[int] = ..., handshakes: _Optional[int] = ..., memory_mb: _Optional[int] = ..., event_stream_idle_timeout_ms: _Optional[int] = ...) -> None: ...
 
 class AccessLog(_message.Message):
     __slots__ = ("enabled", "path")
@@ -591,6 +595,18 @@ class Counter(_message.Message):
     name: str
     value: int
     def __init__(self, name: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+
+class MemoryShort(_message.Message):
+    __slots__ = ("full", "limit_bytes", "resident_bytes", "held_bytes")
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HELD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    full: bool
+    limit_bytes: int
+    resident_bytes: int
+    held_bytes: int
+    def __init__(self, full: _Optional[bool] = ..., limit_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., held_bytes: _Optional[int] = ...) -> None: ...
 
 class Stalled(_message.Message):
     __slots__ = ("worker", "for_ms")

@@ -16,6 +16,8 @@ use crate::{
 
 /// A client may save up for a burst of so many seconds, unless it is said how many requests.
 const BURST_S: u32 = 2;
+/// With less an engine has hardly room for itself.
+const MEMORY_MB_MIN: u32 = 32;
 
 /// A delta as the table takes it.
 ///
@@ -200,6 +202,10 @@ pub fn limits(asked: Option<proto::Limits>) -> Limits {
         handshake_timeout: time(asked.handshake_timeout_ms, default.handshake_timeout),
         handshakes: number(asked.handshakes, default.handshakes),
         http2_streams: if asked.http2_streams == 0 { default.http2_streams } else { asked.http2_streams },
+        memory_bytes: match asked.memory_mb {
+            0 => None,
+            megabytes => Some((megabytes.max(MEMORY_MB_MIN) as usize) << 20),
+        },
     }
 }
 

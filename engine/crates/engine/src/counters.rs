@@ -28,6 +28,24 @@ counters! {
     limit_connections_total,
     /// Connections at rest that were closed to make room for new ones.
     connections_evicted_total,
+    /// Gauge: bytes of memory that this process may have.
+    memory_limit_bytes,
+    /// Gauge: bytes of memory that are resident.
+    memory_resident_bytes,
+    /// Gauge: bytes of memory that connections hold.
+    memory_held_bytes,
+    /// Moments in which memory in use came above 65 % of the limit.
+    memory_high_total,
+    /// Moments in which it came above 80 %.
+    memory_full_total,
+    /// Connections at rest that were closed because much memory was in use.
+    memory_rests_ended_total,
+    /// HTTP/2 connections of clients that were told to go because much memory was in use, and they hold much of it.
+    memory_told_to_go_total,
+    /// Requests and HTTP/2 connections that were ended because too much memory was in use, and they held most of it.
+    memory_ended_total,
+    /// Accepting waited because too much memory was in use.
+    memory_accept_waits_total,
     /// TLS handshakes that were done.
     handshakes_total,
     /// Of these, those that took an earlier session up.
@@ -204,6 +222,11 @@ impl Counter {
     /// Takes one away: for gauges.
     pub fn sub(&self) {
         self.0.fetch_sub(1, Relaxed);
+    }
+
+    /// Sets it: for gauges that are measured.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
     }
 
     /// The value now.

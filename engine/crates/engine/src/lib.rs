@@ -14,6 +14,7 @@ pub mod forward;
 pub mod frame;
 pub mod http2;
 pub mod listen;
+pub mod memory;
 pub mod proto;
 pub mod rate;
 pub mod settings;

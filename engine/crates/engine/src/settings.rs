@@ -45,6 +45,8 @@ pub struct Limits {
     pub handshakes: usize,
     /// Requests at once on one HTTP/2 connection.
     pub http2_streams: u32,
+    /// Bytes of memory that this process may have. `None`: a part of what there is.
+    pub memory_bytes: Option<usize>,
 }
 
 impl Default for Limits {
@@ -69,6 +71,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(5),
             handshakes: 1_024,
             http2_streams: 128,
+            memory_bytes: None,
         }
     }
 }

@@ -10,35 +10,34 @@ use std::{
 use tokio::time::Instant;
 
 use crate::conn::{
-    buffer::{Buffer, STREAM_BYTES},
+    buffer::{Buffer, STREAM_BYTES, Scratch},
     io::Io,
     timer::Timer,
 };
 
 /// Passes bytes on until both sides have ended, one has failed, or neither has spoken for `idle`. Begins with what is in
-/// the buffers: `inbound` was read from the client, `outbound` from the upstream.
-pub async fn pass(
-    client: &mut Io,
-    upstream: &mut Io,
-    inbound: &mut Buffer,
-    outbound: &mut Buffer,
-    timer: &mut Timer,
-    idle: Duration,
-) {
+/// the buffers. Ends early when too much memory is in use, and it is here.
+pub async fn pass(client: &mut Io, upstream: &mut Io, scratch: &mut Scratch, timer: &mut Timer, idle: Duration) {
     timer.set(Instant::now(), idle);
     let (mut there, mut back) = (Way::Open, Way::Open);
     poll_fn(|cx| {
         let mut moved = false;
-        let first = there.poll(cx, client, upstream, inbound, &mut moved);
-        let second = back.poll(cx, upstream, client, outbound, &mut moved);
+        let first = there.poll(cx, client, upstream, &mut scratch.from_client, &mut moved);
+        let second = back.poll(cx, upstream, client, &mut scratch.from_upstream, &mut moved);
         match (first, second) {
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(()),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
             _ => {}
         }
-        if moved {
-            timer.set(Instant::now(), idle);
+        if scratch.must_end() {
+            return Poll::Ready(());
         }
+        let moved = moved.then(Instant::now);
+        if let Some(now) = moved {
+            timer.set(now, idle);
+        }
+        let (unsent, unread) = (!scratch.from_upstream.is_empty(), !scratch.from_client.is_empty());
+        scratch.waits(cx, client.held(unread, unsent) + upstream.held(unsent, unread), moved);
         timer.poll(cx)
     })
     .await;

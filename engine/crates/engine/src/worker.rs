@@ -19,6 +19,7 @@ use crate::{
     conn::{local::Local, resting::Oldest},
     counters::Counters,
     listen::{accept::PerAddress, asleep::Asleep, descriptors::Descriptors},
+    memory::{Memory, Pressure},
     rate::Rates,
     settings::NodeConfig,
     tls::sites::Sites,
@@ -76,7 +77,7 @@ impl Worker {
             rates: shared.rates.clone(),
             descriptors: Descriptors::now(),
             sites: shared.sites.clone(),
-            local: Local::default(),
+            local: Local::new(Rc::new(Memory::new(shared.pressure.clone(), index))),
             table: RefCell::new(table),
             config: RefCell::new(Rc::new(config)),
             chance: RefCell::new(Chance::new(shared.seed.wrapping_add(index as u64))),
@@ -164,6 +165,11 @@ impl Worker {
         self.counters.connections_open.get() >= self.config.borrow().limits.connections as u64
     }
 
+    /// Whether there is no memory for another connection now.
+    pub(crate) fn is_short_of_memory(&self) -> bool {
+        !self.local.memory.may_grow() || self.local.memory.pressure().is_crowded(self.counters.connections_open.get())
+    }
+
     /// Asks the client connection that has rested longest to end. False: there is none.
     pub(crate) fn make_room(&self) -> bool {
         let now = tokio::time::Instant::now();
@@ -233,4 +239,6 @@ pub struct WorkerShared {
     pub ejected: mpsc::UnboundedSender<TargetEjected>,
     /// From a worker that needs room for a connection to another.
     pub crowded: Arc<Notify>,
+    /// What all workers hold.
+    pub pressure: Arc<Pressure>,
 }

@@ -159,6 +159,7 @@ fn worker(endpoint: SocketAddr) -> (Rc<Worker>, Arc<Counters>) {
         sites: Default::default(),
         ejected: mpsc::unbounded_channel().0,
         crowded: Arc::default(),
+        pressure: Arc::new(sdlb_engine::memory::Pressure::new(1)),
     };
     let config = NodeConfig { name: "edge".to_owned(), ..Default::default() };
     (Rc::new(Worker::new(0, &shared, Arc::new(table(endpoint)), config)), counters)

@@ -3,9 +3,16 @@
 //! An idle connection owns no buffer: it takes a [`Scratch`] when something arrives and gives it back when nothing is
 //! left to do. So memory follows the number of requests in flight, not the number of connections.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    task::Context,
+};
 
 use sdlb_http1::{Host, Request, Response};
+use tokio::time::Instant;
+
+use crate::memory::{Account, Holder, Memory};
 
 /// A buffer begins with this size ...
 pub const BUFFER_BYTES: usize = 16 << 10;
@@ -13,6 +20,10 @@ pub const BUFFER_BYTES: usize = 16 << 10;
 pub const STREAM_BYTES: usize = 64 << 10;
 /// Scratches kept for the next requests of a worker; each holds two buffers. Those that a while has not needed go.
 const KEPT_MAX: usize = 1024;
+/// Of these, when memory is short.
+const KEPT_MIN: usize = 16;
+/// A scratch without its buffers, and what a task has beside it, roughly.
+const BARE_BYTES: usize = 8 << 10;
 
 /// Bytes that were read and not consumed yet. The memory is written to once, when it is taken.
 #[derive(Debug, Default)]
@@ -85,6 +96,12 @@ impl Buffer {
         self.end == self.bytes.len() && !self.bytes.is_empty()
     }
 
+    /// Bytes of memory.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn reset(&mut self) {
         (self.start, self.end) = (0, 0);
         if self.bytes.len() > BUFFER_BYTES {
@@ -116,6 +133,7 @@ pub struct Scratch {
     pub ahead: usize,
     /// To be written to the upstream.
     pub to_upstream: Vec<u8>,
+    account: Option<Account>,
 }
 
 impl Scratch {
@@ -127,6 +145,35 @@ impl Scratch {
         self.to_upstream.clear();
         self.ahead = 0;
     }
+
+    /// To be called by who begins to wait with it in hand: notes what it holds, and `more` bytes that are held for the same
+    /// request elsewhere, and whom to wake when it has to end. `moved`: something was read or written now.
+    pub fn waits(&self, cx: &Context<'_>, more: usize, moved: Option<Instant>) {
+        let Some(account) = &self.account else { return };
+        account.hold(self.bytes() + more);
+        account.wakes(cx.waker());
+        if let Some(now) = moved {
+            account.moved(now);
+        }
+    }
+
+    /// Whether too much memory is in use, and this is where it is.
+    #[must_use]
+    pub fn must_end(&self) -> bool {
+        self.account.as_ref().is_some_and(Account::must_end)
+    }
+
+    /// Whether the connection of which this is a request is no more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.account.as_ref().is_some_and(Account::is_gone)
+    }
+
+    fn bytes(&self) -> usize {
+        // What was not grown is as good as its content: it is lent to many.
+        let of = |vec: &Vec<u8>| if vec.capacity() > BUFFER_BYTES { vec.capacity() } else { vec.len() };
+        BARE_BYTES + self.from_client.size() + self.from_upstream.size() + of(&self.to_client) + of(&self.to_upstream)
+    }
 }
 
 /// The scratches of one worker that nobody uses now.
@@ -136,15 +183,39 @@ pub struct Scratches {
     kept: RefCell<Vec<Box<Scratch>>>,
     /// The fewest that were there since the last look: nobody needed those.
     spare: Cell<usize>,
+    /// Where they are accounted for.
+    memory: Option<Rc<Memory>>,
 }
 
 impl Scratches {
+    /// Accounts for them there.
+    #[must_use]
+    pub fn new(memory: Rc<Memory>) -> Self {
+        Self { memory: Some(memory), ..Self::default() }
+    }
+
     /// One that is empty.
     pub fn take(&self) -> Box<Scratch> {
+        self.take_for(None)
+    }
+
+    /// One that is empty; what it holds counts as a part of `whole`.
+    pub fn take_for(&self, whole: Option<&Rc<Holder>>) -> Box<Scratch> {
         let mut kept = self.kept.borrow_mut();
-        let scratch = kept.pop().unwrap_or_default();
+        let scratch = kept.pop().unwrap_or_else(|| {
+            let account = self.memory.as_ref().map(Account::open);
+            Box::new(Scratch { account, ..Scratch::default() })
+        });
         self.spare.set(self.spare.get().min(kept.len()));
+        if let Some(account) = &scratch.account {
+            account.begin(whole);
+        }
         scratch
+    }
+
+    /// Whether one is there, or may be made now.
+    pub fn may_take(&self) -> bool {
+        !self.kept.borrow().is_empty() || self.memory.as_ref().is_none_or(|memory| memory.may_grow())
     }
 
     /// Takes one back, if it is there.
@@ -163,6 +234,10 @@ impl Scratches {
             for vec in [&mut scratch.to_client, &mut scratch.to_upstream, &mut scratch.target, &mut scratch.path] {
                 vec.shrink_to(BUFFER_BYTES);
             }
+            if let Some(account) = &scratch.account {
+                account.end();
+                account.hold(scratch.bytes());
+            }
             kept.push(scratch);
         }
     }
@@ -175,6 +250,13 @@ impl Scratches {
         let left = kept.len() - self.spare.get().min(kept.len());
         kept.truncate(left);
         self.spare.set(left);
+    }
+
+    /// Frees all but a few.
+    pub fn free(&self) {
+        let mut kept = self.kept.borrow_mut();
+        kept.truncate(KEPT_MIN);
+        self.spare.set(self.spare.get().min(kept.len()));
     }
 }
 

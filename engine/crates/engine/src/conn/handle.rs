@@ -13,7 +13,7 @@ use super::{
     facts::{Came, Facts, examine, too_large},
     hedge::{self, Held, Turn},
     log::{Line, Outcome},
-    select::{Tries, Unserved},
+    select::{RETRY_AFTER_S, Tries, Unserved},
     watch::Watch,
 };
 use crate::{
@@ -127,6 +127,7 @@ impl Conn {
             let mut picked = match self.select(scratch, &job.facts, &mut job.tries).await {
                 Ok(picked) => picked,
                 Err(Unserved::Answer(answer)) => return self.own_answer(scratch, &mut job, None, answer).await,
+                Err(Unserved::Ended) => return self.answer_briefly(scratch, &mut job, None).await,
                 Err(Unserved::Gone) => {
                     worker.counters.client_gone_total.add();
                     self.finish(&mut job, None, 0, 0, "client_gone", Instant::now());
@@ -349,6 +350,12 @@ impl Conn {
                 }
                 Attempt::Answer(answer)
             }
+            End::Ended if status == 0 => Attempt::Then(self.answer_briefly(scratch, job, Some(picked)).await),
+            End::Ended => {
+                upstream.io.reset_on_close();
+                self.io.reset_on_close();
+                self.cut(job, picked, status, bytes, "connection_limit_reached")
+            }
             End::Gone => {
                 worker.counters.client_gone_total.add();
                 if to_node {
@@ -532,15 +539,8 @@ impl Conn {
         worker.counters.upgrades_total.add();
         let _open = Gauged::new(worker.counters.clone(), |counters| &counters.upgrades_open);
         self.finish(job, Some(picked), 101, 0, "", Instant::now());
-        upgrade::pass(
-            &mut self.io,
-            &mut upstream.io,
-            &mut scratch.from_client,
-            &mut scratch.from_upstream,
-            &mut self.timer,
-            job.config.limits.upgrade_idle_timeout,
-        )
-        .await;
+        upgrade::pass(&mut self.io, &mut upstream.io, scratch, &mut self.timer, job.config.limits.upgrade_idle_timeout)
+            .await;
     }
 
     // ------------------------------------------------------------------ the end of a request
@@ -610,6 +610,33 @@ impl Conn {
             (true, false) => Then::Linger,
             (true, true) => self.next(scratch, &job.config.limits, now),
         }
+    }
+
+    /// Answers a request that is ended for its memory: with what the client takes at once, for nothing is to be kept for it.
+    async fn answer_briefly(&mut self, scratch: &mut Scratch, job: &mut Job<'_>, picked: Option<&Picked>) -> Then {
+        let detail = "Too much memory is in use, and this request held much of it.";
+        let answer = Answer {
+            retry_after_s: Some(RETRY_AFTER_S),
+            ..Answer::new(503, "memory-limit", "connection_limit_reached", detail)
+        };
+        let grpc = job.facts.grpc.then(|| answer.grpc_status());
+        job.grpc_status = grpc;
+        let form = Form {
+            grpc,
+            node: &job.config.name,
+            head: job.facts.head,
+            html: false,
+            close: true,
+            keep_old: false,
+            request_id: &job.facts.request_id,
+            date: b"",
+        };
+        self.worker.local.with_date(|date| answer.write(Form { date, ..form }, &mut scratch.to_client));
+        let out = scratch.to_client.get(scratch.ahead..).unwrap_or_default();
+        // Whether it was taken makes no difference.
+        let _ = poll_fn(|cx| Poll::Ready(self.io.poll_write(cx, out, &[]))).await;
+        self.finish(job, picked, answer.status, 0, answer.error, Instant::now());
+        Then::Close
     }
 
     /// Answers a request that is not worth reading on; the connection is closed.

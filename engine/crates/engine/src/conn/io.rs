@@ -4,6 +4,7 @@ use std::{
     io::{self, IoSlice},
     mem::MaybeUninit,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -15,7 +16,7 @@ use tokio::{
 };
 
 use super::buffer::Buffer;
-use crate::{http2, tls};
+use crate::{http2, memory::Holder, tls};
 
 /// A connected stream.
 #[derive(Debug)]
@@ -125,6 +126,28 @@ impl Io {
             Self::Tls(stream) => stream.server_name(),
             Self::Stream(stream) => stream.server_name(),
             Self::Tcp(_) | Self::Unix(_) | Self::Link(_) => None,
+        }
+    }
+
+    /// What its memory counts as a part of.
+    #[must_use]
+    pub fn whole(&self) -> Option<&Rc<Holder>> {
+        match self {
+            Self::Stream(stream) => stream.whole(),
+            _ => None,
+        }
+    }
+
+    /// Bytes that it holds beside our own buffers, roughly. `unread`: what comes is not read now; `unsent`: what was written
+    /// is not taken by the other side now. What may come or go by itself counts as if it had.
+    #[must_use]
+    pub fn held(&self, unread: bool, unsent: bool) -> usize {
+        match self {
+            // The kernel's: bounded by the system.
+            Self::Tcp(_) | Self::Unix(_) => 0,
+            Self::Tls(stream) => stream.held(),
+            Self::Stream(stream) => stream.held(unread, unsent),
+            Self::Link(stream) => stream.held(unread, unsent),
         }
     }
 

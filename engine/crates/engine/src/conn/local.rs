@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::{buffer::Scratches, exchange::splice::Pipe, resting::Resting};
 use crate::{
     http2::link::Links,
+    memory::{Memory, keeper},
     upstream::{Budget, Pool},
     worker::Worker,
 };
@@ -26,8 +27,10 @@ const SWEEP: Duration = Duration::from_secs(2);
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Pools, memory, budget of one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Local {
+    /// What they hold.
+    pub memory: Rc<Memory>,
     /// Memory of requests.
     pub scratches: Scratches,
     /// Upstream connections.
@@ -45,11 +48,27 @@ pub struct Local {
 }
 
 impl Local {
+    /// Accounts for memory there.
+    #[must_use]
+    pub fn new(memory: Rc<Memory>) -> Self {
+        Self {
+            scratches: Scratches::new(memory.clone()),
+            memory,
+            pool: Pool::default(),
+            pipes: RefCell::default(),
+            links: Links::default(),
+            budget: Budget::default(),
+            resting: Resting::default(),
+            date: RefCell::default(),
+            swept: Cell::default(),
+        }
+    }
+
     /// Starts sweeping the pools, once. Ends with the worker.
     pub fn start(worker: &Rc<Worker>) {
         if !worker.local.swept.replace(true) {
-            let worker = Rc::downgrade(worker);
-            tokio::task::spawn_local(async move { sweep(worker).await });
+            tokio::task::spawn_local(keeper::run(Rc::downgrade(worker)));
+            tokio::task::spawn_local(sweep(Rc::downgrade(worker)));
         }
     }
 

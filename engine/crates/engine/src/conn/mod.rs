@@ -287,6 +287,7 @@ impl Conn {
         let config = self.worker.config();
         let limits = &config.limits;
         let bounds = http1::Limits { head_bytes: limits.head_bytes, fields: limits.fields };
+        let mut moved = None;
         loop {
             if let Some(scratch) = &mut self.scratch {
                 if scratch.from_client.is_empty() {
@@ -300,6 +301,13 @@ impl Conn {
                         Ok(None) => {}
                         Err(refused) => return Poll::Ready(Arrived::Refused(refused)),
                     }
+                    if scratch.must_end() {
+                        return Poll::Ready(Arrived::Nothing);
+                    }
+                    if scratch.from_client.is_full() && !self.worker.local.memory.may_grow() {
+                        self.worker.local.memory.wait(cx.waker());
+                        return self.poll_late(cx, None);
+                    }
                     scratch.from_client.make_room(limits.head_bytes + BUFFER_BYTES);
                 }
             }
@@ -307,8 +315,12 @@ impl Conn {
                 match self.io.poll_readable(cx) {
                     Poll::Pending => return self.poll_idle(cx),
                     Poll::Ready(Err(_)) => return Poll::Ready(Arrived::Nothing),
+                    Poll::Ready(Ok(())) if !self.worker.local.scratches.may_take() => {
+                        self.worker.local.memory.wait(cx.waker());
+                        return self.poll_idle(cx);
+                    }
                     Poll::Ready(Ok(())) => {
-                        self.scratch = Some(self.worker.local.scratches.take());
+                        self.scratch = Some(self.worker.local.scratches.take_for(self.io.whole()));
                         self.rest.iter().for_each(|rest| rest.end());
                     }
                 }
@@ -317,8 +329,10 @@ impl Conn {
             let first = scratch.from_client.is_empty();
             match self.io.poll_read(cx, &mut scratch.from_client) {
                 Poll::Ready(Ok(count)) if count > 0 => {
+                    let now = Instant::now();
+                    moved = Some(now);
                     if first {
-                        self.timer.set(Instant::now(), limits.head_timeout);
+                        self.timer.set(now, limits.head_timeout);
                     }
                 }
                 Poll::Ready(_) => return Poll::Ready(Arrived::Nothing),
@@ -327,9 +341,17 @@ impl Conn {
                     self.worker.local.scratches.give_box(&mut self.scratch);
                     return self.poll_idle(cx);
                 }
-                Poll::Pending => return self.timer.poll(cx).map(|()| Arrived::Late),
+                Poll::Pending => return self.poll_late(cx, moved),
             }
         }
+    }
+
+    /// Part of a head is there.
+    fn poll_late(&mut self, cx: &mut Context<'_>, moved: Option<Instant>) -> Poll<Arrived> {
+        if let Some(scratch) = &self.scratch {
+            scratch.waits(cx, self.io.held(false, false), moved);
+        }
+        self.timer.poll(cx).map(|()| Arrived::Late)
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Arrived> {
@@ -400,14 +422,17 @@ impl Conn {
         let mut sent = std::mem::take(&mut scratch.ahead);
         let (io, timer, out) = (&mut self.io, &mut self.timer, &scratch.to_client);
         let written = poll_fn(|cx| {
-            while sent < out.len() {
+            while sent < out.len() && !scratch.must_end() {
                 match io.poll_write(cx, &out[sent..], &[]) {
                     Poll::Ready(Ok(count)) => sent += count,
                     Poll::Ready(Err(_)) => return Poll::Ready(false),
-                    Poll::Pending => return timer.poll(cx).map(|()| false),
+                    Poll::Pending => {
+                        scratch.waits(cx, io.held(false, true), None);
+                        return timer.poll(cx).map(|()| false);
+                    }
                 }
             }
-            Poll::Ready(true)
+            Poll::Ready(sent >= out.len())
         })
         .await;
         scratch.to_client.clear();
@@ -436,7 +461,11 @@ impl Conn {
                 match io.poll_read(cx, buffer) {
                     Poll::Ready(Ok(count)) if count > 0 && count < left => left -= count,
                     Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => return timer.poll(cx),
+                    Poll::Pending if scratch.must_end() => return Poll::Ready(()),
+                    Poll::Pending => {
+                        scratch.waits(cx, 0, None);
+                        return timer.poll(cx);
+                    }
                 }
             }
         })

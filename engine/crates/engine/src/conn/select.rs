@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -45,7 +46,7 @@ const TRIES_BELOW_MAX: usize = 8;
 /// Who waits for room looks again after this time, besides when it is woken.
 const ROOM_LOOK: Duration = Duration::from_millis(50);
 /// What a client is told when nothing was ready.
-const RETRY_AFTER_S: u32 = 1;
+pub(super) const RETRY_AFTER_S: u32 = 1;
 
 /// What was tried for a request, and what it is bound to.
 #[derive(Default)]
@@ -155,6 +156,8 @@ pub enum Unserved {
     Answer(Answer),
     /// The client went away while the request waited.
     Gone,
+    /// Too much memory is in use, and the request holds much of it.
+    Ended,
 }
 
 impl From<Answer> for Unserved {
@@ -421,14 +424,11 @@ impl Conn {
             (false, None) => left,
         };
         tries.asked += 1;
-        let Scratch { from_client, to_client, ahead, .. } = scratch;
-        let mut ahead = to_client.is_empty().then_some(ahead);
-        let (io, watch) = (&mut self.io, &mut self.watch);
         tokio::select! {
             biased;
             // An error means that the worker ends.
             _ = timeout(turn, changes.changed()) => {}
-            () = poll_fn(|cx| watch.poll(cx, io, from_client, ahead.as_deref_mut())) => return Err(Unserved::Gone),
+            left = self.left(scratch) => return Err(left),
         }
         tries.forget();
         Ok(())
@@ -471,26 +471,40 @@ impl Conn {
             tries.queued = None;
             return Err(refused("The service had no room for the request in time.").into());
         }
-        let Scratch { from_client, to_client, ahead, .. } = scratch;
-        let mut ahead = to_client.is_empty().then_some(ahead);
-        let (io, watch) = (&mut self.io, &mut self.watch);
         let mut asked = false;
         let woken = poll_fn(|cx| {
             if std::mem::replace(&mut asked, true) {
-                return std::task::Poll::Ready(());
+                return Poll::Ready(());
             }
             service.wait(cx.waker().clone());
-            std::task::Poll::Pending
+            Poll::Pending
         });
         tokio::select! {
             biased;
             // A wake that another one has had the use of is made up for.
             _ = timeout(left.min(ROOM_LOOK), woken) => {}
-            () = poll_fn(|cx| watch.poll(cx, io, from_client, ahead.as_deref_mut())) => return Err(Unserved::Gone),
+            left = self.left(scratch) => return Err(left),
         }
         tries.full = false;
         tries.forget();
         Ok(())
+    }
+
+    /// Waits until the client is gone, or the request has to end for its memory.
+    async fn left(&mut self, scratch: &mut Scratch) -> Unserved {
+        poll_fn(|cx| {
+            if scratch.must_end() {
+                return Poll::Ready(Unserved::Ended);
+            }
+            let Scratch { from_client, to_client, ahead, .. } = &mut *scratch;
+            let ahead = to_client.is_empty().then_some(ahead);
+            if self.watch.poll(cx, &mut self.io, from_client, ahead).is_ready() {
+                return Poll::Ready(Unserved::Gone);
+            }
+            scratch.waits(cx, self.io.held(false, false), None);
+            Poll::Pending
+        })
+        .await
     }
 
     /// Binds the request to the version that was picked for it.

@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{
     listeners::Listeners,
+    memory::Memory,
     session::{Arrival, Session},
     socket::{self, ControlSocket},
     stats::Sent,
@@ -30,6 +31,7 @@ use crate::{
     convert,
     counters::Counters,
     listen::handover::{self, Passed},
+    memory::Pressure,
     proto::{self, from_engine::Kind, sites_applied::State, to_engine},
     settings::NodeConfig,
     tls::sites::{Registry, Told},
@@ -104,6 +106,7 @@ struct Engine {
     /// A take-over that control has not carried through: the process ends then, for nobody may know of it.
     unconfirmed: Option<Instant>,
     sites: Registry,
+    memory: Memory,
     access_log_path: Option<PathBuf>,
     /// Answers to `Configure` that wait for the workers to have done it.
     configured: VecDeque<Configured>,
@@ -148,6 +151,7 @@ impl Engine {
         let random = random_bytes()?;
         let started = Instant::now();
         let sites = Registry::default();
+        let pressure = Arc::new(Pressure::new(options.workers));
         let worker_shared = WorkerShared {
             counters: counters.clone(),
             access_log: access_log.clone(),
@@ -159,6 +163,7 @@ impl Engine {
             sites: sites.shared.clone(),
             ejected: eject,
             crowded: Arc::default(),
+            pressure: pressure.clone(),
         };
         let workers = workers::start(options.workers, &worker_shared, &tables, &report)?;
         let (arrivals, inbox) = mpsc::channel(8);
@@ -187,6 +192,7 @@ impl Engine {
             handed_over,
             unconfirmed: options.take_over.is_some().then(|| started + CONFIRM_WITHIN),
             sites,
+            memory: Memory::new(pressure),
             access_log_path: None,
             configured: VecDeque::new(),
             done_number: 0,
@@ -210,6 +216,7 @@ impl Engine {
         let mut hang_up = signal(SignalKind::hangup())?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut look = Box::pin(sleep(self.memory.next()));
         let drained = self.drained.clone();
         loop {
             if self.shutdown.is_some_and(|deadline| self.is_over(deadline)) {
@@ -229,6 +236,10 @@ impl Engine {
                 () = sleep(back_in.unwrap_or_default()), if back_in.is_some() => self.report_back(),
                 () = sleep(SHUTDOWN_LOOK), if self.shutdown.is_some() => {}
                 _ = tick.tick() => self.tick(),
+                () = &mut look => {
+                    self.look_at_memory();
+                    look.set(sleep(self.memory.next()));
+                }
                 Some(()) = hang_up.recv() => self.access_log.reopen(),
                 Some(()) = terminate.recv() => self.shut_down(SIGTERM_DEADLINE),
                 Some(()) = interrupt.recv() => self.shut_down(SIGTERM_DEADLINE),
@@ -424,6 +435,7 @@ impl Engine {
 
         let mut configured = convert::to_configured(identity.as_ref());
         let (limits, identity) = (convert::limits(asked.limits), identity.map(Arc::new));
+        self.memory.set_limit(limits.memory_bytes);
         let config = NodeConfig { name: asked.node, control_socket, limits, identity };
         for worker in &self.workers {
             worker.tell(Command::Configure(config.clone()));
@@ -539,6 +551,15 @@ impl Engine {
         for stats in self.sent.changes(&self.shared, &self.table, &self.counters) {
             self.send(Kind::Stats(stats));
         }
+    }
+
+    fn look_at_memory(&mut self) {
+        let Some(short) = self.memory.look(&self.counters, Instant::now()) else { return };
+        let mib = |bytes: u64| bytes >> 20;
+        let (level, limit) = (if short.full { "80 %" } else { "65 %" }, mib(short.limit_bytes));
+        let (resident, held) = (mib(short.resident_bytes), mib(short.held_bytes));
+        eprintln!("sdlb-engine: memory above {level} of {limit} MiB: {resident} resident, {held} held by connections");
+        self.send(Kind::MemoryShort(short));
     }
 
     fn report_stall(&mut self, worker: usize, after: Duration) {

@@ -4,6 +4,7 @@
 
 mod engine;
 mod listeners;
+mod memory;
 mod session;
 pub mod socket;
 mod stats;

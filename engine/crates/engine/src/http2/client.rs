@@ -17,7 +17,7 @@ use tokio::time::{Sleep, sleep};
 use super::{
     failed,
     inbound::{Framing, Inbound},
-    link::{Link, Use},
+    link::{Link, STREAM_WINDOW, Use},
     outbound::Outbound,
     translate,
 };
@@ -86,6 +86,14 @@ impl Stream {
     /// Whether the endpoint has ended this stream and goes on with others: it is there, and does not like the request.
     pub fn was_reset(&self) -> bool {
         self.reset
+    }
+
+    /// See [`Io::held`](crate::conn::io::Io::held). The window of an answer counts as full.
+    pub fn held(&self, unread: bool, unsent: bool) -> usize {
+        let Some(exchange) = &self.exchange else { return 0 };
+        let window = if unread { STREAM_WINDOW as usize } else { 0 };
+        let inbound = exchange.inbound.as_ref().map_or(0, |inbound| inbound.held(window));
+        inbound + exchange.outbound.held(unsent)
     }
 
     /// Writes of the request: its head, then its body.

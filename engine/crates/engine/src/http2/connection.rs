@@ -23,21 +23,21 @@ use tokio::{
 
 use super::{
     meter::{Metered, Reading},
+    outbound::SEND_BUFFER,
     server::Stream,
     wire::{Flush, Wire, wire},
 };
 use crate::{
-    conn::{self, io::Io, resting::Place, timer::Timer},
+    conn::{self, io::Io, local::Local, resting::Place, timer::Timer},
+    memory::{Account, Level},
     settings::{Limits, ListenerConfig, ListenerKind},
     worker::Worker,
 };
 
 /// What a client may send of one body, and of all of them, before it is taken from us. One buffer's worth each, and enough
 /// for a fast upload over a long way.
-const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 1 << 20;
-/// Content that `h2` holds for the peer of one stream.
-const SEND_BUFFER: usize = 64 << 10;
+pub(super) const STREAM_WINDOW: u32 = 256 << 10;
+pub(super) const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Streams that we break off because of what the peer sent on them (CVE-2025-8671) before the connection is.
 const ERRORS_MAX: usize = 256;
 /// Streams that were reset before they were taken (CVE-2023-44487); `h2` holds memory for them.
@@ -58,23 +58,27 @@ pub fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     server_name: Option<Rc<str>>,
 ) -> impl Future<Output = ()> {
     let (wire, flush) = wire(io);
-    serve_wire(wire, flush, Opener { peer, listener, worker, server_name })
+    let is_client = listener.kind == ListenerKind::Entry;
+    let account = is_client.then(|| Account::open(&worker.local.memory));
+    account.iter().for_each(|account| account.begin(None));
+    let reading = Rc::new(Reading::of(account));
+    let wire = Metered::new(wire, reading.clone(), is_client.then(|| worker.local.memory.clone()));
+    serve_wire(wire, flush, Opener { peer, listener, worker, server_name, reading })
 }
 
-async fn serve_wire<T: AsyncRead + AsyncWrite + Unpin>(wire: Wire<T>, flush: Flush<T>, opener: Opener) {
+async fn serve_wire<T: AsyncRead + AsyncWrite + Unpin>(wire: Metered<Wire<T>>, flush: Flush<T>, opener: Opener) {
     let worker = opener.worker.clone();
     let from_node = opener.listener.kind == ListenerKind::Node;
     let mut limits = worker.config().limits.clone();
     if from_node {
         limits.idle_timeout = NODE_IDLE_TIMEOUT;
     }
-    let reading = Rc::new(Reading::default());
-    let io = Metered::new(wire, reading.clone());
     // On its own: it is over soon.
-    let Some(connection) = Box::pin(shake(io, &flush, &limits, from_node)).await else {
+    let Some(connection) = Box::pin(shake(wire, &flush, &limits, from_node)).await else {
         worker.counters.http2_failed_total.add();
         return;
     };
+    Local::start(&worker);
     if !from_node {
         worker.counters.http2_connections_total.add();
     }
@@ -83,7 +87,6 @@ async fn serve_wire<T: AsyncRead + AsyncWrite + Unpin>(wire: Wire<T>, flush: Flu
     let mut served = Served {
         connection,
         flush,
-        reading,
         open: Rc::default(),
         opener,
         idle_timeout: limits.idle_timeout,
@@ -171,7 +174,6 @@ type Connection<T> = server::Connection<Metered<Wire<T>>, Bytes>;
 struct Served<T> {
     connection: Connection<T>,
     flush: Flush<T>,
-    reading: Rc<Reading>,
     open: Rc<Open>,
     opener: Opener,
     idle_timeout: Duration,
@@ -185,11 +187,17 @@ struct Served<T> {
 impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
     fn poll(&mut self, cx: &mut Context<'_>, drained: bool) -> Poll<()> {
         let counters = self.opener.worker.counters.clone();
+        if self.opener.reading.with_account(Account::must_end) == Some(true) {
+            self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            // What of it can be sent now is sent; nothing waits for the rest.
+            let _ = self.connection.poll_closed(cx);
+            return Poll::Ready(());
+        }
         loop {
             let accepted = self.connection.poll_accept(cx);
             if self.phase != Phase::Broken
                 && !self.from_node
-                && let Some(kind) = self.reading.flood()
+                && let Some(kind) = self.opener.reading.flood()
             {
                 kind.counter(&counters).add();
                 self.break_off();
@@ -217,6 +225,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
             self.leave();
         }
         let none = self.open.streams.get() == 0;
+        self.account(cx, none);
         if !none {
             *self.open.waker.borrow_mut() = Some(cx.waker().clone());
         }
@@ -248,6 +257,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
         Poll::Pending
     }
 
+    /// Notes what the connection holds. One that holds much is told to go while memory is short.
+    fn account(&mut self, cx: &Context<'_>, none: bool) {
+        let reading = &self.opener.reading;
+        reading.polled(none, self.flush.held());
+        reading.with_account(|account| account.wakes(cx.waker()));
+        let heavy = reading.with_account(Account::is_heavy) == Some(true);
+        let worker = &self.opener.worker;
+        if heavy && self.phase == Phase::Open && worker.local.memory.level() != Level::Low {
+            worker.counters.memory_told_to_go_total.add();
+            self.leave();
+        }
+    }
+
     fn open(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         self.rest.iter().for_each(|rest| rest.end());
         self.busy = true;
@@ -276,12 +298,20 @@ struct Opener {
     listener: Rc<ListenerConfig>,
     worker: Rc<Worker>,
     server_name: Option<Rc<str>>,
+    reading: Rc<Reading>,
+}
+
+impl Drop for Opener {
+    fn drop(&mut self) {
+        self.reading.over();
+    }
 }
 
 impl Opener {
     fn open(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>, open: &Rc<Open>) {
         let random = self.worker.with_chance(|chance| [chance.next_u64(), chance.next_u64()]);
-        let stream = Stream::new(request, respond, self.server_name.clone(), random);
+        let whole = self.reading.with_account(|account| account.holder().clone());
+        let stream = Stream::new(request, respond, self.server_name.clone(), random, whole, self.reading.clone());
         let one = One::new(open.clone());
         let (peer, listener, worker) = (self.peer, self.listener.clone(), self.worker.clone());
         if listener.kind == ListenerKind::Entry {

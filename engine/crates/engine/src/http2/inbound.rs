@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -9,8 +10,11 @@ use bytes::Bytes;
 use h2::RecvStream;
 use sdlb_http1::hex;
 
-use super::{failed, translate};
+use super::{failed, meter::Reading, translate};
 use crate::conn::buffer::Buffer;
+
+/// What is written between pieces of a body.
+const HEAD_BYTES_KEPT: usize = 1 << 10;
 
 /// How the body is told to the reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,18 +45,36 @@ pub struct Inbound {
     recv: Option<RecvStream>,
     framing: Framing,
     state: State,
+    /// Is told what was taken.
+    reading: Option<Rc<Reading>>,
 }
 
 impl Inbound {
     /// Begins with `head`; the body follows.
     pub fn new(head: Vec<u8>, recv: RecvStream, framing: Framing) -> Self {
         let state = if framing == Framing::Plain && recv.is_end_stream() { State::End } else { State::Data };
-        Self { head, at: 0, data: Bytes::new(), recv: Some(recv), framing, state }
+        Self { head, at: 0, data: Bytes::new(), recv: Some(recv), framing, state, reading: None }
+    }
+
+    /// Tells the meter of its connection what was taken.
+    pub fn told(mut self, reading: Rc<Reading>) -> Self {
+        self.reading = Some(reading);
+        self
+    }
+
+    /// The meter of its connection.
+    pub fn reading(&self) -> Option<Rc<Reading>> {
+        self.reading.clone()
     }
 
     /// Whether everything was read.
     pub fn is_over(&self) -> bool {
         self.state == State::End && self.at == self.head.len() && self.data.is_empty()
+    }
+
+    /// Bytes that it holds; `more`: what `h2` may have for it beside them.
+    pub fn held(&self, more: usize) -> usize {
+        self.head.len() + self.data.len() + if self.state == State::Data { more } else { 0 }
     }
 
     /// Reads into the buffer's space, which must not be empty. 0: a tunnel has ended. Not to be called when it
@@ -76,6 +98,7 @@ impl Inbound {
                 total += count;
                 // The peer may send more of it only now: memory is bounded by the window and one buffer.
                 if let Some(recv) = &mut self.recv {
+                    self.reading.iter().for_each(|reading| reading.taken(count));
                     let _ = recv.flow_control().release_capacity(count);
                 }
                 if self.data.is_empty() && self.framing == Framing::Chunked {
@@ -97,7 +120,9 @@ impl Inbound {
 
     fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.at == self.head.len() {
+            // The head was read, and may have been large.
             self.head.clear();
+            self.head.shrink_to(HEAD_BYTES_KEPT);
             self.at = 0;
         }
         write(&mut self.head);
@@ -134,5 +159,14 @@ impl Inbound {
             State::End => {}
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        // `h2` forgets with the stream what nobody has taken of it.
+        if let (Some(reading), Some(recv)) = (&self.reading, &mut self.recv) {
+            reading.taken(recv.flow_control().used_capacity());
+        }
     }
 }

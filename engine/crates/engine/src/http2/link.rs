@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{beat::Beat, client::Stream, wire::wire};
+use super::{beat::Beat, client::Stream, outbound::SEND_BUFFER, wire::wire};
 use crate::{
     conn::io::Io,
     tls::identity::Refused,
@@ -39,10 +39,8 @@ const IDLE_AGE: Duration = Duration::from_secs(60);
 const NODE_IDLE_AGE: Duration = Duration::from_secs(600);
 /// What an endpoint may send of one answer before it is taken from us; and of a link, so that clients who take nothing of
 /// theirs never stop the answers to the others.
-const STREAM_WINDOW: u32 = 256 << 10;
+pub(super) const STREAM_WINDOW: u32 = 256 << 10;
 const LINK_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
-/// Content that `h2` holds for one request.
-const SEND_BUFFER: usize = 64 << 10;
 
 /// A connection.
 #[derive(Debug)]

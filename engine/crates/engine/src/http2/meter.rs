@@ -18,8 +18,14 @@ use tokio::{
     time::Instant,
 };
 
-use crate::counters::{Counter, Counters};
+use super::connection::CONNECTION_WINDOW;
+use crate::{
+    counters::{Counter, Counters},
+    memory::{Account, Memory},
+};
 
+/// What `h2` holds of bodies, at the most.
+const WINDOW_MAX: usize = CONNECTION_WINDOW as usize;
 /// Allowances count for this long.
 const PERIOD: Duration = Duration::from_secs(10);
 /// `PING`, each of which is answered. gRPC clients measure with some hundred a second while they receive.
@@ -108,11 +114,13 @@ struct Frames {
     held: usize,
     counts: Counts,
     since: Instant,
+    /// Bytes of `DATA` that were announced since somebody asked.
+    data: usize,
 }
 
 impl Frames {
     fn new(now: Instant) -> Self {
-        Self { skip: PREFACE_BYTES, head: [0; HEAD_BYTES], held: 0, counts: Counts::default(), since: now }
+        Self { skip: PREFACE_BYTES, head: [0; HEAD_BYTES], held: 0, counts: Counts::default(), since: now, data: 0 }
     }
 
     fn read(&mut self, mut bytes: &[u8]) {
@@ -138,7 +146,7 @@ impl Frames {
         let counts = &mut self.counts;
         let counted = match kind {
             0 if self.skip == 0 && flags & END_STREAM == 0 => &mut counts.empty,
-            0 => return,
+            0 => return self.data += self.skip,
             1 => &mut counts.headers,
             3 => &mut counts.resets,
             4 => &mut counts.settings,
@@ -155,9 +163,63 @@ impl Frames {
 #[derive(Debug, Default)]
 pub struct Reading {
     flood: Cell<Option<Flood>>,
+    /// Bytes of bodies that were read and not taken, or more: of padding and of streams that were broken off it does not hear.
+    untaken: Cell<usize>,
+    /// Bytes of answers that `h2` was given and has not written.
+    unsent: Cell<usize>,
+    /// The wire took no more.
+    blocked: Cell<bool>,
+    /// Of a client's connection, with all that its streams hold.
+    account: RefCell<Option<Account>>,
 }
 
 impl Reading {
+    /// Of a client's connection: what is read and given is noted there.
+    pub fn of(account: Option<Account>) -> Self {
+        Self { account: account.into(), ..Self::default() }
+    }
+
+    /// The connection is no more; its streams are about to hear of it.
+    pub fn over(&self) {
+        drop(self.account.take());
+    }
+
+    /// Looks at the connection's account, if it has one.
+    pub fn with_account<T>(&self, look: impl FnOnce(&Account) -> T) -> Option<T> {
+        self.account.borrow().as_ref().map(look)
+    }
+
+    /// So much of a body was taken.
+    pub fn taken(&self, bytes: usize) {
+        self.untaken.set(self.untaken.get().saturating_sub(bytes));
+    }
+
+    /// So much of an answer was given to `h2`.
+    pub fn given(&self, bytes: usize) {
+        self.unsent.set(self.unsent.get() + bytes);
+        // At once: many streams may give much before their connection is polled.
+        self.note(0);
+    }
+
+    /// Accounts for what the connection holds, its streams apart: of bodies not more than its window.
+    pub fn note(&self, more: usize) {
+        if let Some(account) = &*self.account.borrow() {
+            account.hold(more + self.untaken.get().min(WINDOW_MAX) + self.unsent.get());
+        }
+    }
+
+    /// `h2` was polled. With a wire that took all there is nothing left, for it is given no more than the peer's window has
+    /// room for; and without a stream it holds no body. `more`: what the connection holds beside.
+    pub fn polled(&self, no_stream: bool, more: usize) {
+        if !self.blocked.replace(false) {
+            self.unsent.set(0);
+        }
+        if no_stream {
+            self.untaken.set(0);
+        }
+        self.note(more);
+    }
+
     /// The kind of frame that came too often.
     pub fn flood(&self) -> Option<Flood> {
         self.flood.get()
@@ -170,17 +232,23 @@ pub struct Metered<T> {
     io: T,
     frames: RefCell<Frames>,
     reading: Rc<Reading>,
+    /// What is read is held there.
+    memory: Option<Rc<Memory>>,
 }
 
 impl<T> Metered<T> {
     /// Around the stream of a connection that begins now, with its preface.
-    pub fn new(io: T, reading: Rc<Reading>) -> Self {
-        Self { io, frames: RefCell::new(Frames::new(Instant::now())), reading }
+    /// `memory`: nothing is read while too much of it is in use.
+    pub fn new(io: T, reading: Rc<Reading>, memory: Option<Rc<Memory>>) -> Self {
+        Self { io, frames: RefCell::new(Frames::new(Instant::now())), reading, memory }
     }
 
     fn saw(&self, bytes: &[u8]) {
         let mut frames = self.frames.borrow_mut();
         frames.read(bytes);
+        if frames.data > 0 {
+            self.reading.untaken.set(self.reading.untaken.get() + std::mem::take(&mut frames.data));
+        }
         if let Some(kind) = frames.counts.flood() {
             // The clock is asked only here: a period may have ended long ago.
             let now = Instant::now();
@@ -194,6 +262,10 @@ impl<T> Metered<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(memory) = self.memory.as_ref().filter(|memory| !memory.may_grow()) {
+            memory.wait(cx.waker());
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buffer);
         self.saw(&buffer.filled()[before..]);
@@ -203,7 +275,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        match &written {
+            Poll::Ready(Ok(count)) => self.reading.unsent.set(self.reading.unsent.get().saturating_sub(*count)),
+            _ => self.reading.blocked.set(true),
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

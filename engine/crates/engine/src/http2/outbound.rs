@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -10,7 +11,10 @@ use h2::{Reason, SendStream};
 use http::HeaderMap;
 use sdlb_http1::{Body, Piece};
 
-use super::{failed, translate};
+use super::{failed, meter::Reading, translate};
+
+/// Content that `h2` holds for the peer of one stream.
+pub const SEND_BUFFER: usize = 64 << 10;
 
 #[derive(Debug)]
 enum End {
@@ -33,17 +37,25 @@ pub struct Outbound {
     taken: usize,
     /// Of these, on their way since somebody asked.
     passed: usize,
+    /// Is told what was given to `h2`.
+    reading: Option<Rc<Reading>>,
 }
 
 impl Outbound {
     /// `ended`: the head was all. `body`: `None` for a tunnel.
     pub fn new(send: SendStream<Bytes>, body: Option<Body>, ended: bool) -> Self {
-        Self { send, body, waiting: Bytes::new(), end: End::NotYet, ended, taken: 0, passed: 0 }
+        Self { send, body, waiting: Bytes::new(), end: End::NotYet, ended, taken: 0, passed: 0, reading: None }
     }
 
     /// Bytes of content that went on their way since this was asked: of a write that is not done yet as well.
     pub fn passed(&mut self) -> usize {
         std::mem::take(&mut self.passed)
+    }
+
+    /// Tells the meter of its connection what was given to `h2`.
+    pub fn told(mut self, reading: Option<Rc<Reading>>) -> Self {
+        self.reading = reading;
+        self
     }
 
     /// Whether the stream's end was sent.
@@ -57,6 +69,11 @@ impl Outbound {
             Ok(reason) => io::Error::new(io::ErrorKind::ConnectionReset, reason.description()),
             Err(error) => failed(error),
         })
+    }
+
+    /// Bytes that it holds, and `h2` for it; `unsent`: the peer does not take them now.
+    pub fn held(&self, unsent: bool) -> usize {
+        self.waiting.len() + if unsent { SEND_BUFFER } else { 0 }
     }
 
     /// Breaks the stream off.
@@ -132,6 +149,7 @@ impl Outbound {
             self.passed += room;
             let part = self.waiting.split_to(room);
             let last = self.waiting.is_empty() && matches!(self.end, End::Plain);
+            self.reading.iter().for_each(|reading| reading.given(room));
             self.send.send_data(part, last).map_err(failed)?;
             self.ended |= last;
         }

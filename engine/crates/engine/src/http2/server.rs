@@ -12,12 +12,14 @@ use http::Request;
 use sdlb_http1::{self as http1, Body, Length};
 
 use super::{
+    connection::STREAM_WINDOW,
     failed,
     inbound::{Framing, Inbound},
+    meter::Reading,
     outbound::Outbound,
     translate::{self, Asked},
 };
-use crate::conn::buffer::Buffer;
+use crate::{conn::buffer::Buffer, memory::Holder};
 
 /// Our own heads: their bounds were checked before.
 const HEAD: http1::Limits = http1::Limits { head_bytes: 4 << 20, fields: 20_000 };
@@ -32,6 +34,7 @@ pub struct Stream {
     asked: Asked,
     response: http1::Response,
     server_name: Option<Rc<str>>,
+    whole: Option<Rc<Holder>>,
 }
 
 impl Stream {
@@ -41,6 +44,8 @@ impl Stream {
         respond: SendResponse<Bytes>,
         server_name: Option<Rc<str>>,
         random: [u64; 2],
+        whole: Option<Rc<Holder>>,
+        reading: Rc<Reading>,
     ) -> Self {
         let (parts, recv) = request.into_parts();
         let mut head = Vec::with_capacity(1024);
@@ -51,8 +56,8 @@ impl Stream {
             (None, true) => Framing::Chunked,
             (None, false) => Framing::Plain,
         };
-        let inbound = Inbound::new(head, recv, framing);
-        Self { inbound, respond, outbound: None, asked, response: http1::Response::default(), server_name }
+        let inbound = Inbound::new(head, recv, framing).told(reading);
+        Self { inbound, respond, outbound: None, asked, response: http1::Response::default(), server_name, whole }
     }
 
     /// The host name that the TLS handshake was for.
@@ -63,6 +68,18 @@ impl Stream {
     /// See [`Outbound::passed`].
     pub fn passed(&mut self) -> usize {
         self.outbound.as_mut().map_or(0, Outbound::passed)
+    }
+
+    /// What its memory counts as a part of: its connection, unless that is a link of many clients.
+    pub fn whole(&self) -> Option<&Rc<Holder>> {
+        self.whole.as_ref()
+    }
+
+    /// See [`Io::held`](crate::conn::io::Io::held). What `h2` has for a client counts for its connection.
+    pub fn held(&self, unread: bool, unsent: bool) -> usize {
+        let from_node = self.whole.is_none();
+        let window = if unread && from_node { STREAM_WINDOW as usize } else { 0 };
+        self.inbound.held(window) + self.outbound.as_ref().map_or(0, |outbound| outbound.held(unsent && from_node))
     }
 
     fn is_answered(&self) -> bool {
@@ -117,7 +134,7 @@ impl Stream {
             response.headers_mut().remove(http::header::CONTENT_LENGTH);
         }
         let send = self.respond.send_response(response, ended).map_err(failed)?;
-        self.outbound = Some(Outbound::new(send, Some(Body::new(body, HEAD)), ended));
+        self.outbound = Some(Outbound::new(send, Some(Body::new(body, HEAD)), ended).told(self.inbound.reading()));
         Ok(length)
     }
 
@@ -131,7 +148,7 @@ impl Stream {
         *response.status_mut() = http::StatusCode::OK;
         response.headers_mut().remove(http::header::SEC_WEBSOCKET_ACCEPT);
         let send = self.respond.send_response(response, false).map_err(failed)?;
-        self.outbound = Some(Outbound::new(send, None, false));
+        self.outbound = Some(Outbound::new(send, None, false).told(self.inbound.reading()));
         Ok(())
     }
 

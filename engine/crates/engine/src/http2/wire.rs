@@ -62,6 +62,11 @@ impl<T: AsyncWrite + Unpin> Flush<T> {
         Pin::new(&mut inner.io).poll_flush(cx)
     }
 
+    /// Bytes that wait to be sent, with the memory for them.
+    pub fn held(&self) -> usize {
+        self.0.borrow().gathered.capacity()
+    }
+
     /// Frees the memory of a connection at rest.
     pub fn rest(&self) {
         let inner = &mut *self.0.borrow_mut();

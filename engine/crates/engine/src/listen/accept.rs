@@ -18,6 +18,7 @@ use tokio::{
 use super::{asleep::Asleep, nodes};
 use crate::{
     conn::{self, Rested, io::Io},
+    counters::{Counter, Counters},
     http2, rate,
     settings::{ListenerConfig, ListenerKind},
     tls::handshake,
@@ -40,7 +41,7 @@ pub async fn run(listener: TcpListener, config: SharedConfig, worker: Rc<Worker>
             _ = stop.wait_for(|stop| *stop) => break,
             accepted = listener.accept() => accepted,
             () = worker.crowded().notified() => {
-                if worker.is_full() {
+                if worker.is_full() || worker.is_short_of_memory() {
                     worker.make_room();
                 }
                 continue;
@@ -71,26 +72,49 @@ pub async fn run(listener: TcpListener, config: SharedConfig, worker: Rc<Worker>
     }
 }
 
-/// Finds the connection in hand a place within the limit: that of a connection at rest, of this worker or else of another.
+/// What there is none of for another client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    Descriptors,
+    Connections,
+    Memory,
+}
+
+impl Lack {
+    fn counter(self, counters: &Counters) -> &Counter {
+        match self {
+            Self::Descriptors => &counters.limit_descriptors_total,
+            Self::Connections => &counters.limit_connections_total,
+            Self::Memory => &counters.memory_accept_waits_total,
+        }
+    }
+}
+
+fn lack(client: &TcpStream, worker: &Worker) -> Option<Lack> {
+    if worker.descriptors.are_short(client) {
+        Some(Lack::Descriptors)
+    } else if worker.is_full() {
+        Some(Lack::Connections)
+    } else {
+        worker.is_short_of_memory().then_some(Lack::Memory)
+    }
+}
+
+/// Finds the connection in hand a place within the limits: that of a connection at rest, of this worker or else of another.
 /// With all of them busy it waits, and those behind it wait in the kernel. Links between nodes are few and must get through
 /// when clients take everything. Who came before the end is served at the end.
 async fn place(client: &TcpStream, config: &SharedConfig, worker: &Worker, stop: &watch::Receiver<bool>) {
-    let mut waited = false;
+    let mut told = None;
     while config.borrow().kind == ListenerKind::Entry && !*stop.borrow() {
-        let short = worker.descriptors.are_short(client);
-        if !short && !worker.is_full() {
-            break;
-        }
+        let Some(lack) = lack(client, worker) else { break };
         if worker.make_room() {
             // The other one is at its end before this goes on.
             tokio::task::yield_now().await;
             continue;
         }
         worker.crowded().notify_one();
-        if !waited {
-            let counters = &worker.counters;
-            if short { &counters.limit_descriptors_total } else { &counters.limit_connections_total }.add();
-            waited = true;
+        if told.replace(lack) != Some(lack) {
+            lack.counter(&worker.counters).add();
         }
         tokio::time::sleep(PAUSE).await;
     }

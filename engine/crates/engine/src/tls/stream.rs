@@ -15,6 +15,9 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+/// What rustls holds of what the socket does not take: its own limit, and a record more.
+const UNSENT_BYTES_MAX: usize = 80 << 10;
+
 /// An established connection.
 #[derive(Debug)]
 pub struct Stream {
@@ -49,6 +52,12 @@ impl Stream {
     #[must_use]
     pub fn is_resumed(&self) -> bool {
         self.tls.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    }
+
+    /// Bytes that it holds, at the most.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        if self.unflushed { UNSENT_BYTES_MAX } else { 0 }
     }
 
     /// Ready: there may be something to read.

@@ -34,6 +34,8 @@ const INTERIM_MAX: usize = 64;
 const COPY_BYTES: usize = 4 << 10;
 /// How long a body that its client sends without waiting any longer is held back for a child's `100 Continue`.
 const GATE: Duration = Duration::from_secs(1);
+/// The size of a chunk and its line ends, at the most.
+const CHUNK_FRAME_BYTES: usize = 20;
 /// Bytes of trailers.
 const TRAILER_BYTES: usize = 8 << 10;
 
@@ -83,6 +85,8 @@ pub enum End {
     ClientMalformed(Refused),
     /// The client's body is over the limit.
     TooLarge,
+    /// Too much memory is in use, and this request holds much of it.
+    Ended,
     /// It failed with the answer under way: all that is left is to close. With the upstream's fault, if it was that.
     Cut(Option<Fault>),
 }
@@ -267,6 +271,12 @@ impl<'a> Exchange<'a> {
 
     /// Goes on until nothing more can be done.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if self.scratch.must_end() {
+            return Poll::Ready(self.ended(End::Ended));
+        }
+        if self.scratch.is_gone() {
+            return Poll::Ready(self.ended(End::Gone));
+        }
         loop {
             if self.up == Up::Sending
                 && let Err(end) = self.poll_up(cx)
@@ -284,13 +294,16 @@ impl<'a> Exchange<'a> {
             if self.poll_client(cx).is_ready() {
                 return Poll::Ready(self.ended(End::Gone));
             }
-            if std::mem::take(&mut self.moved) {
-                let now = self.now.take().unwrap_or_else(Instant::now);
+            let moved = std::mem::take(&mut self.moved).then(|| self.now.take().unwrap_or_else(Instant::now));
+            if let Some(now) = moved {
                 let (waits, patience) = (self.waits_for_client(), self.patience());
                 self.timer.set(now, self.pace.turn(now, waits, patience));
             }
             match self.timer.poll(cx) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.scratch.waits(cx, self.held_elsewhere(), moved);
+                    return Poll::Pending;
+                }
                 Poll::Ready(()) if self.gate == Gate::Timed && self.up == Up::Sending => {
                     (self.gate, self.moved) = (Gate::Open, true);
                 }
@@ -300,6 +313,23 @@ impl<'a> Exchange<'a> {
                 }
             }
         }
+    }
+
+    /// Whether nothing more of a body is read, for too much memory is in use. Wakes this task when it may go on.
+    fn must_wait(&self, cx: &Context<'_>) -> bool {
+        let memory = &self.worker.local.memory;
+        let must = !memory.may_grow();
+        if must {
+            memory.wait(cx.waker());
+        }
+        must
+    }
+
+    /// Bytes that are held for this request outside of the scratch.
+    fn held_elsewhere(&self) -> usize {
+        let (up, down) = (self.has_pending_up(), self.has_pending_down());
+        let piped = self.pipe.as_ref().map_or(0, Pipe::held);
+        self.client.held(up, down) + self.upstream.io.held(down, up) + piped
     }
 
     /// Ready: the client is gone. Not asked while its body is read anyway.
@@ -386,6 +416,10 @@ impl<'a> Exchange<'a> {
 }
 
 fn write_chunk(data: &[u8], out: &mut Vec<u8>) {
+    if data.len() > COPY_BYTES {
+        // Else a large one would leave as much again unused.
+        out.reserve_exact(data.len() + CHUNK_FRAME_BYTES);
+    }
     http1::hex(data.len() as u64, out);
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(data);

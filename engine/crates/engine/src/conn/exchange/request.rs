@@ -46,6 +46,9 @@ impl Exchange<'_> {
             if self.gate != Gate::Open {
                 return Ok(());
             }
+            if self.must_wait(cx) {
+                return Ok(());
+            }
             self.make_room_for_body();
             match self.client.poll_read(cx, &mut self.scratch.from_client) {
                 Poll::Pending => return Ok(()),

@@ -54,6 +54,9 @@ impl Exchange<'_> {
             {
                 return Ok(Some(self.finished()));
             }
+            if self.answer.is_some() && self.must_wait(cx) {
+                return Ok(None);
+            }
             if self.scratch.from_upstream.is_full() {
                 self.scratch.from_upstream.make_room(self.limits.head_bytes + STREAM_BYTES);
             }
