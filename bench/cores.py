@@ -35,6 +35,7 @@ def run(quick: bool) -> Report:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sdlb-bench-")))
         site(folder)
         script = load.script(folder / "ask.lua", ROUTES)
+        ports = Ports()
         started: list[subprocess.Popen[bytes]] = []
         stack.callback(processes.end, started)
         addresses: dict[str, str] = {}
@@ -44,13 +45,13 @@ def run(quick: bool) -> Report:
             on = both.split(",")[0] if cores == 1 else both
             own = folder / str(cores)
             own.mkdir(mode=0o755)
-            origin = _backend(own, cores, on, started)
+            origin = _backend(own, ports, cores, on, started)
             engine = stack.enter_context(Engine(own, on, cores))
             ours, nginx = f"sdlb {cores}", f"nginx {cores}"
             addresses[ours] = engine.configure_edge(own / "access.log", (folder / "site.pem").read_bytes())[0]
             engine.serve(ROUTES, PATTERN, origin)
             (own / "site.pem").write_bytes((folder / "site.pem").read_bytes())
-            to = Addresses(*(f"127.0.0.1:{Ports().take()}" for _ in range(3)))
+            to = Addresses(*(f"127.0.0.1:{ports.take()}" for _ in range(3)))
             started.append(peers.nginx(Setup(own, origin, origin, ROUTES, True, on, cores), to))
             processes.listening(started[-1], to.https, own / "nginx.log")
             addresses[nginx] = to.http
@@ -69,9 +70,9 @@ def run(quick: bool) -> Report:
     return _report(took, rounds, f"sdlb-engine {ours_version}; {version('nginx')}")
 
 
-def _backend(folder: Path, workers: int, on: str, started: list[subprocess.Popen[bytes]]) -> str:
+def _backend(folder: Path, ports: Ports, workers: int, on: str, started: list[subprocess.Popen[bytes]]) -> str:
     """With as many workers as the proxy has."""
-    address = f"127.0.0.1:{Ports().take()}"
+    address = f"127.0.0.1:{ports.take()}"
     body = f"  server {{ listen {address} backlog=4096 reuseport; location / {{ return 200 '{'x' * backend.BODY_BYTES}'; }} }}"
     started.append(backend.start_nginx(folder, "backend", body, on, workers))
     processes.listening(started[-1], address, folder / "backend.log")

@@ -1,4 +1,4 @@
-//! `echo LISTEN`: a gRPC service in clear text that answers any unary call with the message it got.
+//! `echo LISTEN`: a gRPC service in clear text that answers any unary call with the message it got. Prints where it listens.
 //!
 //! On the `h2` crate, on one thread: what stands behind the proxies must cost little itself.
 
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         runtime.block_on(async {
             let listener = TcpListener::bind(listen).await?;
+            println!("{}", listener.local_addr()?);
             loop {
                 tokio::spawn(serve(listener.accept().await?.0));
             }

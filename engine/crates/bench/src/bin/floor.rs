@@ -1,4 +1,5 @@
 //! `floor LISTEN BACKEND`: passes bytes on without looking at them; what no proxy on sockets and epoll can do for less.
+//! Prints where it listens.
 //!
 //! Each connection gets one of its own to the backend. Two reads, two writes and its part of the waiting are all that a
 //! request costs. What one side does not take at once ends the pair: with the small requests and answers of the bench
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
 /// Sides are numbered: those of pair n are 2n (client) and 2n + 1 (backend). A pair that ended leaves its place empty.
 fn forward(listen: &str, backend: &str) -> io::Result<()> {
     let listener = TcpListener::bind(listen)?;
+    println!("{}", listener.local_addr()?);
     let mut poll = Poll::new()?;
     poll.add(&listener, LISTENER)?;
     let mut sides: Vec<Option<TcpStream>> = Vec::new();
