@@ -130,7 +130,7 @@ def rows_of(case: Case, took: dict[str, list[float]]) -> list[Row]:
 def _call(name: str, to: Addresses) -> None:
     """That it is gRPC what is measured: one call by a client that knows all of it. Raises CannotRun."""
     with grpc.insecure_channel(to.h2c, [("grpc.default_authority", HOST)]) as channel:
-        unary: Callable[..., bytes] = channel.unary_unary(f"{GRPC_PATH}Unary")
+        unary = channel.unary_unary(f"{GRPC_PATH}Unary")
         try:
             answer = unary(MESSAGE, timeout=10)
         except grpc.RpcError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import edge, processes, stand
-from bench.report import CannotRun, Report, Row, below
+from bench.report import CannotRun, Report, Row, below, targets
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,6 +87,18 @@ def test_a_figure_meets_its_target_or_not(row: Row, verdict: str) -> None:
     assert row.verdict == verdict
     assert report.met == (verdict != "MISSED")
     assert report.text().splitlines()[-1].split("|")[4].strip() == verdict
+
+
+def test_one_table_has_all_that_has_a_target() -> None:
+    reports = [
+        Report("one", "", [], [below("a", 1.0, 2.0, "s"), Row("b", "", "1")]),
+        Report("two", "", [], [below("c", 1.0, 0.5, "s")]),
+    ]
+    lines = targets(reports).splitlines()[4:]
+    assert [[cell.strip() for cell in line.split("|")[1:5]] for line in lines] == [
+        ["a", "< 2 s", "1.0 s", "met"],
+        ["c", "< 0.5 s", "1.0 s", "MISSED"],
+    ]
 
 
 def test_quantiles_are_of_what_was_measured() -> None:
