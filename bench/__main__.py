@@ -34,7 +34,7 @@ EPILOG = """cases:
   change    one claim more or less among 10,000, seen at a root three tiers up, under traffic
   scale     cost by the number of routes, memory by the number of connections that rest
   upgrade   engines that take over from each other under full load: what is lost
-All of them take about 15 minutes (--quick: four). The tables are also written to bench/out/."""
+All of them take about 25 minutes (--quick: six). The tables are also written to bench/out/."""
 
 
 def main() -> int:

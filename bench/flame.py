@@ -18,7 +18,7 @@ from bench.stand import Stand
 SECONDS = 6
 PER_S = 499
 STACK_BYTES = 16384
-NARROWEST_PERCENT = "0.5"
+NARROWEST_PERCENT = "1"
 FIELDS = "comm,pid,tid,time,event,ip,sym,dso"
 
 
