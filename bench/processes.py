@@ -8,12 +8,15 @@ import shutil
 import socket
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.report import CannotRun
+
+Figure = TypeVar("Figure")
 
 
 def tool(name: str, package: str) -> str:
@@ -22,6 +25,14 @@ def tool(name: str, package: str) -> str:
     if found is None:
         raise CannotRun(f"{name} is not installed; on Debian: apt-get install {package}")
     return found
+
+
+def installed(name: str) -> str:
+    """A program that `make bench` puts beside the package, for the bench alone. Raises CannotRun."""
+    path = Path(sys.prefix) / "bench" / name
+    if not path.exists():
+        raise CannotRun(f"{path.name} is not installed; `make bench` does that")
+    return str(path)
 
 
 def output(*words: str) -> str:
@@ -38,8 +49,8 @@ def cores() -> tuple[int, int]:
     return allowed[0], allowed[1]
 
 
-def start(words: Sequence[str], core: int | None = None, log: Path | None = None) -> subprocess.Popen[bytes]:
-    """On one core, if told. What it prints goes to `log`."""
+def start(words: Sequence[str], core: int | str | None = None, log: Path | None = None) -> subprocess.Popen[bytes]:
+    """On one core, or on those of a list ("0,1"), if told. What it prints goes to `log`."""
     pin: Sequence[str] = () if core is None else ("taskset", "-c", str(core))
     sink = subprocess.DEVNULL if log is None else log.open("ab")
     try:
@@ -47,6 +58,13 @@ def start(words: Sequence[str], core: int | None = None, log: Path | None = None
     finally:
         if not isinstance(sink, int):
             sink.close()
+
+
+def pin(pids: Sequence[int], core: int) -> None:
+    """All threads of processes that run already."""
+    for pid in pids:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(task), {core})
 
 
 def end(processes: Sequence[subprocess.Popen[Any]]) -> None:
@@ -105,6 +123,18 @@ def quantile(values: Sequence[float], share: float) -> float:
     """The smallest value that `share` of all do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, -(-int(share * 1000) * len(ordered) // 1000) - 1)]
+
+
+def in_turn(names: Sequence[str], rounds: int, measure: Callable[[str, bool], Figure]) -> dict[str, list[Figure]]:
+    """`measure(name, warm_up)` of each in every round; who comes first changes, and a first round warms up."""
+    took: dict[str, list[Figure]] = {name: [] for name in names}
+    for turn in range(rounds + 1):
+        first = turn % len(names)
+        for name in [*names[first:], *names[:first]]:
+            figure = measure(name, turn == 0)
+            if turn:
+                took[name].append(figure)
+    return took
 
 
 def median(values: Sequence[float]) -> float:

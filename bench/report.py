@@ -87,10 +87,17 @@ def machine() -> str:
     )
 
 
+def targets(reports: Sequence[Report]) -> str:
+    """All figures that have a target, in one table."""
+    rows = [(row.what, row.target, row.measured, row.verdict) for each in reports for row in each.rows if row.verdict]
+    return "\n".join(["## all targets", "", *table(rows)]) + "\n"
+
+
 def write(reports: Sequence[Report], machine_line: str) -> Path:
     """The tables of this run; a file of the same cases is replaced."""
     OUT.mkdir(exist_ok=True)
     path = OUT / ("-".join(report.case for report in reports) + ".md")
     day = time.strftime("%Y-%m-%d")
-    path.write_text("\n".join([f"# Measured on {day}", "", machine_line, "", *(report.text() for report in reports)]))
+    texts = [targets(reports), *(report.text() for report in reports)]
+    path.write_text("\n".join([f"# Measured on {day}", "", machine_line, "", *texts]))
     return path

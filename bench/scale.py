@@ -7,7 +7,6 @@ some seconds; what the process's resident memory has grown by, divided by them; 
 from __future__ import annotations
 
 import contextlib
-import re
 import resource
 import socket
 import ssl
@@ -22,30 +21,23 @@ import h2.config
 import h2.connection
 import h2.events
 
-from bench import backend, processes
-from bench.edge import HOST, NGINX, prepare_certificate
+from bench import backend, certificates, load, peers, processes
+from bench.certificates import HOST
 from bench.engine import Engine
+from bench.peers import Addresses, Setup
 from bench.report import CannotRun, Report, Row
+from bench.stand import PATTERN, version
 from sdlb.cli.demo.launch import Ports
 
 ROUTES = (10, 1_000, 100_000)
 CONNECTIONS = 5_000
 RESTS_S = 6
-PATTERN = HOST + "/service-{}/*"
-LUA = """
-local asks = {{}}
-init = function() for i = 1, 1000 do
-  asks[i] = wrk.format("GET", "/service-" .. math.random(0, {routes} - 1) .. "/x")
-end end
-request = function() return asks[math.random(1000)] end
-"""
 REQUEST = f"GET /service-1/x HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
 
 
 def run(quick: bool) -> Report:
     """Raises CannotRun."""
-    for tool, package in (("wrk", "wrk"), ("nginx", "nginx"), ("taskset", "util-linux")):
-        processes.tool(tool, package)
+    load.need("nginx", "openssl")
     connections = 500 if quick else CONNECTIONS
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files[1] != resource.RLIM_INFINITY and files[1] < connections + 200:
@@ -55,7 +47,7 @@ def run(quick: bool) -> Report:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sdlb-bench-")))
         folder.chmod(0o755)
-        prepare_certificate(folder)
+        certificates.site(folder)
         ports = Ports()
         started: list[subprocess.Popen[bytes]] = []
         stack.callback(processes.end, started)
@@ -72,31 +64,25 @@ def run(quick: bool) -> Report:
 
 def _routes(stack: ExitStack, folder: Path, origin: str, here: int, there: int, quick: bool) -> dict[int, list[float]]:
     """Microseconds of CPU a request, by routes."""
-    engines: dict[int, tuple[Engine, str]] = {}
+    engines: dict[str, tuple[Engine, str]] = {}
     for routes in ROUTES:
         own = folder / str(routes)
         own.mkdir(mode=0o700)
         engine = stack.enter_context(Engine(own, here))
         address = engine.configure()
         engine.serve(routes, PATTERN, origin)
-        (own / "ask.lua").write_text(LUA.format(routes=routes))
-        engines[routes] = engine, address
-    took: dict[int, list[float]] = {routes: [] for routes in ROUTES}
+        load.script(own / "ask.lua", routes)
+        engines[str(routes)] = engine, address
     rounds, seconds = (3, 1) if quick else (9, 3)
-    for turn in range(rounds + 1):  # the first one warms up
-        order = [*ROUTES[turn % 3 :], *ROUTES[: turn % 3]]
-        for routes in order:
-            engine, address = engines[routes]
-            wrk = ["taskset", "-c", str(there), "wrk", "-t1", "-c64", f"-d{seconds}s", "-H", f"Host: {HOST}"]
-            before = processes.cpu_s([engine.process.pid])
-            words = [*wrk, "-s", str(folder / str(routes) / "ask.lua"), f"http://{address}"]
-            said = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False).stdout
-            answered = re.search(r"(\d+) requests in", said)
-            if answered is None or answered[1] == "0" or "Non-2xx" in said or "Socket errors" in said:
-                raise CannotRun(f"{routes} routes: wrk said: {said.strip()[-400:] or 'nothing'}")
-            if turn:
-                took[routes].append((processes.cpu_s([engine.process.pid]) - before) / int(answered[1]) * 1e6)
-    return took
+
+    def one(routes: str, _: bool) -> float:
+        engine, address = engines[routes]
+        before = processes.cpu_s([engine.process.pid])
+        words = load.wrk(folder / routes / "ask.lua", f"http://{address}", 64, seconds)
+        answered, _rate = load.ask(words, f"the engine with {routes} routes", there)
+        return (processes.cpu_s([engine.process.pid]) - before) / answered * 1e6
+
+    return {int(routes): took for routes, took in processes.in_turn([*engines], rounds, one).items()}
 
 
 # ------------------------------------------------------------------ memory
@@ -122,16 +108,13 @@ def _memory(
             engine.serve(10, PATTERN, origin)
             address = http if kind == "plain" else https
             found[kind]["sdlb"] = _grown(engine.process.pid, address, dial, folder / "site.crt", connections)
-        http, https = f"127.0.0.1:{ports.take()}", f"127.0.0.1:{ports.take()}"
-        (folder / "routes.nginx").write_text("location /service-1/ { proxy_pass http://backend; }\n")
-        body = NGINX.format(host=HOST, backend=origin, http=http, https=https, folder=folder)
-        nginx = backend.start_nginx(folder, f"nginx-{len(started)}", body, core)
+        to = Addresses(*(f"127.0.0.1:{ports.take()}" for _ in range(3)))
+        nginx = peers.nginx(Setup(folder, origin, origin, 10, True, core), to, f"nginx-{len(started)}")
         started.append(nginx)
-        processes.listening(nginx, https, folder / f"nginx-{len(started) - 1}.log")
+        processes.listening(nginx, to.https, folder / f"nginx-{len(started) - 1}.log")
         worker = processes.family(nginx.pid)[-1]
-        found[kind]["nginx"] = _grown(
-            worker, http if kind == "plain" else https, dial, folder / "site.crt", connections
-        )
+        address = to.http if kind == "plain" else to.https
+        found[kind]["nginx"] = _grown(worker, address, dial, folder / "site.crt", connections)
         processes.end([nginx])
     return found
 
@@ -220,7 +203,7 @@ def _report(cost: dict[int, list[float]], memory: dict[str, dict[str, float]], c
         )
     how = [
         f"CPU: HTTP/1.1, 64 connections, {backend.BODY_BYTES}-byte answers, medians of {len(cost[10])} runs in turn.",
-        f"Memory: {connections:,} kept-alive connections, {RESTS_S} s after one request each.",
+        f"Memory: {connections:,} kept-alive connections, {RESTS_S} s after one request each; {version('nginx')}.",
     ]
     figures = {"us_per_request": {str(routes): values for routes, values in cost.items()}, "kib": memory}
     return Report("scale", "Cost by routes, memory by connections", how, rows, figures)

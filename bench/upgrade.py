@@ -11,9 +11,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from bench import backend, processes
+from bench import backend, certificates, processes
+from bench.certificates import HOST
 from bench.client import Client
-from bench.edge import HOST, prepare_certificate
 from bench.report import CannotRun, Report, Row
 from sdlb.cli.demo.launch import SDLB, Late, Launcher, Node
 
@@ -34,7 +34,7 @@ def run(quick: bool = False) -> Report:
     started: list[subprocess.Popen[bytes]] = []
     try:
         folder = launcher.folder
-        prepare_certificate(folder)
+        certificates.site(folder)
         folder.chmod(0o755)
         server, origin = backend.start(folder, launcher.ports)
         started.append(server)

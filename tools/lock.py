@@ -1,4 +1,5 @@
-"""Writes requirements.lock (what the package needs) and requirements-dev.lock (the tools), with hashes: `make lock`."""
+"""Writes requirements.lock (what the package needs), requirements-dev.lock (the tools) and bench/requirements.lock (what is
+measured beside it), with hashes: `make lock`."""
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ def main() -> None:
     tools: list[str] = project["dependency-groups"]["dev"]
     _lock("requirements.lock", runtime)
     _lock("requirements-dev.lock", [f"-c {ROOT / 'requirements.lock'}", *tools])
+    _lock("bench/requirements.lock", project["dependency-groups"]["bench"])
 
 
 def _lock(name: str, wanted: list[str]) -> None:
