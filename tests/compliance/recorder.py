@@ -35,6 +35,7 @@ class Recorder:
         """Connections that have neither been answered yet nor closed."""
         self.closed = 0
         """Connections that the node has closed."""
+        self._over = False
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.sockets: list[socket.socket] = []
         self.endpoint = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -45,6 +46,7 @@ class Recorder:
         return b"".join(bytes(connection) for connection in self.connections)
 
     def close(self) -> None:
+        self._over = True
         for item in (self._listener, *self.sockets):
             with contextlib.suppress(OSError):
                 item.shutdown(socket.SHUT_RDWR)
@@ -63,6 +65,9 @@ class Recorder:
             except OSError:
                 return
             self.sockets.append(connection)
+            if self._over:  # it came while the others were closed
+                connection.close()
+                return
             self.owing.add(connection.fileno())
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 

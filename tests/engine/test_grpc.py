@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 
 import grpc
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 
 from sdlb.wire.engine_pb2 import Limits, Listener, Target
@@ -239,3 +244,31 @@ def test_a_body_over_http1_is_not_given_the_time_of_a_call(host: Engine) -> None
             b"POST / HTTP/1.1\r\nHost: plain.example\r\nContent-Type: application/grpc\r\nContent-Length: 10\r\n\r\n"
         )
         assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def _tells_its_length(listener: socket.socket) -> None:
+    """An endpoint that says beforehand how long its answer is, as none of gRPC's own libraries does."""
+    connection, _ = listener.accept()
+    talk = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+    talk.initiate_connection()
+    message = b"\0\0\0\0\2ok"
+    head = [(":status", "200"), ("content-type", "application/grpc"), ("content-length", str(len(message)))]
+    with connection, contextlib.suppress(OSError):
+        connection.sendall(talk.data_to_send())
+        while data := connection.recv(65536):
+            for event in talk.receive_data(data):
+                if isinstance(event, h2.events.StreamEnded):
+                    talk.send_headers(event.stream_id, head)
+                    talk.send_data(event.stream_id, message)
+                    talk.send_headers(event.stream_id, [("grpc-status", "0")], end_stream=True)
+            connection.sendall(talk.data_to_send())
+
+
+def test_the_status_behind_an_answer_of_told_length() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=_tells_its_length, args=(listener,), daemon=True).start()
+    with listener, Engine([Listener(key="http", address="127.0.0.1:0")]) as engine:
+        engine.serve("*", "{}:{}".format(*listener.getsockname()), protocol=Target.H2C)
+        with grpc.insecure_channel("{}:{}".format(*engine.address["http"])) as channel:
+            answer, call = channel.unary_unary(*method("Unary")).with_call(b"hi", timeout=10)
+            assert answer == b"ok" and call.code() is grpc.StatusCode.OK

@@ -6,6 +6,7 @@
 pub mod buffer;
 mod exchange;
 mod facts;
+mod finish;
 mod handle;
 mod hedge;
 pub mod io;

@@ -19,6 +19,7 @@ use super::{
     inbound::{Framing, Inbound},
     link::{Link, STREAM_WINDOW, Use},
     outbound::Outbound,
+    server::is_grpc,
     translate,
 };
 use crate::conn::buffer::Buffer;
@@ -259,6 +260,10 @@ impl Exchange {
         }
         let ended = recv.is_end_stream();
         let bodyless = self.head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if !ended && !bodyless && is_grpc(&parts.headers) {
+            // HTTP/1.1 has no trailers behind a body of a told length, and the status of a call is one. `h2` sees to the length.
+            parts.headers.remove(header::CONTENT_LENGTH);
+        }
         translate::from_response(parts.status, &parts.headers, ended, bodyless, &mut head);
         let plain = ended || bodyless || parts.headers.contains_key(header::CONTENT_LENGTH);
         let framing = if plain { Framing::Plain } else { Framing::Chunked };
