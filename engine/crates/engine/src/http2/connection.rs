@@ -103,9 +103,7 @@ async fn serve_wire<T: AsyncRead + AsyncWrite + Unpin>(wire: Wire<T>, flush: Flu
         drained = drained || draining.as_mut().poll(cx).is_ready();
         let over = served.poll(cx, drained);
         // As above; and what is sent when it is over is a goodbye.
-        if served.flush.poll(cx).is_ready() && !served.busy {
-            served.flush.rest();
-        }
+        let _ = served.flush.poll(cx);
         over
     })
     .await;
@@ -225,6 +223,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
         if std::mem::replace(&mut self.busy, !none) && none {
             let now = Instant::now();
             self.rest.iter().for_each(|rest| rest.begin(now));
+            self.flush.rest();
             self.timer.set(now, if self.phase == Phase::Open { self.idle_timeout } else { GOODBYE });
         }
         if none
