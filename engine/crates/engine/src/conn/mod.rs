@@ -60,7 +60,21 @@ const SLEEPS_AFTER: Duration = Duration::from_secs(1);
 /// Serves the connection until it ends. Called once for each accepted connection, on its worker's thread.
 pub async fn serve(io: Io, peer: SocketAddr, listener: Rc<ListenerConfig>, worker: Rc<Worker>) {
     Local::start(&worker);
-    drop(run(Conn::new(io, peer, listener, worker), peer).await);
+    drop(run(Conn::new(io, text_of(peer), listener, worker), peer).await);
+}
+
+/// Serves the request of one stream. `address`: of the connection's peer, as text.
+pub async fn serve_stream(stream: Io, address: Rc<str>, listener: Rc<ListenerConfig>, worker: Rc<Worker>) {
+    let mut conn = Conn::new(stream, address, listener, worker);
+    if conn.requests().await == Then::Linger {
+        Box::pin(conn.linger()).await;
+    }
+    conn.give_back();
+}
+
+/// A peer's address as clients' addresses are told.
+pub fn text_of(peer: SocketAddr) -> Rc<str> {
+    peer.ip().to_string().into()
 }
 
 /// The same for a client's connection in clear text. It is given back when it has rested for a while. `rested`: what was given
@@ -73,7 +87,7 @@ pub async fn serve_plain(
     worker: Rc<Worker>,
 ) -> Option<Nap> {
     Local::start(&worker);
-    let mut conn = Conn::new(Io::Tcp(stream), peer, listener, worker);
+    let mut conn = Conn::new(Io::Tcp(stream), text_of(peer), listener, worker);
     conn.may_sleep = true;
     conn.resume(rested);
     run(conn, peer).await
@@ -90,9 +104,7 @@ async fn run(mut conn: Conn, peer: SocketAddr) -> Option<Nap> {
             return None;
         }
     }
-    if let Some(scratch) = conn.scratch.take() {
-        conn.worker.local.scratches.give(scratch);
-    }
+    conn.give_back();
     None
 }
 
@@ -166,14 +178,13 @@ enum Arrived {
 struct Conn {
     io: Io,
     /// The peer's address, as text.
-    address: String,
+    address: Rc<str>,
     listener: Rc<ListenerConfig>,
     worker: Rc<Worker>,
     timer: Timer,
     watch: Watch,
-    /// Ends when the engine begins to shut down; polled once, so that it wakes this task.
-    draining: Pin<Box<dyn Future<Output = ()>>>,
-    told: bool,
+    /// Ends when the engine begins to shut down; polled once, so that it wakes this task. `None`: it has not rested yet.
+    draining: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// Nothing has arrived yet, on a listener where it may be HTTP/2 in clear text.
     may_be_http2: bool,
     /// It is given back when it has rested for a while.
@@ -188,19 +199,17 @@ struct Conn {
 }
 
 impl Conn {
-    fn new(io: Io, peer: SocketAddr, listener: Rc<ListenerConfig>, worker: Rc<Worker>) -> Self {
-        let mut draining = worker.draining();
+    fn new(io: Io, address: Rc<str>, listener: Rc<ListenerConfig>, worker: Rc<Worker>) -> Self {
         let now = Instant::now();
         let idle_until = now + worker.config().limits.idle_timeout;
         Self {
-            address: peer.ip().to_string(),
-            // A stream's connection rests, not the stream; and it is told of the end.
+            address,
+            // A stream's connection rests, not the stream.
             rest: (listener.kind == ListenerKind::Entry && !io.is_stream()).then(|| Place::new(worker.clone(), now)),
-            told: io.is_stream(),
             may_be_http2: listener.kind == ListenerKind::Entry && matches!(io, Io::Tcp(_)),
             timer: Timer::new(idle_until),
             watch: Watch::default(),
-            draining: Box::pin(async move { drop(draining.wait_for(|draining| *draining).await) }),
+            draining: None,
             may_sleep: false,
             rests_since: now,
             idle_until,
@@ -220,6 +229,10 @@ impl Conn {
             self.may_be_http2 = rested.may_be_http2;
         }
         self.set_idle(Instant::now());
+    }
+
+    fn give_back(&mut self) {
+        self.worker.local.scratches.give_box(&mut self.scratch);
     }
 
     /// `None`: it can't be kept.
@@ -356,10 +369,15 @@ impl Conn {
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Arrived> {
-        if !std::mem::replace(&mut self.told, true) {
+        // A stream's connection is told of the end.
+        if self.draining.is_none() && !self.io.is_stream() {
             self.rest.iter().for_each(|rest| rest.wakes(cx.waker()));
+            let mut told = self.worker.draining();
+            let mut draining: Pin<Box<dyn Future<Output = ()>>> =
+                Box::pin(async move { drop(told.wait_for(|draining| *draining).await) });
             // Ready: as below.
-            let _ = self.draining.as_mut().poll(cx);
+            let _ = draining.as_mut().poll(cx);
+            self.draining = Some(draining);
         }
         if self.rest.as_ref().is_some_and(|rest| !rest.goes_on()) {
             self.worker.counters.connections_evicted_total.add();

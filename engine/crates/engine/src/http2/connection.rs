@@ -63,7 +63,7 @@ pub fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     account.iter().for_each(|account| account.begin(None));
     let reading = Rc::new(Reading::of(account));
     let wire = Metered::new(wire, reading.clone(), is_client.then(|| worker.local.memory.clone()));
-    serve_wire(wire, flush, Opener { peer, listener, worker, server_name, reading })
+    serve_wire(wire, flush, Opener { address: conn::text_of(peer), listener, worker, server_name, reading })
 }
 
 async fn serve_wire<T: AsyncRead + AsyncWrite + Unpin>(wire: Metered<Wire<T>>, flush: Flush<T>, opener: Opener) {
@@ -294,7 +294,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
 
 /// Opens streams.
 struct Opener {
-    peer: SocketAddr,
+    address: Rc<str>,
     listener: Rc<ListenerConfig>,
     worker: Rc<Worker>,
     server_name: Option<Rc<str>>,
@@ -313,13 +313,14 @@ impl Opener {
         let whole = self.reading.with_account(|account| account.holder().clone());
         let stream = Stream::new(request, respond, self.server_name.clone(), random, whole, self.reading.clone());
         let one = One::new(open.clone());
-        let (peer, listener, worker) = (self.peer, self.listener.clone(), self.worker.clone());
+        let (address, listener, worker) = (self.address.clone(), self.listener.clone(), self.worker.clone());
         if listener.kind == ListenerKind::Entry {
             worker.counters.http2_streams_total.add();
         }
+        let stream = Io::Stream(Box::new(stream));
         tokio::task::spawn_local(async move {
             let _one = one;
-            conn::serve(Io::Stream(Box::new(stream)), peer, listener, worker).await;
+            conn::serve_stream(stream, address, listener, worker).await;
         });
     }
 }
