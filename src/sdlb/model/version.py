@@ -156,7 +156,7 @@ class Compatibility:
         return a == b or _compatible(self, a, b, declared_a, declared_b)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)  # of pairs: a service that had hundreds of versions would fill a large one
 def _compatible(rules: Compatibility, a: str, b: str, declared_a: tuple[str, ...], declared_b: tuple[str, ...]) -> bool:
     if (a, b) in rules.deny or (b, a) in rules.deny:
         return False
