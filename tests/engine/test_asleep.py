@@ -5,11 +5,9 @@ from __future__ import annotations
 import http.client
 import resource
 import socket
-import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import h2.config
 import h2.connection
@@ -17,36 +15,17 @@ import h2.events
 import pytest
 
 from sdlb.wire.engine_pb2 import Limits, Listener
+from tests.engine.answers import answering
 from tests.engine.engine import WITHIN_S, Engine
 
 HTTP = [Listener(key="http", address="127.0.0.1:0")]
 MANY = 2_000
 
 
-class Answers(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # an answer is one packet
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"ok")
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-
 @pytest.fixture(scope="module")
 def backend() -> Iterator[str]:
-    with Server(("127.0.0.1", 0), Answers) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    with answering() as endpoint:
+        yield endpoint
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,35 +16,16 @@ from websockets.sync.server import ServerConnection, serve
 
 from sdlb.adapters.engine_process import find_binary
 from sdlb.wire.engine_pb2 import Delta, Listener
+from tests.engine.answers import answering
 from tests.engine.engine import Engine
 
 HTTP = [Listener(key="http", address="127.0.0.1:0")]
 
 
-class Answers(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"ok")
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
-
-
-class Server(ThreadingHTTPServer):
-    request_queue_size = 1024
-    daemon_threads = True
-
-
 @pytest.fixture(scope="module")
 def backend() -> Iterator[str]:
-    with Server(("127.0.0.1", 0), Answers) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    with answering() as endpoint:
+        yield endpoint
 
 
 class Load:

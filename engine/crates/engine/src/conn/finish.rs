@@ -12,10 +12,7 @@ use super::{
     log::Outcome,
     select::RETRY_AFTER_S,
 };
-use crate::{
-    answer::{Answer, Form},
-    settings::NodeConfig,
-};
+use crate::answer::{Answer, Form};
 
 impl Conn {
     /// Counts and logs a request. To be called once for each.
@@ -125,9 +122,9 @@ impl Conn {
         Then::Close
     }
 
-    /// Answers a request that is not worth reading on; the connection is closed.
-    pub(super) async fn answer_unread(&mut self, scratch: &mut Scratch, answer: &Answer, config: &NodeConfig) -> Then {
-        let head = scratch.request.method == sdlb_http1::Method::Head;
+    /// Answers a request that cannot be read, or is not worth reading on; the connection is closed. `head`: it was a HEAD.
+    pub(super) async fn answer_unread(&mut self, scratch: &mut Scratch, answer: &Answer, head: bool) -> Then {
+        let config = self.worker.config();
         self.worker.local.with_date(|date| {
             let form = Form {
                 grpc: None,

@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, sync::atomic::Ordering::Relaxed, task::Poll, time::Duration};
 
-use sdlb_http1::{Body, Length, Limits as Bounds, Piece};
+use sdlb_http1::{Body, Length, Limits as Bounds, Method, Piece};
 use sdlb_routes::{Fault, Picked, Protocol, TargetKind};
 use tokio::time::Instant;
 
@@ -95,7 +95,10 @@ impl Conn {
         let examined = examine(scratch, head_bytes, &self.listener, came, &config, &worker.counters, random);
         let facts = match examined {
             Ok(facts) => facts,
-            Err(answer) => return self.answer_unread(scratch, &answer, &config).await,
+            Err(answer) => {
+                let head = scratch.request.method == Method::Head;
+                return self.answer_unread(scratch, &answer, head).await;
+            }
         };
         let line = worker.access_log.is_on().then(|| {
             let method = scratch.request.method_text;

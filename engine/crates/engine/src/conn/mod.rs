@@ -39,7 +39,7 @@ use self::{
     watch::Watch,
 };
 use crate::{
-    answer::{Answer, Form},
+    answer::Answer,
     http2,
     settings::{Limits, ListenerConfig, ListenerKind},
     worker::Worker,
@@ -415,24 +415,10 @@ impl Conn {
 
     /// Answers a request that could not be read, and closes.
     async fn refuse(&mut self, answer: Answer) -> Then {
-        let config = self.worker.config();
         let Some(mut scratch) = self.scratch.take() else { return Then::Close };
-        self.worker.local.with_date(|date| {
-            let form = Form {
-                grpc: None,
-                node: &config.name,
-                head: false,
-                html: false,
-                close: true,
-                keep_old: false,
-                request_id: b"",
-                date,
-            };
-            answer.write(form, &mut scratch.to_client);
-        });
-        let written = self.write_out(&mut scratch).await;
+        let then = self.answer_unread(&mut scratch, &answer, false).await;
         self.scratch = Some(scratch);
-        if written { Then::Linger } else { Then::Close }
+        then
     }
 
     /// Writes what is to go to the client. False: it is gone, or takes too long: for all of it, as it is not much.
