@@ -153,6 +153,7 @@ impl Body {
                     };
                     return Ok(Piece::Data(at..at + here));
                 }
+                State::TrailerLine => at += self.trailer_rest(&bytes[at..])?,
                 _ => {
                     self.step(bytes[at])?;
                     at += 1;
@@ -181,7 +182,7 @@ impl Body {
             (State::DataLf, b'\n') => State::Size { size: 0, digits: 0 },
             (State::Trailer, b'\r') => State::LastLf,
             (State::LastLf, b'\n') => State::End,
-            (State::Trailer | State::TrailerLine, _) => self.trailer_byte(byte)?,
+            (State::Trailer, _) => self.trailer_byte(byte)?,
             _ => return Err(Refused::malformed("a chunk does not end where its size says, or not with CRLF")),
         };
         Ok(())
@@ -209,14 +210,33 @@ impl Body {
         Ok(State::Extension { size, at })
     }
 
+    /// The first byte of a trailer line.
     fn trailer_byte(&mut self, byte: u8) -> Result<State, Refused> {
-        self.trailers.push(byte);
-        if self.trailers.len() > self.limits.head_bytes {
+        self.take_trailer(&[byte])?;
+        if byte == b'\n' { self.trailer_line() } else { Ok(State::TrailerLine) }
+    }
+
+    /// The others, as far as they are there. Gives their number.
+    fn trailer_rest(&mut self, bytes: &[u8]) -> Result<usize, Refused> {
+        let end = memchr::memchr(b'\n', bytes);
+        let count = end.map_or(bytes.len(), |end| end + 1);
+        self.take_trailer(&bytes[..count])?;
+        if end.is_some() {
+            self.state = self.trailer_line()?;
+        }
+        Ok(count)
+    }
+
+    fn take_trailer(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        if self.trailers.len() + bytes.len() > self.limits.head_bytes {
             return Err(Refused::new(Kind::HeadBytes, "the trailers are too long"));
         }
-        if byte != b'\n' {
-            return Ok(State::TrailerLine);
-        }
+        self.trailers.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// A line is complete.
+    fn trailer_line(&self) -> Result<State, Refused> {
         let lines = self.trailers.len() - 1;
         let start = memchr::memrchr(b'\n', &self.trailers[..lines]).map_or(0, |end| end + 1);
         let Some(line) = self.trailers[start..lines].strip_suffix(b"\r") else {
@@ -229,36 +249,38 @@ impl Body {
         Ok(State::Trailer)
     }
 
+    /// Name and value of each trailer that may be passed on.
+    pub fn passed_trailers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields()
+            .filter(|(field, _)| field.name.may_trail())
+            .map(|(field, _)| (field.text.of(&self.trailers), field.value.of(&self.trailers)))
+    }
+
     /// Appends the trailers that may be passed on, each with its line end.
     pub fn write_trailers(&self, out: &mut Vec<u8>) {
-        let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', &self.trailers) {
-            let line = &self.trailers[start..=end];
-            let whole = field(line.strip_suffix(b"\r\n").unwrap_or(line), 0);
-            if whole.is_ok_and(|field| field.name.may_trail()) {
-                out.extend_from_slice(line);
-            }
-            start = end + 1;
-        }
+        self.fields().filter(|(field, _)| field.name.may_trail()).for_each(|(_, line)| out.extend_from_slice(line));
     }
 
     /// The value of the trailer with this name, in any case; the first one.
     #[must_use]
     pub fn trailer(&self, name: &[u8]) -> Option<&[u8]> {
-        let fields = self.trailers();
-        let found = fields.iter().find(|field| field.text.of(&self.trailers).eq_ignore_ascii_case(name))?;
+        let (found, _) = self.fields().find(|(field, _)| field.text.of(&self.trailers).eq_ignore_ascii_case(name))?;
         Some(found.value.of(&self.trailers))
     }
 
     /// Fields of a trailer section, for tests and logs.
     #[must_use]
     pub fn trailers(&self) -> Vec<Field> {
-        let mut fields = Vec::new();
+        self.fields().map(|(field, _)| field).collect()
+    }
+
+    /// Each with its line, its end included.
+    fn fields(&self) -> impl Iterator<Item = (Field, &[u8])> {
         let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', &self.trailers) {
-            fields.extend(field(self.trailers[start..end].strip_suffix(b"\r").unwrap_or_default(), start));
-            start = end + 1;
-        }
-        fields
+        memchr::memchr_iter(b'\n', &self.trailers).filter_map(move |end| {
+            let at = std::mem::replace(&mut start, end + 1);
+            let line = &self.trailers[at..=end];
+            Some((field(line.strip_suffix(b"\r\n").unwrap_or_default(), at).ok()?, line))
+        })
     }
 }

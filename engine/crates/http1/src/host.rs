@@ -51,14 +51,15 @@ pub fn canonical_host(value: &[u8], host: &mut Host) -> Result<(), Refused> {
     };
     if let Some(name) = name {
         let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        if name.is_empty()
-            || name.len() > NAME_BYTES_MAX
-            || !name.iter().all(fits)
-            || name.split(|byte| *byte == b'.').any(<[u8]>::is_empty)
-        {
+        // A dot at the start, behind another one or at the end bounds a label that is empty.
+        let mut before = b'.';
+        let labels =
+            name.iter().all(|byte| fits(byte) && (*byte, std::mem::replace(&mut before, *byte)) != (b'.', b'.'));
+        if !labels || before == b'.' || name.len() > NAME_BYTES_MAX {
             return Err(bad);
         }
-        host.text.extend(name.iter().map(|byte| byte.to_ascii_lowercase() as char));
+        host.text.push_str(std::str::from_utf8(name).map_err(|_| bad)?);
+        host.text.make_ascii_lowercase();
     }
     host.name_bytes = host.text.len();
     match port {

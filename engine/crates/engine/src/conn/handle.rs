@@ -56,7 +56,7 @@ pub(super) enum Attempt {
     Again,
     Answer(Answer),
     /// No answer has come yet, for so long that another member may be asked.
-    Slow(Held),
+    Slow(Box<Held>),
     /// The member that was slow has spoken first.
     Overtaken,
 }
@@ -97,7 +97,7 @@ impl Conn {
             Ok(facts) => facts,
             Err(answer) => {
                 let head = scratch.request.method == Method::Head;
-                return self.answer_unread(scratch, &answer, head).await;
+                return Box::pin(self.answer_unread(scratch, &answer, head)).await;
             }
         };
         let line = worker.access_log.is_on().then(|| {
@@ -114,11 +114,11 @@ impl Conn {
             grpc_status: None,
         };
         if let Some(answer) = self.asks_too_often(&config) {
-            return self.own_answer(scratch, &mut job, None, answer).await;
+            return Box::pin(self.own_answer(scratch, &mut job, None, answer)).await;
         }
         if scratch.target == b"*" {
             // `OPTIONS *` asks the server itself, and that is us (RFC 9110, 9.3.7).
-            return self.own_answer(scratch, &mut job, None, Answer::new(204, "", "", "")).await;
+            return Box::pin(self.own_answer(scratch, &mut job, None, Answer::new(204, "", "", ""))).await;
         }
         loop {
             if job.tries.costs && job.tries.paid > 0 {
@@ -129,8 +129,10 @@ impl Conn {
             }
             let mut picked = match self.select(scratch, &job.facts, &mut job.tries).await {
                 Ok(picked) => picked,
-                Err(Unserved::Answer(answer)) => return self.own_answer(scratch, &mut job, None, answer).await,
-                Err(Unserved::Ended) => return self.answer_briefly(scratch, &mut job, None).await,
+                Err(Unserved::Answer(answer)) => {
+                    return Box::pin(self.own_answer(scratch, &mut job, None, answer)).await;
+                }
+                Err(Unserved::Ended) => return Box::pin(self.answer_briefly(scratch, &mut job, None)).await,
                 Err(Unserved::Gone) => {
                     worker.counters.client_gone_total.add();
                     self.finish(&mut job, None, 0, 0, "client_gone", Instant::now());
@@ -158,7 +160,9 @@ impl Conn {
             match attempt {
                 Attempt::Then(then) => return then,
                 Attempt::Again | Attempt::Slow(_) | Attempt::Overtaken => {}
-                Attempt::Answer(answer) => return self.own_answer(scratch, &mut job, Some(&picked), answer).await,
+                Attempt::Answer(answer) => {
+                    return Box::pin(self.own_answer(scratch, &mut job, Some(&picked), answer)).await;
+                }
             }
         }
     }
@@ -180,18 +184,21 @@ impl Conn {
         scratch: &mut Scratch,
         job: &mut Job<'_>,
         picked: &Picked,
-        sent: Option<Held>,
+        sent: Option<Box<Held>>,
     ) -> Attempt {
         let worker = self.worker.clone();
         let limits = &job.config.limits;
         let target = picked.target();
         let to_node = target.kind() == TargetKind::Node;
         let (mut upstream, gate, now, sent_to) = match sent {
-            Some(Held { upstream, since, read_at }) => (upstream, Gate::Open, since, Some(read_at)),
+            Some(held) => (held.upstream, Gate::Open, held.since, Some(held.read_at)),
             None => {
-                let upstream = match self.connection(job, picked).await {
-                    Ok(upstream) => upstream,
-                    Err(attempt) => return attempt,
+                let upstream = match self.kept(job, picked) {
+                    Some(upstream) => upstream,
+                    None => match Box::pin(self.opened(job, picked)).await {
+                        Ok(upstream) => upstream,
+                        Err(attempt) => return attempt,
+                    },
                 };
                 job.tries.leave_queue();
                 let gate = self.write_head(scratch, job, picked, to_node);
@@ -240,7 +247,7 @@ impl Conn {
         drop(exchange);
         let end = match turn {
             Turn::Ended(end) => end,
-            Turn::Slow(read_at) => return Attempt::Slow(Held { upstream, since: now, read_at }),
+            Turn::Slow(read_at) => return Attempt::Slow(Box::new(Held { upstream, since: now, read_at })),
             Turn::Overtaken => return Attempt::Overtaken,
         };
         if picked.is_watched() {
@@ -265,7 +272,7 @@ impl Conn {
             }
             End::Upgraded => {
                 worker.succeeded(picked);
-                self.pass_on(scratch, job, picked, upstream).await;
+                Box::pin(self.pass_on(scratch, job, picked, upstream)).await;
                 Attempt::Then(Then::Close)
             }
             End::NotHere { keep_upstream, below, unreachable, full, ended } => {
@@ -353,7 +360,7 @@ impl Conn {
                 }
                 Attempt::Answer(answer)
             }
-            End::Ended if status == 0 => Attempt::Then(self.answer_briefly(scratch, job, Some(picked)).await),
+            End::Ended if status == 0 => Attempt::Then(Box::pin(self.answer_briefly(scratch, job, Some(picked))).await),
             End::Ended => {
                 upstream.io.reset_on_close();
                 self.io.reset_on_close();
@@ -377,19 +384,31 @@ impl Conn {
         }
     }
 
-    /// A pooled connection, or a fresh one.
-    async fn connection(&self, job: &mut Job<'_>, picked: &Picked) -> Result<Upstream, Attempt> {
+    /// Towards a child node of which we know who it is.
+    fn is_secured(job: &Job<'_>, picked: &Picked) -> bool {
+        picked.target().kind() == TargetKind::Node && job.config.identity.is_some()
+    }
+
+    /// A connection that is there.
+    fn kept(&self, job: &mut Job<'_>, picked: &Picked) -> Option<Upstream> {
+        let local = &self.worker.local;
+        let target = picked.target();
+        if target.protocol() != Protocol::Http1 || Self::is_secured(job, picked) {
+            job.tries.fresh = false;
+            return local.links.kept(target);
+        }
+        if job.tries.fresh {
+            return None;
+        }
+        let sure = job.facts.idempotent && is_small(job.facts.length);
+        let now = job.tries.now(&job.facts);
+        local.pool.take(target, now, (!sure).then_some(SURE_AGE), &self.worker.counters)
+    }
+
+    /// A fresh connection.
+    async fn opened(&self, job: &mut Job<'_>, picked: &Picked) -> Result<Upstream, Attempt> {
         let worker = &self.worker;
         let target = picked.target();
-        let secured = target.kind() == TargetKind::Node && job.config.identity.is_some();
-        if !job.tries.fresh && !secured {
-            let sure = job.facts.idempotent && is_small(job.facts.length);
-            let now = job.tries.now(&job.facts);
-            let age_max = (!sure).then_some(SURE_AGE);
-            if let Some(upstream) = worker.local.pool.take(target, now, age_max, &worker.counters) {
-                return Ok(upstream);
-            }
-        }
         job.tries.fresh = false;
         if let Some(settings) = &job.tries.settings {
             let most = settings.limits.endpoint_connections;
@@ -402,7 +421,7 @@ impl Conn {
         }
         let within = job.config.limits.connect_timeout;
         let opened = match target.protocol() {
-            Protocol::Http1 if !secured => connect(target, within, worker.descriptors).await,
+            Protocol::Http1 if !Self::is_secured(job, picked) => connect(target, within, worker.descriptors).await,
             _ => worker.local.links.get(target, within, worker).await,
         };
         let failed = match opened {

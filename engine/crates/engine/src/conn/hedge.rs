@@ -46,7 +46,7 @@ pub type Patience = Option<Pin<Box<Sleep>>>;
 pub fn poll(
     cx: &mut Context<'_>,
     waits_at: Option<usize>,
-    held: &mut Option<Held>,
+    held: &mut Option<Box<Held>>,
     patience: &mut Patience,
 ) -> Poll<Turn> {
     // Gone when the second one is answered; until then also while its request is not through yet.
@@ -79,7 +79,7 @@ impl Conn {
         scratch: &mut Scratch,
         job: &mut Job<'_>,
         first: Picked,
-        held: Held,
+        held: Box<Held>,
     ) -> (Picked, Attempt) {
         job.tries.hedged = true;
         job.tries.avoid(first.target().id());

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use sdlb_http1::{Span, decimal};
 
 use super::{buffer::Scratch, facts::Facts};
-use crate::answer::json_string;
+use crate::answer::json_text;
 
 /// What is taken from the head while it is there; only made when the log is on.
 #[derive(Debug)]
@@ -40,13 +40,13 @@ impl Line {
         line.extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
         let head = scratch.from_client.data();
         for (name, value) in [
-            ("node", node.as_bytes()),
-            ("listener", listener.as_bytes()),
-            ("client", client.as_bytes()),
-            ("request_id", &facts.request_id),
-            ("method", method.of(head)),
-            ("host", scratch.host.text().as_bytes()),
-            ("target", &scratch.target),
+            (r#","node":""#, node.as_bytes()),
+            (r#","listener":""#, listener.as_bytes()),
+            (r#","client":""#, client.as_bytes()),
+            (r#","request_id":""#, &facts.request_id),
+            (r#","method":""#, method.of(head)),
+            (r#","host":""#, scratch.host.text().as_bytes()),
+            (r#","target":""#, &scratch.target),
         ] {
             text(name, value, &mut line);
         }
@@ -58,34 +58,30 @@ impl Line {
     pub fn end(self, outcome: &Outcome<'_>) -> Vec<u8> {
         let Self(mut line) = self;
         for (name, value) in [
-            ("status", outcome.status.into()),
-            ("bytes", outcome.bytes),
-            ("took_us", outcome.took_us),
-            ("tries", outcome.tries.into()),
+            (r#","status":"#, outcome.status.into()),
+            (r#","bytes":"#, outcome.bytes),
+            (r#","took_us":"#, outcome.took_us),
+            (r#","tries":"#, outcome.tries.into()),
         ] {
-            key(name, &mut line);
+            line.extend_from_slice(name.as_bytes());
             decimal(value, &mut line);
         }
         if let Some((service, version, target)) = outcome.member {
-            text("service", service.as_bytes(), &mut line);
-            text("version", version.as_bytes(), &mut line);
-            text("endpoint", target.as_bytes(), &mut line);
+            text(r#","service":""#, service.as_bytes(), &mut line);
+            text(r#","version":""#, version.as_bytes(), &mut line);
+            text(r#","endpoint":""#, target.as_bytes(), &mut line);
         }
         if !outcome.error.is_empty() {
-            text("error", outcome.error.as_bytes(), &mut line);
+            text(r#","error":""#, outcome.error.as_bytes(), &mut line);
         }
         line.push(b'}');
         line
     }
 }
 
-fn key(name: &str, line: &mut Vec<u8>) {
-    line.extend_from_slice(b",\"");
-    line.extend_from_slice(name.as_bytes());
-    line.extend_from_slice(b"\":");
-}
-
+/// `name`: with everything up to the value, its first quote included: one piece to copy.
 fn text(name: &str, value: &[u8], line: &mut Vec<u8>) {
-    key(name, line);
-    json_string(value, line);
+    line.extend_from_slice(name.as_bytes());
+    json_text(value, line);
+    line.push(b'"');
 }

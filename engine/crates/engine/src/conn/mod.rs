@@ -72,6 +72,11 @@ pub async fn serve_stream(stream: Io, address: Rc<str>, listener: Rc<ListenerCon
     conn.give_back();
 }
 
+/// Puts a future on the heap where it is made. `Box::pin` would make it on the stack and copy all the room for its states.
+fn boxed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+    Box::into_pin(Box::write(Box::new_uninit(), make()))
+}
+
 /// A peer's address as clients' addresses are told.
 pub fn text_of(peer: SocketAddr) -> Rc<str> {
     peer.ip().to_string().into()
@@ -261,7 +266,7 @@ impl Conn {
                     let Some(mut scratch) = self.scratch.take() else { return Then::Close };
                     self.may_be_http2 = false;
                     // On its own: its many states are kept for as long as the request, not for as long as the connection.
-                    let then = Box::pin(self.handle(&mut scratch, length)).await;
+                    let then = boxed(|| self.handle(&mut scratch, length)).await;
                     scratch.next_request();
                     self.scratch = Some(scratch);
                     then

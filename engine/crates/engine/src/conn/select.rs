@@ -86,7 +86,7 @@ pub struct Tries {
     /// Tries that the retry budget has paid for.
     pub paid: u32,
     /// The request of another member that was slow, while a second one is asked.
-    pub held: Option<Held>,
+    pub held: Option<Box<Held>>,
     /// It was asked of a second one.
     pub hedged: bool,
     /// An answer must have begun by then.

@@ -10,12 +10,13 @@ use std::{
 };
 
 use h2::{Reason, client::ResponseFuture};
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use sdlb_http1::{self as http1, Body, Length};
 use tokio::time::{Sleep, sleep};
 
 use super::{
     failed,
+    head::Head,
     inbound::{Framing, Inbound},
     link::{Link, STREAM_WINDOW, Use},
     outbound::Outbound,
@@ -117,11 +118,8 @@ impl Stream {
         let link = self.link.link().clone();
         let mut send = link.sender();
         ready!(send.poll_ready(cx)).map_err(|error| self.not_sent(error))?;
-        let mut read = http1::Request::default();
-        let length = read.advance(bytes, &HEAD).ok().flatten().ok_or_else(malformed)?;
-        let head = &bytes[..length];
-        let request = translate::to_request(head, &read).ok_or_else(malformed)?;
-        let key = read.fields().iter().find(|field| field.text.of(head).eq_ignore_ascii_case(b"sec-websocket-key"));
+        let head = Head::of(bytes).ok_or_else(malformed)?;
+        let request = translate::to_request(&head).ok_or_else(malformed)?;
         let websocket = request.extensions().get::<h2::ext::Protocol>().is_some();
         while websocket && !send.is_extended_connect_protocol_enabled() {
             if link.age() >= SETTLED {
@@ -131,19 +129,20 @@ impl Stream {
             ready!(self.settling.get_or_insert_with(|| Box::pin(sleep(SETTLING_LOOK))).as_mut().poll(cx));
             self.settling = None;
         }
-        let body = read.length();
+        let body = head.length().unwrap_or(Length::None);
+        let asks_for_head = request.method() == Method::HEAD;
         let ended = matches!(body, Length::None | Length::Known(0)) && !websocket;
         let (response, stream) = send.send_request(request, ended).map_err(|error| self.not_sent(error))?;
         self.exchange = Some(Exchange {
             response,
             outbound: Outbound::new(stream, (!websocket).then(|| Body::new(body, HEAD)), ended),
             inbound: None,
-            head: read.method == http1::Method::Head,
-            websocket: websocket.then(|| translate::accept(key.map_or(b"", |key| key.value.of(head)))),
+            head: asks_for_head,
+            websocket: websocket.then(|| translate::accept(&head.value(b"sec-websocket-key").unwrap_or_default())),
             interim: Vec::new(),
             failed: None,
         });
-        Poll::Ready(Ok(length))
+        Poll::Ready(Ok(head.bytes()))
     }
 
     /// The link takes no more.
@@ -259,7 +258,7 @@ impl Exchange {
             return;
         }
         let ended = recv.is_end_stream();
-        let bodyless = self.head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bodyless = self.head || translate::is_bodyless(parts.status);
         if !ended && !bodyless && is_grpc(&parts.headers) {
             // HTTP/1.1 has no trailers behind a body of a told length, and the status of a call is one. `h2` sees to the length.
             parts.headers.remove(header::CONTENT_LENGTH);

@@ -115,6 +115,18 @@ struct OfTarget {
     opening: Option<watch::Receiver<Opened>>,
 }
 
+impl OfTarget {
+    /// The link with the fewest streams, if it may have another one.
+    fn room(&mut self, target: &Target) -> Option<Rc<Link>> {
+        self.links.retain(|link| link.is_good(target));
+        let least = self.links.iter().min_by_key(|link| link.streams.get())?;
+        let few = least.streams.get() < STREAMS_FEW || self.links.len() >= LINKS_FEW;
+        // While another one is opened, this one still takes some.
+        let takes = (few || self.opening.is_some()) && least.streams.get() < least.streams_max();
+        takes.then(|| least.clone())
+    }
+}
+
 /// All links of one worker, by target.
 #[derive(Debug, Default)]
 pub struct Links(RefCell<HashMap<u64, OfTarget>>);
@@ -156,18 +168,19 @@ impl Links {
         }
     }
 
+    /// The same, on a link that is open and has room.
+    pub fn kept(&self, target: &Arc<Target>) -> Option<Upstream> {
+        let mut all = self.0.borrow_mut();
+        let held = all.get_mut(&target.id())?;
+        held.room(target).map(|link| upstream(&link, target))
+    }
+
     fn find(&self, target: &Arc<Target>) -> Found {
         let mut all = self.0.borrow_mut();
         let new = || OfTarget { target: target.clone(), links: Vec::new(), opening: None };
         let held = all.entry(target.id()).or_insert_with(new);
-        held.links.retain(|link| link.is_good(target));
-        let least = held.links.iter().min_by_key(|link| link.streams.get());
-        if let Some(link) = least {
-            let few = link.streams.get() < STREAMS_FEW || held.links.len() >= LINKS_FEW;
-            // While another one is opened, this one still takes some.
-            if (few || held.opening.is_some()) && link.streams.get() < link.streams_max() {
-                return Found::Link(link.clone());
-            }
+        if let Some(link) = held.room(target) {
+            return Found::Link(link);
         }
         match &held.opening {
             Some(opening) => Found::Opening(opening.clone()),

@@ -14,6 +14,7 @@
 mod beat;
 pub mod client;
 pub mod connection;
+mod head;
 mod inbound;
 pub mod link;
 mod meter;

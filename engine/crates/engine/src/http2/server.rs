@@ -8,12 +8,13 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
-use http::Request;
+use http::{Request, StatusCode};
 use sdlb_http1::{self as http1, Body, Length};
 
 use super::{
     connection::STREAM_WINDOW,
     failed,
+    head::Head,
     inbound::{Framing, Inbound},
     meter::Reading,
     outbound::Outbound,
@@ -32,7 +33,6 @@ pub struct Stream {
     /// The answer, from its head on.
     outbound: Option<Outbound>,
     asked: Asked,
-    response: http1::Response,
     server_name: Option<Rc<str>>,
     whole: Option<Rc<Holder>>,
 }
@@ -57,7 +57,7 @@ impl Stream {
             (None, false) => Framing::Plain,
         };
         let inbound = Inbound::new(head, recv, framing).told(reading);
-        Self { inbound, respond, outbound: None, asked, response: http1::Response::default(), server_name, whole }
+        Self { inbound, respond, outbound: None, asked, server_name, whole }
     }
 
     /// The host name that the TLS handshake was for.
@@ -116,18 +116,18 @@ impl Stream {
     /// A head. It comes whole: it is written from one buffer, and all of it is taken.
     fn begin(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let malformed = || io::Error::from(io::ErrorKind::InvalidData);
-        self.response.reset();
-        let length = self.response.advance(bytes, &HEAD).ok().flatten().ok_or_else(malformed)?;
-        let head = &bytes[..length];
-        let mut response = translate::response(head, &self.response).ok_or_else(malformed)?;
-        if self.response.is_interim() {
+        let head = Head::of(bytes).ok_or_else(malformed)?;
+        let mut response = translate::response(&head).ok_or_else(malformed)?;
+        let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return self.begin_tunnel(&head, response).map(|()| head.bytes());
+        }
+        if status.is_informational() {
             self.respond.send_informational(response).map_err(failed)?;
-            return Ok(length);
+            return Ok(head.bytes());
         }
-        if self.response.status == 101 {
-            return self.begin_tunnel(head, response).map(|()| length);
-        }
-        let body = self.response.length(self.asked.head);
+        let bodyless = self.asked.head || translate::is_bodyless(status);
+        let body = if bodyless { Length::None } else { head.length().unwrap_or(Length::UntilClose) };
         let ended = matches!(body, Length::None | Length::Known(0));
         if ended && is_grpc(response.headers()) {
             // "Trailers-Only" of the gRPC protocol: there is no content whose length could be told.
@@ -135,17 +135,16 @@ impl Stream {
         }
         let send = self.respond.send_response(response, ended).map_err(failed)?;
         self.outbound = Some(Outbound::new(send, Some(Body::new(body, HEAD)), ended).told(self.inbound.reading()));
-        Ok(length)
+        Ok(head.bytes())
     }
 
     /// `101` becomes `200` (RFC 8441, 5), if it is the answer to the key that we sent.
-    fn begin_tunnel(&mut self, head: &[u8], mut response: http::Response<()>) -> io::Result<()> {
-        let accept = |field: &&http1::Field| field.text.of(head).eq_ignore_ascii_case(b"sec-websocket-accept");
-        let given = self.response.fields().iter().find(accept).map(|field| field.value.of(head));
-        if self.asked.websocket.is_none() || given != self.asked.websocket.as_ref().map(String::as_bytes) {
+    fn begin_tunnel(&mut self, head: &Head, mut response: http::Response<()>) -> io::Result<()> {
+        let given = head.value(b"sec-websocket-accept");
+        if self.asked.websocket.is_none() || given.as_deref() != self.asked.websocket.as_ref().map(String::as_bytes) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not the answer to this handshake"));
         }
-        *response.status_mut() = http::StatusCode::OK;
+        *response.status_mut() = StatusCode::OK;
         response.headers_mut().remove(http::header::SEC_WEBSOCKET_ACCEPT);
         let send = self.respond.send_response(response, false).map_err(failed)?;
         self.outbound = Some(Outbound::new(send, None, false).told(self.inbound.reading()));

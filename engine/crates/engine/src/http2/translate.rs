@@ -4,8 +4,10 @@
 //! fields, which it refuses.
 
 use data_encoding::BASE64;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request, uri};
 use sdlb_http1::{self as http1, Body};
+
+use super::head::{Head, name_of};
 
 /// What a translated request asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -83,66 +85,49 @@ fn line(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// An answer, from a head that the codec has read; without what is hop by hop. `None`: no HTTP/2 answer can be made of it.
-pub fn response(head: &[u8], read: &http1::Response) -> Option<Response<()>> {
+/// An answer, without what is hop by hop. `None`: no HTTP/2 answer can be made of it.
+pub fn response(head: &Head) -> Option<Response<()>> {
     let mut response = Response::new(());
-    *response.status_mut() = StatusCode::from_u16(read.status).ok()?;
-    let fields = response.headers_mut();
-    fields.reserve(read.fields().len());
-    for field in read.fields() {
-        if !field.hop && !field.name.is_hop_by_hop() {
-            put(field.text.of(head), field.value.of(head), fields)?;
-        }
-    }
+    *response.status_mut() = StatusCode::from_bytes(&head.words().1).ok()?;
+    *response.headers_mut() = head.fields(|_, _| true)?;
     Some(response)
-}
-
-fn put(name: &[u8], value: &[u8], fields: &mut HeaderMap) -> Option<()> {
-    let name = HeaderName::from_bytes(name).ok()?;
-    fields.append(name, HeaderValue::from_bytes(value).ok()?);
-    Some(())
 }
 
 /// The trailers of a complete body, those that may be passed on; `None`: there are none.
 pub fn trailers(body: &Body) -> Option<HeaderMap> {
-    let mut lines = Vec::new();
-    body.write_trailers(&mut lines);
     let mut fields = HeaderMap::new();
-    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let colon = line.iter().position(|byte| *byte == b':')?;
-        put(&line[..colon], http1::trim(line[colon + 1..].trim_ascii_end()), &mut fields)?;
+    for (name, value) in body.passed_trailers() {
+        fields.append(name_of(name)?, HeaderValue::from_bytes(value).ok()?);
     }
     Some(fields).filter(|fields| !fields.is_empty())
 }
 
-/// A request for HTTP/2 in clear text, from a head that the codec has read. A WebSocket handshake becomes
-/// an extended CONNECT. `None`: no HTTP/2 request can be made of it.
-pub fn to_request(head: &[u8], read: &http1::Request) -> Option<Request<()>> {
-    let websocket = read.single(head, http1::Name::Upgrade).is_some_and(|name| name.eq_ignore_ascii_case(b"websocket"));
-    let target = std::str::from_utf8(read.target.of(head)).ok()?;
-    let host = std::str::from_utf8(read.host.of(head)).ok()?;
-    let uri = http::Uri::builder().scheme("http").authority(host).path_and_query(target).build().ok()?;
+/// A request for HTTP/2 in clear text. A WebSocket handshake becomes an extended CONNECT. `None`: no HTTP/2 request can be
+/// made of it.
+pub fn to_request(head: &Head) -> Option<Request<()>> {
+    let websocket = head.value(b"upgrade").is_some_and(|name| name.eq_ignore_ascii_case(b"websocket"));
+    let (method, target) = head.words();
+    let mut uri = uri::Parts::default();
+    uri.scheme = Some(uri::Scheme::HTTP);
+    uri.authority = Some(uri::Authority::from_maybe_shared(head.value(b"host")?).ok()?);
+    uri.path_and_query = Some(uri::PathAndQuery::from_maybe_shared(target).ok()?);
     let mut request = Request::new(());
-    *request.method_mut() =
-        if websocket { Method::CONNECT } else { Method::from_bytes(read.method_text.of(head)).ok()? };
-    *request.uri_mut() = uri;
+    *request.method_mut() = if websocket { Method::CONNECT } else { Method::from_bytes(method).ok()? };
+    *request.uri_mut() = uri::Uri::from_parts(uri).ok()?;
     *request.version_mut() = http::Version::HTTP_2;
-    let fields = request.headers_mut();
-    fields.reserve(read.fields().len());
-    for field in read.fields() {
-        let (name, value) = (field.text.of(head), field.value.of(head));
-        match field.name {
-            http1::Name::Host => {}
-            http1::Name::Te if value.eq_ignore_ascii_case(b"trailers") => put(name, value, fields)?,
-            _ if websocket && name.eq_ignore_ascii_case(b"sec-websocket-key") => {}
-            known if known.is_hop_by_hop() => {}
-            _ => put(name, value, fields)?,
-        }
-    }
+    *request.headers_mut() = head.fields(|name, text| match name {
+        http1::Name::Host => false,
+        _ => !(websocket && text.eq_ignore_ascii_case(b"sec-websocket-key")),
+    })?;
     if websocket {
         request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
     }
     Some(request)
+}
+
+/// Whether an answer with this status has no content, whatever its fields say (RFC 9110, 6.4.1).
+pub fn is_bodyless(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// Appends an answer's head as HTTP/1.1. `ended`: no body follows; `bodyless`: it could have none (HEAD, 204, 304).
