@@ -282,6 +282,26 @@ def test_the_endpoint_learns_that_it_was_https(engine: Engine, recorder: Recorde
     assert seen.lower().count(b"x-forwarded-proto") == 1
 
 
+@pytest.mark.parametrize("bytes_", [1, 4_000, 16_000, 60_000])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_last_answer_is_whole_and_said_to_be(
+    engine: Engine, recorder: Recorder, authority: Authority, version: ssl.TLSVersion, bytes_: int
+) -> None:
+    """The end of the connection comes with a close_notify: without it an answer could have been cut by anybody."""
+    put(engine, "a", ["a.example"], authority.issue("a.example"))
+    recorder.script = lambda *_: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % bytes_ + b"x" * bytes_
+    context = ssl.create_default_context(cafile=str(authority.root.certificate))
+    context.minimum_version = context.maximum_version = version
+    with (
+        socket.create_connection(engine.address["https"], 10) as plain,
+        context.wrap_socket(plain, server_hostname="a.example", suppress_ragged_eofs=False) as secured,
+    ):
+        secured.sendall(b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n")
+        said = b"".join(iter(lambda: secured.recv(65_536), b""))
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200") and body == b"x" * bytes_
+
+
 def test_large_bodies_both_ways(engine: Engine, recorder: Recorder, authority: Authority, tmp_path: Path) -> None:
     put(engine, "a", ["a.example"], authority.issue("a.example"))
     body = bytes(range(256)) * 20_000

@@ -80,6 +80,16 @@ impl Io {
         }
     }
 
+    /// The same for the last that is written to a connection. [`Self::poll_shutdown`] is still to be called.
+    pub fn poll_write_last(&mut self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
+        if let Self::Tls(stream) = self
+            && let Some(written) = stream.write_last(cx, first, second)
+        {
+            return Poll::Ready(written);
+        }
+        self.poll_write(cx, first, second)
+    }
+
     /// Says that nothing more will be written.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

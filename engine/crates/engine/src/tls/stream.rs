@@ -4,7 +4,7 @@
 //! then the task is woken when the socket takes more.
 
 use std::{
-    io::{self, IoSlice},
+    io::{self, IoSlice, Write},
     pin::Pin,
     task::{Context, Poll},
 };
@@ -17,6 +17,9 @@ use tokio_rustls::server::TlsStream;
 
 /// What rustls holds of what the socket does not take: its own limit, and a record more.
 const UNSENT_BYTES_MAX: usize = 80 << 10;
+
+/// Content of one record (RFC 8446, 5.1).
+const RECORD_BYTES: usize = 16 << 10;
 
 /// An established connection.
 #[derive(Debug)]
@@ -64,6 +67,23 @@ impl Stream {
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.push(cx)?;
         if self.tls.get_ref().1.wants_read() { self.socket().poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Writes all that is still to come, if it fits into one record, and the end with it: one system call less. `None`: it does not
+    /// fit, or something else waits to be sent.
+    pub fn write_last(&mut self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Option<io::Result<usize>> {
+        let bytes = first.len() + second.len();
+        if self.unflushed || bytes > RECORD_BYTES {
+            return None;
+        }
+        let session = self.tls.get_mut().1;
+        let mut writer = session.writer();
+        if let Err(error) = writer.write_all(first).and_then(|()| writer.write_all(second)) {
+            return Some(Err(error));
+        }
+        session.send_close_notify();
+        self.unflushed = true;
+        Some(self.push(cx).map(|()| bytes))
     }
 
     /// Sends what rustls still holds; the task is woken when the socket takes more.

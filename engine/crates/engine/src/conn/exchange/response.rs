@@ -28,7 +28,12 @@ impl Exchange<'_> {
                 self.sent_down += std::mem::take(&mut self.scratch.ahead);
                 let first = &self.scratch.to_client[self.sent_down..];
                 let second = &self.scratch.from_upstream.data()[self.direct_down.clone()];
-                match self.client.poll_write(cx, first, second) {
+                let last = self.answer.as_ref().is_some_and(|answer| answer.done && !answer.keep_client);
+                let written = match last {
+                    true => self.client.poll_write_last(cx, first, second),
+                    false => self.client.poll_write(cx, first, second),
+                };
+                match written {
                     Poll::Pending => {
                         // A large write to a slow reader.
                         if let Some(passed) = self.client.passed().filter(|passed| *passed > 0) {
