@@ -21,12 +21,16 @@ use std::{
 
 use crate::counters::Counters;
 
-/// A worker's buffer is handed over at this size ...
-const BUFFER_BYTES: usize = 128 << 10;
+/// A worker's buffer is handed over at this size, before it pushes traffic out of the caches ...
+const BUFFER_BYTES: usize = 64 << 10;
 /// ... or at this age.
 const BUFFER_AGE: Duration = Duration::from_millis(100);
 /// Buffers on their way to the disk: 8 MiB at most.
-const BUFFERS_MAX: usize = 64;
+const BUFFERS_MAX: usize = 128;
+/// Room behind a full buffer for the line that fills it.
+const LAST_LINE_BYTES: usize = 4 << 10;
+/// Buffers that come back to their worker: one is filled while the other is written.
+const BACK_MAX: usize = 2;
 
 /// One worker's end of the log.
 pub struct AccessLog {
@@ -34,17 +38,26 @@ pub struct AccessLog {
     buffer: Rc<RefCell<Buffer>>,
 }
 
-#[derive(Default)]
 struct Buffer {
     bytes: Vec<u8>,
     lines: u64,
+    /// Those that were written come back here: their memory is there, and warm.
+    written: Receiver<Vec<u8>>,
+    back: SyncSender<Vec<u8>>,
+}
+
+impl Buffer {
+    fn new() -> Self {
+        let (back, written) = sync_channel(BACK_MAX);
+        Self { bytes: Vec::new(), lines: 0, written, back }
+    }
 }
 
 impl AccessLog {
     /// A worker's end of `sink`.
     #[must_use]
     pub fn new(sink: Sink) -> Self {
-        Self { sink, buffer: Rc::default() }
+        Self { sink, buffer: Rc::new(RefCell::new(Buffer::new())) }
     }
 
     /// Whether lines are wanted: ask before building one.
@@ -61,6 +74,9 @@ impl AccessLog {
         }
         let mut buffer = self.buffer.borrow_mut();
         let first = buffer.bytes.is_empty();
+        if buffer.bytes.capacity() == 0 {
+            buffer.bytes.reserve_exact(BUFFER_BYTES + LAST_LINE_BYTES);
+        }
         buffer.bytes.extend_from_slice(line.as_ref());
         buffer.bytes.push(b'\n');
         buffer.lines += 1;
@@ -82,7 +98,8 @@ impl AccessLog {
 }
 
 enum Order {
-    Write(Vec<u8>, u64),
+    /// So many lines, and where the buffer goes back to.
+    Write(Vec<u8>, u64, SyncSender<Vec<u8>>),
     Open(Option<(File, PathBuf)>),
     Reopen,
     /// Answered when everything before it is written.
@@ -133,8 +150,12 @@ impl Sink {
     }
 
     fn send(&self, buffer: &mut Buffer) {
-        let Buffer { bytes, lines } = std::mem::take(buffer);
-        if !bytes.is_empty() && self.orders.try_send(Order::Write(bytes, lines)).is_err() {
+        if buffer.bytes.is_empty() {
+            return;
+        }
+        let empty = buffer.written.try_recv().unwrap_or_default();
+        let (bytes, lines) = (std::mem::replace(&mut buffer.bytes, empty), std::mem::take(&mut buffer.lines));
+        if self.orders.try_send(Order::Write(bytes, lines, buffer.back.clone())).is_err() {
             self.counters.access_log_dropped_total.add_many(lines);
         }
     }
@@ -152,11 +173,15 @@ fn write_all(queue: &Receiver<Order>, counters: &Counters) {
     let mut open_file: Option<(File, PathBuf)> = None;
     while let Ok(order) = queue.recv() {
         match order {
-            Order::Write(bytes, lines) => {
+            Order::Write(mut bytes, lines, back) => {
                 let written = open_file.as_mut().is_some_and(|(file, _)| file.write_all(&bytes).is_ok());
                 if !written {
                     counters.access_log_failed_total.add_many(lines);
                 }
+                bytes.clear();
+                bytes.shrink_to(BUFFER_BYTES + LAST_LINE_BYTES);
+                // It has enough: this one is freed.
+                let _ = back.try_send(bytes);
             }
             Order::Open(file) => open_file = file,
             Order::Reopen => {
