@@ -44,6 +44,8 @@ pub(super) struct Job<'a> {
     pub(super) line: Option<Line>,
     /// We said `100 Continue` ourselves.
     continued: bool,
+    /// Fields of its head were forged; this was counted.
+    forged: bool,
     /// The request is not in the client's buffer any more.
     pub(super) consumed: bool,
     /// Of the answer to a gRPC call.
@@ -110,6 +112,7 @@ impl Conn {
             tries: Tries::default(),
             line,
             continued: false,
+            forged: false,
             consumed: false,
             grpc_status: None,
         };
@@ -243,7 +246,7 @@ impl Conn {
         .await;
         let (status, bytes, replayable) = (exchange.status, exchange.content_bytes, exchange.replayable);
         let (announced, grpc_status) = (exchange.keep_alive, exchange.grpc_status);
-        let head_at = exchange.head_at;
+        let (head_at, sent) = (exchange.head_at, exchange.has_sent());
         drop(exchange);
         let end = match turn {
             Turn::Ended(end) => end,
@@ -268,7 +271,11 @@ impl Conn {
                     worker.local.pool.put(upstream, now, announced);
                 }
                 self.finish(job, Some(picked), status, bytes, "", now);
-                Attempt::Then(if keep_client { self.next(scratch, limits, now) } else { Then::Linger })
+                Attempt::Then(match (keep_client, sent) {
+                    (true, _) => self.next(scratch, limits, now),
+                    (false, true) => Then::Last,
+                    (false, false) => Then::Linger,
+                })
             }
             End::Upgraded => {
                 worker.succeeded(picked);
@@ -503,7 +510,7 @@ impl Conn {
         self.worker.failed(picked, fault, reason);
     }
 
-    fn write_head(&self, scratch: &mut Scratch, job: &Job<'_>, picked: &Picked, to_node: bool) -> Gate {
+    fn write_head(&self, scratch: &mut Scratch, job: &mut Job<'_>, picked: &Picked, to_node: bool) -> Gate {
         let facts = &job.facts;
         let Scratch { request, from_client, host, target, to_upstream, .. } = scratch;
         let data = from_client.data();
@@ -519,7 +526,7 @@ impl Conn {
         // A little less for the child, so that its answer, which names the instance that is late, comes in time.
         let left_ms = (left_ms - (left_ms / 10).min(CHILD_SPARE_MS)).max(1);
         to_upstream.clear();
-        Forwarded {
+        let forged = Forwarded {
             head: &data[..facts.head_bytes],
             request,
             target,
@@ -538,6 +545,9 @@ impl Conn {
             upgrade: facts.upgrade,
         }
         .write(to_upstream);
+        if forged && !std::mem::replace(&mut job.forged, true) {
+            self.worker.counters.forged_fields_total.add();
+        }
         match (to_node && expect, facts.client_expects) {
             (false, _) => Gate::Open,
             (true, true) => Gate::Timed,
