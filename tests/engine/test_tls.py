@@ -199,8 +199,12 @@ def test_a_session_does_not_outlive_a_change_of_the_authorities(
     name = ("-servername", "a.example", "-tls1_2")
     s_client(engine, *name, "-sess_out", session)
     assert "Reused, TLS" in s_client(engine, *name, "-sess_in", session)
+    resumed = engine.counter("handshakes_resumed_total")
+    done = engine.counter("handshakes_total", 2)
     put(engine, "a", ["a.example"], pair, client_ca_pem=other.root.certificate.read_bytes())
     assert "New, TLS" in s_client(engine, *name, "-sess_in", session)
+    engine.counter("handshakes_total", done + 1)
+    assert engine.counters["handshakes_resumed_total"] == resumed == 1
 
 
 def test_a_bad_certificate_changes_nothing(engine: Engine, authority: Authority, tmp_path: Path) -> None:
