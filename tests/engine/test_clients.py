@@ -41,11 +41,6 @@ backend b
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
 def recorder() -> Iterator[Recorder]:
     with Recorder() as recorder:
         yield recorder

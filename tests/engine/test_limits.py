@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
@@ -15,7 +15,7 @@ import pytest
 
 from sdlb.wire.engine_pb2 import Balance, Delta, Listener, Outlier, Service, ServiceLimits
 from tests.compliance.recorder import OK, Recorder
-from tests.engine.engine import Engine
+from tests.engine.engine import Engine, until
 
 HTTP = [Listener(key="http", address="127.0.0.1:0")]
 WITHIN_S = 10.0
@@ -76,13 +76,6 @@ def held() -> Iterator[Held]:
     yield made
     made.may.set()
     made.recorder.close()
-
-
-def until(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + WITHIN_S
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 # ------------------------------------------------------------------ in flight

@@ -25,22 +25,6 @@ pytestmark = pytest.mark.skipif(
 KEYS = [(bytes([number]) * 16, bytes([number + 100]) * 32) for number in range(3)]
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("other-ca"))
-
-
-@pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
-
-
 @pytest.fixture
 def engine(recorder: Recorder) -> Iterator[Engine]:
     listeners = [

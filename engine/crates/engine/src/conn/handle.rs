@@ -1,6 +1,6 @@
 //! One request from its head to the end of its answer: tried again where nothing of it was processed.
 
-use std::{future::poll_fn, sync::atomic::Ordering::Relaxed, task::Poll, time::Duration};
+use std::{future::poll_fn, rc::Rc, sync::atomic::Ordering::Relaxed, task::Poll, time::Duration};
 
 use sdlb_http1::{Body, Length, Limits as Bounds, Method, Piece};
 use sdlb_routes::{Fault, Picked, Protocol, TargetKind};
@@ -23,6 +23,7 @@ use crate::{
     settings::{Limits, ListenerKind, NodeConfig},
     upgrade,
     upstream::{Upstream, connect},
+    worker::Worker,
 };
 
 /// A connection that was idle for longer may be about to be closed by the other side: not for a request that could not be
@@ -198,7 +199,7 @@ impl Conn {
             None => {
                 let upstream = match self.kept(job, picked) {
                     Some(upstream) => upstream,
-                    None => match Box::pin(self.opened(job, picked)).await {
+                    None => match Box::pin(self.connected(scratch, job, picked)).await {
                         Ok(upstream) => upstream,
                         Err(attempt) => return attempt,
                     },
@@ -412,9 +413,28 @@ impl Conn {
         local.pool.take(target, now, (!sure).then_some(SURE_AGE), &self.worker.counters)
     }
 
+    /// A fresh connection, unless the client leaves before there is one, or the request has to end for its memory.
+    async fn connected(
+        &mut self,
+        scratch: &mut Scratch,
+        job: &mut Job<'_>,
+        picked: &Picked,
+    ) -> Result<Upstream, Attempt> {
+        let worker = self.worker.clone();
+        let left = tokio::select! {
+            biased;
+            opened = Self::opened(&worker, job, picked) => return opened,
+            left = self.left(scratch) => left,
+        };
+        if matches!(left, Unserved::Ended) {
+            return Err(Attempt::Then(self.answer_briefly(scratch, job, Some(picked)).await));
+        }
+        worker.counters.client_gone_total.add();
+        Err(self.cut(job, picked, 0, 0, "client_gone"))
+    }
+
     /// A fresh connection.
-    async fn opened(&self, job: &mut Job<'_>, picked: &Picked) -> Result<Upstream, Attempt> {
-        let worker = &self.worker;
+    async fn opened(worker: &Rc<Worker>, job: &mut Job<'_>, picked: &Picked) -> Result<Upstream, Attempt> {
         let target = picked.target();
         job.tries.fresh = false;
         if let Some(settings) = &job.tries.settings {
