@@ -53,6 +53,8 @@ pub struct Pressure {
     full_at: AtomicUsize,
     /// Resident memory is near the limit, and it is not what connections hold.
     tight: AtomicBool,
+    /// It is so near that little more may come.
+    near: AtomicBool,
     /// By worker: the greatest [class](super::Holder) of those that it could end, or more; 0: it has none.
     worst: Box<[AtomicUsize]>,
     bells: Box<[Notify]>,
@@ -73,6 +75,7 @@ impl Pressure {
             high_at: AtomicUsize::new(usize::MAX),
             full_at: AtomicUsize::new(usize::MAX),
             tight: AtomicBool::new(false),
+            near: AtomicBool::new(false),
             worst: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             bells: (0..workers).map(|_| Notify::new()).collect(),
             rung: AtomicBool::new(false),
@@ -123,10 +126,12 @@ impl Pressure {
         self.tight.load(Relaxed)
     }
 
-    /// Whether so many connections at rest, with what else is unseen, may be what fills the limit.
+    /// Whether so many connections at rest, with what else is unseen, may be what fills the limit. Near it the other things
+    /// (tables, code) leave them a part of it only.
     #[must_use]
     pub fn is_crowded(&self, connections: u64) -> bool {
-        self.is_tight() && connections > (self.limit() / AT_REST_BYTES) as u64
+        let part = if self.near.load(Relaxed) { FLOOR } else { 1 };
+        self.is_tight() && connections > (self.limit() / part / AT_REST_BYTES) as u64
     }
 
     /// Bytes that must go.
@@ -223,6 +228,7 @@ impl Looks {
         };
         let tight = resident >= at(HIGH_PERCENT) && self.rest >= at(HIGH_PERCENT) / 2;
         pressure.tight.store(tight, Relaxed);
+        pressure.near.store(near, Relaxed);
         // Once more when it is over: somebody may wait.
         if level != Level::Low || self.was.is_some_and(|was| was != Level::Low) {
             pressure.ring();
@@ -283,7 +289,9 @@ mod tests {
     fn only_many_connections_at_rest_keep_others_out() {
         let (pressure, mut looks) = (Pressure::new(1), Looks::default());
         pressure.set_limit(64 * MIB);
-        looks.look(&pressure, 63 * MIB);
+        looks.look(&pressure, 50 * MIB);
         assert!(pressure.is_tight() && !pressure.is_crowded(1000) && pressure.is_crowded(2000));
+        looks.look(&pressure, 63 * MIB);
+        assert!(!pressure.is_crowded(200) && pressure.is_crowded(300));
     }
 }
