@@ -7,14 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.compliance.recorder import Recorder
 from tests.engine.certificates import Authority
+from tests.engine.fixtures import recording
 
-
-@pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
+recorder = recording("function")
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,11 @@ well-behaved lost nothing, a slow one that holds little stayed, and the counters
 from __future__ import annotations
 
 import http.client
-import socket
 import ssl
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -23,6 +20,7 @@ from tests.certificates import needs_openssl
 from tests.compliance.recorder import Recorder
 from tests.engine import frames
 from tests.engine.certificates import Authority
+from tests.engine.endpoints import Deaf, Full
 from tests.engine.engine import Engine, until
 from tests.engine.hungry import PATIENT_S, connect, under_attack
 
@@ -97,41 +95,6 @@ def test_answers_that_nobody_reads_over_http2(engine: Engine) -> None:
             engine.counter("memory_ended_total")
 
 
-class Deaf:
-    """Speaks HTTP/2 and takes nothing of what it is sent but the first 64 KiB of each connection."""
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.endpoint = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for each in (self._listener, *self._open):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self._open.append(connection)
-            connection.sendall(frames.frame(frames.SETTINGS, 0, 0))
-            threading.Thread(target=self._read, args=(connection,), daemon=True).start()
-
-    @staticmethod
-    def _read(connection: socket.socket) -> None:
-        with suppress(OSError):
-            while connection.recv(65_536):
-                pass
-
-
 def test_uploads_that_their_endpoint_does_not_take(engine: Engine) -> None:
     with Deaf() as deaf:
         engine.serve("deaf.example/*", deaf.endpoint, service="deaf", protocol=Target.H2C)
@@ -173,24 +136,6 @@ def test_requests_that_wait_for_a_version(engine: Engine) -> None:
         engine.serve("parked.example/*", late.endpoint, service="parked")
         assert small.getresponse().read() == b"ok"
         small.close()
-
-
-class Full:
-    """Its system takes no more connections: who wants one waits."""
-
-    def __enter__(self) -> Self:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=0)
-        address = self._listener.getsockname()
-        self.endpoint = f"127.0.0.1:{address[1]}"
-        self._waiting = [socket.socket() for _ in range(4)]
-        for each in self._waiting:
-            each.setblocking(False)
-            each.connect_ex(address)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for each in (self._listener, *self._waiting):
-            each.close()
 
 
 def test_requests_whose_endpoint_takes_no_connection(recorder: Recorder) -> None:

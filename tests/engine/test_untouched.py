@@ -13,16 +13,14 @@ import pytest
 from sdlb.wire.engine_pb2 import Limits, Listener
 from tests.compliance.recorder import OK, Recorder
 from tests.engine.engine import Engine
+from tests.engine.fixtures import recording
 from tests.engine.frames import Client, request
 
 HEAD = b" HTTP/1.1\r\nHost: www.example\r\n"
 BOMB = gzip.compress(bytes(20_000_000))
 
 
-@pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
+recorder = recording("module")
 
 
 @pytest.fixture(scope="module")
