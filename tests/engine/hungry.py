@@ -88,7 +88,7 @@ def under_attack(engine: Engine, limit: int) -> Generator[ExitStack]:
     assert ended > 0
     assert engine.counters["memory_full_total"] > 0 and engine.counters["memory_high_total"] > 0
     assert engine.counters.get("faults_total", 0) == 0
-    until(lambda: engine.counters["memory_held_bytes"] < limit // 4, "what was held is given back")
+    until(lambda: engine.counters["memory_held_bytes"] < limit // 4, "what was held is given back", PATIENT_S)
     assert engine.is_alive()
 
 
