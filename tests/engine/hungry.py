@@ -59,10 +59,15 @@ class Slow:
         self._socket = socket.create_connection(engine.address["http"], timeout=PATIENT_S)
         self._socket.sendall(b"GET / HTTP/1.1\r\nHost: good")
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
     def ends_well(self) -> bool:
-        with self._socket:
-            self._socket.sendall(b".example\r\n\r\n")
-            return self._socket.recv(1000).startswith(b"HTTP/1.1 200 ")
+        self._socket.sendall(b".example\r\n\r\n")
+        return self._socket.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
 def largest(engine: Engine) -> int:
@@ -74,8 +79,7 @@ def largest(engine: Engine) -> int:
 @contextmanager
 def under_attack(engine: Engine, limit: int) -> Generator[ExitStack]:
     """Runs an attack whose connections are closed at the end of it, and looks at what is promised. `limit`: bytes."""
-    slow = Slow(engine)
-    with Good(engine) as good:
+    with Slow(engine) as slow, Good(engine) as good:
         with ExitStack() as attackers:
             yield attackers
             ended = engine.counter("memory_ended_total")

@@ -7,6 +7,7 @@ well-behaved lost nothing, a slow one that holds little stayed, and the counters
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
 import struct
 from collections.abc import Iterator
@@ -156,6 +157,16 @@ def test_requests_whose_endpoint_takes_no_connection(recorder: Recorder) -> None
                     connect(engine, attackers).sendall(post)
             told = first.recv(4096)
             assert told.startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: 1\r\n" in told.lower()
+
+
+def test_who_leaves_before_there_is_a_connection_holds_nothing() -> None:
+    with Full() as full, Engine(LISTENERS, limits=Limits(connect_timeout_ms=120_000)) as engine:
+        engine.serve("full.example/*", full.endpoint, service="full")
+        with socket.create_connection(engine.address["http"]) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: full.example\r\n\r\n")
+            engine.counter("requests_total")
+        engine.counter("client_gone_total")
+        until(lambda: engine.counters["connections_open"] == 0, "it is closed")
 
 
 def test_the_limit_is_changed_live(engine: Engine) -> None:
