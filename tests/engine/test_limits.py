@@ -204,9 +204,9 @@ def test_an_answer_must_begin_in_time(held: Held) -> None:
 
 def test_a_try_that_takes_too_long_is_made_elsewhere(held: Held) -> None:
     with Recorder() as quick, world(Service(try_timeout_ms=300), held.recorder, quick) as here:
-        for _ in range(6):
+        while held.asked < 2:  # who is asked is drawn by chance
             assert here.ask()[0] == 200
-        assert held.asked >= 1 and here.engine.counter("timeout_try_total") == held.asked
+        assert here.engine.counter("timeout_try_total", 2) == held.asked
 
 
 def test_what_may_not_be_done_twice_is_not(held: Held) -> None:
