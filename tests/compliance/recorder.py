@@ -21,9 +21,9 @@ Script = Callable[[bytes, int], bytes | None]
 
 
 class Recorder:
-    """Listens on a port of 127.0.0.1; one thread a connection."""
+    """Listens on a port; one thread a connection."""
 
-    def __init__(self, script: Script | None = None, *, greeting: bytes = b"") -> None:
+    def __init__(self, script: Script | None = None, *, greeting: bytes = b"", host: str = "127.0.0.1") -> None:
         self.script: Script | None = script
         self.greeting = greeting
         """Sent on each new connection before any request."""
@@ -36,9 +36,9 @@ class Recorder:
         self.closed = 0
         """Connections that the node has closed."""
         self._over = False
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener = socket.create_server((host, 0), backlog=128)
         self.sockets: list[socket.socket] = []
-        self.endpoint = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.endpoint = f"{host}:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.compliance.recorder import Recorder
-from tests.compliance.wire import HOST, SITE, Talk, dial, listen, request, say
+from tests.compliance.wire import HOST, SITE, Talk, counts, dial, listen, request, say
 from tests.e2e.cluster import Node
 
 REFUSED = frozenset({400})
@@ -345,7 +345,8 @@ def test_trailers_are_bounded(edge: Node, recorder: Recorder) -> None:
 
 def test_nothing_behind_a_last_request_is_served(edge: Node, recorder: Recorder) -> None:
     number = next(_numbers)
-    talk = say(edge, request(f"/last-{number}", b"Connection: close") + request(f"/behind-{number}"))
+    with counts(edge, "behind_last_request_total"):
+        talk = say(edge, request(f"/last-{number}", b"Connection: close") + request(f"/behind-{number}"))
     assert talk.statuses == [200] and talk.closed
     assert f"/behind-{number}".encode() not in recorder.received
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.e2e.cluster import Node
+from tests.e2e.cluster import Node, metric, until
 
 SITE = "www.example"
 HOST = f"Host: {SITE}\r\n".encode()
@@ -65,6 +66,16 @@ def say(node: Node, *pieces: bytes, quiet_s: float = 2.0, pause_s: float = 0.0) 
             if pause_s:
                 time.sleep(pause_s)
         return listen(connection, quiet_s)
+
+
+@contextlib.contextmanager
+def counts(node: Node, counter: str | None) -> Iterator[None]:
+    """What is done meanwhile shows in this counter of the engine; `None`: in none."""
+    name = f"sdlb_engine_{counter}"
+    before = metric(node, name) if counter else 0
+    yield
+    if counter:
+        until(f"{counter} grows", lambda: metric(node, name) > before)
 
 
 def request(target: str = "/", *fields: bytes, method: str = "GET", body: bytes = b"") -> bytes:

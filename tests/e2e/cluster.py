@@ -139,6 +139,13 @@ def api(node: Node) -> httpx.Client:
     return httpx.Client(transport=transport, base_url="http://node", timeout=15.0, trust_env=False)
 
 
+def metric(of: Node, name: str) -> float:
+    """A line of its metrics that has no labels; 0: it is not there."""
+    with api(of) as http:
+        lines = http.get("/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.partition(" ")[0] == name)
+
+
 def get(node: Node, url_host: str, path: str, **options: Any) -> httpx.Response:
     """One request to an entry, on a connection of its own."""
     headers = {"host": url_host, **options.pop("headers", {})}
@@ -152,4 +159,4 @@ def get(node: Node, url_host: str, path: str, **options: Any) -> httpx.Response:
     )
 
 
-__all__ = ["FAST", "Cluster", "Instance", "Node", "Registration", "api", "get", "until"]
+__all__ = ["FAST", "Cluster", "Instance", "Node", "Registration", "api", "get", "metric", "until"]

@@ -21,7 +21,7 @@ from sdlb.core.messages import Hello
 from sdlb.model.identity import Identity
 from tests.certificates import Authority, Issued, needs_openssl
 from tests.e2e.backend import Backend
-from tests.e2e.cluster import Cluster, Node, api, get, until
+from tests.e2e.cluster import Cluster, Node, api, get, metric, until
 from tests.e2e.test_h2c import echo, talk
 from tests.e2e.traffic import Traffic
 
@@ -78,12 +78,6 @@ def codes(of: Node) -> list[str]:
 def connected(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     return socket.create_connection((host, int(port)), 10)
-
-
-def metric(of: Node, name: str) -> float:
-    with api(of) as http:
-        lines = http.get("/metrics").text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.partition(" ")[0] == name)
 
 
 # ------------------------------------------------------------------ what goes through

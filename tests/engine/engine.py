@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
 
@@ -207,6 +207,13 @@ class Engine:
                         self.groups[group.version] = {field.name: value for field, value in group.ListFields()}
                 else:
                     self._said.put(said)
+
+
+def until(done: Callable[[], bool], what: str = "", within_s: float = WITHIN_S) -> None:
+    end = time.monotonic() + within_s
+    while not done():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
 
 
 def _connect(path: Path) -> socket.socket:

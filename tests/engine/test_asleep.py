@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import resource
 import socket
 import time
 from collections.abc import Generator, Iterator
@@ -33,14 +32,6 @@ def serving(backend: str, limits: Limits | None = None, workers: int = 1) -> Gen
     with Engine(HTTP, limits=limits, workers=workers) as engine:
         engine.serve("*", backend)
         yield engine
-
-
-@pytest.fixture
-def many_files() -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def connect(stack: ExitStack, engine: Engine) -> socket.socket:

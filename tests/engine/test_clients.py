@@ -22,6 +22,7 @@ from tests.certificates import needs_openssl
 from tests.compliance.recorder import Recorder
 from tests.engine.certificates import Authority
 from tests.engine.engine import Engine
+from tests.engine.fixtures import recording
 
 pytestmark = needs_openssl
 HAPROXY = """
@@ -40,15 +41,7 @@ backend b
 """
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
+recorder = recording("module")
 
 
 @pytest.fixture(scope="module")

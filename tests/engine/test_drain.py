@@ -14,9 +14,8 @@ import pytest
 
 from sdlb.wire.engine_pb2 import Delta, Listener, MemberKey, ToEngine
 from tests.compliance.recorder import OK, Recorder
-from tests.engine.engine import Engine
+from tests.engine.engine import Engine, until
 from tests.engine.frames import Client, request
-from tests.engine.test_limits import until
 
 LISTENER = Listener(key="http", address="127.0.0.1:0")
 

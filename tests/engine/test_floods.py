@@ -30,12 +30,6 @@ GET = b"GET / HTTP/1.1\r\nHost: www.example\r\n\r\n"
 STAMPED = b"GET / HTTP/1.1\r\nHost: www.example\r\nsdlb-to: web/1.0.0 *\r\n\r\n"
 
 
-@pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
-
-
 def dial(address: tuple[str, int], source: str = "", timeout_s: float = 10) -> socket.socket:
     return socket.create_connection(address, timeout=timeout_s, source_address=(source, 0))
 
@@ -191,11 +185,6 @@ def test_too_many_requests_of_one_address(recorder: Recorder, limited: Engine) -
 HTTPS = [Listener(key="https", address="127.0.0.1:0", tls=True, public=True)]
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 """The beginning of a ClientHello."""
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
 
 
 @contextlib.contextmanager

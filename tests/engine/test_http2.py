@@ -16,6 +16,7 @@ import pytest
 from sdlb.wire.engine_pb2 import Limits, Listener
 from tests.compliance.recorder import Recorder
 from tests.engine.engine import Engine
+from tests.engine.fixtures import recording
 from tests.engine.frames import (
     CONTINUATION,
     DATA,
@@ -38,10 +39,7 @@ LISTENER = Listener(key="http", address="127.0.0.1:0", public=True)
 LIMITS = Limits(body_timeout_ms=1500, idle_timeout_ms=1500, head_bytes=16384)
 
 
-@pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
+recorder = recording("module")
 
 
 @pytest.fixture(scope="module")

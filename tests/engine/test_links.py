@@ -22,29 +22,12 @@ from websockets.sync.server import ServerConnection, serve
 from sdlb.wire.engine_pb2 import Identity, Limits, Listener
 from tests.compliance.recorder import Recorder
 from tests.engine.certificates import Authority, Pair
-from tests.engine.engine import Engine
-from tests.engine.test_limits import until
+from tests.engine.engine import Engine, until
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 
 HTTP = Listener(key="http", address="127.0.0.1:0")
 NODE = Listener(key="node", address="127.0.0.1:0", kind=Listener.NODE, tls=True)
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("other-ca"))
-
-
-@pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
 
 
 def identity(authority: Authority, *names: str) -> Identity:

@@ -6,18 +6,13 @@ well-behaved lost nothing, a slow one that holds little stayed, and the counters
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import resource
 import socket
 import ssl
 import struct
-import threading
-import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -26,11 +21,14 @@ from tests.certificates import needs_openssl
 from tests.compliance.recorder import Recorder
 from tests.engine import frames
 from tests.engine.certificates import Authority
-from tests.engine.engine import Engine
+from tests.engine.endpoints import Deaf, Full
+from tests.engine.engine import Engine, until
+from tests.engine.hungry import PATIENT_S, connect, under_attack
+
+pytestmark = pytest.mark.usefixtures("many_files")
 
 LIMIT_MB = 128
 LIMIT = LIMIT_MB << 20
-WITHIN_S = 20.0
 LISTENERS = [
     Listener(key="http", address="127.0.0.1:0"),
     Listener(key="https", address="127.0.0.1:0", tls=True),
@@ -40,20 +38,6 @@ CHUNK = b"%x\r\n" % 65_536 + bytes(65_536) + b"\r\n"
 LARGE = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNK * 100 + b"0\r\n\r\n"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def descriptors() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-@pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
-
-
 @pytest.fixture
 def engine(recorder: Recorder) -> Iterator[Engine]:
     with Engine(LISTENERS, limits=LIMITS) as engine:
@@ -61,103 +45,9 @@ def engine(recorder: Recorder) -> Iterator[Engine]:
         yield engine
 
 
-class Good:
-    """Asks again and again: on one connection that is kept, and on fresh ones."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._address = engine.address["http"]
-        self._over = threading.Event()
-        self.answered = 0
-        self.lost: list[str] = []
-        self._threads = [threading.Thread(target=self._ask, args=(kept,)) for kept in (True, False)]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, kept: bool) -> None:
-        connection = http.client.HTTPConnection(*self._address, timeout=WITHIN_S)
-        while not self._over.wait(0.005):
-            try:
-                connection.request("GET", "/", headers={"Host": "good.example"})
-                answer = connection.getresponse()
-                if answer.status != 200 or answer.read() != b"ok":
-                    self.lost.append(str(answer.status))
-            except (OSError, http.client.HTTPException) as error:
-                self.lost.append(repr(error))
-                connection.close()
-            self.answered += 1
-            if not kept:
-                connection.close()
-        connection.close()
-
-
-class Slow:
-    """Sends the beginning of a request, and the rest of it when everything is over."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._socket = socket.create_connection(engine.address["http"], timeout=WITHIN_S)
-        self._socket.sendall(b"GET / HTTP/1.1\r\nHost: good")
-
-    def ends_well(self) -> bool:
-        with self._socket:
-            self._socket.sendall(b".example\r\n\r\n")
-            return self._socket.recv(1000).startswith(b"HTTP/1.1 200 ")
-
-
-def largest(engine: Engine) -> int:
-    """Bytes that were ever resident."""
-    lines = Path(f"/proc/{engine.process.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) << 10
-
-
-@contextmanager
-def under_attack(engine: Engine) -> Generator[ExitStack]:
-    """Runs an attack whose connections are closed at the end of it, and looks at what is promised."""
-    slow = Slow(engine)
-    with Good(engine) as good:
-        with ExitStack() as attackers:
-            yield attackers
-            ended = engine.counter("memory_ended_total")
-            until(lambda: good.answered > 50, "others go on")
-            at_most = largest(engine)
-        assert slow.ends_well(), "one that holds little was ended for those that hold much"
-    assert good.lost == []
-    assert at_most <= LIMIT, f"{at_most >> 20} MiB"
-    assert at_most > LIMIT // 2, "that was no attack"
-    assert ended > 0
-    assert engine.counters["memory_full_total"] > 0 and engine.counters["memory_high_total"] > 0
-    assert engine.counters.get("faults_total", 0) == 0
-    until(lambda: engine.counters["memory_held_bytes"] < LIMIT // 4, "what was held is given back")
-    assert engine.is_alive()
-
-
-def until(done: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + WITHIN_S
-    while not done():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
-
-
-def connect(engine: Engine, attackers: ExitStack, key: str = "http", reads: int = 0) -> socket.socket:
-    """`reads`: bytes that the kernel takes for it."""
-    connection = attackers.enter_context(socket.socket())
-    if reads:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, reads)
-    connection.settimeout(WITHIN_S)
-    connection.connect(engine.address[key])
-    return connection
-
-
 def test_heads_that_stop_before_their_end(engine: Engine) -> None:
     piece = b"GET / HTTP/1.1\r\nHost: good.example\r\nCookie: " + b"a" * 60_000
-    with under_attack(engine) as attackers:
+    with under_attack(engine, LIMIT) as attackers:
         for _ in range(3_000):
             with suppress(OSError):
                 connect(engine, attackers).sendall(piece)
@@ -166,7 +56,7 @@ def test_heads_that_stop_before_their_end(engine: Engine) -> None:
 def test_answers_that_nobody_reads(engine: Engine) -> None:
     with Recorder(lambda _request, _number: LARGE) as large:
         engine.serve("large.example/*", large.endpoint, service="large")
-        with under_attack(engine) as attackers:
+        with under_attack(engine, LIMIT) as attackers:
             for _ in range(900):
                 with suppress(OSError):
                     connect(engine, attackers, reads=4096).sendall(b"GET / HTTP/1.1\r\nHost: large.example\r\n\r\n")
@@ -183,7 +73,7 @@ def test_answers_that_nobody_reads_over_tls(engine: Engine, tmp_path: Path) -> N
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with Recorder(lambda _request, _number: LARGE) as large:
         engine.serve("large.example/*", large.endpoint, service="large")
-        with under_attack(engine) as attackers:
+        with under_attack(engine, LIMIT) as attackers:
             for _ in range(600):
                 with suppress(OSError):
                     plain = connect(engine, attackers, "https", reads=4096)
@@ -196,7 +86,7 @@ def test_answers_that_nobody_reads_over_http2(engine: Engine) -> None:
     window = struct.pack(">HI", 4, (1 << 31) - 1)
     with Recorder(lambda _request, _number: LARGE) as large:
         engine.serve("large.example/*", large.endpoint, service="large")
-        with under_attack(engine) as attackers:
+        with under_attack(engine, LIMIT) as attackers:
             for _ in range(12):
                 client = attackers.enter_context(frames.Client(engine.address["http"]))
                 client.send(frames.frame(frames.SETTINGS, 0, 0, window))
@@ -206,46 +96,11 @@ def test_answers_that_nobody_reads_over_http2(engine: Engine) -> None:
             engine.counter("memory_ended_total")
 
 
-class Deaf:
-    """Speaks HTTP/2 and takes nothing of what it is sent but the first 64 KiB of each connection."""
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.endpoint = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for each in (self._listener, *self._open):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self._open.append(connection)
-            connection.sendall(frames.frame(frames.SETTINGS, 0, 0))
-            threading.Thread(target=self._read, args=(connection,), daemon=True).start()
-
-    @staticmethod
-    def _read(connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while connection.recv(65_536):
-                pass
-
-
 def test_uploads_that_their_endpoint_does_not_take(engine: Engine) -> None:
     with Deaf() as deaf:
         engine.serve("deaf.example/*", deaf.endpoint, service="deaf", protocol=Target.H2C)
         piece = frames.frame(frames.DATA, 0, 1, bytes(16_000))
-        with under_attack(engine) as attackers:
+        with under_attack(engine, LIMIT) as attackers:
             for _ in range(160):
                 client = attackers.enter_context(frames.Client(engine.address["http"]))
                 # Settings, their acknowledgement, the window: then it may send as much as it does.
@@ -263,14 +118,14 @@ def test_requests_that_wait_for_a_version(engine: Engine) -> None:
     route = delta.put_routes.add(pattern="parked.example/*", service="parked")
     route.park.requests_max, route.park.timeout_ms = 100_000, 60_000
     engine.apply(delta)
-    small = http.client.HTTPConnection(*engine.address["http"], timeout=WITHIN_S)
+    small = http.client.HTTPConnection(*engine.address["http"], timeout=PATIENT_S)
     small.request("POST", "/small", body=b"a" * 2_000, headers={"Host": "parked.example"})
     engine.counter("parked_now")
     post = (
         b"POST / HTTP/1.1\r\nHost: parked.example\r\nContent-Length: 60000\r\n"
         b"Cookie: " + b"a" * 40_000 + b"\r\n\r\n" + b"b" * 20_000
     )
-    with under_attack(engine) as attackers:
+    with under_attack(engine, LIMIT) as attackers:
         first = connect(engine, attackers)
         first.sendall(post)
         for _ in range(3_000):
@@ -282,6 +137,36 @@ def test_requests_that_wait_for_a_version(engine: Engine) -> None:
         engine.serve("parked.example/*", late.endpoint, service="parked")
         assert small.getresponse().read() == b"ok"
         small.close()
+
+
+def test_requests_whose_endpoint_takes_no_connection(recorder: Recorder) -> None:
+    """They end at once, not when connecting is given up."""
+    limits = Limits(memory_mb=LIMIT_MB, connect_timeout_ms=120_000, body_timeout_ms=60_000)
+    post = (
+        b"POST / HTTP/1.1\r\nHost: full.example\r\nContent-Length: 60000\r\n"
+        b"Cookie: " + b"a" * 40_000 + b"\r\n\r\n" + b"b" * 20_000
+    )
+    with Full() as full, Engine(LISTENERS, limits=limits) as engine:
+        engine.serve("good.example/*", recorder.endpoint, service="good")
+        engine.serve("full.example/*", full.endpoint, service="full")
+        with under_attack(engine, LIMIT) as attackers:
+            first = connect(engine, attackers)
+            first.sendall(post)
+            for _ in range(3_000):
+                with suppress(OSError):
+                    connect(engine, attackers).sendall(post)
+            told = first.recv(4096)
+            assert told.startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: 1\r\n" in told.lower()
+
+
+def test_who_leaves_before_there_is_a_connection_holds_nothing() -> None:
+    with Full() as full, Engine(LISTENERS, limits=Limits(connect_timeout_ms=120_000)) as engine:
+        engine.serve("full.example/*", full.endpoint, service="full")
+        with socket.create_connection(engine.address["http"]) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: full.example\r\n\r\n")
+            engine.counter("requests_total")
+        engine.counter("client_gone_total")
+        until(lambda: engine.counters["connections_open"] == 0, "it is closed")
 
 
 def test_the_limit_is_changed_live(engine: Engine) -> None:

@@ -20,6 +20,7 @@ from websockets.sync.server import ServerConnection, serve
 from sdlb.wire.engine_pb2 import Limits, Listener
 from tests.compliance.recorder import Recorder
 from tests.engine.engine import Engine
+from tests.engine.fixtures import recording
 from tests.engine.frames import DATA, END_HEADERS, SETTINGS, WINDOW_UPDATE, Client, frame, request
 
 HTTP = [Listener(key="http", address="127.0.0.1:0", public=True)]
@@ -30,10 +31,7 @@ LONG_S = 3 * PATIENCE_S
 """How long who may be slow is."""
 
 
-@pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
+recorder = recording("module")
 
 
 @pytest.fixture(scope="module")

@@ -25,11 +25,6 @@ pytestmark = needs_openssl
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
 def engine(authority: Authority) -> Iterator[Engine]:
     listeners = [Listener(key="https", address="127.0.0.1:0", tls=True, public=True)]
     with Recorder() as recorder, Engine(listeners) as engine:

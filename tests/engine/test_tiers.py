@@ -12,16 +12,14 @@ import pytest
 from sdlb.wire.engine_pb2 import Limits, Listener
 from tests.compliance.recorder import OK, Recorder, Script
 from tests.engine.engine import Engine
+from tests.engine.fixtures import recording
 
 HTTP = Listener(key="http", address="127.0.0.1:0")
 NODE = Listener(key="node", address="127.0.0.1:0", kind=Listener.NODE)
 LIMITS = Limits(response_timeout_ms=1500)
 
 
-@pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
+recorder = recording("module")
 
 
 @pytest.fixture(scope="module")

@@ -25,22 +25,6 @@ pytestmark = pytest.mark.skipif(
 KEYS = [(bytes([number]) * 16, bytes([number + 100]) * 32) for number in range(3)]
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("other-ca"))
-
-
-@pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
-
-
 @pytest.fixture
 def engine(recorder: Recorder) -> Iterator[Engine]:
     listeners = [
@@ -199,8 +183,12 @@ def test_a_session_does_not_outlive_a_change_of_the_authorities(
     name = ("-servername", "a.example", "-tls1_2")
     s_client(engine, *name, "-sess_out", session)
     assert "Reused, TLS" in s_client(engine, *name, "-sess_in", session)
+    resumed = engine.counter("handshakes_resumed_total")
+    done = engine.counter("handshakes_total", 2)
     put(engine, "a", ["a.example"], pair, client_ca_pem=other.root.certificate.read_bytes())
     assert "New, TLS" in s_client(engine, *name, "-sess_in", session)
+    engine.counter("handshakes_total", done + 1)
+    assert engine.counters["handshakes_resumed_total"] == resumed == 1
 
 
 def test_a_bad_certificate_changes_nothing(engine: Engine, authority: Authority, tmp_path: Path) -> None:

@@ -11,18 +11,16 @@ from collections.abc import Iterator
 import pytest
 
 from sdlb.wire.engine_pb2 import Limits, Listener
-from tests.compliance.recorder import Recorder
+from tests.compliance.recorder import OK, Recorder
 from tests.engine.engine import Engine
+from tests.engine.fixtures import recording
 from tests.engine.frames import Client, request
 
 HEAD = b" HTTP/1.1\r\nHost: www.example\r\n"
 BOMB = gzip.compress(bytes(20_000_000))
 
 
-@pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
+recorder = recording("module")
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +77,43 @@ def test_transfer_codings_are_refused(engine: Engine, recorder: Recorder, coding
     before = len(recorder.completed)
     got = say(engine, b"POST /" + HEAD + b"Transfer-Encoding: " + coding + b"\r\n\r\n0\r\n\r\n")
     assert got.startswith((b"HTTP/1.1 501", b"HTTP/1.1 400")) and len(recorder.completed) == before
+
+
+# ------------------------------------------------------------------ fields that are ours to set
+
+
+FORGED = b"X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nx_real_ip: 6.6.6.6\r\nConnection: close, via\r\n\r\n"
+
+
+def test_a_request_with_forged_fields_is_counted_once(engine: Engine, recorder: Recorder) -> None:
+    """However many they are, and however often it is tried; over both protocols, and no other request."""
+    recorder.script = lambda _request, number: None if number else OK  # what comes on a kept connection is tried again
+    engine.serve("mine.example/*", recorder.endpoint, version="3.0.0")
+    before = engine.counters.get("forged_fields_total", 0)
+    head = b" HTTP/1.1\r\nHost: mine.example\r\n"
+    for number in range(20):
+        assert say(engine, b"GET /mine" + head + FORGED).startswith(b"HTTP/1.1 200")
+        say(engine, b"GET /plain-%d" % number + head + b"Connection: close, x-mine\r\nVia: 1.1 a\r\n\r\n")
+    engine.counter("retries_total")
+    with Client(engine.address["http"]) as client:
+        assert client.ask(1, [*request(), ("forwarded", "for=6.6.6.6"), ("x-real-ip", "6.6.6.6")]) == "200"
+        assert client.ask(3, request()) == "200"
+    assert engine.counter("forged_fields_total", before + 21) == before + 21
+    assert b"6.6.6.6" not in recorder.received
+
+
+def test_what_comes_behind_a_last_request_is_counted_once(engine: Engine) -> None:
+    """At once, or a little later; but not what is still to come of a request that was refused."""
+    before = engine.counters.get("behind_last_request_total", 0)
+    last = b"POST /last" + HEAD + b"Connection: close\r\nContent-Length: 4\r\n\r\nbody"
+    assert say(engine, last).startswith(b"HTTP/1.1 200")
+    assert say(engine, last + SMUGGLED * 3).count(b"HTTP/1.1 200") == 1
+    with socket.create_connection(engine.address["http"], timeout=2) as client:
+        client.sendall(last)
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        client.sendall(SMUGGLED)
+    assert say(engine, b"bad" + last + SMUGGLED).startswith(b"HTTP/1.1 4")
+    assert engine.counter("behind_last_request_total", before + 2) == before + 2
 
 
 # ------------------------------------------------------------------ expectations

@@ -104,6 +104,11 @@ counters! {
     limit_body_bytes_total,
     /// Requests of an address that had too many in too short a time: 429.
     limit_requests_per_address_total,
+    /// Requests of clients with fields that are ours to set (forwarding fields, those between nodes, names with an underscore that
+    /// are read like them), or that would strip such by `Connection`. A proxy in front of an entry sets some in each.
+    forged_fields_total,
+    /// Connections on which something came behind their last request. It is not served.
+    behind_last_request_total,
     /// `Range` with too many parts: 416.
     limit_ranges_total,
     /// A head did not arrive in time: 408.

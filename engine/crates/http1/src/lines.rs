@@ -169,6 +169,8 @@ pub(crate) struct Framing {
     pub(crate) close: bool,
     pub(crate) keep_alive: bool,
     pub(crate) upgrade: bool,
+    /// `Connection` names a field that it does not strip.
+    pub(crate) strips: bool,
 }
 
 /// More options in `Connection` than any client sends.
@@ -213,12 +215,14 @@ pub(crate) fn framing(bytes: &[u8], fields: &mut [Field], exact_coding: bool) ->
     }
     coded?;
     if named {
-        mark(bytes, fields);
+        framing.strips = mark(bytes, fields);
     }
     Ok(framing)
 }
 
-fn mark(bytes: &[u8], fields: &mut [Field]) {
+/// Gives whether it names one that is not to be stripped.
+fn mark(bytes: &[u8], fields: &mut [Field]) -> bool {
+    let mut strips = false;
     for at in 0..fields.len() {
         if fields[at].name != Name::Connection {
             continue;
@@ -227,8 +231,11 @@ fn mark(bytes: &[u8], fields: &mut [Field]) {
             for field in fields.iter_mut().filter(|field| field.name == Name::Other) {
                 field.hop |= field.text.of(bytes).eq_ignore_ascii_case(option);
             }
+            let name = Name::of(option);
+            strips |= !matches!(name, Name::Other | Name::Trailer) && !name.is_hop_by_hop();
         }
     }
+    strips
 }
 
 /// Digits, and no more than 63 bits of them.

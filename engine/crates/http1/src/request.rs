@@ -175,6 +175,12 @@ impl Request {
         self.framing.upgrade && self.version == Version::Http11
     }
 
+    /// Whether `Connection` names a field that ends elsewhere than at the next hop: `Host`, credentials, who the client is.
+    #[must_use]
+    pub fn strips(&self) -> bool {
+        self.framing.strips
+    }
+
     /// The only value of a field; `None` when it is missing or comes several times.
     #[must_use]
     pub fn single<'a>(&self, bytes: &'a [u8], name: Name) -> Option<&'a [u8]> {

@@ -197,6 +197,13 @@ fn connection_names_what_ends_here_but_not_what_must_not_be_stripped() {
     assert!(!request.keeps_alive());
     let hops: Vec<_> = request.fields().iter().filter(|field| field.hop).map(|field| field.value.of(&raw)).collect();
     assert_eq!(hops, [b"1", b"3"]);
+    assert!(request.strips());
+    for plain in ["close, X-Mine", "TE, keep-alive", "upgrade, HTTP2-Settings", "trailer"] {
+        assert!(!self::request(&get(&format!("Connection: {plain}"))).unwrap().strips(), "{plain}");
+    }
+    for ours in ["Via", "x-forwarded-for", "close, host", "sdlb-to"] {
+        assert!(self::request(&get(&format!("Connection: {ours}"))).unwrap().strips(), "{ours}");
+    }
     assert_eq!(status(&get(&format!("Connection: {}", "a,".repeat(33)))), 400);
 }
 

@@ -85,7 +85,13 @@ impl Conn {
         self.finish(job, picked, answer.status, 0, answer.error, now);
         match (written, keep) {
             (false, _) => Then::Close,
-            (true, false) => Then::Linger,
+            (true, false) => {
+                if whole.is_some() {
+                    Then::Last
+                } else {
+                    Then::Linger
+                }
+            }
             (true, true) => self.next(scratch, &job.config.limits, now),
         }
     }

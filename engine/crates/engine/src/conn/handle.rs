@@ -1,6 +1,6 @@
 //! One request from its head to the end of its answer: tried again where nothing of it was processed.
 
-use std::{future::poll_fn, sync::atomic::Ordering::Relaxed, task::Poll, time::Duration};
+use std::{future::poll_fn, rc::Rc, sync::atomic::Ordering::Relaxed, task::Poll, time::Duration};
 
 use sdlb_http1::{Body, Length, Limits as Bounds, Method, Piece};
 use sdlb_routes::{Fault, Picked, Protocol, TargetKind};
@@ -23,6 +23,7 @@ use crate::{
     settings::{Limits, ListenerKind, NodeConfig},
     upgrade,
     upstream::{Upstream, connect},
+    worker::Worker,
 };
 
 /// A connection that was idle for longer may be about to be closed by the other side: not for a request that could not be
@@ -44,6 +45,8 @@ pub(super) struct Job<'a> {
     pub(super) line: Option<Line>,
     /// We said `100 Continue` ourselves.
     continued: bool,
+    /// Fields of its head were forged; this was counted.
+    forged: bool,
     /// The request is not in the client's buffer any more.
     pub(super) consumed: bool,
     /// Of the answer to a gRPC call.
@@ -110,6 +113,7 @@ impl Conn {
             tries: Tries::default(),
             line,
             continued: false,
+            forged: false,
             consumed: false,
             grpc_status: None,
         };
@@ -195,7 +199,7 @@ impl Conn {
             None => {
                 let upstream = match self.kept(job, picked) {
                     Some(upstream) => upstream,
-                    None => match Box::pin(self.opened(job, picked)).await {
+                    None => match Box::pin(self.connected(scratch, job, picked)).await {
                         Ok(upstream) => upstream,
                         Err(attempt) => return attempt,
                     },
@@ -243,7 +247,7 @@ impl Conn {
         .await;
         let (status, bytes, replayable) = (exchange.status, exchange.content_bytes, exchange.replayable);
         let (announced, grpc_status) = (exchange.keep_alive, exchange.grpc_status);
-        let head_at = exchange.head_at;
+        let (head_at, sent) = (exchange.head_at, exchange.has_sent());
         drop(exchange);
         let end = match turn {
             Turn::Ended(end) => end,
@@ -268,7 +272,11 @@ impl Conn {
                     worker.local.pool.put(upstream, now, announced);
                 }
                 self.finish(job, Some(picked), status, bytes, "", now);
-                Attempt::Then(if keep_client { self.next(scratch, limits, now) } else { Then::Linger })
+                Attempt::Then(match (keep_client, sent) {
+                    (true, _) => self.next(scratch, limits, now),
+                    (false, true) => Then::Last,
+                    (false, false) => Then::Linger,
+                })
             }
             End::Upgraded => {
                 worker.succeeded(picked);
@@ -405,9 +413,28 @@ impl Conn {
         local.pool.take(target, now, (!sure).then_some(SURE_AGE), &self.worker.counters)
     }
 
+    /// A fresh connection, unless the client leaves before there is one, or the request has to end for its memory.
+    async fn connected(
+        &mut self,
+        scratch: &mut Scratch,
+        job: &mut Job<'_>,
+        picked: &Picked,
+    ) -> Result<Upstream, Attempt> {
+        let worker = self.worker.clone();
+        let left = tokio::select! {
+            biased;
+            opened = Self::opened(&worker, job, picked) => return opened,
+            left = self.left(scratch) => left,
+        };
+        if matches!(left, Unserved::Ended) {
+            return Err(Attempt::Then(self.answer_briefly(scratch, job, Some(picked)).await));
+        }
+        worker.counters.client_gone_total.add();
+        Err(self.cut(job, picked, 0, 0, "client_gone"))
+    }
+
     /// A fresh connection.
-    async fn opened(&self, job: &mut Job<'_>, picked: &Picked) -> Result<Upstream, Attempt> {
-        let worker = &self.worker;
+    async fn opened(worker: &Rc<Worker>, job: &mut Job<'_>, picked: &Picked) -> Result<Upstream, Attempt> {
         let target = picked.target();
         job.tries.fresh = false;
         if let Some(settings) = &job.tries.settings {
@@ -503,7 +530,7 @@ impl Conn {
         self.worker.failed(picked, fault, reason);
     }
 
-    fn write_head(&self, scratch: &mut Scratch, job: &Job<'_>, picked: &Picked, to_node: bool) -> Gate {
+    fn write_head(&self, scratch: &mut Scratch, job: &mut Job<'_>, picked: &Picked, to_node: bool) -> Gate {
         let facts = &job.facts;
         let Scratch { request, from_client, host, target, to_upstream, .. } = scratch;
         let data = from_client.data();
@@ -519,7 +546,7 @@ impl Conn {
         // A little less for the child, so that its answer, which names the instance that is late, comes in time.
         let left_ms = (left_ms - (left_ms / 10).min(CHILD_SPARE_MS)).max(1);
         to_upstream.clear();
-        Forwarded {
+        let forged = Forwarded {
             head: &data[..facts.head_bytes],
             request,
             target,
@@ -538,6 +565,9 @@ impl Conn {
             upgrade: facts.upgrade,
         }
         .write(to_upstream);
+        if forged && !std::mem::replace(&mut job.forged, true) {
+            self.worker.counters.forged_fields_total.add();
+        }
         match (to_node && expect, facts.client_expects) {
             (false, _) => Gate::Open,
             (true, true) => Gate::Timed,

@@ -66,8 +66,9 @@ pub async fn serve(io: Io, peer: SocketAddr, listener: Rc<ListenerConfig>, worke
 /// Serves the request of one stream. `address`: of the connection's peer, as text.
 pub async fn serve_stream(stream: Io, address: Rc<str>, listener: Rc<ListenerConfig>, worker: Rc<Worker>) {
     let mut conn = Conn::new(stream, address, listener, worker);
-    if conn.requests().await == Then::Linger {
-        Box::pin(conn.linger()).await;
+    let then = conn.requests().await;
+    if matches!(then, Then::Linger | Then::Last) {
+        Box::pin(conn.linger(then)).await;
     }
     conn.give_back();
 }
@@ -102,7 +103,7 @@ async fn run(mut conn: Conn, peer: SocketAddr) -> Option<Nap> {
     let then = conn.requests().await;
     match then {
         Then::Next | Then::Close => {}
-        Then::Linger => Box::pin(conn.linger()).await,
+        Then::Linger | Then::Last => Box::pin(conn.linger(then)).await,
         Then::Sleep => return conn.sleep(),
         Then::Http2 => {
             Box::pin(conn.go_on_with_http2(peer)).await;
@@ -156,6 +157,8 @@ enum Then {
     Close,
     /// Close, but read a while longer what the client is still sending.
     Linger,
+    /// The same behind a request that came whole: nothing more is to come.
+    Last,
     /// It rests.
     Sleep,
     /// It speaks HTTP/2, and knows that we do.
@@ -451,12 +454,13 @@ impl Conn {
 
     /// Ends our side and reads away what still comes, for a while: a close with unread bytes would be a reset, which
     /// can destroy the answer on its way (RFC 9112, 9.6).
-    async fn linger(&mut self) {
+    async fn linger(&mut self, then: Then) {
         let mut scratch = self.scratch.take().unwrap_or_else(|| self.worker.local.scratches.take());
         let (io, timer) = (&mut self.io, &mut self.timer);
         timer.set(Instant::now(), LINGER);
         let mut left = LINGER_BYTES;
         let mut open = true;
+        let mut behind = false;
         poll_fn(|cx| {
             loop {
                 if open {
@@ -467,6 +471,9 @@ impl Conn {
                     }
                 }
                 let buffer = &mut scratch.from_client;
+                if !buffer.is_empty() && then == Then::Last && !std::mem::replace(&mut behind, true) {
+                    self.worker.counters.behind_last_request_total.add();
+                }
                 buffer.consume(buffer.data().len());
                 match io.poll_read(cx, buffer) {
                     Poll::Ready(Ok(count)) if count > 0 && count < left => left -= count,

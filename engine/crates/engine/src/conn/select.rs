@@ -491,7 +491,7 @@ impl Conn {
     }
 
     /// Waits until the client is gone, or the request has to end for its memory.
-    async fn left(&mut self, scratch: &mut Scratch) -> Unserved {
+    pub(super) async fn left(&mut self, scratch: &mut Scratch) -> Unserved {
         poll_fn(|cx| {
             if scratch.must_end() {
                 return Poll::Ready(Unserved::Ended);

@@ -53,7 +53,7 @@ impl Memory {
     /// A look. Gives what control is to be told.
     pub fn look(&mut self, counters: &Counters, now: Instant) -> Option<proto::MemoryShort> {
         let resident = machine::resident();
-        let level = self.looks.look(&self.pressure, resident);
+        let level = self.looks.look(&self.pressure, resident, counters.connections_open.get());
         let (limit, held) = (self.pressure.limit(), self.pressure.held());
         let rounded = |bytes: usize| (bytes / ROUND_BYTES * ROUND_BYTES) as u64;
         counters.memory_limit_bytes.set(limit as u64);

@@ -44,8 +44,8 @@ pub struct Client<'a> {
 }
 
 impl Forwarded<'_> {
-    /// Appends the head.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    /// Appends the head. Gives whether the client has set, or tried to strip, what is ours to set.
+    pub fn write(&self, out: &mut Vec<u8>) -> bool {
         let Self { head, request, .. } = *self;
         out.extend_from_slice(request.method_text.of(head));
         out.push(b' ');
@@ -53,7 +53,8 @@ impl Forwarded<'_> {
         out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
         out.extend_from_slice(self.host.as_bytes());
         out.extend_from_slice(b"\r\n");
-        copy(head, request.fields(), |field| self.keeps(field), out);
+        let mut forged = self.client.is_some() && request.strips();
+        copy(head, request.fields(), |field| self.keeps(field, &mut forged), out);
         let version: &[u8] = match (self.http2, request.version) {
             (true, _) => b"via: 2.0 ",
             (false, Version::Http10) => b"via: 1.0 ",
@@ -91,19 +92,22 @@ impl Forwarded<'_> {
         }
         self.write_connection(out);
         out.extend_from_slice(b"\r\n");
+        forged
     }
 
-    fn keeps(&self, field: &Field) -> bool {
+    fn keeps(&self, field: &Field, forged: &mut bool) -> bool {
         let entry = self.client.is_some();
-        match field.name {
-            Name::Other => {}
+        let ours = match field.name {
             Name::Host | Name::ContentLength | Name::Expect => return false,
-            Name::Forwarded | Name::XForwarded | Name::XRealIp if entry => return false,
             Name::XRequestId if self.request_id.is_some() => return false,
-            name if name.is_hop_by_hop() || name.is_private() => return false,
-            _ => {}
-        }
-        !field.hop && !self.client.is_some_and(|client| self.collides(field, client.public))
+            name if name.is_hop_by_hop() => return false,
+            name if name.is_private() => true,
+            Name::Forwarded | Name::XForwarded | Name::XRealIp => entry,
+            _ if field.hop => return false,
+            _ => self.client.is_some_and(|client| self.collides(field, client.public)),
+        };
+        *forged |= ours && entry;
+        !ours
     }
 
     /// A name that some servers take for another one.

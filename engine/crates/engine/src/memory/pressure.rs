@@ -23,7 +23,7 @@ const FULL_PERCENT: usize = 80;
 const NEAR_PERCENT: usize = 90;
 /// The connections have this part of the limit whatever else there is.
 const FLOOR: usize = 4;
-/// So much of the limit for a connection at rest: fewer than this can't be what fills it.
+/// A connection at rest costs so much at the most.
 const AT_REST_BYTES: usize = 64 << 10;
 /// This part of the limit more is a growth.
 const GROWTH: usize = 256;
@@ -53,6 +53,8 @@ pub struct Pressure {
     full_at: AtomicUsize,
     /// Resident memory is near the limit, and it is not what connections hold.
     tight: AtomicBool,
+    /// From so many connections on, those at rest may be what fills the limit.
+    crowd: AtomicUsize,
     /// By worker: the greatest [class](super::Holder) of those that it could end, or more; 0: it has none.
     worst: Box<[AtomicUsize]>,
     bells: Box<[Notify]>,
@@ -73,6 +75,7 @@ impl Pressure {
             high_at: AtomicUsize::new(usize::MAX),
             full_at: AtomicUsize::new(usize::MAX),
             tight: AtomicBool::new(false),
+            crowd: AtomicUsize::new(usize::MAX),
             worst: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             bells: (0..workers).map(|_| Notify::new()).collect(),
             rung: AtomicBool::new(false),
@@ -126,7 +129,7 @@ impl Pressure {
     /// Whether so many connections at rest, with what else is unseen, may be what fills the limit.
     #[must_use]
     pub fn is_crowded(&self, connections: u64) -> bool {
-        self.is_tight() && connections > (self.limit() / AT_REST_BYTES) as u64
+        connections >= self.crowd.load(Relaxed) as u64
     }
 
     /// Bytes that must go.
@@ -207,8 +210,8 @@ pub struct Looks {
 }
 
 impl Looks {
-    /// A look. Gives the level for the process as a whole.
-    pub fn look(&mut self, pressure: &Pressure, resident: usize) -> Level {
+    /// A look, with so many connections open. Gives the level for the process as a whole.
+    pub fn look(&mut self, pressure: &Pressure, resident: usize, connections: u64) -> Level {
         let (limit, held) = (pressure.limit(), pressure.held());
         let rest = resident.saturating_sub(pressure.peak.swap(held, Relaxed).max(held));
         if resident > self.taken_at.saturating_add(limit / GROWTH) || rest < self.rest {
@@ -221,8 +224,12 @@ impl Looks {
             Level::Low if resident >= at(HIGH_PERCENT) => Level::High,
             level => level,
         };
-        let tight = resident >= at(HIGH_PERCENT) && self.rest >= at(HIGH_PERCENT) / 2;
-        pressure.tight.store(tight, Relaxed);
+        let (tight_at, crowded_at) = (at(HIGH_PERCENT) / 2, at(NEAR_PERCENT));
+        pressure.tight.store(resident >= at(HIGH_PERCENT) && self.rest >= tight_at, Relaxed);
+        // A thousand may come before the next look: so many more, and it is near the limit and they are the reason.
+        let more = crowded_at.saturating_sub(resident).max(tight_at.saturating_sub(self.rest)) / AT_REST_BYTES;
+        let open = usize::try_from(connections).unwrap_or(usize::MAX);
+        pressure.crowd.store(open.saturating_add(more).max(limit / FLOOR / AT_REST_BYTES), Relaxed);
         // Once more when it is over: somebody may wait.
         if level != Level::Low || self.was.is_some_and(|was| was != Level::Low) {
             pressure.ring();
@@ -243,10 +250,10 @@ mod tests {
         let (pressure, mut looks) = (Pressure::new(1), Looks::default());
         pressure.set_limit(100 * MIB);
         pressure.tell(55 * MIB as isize);
-        assert_eq!(looks.look(&pressure, 61 * MIB), Level::Low);
+        assert_eq!(looks.look(&pressure, 61 * MIB, 0), Level::Low);
         assert_eq!(pressure.level_with(5 * MIB as isize), Level::High, "60 held and 6 beside them");
         assert_eq!(pressure.level_with(20 * MIB as isize), Level::Full);
-        assert_eq!(looks.look(&pressure, 57 * MIB), Level::Low);
+        assert_eq!(looks.look(&pressure, 57 * MIB, 0), Level::Low);
         assert_eq!(pressure.level_with(5 * MIB as isize), Level::Low);
     }
 
@@ -255,17 +262,17 @@ mod tests {
         let (pressure, mut looks) = (Pressure::new(1), Looks::default());
         pressure.set_limit(100 * MIB);
         pressure.tell(78 * MIB as isize);
-        assert_eq!(looks.look(&pressure, 80 * MIB), Level::Full);
+        assert_eq!(looks.look(&pressure, 80 * MIB, 0), Level::Full);
         assert_eq!(pressure.surplus() / MIB, 15);
         pressure.tell(-20 * MIB as isize);
         for _ in 0..10 {
-            assert_eq!(looks.look(&pressure, 80 * MIB), Level::High, "for the process");
+            assert_eq!(looks.look(&pressure, 80 * MIB, 0), Level::High, "for the process");
             assert_eq!(pressure.level_with(0), Level::Low, "for who holds it");
         }
         pressure.tell(MIB as isize);
-        assert_eq!(looks.look(&pressure, 86 * MIB), Level::Full, "it was not used again");
+        assert_eq!(looks.look(&pressure, 86 * MIB, 0), Level::Full, "it was not used again");
         pressure.tell(-30 * MIB as isize);
-        assert_eq!(looks.look(&pressure, 91 * MIB), Level::Full, "nothing is left");
+        assert_eq!(looks.look(&pressure, 91 * MIB, 0), Level::Full, "nothing is left");
     }
 
     #[test]
@@ -273,7 +280,7 @@ mod tests {
         let (pressure, mut looks) = (Pressure::new(1), Looks::default());
         pressure.set_limit(100 * MIB);
         for _ in 0..10 {
-            assert_eq!(looks.look(&pressure, 300 * MIB), Level::High);
+            assert_eq!(looks.look(&pressure, 300 * MIB, 0), Level::High);
         }
         assert_eq!(pressure.level_with(15 * MIB as isize), Level::Low);
         assert_eq!(pressure.level_with(22 * MIB as isize), Level::Full);
@@ -283,7 +290,24 @@ mod tests {
     fn only_many_connections_at_rest_keep_others_out() {
         let (pressure, mut looks) = (Pressure::new(1), Looks::default());
         pressure.set_limit(64 * MIB);
-        looks.look(&pressure, 63 * MIB);
-        assert!(pressure.is_tight() && !pressure.is_crowded(1000) && pressure.is_crowded(2000));
+        assert!(!pressure.is_crowded(100_000), "nobody has looked");
+        // Until the next look, each new one counts as if it cost all that one may.
+        looks.look(&pressure, 50 * MIB, 1000);
+        assert!(pressure.is_tight() && !pressure.is_crowded(1110) && pressure.is_crowded(1140));
+        looks.look(&pressure, 63 * MIB, 1000);
+        assert!(!pressure.is_crowded(999) && pressure.is_crowded(1000));
+        looks.look(&pressure, 63 * MIB, 10);
+        assert!(!pressure.is_crowded(200) && pressure.is_crowded(256), "the tables leave them a part");
+        looks.look(&pressure, 20 * MIB, 10);
+        assert!(!pressure.is_crowded(400));
+    }
+
+    #[test]
+    fn what_requests_hold_keeps_nobody_out() {
+        let (pressure, mut looks) = (Pressure::new(1), Looks::default());
+        pressure.set_limit(64 * MIB);
+        pressure.tell(50 * MIB as isize);
+        looks.look(&pressure, 60 * MIB, 300);
+        assert!(!pressure.is_crowded(400));
     }
 }

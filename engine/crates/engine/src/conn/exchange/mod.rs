@@ -259,6 +259,11 @@ impl<'a> Exchange<'a> {
         (self.up, self.wrote, self.read_at) = (Up::Sent, true, read_at);
     }
 
+    /// All of the request was read and sent.
+    pub fn has_sent(&self) -> bool {
+        self.up == Up::Sent
+    }
+
     /// Something of an answer has come.
     pub fn is_answered(&self) -> bool {
         self.answered
