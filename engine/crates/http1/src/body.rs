@@ -40,6 +40,9 @@ const EXTENSION_BYTES_MAX: u32 = 4096;
 /// digits. No further limit is needed.
 const SIZE_DIGITS_MAX: u8 = 16;
 
+/// Most trailers are shorter.
+const TRAILER_BYTES_FEW: usize = 64;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Counted {
@@ -212,6 +215,7 @@ impl Body {
 
     /// The first byte of a trailer line.
     fn trailer_byte(&mut self, byte: u8) -> Result<State, Refused> {
+        self.trailers.reserve(TRAILER_BYTES_FEW);
         self.take_trailer(&[byte])?;
         if byte == b'\n' { self.trailer_line() } else { Ok(State::TrailerLine) }
     }

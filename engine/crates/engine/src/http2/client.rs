@@ -47,6 +47,8 @@ pub struct Stream {
 
 /// It does not say that it takes WebSockets over HTTP/2, and nothing else would become of the request.
 const NO_WEBSOCKET: &[u8] = b"HTTP/1.1 501 Not Implemented\r\ncontent-length: 0\r\n\r\n";
+/// Most heads of answers are smaller.
+const HEAD_BYTES_FEW: usize = 512;
 /// How old a link is, at the least, that has heard its endpoint's settings; and how often they are looked for until then.
 const SETTLED: Duration = Duration::from_secs(1);
 const SETTLING_LOOK: Duration = Duration::from_millis(10);
@@ -243,6 +245,7 @@ impl Exchange {
     fn answered(&mut self, response: http::Response<h2::RecvStream>) {
         let (mut parts, recv) = response.into_parts();
         let mut head = std::mem::take(&mut self.interim);
+        head.reserve(HEAD_BYTES_FEW);
         if let Some(accept) = self.websocket.take_if(|_| parts.status == StatusCode::OK) {
             head.extend_from_slice(
                 b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n",
