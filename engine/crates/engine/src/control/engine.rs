@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{self, Read},
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -30,7 +31,11 @@ use crate::{
     access_log::{self, Sink},
     convert,
     counters::Counters,
-    listen::handover::{self, Passed},
+    listen::{
+        descriptors::Descriptors,
+        handover::{self, Passed},
+        idle,
+    },
     memory::Pressure,
     proto::{self, from_engine::Kind, sites_applied::State, to_engine},
     settings::NodeConfig,
@@ -67,10 +72,7 @@ pub struct Options {
 /// One sentence when it cannot start.
 pub fn run(options: &Options) -> Result<(), String> {
     let started = |error: io::Error| format!("cannot start: {error}");
-    let inherited = match &options.take_over {
-        Some(path) => handover::receive(path)?,
-        None => Vec::new(),
-    };
+    let inherited = options.take_over.as_deref().map(handover::receive).transpose()?;
     let (listener, socket) = socket::create(&options.socket)?;
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).map_err(started)?;
     runtime.block_on(async {
@@ -101,8 +103,14 @@ struct Engine {
     applying: VecDeque<u64>,
     draining: Draining,
     listeners: Listeners,
-    hand_over: mpsc::UnboundedSender<proto::HandedOver>,
-    handed_over: mpsc::UnboundedReceiver<proto::HandedOver>,
+    hand_over: mpsc::UnboundedSender<HandedOver>,
+    handed_over: mpsc::UnboundedReceiver<HandedOver>,
+    /// The engine that was taken over from, while idle connections may come from it, and how many have come.
+    before: Option<idle::Taker>,
+    inherited: usize,
+    /// The engine that has got the listening sockets.
+    next: Option<OwnedFd>,
+    clients_max: usize,
     /// A take-over that control has not carried through: the process ends then, for nobody may know of it.
     unconfirmed: Option<Instant>,
     sites: Registry,
@@ -125,6 +133,9 @@ struct Engine {
     closing: (u64, usize),
 }
 
+/// An answer to control, and the connection to the engine that has got the sockets.
+type HandedOver = (proto::HandedOver, Option<OwnedFd>);
+
 struct Configured {
     number: u64,
     waiting: usize,
@@ -135,9 +146,10 @@ impl Engine {
     fn start(
         options: &Options,
         socket: ControlSocket,
-        inherited: Vec<Passed>,
+        inherited: Option<(Vec<Passed>, OwnedFd)>,
     ) -> io::Result<(Self, mpsc::Receiver<Arrival>)> {
         raise_descriptor_limit();
+        let (inherited, before) = inherited.unzip();
         let drained = Arc::new(Notify::new());
         let bell = drained.clone();
         let shared = Shared::new(move || bell.notify_one());
@@ -187,9 +199,13 @@ impl Engine {
             table,
             applying: VecDeque::new(),
             draining: Draining::default(),
-            listeners: Listeners::new(inherited),
+            listeners: Listeners::new(inherited.unwrap_or_default()),
             hand_over,
             handed_over,
+            before: before.map(idle::Taker::new).transpose()?,
+            next: None,
+            inherited: 0,
+            clients_max: 0,
             unconfirmed: options.take_over.is_some().then(|| started + CONFIRM_WITHIN),
             sites,
             memory: Memory::new(pressure),
@@ -231,7 +247,11 @@ impl Engine {
                 Some(arrival) = inbox.recv() => self.arrived(arrival),
                 Some(event) = self.worker_events.recv() => self.worker_event(event),
                 Some(ejected) = self.ejected.recv() => self.target_ejected(ejected),
-                Some(handed_over) = self.handed_over.recv() => self.send(Kind::HandedOver(handed_over)),
+                Some((answer, next)) = self.handed_over.recv() => {
+                    self.next = next;
+                    self.send(Kind::HandedOver(answer));
+                }
+                passed = next_of(self.before.as_ref()), if self.before.is_some() => self.inherit(passed),
                 () = drained.notified() => self.report_drained(),
                 () = sleep(back_in.unwrap_or_default()), if back_in.is_some() => self.report_back(),
                 () = sleep(SHUTDOWN_LOOK), if self.shutdown.is_some() => {}
@@ -436,6 +456,7 @@ impl Engine {
         let mut configured = convert::to_configured(identity.as_ref());
         let (limits, identity) = (convert::limits(asked.limits), identity.map(Arc::new));
         self.memory.set_limit(limits.memory_bytes);
+        let clients_max = limits.connections.min(Descriptors::now().clients());
         let config = NodeConfig { name: asked.node, control_socket, limits, identity };
         for worker in &self.workers {
             worker.tell(Command::Configure(config.clone()));
@@ -446,11 +467,25 @@ impl Engine {
         }
         let bound = self.listeners.carry_out(plan, &self.workers);
         self.unconfirmed = None;
+        self.clients_max = clients_max;
         configured.listeners = bound
             .into_iter()
             .map(|(key, address)| proto::configured::Bound { key, address: address.to_string() })
             .collect();
         Ok(configured)
+    }
+
+    /// `None`: no more will come.
+    fn inherit(&mut self, passed: Option<idle::Passed>) {
+        let Some(passed) = passed else {
+            self.before = None;
+            return;
+        };
+        let worker = passed.worker(self.workers.len(), self.inherited);
+        self.inherited += 1;
+        if let Some(inherited) = idle::Inherited::new(passed, &self.table) {
+            self.workers[worker].tell(Command::Inherit(inherited));
+        }
     }
 
     /// On a thread of its own: the other engine may take its time.
@@ -466,12 +501,11 @@ impl Engine {
         let answers = self.hand_over.clone();
         let sender = std::thread::Builder::new().name("hand-over".to_owned()).spawn(move || {
             let outcome = handover::send(path.as_ref(), &passed);
+            let sockets = u32::try_from(passed.len()).unwrap_or(u32::MAX);
             // The receiver lives as long as the engine.
             let _ = answers.send(match outcome {
-                Ok(()) => {
-                    proto::HandedOver { sockets: u32::try_from(passed.len()).unwrap_or(u32::MAX), ..Default::default() }
-                }
-                Err(error) => failed(format!("{path}: {error}")),
+                Ok(next) => (proto::HandedOver { sockets, ..Default::default() }, Some(next)),
+                Err(error) => (failed(format!("{path}: {error}")), None),
             });
         });
         if let Err(error) = sender {
@@ -515,6 +549,11 @@ impl Engine {
             configured.waiting -= 1;
         }
         while let Some(configured) = self.configured.pop_front_if(|configured| configured.waiting == 0) {
+            // Before control hears of it, and tells the other one to end.
+            if let Some(before) = &self.before {
+                let open = usize::try_from(self.counters.connections_open.get()).unwrap_or(usize::MAX);
+                before.say_ready(self.clients_max.saturating_sub(open));
+            }
             self.send(Kind::Configured(configured.answer));
         }
     }
@@ -579,10 +618,12 @@ impl Engine {
         let deadline = Instant::now() + within;
         if self.shutdown.is_none() {
             self.listeners.let_go();
+            self.before = None;
+            let way = self.next.take().and_then(|next| idle::Way::open(next, self.workers.len(), within));
             self.done_number += 1;
             self.closing = (self.done_number, self.workers.len());
             for worker in &self.workers {
-                worker.tell(Command::Drain);
+                worker.tell(Command::Drain(way.clone()));
                 worker.tell(Command::Done(self.done_number));
             }
         }
@@ -619,6 +660,10 @@ impl Engine {
             session.close().await;
         }
     }
+}
+
+async fn next_of(before: Option<&idle::Taker>) -> Option<idle::Passed> {
+    before?.next().await
 }
 
 fn now_unix_s() -> i64 {
