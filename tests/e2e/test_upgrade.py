@@ -194,7 +194,7 @@ def test_a_client_in_clear_text_and_its_instance_keep_their_connections(cluster:
                 until("the old engine has ended", lambda pid=before["pid"]: not Path(f"/proc/{pid}/cmdline").exists())
                 once(resting)
                 background.more(20)
-                # The one more is for two requests at once: which worker has whose connection is chance.
+                # The one more: that of the client that rests may have grown too old meanwhile.
                 assert instance.connections <= opened + 1
     assert not background.lost
     assert figure(node, "sdlb_engine_connections_inherited_total") >= 2
