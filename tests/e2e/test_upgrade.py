@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import itertools
 import socket
 import threading
@@ -158,6 +160,44 @@ def test_nothing_is_lost_over_any_kind_of_connection(
     for traffic in (plain, tls):
         traffic.assert_nothing_lost()
     assert not http2.lost and not websockets.lost
+
+
+@pytest.mark.promise(3)
+def test_a_client_in_clear_text_and_its_instance_keep_their_connections(cluster: Cluster, backend: Make) -> None:
+    """Promise 3: over two upgrades, with one client that rests and one that does not."""
+    node = cluster.node("edge-1", entry=True)
+    cluster.wait_ready()
+    instance = backend("web", "1.0.0")
+    cluster.register(node, "web-1.0.0", f"{HOST}/*", instance)
+    cluster.reachable([node], f"http://{HOST}/", "web-1.0.0")
+
+    def connected() -> http.client.HTTPConnection:
+        made = http.client.HTTPConnection(node.http, timeout=10)
+        made.connect()
+        made.auto_open = 0  # it fails rather than connect again
+        return made
+
+    def once(connection: http.client.HTTPConnection) -> None:
+        connection.request("GET", "/", headers={"Host": HOST})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200 and not answer.will_close
+
+    with contextlib.closing(connected()) as resting, contextlib.closing(connected()) as busy:
+        once(resting)
+        with Background(lambda: once(busy)) as background:
+            for _ in range(2):
+                before, opened = engine_of(node), instance.connections
+                done = cluster.sdlb("node", "upgrade", node=node)
+                assert done.returncode == 0, done.stderr
+                background.more(20)
+                until("the old engine has ended", lambda pid=before["pid"]: not Path(f"/proc/{pid}/cmdline").exists())
+                once(resting)
+                background.more(20)
+                # The one more: that of the client that rests may have grown too old meanwhile.
+                assert instance.connections <= opened + 1
+    assert not background.lost
+    assert figure(node, "sdlb_engine_connections_inherited_total") >= 2
 
 
 def test_what_outlives_the_deadline_is_cut_off(cluster: Cluster, echo: str) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from sdlb.adapters.engine_process import find_binary
 from sdlb.wire.engine_pb2 import (
@@ -32,6 +32,12 @@ from sdlb.wire.engine_pb2 import (
 WITHIN_S = 10.0
 
 
+class Before(Protocol):
+    """Who has the listening sockets."""
+
+    def hand_over(self, path: Path) -> HandedOver: ...
+
+
 class Engine:
     """`address[key]`: where a listener is. `counters`: the newest that were told, once a second."""
 
@@ -42,7 +48,7 @@ class Engine:
         workers: int = 2,
         limits: Limits | None = None,
         name: str = "edge-1",
-        after: Engine | None = None,
+        after: Before | None = None,
         identity: Identity | None = None,
         control_socket: str = "",
         descriptors: int = 0,

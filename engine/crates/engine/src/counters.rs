@@ -24,6 +24,8 @@ counters! {
     connections_asleep,
     /// Client connections accepted.
     connections_total,
+    /// Client connections taken over, at rest, from the engine before.
+    connections_inherited_total,
     /// Accepting waited because the limit on connections was reached.
     limit_connections_total,
     /// Connections at rest that were closed to make room for new ones.
@@ -175,6 +177,8 @@ counters! {
     upgrades_total,
     /// Gauge: upgraded connections open now.
     upgrades_open,
+    /// Idle upstream connections taken over from the engine before.
+    upstream_inherited_total,
     /// Upstream connections closed because they sent what nobody asked for.
     upstream_unsolicited_total,
     /// Upstream answers that were malformed: 502.

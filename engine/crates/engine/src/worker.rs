@@ -18,7 +18,12 @@ use crate::{
     access_log::{AccessLog, Sink},
     conn::{local::Local, resting::Oldest},
     counters::Counters,
-    listen::{accept::PerAddress, asleep::Asleep, descriptors::Descriptors},
+    listen::{
+        accept::PerAddress,
+        asleep::Asleep,
+        descriptors::Descriptors,
+        idle::{Giver, Way},
+    },
     memory::{Memory, Pressure},
     rate::Rates,
     settings::NodeConfig,
@@ -58,6 +63,7 @@ pub struct Worker {
     started: Instant,
     table_changes: watch::Sender<u64>,
     draining: watch::Sender<bool>,
+    giver: RefCell<Option<Rc<Giver>>>,
     connections: Cell<usize>,
     ejected: mpsc::UnboundedSender<TargetEjected>,
     crowded: Arc<Notify>,
@@ -84,6 +90,7 @@ impl Worker {
             started: shared.started,
             table_changes: watch::Sender::new(0),
             draining: watch::Sender::new(false),
+            giver: RefCell::default(),
             connections: Cell::new(0),
             ejected: shared.ejected.clone(),
             crowded: shared.crowded.clone(),
@@ -132,8 +139,18 @@ impl Worker {
     }
 
     /// Whether the engine shuts down.
-    pub fn is_draining(&self) -> bool {
+    pub fn is_ending(&self) -> bool {
         *self.draining.borrow()
+    }
+
+    /// Whether it does, and clients are to go: their connections do not go to another engine.
+    pub fn is_draining(&self) -> bool {
+        self.is_ending() && self.giver().is_none()
+    }
+
+    /// The engine shuts down, and another takes what rests.
+    pub(crate) fn giver(&self) -> Option<Rc<Giver>> {
+        self.giver.borrow().clone().filter(|giver| giver.is_open())
     }
 
     /// A request to this member went well as far as its target's health is concerned.
@@ -203,7 +220,10 @@ impl Worker {
         *self.config.borrow_mut() = Rc::new(config);
     }
 
-    pub(crate) fn drain(&self) {
+    /// `way`: to an engine that takes what rests.
+    pub(crate) fn drain(&self, way: Option<Way>) {
+        // Without a descriptor for it they drain as without the other engine.
+        *self.giver.borrow_mut() = way.and_then(|way| Giver::new(way, self.index).ok()).map(Rc::new);
         self.draining.send_replace(true);
     }
 

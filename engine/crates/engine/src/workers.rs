@@ -19,7 +19,10 @@ use tokio::{
 };
 
 use crate::{
-    listen::accept::{self, SharedConfig},
+    listen::{
+        accept::{self, SharedConfig},
+        idle::{self, Inherited, Way},
+    },
     settings::{ListenerConfig, NodeConfig},
     worker::{Worker, WorkerShared},
 };
@@ -39,8 +42,10 @@ pub enum Command {
     Relabel(ListenerConfig),
     /// Stop accepting from the listener bound to this address.
     Close(SocketAddr),
-    /// Stop accepting from all, let connections end.
-    Drain,
+    /// Stop accepting from all, let connections end. With a way to another engine, those that rest go there.
+    Drain(Option<Way>),
+    /// Go on with a connection of the engine before.
+    Inherit(Inherited),
     /// Answer [`Event::Done`] with this number: everything before it is carried out.
     Done(u64),
     /// Answer [`Event::Turned`].
@@ -196,9 +201,17 @@ async fn run(
             Some(Command::Close(bound)) => {
                 closing.extend(listeners.remove(&bound).into_iter().flatten().map(Listening::stop));
             }
-            Some(Command::Drain) => {
+            Some(Command::Drain(way)) => {
                 closing.extend(listeners.drain().flat_map(|(_, all)| all).map(Listening::stop));
-                worker.drain();
+                worker.drain(way);
+                if let Some(giver) = worker.giver() {
+                    let worker = worker.clone();
+                    closing.push(tokio::task::spawn_local(async move { giver.give_upstreams(&worker).await }));
+                }
+            }
+            Some(Command::Inherit(inherited)) => {
+                let listening = inherited.bound().and_then(|bound| listeners.get(&bound)?.first());
+                idle::take(&worker, inherited, listening.map(|listening| listening.config.borrow().clone()));
             }
             Some(Command::Done(number)) => {
                 worker.access_log.flush();

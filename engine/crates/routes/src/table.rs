@@ -136,6 +136,12 @@ impl Table {
         self.targets.values().map(|entry| &entry.target)
     }
 
+    /// The one with this key.
+    #[must_use]
+    pub fn target(&self, key: &str) -> Option<&Arc<Target>> {
+        self.targets.get(key).map(|entry| &entry.target)
+    }
+
     /// Whether this target may get requests by this table; one that was deleted and put again is another.
     #[must_use]
     pub fn has(&self, target: &Arc<Target>) -> bool {

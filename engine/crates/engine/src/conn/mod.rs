@@ -128,6 +128,22 @@ pub struct Rested {
 }
 
 impl Nap {
+    /// Of a connection that has rested in the engine before. `is_new`: nothing has come from it yet.
+    pub(crate) fn new(
+        socket: std::net::TcpStream,
+        worker: &Rc<Worker>,
+        since: Instant,
+        idle_until: Instant,
+        is_new: bool,
+    ) -> Self {
+        let rested = Rested { place: Place::new(worker.clone(), since), idle_until, may_be_http2: is_new };
+        Self { socket, rested }
+    }
+
+    pub(crate) fn is_new(&self) -> bool {
+        self.rested.may_be_http2
+    }
+
     pub(crate) fn socket(&self) -> &std::net::TcpStream {
         &self.socket
     }
@@ -391,7 +407,10 @@ impl Conn {
             self.worker.counters.connections_evicted_total.add();
             return Poll::Ready(Arrived::Nothing);
         }
-        if self.worker.is_draining() {
+        if self.worker.is_ending() {
+            if self.may_sleep && self.worker.giver().is_some() {
+                return Poll::Ready(Arrived::Rest);
+            }
             self.timer.set(self.rests_since, DRAIN_REST);
             return self.timer.poll(cx).map(|()| Arrived::Nothing);
         }

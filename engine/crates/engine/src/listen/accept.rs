@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -17,7 +18,7 @@ use tokio::{
 
 use super::{asleep::Asleep, nodes};
 use crate::{
-    conn::{self, Rested, io::Io},
+    conn::{self, Nap, Rested, io::Io},
     counters::{Counter, Counters},
     http2, rate,
     settings::{ListenerConfig, ListenerKind},
@@ -90,7 +91,7 @@ impl Lack {
     }
 }
 
-fn lack(client: &TcpStream, worker: &Worker) -> Option<Lack> {
+fn lack(client: &impl AsFd, worker: &Worker) -> Option<Lack> {
     if worker.descriptors.are_short(client) {
         Some(Lack::Descriptors)
     } else if worker.is_full() {
@@ -128,15 +129,7 @@ fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc
         tokio::task::spawn_local(nodes::serve(stream, peer, config, worker));
         return;
     }
-    let limit =
-        worker.config().limits.connections_per_address.or(config.public.then_some(PUBLIC_CONNECTIONS_PER_ADDRESS));
-    let slot = match limit {
-        None => None,
-        Some(limit) => match worker.per_address.enter(peer.ip(), limit) {
-            Some(slot) => Some(slot),
-            None => return worker.counters.limit_connections_per_address_total.add(),
-        },
-    };
+    let Ok(slot) = slot(&worker, &config, peer) else { return };
     worker.counters.connections_total.add();
     let open = Open::new(&worker, slot);
     if config.tls {
@@ -169,10 +162,50 @@ pub(super) async fn plain(
     open: Open,
 ) {
     let worker = open.worker.clone();
-    if let Some(nap) = conn::serve_plain(stream, rested, peer, config.clone(), worker.clone()).await {
+    let nap = conn::serve_plain(stream, rested, peer, config.clone(), worker.clone()).await;
+    let nap = match (nap, worker.giver()) {
+        (Some(nap), Some(giver)) => giver.give_client(&worker, nap, config.bound).await,
+        (nap, _) => nap,
+    };
+    if let Some(nap) = nap {
         Asleep::put(&worker, nap, peer, config, open);
     }
 }
+
+/// Goes on with a connection that rested in the engine before. It takes a place within the limits as a new one does, but does
+/// not wait for it. False: there is none, and it is closed.
+pub(super) fn inherit(worker: &Rc<Worker>, nap: Nap, config: Rc<ListenerConfig>) -> bool {
+    let Ok(peer) = nap.socket().peer_addr() else { return false };
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    if config.kind != ListenerKind::Entry || config.tls || nap.socket().set_nonblocking(true).is_err() {
+        return false;
+    }
+    if let Some(lack) = lack(nap.socket(), worker)
+        && !worker.make_room()
+    {
+        lack.counter(&worker.counters).add();
+        return false;
+    }
+    let Ok(slot) = slot(worker, &config, peer) else { return false };
+    let open = Open::new(worker, slot);
+    Asleep::put(worker, nap, peer, config, open);
+    true
+}
+
+/// Among the connections of its address, if they are limited.
+fn slot(worker: &Worker, config: &ListenerConfig, peer: SocketAddr) -> Result<Option<Slot>, TooMany> {
+    let limit =
+        worker.config().limits.connections_per_address.or(config.public.then_some(PUBLIC_CONNECTIONS_PER_ADDRESS));
+    let Some(limit) = limit else { return Ok(None) };
+    let slot = worker.per_address.enter(peer.ip(), limit);
+    if slot.is_none() {
+        worker.counters.limit_connections_per_address_total.add();
+    }
+    slot.map(Some).ok_or(TooMany)
+}
+
+/// There are too many connections of one address.
+struct TooMany;
 
 /// An open connection; dropped when it ends, however it ends.
 pub(super) struct Open {

@@ -5,7 +5,7 @@
 //! connection back into a task. So one that is busy never pays for this, and one that is not pays a few system calls a rest.
 //!
 //! What holds for a connection at rest holds for one asleep: it is counted, it times out, it makes room for a new one when it
-//! has rested longest, and it ends with the engine.
+//! has rested longest, and it ends with the engine, or goes to the next one.
 
 use std::{
     cell::{Cell, RefCell},
@@ -49,6 +49,8 @@ struct Watched {
     sooner: Notify,
     worker: Rc<Worker>,
     /// The engine ends.
+    ending: Cell<bool>,
+    /// And those that are here end with it.
     hurried: Cell<bool>,
 }
 
@@ -90,6 +92,7 @@ impl Watched {
             sleepers: RefCell::default(),
             sooner: Notify::new(),
             worker: worker.clone(),
+            ending: Cell::new(false),
             hurried: Cell::new(false),
         });
         *worker.asleep.0.borrow_mut() = Rc::downgrade(&watched);
@@ -115,17 +118,34 @@ impl Watched {
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.end_due(),
                 () = self.sooner.notified() => {}
-                _ = draining.wait_for(|draining| *draining), if !self.hurried.get() => {
-                    self.hurried.set(true);
-                    self.sleepers.borrow_mut().hurry(|sleeper| sleeper.nap.since() + DRAIN_REST);
+                _ = draining.wait_for(|draining| *draining), if !self.ending.get() => {
+                    self.ending.set(true);
+                    tokio::task::spawn_local(self.clone().end_all());
                 }
             }
             tokio::task::yield_now().await;
         }
     }
 
+    /// Gives those to the next engine that it takes; the others end.
+    async fn end_all(self: Rc<Self>) {
+        while let Some(giver) = self.worker.giver() {
+            let Some(number) = self.sleepers.borrow().first() else { break };
+            let Some(Sleeper { nap, peer, listener, open }) = self.take(number) else { break };
+            if let Some(nap) = giver.give_client(&self.worker, nap, listener.bound).await {
+                self.put(Sleeper { nap, peer, listener, open });
+            }
+        }
+        self.hurried.set(true);
+        self.sleepers.borrow_mut().hurry(|sleeper| sleeper.nap.since() + DRAIN_REST);
+        self.sooner.notify_one();
+    }
+
     fn put(&self, sleeper: Sleeper) {
-        let due = sleeper.nap.idle_until();
+        let mut due = sleeper.nap.idle_until();
+        if self.hurried.get() {
+            due = due.min(sleeper.nap.since() + DRAIN_REST);
+        }
         let mut sleepers = self.sleepers.borrow_mut();
         let number = sleepers.put(due, sleeper);
         let Some(sleeper) = sleepers.get(number) else { return };
@@ -222,6 +242,11 @@ impl<T> Sleepers<T> {
         Some(*sleeper)
     }
 
+    /// The one whose time is over first.
+    fn first(&self) -> Option<u64> {
+        self.by_due.first().map(|(_, number)| *number)
+    }
+
     /// When the first one's time is over.
     fn due(&self) -> Option<Instant> {
         self.by_due.first().map(|(due, _)| *due)
@@ -280,6 +305,7 @@ mod tests {
                 }
                 let first = model.iter().map(|(number, due, _)| (*due, *number)).min();
                 prop_assert_eq!(sleepers.due(), first.map(|(due, _)| due));
+                prop_assert_eq!(sleepers.first(), first.map(|(_, number)| number));
                 let over = first.filter(|(due, _)| *due <= at(seconds)).map(|(_, number)| number);
                 prop_assert_eq!(sleepers.overdue(at(seconds)), over);
             }

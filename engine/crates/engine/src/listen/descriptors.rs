@@ -36,6 +36,11 @@ impl Descriptors {
         Self { clients_end: end(2), upstreams_end: end(1) }
     }
 
+    /// As many connections clients may have at most.
+    pub fn clients(&self) -> usize {
+        usize::try_from(self.clients_end).unwrap_or(0)
+    }
+
     /// There are too few left for one more client.
     pub fn are_short(&self, client: &impl AsFd) -> bool {
         let client = client.as_fd();

@@ -3,7 +3,8 @@
 //! The very same sockets go over, with the connections that wait in their queues: to close one of a `SO_REUSEPORT` group
 //! would reset those. Both processes may accept from them. The new process listens at a path, the old one connects and
 //! sends a packet for each socket: its key, the address that was asked for and the one it is bound to, a line each. A last
-//! packet without a socket says how many there were, so that half of them is never taken for all.
+//! packet without a socket says how many there were, so that half of them is never taken for all. Both keep the connection:
+//! over it go idle connections when the old one ends (`idle`).
 
 use std::{
     fs,
@@ -24,7 +25,7 @@ use rustix::net::{
 /// The longest silence of the other process.
 const WITHIN: Duration = Duration::from_secs(10);
 /// Far above what a key and two addresses take.
-const PACKET_BYTES_MAX: usize = 4096;
+pub(super) const PACKET_BYTES_MAX: usize = 4096;
 
 /// A listening socket of the other engine.
 #[derive(Debug)]
@@ -39,11 +40,12 @@ pub struct Passed {
     pub socket: TcpListener,
 }
 
-/// Sends sockets to the process that listens at `path`. Blocks, for 10 s without progress at most.
+/// Sends sockets to the process that listens at `path`, and gives the connection to it. Blocks, for 10 s without progress
+/// at most.
 ///
 /// # Errors
 /// Nobody listens, it is another user's, or it has stopped reading.
-pub fn send(path: &Path, sockets: &[Passed]) -> io::Result<()> {
+pub fn send(path: &Path, sockets: &[Passed]) -> io::Result<OwnedFd> {
     let to = packets()?;
     connect(&to, &SocketAddrUnix::new(path)?)?;
     check_peer(&to)?;
@@ -57,14 +59,15 @@ pub fn send(path: &Path, sockets: &[Passed]) -> io::Result<()> {
     }
     let end = sockets.len().to_string();
     sendmsg(&to, &[IoSlice::new(end.as_bytes())], &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?;
-    Ok(())
+    Ok(to)
 }
 
-/// Listens at `path` and takes the sockets that come. Blocks, for 10 s without progress at most.
+/// Listens at `path`, takes the sockets that come, and gives the connection to where they came from. Blocks, for 10 s
+/// without progress at most.
 ///
 /// # Errors
 /// One sentence; what had come is closed again on this side.
-pub fn receive(path: &Path) -> Result<Vec<Passed>, String> {
+pub fn receive(path: &Path) -> Result<(Vec<Passed>, OwnedFd), String> {
     let told = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock => format!("take-over at {}: no sockets came within 10 s", path.display()),
         _ => format!("take-over at {}: {error}", path.display()),
@@ -72,7 +75,7 @@ pub fn receive(path: &Path) -> Result<Vec<Passed>, String> {
     receive_all(path).map_err(told)
 }
 
-fn receive_all(path: &Path) -> io::Result<Vec<Passed>> {
+fn receive_all(path: &Path) -> io::Result<(Vec<Passed>, OwnedFd)> {
     let listener = packets()?;
     bind(&listener, &SocketAddrUnix::new(path)?)?;
     let _file = RemovedAtEnd(path.to_owned());
@@ -96,7 +99,7 @@ fn receive_all(path: &Path) -> io::Result<Vec<Passed>> {
             Some(descriptor) => {
                 all.push(read(text, descriptor).ok_or_else(|| io::Error::other("not a socket of ours"))?)
             }
-            None if text.parse() == Ok(all.len()) => return Ok(all),
+            None if text.parse() == Ok(all.len()) => return Ok((all, from)),
             None => return Err(io::Error::other(format!("it broke off after {} sockets", all.len()))),
         }
     }

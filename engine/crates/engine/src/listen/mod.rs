@@ -4,6 +4,7 @@ pub mod accept;
 pub mod asleep;
 pub mod descriptors;
 pub mod handover;
+pub mod idle;
 pub mod nodes;
 pub mod splice;
 

@@ -60,7 +60,7 @@ async fn look(stream: &TcpStream) -> io::Result<First> {
 /// Joins the stream with control's socket until either side ends. Without control it is closed, and so it is by an engine
 /// that ends: the child tries again, and finds the next one. `name`: the child's, as its certificate says; "": it has none.
 pub async fn run(mut stream: impl AsyncRead + AsyncWrite + Unpin, name: &str, worker: &Worker) {
-    if worker.is_draining() {
+    if worker.is_ending() {
         return;
     }
     let config = worker.config();

@@ -84,6 +84,32 @@ impl Upstream {
     pub fn address_changes(&self) -> u32 {
         self.address_changes
     }
+
+    /// Where it leads.
+    #[must_use]
+    pub fn target(&self) -> &Arc<Target> {
+        &self.target
+    }
+
+    /// Since when it is idle, and for how long it may be. `None`: it is in use.
+    #[must_use]
+    pub fn idle(&self) -> Option<(Instant, Duration)> {
+        self.idle_since.map(|since| (since, self.idle_age_max))
+    }
+
+    /// One that was idle in another engine's pool.
+    #[must_use]
+    pub fn inherited(mut self, idle_since: Instant, idle_age_max: Duration) -> Self {
+        (self.reused, self.idle_since, self.idle_age_max) = (true, Some(idle_since), idle_age_max.min(IDLE_AGE_MAX));
+        self.counted()
+    }
+
+    /// Whether another process can go on with it: HTTP/1.1 in clear text to an instance, and to where that is now.
+    fn may_be_passed_on(&self) -> bool {
+        matches!(self.io, Io::Tcp(_) | Io::Unix(_))
+            && self.target.kind() == TargetKind::Instance
+            && self.address_changes == self.target.address_changes()
+    }
 }
 
 /// The keys are numbers of our own, counted up.
@@ -166,6 +192,37 @@ impl Pool {
             upstream.idle_since = Some(now);
             upstream.target.counters.idle_by(1);
             idle.push(upstream);
+        }
+    }
+
+    /// Takes out what another process can go on with.
+    pub fn take_all(&self, now: Instant) -> Vec<Upstream> {
+        let mut all = Vec::new();
+        self.0.borrow_mut().retain(|_, idle| {
+            let passed = idle.extract_if(.., |upstream| upstream.may_be_passed_on());
+            let before = all.len();
+            all.extend(passed);
+            if let Some(first) = all.get(before) {
+                first.target.counters.idle_by(before as i64 - all.len() as i64);
+            }
+            !idle.is_empty()
+        });
+        let is_young = |since: Instant, most| now.saturating_duration_since(since) <= most;
+        all.retain(|upstream| {
+            upstream.idle().is_some_and(|(since, most)| is_young(since, most)) && upstream.io.rest(true) == Rest::Good
+        });
+        all
+    }
+
+    /// Takes in what was idle already.
+    pub fn put_all(&self, all: impl IntoIterator<Item = Upstream>) {
+        let mut pool = self.0.borrow_mut();
+        for upstream in all {
+            let idle = pool.entry(upstream.target.id()).or_default();
+            if idle.len() < IDLE_MAX && upstream.address_changes == upstream.target.address_changes() {
+                upstream.target.counters.idle_by(1);
+                idle.push(upstream);
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use super::{Configured, Engine, now_unix_s};
 use crate::{
     access_log, convert,
+    listen::descriptors::Descriptors,
     proto::{self, from_engine::Kind},
     settings::NodeConfig,
     workers::Command,
@@ -56,6 +57,7 @@ impl Engine {
         let mut configured = convert::to_configured(identity.as_ref());
         let (limits, identity) = (convert::limits(asked.limits), identity.map(Arc::new));
         self.memory.set_limit(limits.memory_bytes);
+        let clients_max = limits.connections.min(Descriptors::now().clients());
         let config = NodeConfig { name: asked.node, control_socket, limits, identity };
         for worker in &self.workers {
             worker.tell(Command::Configure(config.clone()));
@@ -66,6 +68,7 @@ impl Engine {
         }
         let bound = self.listeners.carry_out(plan, &self.workers);
         self.unconfirmed = None;
+        self.clients_max = clients_max;
         configured.listeners = bound
             .into_iter()
             .map(|(key, address)| proto::configured::Bound { key, address: address.to_string() })
@@ -81,6 +84,11 @@ impl Engine {
             configured.waiting -= 1;
         }
         while let Some(configured) = self.configured.pop_front_if(|configured| configured.waiting == 0) {
+            // Before control hears of it, and tells the other one to end.
+            if let Some(before) = &self.before {
+                let open = usize::try_from(self.counters.connections_open.get()).unwrap_or(usize::MAX);
+                before.say_ready(self.clients_max.saturating_sub(open));
+            }
             self.send(Kind::Configured(configured.answer));
         }
     }

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::{Engine, TICK};
-use crate::workers::{Command, Event};
+use crate::{
+    listen::idle,
+    workers::{Command, Event},
+};
 
 impl Engine {
     /// The nearest deadline counts when asked twice; a second signal ends at once.
@@ -11,10 +14,12 @@ impl Engine {
         let deadline = Instant::now() + within;
         if self.shutdown.is_none() {
             self.listeners.let_go();
+            self.before = None;
+            let way = self.next.take().and_then(|next| idle::Way::open(next, self.workers.len(), within));
             self.done_number += 1;
             self.closing = (self.done_number, self.workers.len());
             for worker in &self.workers {
-                worker.tell(Command::Drain);
+                worker.tell(Command::Drain(way.clone()));
                 worker.tell(Command::Done(self.done_number));
             }
         }

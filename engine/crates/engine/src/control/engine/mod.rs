@@ -7,7 +7,7 @@
 //! health     targets that are out, and back
 //! configure  name, listeners, limits, the access log
 //! sites      certificates and ticket keys
-//! hand_over  sockets for the engine that takes over
+//! hand_over  sockets for the engine that takes over, and what rests from the one before
 //! tick       once a second: statistics, stalls, outliers; memory
 //! end        draining, and the deadline
 //! ```
@@ -25,6 +25,7 @@ mod tick;
 use std::{
     collections::VecDeque,
     io,
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -49,7 +50,7 @@ use super::{
 use crate::{
     access_log::Sink,
     counters::Counters,
-    listen::handover,
+    listen::{handover, idle},
     proto::{self, from_engine::Kind},
     tls::sites::Registry,
     worker::TargetEjected,
@@ -80,10 +81,7 @@ pub struct Options {
 /// One sentence when it cannot start.
 pub fn run(options: &Options) -> Result<(), String> {
     let started = |error: io::Error| format!("cannot start: {error}");
-    let inherited = match &options.take_over {
-        Some(path) => handover::receive(path)?,
-        None => Vec::new(),
-    };
+    let inherited = options.take_over.as_deref().map(handover::receive).transpose()?;
     let (listener, socket) = socket::create(&options.socket)?;
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).map_err(started)?;
     runtime.block_on(async {
@@ -114,8 +112,14 @@ struct Engine {
     applying: VecDeque<u64>,
     draining: Draining,
     listeners: Listeners,
-    hand_over: mpsc::UnboundedSender<proto::HandedOver>,
-    handed_over: mpsc::UnboundedReceiver<proto::HandedOver>,
+    hand_over: mpsc::UnboundedSender<HandedOver>,
+    handed_over: mpsc::UnboundedReceiver<HandedOver>,
+    /// The engine that was taken over from, while idle connections may come from it, and how many have come.
+    before: Option<idle::Taker>,
+    inherited: usize,
+    /// The engine that has got the listening sockets.
+    next: Option<OwnedFd>,
+    clients_max: usize,
     /// A take-over that control has not carried through: the process ends then, for nobody may know of it.
     unconfirmed: Option<Instant>,
     sites: Registry,
@@ -137,6 +141,9 @@ struct Engine {
     /// Workers that may still take connections from the queues of sockets that they are to close; `number` of their `Done`.
     closing: (u64, usize),
 }
+
+/// An answer to control, and the connection to the engine that has got the sockets.
+type HandedOver = (proto::HandedOver, Option<OwnedFd>);
 
 struct Configured {
     number: u64,
@@ -166,7 +173,11 @@ impl Engine {
                 Some(arrival) = inbox.recv() => self.arrived(arrival),
                 Some(event) = self.worker_events.recv() => self.worker_event(event),
                 Some(ejected) = self.ejected.recv() => self.target_ejected(ejected),
-                Some(handed_over) = self.handed_over.recv() => self.send(Kind::HandedOver(handed_over)),
+                Some((answer, next)) = self.handed_over.recv() => {
+                    self.next = next;
+                    self.send(Kind::HandedOver(answer));
+                }
+                passed = hand_over::next_of(self.before.as_ref()), if self.before.is_some() => self.inherit(passed),
                 () = drained.notified() => self.report_drained(),
                 () = sleep(back_in.unwrap_or_default()), if back_in.is_some() => self.report_back(),
                 () = sleep(SHUTDOWN_LOOK), if self.shutdown.is_some() => {}

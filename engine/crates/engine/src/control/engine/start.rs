@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{self, Read},
+    os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use crate::{
     access_log::Sink,
     control::{listeners::Listeners, memory::Memory, session::Arrival, socket::ControlSocket, stats::Sent},
     counters::Counters,
-    listen::handover::Passed,
+    listen::{handover::Passed, idle},
     memory::Pressure,
     tls::sites::Registry,
     worker::WorkerShared,
@@ -31,9 +32,10 @@ impl Engine {
     pub(super) fn start(
         options: &Options,
         socket: ControlSocket,
-        inherited: Vec<Passed>,
+        inherited: Option<(Vec<Passed>, OwnedFd)>,
     ) -> io::Result<(Self, mpsc::Receiver<Arrival>)> {
         raise_descriptor_limit();
+        let (inherited, before) = inherited.unzip();
         let drained = Arc::new(Notify::new());
         let bell = drained.clone();
         let shared = Shared::new(move || bell.notify_one());
@@ -83,9 +85,13 @@ impl Engine {
             table,
             applying: VecDeque::new(),
             draining: Draining::default(),
-            listeners: Listeners::new(inherited),
+            listeners: Listeners::new(inherited.unwrap_or_default()),
             hand_over,
             handed_over,
+            before: before.map(idle::Taker::new).transpose()?,
+            next: None,
+            inherited: 0,
+            clients_max: 0,
             unconfirmed: options.take_over.is_some().then(|| started + CONFIRM_WITHIN),
             sites,
             memory: Memory::new(pressure),
