@@ -83,7 +83,7 @@ CASES = (
 def run(quick: bool) -> Report:
     """Raises CannotRun."""
     load.need("h2load", "openssl", "nginx", "haproxy")
-    rounds = 3 if quick else 5
+    rounds = 3 if quick else 9
     took: dict[str, dict[str, list[float]]] = {}
     with Stand(ROUTES, PEERS) as stand:
         for case in CASES:
@@ -91,7 +91,7 @@ def run(quick: bool) -> Report:
             if case.name == "grpc":
                 for name in names:
                     _call(name, stand.addresses[name])
-            took[case.name] = cost(stand, case, names, rounds, 1 if quick else 3)
+            took[case.name] = cost(stand, case, names, rounds, 1 if quick else 2)
         versions, absent = stand.versions, stand.absent
     rows = [row for case in CASES for row in rows_of(case, took[case.name])]
     how = [

@@ -17,6 +17,7 @@ use crate::{
     load::Load,
     names::check,
     paths::{Kind, Paths},
+    route::Ahead,
     table::{HostPaths, TargetEntry},
 };
 
@@ -273,6 +274,7 @@ impl Step<'_> {
             for pick in &mut renewed.picks {
                 pick.group = self.group(&service, &pick.version, pattern);
             }
+            renewed.ahead = Ahead::of(&renewed.picks);
             self.put_route(renewed, &Pattern::parse(pattern)?)?;
         }
         for (pattern, put) in puts {
@@ -294,6 +296,7 @@ impl Step<'_> {
         let mut picks: SmallVec<[Pick; 1]> = put.picks.iter().map(pick).collect();
         picks.sort_by(|one, other| (one.tier, &one.version).cmp(&(other.tier, &other.version)));
         Route {
+            ahead: Ahead::of(&picks),
             picks,
             park: put.park,
             sticky: put.sticky.clone(),

@@ -82,6 +82,11 @@ impl VersionCounters {
         &self.name
     }
 
+    /// Reads what every request counts.
+    pub(crate) fn read_ahead(&self) -> u64 {
+        self.latency_us_sum.load(Relaxed) ^ self.latency[0].load(Relaxed)
+    }
+
     /// To be called after each count.
     fn tell(&self) {
         // Read first: a write would take the line from the other workers.

@@ -3,6 +3,7 @@
 use std::{
     cell::OnceCell,
     hash::{Hash, Hasher},
+    hint::black_box,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -319,6 +320,14 @@ impl Picked {
     #[must_use]
     pub fn target(&self) -> &Arc<Target> {
         &self.member.target
+    }
+
+    /// To be called before the end of a request is counted and logged, as [`crate::Route::read_ahead`] is before its start.
+    pub fn read_ahead(&self) {
+        let group = &*self.group;
+        let text = |text: &str| u64::from(text.as_bytes().first().copied().unwrap_or_default());
+        let in_flight = u64::from(self.member.load.in_flight.load(Ordering::Relaxed));
+        black_box(group.counters.read_ahead() ^ text(&group.service) ^ text(&group.version) ^ in_flight);
     }
 
     /// Whether anybody wants to know how it went, see [`Self::went`].

@@ -1,10 +1,13 @@
 //! What an entry does with the requests of one pattern: which versions may get them, and in which shares.
 
-use std::sync::Arc;
+use std::{
+    hint::black_box,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use smallvec::SmallVec;
 
-use crate::{Ask, Chance, Draw, Group, Picked, Sequence, Service, VersionCounters, group::Class};
+use crate::{Ask, Chance, Draw, Group, Picked, Sequence, Service, VersionCounters, group::Class, load::Load};
 
 /// A bounded queue for the moment without any version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,7 @@ pub struct Route {
     pub(crate) terms: Arc<Service>,
     /// By tier.
     pub(crate) picks: SmallVec<[Pick; 1]>,
+    pub(crate) ahead: Option<Ahead>,
     pub(crate) park: Option<Park>,
     pub(crate) sticky: Sticky,
     pub(crate) service: Arc<str>,
@@ -58,7 +62,31 @@ pub struct Route {
     pub(crate) parked: Arc<std::sync::atomic::AtomicU32>,
 }
 
+/// What a request of this route will read, if its first version gets it: one would lead to the next, each from memory that no
+/// cache has. Known from here, they come at once.
+#[derive(Debug, Clone)]
+pub(crate) struct Ahead {
+    member: Arc<crate::Member>,
+    load: Arc<Load>,
+}
+
+impl Ahead {
+    pub(crate) fn of(picks: &[Pick]) -> Option<Self> {
+        let member = picks.first()?.group.members.first()?;
+        Some(Self { member: member.clone(), load: member.load.clone() })
+    }
+}
+
 impl Route {
+    /// To be called some time before [`Self::pick`]: has what that reads brought to the processor, without waiting for it.
+    pub fn read_ahead(&self) {
+        if let ([pick, ..], Some(Ahead { member, load })) = (self.picks.as_slice(), &self.ahead) {
+            let members = pick.group.ordinary as u32;
+            // None of these waits for another one; their sum is never looked at.
+            black_box(members ^ member.capacity ^ load.in_flight.load(Relaxed) ^ u32::from(self.terms.is_plain()));
+        }
+    }
+
     /// The pattern, as control wrote it.
     #[must_use]
     pub fn pattern(&self) -> &Arc<str> {

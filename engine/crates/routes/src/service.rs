@@ -150,10 +150,14 @@ impl Service {
         &self.name
     }
 
+    pub(crate) fn is_plain(&self) -> bool {
+        self.plain.load(Relaxed)
+    }
+
     /// What is set; `None`: nothing.
     #[must_use]
     pub fn settings(&self) -> Option<Arc<Settings>> {
-        if self.plain.load(Relaxed) {
+        if self.is_plain() {
             return None;
         }
         Some(self.settings.read().unwrap_or_else(PoisonError::into_inner).clone())

@@ -25,6 +25,7 @@ impl Conn {
         error: &str,
         now: Instant,
     ) {
+        picked.into_iter().for_each(Picked::read_ahead);
         let took = now.saturating_duration_since(job.facts.started);
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let counters = picked.map(|picked| picked.group().counters()).or(job.tries.unserved.as_ref());

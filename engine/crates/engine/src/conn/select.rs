@@ -230,6 +230,7 @@ impl Conn {
             let Some(route) = table.route(host, path) else {
                 return Found::NoRoute { host: table.serves_host(host) };
             };
+            route.read_ahead();
             // Where there is one version only, there is nothing to draw.
             let draw = match route.picks() {
                 [] | [_] => tries.draw.unwrap_or_default(),
