@@ -54,7 +54,7 @@ def tls(engine: Engine, stack: ExitStack) -> None:
 @needs_openssl
 @pytest.mark.parametrize(
     ("rest", "number", "limit_mb"),
-    [(plain, 14_000, 48), (tls, 3_000, 48), (http2, 1_500, 64)],
+    [(plain, 14_000, 36), (tls, 3_000, 48), (http2, 1_500, 64)],
     ids=["plain", "tls", "http2"],
 )
 def test_those_that_rest_go_first(
