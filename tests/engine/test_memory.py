@@ -11,7 +11,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -113,6 +113,21 @@ def test_uploads_that_their_endpoint_does_not_take(engine: Engine) -> None:
             engine.counter("memory_ended_total")
 
 
+def post_until_told(engine: Engine, attackers: ExitStack, host: bytes) -> None:
+    """Thousands of requests with large heads, whose bodies do not go on; the first of them is told to come back."""
+    post = (
+        b"POST / HTTP/1.1\r\nHost: " + host + b"\r\nContent-Length: 60000\r\n"
+        b"Cookie: " + b"a" * 40_000 + b"\r\n\r\n" + b"b" * 20_000
+    )
+    first = connect(engine, attackers)
+    first.sendall(post)
+    for _ in range(3_000):
+        with suppress(OSError):
+            connect(engine, attackers).sendall(post)
+    told = first.recv(4096)
+    assert told.startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: 1\r\n" in told.lower()
+
+
 def test_requests_that_wait_for_a_version(engine: Engine) -> None:
     delta = Delta()
     route = delta.put_routes.add(pattern="parked.example/*", service="parked")
@@ -121,18 +136,8 @@ def test_requests_that_wait_for_a_version(engine: Engine) -> None:
     small = http.client.HTTPConnection(*engine.address["http"], timeout=PATIENT_S)
     small.request("POST", "/small", body=b"a" * 2_000, headers={"Host": "parked.example"})
     engine.counter("parked_now")
-    post = (
-        b"POST / HTTP/1.1\r\nHost: parked.example\r\nContent-Length: 60000\r\n"
-        b"Cookie: " + b"a" * 40_000 + b"\r\n\r\n" + b"b" * 20_000
-    )
     with under_attack(engine, LIMIT) as attackers:
-        first = connect(engine, attackers)
-        first.sendall(post)
-        for _ in range(3_000):
-            with suppress(OSError):
-                connect(engine, attackers).sendall(post)
-        told = first.recv(4096)
-        assert told.startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: 1\r\n" in told.lower()
+        post_until_told(engine, attackers, b"parked.example")
     with Recorder() as late:
         engine.serve("parked.example/*", late.endpoint, service="parked")
         assert small.getresponse().read() == b"ok"
@@ -142,21 +147,11 @@ def test_requests_that_wait_for_a_version(engine: Engine) -> None:
 def test_requests_whose_endpoint_takes_no_connection(recorder: Recorder) -> None:
     """They end at once, not when connecting is given up."""
     limits = Limits(memory_mb=LIMIT_MB, connect_timeout_ms=120_000, body_timeout_ms=60_000)
-    post = (
-        b"POST / HTTP/1.1\r\nHost: full.example\r\nContent-Length: 60000\r\n"
-        b"Cookie: " + b"a" * 40_000 + b"\r\n\r\n" + b"b" * 20_000
-    )
     with Full() as full, Engine(LISTENERS, limits=limits) as engine:
         engine.serve("good.example/*", recorder.endpoint, service="good")
         engine.serve("full.example/*", full.endpoint, service="full")
         with under_attack(engine, LIMIT) as attackers:
-            first = connect(engine, attackers)
-            first.sendall(post)
-            for _ in range(3_000):
-                with suppress(OSError):
-                    connect(engine, attackers).sendall(post)
-            told = first.recv(4096)
-            assert told.startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: 1\r\n" in told.lower()
+            post_until_told(engine, attackers, b"full.example")
 
 
 def test_who_leaves_before_there_is_a_connection_holds_nothing() -> None:
