@@ -30,6 +30,12 @@ def get(node: Node, host: str) -> httpx.Response:
     return httpx.get(f"http://{node.http}/", headers={"host": host}, timeout=10)
 
 
+def serve(cluster: Cluster, edge: Node, host: Node, backend: Backend) -> None:
+    """`a-1.0.0` serves: active at its host is a moment less, and what the edge hears while its disk is full waits."""
+    cluster.register(host, "a-1.0.0", "a.example/*", backend)
+    assert get(edge, "a.example").status_code == 200
+
+
 def codes(node: Node) -> list[str]:
     with node.client() as client:
         return [event.code for event in client.events(follow=False)]
@@ -41,7 +47,7 @@ def test_a_full_disk_holds_decisions_up_and_nothing_else(cluster: Cluster) -> No
     """At the root and, another time, at a host: what is served goes on past every lease, what is new waits."""
     ((edge,), (host,)) = cluster.tiers(1, 1)
     with Backend() as one, Backend() as two, Backend() as three:
-        cluster.register(host, "a-1.0.0", "a.example/*", one)
+        serve(cluster, edge, host, one)
         for full, name, backend in ((edge, "b-1.0.0", two), (host, "c-1.0.0", three)):
             fill(full)
             later = cluster.register(host, name, f"{name[0]}.example/*", backend, wait="")
@@ -73,7 +79,7 @@ def test_a_full_disk_holds_decisions_up_and_nothing_else(cluster: Cluster) -> No
 def test_what_waited_for_the_disk_was_never_decided_when_control_is_killed(cluster: Cluster) -> None:
     ((edge,), (host,)) = cluster.tiers(1, 1)
     with Backend() as one, Backend() as two:
-        cluster.register(host, "a-1.0.0", "a.example/*", one)
+        serve(cluster, edge, host, one)
         fill(edge)
         later = cluster.register(host, "b-1.0.0", "b.example/*", two, wait="")
         until("the edge holds", lambda: "decisions-wait" in codes(edge))
@@ -89,7 +95,7 @@ def test_what_waited_for_the_disk_was_never_decided_when_control_is_killed(clust
 def test_a_host_whose_disk_is_full_stops_when_told_to(cluster: Cluster) -> None:
     ((edge,), (host,)) = cluster.tiers(1, 1)
     with Backend() as one, Backend() as two:
-        cluster.register(host, "a-1.0.0", "a.example/*", one)
+        serve(cluster, edge, host, one)
         fill(host)
         cluster.register(host, "b-1.0.0", "b.example/*", two, wait="")
         until("the host holds", lambda: "decisions-wait" in codes(host))
