@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use sdlb_routes::Striped;
+
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+    ($($(#[$doc:meta])* $name:ident $(: $kind:ident)?),* $(,)?) => {
         /// Every counter is a field; its name on the wire is the field's name.
         #[derive(Debug, Default)]
-        pub struct Counters { $($(#[$doc])* pub $name: Counter,)* }
+        pub struct Counters { $($(#[$doc])* pub $name: counters!(@kind $($kind)?),)* }
 
         impl Counters {
             /// Names and values.
@@ -15,6 +17,8 @@ macro_rules! counters {
             }
         }
     };
+    (@kind) => { Counter };
+    (@kind $kind:ident) => { $kind };
 }
 
 counters! {
@@ -69,7 +73,7 @@ counters! {
     /// HTTP/2 connections that ended by a fault of the client's protocol.
     http2_failed_total,
     /// Requests over HTTP/2.
-    http2_streams_total,
+    http2_streams_total: BusyCounter,
     /// HTTP/2 connections ended for a flood of `PING`.
     http2_flood_ping_total,
     /// ... of `SETTINGS`.
@@ -95,7 +99,7 @@ counters! {
     /// `accept` failed, for want of file descriptors above all.
     accept_failures_total,
     /// Requests whose head was read.
-    requests_total,
+    requests_total: BusyCounter,
     /// Requests refused as malformed: 400, 405, 501, 505.
     refused_malformed_total,
     /// Heads over the limit on bytes: 431 or 414.
@@ -241,6 +245,22 @@ impl Counter {
     /// The value now.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+}
+
+/// A counter of what every request does: for each thread in a cache line of its own.
+#[derive(Debug, Default)]
+pub struct BusyCounter(Striped<AtomicU64>);
+
+impl BusyCounter {
+    /// Adds one.
+    pub fn add(&self) {
+        self.0.mine().fetch_add(1, Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.each().map(|counter| counter.load(Relaxed)).sum()
     }
 }
 

@@ -212,6 +212,7 @@ impl Worker {
     /// Gives the old table, for the control thread to free: that can take milliseconds.
     pub(crate) fn set_table(&self, table: Arc<Table>) -> Arc<Table> {
         let old = self.table.replace(table);
+        self.chance.borrow_mut().forget_places();
         self.table_changes.send_modify(|changes| *changes += 1);
         old
     }

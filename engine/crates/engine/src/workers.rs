@@ -110,6 +110,7 @@ pub fn start(
             thread::Builder::new().name(format!("worker-{index}")).spawn(
                 move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
                     Ok(runtime) => {
+                        sdlb_routes::count_as(index, count);
                         let _ = started.send(Ok(()));
                         runtime.block_on(run(index, shared, tables, inbox, events));
                     }

@@ -3,12 +3,13 @@
 
 use std::{
     hint::black_box,
+    thread,
     time::{Duration, Instant},
 };
 
 use sdlb_routes::{
     Address, Ask, Chance, Delta, Draining, MemberKey, MemberPut, PickPut, Protocol, RoutePut, Shared, Sticky, Table,
-    TargetKind, TargetPut,
+    TargetKind, TargetPut, count_as,
 };
 
 /// One service on a path of its own, each tenth on a host of its own.
@@ -58,7 +59,35 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
+/// What choosing and counting costs a request when all threads ask for the same service.
+fn side_by_side() {
+    const REQUESTS: u32 = 1_000_000;
+    println!("threads   pick and count ns");
+    let current = table(1, &mut Draining::default());
+    for threads in [1, 2] {
+        let one = |index: usize| {
+            count_as(index, threads);
+            let mut chance = Chance::new(index as u64);
+            let started = Instant::now();
+            for _ in 0..REQUESTS {
+                let route = current.route("host-0.example.com", "/some/page").unwrap();
+                let ask = Ask { now_ms: 0, avoid: &[], key: None };
+                let picked = route.pick(Default::default(), &ask, &mut chance).unwrap();
+                picked.group().counters().finished(200, 300);
+            }
+            started.elapsed().as_secs_f64() * 1e9 / f64::from(REQUESTS)
+        };
+        let one = &one;
+        let took: f64 = thread::scope(|scope| {
+            let all: Vec<_> = (0..threads).map(|index| scope.spawn(move || one(index))).collect();
+            all.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        println!("{threads:7} {:17.0}", took / threads as f64);
+    }
+}
+
 fn main() {
+    side_by_side();
     println!("services   build ms   change us: median    p99     max   look-up ns   stamp ns   pick ns");
     for services in [10, 1_000, 10_000, 100_000] {
         let mut draining = Draining::default();

@@ -1,6 +1,6 @@
 //! How one member of a group is chosen for a service that something was set for. What holds without is in `group.rs`.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -30,7 +30,7 @@ pub(crate) fn choose<'a>(
 ) -> Option<Choice<'a>> {
     if settings.near_first && group.any_far {
         let near = among(group, settings, class, ask, chance, |member| !member.far);
-        if near.as_ref().is_some_and(|choice| choice.room) {
+        if near.as_ref().is_some_and(|choice| choice.has_room()) {
             return near;
         }
     }
@@ -72,7 +72,7 @@ fn among<'a>(
 
 /// An instance has its limit; a node has those of the instances below it.
 fn is_full(member: &Member, limit: u32) -> bool {
-    limit != 0 && member.target.kind() == TargetKind::Instance && member.load.in_flight.load(Relaxed) >= limit
+    limit != 0 && member.target.kind() == TargetKind::Instance && member.load.in_flight() >= limit
 }
 
 /// Whether each member that comes into question is at its limit, and there are some.
@@ -81,7 +81,7 @@ pub(crate) fn all_full(group: &Group, limit: u32) -> bool {
 }
 
 fn load(member: &Member) -> f64 {
-    f64::from(member.load.in_flight.load(Relaxed))
+    f64::from(member.load.in_flight())
 }
 
 fn latency_us(member: &Member, now_ms: u64) -> f64 {
@@ -120,7 +120,7 @@ fn in_turn<'a>(
             here
         });
         // Another worker may have filled one up meanwhile: then the last is as good as any.
-        return found.or_else(|| able().last()).map(|member| Choice { member, room });
+        return found.or_else(|| able().last()).map(|member| Choice { member });
     }
     None
 }
@@ -153,7 +153,7 @@ fn by_hash<'a>(
             best = Some((free, score, member));
         }
     }
-    best.map(|(_, _, member)| Choice { member, room: member.has_room() })
+    best.map(|(_, _, member)| Choice { member })
 }
 
 /// Prequal's rule. The paper's proxies ask the servers for load and latency ahead of time, for each sees a small part of the
@@ -196,7 +196,7 @@ fn hot_and_cold<'a>(
         let (a, b) = (cost(one.0, one.1), cost(other.0, other.1));
         a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.total_cmp(&b.2))
     })?;
-    Some(Choice { member, room: coldest_room })
+    Some(Choice { member })
 }
 
 fn gcd(one: usize, other: usize) -> usize {

@@ -1,27 +1,48 @@
 //! Chance, passed in, and the even sequence that keeps the shares of versions exact.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
-/// A small fast generator (SplitMix64), one a worker thread. Not for secrets.
-#[derive(Debug, Clone)]
-pub struct Chance(u64);
+use crate::{
+    Group, Member,
+    places::{Place, Places},
+};
+
+/// What a worker thread brings to a choice: a small fast generator (SplitMix64, not for secrets), and the places it has
+/// chosen before.
+#[derive(Debug)]
+pub struct Chance {
+    state: u64,
+    places: Places,
+}
 
 impl Chance {
     /// Starts from `seed`; equal seeds give equal sequences.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        Self { state: seed, places: Places::default() }
     }
 
     /// The next 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0)
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.state)
     }
 
     /// A number below `bound`; 0 when `bound` is 0. The bias of the multiplication is under 2^-32 for small bounds.
     pub fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
+    }
+
+    /// To be called with each new table: what only the old one has can be freed.
+    pub fn forget_places(&mut self) {
+        self.places.forget();
+    }
+
+    pub(crate) fn place(&mut self, group: &Arc<Group>, member: &Arc<Member>) -> Arc<Place> {
+        self.places.get(group, member)
     }
 }
 

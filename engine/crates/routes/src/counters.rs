@@ -9,26 +9,32 @@ use std::{
     },
 };
 
+use crate::Striped;
+
 /// Upper bounds of the latency buckets, in milliseconds; one more bucket takes what is slower.
 pub const LATENCY_BOUNDS_MS: [u64; 13] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000];
 
-/// Counters of one (service, version). Version `""` counts requests that no version got. What every request counts comes
-/// first, as in [`crate::Route`].
+/// Counters of one (service, version). Version `""` counts requests that no version got.
 #[derive(Debug)]
-#[repr(C)]
 pub struct VersionCounters {
+    busy: Striped<Busy>,
     /// It is among [`Changes`] already.
     told: AtomicBool,
-    latency_us_sum: AtomicU64,
-    status: [AtomicU64; 5],
-    latency: [AtomicU64; LATENCY_BOUNDS_MS.len() + 1],
     failed: AtomicU64,
     retries: AtomicU64,
     parked: AtomicU64,
-    grpc_status: [AtomicU64; GRPC_STATUSES],
     name: (Name, Name),
     changes: Arc<Changes>,
     me: Weak<Self>,
+}
+
+/// What every request counts.
+#[derive(Debug, Default)]
+struct Busy {
+    latency_us_sum: AtomicU64,
+    status: [AtomicU64; 5],
+    latency: [AtomicU64; LATENCY_BOUNDS_MS.len() + 1],
+    grpc_status: [AtomicU64; GRPC_STATUSES],
 }
 
 /// Versions that something was counted for since they were last asked for: what control reads follows the traffic, not
@@ -66,13 +72,10 @@ impl VersionCounters {
             told: AtomicBool::new(false),
             changes,
             me: me.clone(),
-            latency_us_sum: AtomicU64::default(),
-            status: Default::default(),
-            latency: Default::default(),
+            busy: Striped::default(),
             failed: AtomicU64::default(),
             retries: AtomicU64::default(),
             parked: AtomicU64::default(),
-            grpc_status: Default::default(),
         })
     }
 
@@ -82,9 +85,10 @@ impl VersionCounters {
         &self.name
     }
 
-    /// Reads what every request counts.
+    /// Brings what the calling thread will read and write.
     pub(crate) fn read_ahead(&self) -> u64 {
-        self.latency_us_sum.load(Relaxed) ^ self.latency[0].load(Relaxed)
+        let busy = self.busy.mine();
+        busy.latency_us_sum.load(Relaxed) ^ busy.latency[2].load(Relaxed) ^ u64::from(self.told.load(Relaxed))
     }
 
     /// To be called after each count.
@@ -97,12 +101,13 @@ impl VersionCounters {
 
     /// A request ended with `status`, `latency_us` after its head was read. Call once for each request.
     pub fn finished(&self, status: u16, latency_us: u64) {
-        if let Some(class) = self.status.get(usize::from(status / 100).wrapping_sub(1)) {
+        let busy = self.busy.mine();
+        if let Some(class) = busy.status.get(usize::from(status / 100).wrapping_sub(1)) {
             class.fetch_add(1, Relaxed);
         }
         let bucket = LATENCY_BOUNDS_MS.partition_point(|bound_ms| bound_ms * 1000 < latency_us);
-        self.latency[bucket].fetch_add(1, Relaxed);
-        self.latency_us_sum.fetch_add(latency_us, Relaxed);
+        busy.latency[bucket].fetch_add(1, Relaxed);
+        busy.latency_us_sum.fetch_add(latency_us, Relaxed);
         self.tell();
     }
 
@@ -115,7 +120,8 @@ impl VersionCounters {
     /// A gRPC call ended (besides [`Self::finished`]). `None`: without a status.
     pub fn grpc_finished(&self, status: Option<u8>) {
         let last = GRPC_STATUSES - 1;
-        self.grpc_status[status.map_or(last, |status| usize::from(status).min(last))].fetch_add(1, Relaxed);
+        let at = status.map_or(last, |status| usize::from(status).min(last));
+        self.busy.mine().grpc_status[at].fetch_add(1, Relaxed);
         self.tell();
     }
 
@@ -135,17 +141,20 @@ impl VersionCounters {
     #[must_use]
     pub fn snapshot(&self) -> VersionSnapshot {
         let load = |counter: &AtomicU64| counter.load(Relaxed);
-        let latency = self.latency.each_ref().map(load);
-        VersionSnapshot {
-            requests: latency.iter().sum(),
-            status: self.status.each_ref().map(load),
+        let mut seen = VersionSnapshot {
             failed: load(&self.failed),
             retries: load(&self.retries),
             parked: load(&self.parked),
-            latency,
-            latency_us_sum: load(&self.latency_us_sum),
-            grpc_status: self.grpc_status.each_ref().map(load),
+            ..VersionSnapshot::default()
+        };
+        for busy in self.busy.each() {
+            seen.latency_us_sum += load(&busy.latency_us_sum);
+            seen.status.iter_mut().zip(&busy.status).for_each(|(sum, counter)| *sum += load(counter));
+            seen.latency.iter_mut().zip(&busy.latency).for_each(|(sum, counter)| *sum += load(counter));
+            seen.grpc_status.iter_mut().zip(&busy.grpc_status).for_each(|(sum, counter)| *sum += load(counter));
         }
+        seen.requests = seen.latency.iter().sum();
+        seen
     }
 }
 

@@ -44,7 +44,7 @@ impl Draining {
     /// Removes and returns the members without a request in flight, with the epoch that deleted each, by key. Only those
     /// deleted up to the epoch `applied`, by which every worker picks: the others may still get requests.
     pub fn take_drained(&mut self, applied: u64) -> Vec<(MemberKey, u64)> {
-        let idle = |member: &Option<Arc<Member>>| member.as_ref().is_none_or(|member| member.in_flight() == 0);
+        let idle = |member: &Option<Arc<Member>>| member.as_ref().is_none_or(|member| member.load.is_idle());
         let mut drained: Vec<_> = self
             .members
             .extract_if(|_, (member, epoch)| *epoch <= applied && idle(member))

@@ -4,12 +4,15 @@ use std::{
     cell::OnceCell,
     hash::{Hash, Hasher},
     hint::black_box,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use smallvec::SmallVec;
 
-use crate::{Chance, Sequence, Service, Target, VersionCounters, balance, load::Load, service::Entered, target::Out};
+use crate::{
+    Chance, Sequence, Service, Target, VersionCounters, balance, load::Load, places::Place, service::Entered,
+    target::Out,
+};
 
 /// Names one member: `target` in the group (service, version, pattern).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,7 +83,7 @@ impl Member {
     }
 
     pub(crate) fn has_room(&self) -> bool {
-        self.load.in_flight.load(Ordering::Relaxed) < self.capacity
+        self.load.in_flight() < self.capacity
     }
 }
 
@@ -169,10 +172,8 @@ impl Group {
     /// among equals as the service's settings say, else the less loaded of two drawn by chance. `None`: no member is left.
     #[must_use]
     pub fn pick(self: &Arc<Self>, ask: &Ask<'_>, chance: &mut Chance) -> Option<Picked> {
-        Class::ALL
-            .iter()
-            .find_map(|class| self.choose(*class, ask, chance))
-            .map(|choice| Picked::new(self.clone(), choice.member.clone()))
+        let choice = Class::ALL.iter().find_map(|class| self.choose(*class, ask, chance))?;
+        Some(Picked::new(chance.place(self, choice.member)))
     }
 
     /// The best member of one class.
@@ -198,6 +199,9 @@ impl Group {
         if count == 0 {
             return None;
         }
+        if count == 1 {
+            return Some(Choice { member: &members[0] }).filter(|choice| fits(choice.member));
+        }
         let first = chance.below(count);
         let mut best = Some(&members[first]).filter(|member| fits(member));
         if count > 1 {
@@ -209,12 +213,12 @@ impl Group {
         if !best.is_some_and(|member| member.has_room()) {
             for member in members[first..].iter().chain(&members[..first]).filter(|member| fits(member)) {
                 if member.has_room() {
-                    return Some(Choice { member, room: true });
+                    return Some(Choice { member });
                 }
                 best = Some(best.map_or(member, |held| of(held, member)));
             }
         }
-        best.map(|member| Choice { member, room: member.has_room() })
+        best.map(|member| Choice { member })
     }
 
     /// Sum of the capacities of the members of a class.
@@ -244,9 +248,7 @@ impl Group {
 
 /// Whether the first has more requests for its capacity.
 fn is_more_loaded(one: &Member, other: &Member) -> bool {
-    let score = |member: &Member, by: &Member| {
-        (u64::from(member.load.in_flight.load(Ordering::Relaxed)) + 1) * u64::from(by.capacity)
-    };
+    let score = |member: &Member, by: &Member| (u64::from(member.load.in_flight()) + 1) * u64::from(by.capacity);
     score(other, one) < score(one, other)
 }
 
@@ -276,25 +278,41 @@ impl Class {
 /// A member that could take the request.
 pub(crate) struct Choice<'a> {
     pub(crate) member: &'a Arc<Member>,
+}
+
+impl Choice<'_> {
     /// Fewer requests in flight than its capacity.
-    pub(crate) room: bool,
+    pub(crate) fn has_room(&self) -> bool {
+        self.member.has_room()
+    }
+}
+
+/// The version that a request was given to: what it is tried at again.
+#[derive(Debug)]
+pub struct Bound(Arc<Place>);
+
+impl Bound {
+    /// Name of the version.
+    #[must_use]
+    pub fn version(&self) -> &Arc<str> {
+        &self.0.group.version
+    }
 }
 
 /// A member that was given a request. It counts as in flight until this is dropped: hold it until the last byte of the
 /// answer is through, for an upgraded connection until it is closed.
 #[derive(Debug)]
 pub struct Picked {
-    group: Arc<Group>,
-    member: Arc<Member>,
+    place: Arc<Place>,
     /// In the service's count.
     entered: Option<Entered>,
 }
 
 impl Picked {
-    pub(crate) fn new(group: Arc<Group>, member: Arc<Member>) -> Self {
-        member.load.begin();
-        member.target.counters.in_flight_by(1);
-        Self { group, member, entered: None }
+    pub(crate) fn new(place: Arc<Place>) -> Self {
+        place.member.load.begin();
+        place.member.target.counters.in_flight_by(1);
+        Self { place, entered: None }
     }
 
     /// It counts among the service's requests in flight, too, from here on.
@@ -307,26 +325,32 @@ impl Picked {
     /// The group: stamp, counters, names.
     #[must_use]
     pub fn group(&self) -> &Arc<Group> {
-        &self.group
+        &self.place.group
+    }
+
+    /// Its version, also when this is dropped.
+    #[must_use]
+    pub fn bound(&self) -> Bound {
+        Bound(self.place.clone())
     }
 
     /// The member.
     #[must_use]
     pub fn member(&self) -> &Arc<Member> {
-        &self.member
+        &self.place.member
     }
 
     /// Where the request goes.
     #[must_use]
     pub fn target(&self) -> &Arc<Target> {
-        &self.member.target
+        &self.place.member.target
     }
 
     /// To be called before the end of a request is counted and logged, as [`crate::Route::read_ahead`] is before its start.
     pub fn read_ahead(&self) {
-        let group = &*self.group;
+        let Place { group, member } = &*self.place;
         let text = |text: &str| u64::from(text.as_bytes().first().copied().unwrap_or_default());
-        let in_flight = u64::from(self.member.load.in_flight.load(Ordering::Relaxed));
+        let in_flight = u64::from(member.load.read_ahead());
         black_box(group.counters.read_ahead() ^ text(&group.service) ^ text(&group.version) ^ in_flight);
     }
 
@@ -339,7 +363,7 @@ impl Picked {
     /// The head of its answer came after `latency_us`, or it failed after so long.
     pub fn went(&self, now_ms: u64, latency_us: u64, failed: bool) {
         if let Some(entered) = &self.entered {
-            self.member.load.ended(now_ms, latency_us, failed);
+            self.place.member.load.ended(now_ms, latency_us, failed);
             entered.service().went(latency_us, failed);
         }
     }
@@ -347,7 +371,7 @@ impl Picked {
 
 impl Drop for Picked {
     fn drop(&mut self) {
-        self.member.target.counters.in_flight_by(-1);
-        self.member.load.end();
+        self.place.member.target.counters.in_flight_by(-1);
+        self.place.member.load.end();
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+    atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed, Ordering::SeqCst},
 };
 
-use crate::Shared;
+use crate::{Shared, Striped};
 
 /// After so long an average that nothing was added to counts for a third (Finagle's default).
 const DECAY_MS: f64 = 10_000.0;
@@ -13,7 +13,8 @@ const DECAY_MS: f64 = 10_000.0;
 /// Figures of one member.
 #[derive(Debug)]
 pub(crate) struct Load {
-    pub(crate) in_flight: AtomicU32,
+    /// One that begins on one thread may end on another: the sum over all is what counts.
+    in_flight: Striped<AtomicI64>,
     draining: AtomicBool,
     pub(crate) shared: Arc<Shared>,
     /// On the engine's clock; 0: nobody has looked at it yet.
@@ -37,7 +38,7 @@ pub(crate) struct Window {
 impl Load {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
-            in_flight: AtomicU32::new(0),
+            in_flight: Striped::default(),
             draining: AtomicBool::new(false),
             shared,
             since_ms: AtomicU64::new(0),
@@ -48,8 +49,25 @@ impl Load {
         }
     }
 
+    /// Reads what other threads write: costs more the more of them there are.
     pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.load(SeqCst)
+        self.sum(Relaxed)
+    }
+
+    fn sum(&self, order: Ordering) -> u32 {
+        let sum: i64 = self.in_flight.each().map(|one| one.load(order)).sum();
+        // Between the looks at two stripes one may have begun in the first and ended in the second.
+        u32::try_from(sum).unwrap_or(0)
+    }
+
+    /// Brings what the calling thread will read and write.
+    pub(crate) fn read_ahead(&self) -> u32 {
+        self.in_flight.mine().load(Relaxed) as u32 ^ u32::from(self.draining.load(Relaxed))
+    }
+
+    /// Once draining is set, and nothing begins any more: whether all have ended, if nobody rings for the last.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.sum(SeqCst) == 0
     }
 
     pub(crate) fn set_draining(&self, draining: bool) {
@@ -57,12 +75,13 @@ impl Load {
     }
 
     pub(crate) fn begin(&self) {
-        self.in_flight.fetch_add(1, SeqCst);
+        self.in_flight.mine().fetch_add(1, SeqCst);
     }
 
     pub(crate) fn end(&self) {
-        let last = self.in_flight.fetch_sub(1, SeqCst) == 1;
-        if last && self.draining.load(SeqCst) {
+        self.in_flight.mine().fetch_sub(1, SeqCst);
+        // In the one order of all these the last to end sees that all others have.
+        if self.draining.load(SeqCst) && self.is_idle() {
             self.shared.ring();
         }
     }

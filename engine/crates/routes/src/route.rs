@@ -1,13 +1,10 @@
 //! What an entry does with the requests of one pattern: which versions may get them, and in which shares.
 
-use std::{
-    hint::black_box,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{hint::black_box, sync::Arc};
 
 use smallvec::SmallVec;
 
-use crate::{Ask, Chance, Draw, Group, Picked, Sequence, Service, VersionCounters, group::Class, load::Load};
+use crate::{Ask, Chance, Draw, Group, Member, Picked, Sequence, Service, VersionCounters, group::Class, load::Load};
 
 /// A bounded queue for the moment without any version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +63,7 @@ pub struct Route {
 /// cache has. Known from here, they come at once.
 #[derive(Debug, Clone)]
 pub(crate) struct Ahead {
-    member: Arc<crate::Member>,
+    member: Arc<Member>,
     load: Arc<Load>,
 }
 
@@ -83,7 +80,7 @@ impl Route {
         if let ([pick, ..], Some(Ahead { member, load })) = (self.picks.as_slice(), &self.ahead) {
             let members = pick.group.ordinary as u32;
             // None of these waits for another one; their sum is never looked at.
-            black_box(members ^ member.capacity ^ load.in_flight.load(Relaxed) ^ u32::from(self.terms.is_plain()));
+            black_box(members ^ member.capacity ^ load.read_ahead() ^ u32::from(self.terms.is_plain()));
         }
     }
 
@@ -149,24 +146,28 @@ impl Route {
     /// the tier a version by `draw`; in the version a member as [`Group::pick`] does. `None`: nothing can take it now (park or 503).
     #[must_use]
     pub fn pick(&self, draw: Draw, ask: &Ask<'_>, chance: &mut Chance) -> Option<Picked> {
+        // What has room matters only where there are others: to know it is to read what other threads write.
+        if let [only] = self.picks.as_slice() {
+            return only.group.pick(ask, chance);
+        }
         for class in Class::ALL {
             let mut full = None;
             for tier in self.picks.chunk_by(|one, other| one.tier == other.tier) {
                 match choose_in_tier(tier, class, draw, ask, chance) {
-                    Some((picked, true)) => return Some(Picked::new(picked.0.clone(), picked.1.clone())),
+                    Some((picked, true)) => return Some(Picked::new(chance.place(picked.0, picked.1))),
                     Some((picked, false)) => full = full.or(Some(picked)),
                     None => {}
                 }
             }
             if let Some((group, member)) = full {
-                return Some(Picked::new(group.clone(), member.clone()));
+                return Some(Picked::new(chance.place(group, member)));
             }
         }
         None
     }
 }
 
-type Place<'a> = (&'a Arc<Group>, &'a Arc<crate::Member>);
+type Place<'a> = (&'a Arc<Group>, &'a Arc<Member>);
 
 /// The version drawn in one tier and its member, and whether anything in the tier has room.
 fn choose_in_tier<'a>(
@@ -176,13 +177,16 @@ fn choose_in_tier<'a>(
     ask: &Ask<'_>,
     chance: &mut Chance,
 ) -> Option<(Place<'a>, bool)> {
-    let mut ready: SmallVec<[_; 4]> =
-        tier.iter().filter_map(|pick| pick.group.choose(class, ask, chance).map(|choice| (pick, choice))).collect();
-    let room = ready.iter().any(|(_, choice)| choice.room);
+    let mut choose = |pick: &'a Pick| {
+        let choice = pick.group.choose(class, ask, chance)?;
+        Some((pick, choice.member, choice.has_room()))
+    };
+    let mut ready: SmallVec<[_; 4]> = tier.iter().filter_map(&mut choose).collect();
+    let room = ready.iter().any(|(_, _, room)| *room);
     if room {
         // A version without a share of its own leaves its turn to one that has room. One with a share keeps it: shares
         // are exact.
-        ready.retain(|(pick, choice)| choice.room || pick.weight != 0);
+        ready.retain(|(pick, _, room)| *room || pick.weight != 0);
     }
     let weight = |pick: &Pick| match pick.weight {
         0 => pick.group.capacity(class, ask.now_ms),
@@ -192,9 +196,9 @@ fn choose_in_tier<'a>(
         [] => return None,
         [only] => only,
         several => {
-            let total = several.iter().map(|(pick, _)| weight(pick)).sum();
+            let total = several.iter().map(|(pick, ..)| weight(pick)).sum();
             let mut place = draw.scaled(total);
-            several.iter().find(|(pick, _)| {
+            several.iter().find(|(pick, ..)| {
                 let weight = weight(pick);
                 let here = place < weight;
                 place = place.wrapping_sub(weight);
@@ -202,5 +206,5 @@ fn choose_in_tier<'a>(
             })?
         }
     };
-    Some(((&chosen.0.group, chosen.1.member), room))
+    Some(((&chosen.0.group, chosen.1), room))
 }

@@ -6,11 +6,11 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
-use crate::{Shared, names::Refused};
+use crate::{Shared, Striped, names::Refused};
 
 /// What stands behind a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,14 +83,10 @@ pub struct TargetCounters {
     /// Gauge: connections for one request at a time, over all workers.
     pub connections: AtomicU32,
     /// What every request counts.
-    busy: [Busy; STRIPES],
+    busy: Striped<Busy>,
 }
 
-/// An entry with few children counts every request at the same few targets: each thread does so in a cache line of its own.
-const STRIPES: usize = 8;
-
 #[derive(Debug, Default)]
-#[repr(align(64))]
 struct Busy {
     requests: AtomicU64,
     /// It may have begun on another thread than it ends on: the sum over all stripes is what counts.
@@ -99,30 +95,24 @@ struct Busy {
 }
 
 impl TargetCounters {
-    fn busy(&self) -> &Busy {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        thread_local!(static STRIPE: usize = THREADS.fetch_add(1, Relaxed) % STRIPES);
-        &self.busy[STRIPE.with(|stripe| *stripe)]
-    }
-
     fn sum(&self, gauge: impl Fn(&Busy) -> &AtomicI64) -> u32 {
-        let sum: i64 = self.busy.iter().map(|busy| gauge(busy).load(Relaxed)).sum();
+        let sum: i64 = self.busy.each().map(|busy| gauge(busy).load(Relaxed)).sum();
         u32::try_from(sum).unwrap_or(0)
     }
 
     /// A request is sent.
     pub fn requested(&self) {
-        self.busy().requests.fetch_add(1, Relaxed);
+        self.busy.mine().requests.fetch_add(1, Relaxed);
     }
 
     /// Requests sent.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        self.busy.iter().map(|busy| busy.requests.load(Relaxed)).sum()
+        self.busy.each().map(|busy| busy.requests.load(Relaxed)).sum()
     }
 
     pub(crate) fn in_flight_by(&self, one: i64) {
-        self.busy().in_flight.fetch_add(one, Relaxed);
+        self.busy.mine().in_flight.fetch_add(one, Relaxed);
     }
 
     /// Gauge: requests in flight, over all groups.
@@ -133,7 +123,7 @@ impl TargetCounters {
 
     /// One more pooled connection waits for a request, or one less (-1).
     pub fn idle_by(&self, one: i64) {
-        self.busy().idle_connections.fetch_add(one, Relaxed);
+        self.busy.mine().idle_connections.fetch_add(one, Relaxed);
     }
 
     /// Gauge: pooled connections that wait for a request, over all workers.

@@ -12,8 +12,8 @@ use std::{
 
 use sdlb_http1::Name;
 use sdlb_routes::{
-    Ask, Balance, Draw, HashBy, Park, Picked, Route, Service, ServiceLimits, Settings, Sticky, Table, VersionCounters,
-    hash,
+    Ask, Balance, Bound, Draw, HashBy, Park, Picked, Route, Service, ServiceLimits, Settings, Sticky, Table,
+    VersionCounters, hash,
 };
 use smallvec::SmallVec;
 use tokio::{
@@ -54,7 +54,7 @@ pub struct Tries {
     /// Targets that did not take it.
     avoid: SmallVec<[u64; 8]>,
     draw: Option<Draw>,
-    version: Option<Arc<str>>,
+    version: Option<Bound>,
     /// How many in all.
     pub count: u32,
     /// A child said that nothing was read.
@@ -257,7 +257,7 @@ impl Conn {
                     let same = tries
                         .version
                         .as_ref()
-                        .and_then(|version| route.picks().iter().find(|pick| pick.version == *version));
+                        .and_then(|bound| route.picks().iter().find(|pick| pick.version == *bound.version()));
                     same.and_then(|pick| pick.group.pick(&ask, chance)).or_else(|| route.pick(draw, &ask, chance))
                 })
             };
@@ -510,9 +510,7 @@ impl Conn {
 
     /// Binds the request to the version that was picked for it.
     pub(super) fn bind(tries: &mut Tries, picked: &Picked) {
-        if tries.version.as_ref() != Some(picked.group().version()) {
-            tries.version = Some(picked.group().version().clone());
-        }
+        tries.version = Some(picked.bound());
     }
 }
 
