@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import signal
 import socket
 import threading
 import time
@@ -414,3 +415,23 @@ def test_an_engine_is_not_harmed_by_what_it_cannot_take(backend: Backend) -> Non
         assert new.counter("connections_inherited_total", 1) == 1
         assert not new.counters.get("upstream_inherited_total") and not new.counters.get("faults_total")
         assert new.is_alive()
+
+
+def test_whatever_is_configured_meanwhile(backend: Backend) -> None:
+    """A node file that is read again in the moment of an upgrade: the new engine is configured more than once."""
+    with serving(backend) as old, ExitStack() as stack:
+        all_of_them = clients(stack, old, 20)
+        for client in all_of_them:
+            client.ask()
+        with taking_over(old, backend.endpoint) as new:
+            for _ in range(3):
+                new.configure(HTTP)
+            os.kill(new.process.pid, signal.SIGSTOP)  # what it is given waits for it
+            try:
+                old.shut_down()
+                assert old.process.wait(WITHIN_S) == 0
+            finally:
+                os.kill(new.process.pid, signal.SIGCONT)
+            for client in all_of_them:
+                client.ask()
+            assert new.counter("connections_inherited_total", 20) == 20

@@ -54,9 +54,20 @@ impl Taker {
 
     /// The next one. `None`: there will be none.
     pub async fn next(&self) -> Option<Passed> {
+        let mut reset = false;
         loop {
             let mut bytes = [0; PACKET_BYTES_MAX];
-            let (length, socket) = self.0.async_io(Interest::READABLE, |from| receive(from, &mut bytes)).await.ok()?;
+            let (length, socket) = match self.0.async_io(Interest::READABLE, |from| receive(from, &mut bytes)).await {
+                Ok(received) => received,
+                // The other side has ended without having read all that we said, which Linux tells once, and before
+                // what it has sent: that is still there.
+                Err(error)
+                    if error.kind() == io::ErrorKind::ConnectionReset && !std::mem::replace(&mut reset, true) =>
+                {
+                    continue;
+                }
+                Err(_) => return None,
+            };
             if length == 0 {
                 return None;
             }
