@@ -216,3 +216,11 @@ def test_a_node_that_hangs_does_not_keep_a_second_signal_waiting(start: Start, t
         assert gone(pid)
         first.close()
         second.close()
+
+
+def test_a_port_that_somebody_has_is_refused_before_the_program_starts(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, out, err = ended(start("--port", str(port)))
+    assert (code, out) == (1, "")
+    assert err == f"sdlb run: port {port} is in use already; name another, or leave --port out\n"

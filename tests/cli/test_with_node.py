@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -122,7 +123,10 @@ def test_register_status_explain_deregister(node: Node) -> None:
         assert f"not      words 2.0.0: {waiting}" in told
         nothing = command(node, "explain", "http://words.example/b")
         assert nothing.returncode == 1
-        assert "404 from solo" in nothing.stdout
+        assert "404 from solo" in nothing.stdout and get(node, "words.example", "/b").status_code == 404
+        elsewhere = command(node, "explain", "http://other-words.example/b")
+        assert "421 from solo: no claim has this host" in elsewhere.stdout
+        assert get(node, "other-words.example", "/b").status_code == 421
         assert get(node, "words.example", "/abc").text == "one"
 
         gone = command(node, "deregister", "w1")
@@ -134,6 +138,23 @@ def test_register_status_explain_deregister(node: Node) -> None:
         assert again.stderr.count("\n") == 1
         assert command(node, "deregister", "t", "--json").returncode == 0
         assert command(node, "deregister", "w2", "--gone").stdout == "w2 is removed\n"
+
+
+def test_a_service_of_which_nothing_is_ready_says_so(node: Node) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    with web("wide") as wide:
+        done = command(node, "register", "--route", "ready.example/*", "--id", "r1", "--port", str(wide), "wide-1.0.0")
+        assert done.returncode == 0, done.stderr
+        words = ("register", "--route", "ready.example/narrow*", "--id", "r2", "--port", port, "--wait", "1")
+        assert command(node, *words, "narrow-1.0.0").returncode == 1
+        row = next(line for line in command(node, "status").stdout.splitlines() if line.startswith("narrow"))
+        assert row.endswith("active: no instance is ready")
+        told = command(node, "explain", "http://ready.example/narrow").stdout
+        assert "more specific than ready.example/*, but it has never served" in told
+        assert get(node, "ready.example", "/narrow").text == "wide"
+        for name in ("r1", "r2"):
+            assert command(node, "deregister", name).returncode == 0
 
 
 def test_an_instance_registered_by_hand_needs_no_renewal(node: Node) -> None:
@@ -182,6 +203,14 @@ def test_policy_set_changes_what_is_named_and_tells_what_is_wrong(node: Node) ->
         "on_silence": "wait",
         "compatibility": {**default["policy"]["compatibility"], "rule": "minor"},
     }
+    whole = node.folder / "pol.json"  # what was printed can be given back
+    whole.write_text(json.dumps({**told, "policy": {**told["policy"], "on_silence": "open"}}))
+    done = command(node, "policy", "set", "pol", "--file", str(whole))
+    assert done.returncode == 0, done.stderr
+    settings = dict(line.split() for line in done.stdout.splitlines()[1:] if len(line.split()) == 2)
+    assert settings["on_silence"] == "open"
+    assert settings["limits.adaptive"] == "false" and settings["outlier.success_deviations"] == "0"
+    told = json.loads(command(node, "policy", "get", "pol", "--json").stdout)
     bad = command(node, "policy", "set", "pol", "--share", "1.0.1=96")
     assert bad.returncode == 1
     assert "shares" in bad.stderr

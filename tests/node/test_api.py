@@ -280,7 +280,7 @@ async def test_reads_are_as_described(node: Lone) -> None:
     assert (explained["service"], explained["version"], explained["status"]) == ("web", "1.0.0", 0)
     assert explained["targets"][0]["name"] == "i:a"
     nothing = check(await node.http.get("/v1/explain?url=http://other/"), schema.Explanation)
-    assert nothing["status"] == 404
+    assert nothing["status"] == 421
 
 
 @scenario

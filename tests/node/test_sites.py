@@ -21,6 +21,8 @@ from sdlb.node.sites import SiteWatch
 from tests.node.lone import lone
 from tests.seams.fake_engine import FakeSites
 
+KEY = "-----BEGIN PRIVATE KEY-----"
+
 
 @dataclass
 class World:
@@ -128,15 +130,16 @@ def test_a_key_that_is_open_to_others_is_told_and_a_certificate_is_not(tmp_path:
     @scenario
     async def test(world: World) -> None:
         world.write("a.pem", "CHAIN", 0o644)
-        key = world.write("a.key", "KEY", mode)
+        key = world.write("a.key", KEY, mode)
         await world.watch.adopt([world.spec("a", key=key)])
-        assert world.pem("a") == b"CHAIN\nKEY"
+        assert world.pem("a") == b"CHAIN\n" + KEY.encode()
         assert [(note.code, note.level) for note in world.notes] == [("key-file-exposed", "warning")] * told
         assert not told or f"chmod 600 {key}" in world.notes[0].text
         world.codes()
-        world.write("b.pem", "BOTH", mode)
-        await world.watch.adopt([world.spec("a", key=key), world.spec("b")])
-        assert world.codes() == ["key-file-exposed"] * told, "of the new one only"
+        world.write("b.pem", f"BOTH\n{KEY}", mode)
+        world.write("c.pem", "a chain whose key was forgotten", 0o644)
+        await world.watch.adopt([world.spec("a", key=key), world.spec("b"), world.spec("c")])
+        assert world.codes() == ["key-file-exposed"] * told, "of the new one with a key only"
 
     test(tmp_path)
 
@@ -324,16 +327,18 @@ def test_what_is_known_is_shown(tmp_path: Path) -> None:
         async with lone(world.folder) as node:
             text = (await node.http.get("/metrics")).text
             assert "sdlb_site_error" not in text
-            path = world.write("a.pem", "a", 0o644)
+            path = world.write("a.pem", KEY, 0o644)
             await node.sites.adopt([world.spec("a")])
             await asyncio.sleep(0)
+            (site,) = (await node.http.get("/v1/sites")).json()["sites"]
+            assert "chmod 600" in site["warnings"][0]
             path.unlink()
             for _ in range(2):
                 await node.sites.look()
             (site,) = (await node.http.get("/v1/sites")).json()["sites"]
             assert site["hosts"] == ["a"]
             assert site["reason_code"] == "certificate-unreadable"
-            assert "chmod 600" in site["warnings"][0]
+            assert site["warnings"] == [], "there is nothing to change the rights of"
             assert 'sdlb_site_error{site="a"} 1' in (await node.http.get("/metrics")).text
             events = (await node.http.get("/v1/events?since=0")).json()["events"]
             assert {"certificate-unreadable", "key-file-exposed"} <= {event["code"] for event in events}

@@ -55,6 +55,9 @@ class FakeEngine:
         for key in delta.delete_members:
             self._post(EngineDrained(key, delta.epoch))
 
+    def reopen_log(self) -> None:
+        pass
+
     async def upgrade(self, deadline_s: float) -> Upgraded:
         raise EngineFailed("there is nothing to upgrade")
 

@@ -124,6 +124,10 @@ class NativeEngine:
                 self._awaited.add(link)
                 self._send(link, message)
 
+    def reopen_log(self) -> None:
+        for link in self._links():
+            processes.reopen_log(link.pid, link.path)
+
     async def upgrade(self, deadline_s: float) -> Upgraded:
         if self._one_at_a_time.locked():
             raise EngineFailed("the engine is being changed already; try again in a moment")

@@ -97,6 +97,12 @@ async def kill(pid: int, socket_path: Path) -> None:
         await ended(pid, socket_path, 2.0)
 
 
+def reopen_log(pid: int, socket_path: Path) -> None:
+    if runs(pid, socket_path):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGHUP)
+
+
 def age(pid: int) -> int:
     """When it was started, in ticks since the system's start: the greater, the newer. 0: it is gone."""
     try:

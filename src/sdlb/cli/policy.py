@@ -255,7 +255,9 @@ def read_file(name: str) -> Document:
         raise Problem(BASE + "bad-policy", 400, f"{name}: can't be read ({error})") from error
     if not isinstance(document, dict):
         raise Problem(BASE + "bad-policy", 400, f"{name}: is no object; write keys as 'sdlb policy get --json' shows")
-    return cast(Document, document)
+    whole = cast(Document, document)
+    # The whole of what `policy get --json` prints: the policy is one of its keys.
+    return cast(Document, whole["policy"]) if isinstance(whole.get("policy"), dict) else whole
 
 
 def _parse(text: str, *, toml: bool) -> object:
@@ -277,8 +279,10 @@ def show(policy: Policy, as_json: bool) -> None:
         return
     set_by = f"revision {policy.revision}" if policy.revision else "the defaults; nothing was set"
     out.line((policy.service, "bold"), (f"  {set_by}", "dim"))
-    for key, value in lines(policy.policy):
-        out.line(f"  {key:<22}", value)
+    settings = list(lines(policy.policy))
+    width = max(len(key) for key, _ in settings) + 2
+    for key, value in settings:
+        out.line(f"  {key:<{width}}", value)
     for disagreement in policy.disagree:
         out.line((f"roots disagree: {disagreement.text}", "red"))
     if policy.unreachable:
@@ -308,6 +312,8 @@ def in_words(value: object) -> str:
             ", ".join("~".join(cast(list[str], i)) if isinstance(i, list | tuple) else in_words(i) for i in items)
             or "-"
         )
+    if isinstance(value, bool):
+        return str(value).lower()  # as it is written in a change
     if isinstance(value, float):
         return f"{value:g}"
     return str(value) if value not in ("", None) else "-"

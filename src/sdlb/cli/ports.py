@@ -7,6 +7,7 @@ connections: on a busy host it may be gone before the program binds it. So the p
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 from dataclasses import dataclass
@@ -31,13 +32,14 @@ def _outgoing_from() -> int:
         return 32_768
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Nobody listens on it, on any address."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE  # what we may not bind the program perhaps may
         return True
 
 
@@ -59,7 +61,7 @@ def hold_free_port(rng: random.Random) -> HeldPort:
             name = _hold(port)
             if name is None:
                 continue
-            if _is_free(port):
+            if is_free(port):
                 return HeldPort(port, name)
             name.close()
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

@@ -52,9 +52,13 @@ def run(args: argparse.Namespace) -> int:
         raise options.Usage(PROG, "the program is missing: put its command line behind '--'")
     name = instance_args.name_of(args, PROG)  # before a port is taken: wrong usage does nothing
     instance_args.check(args, name)
-    from sdlb.cli.ports import HeldPort, hold_free_port
+    from sdlb.cli.ports import HeldPort, hold_free_port, is_free
     from sdlb.cli.running import Job, Run
 
+    if args.port and not is_free(args.port):
+        # Whoever has it would be taken for the program, and be sent its requests.
+        out.tell(f"{PROG}: port {args.port} is in use already; name another, or leave --port out")
+        return 1
     held = HeldPort(args.port, None) if args.port else hold_free_port(random.Random())
     spec = instance_args.spec_of(args, name, endpoint=f"127.0.0.1:{held.port}")
     job = Job(

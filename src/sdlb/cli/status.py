@@ -83,13 +83,18 @@ def rows(service: Service) -> Iterator[list[out.Piece]]:
             str(version.capacity),
             f"{version.share:.4g}%",
             ", ".join(version.hosts),
-            out.state(version.state, version.reason),
+            out.state(version.state, version.reason or _idle(version)),
         ]
         for claim in odd_claims(version):
             yield ["", "", "", "", "", claim.route, out.state(claim.state, _why(claim))]
         name = ""
     if not service.versions:
         yield [name, "-", "0", "0", "0%", "", ("no instance runs", "dim")]
+
+
+def _idle(version: Version) -> str:
+    """It may have requests, and can take none."""
+    return "no instance is ready" if version.state == "active" and not version.capacity else ""
 
 
 def odd_claims(version: Version) -> Iterator[Claim]:

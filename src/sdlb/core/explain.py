@@ -13,6 +13,7 @@ from sdlb.core.state import State
 from sdlb.model.route import Pattern
 
 OTHERS_MAX = 20
+NOT_READY = "without capacity: its instances are not healthy, or drain"
 PRIORITIES = {
     "even": "priority even: by capacity",
     "higher": "priority higher: the highest with free capacity",
@@ -42,8 +43,14 @@ def explain(state: State, host: str, path: str) -> dict[str, Any]:
     serving = next((text for text in matched if state.table.route(text) is not None), None)
     route = state.table.route(serving) if serving is not None else None
     if serving is None or route is None:
-        return {**answer, "status": 404, "reason_code": "no-route", "reason": "no claim matches"}
-    others += [_other(state, text, f"less specific than {serving}") for text in matched if text != serving]
+        if _serves_host(state, host):
+            return {**answer, "status": 404, "reason_code": "no-route", "reason": "no claim matches"}
+        return {**answer, "status": 421, "reason_code": "wrong-host", "reason": "no claim has this host"}
+    place = matched.index(serving)
+    others += [
+        _other(state, text, f"more specific than {serving}, but it has never served") for text in matched[:place]
+    ]
+    others += [_other(state, text, f"less specific than {serving}") for text in matched[place + 1 :]]
     versions = _versions(state, route)
     targets = _targets(state, route, {v["version"] for v in versions if v["chosen"]})
     answer |= {
@@ -85,6 +92,12 @@ def _match(state: State, host: str, path: str) -> tuple[list[str], list[dict[str
     return [text for _, text in matched], others
 
 
+def _serves_host(state: State, host: str) -> bool:
+    """Whether the engine has a route of this host: else the request is taken for somebody else's."""
+    routes = (text for text in state.by_route if state.table.route(text) is not None)
+    return any(Pattern.parse(text).matches_host(host) for text in routes)
+
+
 def _other(state: State, text: str, why: str) -> dict[str, Any]:
     route = state.table.route(text)
     names = sorted({key.service for key in state.by_route[text]})
@@ -100,7 +113,7 @@ def _versions(state: State, route: RoutePut) -> list[dict[str, Any]]:
     versions: list[dict[str, Any]] = []
     for pick in route.picks:
         chosen = pick.version in shares
-        told = why if chosen else "no capacity" if not ready.get(pick.version) else "only when the others are full"
+        told = why if chosen else NOT_READY if not ready.get(pick.version) else "only when the others are full"
         versions.append({"version": pick.version, "chosen": chosen, "tier": pick.tier, "why": told})
         versions[-1]["share"] = shares.get(pick.version, 0.0)
     for version, key in keys.items():

@@ -89,6 +89,7 @@ class Sites:
         if site is None or site.unreadable == why:
             return []
         site.unreadable = why
+        site.exposed = ()  # told anew when it can be read
         return [_note(key, "certificate-unreadable", f"{why}; it keeps what it had", "error")]
 
     # ------------------------------------------------------------------ engine

@@ -55,7 +55,7 @@ def _read_pair(chain: PemFile, key: PemFile | None, exposed: list[str]) -> bytes
 
 
 def _read(file: PemFile, exposed: list[str] | None) -> bytes:
-    """`exposed`: there is a key in it."""
+    """`exposed`: takes what is wrong with its rights, if there is a key in it."""
     path = file.path
     try:
         opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)  # a FIFO must not block
@@ -76,6 +76,6 @@ def _read(file: PemFile, exposed: list[str] | None) -> bytes:
     if len(content) > FILE_BYTES_MAX:
         raise Invalid(CODE, file.where, f"the file {path} is longer than 1 MiB", "name a PEM file")
     mode = stat.S_IMODE(found.st_mode)
-    if exposed is not None and mode & EXPOSED:
+    if exposed is not None and mode & EXPOSED and b"PRIVATE KEY" in content:
         exposed.append(f"the private key in {path} is open to others (mode {mode:04o}); run: chmod 600 {path}")
     return content

@@ -2,7 +2,7 @@
 
 Start: configuration, state folder and lock, store, incarnation + 1 (durable before anybody hears of it), engine, links,
 API, loop. SIGTERM or SIGINT: everything through this node is drained, parents are told, engine and control end; a
-second signal ends both at once. SIGHUP: the node file is read again; a bad one changes nothing.
+second signal ends both at once. SIGHUP: the node file is read again, a bad one changes nothing; and the access log's file is opened anew.
 """
 
 from __future__ import annotations
@@ -189,6 +189,7 @@ class _Life:
             self._at_once.set()
 
     def _reload(self) -> None:
+        self._node.engine.reopen_log()
         task = asyncio.create_task(self._read_again(), name="reload")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

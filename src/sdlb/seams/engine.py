@@ -138,6 +138,10 @@ class Engine(Protocol):
         """Dropped when the engine is not attached: the next EngineAttached makes the core send everything."""
         ...
 
+    def reopen_log(self) -> None:
+        """The file of the access log was moved away: from here on lines go to a new one of its name."""
+        ...
+
     async def upgrade(self, deadline_s: float) -> Upgraded:
         """A new process of the engine that is installed now takes the listening sockets over; the old one answers what it has
         open until the deadline, in seconds. Raises EngineFailed: the old one serves on as if nothing had been.

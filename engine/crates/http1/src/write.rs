@@ -45,6 +45,7 @@ pub fn reason(status: u16) -> &'static str {
         416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         421 => "Misdirected Request",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",
@@ -54,5 +55,18 @@ pub fn reason(status: u16) -> &'static str {
         505 => "HTTP Version Not Supported",
         508 => "Loop Detected",
         _ => "Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_we_answer_has_a_name() {
+        for status in [400, 404, 405, 408, 413, 414, 416, 417, 421, 429, 431, 500, 501, 502, 503, 504, 505, 508] {
+            assert_ne!(reason(status), "Error", "{status}");
+        }
+        assert_eq!(reason(429), "Too Many Requests");
     }
 }

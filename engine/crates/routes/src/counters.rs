@@ -159,7 +159,7 @@ impl VersionCounters {
 }
 
 /// Versions that no table holds any more are forgotten past this number, so that a long life does not grow without end.
-const FORGOTTEN_AFTER: usize = 65_536;
+const FORGOTTEN_AFTER: usize = 16_384;
 
 /// The counters of every (service, version) that was ever configured: a version that comes back goes on counting.
 #[derive(Debug, Default)]

@@ -287,7 +287,7 @@ impl Choice<'_> {
     }
 }
 
-/// The version that a request was given to: what it is tried at again.
+/// The version, and the member of it, that a request was given to last: the version is what it is tried at again.
 #[derive(Debug)]
 pub struct Bound(Arc<Place>);
 
@@ -296,6 +296,12 @@ impl Bound {
     #[must_use]
     pub fn version(&self) -> &Arc<str> {
         &self.0.group.version
+    }
+
+    /// Names of service, version and target.
+    #[must_use]
+    pub fn names(&self) -> (&str, &str, &str) {
+        (&self.0.group.service, &self.0.group.version, &self.0.member.key.target)
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::{future::poll_fn, task::Poll};
 
-use sdlb_routes::Picked;
+use sdlb_routes::{Bound, Picked};
 use tokio::time::Instant;
 
 use super::{
     Conn, Then,
     buffer::Scratch,
     handle::{Attempt, Job, body_in},
-    log::Outcome,
+    log::{Line, Outcome},
     select::RETRY_AFTER_S,
 };
 use crate::answer::{Answer, Form};
@@ -39,9 +39,12 @@ impl Conn {
             }
         }
         if let Some(line) = job.line.take() {
-            let member = picked
+            let tries = &job.tries;
+            let picked = picked
                 .map(|picked| (&**picked.group().service(), &**picked.group().version(), &**picked.target().key()));
-            let outcome = Outcome { status, bytes, took_us, member, tries: job.tries.count, error };
+            let unserved = || tries.unserved.as_ref().map(|unserved| (&*unserved.name().0, "", ""));
+            let member = picked.or_else(|| tries.bound.as_ref().map(Bound::names)).or_else(unserved);
+            let outcome = Outcome { status, bytes, took_us, member, tries: tries.count, error };
             self.worker.access_log.write(line.end(&outcome));
         }
     }
@@ -145,6 +148,11 @@ impl Conn {
             };
             answer.write(form, &mut scratch.to_client);
         });
+        if self.worker.access_log.is_on() {
+            let line = Line::unread(&self.listener.key, &self.address, &config.name, scratch.from_client.data());
+            let outcome = Outcome { status: answer.status, error: answer.error, ..Outcome::default() };
+            self.worker.access_log.write(line.end(&outcome));
+        }
         if self.write_out(scratch).await { Then::Linger } else { Then::Close }
     }
 }

@@ -54,7 +54,8 @@ pub struct Tries {
     /// Targets that did not take it.
     avoid: SmallVec<[u64; 8]>,
     draw: Option<Draw>,
-    version: Option<Bound>,
+    /// Where it was tried last.
+    pub bound: Option<Bound>,
     /// How many in all.
     pub count: u32,
     /// A child said that nothing was read.
@@ -104,7 +105,7 @@ impl Tries {
     /// What could not take it a moment ago may take it now.
     fn forget(&mut self) {
         self.avoid.clear();
-        self.version = None;
+        self.bound = None;
         self.costs = false;
         self.enough = false;
     }
@@ -243,6 +244,7 @@ impl Conn {
                 let share = if most == u32::MAX { most } else { self.share(scratch, facts, most) };
                 entered = route.terms().enter(share);
                 if entered.is_none() {
+                    tries.unserved = Some(route.unserved().clone());
                     let low = share < most && route.terms().in_flight() < most;
                     return if low { Found::Shed } else { Found::Full(route.terms().clone(), settings.limits) };
                 }
@@ -255,7 +257,7 @@ impl Conn {
                 self.worker.with_chance(|chance| {
                     // The version stays while it may get requests and has a member left.
                     let same = tries
-                        .version
+                        .bound
                         .as_ref()
                         .and_then(|bound| route.picks().iter().find(|pick| pick.version == *bound.version()));
                     same.and_then(|pick| pick.group.pick(&ask, chance)).or_else(|| route.pick(draw, &ask, chance))
@@ -264,6 +266,7 @@ impl Conn {
             match picked {
                 Some(picked) => Found::Picked(picked.with(entered)),
                 None if tries.full || route.picks().iter().any(|pick| pick.group.is_full()) => {
+                    tries.unserved = Some(route.unserved().clone());
                     let limits = tries.settings.as_ref().map(|settings| settings.limits).unwrap_or_default();
                     Found::Full(route.terms().clone(), limits)
                 }
@@ -510,7 +513,7 @@ impl Conn {
 
     /// Binds the request to the version that was picked for it.
     pub(super) fn bind(tries: &mut Tries, picked: &Picked) {
-        tries.version = Some(picked.bound());
+        tries.bound = Some(picked.bound());
     }
 }
 
