@@ -77,14 +77,20 @@ def clients(stack: ExitStack, engine: Engine, count: int) -> list[Client]:
     return [stack.enter_context(Client(engine)) for _ in range(count)]
 
 
+def at_rest(stack: ExitStack, engine: Engine, count: int) -> list[Client]:
+    """Each has had an answer."""
+    all_of_them = clients(stack, engine, count)
+    for client in all_of_them:
+        client.ask()
+    return all_of_them
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("over", ["tcp", "unix"])
 def test_neither_side_notices(tmp_path: Path, over: str, workers: int) -> None:
     path = tmp_path / "instance" if over == "unix" else None
     with Backend(path=path) as backend, serving(backend, workers) as old, ExitStack() as stack:
-        all_of_them = clients(stack, old, 8)
-        for client in all_of_them:
-            client.ask()
+        all_of_them = at_rest(stack, old, 8)
         opened = backend.connections
         with taking_over(old, backend.endpoint, workers=workers) as new:
             old.shut_down()
@@ -114,9 +120,7 @@ def test_one_after_the_other(backend: Backend) -> None:
 def test_any_number_of_workers_takes_them(backend: Backend, workers: tuple[int, int]) -> None:
     before, after = workers
     with serving(backend, before) as old, ExitStack() as stack:
-        all_of_them = clients(stack, old, 20)
-        for client in all_of_them:
-            client.ask()
+        all_of_them = at_rest(stack, old, 20)
         with taking_over(old, backend.endpoint, workers=after) as new:
             old.shut_down()
             assert old.process.wait(WITHIN_S) == 0
@@ -222,9 +226,7 @@ def test_a_connection_to_where_nobody_is_any_more_is_closed(backend: Backend) ->
 
 def test_what_the_new_one_has_no_place_for_drains(backend: Backend) -> None:
     with serving(backend) as old, ExitStack() as stack:
-        all_of_them = clients(stack, old, 5)
-        for client in all_of_them:
-            client.ask()
+        all_of_them = at_rest(stack, old, 5)
         with taking_over(old, backend.endpoint, Limits(connections=2)) as new:
             old.shut_down()
             assert new.counter("connections_inherited_total", 2) == 2
@@ -238,9 +240,7 @@ def test_what_the_new_one_has_no_place_for_drains(backend: Backend) -> None:
 
 def test_many_of_one_address_are_as_many_as_before(backend: Backend) -> None:
     with serving(backend) as old, ExitStack() as stack:
-        all_of_them = clients(stack, old, 5)
-        for client in all_of_them:
-            client.ask()
+        at_rest(stack, old, 5)
         with taking_over(old, backend.endpoint, Limits(connections_per_address=3)) as new:
             old.shut_down()
             assert new.counter("connections_inherited_total", 3) == 3
@@ -250,9 +250,7 @@ def test_many_of_one_address_are_as_many_as_before(backend: Backend) -> None:
 
 def test_with_the_new_one_dead_they_drain(backend: Backend) -> None:
     with serving(backend) as old, ExitStack() as stack:
-        all_of_them = clients(stack, old, 4)
-        for client in all_of_them:
-            client.ask()
+        all_of_them = at_rest(stack, old, 4)
         with taking_over(old, backend.endpoint) as new:
             new.process.kill()
             new.process.wait()
@@ -420,9 +418,7 @@ def test_an_engine_is_not_harmed_by_what_it_cannot_take(backend: Backend) -> Non
 def test_whatever_is_configured_meanwhile(backend: Backend) -> None:
     """A node file that is read again in the moment of an upgrade: the new engine is configured more than once."""
     with serving(backend) as old, ExitStack() as stack:
-        all_of_them = clients(stack, old, 20)
-        for client in all_of_them:
-            client.ask()
+        all_of_them = at_rest(stack, old, 20)
         with taking_over(old, backend.endpoint) as new:
             for _ in range(3):
                 new.configure(HTTP)
