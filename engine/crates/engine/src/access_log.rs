@@ -2,6 +2,10 @@
 //!
 //! Each worker gathers lines in a buffer and hands it over when it is full or a moment old; the queue to the writer is
 //! bounded, and what does not fit is dropped and counted.
+//!
+//! Nothing here makes control wait either. Which file it is lies beside the queue, which may be full for as long as a disk
+//! or the reader of a pipe stands still; and the writer leaves a pipe that takes nothing when there is another file to
+//! write to.
 
 use std::{
     cell::RefCell,
@@ -11,15 +15,16 @@ use std::{
     path::{Path, PathBuf},
     rc::Rc,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    thread,
     time::Duration,
 };
 
-use crate::counters::Counters;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::{counters::Counters, supervise};
 
 /// A worker's buffer is handed over at this size, before it pushes traffic out of the caches ...
 const BUFFER_BYTES: usize = 64 << 10;
@@ -29,6 +34,8 @@ const BUFFER_AGE: Duration = Duration::from_millis(100);
 const BUFFERS_MAX: usize = 128;
 /// Room behind a full buffer for the line that fills it.
 const LAST_LINE_BYTES: usize = 4 << 10;
+/// Of the writer's thread.
+const STACK_BYTES: usize = 128 << 10;
 /// Buffers that come back to their worker: one is filled while the other is written.
 const BACK_MAX: usize = 2;
 
@@ -100,10 +107,26 @@ impl AccessLog {
 enum Order {
     /// So many lines, and where the buffer goes back to.
     Write(Vec<u8>, u64, SyncSender<Vec<u8>>),
-    Open(Option<(File, PathBuf)>),
-    Reopen,
+    /// Control wants another file.
+    Look,
     /// Answered when everything before it is written.
     Flush(SyncSender<()>),
+}
+
+/// An open file and its path; `None`: the log is off.
+type Log = Option<(File, PathBuf)>;
+
+/// What control wants next.
+#[derive(Default)]
+struct Wanted {
+    log: Option<Log>,
+    reopen: bool,
+}
+
+impl Wanted {
+    fn is_some(&self) -> bool {
+        self.log.is_some() || self.reopen
+    }
 }
 
 /// The way to the writer; shared by all workers and control.
@@ -111,6 +134,7 @@ enum Order {
 pub struct Sink {
     on: Arc<AtomicBool>,
     orders: SyncSender<Order>,
+    wanted: Arc<Mutex<Wanted>>,
     counters: Arc<Counters>,
 }
 
@@ -121,24 +145,29 @@ impl Sink {
     /// The thread could not be started.
     pub fn start(counters: Arc<Counters>) -> io::Result<Self> {
         let (orders, queue) = sync_channel(BUFFERS_MAX);
-        let sink = Self { on: Arc::default(), orders, counters: counters.clone() };
-        thread::Builder::new()
-            .name("access-log".to_owned())
-            .stack_size(128 << 10)
-            .spawn(move || write_all(&queue, &counters))?;
+        let wanted: Arc<Mutex<Wanted>> = Arc::default();
+        let sink = Self { on: Arc::default(), orders, wanted: wanted.clone(), counters: counters.clone() };
+        supervise::spawn("access-log".to_owned(), Some(STACK_BYTES), move || {
+            Writer { log: None, wanted, counters }.run(&queue);
+        })?;
         Ok(sink)
     }
 
     /// Turns the log on with this file, or off. The caller opened the file, so that a bad path is known at once.
     pub fn configure(&self, file: Option<(File, PathBuf)>) {
         self.on.store(file.is_some(), Relaxed);
-        // Waits for a place: control may, and an order must not get lost.
-        let _ = self.orders.send(Order::Open(file));
+        self.want(|wanted| *wanted = Wanted { log: Some(file), reopen: false });
     }
 
     /// Opens the file anew: it was moved away.
     pub fn reopen(&self) {
-        let _ = self.orders.send(Order::Reopen);
+        self.want(|wanted| wanted.reopen = true);
+    }
+
+    fn want(&self, change: impl FnOnce(&mut Wanted)) {
+        change(&mut self.wanted.lock().unwrap_or_else(PoisonError::into_inner));
+        // With a full queue the writer looks by itself, before each order.
+        let _ = self.orders.try_send(Order::Look);
     }
 
     /// Waits until everything handed over is written, or a second has passed.
@@ -161,40 +190,84 @@ impl Sink {
     }
 }
 
-/// Opens the file of the log for appending.
+/// A pipe without a reader is an error, not a wait; and one whose reader stands still does not hold up the writer. Of a file
+/// it says nothing.
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+const ENXIO: i32 = 6;
+/// Between two looks at what control wants, while a pipe takes nothing.
+const LOOK: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+/// Opens the file of the log for appending. May take as long as a disk that does not answer.
 ///
 /// # Errors
 /// Those of the file system.
 pub fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
+    let file = OpenOptions::new().create(true).append(true).mode(0o640).custom_flags(NONBLOCK).open(path);
+    file.map_err(|error| match error.raw_os_error() {
+        Some(ENXIO) => io::Error::new(error.kind(), "it is a pipe that nobody reads"),
+        _ => error,
+    })
 }
 
-fn write_all(queue: &Receiver<Order>, counters: &Counters) {
-    let mut open_file: Option<(File, PathBuf)> = None;
-    while let Ok(order) = queue.recv() {
-        match order {
-            Order::Write(mut bytes, lines, back) => {
-                let written = open_file.as_mut().is_some_and(|(file, _)| file.write_all(&bytes).is_ok());
-                if !written {
-                    counters.access_log_failed_total.add_many(lines);
+struct Writer {
+    log: Log,
+    wanted: Arc<Mutex<Wanted>>,
+    counters: Arc<Counters>,
+}
+
+impl Writer {
+    fn run(mut self, queue: &Receiver<Order>) {
+        while let Ok(order) = queue.recv() {
+            self.look();
+            match order {
+                Order::Write(mut bytes, lines, back) => {
+                    if !self.write(&bytes) {
+                        self.counters.access_log_failed_total.add_many(lines);
+                    }
+                    bytes.clear();
+                    bytes.shrink_to(BUFFER_BYTES + LAST_LINE_BYTES);
+                    // It has enough: this one is freed.
+                    let _ = back.try_send(bytes);
                 }
-                bytes.clear();
-                bytes.shrink_to(BUFFER_BYTES + LAST_LINE_BYTES);
-                // It has enough: this one is freed.
-                let _ = back.try_send(bytes);
+                Order::Look => {}
+                Order::Flush(done) => drop(done.send(())),
             }
-            Order::Open(file) => open_file = file,
-            Order::Reopen => {
-                if let Some((file, path)) = &mut open_file {
-                    match open(path) {
-                        Ok(new) => *file = new,
-                        Err(error) => {
-                            eprintln!("sdlb-engine: access log {}: {error}; the old file stays", path.display())
-                        }
+        }
+    }
+
+    /// Takes the file that control wants.
+    fn look(&mut self) {
+        let Wanted { log, reopen } = std::mem::take(&mut *self.wanted.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(log) = log {
+            self.log = log;
+        }
+        if let (true, Some((file, path))) = (reopen, &mut self.log) {
+            match open(path) {
+                Ok(new) => *file = new,
+                Err(error) => eprintln!("sdlb-engine: access log {}: {error}; the old file stays", path.display()),
+            }
+        }
+    }
+
+    /// All of it, unless it fails, or a pipe takes nothing and control wants another file.
+    fn write(&mut self, mut bytes: &[u8]) -> bool {
+        let Some((file, _)) = &mut self.log else { return false };
+        while !bytes.is_empty() {
+            match file.write(bytes) {
+                Ok(0) => return false,
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let mut takes = [PollFd::new(&*file, PollFlags::OUT)];
+                    // However it ends: the next write says what is.
+                    let _ = poll(&mut takes, Some(&LOOK));
+                    if self.wanted.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+                        return false;
                     }
                 }
+                Err(_) => return false,
             }
-            Order::Flush(done) => drop(done.send(())),
         }
+        true
     }
 }

@@ -19,7 +19,16 @@ pub struct Answer {
     /// `Proxy-Status` of the tiers below that failed.
     pub below: Vec<u8>,
     /// "Not here, nothing was read": for the node above.
-    pub not_here: Option<&'static str>,
+    pub not_here: Option<Box<NotHere>>,
+}
+
+/// What the node above is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotHere {
+    /// [`GONE`], [`FULL`], [`ENDED`] or [`UNREACHABLE`].
+    pub why: &'static str,
+    /// With [`ENDED`]: the key of the endpoint that had it.
+    pub avoid: Vec<u8>,
 }
 
 /// The group is not here (any more, or yet): the node above will know in a moment.
@@ -75,7 +84,15 @@ impl Answer {
     /// For the node above: try elsewhere. `why`: [`GONE`], [`FULL`], [`ENDED`] or [`UNREACHABLE`].
     #[must_use]
     pub fn not_here(why: &'static str, below: Vec<u8>, error: &'static str) -> Self {
-        Self { not_here: Some(why), below, ..Self::new(421, "not-here", error, "") }
+        let not_here = Some(NotHere { why, avoid: Vec::new() }.into());
+        Self { not_here, below, ..Self::new(421, "not-here", error, "") }
+    }
+
+    /// The same with [`ENDED`], for the endpoint of this key had it.
+    #[must_use]
+    pub fn ended(avoid: Vec<u8>, below: Vec<u8>, error: &'static str) -> Self {
+        let not_here = Some(NotHere { why: ENDED, avoid }.into());
+        Self { not_here, ..Self::not_here(ENDED, below, error) }
     }
 }
 
@@ -128,10 +145,16 @@ impl Answer {
             decimal(u64::from(seconds), out);
             out.extend_from_slice(b"\r\n");
         }
-        if let Some(why) = self.not_here {
+        if let Some(not_here) = &self.not_here {
+            let NotHere { why, avoid } = &**not_here;
             out.extend_from_slice(b"sdlb-not-here: ");
             out.extend_from_slice(why.as_bytes());
             out.extend_from_slice(b"\r\n");
+            if !avoid.is_empty() {
+                out.extend_from_slice(b"sdlb-avoid: ");
+                out.extend_from_slice(avoid);
+                out.extend_from_slice(b"\r\n");
+            }
         }
         if self.status == 405 {
             out.extend_from_slice(b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");

@@ -3,11 +3,13 @@
 use std::{net::SocketAddr, time::Duration};
 
 use sdlb_routes::{
-    Address, Balance, Delta, GRPC_STATUSES, HashBy, MemberKey, MemberPut, Outlier, Park, PickPut, Protocol, Refused,
-    RoutePut, ServiceLimits, ServicePut, Settings, Sticky, TargetCounters, TargetKind, TargetPut, VersionSnapshot,
+    Address, Balance, Delta, GRPC_STATUSES, HashBy, MemberKey, MemberPut, Outlier, Park, PickPut, Protocol,
+    ProxyProtocol, Refused, RoutePut, ServiceLimits, ServicePut, Settings, Sticky, TargetCounters, TargetKind,
+    TargetPut, VersionSnapshot,
 };
 
 use crate::{
+    networks::Networks,
     proto,
     rate::Rate,
     settings::{Limits, ListenerKind},
@@ -63,6 +65,11 @@ fn member(put: proto::Member) -> Result<MemberPut, Refused> {
 fn service(put: proto::Service) -> Result<ServicePut, Refused> {
     use proto::balance::{Algorithm, By};
     let refused = |problem: String| Refused(format!("service {:?}: {problem}", put.name));
+    let proxy_protocol = match put.proxy_protocol() {
+        proto::service::ProxyProtocol::Off => ProxyProtocol::Off,
+        proto::service::ProxyProtocol::V1 => ProxyProtocol::V1,
+        proto::service::ProxyProtocol::V2 => ProxyProtocol::V2,
+    };
     let asked = put.balance.unwrap_or_default();
     let name = || match asked.hash_name.as_str() {
         "" => Err(refused("a hash of a cookie or header needs its name".to_owned())),
@@ -111,6 +118,8 @@ fn service(put: proto::Service) -> Result<ServicePut, Refused> {
         try_timeout_ms: put.try_timeout_ms,
         hedge_ms: put.hedge_ms,
         retries_max: put.retries_max.unwrap_or(u32::MAX),
+        keep_encoded_slash: put.keep_encoded_slash,
+        proxy_protocol,
     };
     Ok(ServicePut { name: put.name, settings })
 }
@@ -222,6 +231,8 @@ pub struct ListenerAsked {
     pub public: bool,
     /// Clients speak TLS; nodes mutual TLS.
     pub tls: bool,
+    /// Proxies in front of it that are believed.
+    pub trusted: Networks,
 }
 
 /// The listeners. `identity`: this node has one.
@@ -248,7 +259,9 @@ fn listener(asked: proto::Listener) -> Result<ListenerAsked, String> {
         .address
         .parse()
         .map_err(|_| format!("listener {:?}: address {:?}: expected IP:port", asked.key, asked.address))?;
-    Ok(ListenerAsked { key: asked.key, address, kind, public: asked.public, tls: asked.tls })
+    let trusted = Networks::parse(asked.trusted_proxies.iter().map(String::as_str))
+        .map_err(|text| format!("listener {:?}: trusted proxy {text:?}: expected a network: 10.0.0.0/8", asked.key))?;
+    Ok(ListenerAsked { key: asked.key, address, kind, public: asked.public, tls: asked.tls, trusted })
 }
 
 /// This node's own certificate, ready for use.
@@ -286,6 +299,7 @@ pub fn site(site: proto::Site) -> sites::Asked {
 /// A row of the statistics.
 #[must_use]
 pub fn to_group_stats(service: &str, version: &str, counted: &VersionSnapshot) -> proto::GroupStats {
+    let asked = counted.asked.as_deref();
     let [status_1xx, status_2xx, status_3xx, status_4xx, status_5xx] = counted.status;
     proto::GroupStats {
         service: service.to_owned(),
@@ -302,6 +316,12 @@ pub fn to_group_stats(service: &str, version: &str, counted: &VersionSnapshot) -
         latency_buckets: counted.latency.to_vec(),
         latency_us_sum: counted.latency_us_sum,
         grpc_status: if counted.grpc_status == [0; GRPC_STATUSES] { Vec::new() } else { counted.grpc_status.to_vec() },
+        asked: asked.map_or(0, |asked| asked.requests),
+        answers: asked.map_or_else(Vec::new, |asked| asked.answers.to_vec()),
+        broken: asked.map_or(0, |asked| asked.broken),
+        unreached: asked.map_or(0, |asked| asked.unreached),
+        head_buckets: asked.map_or_else(Vec::new, |asked| asked.heads.to_vec()),
+        head_us_sum: asked.map_or(0, |asked| asked.head_us_sum),
     }
 }
 

@@ -22,8 +22,10 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Gauge: client connections open now.
+    /// Gauge: connections open now, of clients and of the nodes above.
     connections_open,
+    /// Gauge: of these, those of clients; the others are links of nodes.
+    connections_of_clients,
     /// Gauge: of these, those in clear text that have rested for a while, and are kept as sockets only.
     connections_asleep,
     /// Client connections accepted.
@@ -96,6 +98,9 @@ counters! {
     limit_connections_per_address_total,
     /// Accepting waited because the file descriptors that clients may have were used up.
     limit_descriptors_total,
+    /// Large answers that were copied, for there was no pipe to move them through: enough are in use, or descriptors or memory for them
+    /// are short.
+    pipes_refused_total,
     /// `accept` failed, for want of file descriptors above all.
     accept_failures_total,
     /// Requests whose head was read.
@@ -187,6 +192,8 @@ counters! {
     upstream_unsolicited_total,
     /// Upstream answers that were malformed: 502.
     upstream_malformed_total,
+    /// Answers with a head or trailers over the limits of this node.
+    upstream_over_limit_total,
     /// Connections that ended by a fault of our own.
     faults_total,
     /// Links with other nodes that were opened over mutual TLS, in either direction.
@@ -203,8 +210,10 @@ counters! {
     link_refused_ours_total,
     /// ... because it does not speak mutual TLS as nodes do.
     link_refused_other_total,
-    /// Links with nodes that did not answer a ping, and were given up.
+    /// Links with nodes and HTTP/2 connections to endpoints that did not answer a ping, and were given up.
     timeout_link_total,
+    /// Requests whose connection to a node or an endpoint had nobody at its other end any more.
+    upstream_silent_total,
     /// Control streams of children passed on to control.
     control_streams_total,
     /// Control streams of children that were closed because control was not there.

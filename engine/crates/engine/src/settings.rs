@@ -1,8 +1,15 @@
 //! What control configures: limits, listeners, the node's name. Immutable; a change makes a new one.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use crate::{rate::Rate, tls::identity::Identity};
+use sdlb_http1 as http1;
+
+use crate::{networks::Networks, rate::Rate, tls::identity::Identity};
 
 /// Bounds and time-outs, with the defaults of engine.proto filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +54,49 @@ pub struct Limits {
     pub http2_streams: u32,
     /// Bytes of memory that this process may have. `None`: a part of what there is.
     pub memory_bytes: Option<usize>,
+}
+
+/// The most that a node file can allow for heads and fields at an entry. Below it takes what an entry takes, whatever this node's own
+/// limits are ...
+const ENTRY_HEAD_BYTES_MAX: usize = 1 << 20;
+const ENTRY_FIELDS_MAX: usize = 10_000;
+/// ... and what the tiers have added since: `Via`, forwarding fields, the stamp, `Proxy-Status`.
+const TIER_HEAD_BYTES: usize = 16 << 10;
+const TIER_FIELDS: usize = 64;
+/// Endpoints send many more fields than clients do.
+const ANSWER_FIELDS_MIN: usize = 256;
+
+impl Limits {
+    /// Bounds of a request's head.
+    #[must_use]
+    pub fn of_requests(&self, from: ListenerKind) -> http1::Limits {
+        match from {
+            ListenerKind::Entry => http1::Limits { head_bytes: self.head_bytes, fields: self.fields },
+            ListenerKind::Node => Self::of_nodes(),
+        }
+    }
+
+    /// Bounds of an answer's head, and of its trailers.
+    #[must_use]
+    pub fn of_answers(&self, from_node: bool) -> http1::Limits {
+        match from_node {
+            false => http1::Limits { head_bytes: self.head_bytes, fields: self.fields.max(ANSWER_FIELDS_MIN) },
+            true => Self::of_nodes(),
+        }
+    }
+
+    /// What passes between nodes was held to the limits where it came in.
+    #[must_use]
+    pub fn of_nodes() -> http1::Limits {
+        http1::Limits { head_bytes: ENTRY_HEAD_BYTES_MAX + TIER_HEAD_BYTES, fields: ENTRY_FIELDS_MAX + TIER_FIELDS }
+    }
+}
+
+/// What HTTP/2 counts for a head of these bounds (RFC 9113, 6.5.2: 32 bytes more a field), and some more: the head is judged when it
+/// is read, and `h2` cannot say whose limit it was.
+#[must_use]
+pub fn header_list_bytes(bounds: http1::Limits) -> u32 {
+    u32::try_from(2 * bounds.head_bytes + 64 * bounds.fields).unwrap_or(u32::MAX)
 }
 
 impl Default for Limits {
@@ -100,17 +150,24 @@ pub struct ListenerConfig {
     pub public: bool,
     /// Clients speak TLS; nodes mutual TLS.
     pub tls: bool,
+    /// Proxies in front of it: what they say about their clients is believed.
+    pub trusted: Networks,
 }
 
 /// What holds for the whole node.
 #[derive(Debug, Clone, Default)]
 pub struct NodeConfig {
-    /// This node's name: `Via`, `Proxy-Status`, logs.
+    /// This node's name: `Proxy-Status`, logs.
     pub name: String,
+    /// What it calls itself in `Via` (RFC 9110, 7.6.3): its name, and what no other proxy has. Varnish, Squid and Apache put the name of
+    /// the host there, which may be this node's as well.
+    pub pseudonym: String,
     /// Takes the control streams of children.
     pub control_socket: PathBuf,
     /// Bounds and time-outs.
     pub limits: Limits,
     /// All links to other nodes are mutual TLS. `None`: clear text.
     pub identity: Option<Arc<Identity>>,
+    /// Until then routes may be missing: this node has just started, and its children have not reported. `None`: it has all.
+    pub settles: Option<Instant>,
 }

@@ -23,10 +23,11 @@ use crate::{
         asleep::Asleep,
         descriptors::Descriptors,
         idle::{Giver, Way},
+        spread::Spread,
     },
     memory::{Memory, Pressure},
     rate::Rates,
-    settings::NodeConfig,
+    settings::{ListenerKind, NodeConfig},
     tls::sites::Sites,
 };
 
@@ -54,6 +55,7 @@ pub struct Worker {
     pub(crate) handshakes: PerAddress,
     pub(crate) rates: Rates,
     pub(crate) descriptors: Descriptors,
+    pub(crate) spread: Arc<Spread>,
     pub(crate) sites: Sites,
     /// Upstream connections, memory and the retry budget of this worker's connections.
     pub local: Local,
@@ -62,7 +64,7 @@ pub struct Worker {
     chance: RefCell<Chance>,
     started: Instant,
     table_changes: watch::Sender<u64>,
-    draining: watch::Sender<bool>,
+    leaving: watch::Sender<Leaving>,
     giver: RefCell<Option<Rc<Giver>>>,
     connections: Cell<usize>,
     ejected: mpsc::UnboundedSender<TargetEjected>,
@@ -82,6 +84,7 @@ impl Worker {
             handshakes: shared.handshakes.clone(),
             rates: shared.rates.clone(),
             descriptors: Descriptors::now(),
+            spread: shared.spread.clone(),
             sites: shared.sites.clone(),
             local: Local::new(Rc::new(Memory::new(shared.pressure.clone(), index))),
             table: RefCell::new(table),
@@ -89,7 +92,7 @@ impl Worker {
             chance: RefCell::new(Chance::new(shared.seed.wrapping_add(index as u64))),
             started: shared.started,
             table_changes: watch::Sender::new(0),
-            draining: watch::Sender::new(false),
+            leaving: watch::Sender::new(Leaving::Nobody),
             giver: RefCell::default(),
             connections: Cell::new(0),
             ejected: shared.ejected.clone(),
@@ -133,19 +136,21 @@ impl Worker {
         self.table_changes.subscribe()
     }
 
-    /// Turns true when the engine shuts down: close idle connections, answer with `Connection: close`.
-    pub fn draining(&self) -> watch::Receiver<bool> {
-        self.draining.subscribe()
+    /// Returns when connections of this kind are to end: close idle ones, answer with `Connection: close`. Holds no borrow of the
+    /// worker.
+    pub fn ends(&self, kind: ListenerKind) -> impl Future<Output = ()> + use<> {
+        let mut leaving = self.leaving.subscribe();
+        async move { drop(leaving.wait_for(|leaving| leaving.concerns(kind)).await) }
     }
 
-    /// Whether the engine shuts down.
-    pub fn is_ending(&self) -> bool {
-        *self.draining.borrow()
+    /// Whether connections of this kind are to end.
+    pub fn is_ending(&self, kind: ListenerKind) -> bool {
+        self.leaving.borrow().concerns(kind)
     }
 
-    /// Whether it does, and clients are to go: their connections do not go to another engine.
-    pub fn is_draining(&self) -> bool {
-        self.is_ending() && self.giver().is_none()
+    /// Whether they are, and do not go to another engine.
+    pub fn is_draining(&self, kind: ListenerKind) -> bool {
+        self.is_ending(kind) && self.giver().is_none()
     }
 
     /// The engine shuts down, and another takes what rests.
@@ -225,7 +230,15 @@ impl Worker {
     pub(crate) fn drain(&self, way: Option<Way>) {
         // Without a descriptor for it they drain as without the other engine.
         *self.giver.borrow_mut() = way.and_then(|way| Giver::new(way, self.index).ok()).map(Rc::new);
-        self.draining.send_replace(true);
+        self.leaving.send_replace(Leaving::All);
+    }
+
+    /// Clients are to go, nodes stay; or all stay.
+    pub(crate) fn drain_clients(&self, go: bool) {
+        self.leaving.send_if_modified(|leaving| {
+            let next = if go { Leaving::Clients } else { Leaving::Nobody };
+            *leaving != Leaving::All && std::mem::replace(leaving, next) != next
+        });
     }
 
     pub(crate) fn connection_opened(&self) {
@@ -234,6 +247,22 @@ impl Worker {
 
     pub(crate) fn connection_closed(&self) {
         self.connections.set(self.connections.get() - 1);
+    }
+}
+
+/// Whose connections are to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    Nobody,
+    /// The node is about to leave.
+    Clients,
+    /// The engine shuts down.
+    All,
+}
+
+impl Leaving {
+    fn concerns(self, kind: ListenerKind) -> bool {
+        self == Self::All || (self == Self::Clients && kind == ListenerKind::Entry)
     }
 }
 
@@ -254,6 +283,8 @@ pub struct WorkerShared {
     pub handshakes: PerAddress,
     /// Requests by client address.
     pub rates: Rates,
+    /// Links of parents, over the workers.
+    pub spread: Arc<Spread>,
     /// Certificates.
     pub sites: Sites,
     /// To the control session.

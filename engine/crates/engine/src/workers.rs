@@ -6,7 +6,6 @@ use std::{
     net::{SocketAddr, TcpListener},
     rc::Rc,
     sync::Arc,
-    thread,
     time::Duration,
 };
 
@@ -22,8 +21,10 @@ use crate::{
     listen::{
         accept::{self, SharedConfig},
         idle::{self, Inherited, Way},
+        spread::Given,
     },
     settings::{ListenerConfig, NodeConfig},
+    supervise,
     worker::{Worker, WorkerShared},
 };
 
@@ -35,7 +36,7 @@ pub const STALL: Duration = Duration::from_millis(50);
 /// What a worker is told. Tables come by a `watch` of their own: only the newest counts.
 pub enum Command {
     /// Name, limits, control socket.
-    Configure(NodeConfig),
+    Configure(Box<NodeConfig>),
     /// Accept from this socket, beside others with the same address.
     Listen(ListenerConfig, TcpListener),
     /// The listener bound to `bound` has another kind or name from now on.
@@ -44,6 +45,10 @@ pub enum Command {
     Close(SocketAddr),
     /// Stop accepting from all, let connections end. With a way to another engine, those that rest go there.
     Drain(Option<Way>),
+    /// Let the connections of clients end; those of nodes stay.
+    DrainClients,
+    /// Serve a link that another worker has accepted.
+    Link(Box<Given>),
     /// Go on with a connection of the engine before.
     Inherit(Inherited),
     /// Answer [`Event::Done`] with this number: everything before it is carried out.
@@ -102,25 +107,26 @@ pub fn start(
     tables: &watch::Sender<Arc<Table>>,
     events: &mpsc::UnboundedSender<Event>,
 ) -> io::Result<Vec<Handle>> {
-    (0..count)
-        .map(|index| {
-            let (commands, inbox) = mpsc::unbounded_channel();
-            let (shared, tables, events) = (shared.clone(), tables.subscribe(), events.clone());
-            let (started, outcome) = std::sync::mpsc::sync_channel(1);
-            thread::Builder::new().name(format!("worker-{index}")).spawn(
-                move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-                    Ok(runtime) => {
-                        sdlb_routes::count_as(index, count);
-                        let _ = started.send(Ok(()));
-                        runtime.block_on(run(index, shared, tables, inbox, events));
-                    }
-                    Err(error) => drop(started.send(Err(error))),
-                },
-            )?;
-            outcome.recv().unwrap_or_else(|_| Err(io::Error::other("a worker thread ended at once")))?;
-            Ok(Handle { commands })
-        })
-        .collect()
+    let (ways, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
+    shared.spread.open(ways.clone());
+    let each = ways.into_iter().zip(inboxes).enumerate();
+    each.map(|(index, (commands, inbox))| {
+        let (shared, tables, events) = (shared.clone(), tables.subscribe(), events.clone());
+        let (started, outcome) = std::sync::mpsc::sync_channel(1);
+        supervise::spawn(format!("worker-{index}"), None, move || {
+            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => {
+                    sdlb_routes::count_as(index, count);
+                    let _ = started.send(Ok(()));
+                    runtime.block_on(run(index, shared, tables, inbox, events));
+                }
+                Err(error) => drop(started.send(Err(error))),
+            }
+        })?;
+        outcome.recv().unwrap_or_else(|_| Err(io::Error::other("a worker thread ended at once")))?;
+        Ok(Handle { commands })
+    })
+    .collect()
 }
 
 struct Listening {
@@ -175,18 +181,19 @@ async fn run(
         };
         match command {
             None => break,
-            Some(Command::Configure(config)) => worker.set_config(config),
+            Some(Command::Configure(config)) => {
+                worker.set_config(*config);
+                worker.drain_clients(false);
+            }
             Some(Command::Listen(config, socket)) => {
                 let bound = config.bound;
                 match tokio::net::TcpListener::from_std(socket) {
                     Ok(listener) => {
                         let config = SharedConfig::new(Rc::new(config).into());
                         let stop = watch::Sender::new(false);
-                        let task = tokio::task::spawn_local(accept::run(
-                            listener,
-                            config.clone(),
-                            worker.clone(),
-                            stop.subscribe(),
+                        let task = tokio::task::spawn_local(supervise::task(
+                            "an accept loop",
+                            accept::run(listener, config.clone(), worker.clone(), stop.subscribe()),
                         ));
                         listeners.entry(bound).or_default().push(Listening { config, stop, task });
                     }
@@ -210,6 +217,8 @@ async fn run(
                     closing.push(tokio::task::spawn_local(async move { giver.give_upstreams(&worker).await }));
                 }
             }
+            Some(Command::DrainClients) => worker.drain_clients(true),
+            Some(Command::Link(given)) => accept::serve_link(*given, &worker),
             Some(Command::Inherit(inherited)) => {
                 let listening = inherited.bound().and_then(|bound| listeners.get(&bound)?.first());
                 idle::take(&worker, inherited, listening.map(|listening| listening.config.borrow().clone()));

@@ -115,7 +115,7 @@ pub fn run(mut raw: &[u8]) {
                 registry.keep(&sites.keep);
                 registry.publish();
             }),
-            Kind::Shutdown(_) | Kind::TicketKeys(_) | Kind::HandOver(_) => {}
+            Kind::Shutdown(_) | Kind::TicketKeys(_) | Kind::HandOver(_) | Kind::DrainClients(_) | Kind::Ping(_) => {}
         }
     }
 }

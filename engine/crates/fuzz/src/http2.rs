@@ -16,6 +16,7 @@ use sdlb_engine::{
     convert,
     counters::Counters,
     http2::connection,
+    networks::Networks,
     proto,
     settings::{ListenerConfig, ListenerKind, NodeConfig},
     worker::{Worker, WorkerShared},
@@ -138,7 +139,15 @@ async fn endpoint(mut stream: TcpStream, seen: &Cell<usize>) -> Result<(), Strin
 fn public() -> Rc<ListenerConfig> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
     let (key, kind) = ("http".to_owned(), ListenerKind::Entry);
-    Rc::new(ListenerConfig { key, address, bound: address, kind, public: true, tls: false })
+    Rc::new(ListenerConfig {
+        key,
+        address,
+        bound: address,
+        kind,
+        public: true,
+        tls: false,
+        trusted: Networks::default(),
+    })
 }
 
 /// A worker with one route, to the endpoint.
@@ -156,12 +165,13 @@ fn worker(endpoint: SocketAddr) -> (Rc<Worker>, Arc<Counters>) {
         per_address: Default::default(),
         handshakes: Default::default(),
         rates: Default::default(),
+        spread: sdlb_engine::listen::spread::Spread::of(1),
         sites: Default::default(),
         ejected: mpsc::unbounded_channel().0,
         crowded: Arc::default(),
         pressure: Arc::new(sdlb_engine::memory::Pressure::new(1)),
     };
-    let config = NodeConfig { name: "edge".to_owned(), ..Default::default() };
+    let config = NodeConfig { name: "edge".to_owned(), pseudonym: "edge-1".to_owned(), ..Default::default() };
     (Rc::new(Worker::new(0, &shared, Arc::new(table(endpoint)), config)), counters)
 }
 

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::{Field, Kind, Limits, Refused, bytes::is_tchar, lines::field};
+use crate::{Field, Kind, Limits, Name, Refused, bytes::is_tchar, lines::field};
 
 /// How the length of a body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -256,13 +256,18 @@ impl Body {
     /// Name and value of each trailer that may be passed on.
     pub fn passed_trailers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.fields()
-            .filter(|(field, _)| field.name.may_trail())
+            .filter(|(field, _)| self.may_trail(field))
             .map(|(field, _)| (field.text.of(&self.trailers), field.value.of(&self.trailers)))
+    }
+
+    /// An alias would be taken for the field that it stands for.
+    fn may_trail(&self, field: &Field) -> bool {
+        field.name.may_trail() && !Name::is_alias(field.text.of(&self.trailers))
     }
 
     /// Appends the trailers that may be passed on, each with its line end.
     pub fn write_trailers(&self, out: &mut Vec<u8>) {
-        self.fields().filter(|(field, _)| field.name.may_trail()).for_each(|(_, line)| out.extend_from_slice(line));
+        self.fields().filter(|(field, _)| self.may_trail(field)).for_each(|(_, line)| out.extend_from_slice(line));
     }
 
     /// The value of the trailer with this name, in any case; the first one.

@@ -28,7 +28,7 @@ pub(crate) fn is_value(bytes: &[u8]) -> bool {
     !bytes.iter().fold(false, |bad, byte| bad | ((*byte < 0x20) & (*byte != b'\t')) | (*byte == 0x7f))
 }
 
-/// Bytes that a request target may hold: visible ASCII without `"`, `<`, `>`, `\` and `` ` ``, which no URI holds, and
+/// Bytes that a request target may hold before its query: visible ASCII without `"`, `<`, `>`, `\` and `` ` ``, which no URI holds, and
 /// without `#`: a fragment is never sent.
 pub(crate) fn is_target(bytes: &[u8]) -> bool {
     !bytes.iter().fold(false, |bad, byte| {
@@ -41,6 +41,12 @@ pub(crate) fn is_target(bytes: &[u8]) -> bool {
             | (*byte == b'\\')
             | (*byte == b'`')
     })
+}
+
+/// Bytes that a query may hold: what browsers and curl send as it was typed, raw UTF-8 included. Nothing that ends a line, a word of the
+/// start line, or the target (`#`).
+pub(crate) fn is_query(bytes: &[u8]) -> bool {
+    !bytes.iter().fold(false, |bad, byte| bad | (*byte <= b' ') | (*byte == 0x7f) | (*byte == b'#'))
 }
 
 /// Without spaces and tabs at both ends.

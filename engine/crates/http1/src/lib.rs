@@ -27,7 +27,7 @@ pub use bytes::{is_token, trim};
 pub use host::{Host, canonical_host};
 pub use lines::{Field, Limits, Span};
 pub use name::Name;
-pub use path::canonical_path;
+pub use path::{canonical_path, has_encoded_slash};
 pub use refused::{Kind, Refused};
 pub use request::{Method, Request, Version};
 pub use response::Response;

@@ -32,6 +32,9 @@ pub enum Name {
     SdlbTimeout,
     SdlbExpect,
     SdlbNotHere,
+    SdlbAvoid,
+    SdlbLength,
+    SdlbPort,
     SetCookie,
     Te,
     Trailer,
@@ -83,6 +86,9 @@ impl Name {
                 rest if rest.eq_ignore_ascii_case(b"timeout") => SdlbTimeout,
                 rest if rest.eq_ignore_ascii_case(b"expect") => SdlbExpect,
                 rest if rest.eq_ignore_ascii_case(b"not-here") => SdlbNotHere,
+                rest if rest.eq_ignore_ascii_case(b"avoid") => SdlbAvoid,
+                rest if rest.eq_ignore_ascii_case(b"length") => SdlbLength,
+                rest if rest.eq_ignore_ascii_case(b"port") => SdlbPort,
                 _ => Sdlb,
             },
             Some(b's') if is("set-cookie") => SetCookie,
@@ -98,6 +104,20 @@ impl Name {
             Some(b'x') if is("x-request-id") => XRequestId,
             _ => Other,
         }
+    }
+
+    /// Whether servers that read every sign in a name alike (as CGI makes variables of them) take this one for another that
+    /// means something here: `X_Forwarded_For`, `X.Forwarded.For`.
+    #[must_use]
+    pub fn is_alias(name: &[u8]) -> bool {
+        // Nearly always there is no such sign. Without branches, so that it runs on many bytes at once.
+        let is_sign =
+            |byte: u8| ((byte | 0x20).wrapping_sub(b'a') > 25) & (byte.wrapping_sub(b'0') > 9) & (byte != b'-');
+        if !name.iter().fold(false, |any, byte| any | is_sign(*byte)) {
+            return false;
+        }
+        let read: Vec<u8> = name.iter().map(|byte| if byte.is_ascii_alphanumeric() { *byte } else { b'-' }).collect();
+        Self::of(&read) != Name::Other
     }
 
     /// Whether it ends at the next hop, whatever `Connection` says.
@@ -118,7 +138,8 @@ impl Name {
     /// Whether it is one of the fields between nodes.
     #[must_use]
     pub fn is_private(self) -> bool {
-        matches!(self, Name::Sdlb | Name::SdlbTo | Name::SdlbTimeout | Name::SdlbExpect | Name::SdlbNotHere)
+        use Name::*;
+        matches!(self, Sdlb | SdlbTo | SdlbTimeout | SdlbExpect | SdlbNotHere | SdlbAvoid | SdlbLength | SdlbPort)
     }
 
     /// Whether it may be passed on in trailers: nothing that frames, routes, authenticates or controls may.

@@ -6,11 +6,11 @@ use crate::Refused;
 
 /// Gives the canonical form of `path`, which begins with `/`: escapes of unreserved characters decoded, the digits of the
 /// others in capitals (RFC 3986, 6.2.2), dot segments resolved (5.2.4), each once. A canonical path is given back as it
-/// is; another is built in `scratch`. `strict`: refuse encoded slash, backslash and NUL, which the endpoint may decode
-/// into something else than what was matched.
+/// is; another is built in `scratch`. An encoded slash stays one ([`has_encoded_slash`]). `strict`: refuse encoded backslash and
+/// NUL, which the endpoint may decode into something else than what was matched.
 ///
 /// # Errors
-/// [`Refused`]: a cut or wrong escape, two slashes at the start (a host name to some), or what `strict` says.
+/// [`Refused`]: a cut or wrong escape, a dot segment for those who decode slashes, or what `strict` says.
 pub fn canonical_path<'a>(path: &'a [u8], strict: bool, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], Refused> {
     let escapes = memchr(b'%', path).is_some();
     if !escapes && memmem::find(path, b"/.").is_none() {
@@ -25,8 +25,8 @@ pub fn canonical_path<'a>(path: &'a [u8], strict: bool, scratch: &'a mut Vec<u8>
             return Err(Refused::malformed("the path holds a % without two hexadecimal digits"));
         };
         let byte = high << 4 | low;
-        if strict && matches!(byte, b'/' | b'\\' | 0) {
-            return Err(Refused::malformed("the path holds an encoded slash, backslash or NUL"));
+        if strict && matches!(byte, b'\\' | 0) {
+            return Err(Refused::malformed("the path holds an encoded backslash or NUL"));
         }
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             scratch.push(byte);
@@ -37,12 +37,39 @@ pub fn canonical_path<'a>(path: &'a [u8], strict: bool, scratch: &'a mut Vec<u8>
     }
     scratch.extend_from_slice(rest);
     resolve_dots(scratch);
+    if has_hidden_dots(scratch) {
+        return Err(Refused::malformed("the path holds a dot segment beside an encoded slash"));
+    }
     checked(scratch)
 }
 
+/// Whether a canonical path holds an encoded slash: one path to those who decode it, another to those who do not.
+#[must_use]
+pub fn has_encoded_slash(canonical: &[u8]) -> bool {
+    memchr(b'%', canonical).is_some() && memmem::find(canonical, ENCODED_SLASH).is_some()
+}
+
+const ENCODED_SLASH: &[u8] = b"%2F";
+
+/// Who decodes `%2F` sees dot segments where nobody has resolved them.
+fn has_hidden_dots(canonical: &[u8]) -> bool {
+    let mut rest = canonical;
+    let mut hidden = false;
+    // Parts of segments: between two slashes of either kind, one of them encoded.
+    while let Some(at) = memmem::find(rest, ENCODED_SLASH) {
+        let (before, behind) = (&rest[..at], &rest[at + ENCODED_SLASH.len()..]);
+        let last = before.rsplit(|byte| *byte == b'/').next().unwrap_or(before);
+        let end = memchr(b'/', behind).unwrap_or(behind.len());
+        let end = memmem::find(&behind[..end], ENCODED_SLASH).unwrap_or(end);
+        hidden |= matches!(last, b"." | b"..") || matches!(&behind[..end], b"." | b"..");
+        rest = behind;
+    }
+    hidden
+}
+
 fn checked(path: &[u8]) -> Result<&[u8], Refused> {
-    if path.first() != Some(&b'/') || path.get(1) == Some(&b'/') {
-        return Err(Refused::malformed("the path begins with two slashes"));
+    if path.first() != Some(&b'/') {
+        return Err(Refused::malformed("the path does not begin with a slash"));
     }
     Ok(path)
 }

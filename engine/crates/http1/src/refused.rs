@@ -41,6 +41,12 @@ impl Refused {
         Self::new(Kind::Malformed, reason)
     }
 
+    /// It is over a limit of ours, and nothing is wrong with it.
+    #[must_use]
+    pub const fn is_limit(self) -> bool {
+        matches!(self.kind, Kind::TargetBytes | Kind::HeadBytes | Kind::Fields)
+    }
+
     /// The status that a client is answered with. The connection is closed after each of them.
     #[must_use]
     pub const fn status(self) -> u16 {

@@ -2,9 +2,9 @@
 
 use crate::{
     Field, Kind, Length, Limits, Name, Refused, Span,
-    bytes::is_target,
+    bytes::{is_query, is_target},
     lines::{Framing, Lines, framing},
-    target::{Form, Target},
+    target::{Form, Target, split_query},
 };
 
 /// Longest method.
@@ -55,8 +55,8 @@ pub struct Request {
     pub target: Span,
     /// The version.
     pub version: Version,
-    /// The value of `Host`, the only one.
-    pub host: Span,
+    /// The value of `Host`, the only one. `None`: HTTP/1.0 need not have one.
+    pub host: Option<Span>,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
 }
@@ -115,10 +115,15 @@ impl Request {
             return Err(Refused::malformed("the start line is not a method, a target and a version"));
         };
         self.method = read_method(method)?;
-        if target.is_empty() || !is_target(target) {
+        let (path, query) = split_query(target);
+        if target.is_empty() || !is_target(path) || !is_query(query) {
             return Err(Refused::malformed("the target is empty or holds a byte that no target holds"));
         }
         self.version = read_version(version)?;
+        if method == b"PRI" {
+            // It begins the HTTP/2 preface (RFC 9113, 3.4): a child would take the connection for one of control.
+            return Err(Refused::malformed("PRI is no method of HTTP/1"));
+        }
         let start = span.start();
         self.method_text = Span::new(start, start + method.len());
         self.target = Span::new(start + method.len() + 1, start + method.len() + 1 + target.len());
@@ -135,7 +140,7 @@ impl Request {
             match field.name {
                 Name::Host => {
                     hosts += 1;
-                    self.host = field.value;
+                    self.host = Some(field.value);
                 }
                 Name::Expect if self.version == Version::Http11 => {
                     if !field.value.of(bytes).eq_ignore_ascii_case(b"100-continue") {
@@ -146,7 +151,8 @@ impl Request {
                 _ => {}
             }
         }
-        if hosts != 1 {
+        // RFC 9112, 3.2 asks for it of HTTP/1.1. Health checks of other balancers come without.
+        if hosts > 1 || (hosts == 0 && self.version == Version::Http11) {
             return Err(Refused::malformed(if hosts == 0 { "Host is missing" } else { "Host comes twice" }));
         }
         self.expects_continue &= !matches!(self.length(), Length::None | Length::Known(0));

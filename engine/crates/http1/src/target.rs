@@ -9,7 +9,7 @@ use crate::Refused;
 pub enum Form {
     /// `/path?query`
     Origin,
-    /// `http://host/path?query`
+    /// `http://host/path?query`, or `https`
     Absolute,
     /// `*`
     Asterisk,
@@ -20,6 +20,8 @@ pub enum Form {
 pub struct Target<'a> {
     /// Its form.
     pub form: Form,
+    /// The absolute form begins with `https`: as it came over TLS, to be compared with how it came.
+    pub https: bool,
     /// Host and port of the absolute form: must mean the same as `Host`.
     pub authority: Option<&'a [u8]>,
     /// The path; at least `/`, for the asterisk form `*`.
@@ -31,18 +33,18 @@ pub struct Target<'a> {
 impl<'a> Target<'a> {
     pub(crate) fn split(target: &'a [u8]) -> Result<Self, Refused> {
         if target == b"*" {
-            return Ok(Self { form: Form::Asterisk, authority: None, path: target, query: b"" });
+            return Ok(Self { form: Form::Asterisk, https: false, authority: None, path: target, query: b"" });
         }
         if target.first() == Some(&b'/') {
             let (path, query) = split_query(target);
-            return Ok(Self { form: Form::Origin, authority: None, path, query });
+            return Ok(Self { form: Form::Origin, https: false, authority: None, path, query });
         }
-        let scheme = b"http://";
-        let Some(rest) = target
-            .split_at_checked(scheme.len())
-            .filter(|(start, _)| start.eq_ignore_ascii_case(scheme))
-            .map(|(_, rest)| rest)
-        else {
+        let behind = |scheme: &[u8]| {
+            let (start, rest) = target.split_at_checked(scheme.len())?;
+            start.eq_ignore_ascii_case(scheme).then_some(rest)
+        };
+        let plain = behind(b"http://");
+        let Some(rest) = plain.or_else(|| behind(b"https://")) else {
             return Err(Refused::malformed("the target is neither a path nor an http URI"));
         };
         let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
@@ -52,10 +54,11 @@ impl<'a> Target<'a> {
         }
         let (path, query) = split_query(rest);
         let path = if path.is_empty() { b"/" } else { path };
-        Ok(Self { form: Form::Absolute, authority: Some(authority), path, query })
+        Ok(Self { form: Form::Absolute, https: plain.is_none(), authority: Some(authority), path, query })
     }
 }
 
-fn split_query(target: &[u8]) -> (&[u8], &[u8]) {
+/// The query begins with its question mark.
+pub(crate) fn split_query(target: &[u8]) -> (&[u8], &[u8]) {
     target.split_at(memchr(b'?', target).unwrap_or(target.len()))
 }

@@ -184,7 +184,8 @@ impl Step<'_> {
             let ordinary = kept.partition_point(|member| !member.last_resort);
             let ordinary_capacity = kept[..ordinary].iter().map(|member| u64::from(member.capacity)).sum();
             let any_far = kept.iter().any(|member| member.far);
-            let group = Group { members: kept.into(), ordinary, ordinary_capacity, any_far, ..empty };
+            let since = self.next.epoch;
+            let group = Group { members: kept.into(), ordinary, ordinary_capacity, any_far, since, ..empty };
             self.next.groups.insert(group.stamp.clone(), Arc::new(group));
         }
         pattern
@@ -244,6 +245,7 @@ impl Step<'_> {
             counters: self.next.shared.versions.get(service, version),
             terms: self.next.shared.services.get(service),
             sequence: Arc::default(),
+            since: self.next.epoch,
         }
     }
 
@@ -275,6 +277,7 @@ impl Step<'_> {
                 pick.group = self.group(&service, &pick.version, pattern);
             }
             renewed.ahead = Ahead::of(&renewed.picks);
+            renewed.since = self.next.epoch;
             self.put_route(renewed, &Pattern::parse(pattern)?)?;
         }
         for (pattern, put) in puts {
@@ -304,6 +307,7 @@ impl Step<'_> {
             unserved: self.next.shared.versions.get(&service, &"".into()),
             sequence: old.map_or_else(|| Arc::new(Sequence::default()), |route| route.sequence.clone()),
             parked: old.map_or_else(Arc::default, |route| route.parked.clone()),
+            since: self.next.epoch,
             pattern,
             service,
         }
@@ -388,6 +392,7 @@ fn emptied(group: &Group) -> Group {
         counters: group.counters.clone(),
         terms: group.terms.clone(),
         sequence: group.sequence.clone(),
+        since: group.since,
     }
 }
 

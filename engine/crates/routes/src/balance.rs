@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::{
     Balance, Chance, Group, Member, Settings, TargetKind,
-    chance::mix,
+    chance::{mix, score},
     group::{Ask, Choice, Class},
 };
 
@@ -145,10 +145,7 @@ fn by_hash<'a>(
     let mut best: Option<(bool, f64, &Arc<Member>)> = None;
     for member in members.iter().filter(|member| fits(member)) {
         let free = member.has_room() && load(member) < bound(member);
-        let hash = mix(key ^ member.place);
-        // A number above 0 and at most 1, from the upper 53 bits.
-        let unit = ((hash >> 11) as f64 + 1.0) / (1u64 << 53) as f64;
-        let score = -f64::from(member.capacity) / unit.ln().min(-f64::MIN_POSITIVE);
+        let score = score(mix(key ^ member.place), f64::from(member.capacity));
         if best.is_none_or(|(held, most, _)| (free, score) > (held, most)) {
             best = Some((free, score, member));
         }

@@ -59,6 +59,13 @@ pub fn hash(value: &[u8]) -> u64 {
     mix(fnv(value.iter().copied()))
 }
 
+/// The score of a candidate of this weight in rendezvous hashing. `hash`: of the value and the candidate.
+pub(crate) fn score(hash: u64, weight: f64) -> f64 {
+    // A number above 0 and at most 1, from the upper 53 bits.
+    let unit = ((hash >> 11) as f64 + 1.0) / (1u64 << 53) as f64;
+    -weight / unit.ln().min(-f64::MIN_POSITIVE)
+}
+
 /// FNV-1a: stable over versions of the standard library.
 fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
@@ -67,19 +74,35 @@ fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
 /// A request's fixed place among the shares of the versions, as a fraction of 2^64. Kept for the request's retries, so
 /// that a retry does not change its version while that version can take it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Draw(pub(crate) u64);
+pub struct Draw {
+    at: u64,
+    /// Of a value, which keeps its version as far as the shares allow.
+    sticky: bool,
+}
 
 impl Draw {
     /// The draw of a sticky value: equal for equal values, on every node and after every restart. `service` is mixed in
     /// so that a client's place in one service says nothing about its place in another.
     #[must_use]
     pub fn sticky(service: &str, value: &[u8]) -> Self {
-        Self(mix(fnv(service.bytes().chain([0]).chain(value.iter().copied()))))
+        Self { at: mix(fnv(service.bytes().chain([0]).chain(value.iter().copied()))), sticky: true }
     }
 
     /// Scales the draw to `0..total`.
     pub(crate) fn scaled(self, total: u64) -> u64 {
-        ((u128::from(self.0) * u128::from(total)) >> 64) as u64
+        ((u128::from(self.at) * u128::from(total)) >> 64) as u64
+    }
+
+    /// Whether it is that of a value.
+    pub(crate) fn is_sticky(self) -> bool {
+        self.sticky
+    }
+
+    /// The score of a version of this weight for a sticky value. The highest gets it: weighted rendezvous
+    /// hashing (Thaler and Ravishankar, 1998; with weights: Schindelhauer and Schomaker, 2005). When a weight grows, values
+    /// come to its version and none move between others; when it falls, they leave only it.
+    pub(crate) fn rendezvous(self, version: &str, weight: u64) -> f64 {
+        score(mix(self.at ^ hash(version.as_bytes())), weight as f64)
     }
 }
 
@@ -93,6 +116,6 @@ impl Sequence {
     /// The next draw.
     pub fn next(&self) -> Draw {
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15; // 2^64 / golden ratio
-        Draw(self.0.fetch_add(GOLDEN, Ordering::Relaxed))
+        Draw { at: self.0.fetch_add(GOLDEN, Ordering::Relaxed), sticky: false }
     }
 }

@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use crate::Striped;
+use crate::{
+    Striped,
+    asked::{Asked, AskedSnapshot},
+};
 
 /// Upper bounds of the latency buckets, in milliseconds; one more bucket takes what is slower.
 pub const LATENCY_BOUNDS_MS: [u64; 13] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000];
@@ -18,6 +21,7 @@ pub const LATENCY_BOUNDS_MS: [u64; 13] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 10
 #[derive(Debug)]
 pub struct VersionCounters {
     busy: Striped<Busy>,
+    asked: Asked,
     /// It is among [`Changes`] already.
     told: AtomicBool,
     failed: AtomicU64,
@@ -63,6 +67,8 @@ pub struct VersionSnapshot {
     pub latency_us_sum: u64,
     /// Answers to gRPC calls by their status; the last: none, or one that is not known.
     pub grpc_status: [u64; GRPC_STATUSES],
+    /// At instances that this engine asks itself; `None`: there are none.
+    pub asked: Option<Box<AskedSnapshot>>,
 }
 
 impl VersionCounters {
@@ -73,6 +79,7 @@ impl VersionCounters {
             changes,
             me: me.clone(),
             busy: Striped::default(),
+            asked: Asked::default(),
             failed: AtomicU64::default(),
             retries: AtomicU64::default(),
             parked: AtomicU64::default(),
@@ -125,6 +132,28 @@ impl VersionCounters {
         self.tell();
     }
 
+    /// An instance was sent a request. Its end is told of ([`Self::finished`]), and this with it.
+    pub fn asked(&self) {
+        self.asked.sent();
+    }
+
+    /// It has answered, and the head was there after so long. As above.
+    pub fn answered(&self, status: u16, head_us: u64) {
+        self.asked.answered(status, head_us);
+    }
+
+    /// It did not, or not so that the answer could be used.
+    pub fn broken(&self) {
+        self.asked.broken();
+        self.tell();
+    }
+
+    /// It could not be connected to.
+    pub fn unreached(&self) {
+        self.asked.unreached();
+        self.tell();
+    }
+
     /// A request was tried again.
     pub fn retried(&self) {
         self.retries.fetch_add(1, Relaxed);
@@ -145,6 +174,7 @@ impl VersionCounters {
             failed: load(&self.failed),
             retries: load(&self.retries),
             parked: load(&self.parked),
+            asked: self.asked.snapshot(),
             ..VersionSnapshot::default()
         };
         for busy in self.busy.each() {

@@ -106,6 +106,8 @@ pub struct Group {
     /// Sum of the capacities of the ordinary members.
     pub(crate) ordinary_capacity: u64,
     pub(crate) sequence: Arc<Sequence>,
+    /// The epoch that it was built in.
+    pub(crate) since: u64,
 }
 
 /// What a choice depends on.
@@ -160,6 +162,12 @@ impl Group {
     #[must_use]
     pub fn terms(&self) -> &Arc<Service> {
         &self.terms
+    }
+
+    /// The epoch of the delta that changed it last.
+    #[must_use]
+    pub fn since(&self) -> u64 {
+        self.since
     }
 
     /// Each of its instances has as many requests in flight as it may; there is at least one.
@@ -296,6 +304,12 @@ impl Bound {
     #[must_use]
     pub fn version(&self) -> &Arc<str> {
         &self.0.group.version
+    }
+
+    /// Of the version.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<VersionCounters> {
+        self.0.group.counters()
     }
 
     /// Names of service, version and target.

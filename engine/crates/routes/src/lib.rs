@@ -17,6 +17,7 @@
 //! **Invariant:** no I/O, no clock, no global chance: time in milliseconds and [`Chance`] are passed in.
 
 mod apply;
+mod asked;
 mod balance;
 mod chance;
 mod counters;
@@ -34,7 +35,9 @@ mod service;
 mod stripes;
 mod table;
 mod target;
+mod waiting;
 
+pub use asked::{AskedSnapshot, HEAD_BOUNDS_NS};
 pub use chance::{Chance, Draw, Sequence, hash};
 pub use counters::{GRPC_STATUSES, LATENCY_BOUNDS_MS, VersionCounters, VersionSnapshot};
 pub use delta::{Delta, MemberPut, PickPut, RoutePut, ServicePut, TargetPut};
@@ -44,7 +47,8 @@ pub use names::Refused;
 pub use outliers::Outliers;
 pub use pattern::{HostPattern, PathPattern, Pattern};
 pub use route::{Park, Pick, Route, Sticky};
-pub use service::{Balance, Entered, HashBy, Outlier, Service, ServiceLimits, Settings};
+pub use service::{Balance, Entered, HashBy, Outlier, ProxyProtocol, Service, ServiceLimits, Settings};
 pub use stripes::{Striped, count_as};
 pub use table::{Shared, Table};
 pub use target::{Address, Ejected, Fault, Protocol, Target, TargetCounters, TargetKind};
+pub use waiting::Waiter;

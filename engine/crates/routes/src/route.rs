@@ -57,6 +57,8 @@ pub struct Route {
     pub(crate) unserved: Arc<VersionCounters>,
     pub(crate) sequence: Arc<Sequence>,
     pub(crate) parked: Arc<std::sync::atomic::AtomicU32>,
+    /// The epoch that it was built in.
+    pub(crate) since: u64,
 }
 
 /// What a request of this route will read, if its first version gets it: one would lead to the next, each from memory that no
@@ -132,6 +134,12 @@ impl Route {
         &self.parked
     }
 
+    /// The epoch of the delta that changed it last: its versions, or a member of one of them.
+    #[must_use]
+    pub fn since(&self) -> u64 {
+        self.since
+    }
+
     /// Fixes a request's place among the versions: by the sticky value when there is one, else the next in turn. Once a
     /// request, not once a try.
     #[must_use]
@@ -195,6 +203,10 @@ fn choose_in_tier<'a>(
     let chosen = match ready.as_slice() {
         [] => return None,
         [only] => only,
+        several if draw.is_sticky() => {
+            let score = |pick: &Pick| draw.rendezvous(&pick.version, weight(pick));
+            several.iter().max_by(|one, other| score(one.0).total_cmp(&score(other.0)))?
+        }
         several => {
             let total = several.iter().map(|(pick, ..)| weight(pick)).sum();
             let mut place = draw.scaled(total);

@@ -1,13 +1,14 @@
 //! What operators set for a service, and what is known of it over all its groups: live, without a new table.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
-    task::Waker,
 };
+
+use crate::waiting::{Waiter, Waiting};
 
 /// How a member is chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -94,6 +95,22 @@ pub struct Settings {
     pub hedge_ms: u32,
     /// Tries of one request after the first that the retry budget pays for.
     pub retries_max: u32,
+    /// Paths may hold encoded slashes, on public listeners too.
+    pub keep_encoded_slash: bool,
+    /// What goes ahead of each request to an instance.
+    pub proxy_protocol: ProxyProtocol,
+}
+
+/// A header that names the client, for instances that want one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProxyProtocol {
+    /// None.
+    #[default]
+    Off,
+    /// Version 1: a line of text.
+    V1,
+    /// Version 2: binary.
+    V2,
 }
 
 impl Default for Settings {
@@ -109,6 +126,8 @@ impl Default for Settings {
             try_timeout_ms: 0,
             hedge_ms: 0,
             retries_max: u32::MAX,
+            keep_encoded_slash: false,
+            proxy_protocol: ProxyProtocol::Off,
         }
     }
 }
@@ -125,9 +144,7 @@ pub struct Service {
     adaptive_limit: AtomicU32,
     /// Since the last look at the latency: requests that ended well, their latencies, and the most in flight.
     window: Mutex<Window>,
-    /// Those that wait, in turn.
-    waiting: Mutex<VecDeque<Waker>>,
-    waiting_count: AtomicU32,
+    waiting: Waiting,
 }
 
 impl Service {
@@ -139,8 +156,7 @@ impl Service {
             in_flight: AtomicU32::new(0),
             adaptive_limit: AtomicU32::new(u32::MAX),
             window: Mutex::default(),
-            waiting: Mutex::default(),
-            waiting_count: AtomicU32::new(0),
+            waiting: Waiting::default(),
         }
     }
 
@@ -169,8 +185,7 @@ impl Service {
         self.adaptive_limit.store(u32::MAX, Relaxed);
         self.plain.store(settings.is_none(), Relaxed);
         drop(held);
-        // What waits looks again.
-        while self.wake_one() {}
+        self.waiting.tell_all();
     }
 
     /// Requests in flight on this engine that were counted: those that came while a limit was set.
@@ -186,12 +201,13 @@ impl Service {
         if limits.adaptive { set.min(self.adaptive_limit.load(Relaxed)) } else { set }
     }
 
-    /// A place among its requests in flight; `None`: `most` are.
+    /// A place among its requests in flight; `None`: `most` are. One that gets no endpoint is to be [put
+    /// back](Entered::put_back).
     #[must_use]
     pub fn enter(self: &Arc<Self>, most: u32) -> Option<Entered> {
         let enter = |now: u32| (now < most).then(|| now + 1);
         self.in_flight.fetch_update(Relaxed, Relaxed, enter).ok()?;
-        Some(Entered(self.clone()))
+        Some(Entered { service: self.clone(), unused: false })
     }
 
     /// One of its requests was answered, or failed, after so long.
@@ -236,53 +252,45 @@ impl Service {
         Some(self.adaptive_limit.load(Relaxed)).filter(|limit| *limit != u32::MAX)
     }
 
-    /// One more request that waits for room: false when too many do.
+    /// A place among the requests that wait for room. `None`: `most` wait already.
     #[must_use]
-    pub fn enter_queue(&self, most: u32) -> bool {
-        let entered = self.waiting_count.fetch_add(1, Relaxed) < most;
-        if !entered {
-            self.waiting_count.fetch_sub(1, Relaxed);
-        }
-        entered
+    pub fn enter_queue(self: &Arc<Self>, most: u32) -> Option<Waiter> {
+        self.waiting.enter(most).map(|number| Waiter::new(self.clone(), number))
     }
 
-    /// It waits no more.
-    pub fn leave_queue(&self) {
-        self.waiting_count.fetch_sub(1, Relaxed);
+    pub(crate) fn waiting(&self) -> &Waiting {
+        &self.waiting
     }
 
-    /// Wakes `waker` when a request has ended and those that came before it were woken.
-    pub fn wait(&self, waker: Waker) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(waker);
-    }
-
-    /// False: nobody waited.
-    pub fn wake_one(&self) -> bool {
-        let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        next.map(Waker::wake).is_some()
-    }
-
-    fn ended(&self) {
+    fn ended(&self, unused: bool) {
         self.in_flight.fetch_sub(1, Relaxed);
-        if self.waiting_count.load(Relaxed) > 0 {
-            self.wake_one();
+        if !unused {
+            self.waiting.tell_if_any();
         }
     }
 }
 
 /// A request of the service, in flight until dropped.
 #[derive(Debug)]
-pub struct Entered(Arc<Service>);
+pub struct Entered {
+    service: Arc<Service>,
+    unused: bool,
+}
 
 impl Entered {
+    /// It was not used: nobody who waits is told, for nothing has changed.
+    pub fn put_back(mut self) {
+        self.unused = true;
+    }
+
     pub(crate) fn service(&self) -> &Service {
-        &self.0
+        &self.service
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.0.ended();
+        self.service.ended(self.unused);
     }
 }
 

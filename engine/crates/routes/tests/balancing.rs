@@ -228,28 +228,88 @@ fn a_refused_delta_changes_no_settings() {
     assert_eq!(world.group().terms().settings().unwrap().balance, Balance::Hash(HashBy::Client));
 }
 
+/// Notes in what order it was woken, and how often.
+struct Note(u32, Arc<std::sync::Mutex<Vec<u32>>>);
+
+impl Wake for Note {
+    fn wake(self: Arc<Self>) {
+        self.1.lock().unwrap().push(self.0);
+    }
+}
+
+struct Queue {
+    service: Arc<sdlb_routes::Service>,
+    woken: Arc<std::sync::Mutex<Vec<u32>>>,
+}
+
+impl Queue {
+    fn new() -> Self {
+        let world = World::new(Settings::default(), &THREE);
+        Self { service: world.group().terms().clone(), woken: Arc::default() }
+    }
+
+    /// Whether it is worth a look for the waiter of this number.
+    fn poll(&self, waiter: &sdlb_routes::Waiter, number: u32) -> bool {
+        let waker = Waker::from(Arc::new(Note(number, self.woken.clone())));
+        waiter.poll(&mut std::task::Context::from_waker(&waker)).is_ready()
+    }
+
+    fn woken(&self) -> Vec<u32> {
+        std::mem::take(&mut self.woken.lock().unwrap())
+    }
+}
+
 #[test]
 fn who_waits_for_room_is_woken_in_turn() {
-    struct Note(std::sync::Mutex<Vec<u32>>, u32, Option<Arc<Note>>);
-    impl Wake for Note {
-        fn wake(self: Arc<Self>) {
-            self.2.as_ref().unwrap_or(&self).0.lock().unwrap().push(self.1);
-        }
-    }
-    let world = World::new(Settings::default(), &THREE);
-    let service = world.group().terms().clone();
-    let all = Arc::new(Note(std::sync::Mutex::default(), 0, None));
+    let queue = Queue::new();
+    let service = &queue.service;
     let entered: Vec<_> = (0..2).map(|_| service.enter(2).unwrap()).collect();
     assert!(service.enter(2).is_none());
-    assert!(service.enter_queue(2) && service.enter_queue(2) && !service.enter_queue(2));
-    for number in [1, 2] {
-        service.wait(Waker::from(Arc::new(Note(std::sync::Mutex::default(), number, Some(all.clone())))));
-    }
+    let (one, two) = (service.enter_queue(2).unwrap(), service.enter_queue(2).unwrap());
+    assert!(service.enter_queue(2).is_none());
+    assert!(!queue.poll(&two, 2) && !queue.poll(&one, 1));
     for ended in entered {
         drop(ended);
     }
-    assert_eq!(*all.0.lock().unwrap(), [1, 2]);
+    assert_eq!(queue.woken(), [1, 2]);
     assert_eq!(service.in_flight(), 0);
+    assert!(queue.poll(&one, 1) && queue.poll(&two, 2));
+    drop(one);
+    assert!(service.enter_queue(2).is_some());
+}
+
+#[test]
+fn who_looks_in_vain_does_not_wake_itself_or_others() {
+    let queue = Queue::new();
+    let service = &queue.service;
+    let waiters: Vec<_> = (0..3).map(|_| service.enter_queue(10).unwrap()).collect();
+    for (number, waiter) in waiters.iter().enumerate() {
+        assert!(!queue.poll(waiter, number as u32));
+    }
+    // Each looks again, and finds no endpoint with room.
+    for _ in 0..100 {
+        service.enter(u32::MAX).unwrap().put_back();
+    }
+    assert_eq!(queue.woken(), []);
+    assert_eq!(service.in_flight(), 0);
+}
+
+#[test]
+fn a_waiter_has_one_place_however_often_it_looks() {
+    let queue = Queue::new();
+    let service = &queue.service;
+    let (one, two) = (service.enter_queue(10).unwrap(), service.enter_queue(10).unwrap());
+    for _ in 0..1_000 {
+        assert!(!queue.poll(&one, 1) && !queue.poll(&two, 2));
+    }
+    for _ in 0..5 {
+        drop(service.enter(u32::MAX).unwrap());
+    }
+    assert_eq!(queue.woken(), [1, 2], "each once");
+    // It was told, and leaves without a look: the next one is told in its place.
+    assert!(queue.poll(&two, 2) && !queue.poll(&two, 2));
+    drop(one);
+    assert_eq!(queue.woken(), [2]);
 }
 
 // ------------------------------------------------------------------ outliers

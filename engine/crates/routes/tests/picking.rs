@@ -114,6 +114,40 @@ proptest! {
     }
 }
 
+/// The version that each of 300 clients gets.
+fn clients(capacities: &[u32]) -> Vec<String> {
+    let names: Vec<_> = (0..capacities.len()).map(|index| format!("1.{index}")).collect();
+    let present = || names.iter().zip(capacities).filter(|(_, capacity)| **capacity != 0);
+    let members: Vec<_> = present().map(|(name, capacity)| (name.as_str(), "i:1", *capacity, false)).collect();
+    let picks: Vec<_> = present().map(|(name, _)| (name.as_str(), 0, 0)).collect();
+    let table = table(&members, &picks);
+    let of = |client: u32| {
+        let draw = route(&table).draw(Some(format!("session-{client}").as_bytes()));
+        version(&route(&table).pick(draw, &ask(0, &[]), &mut Chance::new(1)).unwrap())
+    };
+    (0..300).map(of).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// A version gets more capacity or less, comes or goes (0): clients move to it or from it, never between others.
+    #[test]
+    fn only_those_sticky_clients_move_that_must(
+        capacities in prop::collection::vec(1..20_u32, 2..6), which in any::<prop::sample::Index>(), next in 0..20_u32,
+    ) {
+        let at = which.index(capacities.len());
+        let mut changed = capacities.clone();
+        changed[at] = next;
+        let name = format!("1.{at}");
+        let grew = next > capacities[at];
+        for (before, after) in clients(&capacities).into_iter().zip(clients(&changed)) {
+            if before != after {
+                prop_assert_eq!(if grew { after } else { before }, name.clone());
+            }
+        }
+    }
+}
+
 #[test]
 fn sticky_shares_hold_on_average() {
     let table = table(&[("1", "i:1", 9, false), ("2", "i:2", 9, false)], &[("1", 0, 90), ("2", 0, 10)]);

@@ -1,8 +1,10 @@
 //! What a request is, judged before anything is done for it.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
-use sdlb_http1::{Form, Host, Length, Method, Name, Version, canonical_host, canonical_path, list};
+use sdlb_http1::{
+    Field, Form, Host, Length, Method, Name, Request, Version, canonical_host, canonical_path, has_encoded_slash, list,
+};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -10,7 +12,11 @@ use super::buffer::Scratch;
 use crate::{
     answer::Answer,
     counters::Counters,
+    forward::framing::Framing,
+    listen::proxied::forwarded_for,
+    networks::Networks,
     settings::{Limits, ListenerConfig, ListenerKind, NodeConfig},
+    tls::sites::{Handshake, Sites},
 };
 
 /// Requests that passed more proxies than this go round in a loop.
@@ -27,12 +33,24 @@ const ID_BYTES: usize = 32;
 /// What is kept of a request's head when the head itself is gone.
 #[derive(Debug, Clone)]
 pub struct Facts {
+    /// A trusted proxy has sent it.
+    pub by_proxy: bool,
+    /// The client, as a trusted proxy says; `None`: the peer of the connection.
+    pub client: Option<Rc<str>>,
+    /// Its port, as that proxy or the node above says; 0: neither does.
+    pub client_port: u16,
+    /// Whether it came to that proxy over TLS, if it says so.
+    pub https: Option<bool>,
+    /// Who has sent it.
+    pub from: ListenerKind,
     /// When its head was complete.
     pub started: Instant,
     /// Length of the head in the client's buffer.
     pub head_bytes: usize,
     /// Length of the canonical path in the target.
     pub path_bytes: usize,
+    /// The path holds an encoded slash, on a listener where a service must allow that.
+    pub encoded_slash: bool,
     /// HEAD.
     pub head: bool,
     /// The method may be done twice.
@@ -45,6 +63,8 @@ pub struct Facts {
     pub html: bool,
     /// How long the body is.
     pub length: Length,
+    /// The length that a chunked body must have.
+    pub told: Option<u64>,
     /// The peer waits for `100 Continue`.
     pub expects: bool,
     /// It is a node, and the client behind it waits as well.
@@ -53,6 +73,10 @@ pub struct Facts {
     pub upgrade: bool,
     /// A call of gRPC.
     pub grpc: bool,
+    /// `TE: trailers`: the sender reads the trailers of the answer.
+    pub wants_trailers: bool,
+    /// TRACE and OPTIONS: so many proxies may still pass it on.
+    pub max_forwards: Option<u32>,
     /// Answer of the upstream at the latest, as the node above says, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// The request's id: the client's, the parent's or ours.
@@ -62,6 +86,19 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// How the body goes on. `on_link`: as a stream of HTTP/2.
+    pub fn framing(&self, to_node: bool, on_link: bool) -> Framing {
+        match (self.length, self.told) {
+            (Length::Known(length), _) => Framing::Length(length),
+            (Length::Chunked, Some(length)) if on_link => Framing::ChunkedOf(length),
+            (Length::Chunked, Some(length)) if to_node => Framing::ChunkedToNode(length),
+            // Without its trailers: many instances want to know the length.
+            (Length::Chunked, Some(length)) => Framing::Length(length),
+            (Length::Chunked, None) => Framing::Chunked,
+            (Length::None | Length::UntilClose, _) => Framing::Empty(None),
+        }
+    }
+
     /// How long its answer may take to begin, if nobody has asked for less.
     pub fn response_timeout(&self, limits: &Limits) -> Duration {
         // A call may wait for news before its answer begins; its client says when that is too long.
@@ -70,12 +107,20 @@ impl Facts {
 }
 
 /// How a request came.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Came<'a> {
-    /// The host name that the TLS handshake was for.
-    pub server_name: Option<&'a str>,
+    /// What the TLS handshake was for; `None`: it came in plaintext.
+    pub handshake: Option<&'a Handshake>,
+    /// Which hosts that allows.
+    pub sites: &'a Sites,
+    /// The host of a request that names none: that of the handshake, else the address that it came to.
+    pub own_host: &'a dyn Fn() -> String,
+    /// The peer is a trusted proxy: one of these.
+    pub proxies: Option<&'a Networks>,
     /// Over HTTP/2: from clients, calls of gRPC, which are given more time, come so only.
     pub http2: bool,
+    /// Over HTTP/2: the length of a body that is read in chunks, for trailers may follow.
+    pub told: Option<u64>,
 }
 
 /// Judges the request whose head is in the scratch; leaves host and target there in canonical form.
@@ -91,7 +136,7 @@ pub fn examine(
     counters: &Counters,
     random: impl FnOnce() -> [u64; 2],
 ) -> Result<Facts, Answer> {
-    let NodeConfig { name: node, limits, .. } = config;
+    let NodeConfig { pseudonym, limits, .. } = config;
     let Scratch { request, from_client, host, target, path, .. } = scratch;
     let head = &from_client.data()[..head_bytes];
     let entry = listener.kind == ListenerKind::Entry;
@@ -100,8 +145,18 @@ pub fn examine(
         Answer::refused(refused)
     };
 
-    canonical_host(request.host.of(head), host).map_err(refused)?;
     let parts = request.split_target(head).map_err(refused)?;
+    // What came in plaintext was not asked for over TLS. (Proxies ask for `http` on TLS connections, and mean what they have.)
+    if parts.https && !listener.tls {
+        return Err(malformed(counters, "the target asks for https on a connection in plaintext"));
+    }
+    match (request.host, parts.authority) {
+        (Some(value), _) => canonical_host(value.of(head), host).map_err(refused)?,
+        (None, Some(authority)) => canonical_host(authority, host).map_err(refused)?,
+        // Of a node it was judged before, and has a host since.
+        (None, None) if !entry => return Err(malformed(counters, "Host is missing")),
+        (None, None) => canonical_host((came.own_host)().as_bytes(), host).map_err(refused)?,
+    }
     if let Some(authority) = parts.authority {
         let mut other = Host::default();
         canonical_host(authority, &mut other).map_err(refused)?;
@@ -109,8 +164,8 @@ pub fn examine(
             return Err(malformed(counters, "the target names another host than Host does"));
         }
     }
-    // A host that is another one than the handshake was for may be a site with other terms for its clients.
-    if came.server_name.is_some_and(|name| !name.eq_ignore_ascii_case(host.name())) {
+    // Below the entry it has been looked at.
+    if entry && !came.sites.may_serve(host.name(), came.handshake) {
         counters.misdirected_total.add();
         let detail = "This connection was made for another host.";
         return Err(Answer::new(421, "misdirected", "http_request_denied", detail));
@@ -125,7 +180,7 @@ pub fn examine(
         if !entry
             && (canonical != parts.path
                 || parts.form != Form::Origin
-                || host.text().as_bytes() != request.host.of(head))
+                || request.host.is_none_or(|value| host.text().as_bytes() != value.of(head)))
         {
             return Err(malformed(counters, "the target from the node above is not in canonical form"));
         }
@@ -135,19 +190,28 @@ pub fn examine(
     };
 
     let mut facts = Facts {
+        by_proxy: came.proxies.is_some() && entry,
+        client: None,
+        client_port: 0,
+        https: None,
+        from: listener.kind,
         started: Instant::now(),
         head_bytes,
         path_bytes,
+        encoded_slash: entry && listener.public && has_encoded_slash(&target[..path_bytes]),
         head: request.method == Method::Head,
         idempotent: request.method.is_idempotent(),
         old: request.version == Version::Http10,
         keep: request.keeps_alive(),
         html: false,
         length: request.length(),
+        told: came.told,
         expects: request.expects_continue,
         client_expects: request.expects_continue && entry,
         upgrade: false,
         grpc: false,
+        wants_trailers: false,
+        max_forwards: None,
         timeout_ms: None,
         request_id: SmallVec::new(),
         new_id: false,
@@ -163,7 +227,7 @@ pub fn examine(
                 for hop in list(value) {
                     hops += 1;
                     let name = hop.split(|byte| matches!(byte, b' ' | b'\t')).filter(|part| !part.is_empty()).nth(1);
-                    if name == Some(node.as_bytes()) || hops > HOPS_MAX {
+                    if name == Some(pseudonym.as_bytes()) || hops > HOPS_MAX {
                         counters.loops_total.add();
                         return Err(Answer::new(
                             508,
@@ -186,18 +250,47 @@ pub fn examine(
             Name::Content if value.starts_with(GRPC) => {
                 facts.grpc |= (came.http2 || !entry) && field.text.of(head) == b"content-type"
             }
+            Name::Te => {
+                facts.wants_trailers |= list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+            }
             Name::SdlbExpect if !entry => facts.client_expects = facts.expects,
+            Name::SdlbPort if !entry => {
+                facts.client_port = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+            }
             Name::SdlbTimeout if !entry => {
                 facts.timeout_ms = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
             }
             _ => {}
         }
     }
+    if entry && matches!(request.method, Method::Trace | Method::Options) {
+        facts.max_forwards = max_forwards(request, head).map_err(|reason| malformed(counters, reason))?;
+    }
+    if let Some(trusted) = came.proxies.filter(|_| entry) {
+        let named = |name: &'static [u8]| {
+            let fields = request.fields().iter().filter(move |field| field.text.of(head).eq_ignore_ascii_case(name));
+            fields.map(|field| field.value.of(head))
+        };
+        if let Some(client) = forwarded_for(named(b"x-forwarded-for"), trusted) {
+            facts.client = Some(client.ip().to_string().into());
+            facts.client_port = client.port();
+        }
+        facts.https = match named(b"x-forwarded-proto").next_back() {
+            Some(scheme) if scheme.eq_ignore_ascii_case(b"https") => Some(true),
+            Some(scheme) if scheme.eq_ignore_ascii_case(b"http") => Some(false),
+            _ => None,
+        };
+    }
     if facts.grpc && entry {
         let timeout = request.fields().iter().find(|field| field.text.of(head) == b"grpc-timeout");
         facts.timeout_ms = timeout.and_then(|field| grpc_timeout_ms(field.value.of(head)));
     }
-    if let (Length::Known(length), Some(bytes_max)) = (facts.length, limits.body_bytes)
+    if !entry && facts.told.is_none() {
+        facts.told = told_length(head, request.fields());
+    }
+    facts.told = facts.told.filter(|_| facts.length == Length::Chunked);
+    let length = if let Length::Known(length) = facts.length { Some(length) } else { facts.told };
+    if let (Some(length), Some(bytes_max)) = (length, limits.body_bytes)
         && length > bytes_max
     {
         return Err(too_large(counters));
@@ -213,6 +306,31 @@ pub fn examine(
         }
     }
     Ok(facts)
+}
+
+/// `sdlb-length`, of a head from another node: how long a chunked body is, for who gets it last may be told that. It frames nothing.
+pub fn told_length(head: &[u8], fields: &[Field]) -> Option<u64> {
+    let mut found = fields.iter().filter(|field| field.name == Name::SdlbLength);
+    let value = found.next()?.value.of(head);
+    let is_number = found.next().is_none() && value.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(value).ok()?.parse().ok().filter(|_| is_number)
+}
+
+/// `Max-Forwards` (RFC 9110, 7.6.2). More than we can count is as good as any number.
+fn max_forwards(request: &Request, head: &[u8]) -> Result<Option<u32>, &'static str> {
+    let mut found = request.fields().iter().filter(|field| is_max_forwards(field.text.of(head)));
+    let Some(field) = found.next() else { return Ok(None) };
+    let value = field.value.of(head);
+    if found.next().is_some() || value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err("Max-Forwards is not one number");
+    }
+    let digit = |number: u32, byte: &u8| number.saturating_mul(10).saturating_add(u32::from(byte - b'0'));
+    Ok(Some(value.iter().fold(0, digit)))
+}
+
+/// Its name.
+pub fn is_max_forwards(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"max-forwards")
 }
 
 /// `grpc-timeout`: at most eight digits and a unit.

@@ -28,7 +28,9 @@ impl Conn {
         picked.into_iter().for_each(Picked::read_ahead);
         let took = now.saturating_duration_since(job.facts.started);
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let counters = picked.map(|picked| picked.group().counters()).or(job.tries.unserved.as_ref());
+        // What was tried and failed is a failure of the version that was tried.
+        let tried = || job.tries.last.as_ref().map(Bound::counters);
+        let counters = picked.map(|picked| picked.group().counters()).or_else(tried).or(job.tries.unserved.as_ref());
         if let Some(counters) = counters {
             counters.finished(status, took_us);
             if job.facts.grpc {
@@ -43,7 +45,7 @@ impl Conn {
             let picked = picked
                 .map(|picked| (&**picked.group().service(), &**picked.group().version(), &**picked.target().key()));
             let unserved = || tries.unserved.as_ref().map(|unserved| (&*unserved.name().0, "", ""));
-            let member = picked.or_else(|| tries.bound.as_ref().map(Bound::names)).or_else(unserved);
+            let member = picked.or_else(|| tries.last.as_ref().map(Bound::names)).or_else(unserved);
             let outcome = Outcome { status, bytes, took_us, member, tries: tries.count, error };
             self.worker.access_log.write(line.end(&outcome));
         }
@@ -67,7 +69,11 @@ impl Conn {
         let data = scratch.from_client.data();
         let whole = if job.consumed { None } else { body_in(&job.facts, data, &job.config.limits) };
         let fault = matches!(answer.status, 400 | 408 | 413);
-        let keep = job.facts.keep && whole.is_some() && !fault && !job.facts.upgrade && !self.worker.is_draining();
+        let keep = job.facts.keep
+            && whole.is_some()
+            && !fault
+            && !job.facts.upgrade
+            && !self.worker.is_draining(self.listener.kind);
         if let Some(length) = whole {
             scratch.from_client.consume(length);
         }
@@ -149,7 +155,7 @@ impl Conn {
             answer.write(form, &mut scratch.to_client);
         });
         if self.worker.access_log.is_on() {
-            let line = Line::unread(&self.listener.key, &self.address, &config.name, scratch.from_client.data());
+            let line = Line::unread(&self.listener.key, &self.peer.address, &config.name, scratch.from_client.data());
             let outcome = Outcome { status: answer.status, error: answer.error, ..Outcome::default() };
             self.worker.access_log.write(line.end(&outcome));
         }

@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, rc::Rc, sync::atomic::Ordering::Relaxed, task::Poll, time::Duration};
 
-use sdlb_http1::{Body, Length, Limits as Bounds, Method, Piece};
+use sdlb_http1::{Body, Length, Method, Piece};
 use sdlb_routes::{Fault, Picked, Protocol, TargetKind};
 use tokio::time::Instant;
 
@@ -11,15 +11,17 @@ use super::{
     buffer::Scratch,
     exchange::{End, Exchange, Gate, REPLAY_BYTES, Terms},
     facts::{Came, Facts, examine, too_large},
+    head::proxy_protocol,
     hedge::{self, Held, Turn},
     log::Line,
-    select::{Tries, Unserved},
+    retry::{self, Failure, Next, Wrote},
+    select::{RETRY_AFTER_S, Tries, Unserved},
     watch::Watch,
 };
 use crate::{
-    answer::{Answer, ENDED},
+    answer::Answer,
     counters::Gauged,
-    forward::request::{Client, Forwarded},
+    http2::link,
     settings::{Limits, ListenerKind, NodeConfig},
     upgrade,
     upstream::{Upstream, connect},
@@ -34,8 +36,8 @@ const SURE_AGE: Duration = Duration::from_secs(1);
 const RETRY_PAUSE_MS: usize = 5;
 const RETRY_PAUSE_MS_MAX: usize = 250;
 
-/// So much earlier than we do, at most, a child gives an instance up.
-const CHILD_SPARE_MS: u64 = 500;
+/// Refusals of one request by one endpoint and another before one that refuses is not asked again.
+const REFUSALS_MAX: u32 = 4;
 
 /// A request under way.
 pub(super) struct Job<'a> {
@@ -46,7 +48,7 @@ pub(super) struct Job<'a> {
     /// We said `100 Continue` ourselves.
     continued: bool,
     /// Fields of its head were forged; this was counted.
-    forged: bool,
+    pub(super) forged: bool,
     /// The request is not in the client's buffer any more.
     pub(super) consumed: bool,
     /// Of the answer to a gRPC call.
@@ -94,7 +96,17 @@ impl Conn {
         worker.counters.requests_total.add();
         worker.local.budget.earn(config.limits.retry_budget_percent);
         let random = || worker.with_chance(|chance| [chance.next_u64(), chance.next_u64()]);
-        let came = Came { server_name: self.io.server_name(), http2: self.io.is_stream() };
+        let own_host = || self.own_host();
+        let trusted = &self.listener.trusted;
+        let is_proxy = !trusted.is_empty() && self.peer.address.parse().is_ok_and(|peer| trusted.contains(peer));
+        let came = Came {
+            proxies: is_proxy.then_some(trusted),
+            handshake: self.io.handshake(),
+            sites: &worker.sites,
+            own_host: &own_host,
+            http2: self.io.is_stream(),
+            told: self.io.told_length(),
+        };
         let examined = examine(scratch, head_bytes, &self.listener, came, &config, &worker.counters, random);
         let facts = match examined {
             Ok(facts) => facts,
@@ -105,7 +117,7 @@ impl Conn {
         };
         let line = worker.access_log.is_on().then(|| {
             let method = scratch.request.method_text;
-            Line::begin(&self.listener.key, &self.address, &config.name, method, scratch, &facts)
+            Line::begin(&self.listener.key, self.client(&facts), &config.name, method, scratch, &facts)
         });
         let mut job = Job {
             facts,
@@ -117,17 +129,25 @@ impl Conn {
             consumed: false,
             grpc_status: None,
         };
-        if let Some(answer) = self.asks_too_often(&config) {
+        if let Some(answer) = self.asks_too_often(&job.facts, &config) {
             return Box::pin(self.own_answer(scratch, &mut job, None, answer)).await;
         }
-        if scratch.target == b"*" {
-            // `OPTIONS *` asks the server itself, and that is us (RFC 9110, 9.3.7).
+        let is_last = job.facts.max_forwards == Some(0);
+        if is_last && scratch.request.method == Method::Trace {
+            // To answer it would be to show what the fields hold that browsers hide from scripts.
+            let detail = "TRACE is not answered by this node.";
+            let answer = Answer::new(405, "method-not-served", "http_request_denied", detail);
+            return Box::pin(self.own_answer(scratch, &mut job, None, answer)).await;
+        }
+        if scratch.target == b"*" || is_last {
+            // `OPTIONS *` asks the server itself, and that is us (RFC 9110, 9.3.7); and so does what goes no further (7.6.2).
             return Box::pin(self.own_answer(scratch, &mut job, None, Answer::new(204, "", "", ""))).await;
         }
         loop {
-            if job.tries.costs && job.tries.paid > 0 {
+            if job.tries.costs && (job.tries.paid > 0 || job.tries.refusals > 0) {
                 // Who fails at the same moment does not come back at the same moment.
-                let most_ms = (RETRY_PAUSE_MS << job.tries.paid.min(16)).min(RETRY_PAUSE_MS_MAX);
+                let doubled = (job.tries.paid + job.tries.refusals).min(16);
+                let most_ms = (RETRY_PAUSE_MS << doubled).min(RETRY_PAUSE_MS_MAX);
                 let pause_ms = worker.with_chance(|chance| chance.below(most_ms));
                 tokio::time::sleep(Duration::from_millis(pause_ms as u64)).await;
             }
@@ -171,10 +191,26 @@ impl Conn {
         }
     }
 
+    /// The client's address.
+    pub(super) fn client<'a>(&'a self, facts: &'a Facts) -> &'a str {
+        facts.client.as_deref().unwrap_or(&self.peer.address)
+    }
+
+    /// For a request of HTTP/1.0 that names no host.
+    fn own_host(&self) -> String {
+        match self.io.handshake().and_then(|handshake| handshake.server_name.as_deref()) {
+            Some(name) => name.to_owned(),
+            None => {
+                let local = self.io.local_address().unwrap_or(self.listener.bound);
+                std::net::SocketAddr::new(local.ip().to_canonical(), local.port()).to_string()
+            }
+        }
+    }
+
     /// Past the limit on requests of one address: 429 (RFC 6585, 4). A limit of the entry: below it all come from nodes.
-    fn asks_too_often(&self, config: &NodeConfig) -> Option<Answer> {
+    fn asks_too_often(&self, facts: &Facts, config: &NodeConfig) -> Option<Answer> {
         let rate = config.limits.rate_per_address.filter(|_| self.listener.kind == ListenerKind::Entry)?;
-        let wait = self.worker.rates.ask(self.address.parse().ok()?, rate, std::time::Instant::now()).err()?;
+        let wait = self.worker.rates.ask(self.client(facts).parse().ok()?, rate, std::time::Instant::now()).err()?;
         self.worker.counters.limit_requests_per_address_total.add();
         let detail = "There were too many requests from this address.";
         let retry_after_s = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
@@ -205,9 +241,12 @@ impl Conn {
                     },
                 };
                 job.tries.leave_queue();
-                let gate = self.write_head(scratch, job, picked, to_node);
+                let gate = self.write_head(scratch, job, picked, to_node, upstream.io.is_stream());
                 self.tell_to_go_on(scratch, job, to_node);
                 target.counters.requested();
+                if !to_node {
+                    picked.group().counters().asked();
+                }
                 // A pooled connection costs no time.
                 let now = if upstream.reused { job.tries.now(&job.facts) } else { Instant::now() };
                 (upstream, gate, now, None)
@@ -257,6 +296,9 @@ impl Conn {
         if picked.is_watched() {
             self.tell_how_it_went(picked, &end, status, head_at, now);
         }
+        if !to_node {
+            count_answer(picked, &end, status, head_at, now);
+        }
         job.consumed |= !replayable;
         job.grpc_status = grpc_status;
 
@@ -268,7 +310,7 @@ impl Conn {
                 } else {
                     worker.succeeded(picked);
                 }
-                if keep_upstream {
+                if keep_upstream && proxy_protocol(job, picked).is_none() {
                     worker.local.pool.put(upstream, now, announced);
                 }
                 self.finish(job, Some(picked), status, bytes, "", now);
@@ -288,8 +330,8 @@ impl Conn {
                 if keep_upstream {
                     worker.local.pool.put(upstream, Instant::now(), announced);
                 }
-                if ended {
-                    return if replayable { self.ask_again(job, below) } else { Attempt::Answer(lost_body()) };
+                if let Some(key) = ended {
+                    return if replayable { self.ask_again(job, below, key) } else { Attempt::Answer(lost_body()) };
                 }
                 if full {
                     job.tries.full = true;
@@ -304,26 +346,18 @@ impl Conn {
                 job.tries.avoid(target.id());
                 if replayable { Attempt::Again } else { Attempt::Answer(lost_body()) }
             }
-            End::Failed { wrote, answered, reason } => {
-                // A node that ends without a word takes what it carried along. An instance may have ended because of this
-                // request: it is repeated once, so that one that ends programs does not end them all.
-                let repeatable = job.facts.idempotent && (to_node || !job.tries.repeated);
-                let again = replayable && !answered && (!wrote || repeatable);
-                job.tries.repeated |= wrote && !to_node;
-                if upstream.reused && again {
-                    // It was closed for being idle, most likely: not the target's fault, and on a fresh one not again.
-                    job.tries.fresh = true;
-                    return Attempt::Again;
+            End::Failed { wrote, answered, silent, reason } => {
+                if silent {
+                    worker.counters.upstream_silent_total.add();
                 }
-                let fault = if upstream.io.was_reset() { Fault::Error } else { Fault::Broken };
-                self.blame(picked, fault, reason);
-                if again && wrote && !to_node && self.listener.kind == ListenerKind::Node {
-                    // Each tier that repeats it would multiply what arrives.
-                    return Attempt::Answer(Answer::not_here(ENDED, Vec::new(), "connection_terminated"));
-                }
-                let error = if answered { "http_response_incomplete" } else { "connection_terminated" };
-                let answer = Answer::new(502, "endpoint-failed", error, format!("The endpoint failed: {reason}."));
-                if again { Self::elsewhere(job, picked, answer) } else { Attempt::Answer(answer) }
+                let failure = Failure { wrote, answered, reused: upstream.reused && !silent, node: to_node };
+                self.failed(job, picked, failure, replayable, upstream.io.was_reset(), reason)
+            }
+            End::Malformed(refused) if refused.is_limit() => {
+                worker.counters.upstream_over_limit_total.add();
+                let detail = format!("The endpoint's answer is over a limit of this node: {}.", refused.reason);
+                let error = "http_response_header_section_size";
+                Attempt::Answer(Answer::new(502, "answer-too-long", error, detail))
             }
             End::Malformed(refused) => {
                 worker.counters.upstream_malformed_total.add();
@@ -333,12 +367,14 @@ impl Conn {
                 Attempt::Answer(Answer::new(502, "endpoint-malformed", error, detail))
             }
             End::Late if is_try && replayable && status == 0 => {
+                upstream.io.is_late();
                 worker.counters.timeout_try_total.add();
                 self.blame(picked, Fault::Late, "it does not answer in time");
                 let detail = "The endpoint did not answer in time.";
                 Self::elsewhere(job, picked, Answer::new(504, "endpoint-timeout", "http_response_timeout", detail))
             }
             End::Late => {
+                upstream.io.is_late();
                 // The node above may have left it no time to speak of.
                 if job
                     .facts
@@ -401,6 +437,9 @@ impl Conn {
     fn kept(&self, job: &mut Job<'_>, picked: &Picked) -> Option<Upstream> {
         let local = &self.worker.local;
         let target = picked.target();
+        if proxy_protocol(job, picked).is_some() {
+            return None;
+        }
         if target.protocol() != Protocol::Http1 || Self::is_secured(job, picked) {
             job.tries.fresh = false;
             return local.links.kept(target);
@@ -421,9 +460,16 @@ impl Conn {
         picked: &Picked,
     ) -> Result<Upstream, Attempt> {
         let worker = self.worker.clone();
+        let mut header = Vec::new();
+        if picked.target().protocol() == Protocol::Http2
+            && let Some(proxied) = proxy_protocol(job, picked)
+        {
+            let Scratch { request, from_client, .. } = &*scratch;
+            self.write_proxy_header(proxied, &job.facts, request, from_client.data(), &mut header);
+        }
         let left = tokio::select! {
             biased;
-            opened = Self::opened(&worker, job, picked) => return opened,
+            opened = Self::opened(&worker, job, picked, &header) => return opened,
             left = self.left(scratch) => left,
         };
         if matches!(left, Unserved::Ended) {
@@ -433,13 +479,20 @@ impl Conn {
         Err(self.cut(job, picked, 0, 0, "client_gone"))
     }
 
-    /// A fresh connection.
-    async fn opened(worker: &Rc<Worker>, job: &mut Job<'_>, picked: &Picked) -> Result<Upstream, Attempt> {
+    /// A fresh connection. `header`: what goes ahead of HTTP/2, on one that is for this request alone. (That of HTTP/1.1 goes out
+    /// with the request.)
+    async fn opened(
+        worker: &Rc<Worker>,
+        job: &mut Job<'_>,
+        picked: &Picked,
+        header: &[u8],
+    ) -> Result<Upstream, Attempt> {
         let target = picked.target();
         job.tries.fresh = false;
         if let Some(settings) = &job.tries.settings {
             let most = settings.limits.endpoint_connections;
-            if most != 0 && target.protocol() == Protocol::Http1 && target.counters.connections.load(Relaxed) >= most {
+            let is_shared = target.protocol() == Protocol::Http2 && header.is_empty();
+            if most != 0 && !is_shared && target.counters.connections.load(Relaxed) >= most {
                 worker.counters.limit_endpoint_connections_total.add();
                 job.tries.avoid(target.id());
                 job.tries.full = true;
@@ -449,6 +502,7 @@ impl Conn {
         let within = job.config.limits.connect_timeout;
         let opened = match target.protocol() {
             Protocol::Http1 if !Self::is_secured(job, picked) => connect(target, within, worker.descriptors).await,
+            _ if !header.is_empty() => link::open_one(target, within, worker, header).await,
             _ => worker.local.links.get(target, within, worker).await,
         };
         let failed = match opened {
@@ -463,6 +517,9 @@ impl Conn {
             worker.counters.exhausted_total.add();
         } else {
             worker.failed(picked, Fault::Broken, &failed.reason);
+            if target.kind() == TargetKind::Instance {
+                picked.group().counters().unreached();
+            }
         }
         let status = match (failed.late, failed.ours) {
             (true, _) => 504,
@@ -482,19 +539,78 @@ impl Conn {
     fn tell_how_it_went(&self, picked: &Picked, end: &End, status: u16, head_at: Option<Instant>, began: Instant) {
         let failed = match end {
             End::Done { .. } | End::Upgraded => matches!(status, 500 | 502..=504),
+            End::Malformed(refused) if refused.is_limit() => return,
             End::Failed { .. } | End::Malformed(_) | End::Late | End::Cut(Some(_)) => true,
-            // The client's doing, or nobody's.
+            // The client's doing, ours, or nobody's.
             _ => return,
         };
         let took = head_at.unwrap_or_else(Instant::now).saturating_duration_since(began);
         picked.went(self.worker.now_ms(), u64::try_from(took.as_micros()).unwrap_or(u64::MAX), failed);
     }
 
-    /// An instance below had it, and ended its connection without a word. The entry repeats it once, whoever gets it then.
-    fn ask_again(&self, job: &mut Job<'_>, below: Vec<u8>) -> Attempt {
-        if self.listener.kind == ListenerKind::Node {
-            return Attempt::Answer(Answer::not_here(ENDED, below, "destination_unavailable"));
+    /// The connection failed before the answer began.
+    fn failed(
+        &self,
+        job: &mut Job<'_>,
+        picked: &Picked,
+        failure: Failure,
+        replayable: bool,
+        reset: bool,
+        reason: &str,
+    ) -> Attempt {
+        let target = picked.target();
+        let request = retry::Request {
+            idempotent: job.facts.idempotent,
+            replayable,
+            repeated: job.tries.repeated,
+            reconnects: job.tries.reconnects,
+            below: self.listener.kind == ListenerKind::Node,
+        };
+        let next = retry::next(failure, request);
+        // One that ends programs shall not end them all.
+        job.tries.repeated |= failure.wrote == Wrote::Something && !failure.node;
+        if next == Next::Reconnect {
+            job.tries.reconnects += 1;
+            job.tries.fresh = true;
+            job.tries.spread(target.id());
+            return Attempt::Again;
         }
+        if !failure.node {
+            picked.group().counters().broken();
+        }
+        self.blame(picked, if reset { Fault::Error } else { Fault::Broken }, reason);
+        let error = if failure.answered { "http_response_incomplete" } else { "connection_terminated" };
+        let answer = match failure.wrote {
+            Wrote::Refused => Answer {
+                retry_after_s: Some(RETRY_AFTER_S),
+                ..Answer::new(503, "endpoint-refused", "destination_unavailable", "The endpoint refused the request.")
+            },
+            _ => Answer::new(502, "endpoint-failed", error, format!("The endpoint failed: {reason}.")),
+        };
+        match next {
+            Next::Spread if job.tries.refusals < REFUSALS_MAX => {
+                job.tries.refusals += 1;
+                job.tries.spread(target.id());
+                job.tries.failure = Some(answer);
+                job.tries.costs = true;
+                Attempt::Again
+            }
+            Next::Spread | Next::Elsewhere => Self::elsewhere(job, picked, answer),
+            Next::Refer => {
+                let avoid = target.key().as_bytes().to_vec();
+                Attempt::Answer(Answer::ended(avoid, Vec::new(), "connection_terminated"))
+            }
+            Next::Reconnect | Next::GiveUp => Attempt::Answer(answer),
+        }
+    }
+
+    /// An instance below, of this key, had it, and ended its connection without a word. The entry repeats it once, and says
+    /// which instance is to be asked only when there is no other.
+    fn ask_again(&self, job: &mut Job<'_>, below: Vec<u8>, key: Vec<u8>) -> Attempt {
+        if self.listener.kind == ListenerKind::Node {
+            return Attempt::Answer(Answer::ended(key, below, "destination_unavailable"));
+        }
+        job.tries.avoid_below = key;
         let detail = "The endpoint failed: its connection ended without an answer.";
         let answer = Answer { below, ..Answer::new(502, "endpoint-failed", "destination_unavailable", detail) };
         if std::mem::replace(&mut job.tries.repeated, true) {
@@ -530,51 +646,6 @@ impl Conn {
         self.worker.failed(picked, fault, reason);
     }
 
-    fn write_head(&self, scratch: &mut Scratch, job: &mut Job<'_>, picked: &Picked, to_node: bool) -> Gate {
-        let facts = &job.facts;
-        let Scratch { request, from_client, host, target, to_upstream, .. } = scratch;
-        let data = from_client.data();
-        // Towards a node, a body that could not be sent a second time waits until the node has a place for it. Towards
-        // an instance it waits only if the client does.
-        let large = to_node && !fits_whole(facts, data, &job.config.limits);
-        let expect = if to_node { facts.expects || large } else { facts.client_expects };
-        let limits = &job.config.limits;
-        // The time runs from the moment that the entry has found a connection: to wait parked takes nothing of it.
-        let own_ms = facts.response_timeout(limits).as_millis() as u64;
-        let spent_ms = || u64::try_from(facts.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let left_ms = facts.timeout_ms.map_or(own_ms, |left_ms| own_ms.min(left_ms.saturating_sub(spent_ms()).max(1)));
-        // A little less for the child, so that its answer, which names the instance that is late, comes in time.
-        let left_ms = (left_ms - (left_ms / 10).min(CHILD_SPARE_MS)).max(1);
-        to_upstream.clear();
-        let forged = Forwarded {
-            head: &data[..facts.head_bytes],
-            request,
-            target,
-            host: host.text(),
-            node: &job.config.name,
-            client: (self.listener.kind == ListenerKind::Entry).then_some(Client {
-                address: &self.address,
-                public: self.listener.public,
-                tls: self.listener.tls,
-            }),
-            http2: self.io.is_stream(),
-            request_id: facts.new_id.then_some(&facts.request_id),
-            stamp: to_node.then(|| (&**picked.group().stamp(), left_ms)),
-            expect,
-            client_expects: facts.client_expects,
-            upgrade: facts.upgrade,
-        }
-        .write(to_upstream);
-        if forged && !std::mem::replace(&mut job.forged, true) {
-            self.worker.counters.forged_fields_total.add();
-        }
-        match (to_node && expect, facts.client_expects) {
-            (false, _) => Gate::Open,
-            (true, true) => Gate::Timed,
-            (true, false) => Gate::Shut,
-        }
-    }
-
     /// The node above waits with the body until there is a place for it, and here is one.
     fn tell_to_go_on(&self, scratch: &mut Scratch, job: &mut Job<'_>, to_node: bool) {
         if job.facts.expects && !job.facts.client_expects && !to_node && !job.continued {
@@ -596,6 +667,21 @@ impl Conn {
     }
 }
 
+/// What the instance did, for the figures of its version. A request that failed may only have met a connection that was closed for being
+/// idle (`Conn::failed`).
+fn count_answer(picked: &Picked, end: &End, status: u16, head_at: Option<Instant>, began: Instant) {
+    let counters = picked.group().counters();
+    match end {
+        End::Done { .. } | End::Upgraded => {
+            let took = head_at.unwrap_or_else(Instant::now).saturating_duration_since(began);
+            counters.answered(status, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        }
+        End::Malformed(refused) if refused.is_limit() => {}
+        End::Malformed(_) | End::Late | End::Cut(Some(_)) => counters.broken(),
+        _ => {}
+    }
+}
+
 fn lost_body() -> Answer {
     let detail = "The body was under way when the node below could not take it.";
     Answer::new(502, "body-lost", "destination_unavailable", detail)
@@ -609,18 +695,10 @@ pub(super) fn is_small(length: Length) -> bool {
     }
 }
 
-/// Whether the body can be kept until it is answered.
-fn fits_whole(facts: &Facts, data: &[u8], limits: &Limits) -> bool {
-    match facts.length {
-        Length::Chunked => body_in(facts, data, limits).is_some(),
-        length => is_small(length),
-    }
-}
-
 /// Length of head and body, if all of it is there.
 pub(super) fn body_in(facts: &Facts, data: &[u8], limits: &Limits) -> Option<usize> {
     let mut at = facts.head_bytes;
-    let mut body = Body::new(facts.length, Bounds { head_bytes: limits.head_bytes, fields: limits.fields });
+    let mut body = Body::new(facts.length, limits.of_requests(facts.from));
     loop {
         match body.next(data.get(at..)?).ok()? {
             Piece::End(count) => return Some(at + count),

@@ -16,7 +16,11 @@ use tokio::{
 };
 
 use super::buffer::Buffer;
-use crate::{http2, memory::Holder, tls};
+use crate::{
+    http2,
+    memory::Holder,
+    tls::{self, sites::Handshake},
+};
 
 /// A connected stream.
 #[derive(Debug)]
@@ -129,13 +133,23 @@ impl Io {
         }
     }
 
-    /// The host name that the TLS handshake was for.
+    /// What the TLS handshake was for; `None`: it is in plaintext.
     #[must_use]
-    pub fn server_name(&self) -> Option<&str> {
+    pub fn handshake(&self) -> Option<&Handshake> {
         match self {
-            Self::Tls(stream) => stream.server_name(),
-            Self::Stream(stream) => stream.server_name(),
+            Self::Tls(stream) => Some(stream.handshake()),
+            Self::Stream(stream) => stream.handshake(),
             Self::Tcp(_) | Self::Unix(_) | Self::Link(_) => None,
+        }
+    }
+
+    /// The address that its client has connected to.
+    #[must_use]
+    pub fn local_address(&self) -> Option<std::net::SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Tls(stream) => stream.socket().local_addr().ok(),
+            Self::Unix(_) | Self::Stream(_) | Self::Link(_) => None,
         }
     }
 
@@ -173,10 +187,45 @@ impl Io {
         matches!(self, Self::Link(stream) if stream.was_reset())
     }
 
-    /// Whether the other side has said that it did not process the request.
+    /// Whether the other side has said that it did not process this request, and goes on with others.
     #[must_use]
     pub fn was_refused(&self) -> bool {
         matches!(self, Self::Link(stream) if stream.was_refused())
+    }
+
+    /// The length of a client's body that is read in chunks, for trailers may follow.
+    #[must_use]
+    pub fn told_length(&self) -> Option<u64> {
+        match self {
+            Self::Stream(stream) => stream.told_length(),
+            _ => None,
+        }
+    }
+
+    /// Trailers of the answer can be passed on behind a body of a told length.
+    pub fn keep_trailers(&mut self) {
+        if let Self::Link(stream) = self {
+            stream.keep_trailers();
+        }
+    }
+
+    /// No answer came in time.
+    pub fn is_late(&self) {
+        if let Self::Link(stream) = self {
+            stream.is_late();
+        }
+    }
+
+    /// Whether a link has ended because nobody was at its other end any more.
+    #[must_use]
+    pub fn was_silent(&self) -> bool {
+        matches!(self, Self::Link(stream) if stream.was_silent())
+    }
+
+    /// Whether the request was not processed, for its connection has ended, or was about to, before it.
+    #[must_use]
+    pub fn was_unprocessed(&self) -> bool {
+        matches!(self, Self::Link(stream) if stream.was_unprocessed())
     }
 
     /// Whether the other side has reset the connection. (A stream says so when it is read.)

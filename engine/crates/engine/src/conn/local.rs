@@ -15,6 +15,7 @@ use super::{buffer::Scratches, exchange::splice::Pipe, resting::Resting};
 use crate::{
     http2::link::Links,
     memory::{Memory, keeper},
+    supervise,
     upstream::{Budget, Pool},
     worker::Worker,
 };
@@ -67,8 +68,8 @@ impl Local {
     /// Starts sweeping the pools, once. Ends with the worker.
     pub fn start(worker: &Rc<Worker>) {
         if !worker.local.swept.replace(true) {
-            tokio::task::spawn_local(keeper::run(Rc::downgrade(worker)));
-            tokio::task::spawn_local(sweep(Rc::downgrade(worker)));
+            tokio::task::spawn_local(supervise::task("the keeper of memory", keeper::run(Rc::downgrade(worker))));
+            tokio::task::spawn_local(supervise::task("the sweep of pools", sweep(Rc::downgrade(worker))));
         }
     }
 

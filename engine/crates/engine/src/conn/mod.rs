@@ -5,14 +5,16 @@
 
 pub mod buffer;
 mod exchange;
-mod facts;
+pub(crate) mod facts;
 mod finish;
 mod handle;
+mod head;
 mod hedge;
 pub mod io;
 pub mod local;
 mod log;
 pub(crate) mod resting;
+mod retry;
 mod select;
 pub mod timer;
 mod watch;
@@ -27,7 +29,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use sdlb_http1::{self as http1, Kind, Refused};
+use sdlb_http1::{Kind, Refused};
 use tokio::{net::TcpStream, time::Instant};
 
 use self::{
@@ -60,12 +62,12 @@ const SLEEPS_AFTER: Duration = Duration::from_secs(1);
 /// Serves the connection until it ends. Called once for each accepted connection, on its worker's thread.
 pub async fn serve(io: Io, peer: SocketAddr, listener: Rc<ListenerConfig>, worker: Rc<Worker>) {
     Local::start(&worker);
-    drop(run(Conn::new(io, text_of(peer), listener, worker), peer).await);
+    drop(run(Conn::new(io, Peer::of(peer), listener, worker), peer).await);
 }
 
-/// Serves the request of one stream. `address`: of the connection's peer, as text.
-pub async fn serve_stream(stream: Io, address: Rc<str>, listener: Rc<ListenerConfig>, worker: Rc<Worker>) {
-    let mut conn = Conn::new(stream, address, listener, worker);
+/// Serves the request of one stream. `peer`: of its connection.
+pub async fn serve_stream(stream: Io, peer: Peer, listener: Rc<ListenerConfig>, worker: Rc<Worker>) {
+    let mut conn = Conn::new(stream, peer, listener, worker);
     let then = conn.requests().await;
     if matches!(then, Then::Linger | Then::Last) {
         Box::pin(conn.linger(then)).await;
@@ -78,9 +80,20 @@ fn boxed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
     Box::into_pin(Box::write(Box::new_uninit(), make()))
 }
 
-/// A peer's address as clients' addresses are told.
-pub fn text_of(peer: SocketAddr) -> Rc<str> {
-    peer.ip().to_string().into()
+/// Who is at the other end: the client, a proxy in front of it, or a node.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// As text.
+    pub address: Rc<str>,
+    /// Of its end.
+    pub port: u16,
+}
+
+impl Peer {
+    /// Of a connection.
+    pub fn of(peer: SocketAddr) -> Self {
+        Self { address: peer.ip().to_string().into(), port: peer.port() }
+    }
 }
 
 /// The same for a client's connection in clear text. It is given back when it has rested for a while. `rested`: what was given
@@ -93,8 +106,13 @@ pub async fn serve_plain(
     worker: Rc<Worker>,
 ) -> Option<Nap> {
     Local::start(&worker);
-    let mut conn = Conn::new(Io::Tcp(stream), text_of(peer), listener, worker);
-    conn.may_sleep = true;
+    // Who is behind a proxy is not to be read from the socket again, and so does not go to another engine with it.
+    let own = listener.trusted.is_empty()
+        || stream
+            .peer_addr()
+            .is_ok_and(|socket| socket.ip().to_canonical() == peer.ip() && socket.port() == peer.port());
+    let mut conn = Conn::new(Io::Tcp(stream), Peer::of(peer), listener, worker);
+    conn.may_sleep = own;
     conn.resume(rested);
     run(conn, peer).await
 }
@@ -181,9 +199,6 @@ enum Then {
     Http2,
 }
 
-/// How an HTTP/2 connection begins (RFC 9113, 3.4); no HTTP/1 request does.
-const PREFACE: &[u8] = b"PRI ";
-
 /// What arrived.
 enum Arrived {
     /// A head of this length.
@@ -201,8 +216,7 @@ enum Arrived {
 
 struct Conn {
     io: Io,
-    /// The peer's address, as text.
-    address: Rc<str>,
+    peer: Peer,
     listener: Rc<ListenerConfig>,
     worker: Rc<Worker>,
     timer: Timer,
@@ -223,11 +237,11 @@ struct Conn {
 }
 
 impl Conn {
-    fn new(io: Io, address: Rc<str>, listener: Rc<ListenerConfig>, worker: Rc<Worker>) -> Self {
+    fn new(io: Io, peer: Peer, listener: Rc<ListenerConfig>, worker: Rc<Worker>) -> Self {
         let now = Instant::now();
         let idle_until = now + worker.config().limits.idle_timeout;
         Self {
-            address,
+            peer,
             // A stream's connection rests, not the stream.
             rest: (listener.kind == ListenerKind::Entry && !io.is_stream()).then(|| Place::new(worker.clone(), now)),
             may_be_http2: listener.kind == ListenerKind::Entry && matches!(io, Io::Tcp(_)),
@@ -324,17 +338,19 @@ impl Conn {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Arrived> {
         let config = self.worker.config();
         let limits = &config.limits;
-        let bounds = http1::Limits { head_bytes: limits.head_bytes, fields: limits.fields };
+        let bounds = limits.of_requests(self.listener.kind);
         let mut moved = None;
         loop {
             if let Some(scratch) = &mut self.scratch {
                 if scratch.from_client.is_empty() {
                     self.worker.local.scratches.give_box(&mut self.scratch);
                 } else {
-                    if self.may_be_http2 && scratch.from_client.data().starts_with(PREFACE) {
+                    let data = scratch.from_client.data();
+                    if self.may_be_http2 && data.starts_with(http2::PREFACE) {
                         return Poll::Ready(Arrived::Preface);
                     }
-                    match scratch.request.advance(scratch.from_client.data(), &bounds) {
+                    let may_become_preface = self.may_be_http2 && http2::PREFACE.starts_with(data);
+                    match if may_become_preface { Ok(None) } else { scratch.request.advance(data, &bounds) } {
                         Ok(Some(length)) => return Poll::Ready(Arrived::Head(length)),
                         Ok(None) => {}
                         Err(refused) => return Poll::Ready(Arrived::Refused(refused)),
@@ -346,7 +362,7 @@ impl Conn {
                         self.worker.local.memory.wait(cx.waker());
                         return self.poll_late(cx, None);
                     }
-                    scratch.from_client.make_room(limits.head_bytes + BUFFER_BYTES);
+                    scratch.from_client.make_room(bounds.head_bytes + BUFFER_BYTES);
                 }
             }
             if self.scratch.is_none() {
@@ -396,9 +412,7 @@ impl Conn {
         // A stream's connection is told of the end.
         if self.draining.is_none() && !self.io.is_stream() {
             self.rest.iter().for_each(|rest| rest.wakes(cx.waker()));
-            let mut told = self.worker.draining();
-            let mut draining: Pin<Box<dyn Future<Output = ()>>> =
-                Box::pin(async move { drop(told.wait_for(|draining| *draining).await) });
+            let mut draining: Pin<Box<dyn Future<Output = ()>>> = Box::pin(self.worker.ends(self.listener.kind));
             // Ready: as below.
             let _ = draining.as_mut().poll(cx);
             self.draining = Some(draining);
@@ -407,7 +421,7 @@ impl Conn {
             self.worker.counters.connections_evicted_total.add();
             return Poll::Ready(Arrived::Nothing);
         }
-        if self.worker.is_ending() {
+        if self.worker.is_ending(self.listener.kind) {
             if self.may_sleep && self.worker.giver().is_some() {
                 return Poll::Ready(Arrived::Rest);
             }

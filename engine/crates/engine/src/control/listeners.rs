@@ -9,7 +9,7 @@ use std::{
 use crate::{
     convert::ListenerAsked,
     listen::{self, handover::Passed},
-    settings::ListenerConfig,
+    settings::{ListenerConfig, ListenerKind},
     workers::{Command, Handle},
 };
 
@@ -82,6 +82,12 @@ impl Listeners {
     pub fn let_go(&mut self) {
         self.open.clear();
         self.inherited.clear();
+    }
+
+    /// Keeps those of nodes; gives where the others are bound, for the workers to close.
+    pub fn let_go_of_clients(&mut self) -> Vec<SocketAddr> {
+        let gone = self.open.extract_if(.., |_, open| open.config.kind == ListenerKind::Entry);
+        gone.map(|(bound, _)| bound).collect()
     }
 
     /// The sockets of `asked` that were inherited, and where they are bound.
@@ -162,5 +168,6 @@ fn config(asked: &ListenerAsked, bound: SocketAddr) -> ListenerConfig {
         kind: asked.kind,
         public: asked.public,
         tls: asked.tls,
+        trusted: asked.trusted.clone(),
     }
 }

@@ -1,8 +1,12 @@
 //! The head that goes to an instance or a child node.
 
-use sdlb_http1::{Field, Length, Name, Request, Version, decimal, list};
+use sdlb_http1::{Field, Method, Name, Request, Version, decimal};
 
-use super::fields::{copy, line};
+use super::{
+    fields::{copy, line},
+    framing::Framing,
+};
+use crate::conn::facts::is_max_forwards;
 
 /// Everything that the head is made of.
 pub struct Forwarded<'a> {
@@ -14,7 +18,7 @@ pub struct Forwarded<'a> {
     pub target: &'a [u8],
     /// The canonical host.
     pub host: &'a str,
-    /// This node's name.
+    /// What this node calls itself.
     pub node: &'a str,
     /// It came over HTTP/2.
     pub http2: bool,
@@ -24,10 +28,20 @@ pub struct Forwarded<'a> {
     pub request_id: Option<&'a [u8]>,
     /// For a child node: the stamp of the group, and the milliseconds left for an answer.
     pub stamp: Option<(&'a str, u64)>,
+    /// For a child node: the endpoint that had the request before, and ended its connection.
+    pub avoid: &'a [u8],
+    /// Replaces `Max-Forwards`.
+    pub max_forwards: Option<u32>,
+    /// For a child node whose instances want to know: the client's port, 0 when it is not known.
+    pub client_port: Option<u16>,
+    /// Where the body ends.
+    pub framing: Framing,
     /// Wait for `100 Continue`.
     pub expect: bool,
     /// The client itself does so; for a child node.
     pub client_expects: bool,
+    /// The client reads the trailers of the answer.
+    pub wants_trailers: bool,
     /// Ask for the upgrade that the client asks for.
     pub upgrade: bool,
 }
@@ -41,6 +55,12 @@ pub struct Client<'a> {
     pub public: bool,
     /// It speaks TLS.
     pub tls: bool,
+    /// A trusted proxy has sent the request: its forwarding fields are replaced like others, and are no forgery.
+    pub by_proxy: bool,
+}
+
+fn expects_content(method: Method, text: &[u8]) -> bool {
+    matches!(method, Method::Post | Method::Put) || text == b"PATCH"
 }
 
 impl Forwarded<'_> {
@@ -77,15 +97,26 @@ impl Forwarded<'_> {
             if self.client_expects {
                 out.extend_from_slice(b"sdlb-expect: 1\r\n");
             }
-        }
-        match request.length() {
-            Length::Known(length) => {
-                out.extend_from_slice(b"content-length: ");
-                decimal(length, out);
-                out.extend_from_slice(b"\r\n");
+            if !self.avoid.is_empty() {
+                line(b"sdlb-avoid", self.avoid, out);
             }
-            Length::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-            Length::None | Length::UntilClose => {}
+        }
+        if let Some(port) = self.client_port {
+            out.extend_from_slice(b"sdlb-port: ");
+            decimal(u64::from(port), out);
+            out.extend_from_slice(b"\r\n");
+        }
+        if let Some(left) = self.max_forwards {
+            out.extend_from_slice(b"max-forwards: ");
+            decimal(u64::from(left), out);
+            out.extend_from_slice(b"\r\n");
+        }
+        match self.framing {
+            // RFC 9110, 8.6: who expects content and gets none is told so. HTTP/2 says it by the end of the stream.
+            Framing::Empty(_) if expects_content(request.method, request.method_text.of(head)) => {
+                Framing::Empty(Some(0)).write(out);
+            }
+            framing => framing.write(out),
         }
         if self.expect {
             out.extend_from_slice(b"expect: 100-continue\r\n");
@@ -99,10 +130,14 @@ impl Forwarded<'_> {
         let entry = self.client.is_some();
         let ours = match field.name {
             Name::Host | Name::ContentLength | Name::Expect => return false,
+            Name::Control if self.max_forwards.is_some() && is_max_forwards(field.text.of(self.head)) => return false,
             Name::XRequestId if self.request_id.is_some() => return false,
             name if name.is_hop_by_hop() => return false,
             name if name.is_private() => true,
-            Name::Forwarded | Name::XForwarded | Name::XRealIp => entry,
+            Name::Forwarded | Name::XForwarded | Name::XRealIp => match self.client {
+                Some(client) if client.by_proxy => return false,
+                client => client.is_some(),
+            },
             _ if field.hop => return false,
             _ => self.client.is_some_and(|client| self.collides(field, client.public)),
         };
@@ -110,14 +145,10 @@ impl Forwarded<'_> {
         !ours
     }
 
-    /// A name that some servers take for another one.
+    /// A name that some servers take for another one: CGI and its kin read all but letters and digits as one sign.
     fn collides(&self, field: &Field, public: bool) -> bool {
         let name = field.text.of(self.head);
-        if !name.contains(&b'_') {
-            return false;
-        }
-        let read: Vec<u8> = name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
-        public || Name::of(&read) != Name::Other
+        field.name == Name::Other && (Name::is_alias(name) || (public && name.contains(&b'_')))
     }
 
     fn write_client(&self, client: Client<'_>, out: &mut Vec<u8>) {
@@ -153,13 +184,7 @@ impl Forwarded<'_> {
             line(b"upgrade", upgrade, out);
             return;
         }
-        let trailers = self
-            .request
-            .fields()
-            .iter()
-            .filter(|field| field.name == Name::Te)
-            .any(|field| list(field.value.of(self.head)).any(|coding| coding.eq_ignore_ascii_case(b"trailers")));
-        if trailers {
+        if self.wants_trailers {
             out.extend_from_slice(b"connection: te\r\nte: trailers\r\n");
         }
     }

@@ -2,20 +2,10 @@
 
 use sdlb_http1::{Name, Response, decimal};
 
-use super::fields::{copy, line};
-
-/// How the client is told where the body ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// There is none. An answer to HEAD and 304 may tell the length that it would have.
-    Empty(Option<u64>),
-    /// `Content-Length`.
-    Length(u64),
-    /// `Transfer-Encoding: chunked`.
-    Chunked,
-    /// The end of the connection: for HTTP/1.0.
-    Close,
-}
+use super::{
+    fields::{copy, line},
+    framing::Framing,
+};
 
 /// What becomes of the connection to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +28,8 @@ pub fn write(
     out: &mut Vec<u8>,
 ) {
     start_line(head, response, out);
+    // It names the protocol that is to be used (RFC 9110, 15.5.22), for which the client may ask through us.
+    let wants_upgrade = response.status == 426;
     let mut dated = false;
     copy(
         head,
@@ -47,6 +39,7 @@ pub fn write(
             match field.name {
                 Name::Other => !field.hop,
                 Name::ContentLength => false,
+                Name::Upgrade => wants_upgrade,
                 name => !name.is_hop_by_hop() && !name.is_private(),
             }
         },
@@ -55,16 +48,11 @@ pub fn write(
     if !dated && response.status >= 200 {
         date(&mut |date| line(b"date", date, out));
     }
-    match framing {
-        Framing::Length(length) | Framing::Empty(Some(length)) => {
-            out.extend_from_slice(b"content-length: ");
-            decimal(length, out);
-            out.extend_from_slice(b"\r\n");
-        }
-        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        Framing::Empty(None) | Framing::Close => {}
-    }
+    framing.write(out);
+    let upgrades = wants_upgrade && response.fields().iter().any(|field| field.name == Name::Upgrade);
     match after {
+        After::Keep if upgrades => out.extend_from_slice(b"connection: upgrade\r\n"),
+        After::Close if upgrades => out.extend_from_slice(b"connection: upgrade, close\r\n"),
         After::Keep => {}
         After::KeepOld => out.extend_from_slice(b"connection: keep-alive\r\n"),
         After::Close => out.extend_from_slice(b"connection: close\r\n"),

@@ -33,8 +33,10 @@ const HEAD: http1::Limits = http1::Limits { head_bytes: 4 << 20, fields: 20_000 
 pub struct Stream {
     link: Use,
     exchange: Option<Exchange>,
-    /// The endpoint has not processed the request, and says so.
+    /// The endpoint has not processed the request, and says so of this stream.
     refused: bool,
+    /// The link has not brought it to the endpoint, or the endpoint says that it takes no more from it.
+    unprocessed: bool,
     /// The endpoint has ended this stream, and this stream only.
     reset: bool,
     /// The request could not be sent: there is no answer to wait for.
@@ -43,10 +45,16 @@ pub struct Stream {
     answer: &'static [u8],
     /// Waits for the endpoint's first settings.
     settling: Option<Pin<Box<Sleep>>>,
+    /// Trailers can be passed on behind a body of a told length.
+    keeps_trailers: bool,
 }
 
+/// The length of a body that is read in chunks, for trailers may follow.
+const LENGTH: &str = "sdlb-length";
 /// It does not say that it takes WebSockets over HTTP/2, and nothing else would become of the request.
 const NO_WEBSOCKET: &[u8] = b"HTTP/1.1 501 Not Implemented\r\ncontent-length: 0\r\n\r\n";
+/// HTTP/1.1 carries it, and HTTP/2 does not.
+const NOT_IN_HTTP2: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
 /// Most heads of answers are smaller.
 const HEAD_BYTES_FEW: usize = 512;
 /// How old a link is, at the least, that has heard its endpoint's settings; and how often they are looked for until then.
@@ -66,6 +74,9 @@ struct Exchange {
     interim: Vec<u8>,
     /// What was seen by who only waited for it.
     failed: Option<io::Error>,
+    /// Bytes that had come by the link when it was sent.
+    heard_before: u64,
+    keeps_trailers: bool,
 }
 
 impl Stream {
@@ -75,16 +86,42 @@ impl Stream {
             link: Use::new(link),
             exchange: None,
             refused: false,
+            unprocessed: false,
             reset: false,
             failed: false,
             answer: b"",
             settling: None,
+            keeps_trailers: false,
         }
     }
 
-    /// Whether the endpoint said that it has not processed the request (RFC 9113, 8.7): it may be sent again.
+    /// The client reads trailers, also behind a body whose length was told. It is read in chunks then, and the length stands in
+    /// a field of our own.
+    pub fn keep_trailers(&mut self) {
+        self.keeps_trailers = true;
+    }
+
+    /// Whether the endpoint said that it has not processed this request (RFC 9113, 8.7).
     pub fn was_refused(&self) -> bool {
         self.refused
+    }
+
+    /// Whether nobody was at the other end of its link any more.
+    pub fn was_silent(&self) -> bool {
+        self.link.link().is_silent()
+    }
+
+    /// No answer came in time. If nothing else came by the link either since the request was sent, no other is sent by it.
+    pub fn is_late(&self) {
+        let link = self.link.link();
+        if self.exchange.as_ref().is_some_and(|exchange| exchange.heard_before == link.heard()) {
+            link.leave();
+        }
+    }
+
+    /// Whether the link ended before this request.
+    pub fn was_unprocessed(&self) -> bool {
+        self.unprocessed
     }
 
     /// Whether the endpoint has ended this stream and goes on with others: it is there, and does not like the request.
@@ -121,7 +158,11 @@ impl Stream {
         let mut send = link.sender();
         ready!(send.poll_ready(cx)).map_err(|error| self.not_sent(error))?;
         let head = Head::of(bytes).ok_or_else(malformed)?;
-        let request = translate::to_request(&head).ok_or_else(malformed)?;
+        let Some(request) = translate::to_request(&head) else {
+            // It is not the endpoint's fault.
+            self.answer = NOT_IN_HTTP2;
+            return Poll::Ready(Ok(bytes.len()));
+        };
         let websocket = request.extensions().get::<h2::ext::Protocol>().is_some();
         while websocket && !send.is_extended_connect_protocol_enabled() {
             if link.age() >= SETTLED {
@@ -143,6 +184,8 @@ impl Stream {
             websocket: websocket.then(|| translate::accept(&head.value(b"sec-websocket-key").unwrap_or_default())),
             interim: Vec::new(),
             failed: None,
+            heard_before: link.heard(),
+            keeps_trailers: self.keeps_trailers,
         });
         Poll::Ready(Ok(head.bytes()))
     }
@@ -150,7 +193,7 @@ impl Stream {
     /// The link takes no more.
     fn not_sent(&mut self, error: h2::Error) -> io::Error {
         self.link.link().leave();
-        self.refused = true;
+        self.unprocessed = true;
         failed(error)
     }
 
@@ -174,12 +217,11 @@ impl Stream {
         if let Poll::Ready(Err(error)) = &read {
             let error = error.get_ref().and_then(|error| error.downcast_ref::<h2::Error>());
             self.reset = error.is_some_and(|error| error.is_reset() && error.is_remote());
-            // A stream beyond the last one that a GOAWAY names fails with it.
-            self.refused |= exchange.inbound.is_none()
-                && error.is_some_and(|error| {
-                    error.reason() == Some(Reason::REFUSED_STREAM)
-                        || (error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR))
-                });
+            if let (None, Some(error)) = (&exchange.inbound, error) {
+                self.refused |= self.reset && error.reason() == Some(Reason::REFUSED_STREAM);
+                // A stream beyond the last one that a GOAWAY names fails with it.
+                self.unprocessed |= error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
+            }
         }
         read
     }
@@ -265,6 +307,13 @@ impl Exchange {
         if !ended && !bodyless && is_grpc(&parts.headers) {
             // HTTP/1.1 has no trailers behind a body of a told length, and the status of a call is one. `h2` sees to the length.
             parts.headers.remove(header::CONTENT_LENGTH);
+        }
+        // Nobody but us says this.
+        parts.headers.remove(LENGTH);
+        if self.keeps_trailers && !ended && !bodyless {
+            // `h2` sees to it that the content is as long.
+            let told = parts.headers.remove(header::CONTENT_LENGTH);
+            told.into_iter().for_each(|length| drop(parts.headers.insert(LENGTH, length)));
         }
         translate::from_response(parts.status, &parts.headers, ended, bodyless, &mut head);
         let plain = ended || bodyless || parts.headers.contains_key(header::CONTENT_LENGTH);

@@ -28,9 +28,10 @@ use super::{
     wire::{Flush, Wire, wire},
 };
 use crate::{
-    conn::{self, io::Io, local::Local, resting::Place, timer::Timer},
+    conn::{self, Peer, io::Io, local::Local, resting::Place, timer::Timer},
     memory::{Account, Level},
-    settings::{Limits, ListenerConfig, ListenerKind},
+    settings::{Limits, ListenerConfig, ListenerKind, header_list_bytes},
+    tls::sites::Handshake,
     worker::Worker,
 };
 
@@ -55,7 +56,7 @@ pub fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     peer: SocketAddr,
     listener: Rc<ListenerConfig>,
     worker: Rc<Worker>,
-    server_name: Option<Rc<str>>,
+    handshake: Option<Rc<Handshake>>,
 ) -> impl Future<Output = ()> {
     let (wire, flush) = wire(io);
     let is_client = listener.kind == ListenerKind::Entry;
@@ -63,7 +64,7 @@ pub fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     account.iter().for_each(|account| account.begin(None));
     let reading = Rc::new(Reading::of(account));
     let wire = Metered::new(wire, reading.clone(), is_client.then(|| worker.local.memory.clone()));
-    serve_wire(wire, flush, Opener { address: conn::text_of(peer), listener, worker, server_name, reading })
+    serve_wire(wire, flush, Opener { peer: Peer::of(peer), listener, worker, handshake, reading })
 }
 
 async fn serve_wire<T: AsyncRead + AsyncWrite + Unpin>(wire: Metered<Wire<T>>, flush: Flush<T>, opener: Opener) {
@@ -95,12 +96,10 @@ async fn serve_wire<T: AsyncRead + AsyncWrite + Unpin>(wire: Metered<Wire<T>>, f
         phase: Phase::Open,
         busy: false,
         from_node,
+        streams_max: limits.http2_streams,
     };
     served.timer.set(now, served.idle_timeout);
-    let mut draining = Box::pin(async {
-        let mut draining = worker.draining();
-        drop(draining.wait_for(|draining| *draining).await);
-    });
+    let mut draining = Box::pin(worker.ends(served.opener.listener.kind));
     let mut drained = false;
     poll_fn(|cx| {
         drained = drained || draining.as_mut().poll(cx).is_ready();
@@ -139,7 +138,7 @@ fn builder(limits: &Limits, from_node: bool) -> server::Builder {
         builder
             .initial_connection_window_size(STREAM_WINDOW * NODE_STREAMS)
             .max_concurrent_streams(NODE_STREAMS)
-            .max_header_list_size(head_bytes.saturating_mul(2))
+            .max_header_list_size(header_list_bytes(Limits::of_nodes()))
             .max_local_error_reset_streams(None)
             .max_pending_accept_reset_streams(NODE_STREAMS as usize);
     } else {
@@ -182,6 +181,7 @@ struct Served<T> {
     phase: Phase,
     busy: bool,
     from_node: bool,
+    streams_max: u32,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
@@ -264,6 +264,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
         reading.with_account(|account| account.wakes(cx.waker()));
         let heavy = reading.with_account(Account::is_heavy) == Some(true);
         let worker = &self.opener.worker;
+        if !self.from_node {
+            let low = worker.local.memory.level() == Level::Low;
+            if let Some(window) = self.opener.reading.next_window(self.streams_max, low) {
+                self.connection.set_target_window_size(window);
+            }
+        }
         if heavy && self.phase == Phase::Open && worker.local.memory.level() != Level::Low {
             worker.counters.memory_told_to_go_total.add();
             self.leave();
@@ -294,10 +300,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
 
 /// Opens streams.
 struct Opener {
-    address: Rc<str>,
+    peer: Peer,
     listener: Rc<ListenerConfig>,
     worker: Rc<Worker>,
-    server_name: Option<Rc<str>>,
+    handshake: Option<Rc<Handshake>>,
     reading: Rc<Reading>,
 }
 
@@ -311,16 +317,18 @@ impl Opener {
     fn open(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>, open: &Rc<Open>) {
         let random = self.worker.with_chance(|chance| [chance.next_u64(), chance.next_u64()]);
         let whole = self.reading.with_account(|account| account.holder().clone());
-        let stream = Stream::new(request, respond, self.server_name.clone(), random, whole, self.reading.clone());
+        let from_node = self.listener.kind == ListenerKind::Node;
+        let stream =
+            Stream::new(request, respond, self.handshake.clone(), random, from_node, whole, self.reading.clone());
         let one = One::new(open.clone());
-        let (address, listener, worker) = (self.address.clone(), self.listener.clone(), self.worker.clone());
+        let (peer, listener, worker) = (self.peer.clone(), self.listener.clone(), self.worker.clone());
         if listener.kind == ListenerKind::Entry {
             worker.counters.http2_streams_total.add();
         }
         let stream = Io::Stream(Box::new(stream));
         tokio::task::spawn_local(async move {
             let _one = one;
-            conn::serve_stream(stream, address, listener, worker).await;
+            conn::serve_stream(stream, peer, listener, worker).await;
         });
     }
 }

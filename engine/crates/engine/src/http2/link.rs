@@ -19,9 +19,15 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{beat::Beat, client::Stream, outbound::SEND_BUFFER, wire::wire};
+use super::{
+    beat::{Beat, Pace},
+    client::Stream,
+    outbound::SEND_BUFFER,
+    wire::wire,
+};
 use crate::{
     conn::io::Io,
+    settings::header_list_bytes,
     tls::identity::Refused,
     upstream::{ConnectError, Upstream, connect},
     worker::Worker,
@@ -33,6 +39,8 @@ const STREAMS_FEW: usize = 32;
 const LINKS_FEW: usize = 8;
 /// ... or this.
 const STREAMS_MAX: usize = 100;
+/// Links that are opened for one request, or awaited by it, and closed or full before it can use them.
+const OPENED_IN_VAIN_MAX: usize = 4;
 /// A link without requests is closed after this time.
 const IDLE_AGE: Duration = Duration::from_secs(60);
 /// One to a node is kept longer: its pings say that it is good, and each new one costs a handshake.
@@ -50,6 +58,10 @@ pub struct Link {
     served: Cell<bool>,
     /// It takes nothing new.
     leaving: Cell<bool>,
+    /// Nobody was at its other end any more.
+    silent: Cell<bool>,
+    /// Bytes that have come by it.
+    heard: Cell<u64>,
     address_changes: u32,
     idle_age: Duration,
     opened: Instant,
@@ -65,6 +77,16 @@ impl Link {
     /// Nothing new is sent by it.
     pub fn leave(&self) {
         self.leaving.set(true);
+    }
+
+    /// Whether nobody was at its other end any more.
+    pub fn is_silent(&self) -> bool {
+        self.silent.get()
+    }
+
+    /// Bytes that have come by it.
+    pub fn heard(&self) -> u64 {
+        self.heard.get()
     }
 
     /// Since it was opened.
@@ -148,7 +170,7 @@ impl Links {
         within: Duration,
         worker: &Rc<Worker>,
     ) -> Result<Upstream, ConnectError> {
-        loop {
+        for _ in 0..OPENED_IN_VAIN_MAX {
             let opened = match self.find(target) {
                 Found::Link(link) => return Ok(upstream(&link, target)),
                 Found::Opening(opened) => opened,
@@ -166,6 +188,7 @@ impl Links {
                 }
             }
         }
+        Err(no_http2())
     }
 
     /// The same, on a link that is open and has room.
@@ -182,7 +205,9 @@ impl Links {
         if let Some(link) = held.room(target) {
             return Found::Link(link);
         }
-        match &held.opening {
+        // Who opened it may have failed without a word.
+        let alive = |opening: &&watch::Receiver<Opened>| opening.has_changed().is_ok() || opening.borrow().is_some();
+        match held.opening.as_ref().filter(alive) {
             Some(opening) => Found::Opening(opening.clone()),
             None => {
                 let (sender, receiver) = watch::channel(None);
@@ -221,6 +246,26 @@ fn upstream(link: &Rc<Link>, target: &Arc<Target>) -> Upstream {
     upstream
 }
 
+/// A link for one request, of which no other knows. It ends with the request. `header`: goes ahead of everything.
+///
+/// # Errors
+/// [`ConnectError`]
+pub async fn open_one(
+    target: &Arc<Target>,
+    within: Duration,
+    worker: &Rc<Worker>,
+    header: &[u8],
+) -> Result<Upstream, ConnectError> {
+    let mut connection = connect(target, within, worker.descriptors).await?;
+    let mut sent = 0;
+    while sent < header.len() {
+        let written = poll_fn(|cx| connection.io.poll_write(cx, &header[sent..], &[])).await;
+        sent += written.map_err(|_| no_http2())?;
+    }
+    let link = start(connection, target, within, worker).await?;
+    Ok(upstream(&link, target).counted())
+}
+
 /// `None`: it was given up; somebody else may open one.
 async fn wait(mut opened: watch::Receiver<Opened>) -> Opened {
     opened.wait_for(Option::is_some).await.ok().and_then(|opened| opened.clone())
@@ -242,13 +287,13 @@ async fn start(
     worker: &Worker,
 ) -> Result<Rc<Link>, ConnectError> {
     let config = worker.config();
-    let head_bytes = u32::try_from(config.limits.head_bytes).unwrap_or(u32::MAX);
+    let head_bytes = header_list_bytes(config.limits.of_answers(target.kind() == TargetKind::Node));
     let terms = Terms { head_bytes, address_changes: connection.address_changes(), node: false };
     let io = connection.into_io();
     if target.kind() == TargetKind::Node {
         let identity = config.identity.as_deref().ok_or_else(no_http2)?;
         let Io::Tcp(stream) = io else { return Err(no_http2()) };
-        let terms = Terms { head_bytes: head_bytes.saturating_mul(2), node: true, ..terms };
+        let terms = Terms { node: true, ..terms };
         let opening = async {
             let name = target.key().strip_prefix("n:").unwrap_or(target.key());
             let secured = identity.connect(stream, name).await.map_err(|refused| not_taken(refused, worker))?;
@@ -293,7 +338,8 @@ async fn shake<T: AsyncRead + AsyncWrite + Unpin + 'static>(
     let (wire, flush) = wire(io);
     let (send, connection) = builder.handshake(wire).await.map_err(|_| no_http2())?;
     let mut connection = Box::pin(connection);
-    let mut beat = if terms.node { connection.ping_pong().map(Beat::new) } else { None };
+    let pace = if terms.node { Pace::NODE } else { Pace::INSTANCE };
+    let mut beat = connection.ping_pong().map(|pings| Beat::new(pings, pace));
     if terms.node {
         worker.counters.links_total.add();
     }
@@ -303,6 +349,8 @@ async fn shake<T: AsyncRead + AsyncWrite + Unpin + 'static>(
         streams: Cell::new(0),
         served: Cell::new(false),
         leaving: Cell::new(false),
+        silent: Cell::new(false),
+        heard: Cell::new(0),
         address_changes: terms.address_changes,
         idle_age: if terms.node { NODE_IDLE_AGE } else { IDLE_AGE },
         opened: now,
@@ -317,11 +365,20 @@ async fn shake<T: AsyncRead + AsyncWrite + Unpin + 'static>(
             if over.is_ready() {
                 return Poll::Ready(());
             }
-            let silent = beat.as_mut().is_some_and(|beat| beat.poll(cx).is_ready());
+            let Some(link) = driven.upgrade() else { return Poll::Pending };
+            link.heard.set(flush.heard());
+            let waits = link.streams.get() > 0;
+            let silent = beat.as_mut().is_some_and(|beat| beat.poll(cx, waits, flush.heard()).is_ready());
             if silent {
                 counters.timeout_link_total.add();
+                // Before its streams hear that it has ended.
+                link.silent.set(true);
+                return Poll::Ready(());
             }
-            if silent { Poll::Ready(()) } else { Poll::Pending }
+            // What it was made to ask goes out now.
+            let _ = connection.as_mut().poll(cx);
+            let _ = flush.poll(cx);
+            Poll::Pending
         })
         .await;
         if let Some(link) = driven.upgrade() {

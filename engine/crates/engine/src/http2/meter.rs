@@ -2,10 +2,13 @@
 //!
 //! `h2` bounds what such frames cost in memory, but answers as many as come. Here every kind has an allowance for each
 //! period; what no client in use comes near is a flood: `ENHANCE_YOUR_CALM` (RFC 9113, 10.5). Rapid resets
-//! (CVE-2023-44487) are told by the share of streams that are reset: a client that cancels now and then is none.
+//! (CVE-2023-44487) are told by the share of streams that are reset soon after they were opened. A client that gives up
+//! after its deadline, or cancels what it has begun to receive, does not gain a place by that which it had not waited
+//! for: the limit on streams at once bounds what it can ask for. (Envoy counts premature resets in the same way.)
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     io,
     pin::Pin,
     rc::Rc,
@@ -18,14 +21,14 @@ use tokio::{
     time::Instant,
 };
 
-use super::connection::CONNECTION_WINDOW;
+use super::connection::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::{
     counters::{Counter, Counters},
     memory::{Account, Memory},
 };
 
-/// What `h2` holds of bodies, at the most.
-const WINDOW_MAX: usize = CONNECTION_WINDOW as usize;
+/// Of HTTP/2 itself (RFC 9113, 6.9.1).
+const WINDOW_MAX: u32 = u32::MAX >> 1;
 /// Allowances count for this long.
 const PERIOD: Duration = Duration::from_secs(10);
 /// `PING`, each of which is answered. gRPC clients measure with some hundred a second while they receive.
@@ -40,13 +43,17 @@ const WINDOW_UPDATES_MAX: u32 = 200_000;
 const EMPTY_MAX: u32 = 200;
 /// `CONTINUATION`; `h2` bounds those of one head.
 const CONTINUATIONS_MAX: u32 = 1_000;
-/// `RST_STREAM`, whatever was opened ...
+/// A stream that is reset so soon after it was opened is reset prematurely.
+const PREMATURE: Duration = Duration::from_millis(100);
+/// Streams that were opened within this time count as of one age.
+const AGE_STEP: Duration = Duration::from_millis(10);
+/// Premature resets, whatever was opened ...
 const RESETS_MIN: u32 = 200;
 /// ... and beyond that this share of the streams opened, in percent.
 const RESETS_PERCENT: u64 = 50;
 
-/// Bytes of the connection preface, before the first frame.
-const PREFACE_BYTES: usize = 24;
+/// Before the first frame.
+const PREFACE_BYTES: usize = super::PREFACE.len();
 const HEAD_BYTES: usize = 9;
 
 #[derive(Debug, Default)]
@@ -116,14 +123,61 @@ struct Frames {
     since: Instant,
     /// Bytes of `DATA` that were announced since somebody asked.
     data: usize,
+    ages: Ages,
+}
+
+/// Which streams are young: their numbers only grow.
+#[derive(Debug, Default)]
+struct Ages {
+    /// The highest number of a stream.
+    last: u32,
+    /// Times, and the number of the first stream that was opened from then on. No more than of one [`PREMATURE`].
+    marks: VecDeque<(Instant, u32)>,
+}
+
+impl Ages {
+    /// A head has come. Whether it opens the stream.
+    fn opened(&mut self, stream: u32, now: Instant) -> bool {
+        if stream <= self.last {
+            return false;
+        }
+        self.last = stream;
+        if self.marks.back().is_none_or(|(since, _)| now.saturating_duration_since(*since) >= AGE_STEP) {
+            self.forget(now);
+            self.marks.push_back((now, stream));
+        }
+        true
+    }
+
+    /// Whether the stream was opened a moment ago.
+    fn is_young(&mut self, stream: u32, now: Instant) -> bool {
+        self.forget(now);
+        self.marks.front().is_some_and(|(_, first)| stream >= *first)
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while self.marks.front().is_some_and(|(since, _)| now.saturating_duration_since(*since) >= PREMATURE) {
+            self.marks.pop_front();
+        }
+    }
 }
 
 impl Frames {
     fn new(now: Instant) -> Self {
-        Self { skip: PREFACE_BYTES, head: [0; HEAD_BYTES], held: 0, counts: Counts::default(), since: now, data: 0 }
+        Self {
+            skip: PREFACE_BYTES,
+            head: [0; HEAD_BYTES],
+            held: 0,
+            counts: Counts::default(),
+            since: now,
+            data: 0,
+            ages: Ages::default(),
+        }
     }
 
-    fn read(&mut self, mut bytes: &[u8]) {
+    /// `clock`: asked at most once, and only when it matters.
+    fn read(&mut self, mut bytes: &[u8], clock: impl Fn() -> Instant) {
+        let mut now = None;
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
@@ -134,21 +188,25 @@ impl Frames {
             bytes = &bytes[count..];
             if self.held == HEAD_BYTES {
                 self.held = 0;
-                let [a, b, c, kind, flags, ..] = self.head;
+                let [a, b, c, kind, flags, stream @ ..] = self.head;
                 self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-                self.count(kind, flags);
+                let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
+                self.count(kind, flags, stream, || *now.get_or_insert_with(&clock));
             }
         }
     }
 
-    fn count(&mut self, kind: u8, flags: u8) {
+    fn count(&mut self, kind: u8, flags: u8, stream: u32, mut now: impl FnMut() -> Instant) {
         const END_STREAM: u8 = 1;
         let counts = &mut self.counts;
         let counted = match kind {
             0 if self.skip == 0 && flags & END_STREAM == 0 => &mut counts.empty,
             0 => return self.data += self.skip,
-            1 => &mut counts.headers,
-            3 => &mut counts.resets,
+            1 if self.ages.opened(stream, now()) => &mut counts.headers,
+            // Trailers.
+            1 => return,
+            3 if self.ages.is_young(stream, now()) => &mut counts.resets,
+            3 => return,
             4 => &mut counts.settings,
             6 => &mut counts.pings,
             8 => &mut counts.window_updates,
@@ -160,13 +218,15 @@ impl Frames {
 }
 
 /// What a connection's meter says; shared with the task that serves it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Reading {
     flood: Cell<Option<Flood>>,
     /// Bytes of bodies that were read and not taken, or more: of padding and of streams that were broken off it does not hear.
     untaken: Cell<usize>,
     /// Bytes of answers that `h2` was given and has not written.
     unsent: Cell<usize>,
+    /// What `h2` holds of bodies, at the most.
+    window: Cell<u32>,
     /// The wire took no more.
     blocked: Cell<bool>,
     /// Of a client's connection, with all that its streams hold.
@@ -176,7 +236,14 @@ pub struct Reading {
 impl Reading {
     /// Of a client's connection: what is read and given is noted there.
     pub fn of(account: Option<Account>) -> Self {
-        Self { account: account.into(), ..Self::default() }
+        Self {
+            flood: Cell::default(),
+            untaken: Cell::default(),
+            unsent: Cell::default(),
+            window: CONNECTION_WINDOW.into(),
+            blocked: Cell::default(),
+            account: account.into(),
+        }
     }
 
     /// The connection is no more; its streams are about to hear of it.
@@ -194,6 +261,20 @@ impl Reading {
         self.untaken.set(self.untaken.get().saturating_sub(bytes));
     }
 
+    /// The connection's window, if it is to be another one. Bodies that nobody takes do not use up what others are sent in: the
+    /// window grows by them, in steps, for as many streams as there may be. `more`: there is memory for it.
+    pub fn next_window(&self, streams_max: u32, more: bool) -> Option<u32> {
+        let held = u32::try_from(self.untaken.get()).unwrap_or(u32::MAX).div_ceil(STREAM_WINDOW);
+        let steps = if more { held.min(streams_max) } else { 0 };
+        let window = CONNECTION_WINDOW.saturating_add(steps.saturating_mul(STREAM_WINDOW)).min(WINDOW_MAX);
+        // It shrinks only when it has become much too large: what has been announced cannot be taken back.
+        let shrinks = window < self.window.get() / 2;
+        (window > self.window.get() || shrinks).then(|| {
+            self.window.set(window);
+            window
+        })
+    }
+
     /// So much of an answer was given to `h2`.
     pub fn given(&self, bytes: usize) {
         self.unsent.set(self.unsent.get() + bytes);
@@ -204,7 +285,7 @@ impl Reading {
     /// Accounts for what the connection holds, its streams apart: of bodies not more than its window.
     pub fn note(&self, more: usize) {
         if let Some(account) = &*self.account.borrow() {
-            account.hold(more + self.untaken.get().min(WINDOW_MAX) + self.unsent.get());
+            account.hold(more + self.untaken.get().min(self.window.get() as usize) + self.unsent.get());
         }
     }
 
@@ -245,7 +326,7 @@ impl<T> Metered<T> {
 
     fn saw(&self, bytes: &[u8]) {
         let mut frames = self.frames.borrow_mut();
-        frames.read(bytes);
+        frames.read(bytes, Instant::now);
         if frames.data > 0 {
             self.reading.untaken.set(self.reading.untaken.get() + std::mem::take(&mut frames.data));
         }
@@ -289,5 +370,60 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+
+    fn frame(kind: u8, stream: u32) -> Vec<u8> {
+        let mut bytes = vec![0, 0, 0, kind, 0];
+        bytes.extend_from_slice(&stream.to_be_bytes());
+        bytes
+    }
+
+    /// Opens `per_s` streams a second for 20 s, and resets each after `lives`. Whether that is a flood.
+    fn floods(per_s: u32, lives: Duration) -> bool {
+        let begin = Instant::now();
+        let mut frames = Frames::new(begin);
+        frames.read(&[0; PREFACE_BYTES], || begin);
+        let mut events = Vec::new();
+        for number in 0..20 * per_s {
+            let opened = Duration::from_secs(1) * number / per_s;
+            events.push((opened, HEADERS, 2 * number + 1));
+            events.push((opened + lives, RST_STREAM, 2 * number + 1));
+        }
+        events.sort_by_key(|(at, _, stream)| (*at, *stream));
+        for (at, kind, stream) in events {
+            frames.read(&frame(kind, stream), || begin + at);
+            if frames.counts.flood().is_some() {
+                return true;
+            }
+        }
+        assert!(frames.ages.marks.len() <= 11, "no more than of one age");
+        false
+    }
+
+    #[test]
+    fn only_premature_resets_are_a_flood() {
+        for (per_s, lives_ms, flood) in
+            [(40, 200, false), (500, 200, false), (10_000, 0, true), (1_000, 5, true), (2_000, 60, true)]
+        {
+            assert_eq!(floods(per_s, Duration::from_millis(lives_ms)), flood, "{per_s} a second, {lives_ms} ms each");
+        }
+    }
+
+    #[test]
+    fn trailers_open_nothing_and_old_streams_are_not_young() {
+        let now = Instant::now();
+        let mut ages = Ages::default();
+        assert!(ages.opened(1, now) && !ages.opened(1, now) && ages.opened(3, now + AGE_STEP));
+        assert!(ages.is_young(1, now + AGE_STEP) && ages.is_young(3, now + AGE_STEP));
+        assert!(!ages.is_young(1, now + PREMATURE) && ages.is_young(3, now + PREMATURE));
+        assert!(!ages.is_young(3, now + 2 * PREMATURE));
     }
 }

@@ -25,6 +25,9 @@ mod wire;
 
 use std::io;
 
+/// How a client begins an HTTP/2 connection (RFC 9113, 3.4). All of it is compared: `PRI /x HTTP/1.1` begins alike.
+pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// An error of `h2` as one of the stream.
 fn failed(error: h2::Error) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionReset, error)

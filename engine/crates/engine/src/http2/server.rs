@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode, header, request};
 use sdlb_http1::{self as http1, Body, Length};
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
     outbound::Outbound,
     translate::{self, Asked},
 };
-use crate::{conn::buffer::Buffer, memory::Holder};
+use crate::{conn::buffer::Buffer, memory::Holder, tls::sites::Handshake};
 
 /// Our own heads: their bounds were checked before.
 const HEAD: http1::Limits = http1::Limits { head_bytes: 4 << 20, fields: 20_000 };
@@ -32,37 +32,48 @@ pub struct Stream {
     respond: SendResponse<Bytes>,
     /// The answer, from its head on.
     outbound: Option<Outbound>,
+    told: Option<u64>,
     asked: Asked,
-    server_name: Option<Rc<str>>,
+    handshake: Option<Rc<Handshake>>,
     whole: Option<Rc<Holder>>,
 }
 
 impl Stream {
-    /// A stream that was opened. `random`: see [`translate::request`].
+    /// A stream that was opened. `random`, `from_node`: see [`translate::request`].
     pub fn new(
         request: Request<RecvStream>,
         respond: SendResponse<Bytes>,
-        server_name: Option<Rc<str>>,
+        handshake: Option<Rc<Handshake>>,
         random: [u64; 2],
+        from_node: bool,
         whole: Option<Rc<Holder>>,
         reading: Rc<Reading>,
     ) -> Self {
-        let (parts, recv) = request.into_parts();
+        let (mut parts, recv) = request.into_parts();
+        let told = told_length(&parts).filter(|_| !recv.is_end_stream());
+        if told.is_some() {
+            parts.headers.remove(header::CONTENT_LENGTH);
+        }
         let mut head = Vec::with_capacity(1024);
-        let asked = translate::request(&parts, recv.is_end_stream(), random, &mut head);
-        let chunked = !recv.is_end_stream() && !parts.headers.contains_key(http::header::CONTENT_LENGTH);
+        let asked = translate::request(&parts, recv.is_end_stream(), random, from_node, &mut head);
+        let chunked = !recv.is_end_stream() && !parts.headers.contains_key(header::CONTENT_LENGTH);
         let framing = match (&asked.websocket, chunked) {
             (Some(_), _) => Framing::Tunnel,
             (None, true) => Framing::Chunked,
             (None, false) => Framing::Plain,
         };
         let inbound = Inbound::new(head, recv, framing).told(reading);
-        Self { inbound, respond, outbound: None, asked, server_name, whole }
+        Self { inbound, respond, outbound: None, told, asked, handshake, whole }
     }
 
-    /// The host name that the TLS handshake was for.
-    pub fn server_name(&self) -> Option<&str> {
-        self.server_name.as_deref()
+    /// The length of a body that is read in chunks. `h2` sees to it that the content is as long.
+    pub fn told_length(&self) -> Option<u64> {
+        self.told
+    }
+
+    /// What the TLS handshake of its connection was for; `None`: it is in plaintext.
+    pub fn handshake(&self) -> Option<&Handshake> {
+        self.handshake.as_deref()
     }
 
     /// See [`Outbound::passed`].
@@ -131,7 +142,7 @@ impl Stream {
         let ended = matches!(body, Length::None | Length::Known(0));
         if ended && is_grpc(response.headers()) {
             // "Trailers-Only" of the gRPC protocol: there is no content whose length could be told.
-            response.headers_mut().remove(http::header::CONTENT_LENGTH);
+            response.headers_mut().remove(header::CONTENT_LENGTH);
         }
         let send = self.respond.send_response(response, ended).map_err(failed)?;
         self.outbound = Some(Outbound::new(send, Some(Body::new(body, HEAD)), ended).told(self.inbound.reading()));
@@ -177,7 +188,15 @@ impl Drop for Stream {
     }
 }
 
+/// The length of a body behind which trailers are announced: it is read in chunks. Others are read as they come, which costs less.
+fn told_length(parts: &request::Parts) -> Option<u64> {
+    let mut lengths = parts.headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = lengths.next().filter(|_| lengths.next().is_none())?;
+    let announced = parts.headers.contains_key(header::TRAILER) && parts.method != Method::CONNECT;
+    length.to_str().ok()?.parse().ok().filter(|_| announced)
+}
+
 /// Whether these are fields of gRPC.
 pub fn is_grpc(fields: &http::HeaderMap) -> bool {
-    fields.get(http::header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    fields.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }

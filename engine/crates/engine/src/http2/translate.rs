@@ -3,6 +3,7 @@
 //! What comes from HTTP/2 is written as it is, so that the HTTP/1.1 codec judges it: two hosts that differ become two `Host`
 //! fields, which it refuses.
 
+use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request, uri};
 use sdlb_http1::{self as http1, Body};
@@ -18,8 +19,12 @@ pub struct Asked {
     pub websocket: Option<String>,
 }
 
-/// Appends a request head. `ended`: no body follows. `random`: for the key of a WebSocket handshake.
-pub fn request(parts: &request::Parts, ended: bool, random: [u64; 2], out: &mut Vec<u8>) -> Asked {
+/// The target as it is, from a node above, where HTTP/2 takes fewer bytes.
+const TARGET: &str = "sdlb-target";
+
+/// Appends a request head. `ended`: no body follows. `random`: for the key of a WebSocket handshake. `from_node`: what only nodes say is
+/// believed.
+pub fn request(parts: &request::Parts, ended: bool, random: [u64; 2], from_node: bool, out: &mut Vec<u8>) -> Asked {
     let mut asked = Asked { head: parts.method == Method::HEAD, websocket: None };
     let protocol = parts.extensions.get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str);
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
@@ -29,7 +34,9 @@ pub fn request(parts: &request::Parts, ended: bool, random: [u64; 2], out: &mut 
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
     // CONNECT has no path, and is refused for that.
-    out.extend_from_slice(path.or(authority).unwrap_or("*").as_bytes());
+    let path = path.or(authority).unwrap_or("*").as_bytes();
+    let told = if from_node { parts.headers.get(TARGET) } else { None };
+    out.extend_from_slice(told.map_or(path, HeaderValue::as_bytes));
     out.extend_from_slice(b" HTTP/1.1\r\n");
     if let Some(authority) = authority {
         line("host", authority.as_bytes(), out);
@@ -110,7 +117,7 @@ pub fn to_request(head: &Head) -> Option<Request<()>> {
     let mut uri = uri::Parts::default();
     uri.scheme = Some(uri::Scheme::HTTP);
     uri.authority = Some(uri::Authority::from_maybe_shared(head.value(b"host")?).ok()?);
-    uri.path_and_query = Some(uri::PathAndQuery::from_maybe_shared(target).ok()?);
+    uri.path_and_query = Some(path_and_query(&target)?);
     let mut request = Request::new(());
     *request.method_mut() = if websocket { Method::CONNECT } else { Method::from_bytes(method).ok()? };
     *request.uri_mut() = uri::Uri::from_parts(uri).ok()?;
@@ -119,10 +126,32 @@ pub fn to_request(head: &Head) -> Option<Request<()>> {
         http1::Name::Host => false,
         _ => !(websocket && text.eq_ignore_ascii_case(b"sec-websocket-key")),
     })?;
+    let differs = request.uri().path_and_query().is_none_or(|same| same.as_str().as_bytes() != target);
+    if differs && head.value(b"sdlb-to").is_some() {
+        // Between nodes nothing changes on its way.
+        request.headers_mut().insert(TARGET, HeaderValue::from_maybe_shared(target).ok()?);
+    }
     if websocket {
         request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
     }
     Some(request)
+}
+
+/// A target for HTTP/2. The crate `http` takes fewer bytes in a query than HTTP/1.1 endpoints do: those are encoded, as a browser does.
+fn path_and_query(target: &Bytes) -> Option<uri::PathAndQuery> {
+    if let Ok(same) = uri::PathAndQuery::from_maybe_shared(target.clone()) {
+        return Some(same);
+    }
+    let query = memchr::memchr(b'?', target)?;
+    let mut encoded = target[..query].to_vec();
+    for byte in target[query..].iter() {
+        if byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>') {
+            encoded.push(*byte);
+        } else {
+            encoded.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+    uri::PathAndQuery::from_maybe_shared(Bytes::from(encoded)).ok()
 }
 
 /// Whether an answer with this status has no content, whatever its fields say (RFC 9110, 6.4.1).
@@ -154,7 +183,7 @@ mod tests {
     fn translated(request: Request<()>, ended: bool) -> (String, Asked) {
         let (parts, ()) = request.into_parts();
         let mut out = Vec::new();
-        let asked = super::request(&parts, ended, [0, 1], &mut out);
+        let asked = super::request(&parts, ended, [0, 1], false, &mut out);
         (String::from_utf8(out).unwrap_or_default(), asked)
     }
 

@@ -21,6 +21,8 @@ struct Inner<T> {
     io: T,
     gathered: Vec<u8>,
     sent: usize,
+    /// Bytes that have come.
+    heard: u64,
 }
 
 /// What `h2` reads from and writes to.
@@ -33,7 +35,7 @@ pub struct Flush<T>(Rc<RefCell<Inner<T>>>);
 
 /// Both ends of a wire on `io`.
 pub fn wire<T>(io: T) -> (Wire<T>, Flush<T>) {
-    let inner = Rc::new(RefCell::new(Inner { io, gathered: Vec::new(), sent: 0 }));
+    let inner = Rc::new(RefCell::new(Inner { io, gathered: Vec::new(), sent: 0, heard: 0 }));
     (Wire(inner.clone()), Flush(inner))
 }
 
@@ -67,6 +69,11 @@ impl<T: AsyncWrite + Unpin> Flush<T> {
         self.0.borrow().gathered.capacity()
     }
 
+    /// Bytes that have come.
+    pub fn heard(&self) -> u64 {
+        self.0.borrow().heard
+    }
+
     /// Frees the memory of a connection at rest.
     pub fn rest(&self) {
         let inner = &mut *self.0.borrow_mut();
@@ -78,7 +85,11 @@ impl<T: AsyncWrite + Unpin> Flush<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().io).poll_read(cx, buffer)
+        let inner = &mut *self.0.borrow_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut inner.io).poll_read(cx, buffer);
+        inner.heard += (buffer.filled().len() - before) as u64;
+        read
     }
 }
 

@@ -14,12 +14,17 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
+    time::timeout,
 };
 
-use super::{asleep::Asleep, nodes};
+use super::{
+    asleep::Asleep,
+    nodes, proxied,
+    spread::{self, Given},
+};
 use crate::{
     conn::{self, Nap, Rested, io::Io},
-    counters::{Counter, Counters},
+    counters::{Counter, Counters, Gauged},
     http2, rate,
     settings::{ListenerConfig, ListenerKind},
     tls::handshake,
@@ -125,13 +130,27 @@ fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let config = config.borrow().clone();
     let worker = worker.clone();
+    if config.kind == ListenerKind::Node && config.tls {
+        let place = worker.spread.place(worker.index);
+        if place.worker() == worker.index {
+            tokio::task::spawn_local(nodes::serve_link(stream, peer, config, worker, place));
+        } else if let Ok(stream) = stream.into_std() {
+            spread::give(Given { config: (*config).clone(), stream, peer, place });
+        }
+        return;
+    }
     if config.kind == ListenerKind::Node {
         tokio::task::spawn_local(nodes::serve(stream, peer, config, worker));
         return;
     }
+    if config.trusted.contains(peer.ip()) {
+        worker.counters.connections_total.add();
+        tokio::task::spawn_local(behind_proxy(stream, peer, config, Open::of_client(&worker, None)));
+        return;
+    }
     let Ok(slot) = slot(&worker, &config, peer) else { return };
     worker.counters.connections_total.add();
-    let open = Open::new(&worker, slot);
+    let open = Open::of_client(&worker, slot);
     if config.tls {
         tokio::task::spawn_local(secured(stream, peer, config, open));
     } else {
@@ -139,14 +158,45 @@ fn serve(stream: TcpStream, peer: SocketAddr, config: &SharedConfig, worker: &Rc
     }
 }
 
+/// A trusted proxy may say who is behind it. It has no limit of its own: what is one address to us are many clients.
+async fn behind_proxy(mut stream: TcpStream, proxy: SocketAddr, config: Rc<ListenerConfig>, mut open: Open) {
+    let worker = open.worker.clone();
+    let within = worker.config().limits.head_timeout;
+    let peer = match timeout(within, Box::pin(proxied::behind(&mut stream, proxy))).await {
+        Ok(Ok(peer)) => peer,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            return worker.counters.refused_malformed_total.add();
+        }
+        Ok(Err(_)) => return,
+        Err(_) => return worker.counters.timeout_head_total.add(),
+    };
+    if !config.trusted.contains(peer.ip()) {
+        let Ok(slot) = slot(&worker, &config, peer) else { return };
+        open._slot = slot;
+    }
+    if config.tls {
+        secured(stream, peer, config, open).await;
+    } else {
+        plain(stream, None, peer, config, open).await;
+    }
+}
+
+/// Serves a link that another worker has accepted.
+pub(crate) fn serve_link(given: Given, worker: &Rc<Worker>) {
+    let Given { config, stream, peer, place } = given;
+    // Without a descriptor for it the parent connects again.
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    tokio::task::spawn_local(nodes::serve_link(stream, peer, Rc::new(config), worker.clone(), place));
+}
+
 async fn secured(stream: TcpStream, peer: SocketAddr, config: Rc<ListenerConfig>, open: Open) {
     let worker = open.worker.clone();
     // Each on its own: what a connection needs for a moment only, or never, is not kept with it.
-    let client = config.public.then_some(peer.ip());
+    let client = Some(peer.ip()).filter(|client| config.public && !config.trusted.contains(*client));
     if let Some(stream) = Box::pin(handshake::accept(stream, client, &worker.sites, &worker)).await {
         if stream.is_http2() {
-            let name = stream.server_name().map(Rc::from);
-            Box::pin(http2::connection::serve(stream, peer, config, worker, name)).await;
+            let handshake = Some(stream.handshake().clone());
+            Box::pin(http2::connection::serve(stream, peer, config, worker, handshake)).await;
         } else {
             Box::pin(conn::serve(Io::Tls(stream), peer, config, worker)).await;
         }
@@ -187,7 +237,7 @@ pub(super) fn inherit(worker: &Rc<Worker>, nap: Nap, config: Rc<ListenerConfig>)
         return false;
     }
     let Ok(slot) = slot(worker, &config, peer) else { return false };
-    let open = Open::new(worker, slot);
+    let open = Open::of_client(worker, slot);
     Asleep::put(worker, nap, peer, config, open);
     true
 }
@@ -211,13 +261,25 @@ struct TooMany;
 pub(super) struct Open {
     worker: Rc<Worker>,
     _slot: Option<Slot>,
+    _of_client: Option<OfClient>,
 }
 
+type OfClient = Gauged<fn(&Counters) -> &Counter>;
+
 impl Open {
-    pub(super) fn new(worker: &Rc<Worker>, slot: Option<Slot>) -> Self {
+    fn of_client(worker: &Rc<Worker>, slot: Option<Slot>) -> Self {
+        let counted = OfClient::new(worker.counters.clone(), |counters| &counters.connections_of_clients);
+        Self::new(worker, slot, Some(counted))
+    }
+
+    pub(super) fn of_node(worker: &Rc<Worker>) -> Self {
+        Self::new(worker, None, None)
+    }
+
+    fn new(worker: &Rc<Worker>, slot: Option<Slot>, of_client: Option<OfClient>) -> Self {
         worker.counters.connections_open.add();
         worker.connection_opened();
-        Self { worker: worker.clone(), _slot: slot }
+        Self { worker: worker.clone(), _slot: slot, _of_client: of_client }
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::OwnedFd,
+    pin::pin,
     rc::{Rc, Weak},
 };
 
@@ -31,7 +32,8 @@ use tokio::{
 use super::accept::{self, Open};
 use crate::{
     conn::{DRAIN_REST, Nap},
-    settings::ListenerConfig,
+    settings::{ListenerConfig, ListenerKind},
+    supervise,
     worker::Worker,
 };
 
@@ -96,12 +98,12 @@ impl Watched {
             hurried: Cell::new(false),
         });
         *worker.asleep.0.borrow_mut() = Rc::downgrade(&watched);
-        tokio::task::spawn_local(watched.clone().watch());
+        tokio::task::spawn_local(supervise::task("the watch of idle connections", watched.clone().watch()));
         Ok(watched)
     }
 
     async fn watch(self: Rc<Self>) {
-        let mut draining = self.worker.draining();
+        let mut ends = pin!(self.worker.ends(ListenerKind::Entry));
         let mut events = Vec::with_capacity(TURN_MAX);
         loop {
             let due = self.sleepers.borrow().due();
@@ -118,7 +120,7 @@ impl Watched {
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.end_due(),
                 () = self.sooner.notified() => {}
-                _ = draining.wait_for(|draining| *draining), if !self.ending.get() => {
+                () = &mut ends, if !self.ending.get() => {
                     self.ending.set(true);
                     tokio::task::spawn_local(self.clone().end_all());
                 }

@@ -49,6 +49,11 @@ impl Descriptors {
         is_last(client.as_raw_fd()) && fcntl_dupfd_cloexec(client, 0).map_or(true, |free| is_last(free.as_raw_fd()))
     }
 
+    /// Half of those of clients are taken: what only saves time takes no more, for they are wanted for connections.
+    pub fn are_scarce(&self, taken: &impl AsFd) -> bool {
+        taken.as_fd().as_raw_fd() >= self.clients_end / 2
+    }
+
     /// A connection to an upstream took one of the last.
     pub fn is_reserved(&self, upstream: &impl AsFd) -> bool {
         upstream.as_fd().as_raw_fd() >= self.upstreams_end

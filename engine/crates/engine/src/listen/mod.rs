@@ -6,7 +6,9 @@ pub mod descriptors;
 pub mod handover;
 pub mod idle;
 pub mod nodes;
+pub mod proxied;
 pub mod splice;
+pub mod spread;
 
 use std::{
     io,

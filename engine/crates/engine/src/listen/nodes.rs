@@ -5,7 +5,7 @@ use std::{net::SocketAddr, rc::Rc};
 
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{accept::Open, splice};
+use super::{accept::Open, splice, spread::Place};
 use crate::{
     conn::{self, io::Io},
     http2,
@@ -14,17 +14,10 @@ use crate::{
     worker::Worker,
 };
 
-/// Serves a connection until it ends.
+/// Serves a connection in plaintext until it ends.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, config: Rc<ListenerConfig>, worker: Rc<Worker>) {
-    if config.tls {
-        // Without one there is no such listener; and clear text is never the way out.
-        if let Some(identity) = worker.config().identity.clone() {
-            secured(stream, peer, config, worker, &identity).await;
-        }
-        return;
-    }
     // It may be a request by the time that an engine that ends has nothing else open.
-    let open = Open::new(&worker, None);
+    let open = Open::of_node(&worker);
     match splice::first_bytes(&stream, &worker).await {
         splice::First::Request => {
             worker.counters.connections_total.add();
@@ -38,6 +31,20 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, config: Rc<ListenerConfi
     }
 }
 
+/// The same over mutual TLS. `place`: among the links of this worker.
+pub async fn serve_link(
+    stream: TcpStream,
+    peer: SocketAddr,
+    config: Rc<ListenerConfig>,
+    worker: Rc<Worker>,
+    place: Place,
+) {
+    // Without one there is no such listener; and plaintext is never the way out.
+    if let Some(identity) = worker.config().identity.clone() {
+        secured(stream, peer, config, worker, &identity, place).await;
+    }
+}
+
 /// Nodes are few and must get through: the limit on handshakes at once is for clients.
 async fn secured(
     stream: TcpStream,
@@ -45,8 +52,9 @@ async fn secured(
     config: Rc<ListenerConfig>,
     worker: Rc<Worker>,
     identity: &Identity,
+    place: Place,
 ) {
-    let open = Open::new(&worker, None);
+    let open = Open::of_node(&worker);
     let accepted = timeout(worker.config().limits.handshake_timeout, Box::pin(identity.accept(stream))).await;
     let node = match accepted {
         Ok(Ok(node)) => node,
@@ -60,7 +68,7 @@ async fn secured(
             http2::connection::serve(node.stream, peer, config, worker.clone(), None).await;
         }
         Wants::Control => {
-            drop(open);
+            drop((open, place));
             splice::run(node.stream, &node.name, &worker).await;
         }
     }

@@ -9,11 +9,9 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::{conn::DRAIN_REST, counters::Gauged, worker::Worker};
+use crate::{conn::DRAIN_REST, counters::Gauged, http2::PREFACE, settings::ListenerKind, worker::Worker};
 
-/// How the preface begins; no HTTP/1 method does.
-const PREFACE: &[u8; 4] = b"PRI ";
-/// Between two looks at a start that is shorter than that.
+/// Between two looks at a start that is shorter than the preface.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// What a connection begins with.
@@ -29,9 +27,9 @@ pub enum First {
 
 /// Looks at the first bytes, and leaves them where they are.
 pub async fn first_bytes(stream: &TcpStream, worker: &Worker) -> First {
-    let mut draining = worker.draining();
+    let ends = worker.ends(ListenerKind::Node);
     let over = async {
-        let _ = draining.wait_for(|draining| *draining).await;
+        ends.await;
         // Who has just connected is about to send a request.
         tokio::time::sleep(DRAIN_REST).await;
     };
@@ -60,7 +58,7 @@ async fn look(stream: &TcpStream) -> io::Result<First> {
 /// Joins the stream with control's socket until either side ends. Without control it is closed, and so it is by an engine
 /// that ends: the child tries again, and finds the next one. `name`: the child's, as its certificate says; "": it has none.
 pub async fn run(mut stream: impl AsyncRead + AsyncWrite + Unpin, name: &str, worker: &Worker) {
-    if worker.is_ending() {
+    if worker.is_ending(ListenerKind::Node) {
         return;
     }
     let config = worker.config();

@@ -6,7 +6,10 @@ use rustls::server::Acceptor;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::LazyConfigAcceptor;
 
-use super::{Stream, sites::Sites};
+use super::{
+    Stream,
+    sites::{Handshake, Sites},
+};
 use crate::{
     counters::{Counters, Gauged},
     worker::Worker,
@@ -62,16 +65,18 @@ pub async fn accept(
 async fn shake(stream: TcpStream, sites: &Sites) -> Result<Stream, Failed> {
     // rustls bounds a ClientHello in pieces to 64 KiB.
     let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(failed)?;
-    let config = {
+    let found = {
         let hello = hello.client_hello();
-        let site = sites.find(hello.server_name().map(str::to_ascii_lowercase).as_deref());
-        site.map(|site| site.config(&hello))
+        let server_name: Option<Arc<str>> = hello.server_name().map(|name| name.to_ascii_lowercase().into());
+        let site = sites.find(server_name.as_deref());
+        site.map(|site| (site.config(&hello), Handshake { server_name, site }))
     };
-    let Some(config) = config else {
+    let Some((config, handshake)) = found else {
         refuse_name(hello);
         return Err(Failed::NoSite);
     };
-    hello.into_stream(config).await.map(Stream::new).map_err(failed)
+    let stream = hello.into_stream(config).await.map_err(failed)?;
+    Ok(Stream::new(stream, handshake))
 }
 
 fn failed(_: io::Error) -> Failed {

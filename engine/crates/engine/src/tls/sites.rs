@@ -2,12 +2,18 @@
 //!
 //! Each site has a TLS configuration of its own, made once, so that one site's certificate or authorities never touch
 //! another's. A host belongs to one site; the most specific name wins, as for routes: exact, then the longest wildcard, then
-//! `*`, which also takes clients that name no host.
+//! `*`, which also takes clients that name no host. What a client may ask for behind its handshake is [`Sites::may_serve`].
 
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{
+            AtomicBool,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
 };
 
 use rustls::{
@@ -52,6 +58,8 @@ pub struct Site {
     theirs: Arc<ServerConfig>,
     /// End of the certificate that ends first, Unix seconds.
     pub not_after_unix_s: i64,
+    /// What it asks of its clients, with its key; `None`: no certificate.
+    terms: Option<Vec<u8>>,
 }
 
 impl fmt::Debug for Site {
@@ -88,9 +96,25 @@ pub struct Told {
     pub warnings: Vec<String>,
 }
 
+/// What a connection is known by since its TLS handshake.
+#[derive(Debug, Clone)]
+pub struct Handshake {
+    /// The host name that the client asked for, in lower case.
+    pub server_name: Option<Arc<str>>,
+    /// The site that it was done with.
+    pub site: Arc<Site>,
+}
+
 /// All sites, for the handshakes of all workers.
 #[derive(Debug, Clone, Default)]
-pub struct Sites(Arc<RwLock<Arc<Hosts>>>);
+pub struct Sites(Arc<Published>);
+
+#[derive(Debug, Default)]
+struct Published {
+    hosts: RwLock<Arc<Hosts>>,
+    /// Some site asks for certificates of clients. Asked for each request, so without the lock.
+    any_asks: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Hosts {
@@ -104,12 +128,31 @@ impl Sites {
     /// The site of a host name in lower case; `None`: the client named none.
     #[must_use]
     pub fn find(&self, host: Option<&str>) -> Option<Arc<Site>> {
-        let hosts = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let hosts = self.0.hosts.read().unwrap_or_else(PoisonError::into_inner).clone();
         let named = host.and_then(|host| {
             let suffixes = host.match_indices('.').map(|(at, _)| &host[at + 1..]);
             hosts.exact.get(host).or_else(|| suffixes.filter_map(|suffix| hosts.wildcards.get(suffix)).next())
         });
         named.or(hosts.every.as_ref()).cloned()
+    }
+
+    /// Whether a connection may ask for this host (canonical, without port). A site that asks its clients for certificates binds
+    /// its hosts on every listener: they are served only to connections whose handshake was done on its terms. For other
+    /// sites the name of the handshake counts, or without one the site. `None`: a connection in plaintext.
+    #[must_use]
+    pub fn may_serve(&self, host: &str, handshake: Option<&Handshake>) -> bool {
+        let named = handshake.and_then(|handshake| handshake.server_name.as_deref());
+        if named.is_some_and(|name| name != host) {
+            return false;
+        }
+        let without_name = handshake.is_some() && named.is_none();
+        if !without_name && !self.0.any_asks.load(Relaxed) {
+            return true;
+        }
+        let Some(site) = self.find(Some(host)) else { return true };
+        let same =
+            handshake.is_some_and(|handshake| handshake.site.key == site.key && handshake.site.terms == site.terms);
+        same || (site.terms.is_none() && !without_name)
     }
 }
 
@@ -174,7 +217,12 @@ impl Registry {
                 }
             }
         }
-        *self.shared.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hosts);
+        // Before the sites: a request must never find a site that asks, and a mark that says there is none.
+        let any_asks = self.sites.values().any(|(_, site)| site.terms.is_some());
+        let shared = &self.shared.0;
+        shared.any_asks.fetch_or(any_asks, SeqCst);
+        *shared.hosts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hosts);
+        shared.any_asks.store(any_asks, SeqCst);
     }
 }
 
@@ -251,7 +299,8 @@ fn build(
     let theirs = Arc::new(config.clone());
     config.ignore_client_order = true;
     let (key, hosts) = (asked.key.clone(), asked.hosts.clone());
-    let site = Site { key, hosts, ours: Arc::new(config), theirs, not_after_unix_s };
+    let terms = (!asked.client_ca.is_empty()).then(|| sealed_for(asked));
+    let site = Site { key, hosts, ours: Arc::new(config), theirs, not_after_unix_s, terms };
     Ok((site, warnings))
 }
 

@@ -6,6 +6,7 @@
 use std::{
     io::{self, IoSlice, Write},
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -14,6 +15,8 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
+
+use super::sites::Handshake;
 
 /// What rustls holds of what the socket does not take: its own limit, and a record more.
 const UNSENT_BYTES_MAX: usize = 80 << 10;
@@ -25,12 +28,13 @@ const RECORD_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub struct Stream {
     tls: TlsStream<TcpStream>,
+    handshake: Rc<Handshake>,
     unflushed: bool,
 }
 
 impl Stream {
-    pub(super) fn new(tls: TlsStream<TcpStream>) -> Self {
-        Self { tls, unflushed: false }
+    pub(super) fn new(tls: TlsStream<TcpStream>, handshake: Handshake) -> Self {
+        Self { tls, handshake: Rc::new(handshake), unflushed: false }
     }
 
     /// The socket.
@@ -39,10 +43,10 @@ impl Stream {
         self.tls.get_ref().0
     }
 
-    /// The host name that the client asked for, in lower case.
+    /// What its handshake was for.
     #[must_use]
-    pub fn server_name(&self) -> Option<&str> {
-        self.tls.get_ref().1.server_name()
+    pub fn handshake(&self) -> &Rc<Handshake> {
+        &self.handshake
     }
 
     /// Whether the client chose HTTP/2.

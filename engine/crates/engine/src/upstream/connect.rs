@@ -12,7 +12,7 @@ use tokio::{
 use crate::{
     conn::io::Io,
     listen::{self, descriptors::Descriptors},
-    upstream::Upstream,
+    upstream::{Upstream, silence},
 };
 
 /// No descriptors are left.
@@ -51,7 +51,9 @@ pub async fn connect(
                     return Err(io::Error::from_raw_os_error(EMFILE));
                 }
                 stream.set_nodelay(true)?;
-                SockRef::from(&stream).set_tcp_keepalive(&listen::keepalive())?;
+                let socket = SockRef::from(&stream);
+                socket.set_tcp_keepalive(&listen::keepalive())?;
+                silence::bound(&socket)?;
                 Ok(Io::Tcp(stream))
             }
             Address::Unix(path) => {

@@ -6,17 +6,25 @@ use sdlb_http1::{self as http1, Body, Length, Name, Refused, Response, list};
 
 use tokio::time::Instant;
 
-use super::{Answer, End, Exchange, Gate, INTERIM_MAX, TRAILER_BYTES, Up};
+use super::{Answer, End, Exchange, Gate, INTERIM_MAX, Up};
 use crate::{
     answer::{ENDED, FULL, UNREACHABLE},
-    conn::{buffer::Scratch, facts::GRPC},
-    forward::response::{self, After, Framing},
+    conn::{
+        buffer::Scratch,
+        facts::{GRPC, told_length},
+        io::Io,
+    },
+    forward::{
+        framing::Framing,
+        response::{self, After},
+    },
+    settings::ListenerKind,
 };
 
 impl Exchange<'_> {
     /// Reads heads until the final one.
     pub(super) fn read_heads(&mut self) -> Result<Option<End>, End> {
-        let limits = http1::Limits { head_bytes: self.limits.head_bytes, fields: self.limits.fields.max(256) };
+        let limits = self.limits.of_answers(self.to_node);
         loop {
             let data = self.scratch.from_upstream.data();
             if data.is_empty() {
@@ -77,7 +85,10 @@ impl Exchange<'_> {
         let keep_upstream = empty && response.keeps_alive() && self.up == Up::Sent;
         let said = response.fields().iter().find(|field| field.name == Name::SdlbNotHere);
         let says = |why: &str| said.is_some_and(|field| field.value.of(data) == why.as_bytes());
-        let (unreachable, full, ended) = (says(UNREACHABLE), says(FULL), says(ENDED));
+        let (unreachable, full) = (says(UNREACHABLE), says(FULL));
+        let avoid = |field: &&http1::Field| field.name == Name::SdlbAvoid;
+        let ended = says(ENDED)
+            .then(|| response.fields().iter().find(avoid).map_or_else(Vec::new, |field| field.value.of(data).to_vec()));
         let all = data.len();
         from_upstream.consume(all);
         End::NotHere { keep_upstream, below, unreachable, full, ended }
@@ -105,12 +116,23 @@ impl Exchange<'_> {
     fn final_head(&mut self, length: usize) {
         let Scratch { from_upstream, response, to_client, .. } = &mut *self.scratch;
         let body = response.length(self.facts.head);
+        // Only nodes say so: a child, or this one of an instance that speaks HTTP/2.
+        let told = (self.to_node || matches!(self.upstream.io, Io::Link(_)))
+            .then(|| told_length(from_upstream.data(), response.fields()))
+            .flatten()
+            .filter(|_| body == Length::Chunked);
         let framing = match body {
             Length::None if response.status == 204 => Framing::Empty(None),
             Length::None => Framing::Empty(response.content_length()),
             Length::Known(length) => Framing::Length(length),
             Length::Chunked | Length::UntilClose if self.facts.old => Framing::Close,
-            Length::Chunked | Length::UntilClose => Framing::Chunked,
+            Length::Chunked | Length::UntilClose => match (told, &self.client, self.facts.from) {
+                (Some(length), Io::Stream(_), _) => Framing::ChunkedOf(length),
+                (Some(length), _, ListenerKind::Node) => Framing::ChunkedToNode(length),
+                // HTTP/1.1 has one or the other. Browsers say `TE: trailers` of everything, and show how much is left.
+                (Some(length), ..) if !announces_trailers(response) => Framing::Length(length),
+                _ => Framing::Chunked,
+            },
         };
         // An answer while the request is still coming: whatever of it comes now is nobody's.
         let early = self.up != Up::Sent;
@@ -118,8 +140,11 @@ impl Exchange<'_> {
             self.worker.counters.early_answers_total.add();
         }
         // An upgrade that was refused: what the client has sent behind it may be anything.
-        let keep_client =
-            self.facts.keep && !early && !self.facts.upgrade && framing != Framing::Close && !self.worker.is_draining();
+        let keep_client = self.facts.keep
+            && !early
+            && !self.facts.upgrade
+            && framing != Framing::Close
+            && !self.worker.is_draining(self.facts.from);
         let after = match (keep_client, self.facts.old) {
             (true, false) => After::Keep,
             (true, true) => After::KeepOld,
@@ -135,10 +160,11 @@ impl Exchange<'_> {
         self.keep_alive = keep_s.map(|seconds| Duration::from_secs(seconds.min(3_600)));
         let local = &self.worker.local;
         response::write(head, response, framing, after, |line| local.with_date(line), to_client);
-        let trailers = http1::Limits { head_bytes: TRAILER_BYTES, fields: self.limits.fields };
+        let trailers = self.limits.of_answers(self.to_node);
         self.answer = Some(Answer {
             body: Body::new(body, trailers),
             framing,
+            told,
             idle_timeout: match events {
                 true => self.limits.event_stream_idle_timeout,
                 false => self.limits.response_idle_timeout,
@@ -148,11 +174,15 @@ impl Exchange<'_> {
             done: false,
         });
         self.status = response.status;
-        if self.watched {
+        if self.watched || !self.to_node {
             self.head_at = Some(Instant::now());
         }
         from_upstream.consume(length);
     }
+}
+
+fn announces_trailers(response: &Response) -> bool {
+    response.fields().iter().any(|field| field.name == Name::Trailer)
 }
 
 /// The field that says how a call has ended.

@@ -23,8 +23,17 @@ use sdlb_routes::Fault;
 use tokio::time::Instant;
 
 use self::{pace::Pace, splice::Pipe};
-use super::{buffer::Scratch, facts::Facts, io::Io, timer::Timer, watch::Watch};
-use crate::{counters::Counter, forward::response::Framing, settings::Limits, upstream::Upstream, worker::Worker};
+use super::{buffer::Scratch, facts::Facts, handle::is_small, io::Io, retry::Wrote, timer::Timer, watch::Watch};
+use crate::{
+    counters::Counter,
+    forward::framing::Framing,
+    settings::Limits,
+    upstream::{
+        Upstream,
+        silence::{self, SILENCE},
+    },
+    worker::Worker,
+};
 
 /// Bytes of a request body that are kept until it is answered.
 pub const REPLAY_BYTES: usize = 32 << 10;
@@ -36,8 +45,6 @@ const COPY_BYTES: usize = 4 << 10;
 const GATE: Duration = Duration::from_secs(1);
 /// The size of a chunk and its line ends, at the most.
 const CHUNK_FRAME_BYTES: usize = 20;
-/// Bytes of trailers.
-const TRAILER_BYTES: usize = 8 << 10;
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -61,15 +68,17 @@ pub enum End {
         unreachable: bool,
         /// They have all that they may.
         full: bool,
-        /// One of them had it, and ended its connection.
-        ended: bool,
+        /// One of them had it, and ended its connection: the one of this name.
+        ended: Option<Vec<u8>>,
     },
     /// The connection failed before the answer began.
     Failed {
-        /// Bytes of the request were sent.
-        wrote: bool,
+        /// What became of the request.
+        wrote: Wrote,
         /// Bytes came back.
         answered: bool,
+        /// Nobody was at the other end any more: the connection was not closed for being idle.
+        silent: bool,
         /// What happened.
         reason: &'static str,
     },
@@ -100,6 +109,17 @@ pub enum Gate {
     Shut,
     /// After `100 Continue`, or a while later: the client does not wait for ever either.
     Timed,
+}
+
+/// Whether it is looked whether anybody is at the upstream's end of the connection (`upstream/silence.rs`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watching {
+    NotYet,
+    /// From the time on for which the timer is set; the answer is late at this one.
+    Soon(Instant),
+    Now,
+    /// There is nothing to look at.
+    Not,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +159,8 @@ pub struct Exchange<'a> {
 
     answer: Option<Answer>,
     pipe: Option<Pipe>,
+    /// There was no pipe for it.
+    copies: bool,
     direct_down: Range<usize>,
     sent_down: usize,
     answered: bool,
@@ -148,6 +170,7 @@ pub struct Exchange<'a> {
     pace: Pace,
     /// For the first deadline: to send a request takes no time to speak of.
     now: Option<Instant>,
+    watching: Watching,
     /// The final status; 0: none came.
     pub status: u16,
     /// Bytes of content sent to the client.
@@ -166,6 +189,8 @@ pub struct Exchange<'a> {
 struct Answer {
     body: Body,
     framing: Framing,
+    /// The length that a chunked body must have.
+    told: Option<u64>,
     keep_client: bool,
     keep_upstream: bool,
     /// For how long the upstream may be silent.
@@ -208,9 +233,12 @@ impl<'a> Exchange<'a> {
         terms: &Terms<'a>,
     ) -> Self {
         let Terms { facts, limits, bytes_per_s, worker, to_node, gate, continued, now, within, watched } = *terms;
-        let trailers = http1::Limits { head_bytes: TRAILER_BYTES, fields: limits.fields };
+        let trailers = limits.of_requests(facts.from);
         let own = facts.response_timeout(limits);
         scratch.response.reset();
+        if matches!(client, Io::Stream(_)) || (facts.wants_trailers && !facts.old) {
+            upstream.io.keep_trailers();
+        }
         Self {
             client,
             upstream,
@@ -235,6 +263,7 @@ impl<'a> Exchange<'a> {
             replayable: true,
             answer: None,
             pipe: None,
+            copies: false,
             direct_down: 0..0,
             sent_down: 0,
             answered: false,
@@ -243,6 +272,7 @@ impl<'a> Exchange<'a> {
             moved: true,
             pace: Pace::new(limits.body_timeout, bytes_per_s),
             now: Some(now),
+            watching: Watching::NotYet,
             status: 0,
             content_bytes: 0,
             grpc_status: None,
@@ -302,7 +332,9 @@ impl<'a> Exchange<'a> {
             let moved = std::mem::take(&mut self.moved).then(|| self.now.take().unwrap_or_else(Instant::now));
             if let Some(now) = moved {
                 let (waits, patience) = (self.waits_for_client(), self.patience());
-                self.timer.set(now, self.pace.turn(now, waits, patience));
+                let patience = self.pace.turn(now, waits, patience);
+                let first = self.until_watching(now, patience);
+                self.timer.set(now, first);
             }
             match self.timer.poll(cx) {
                 Poll::Pending => {
@@ -312,6 +344,7 @@ impl<'a> Exchange<'a> {
                 Poll::Ready(()) if self.gate == Gate::Timed && self.up == Up::Sending => {
                     (self.gate, self.moved) = (Gate::Open, true);
                 }
+                Poll::Ready(()) if self.begin_watching() => {}
                 Poll::Ready(()) => {
                     let end = self.late();
                     return Poll::Ready(self.ended(end));
@@ -354,6 +387,9 @@ impl<'a> Exchange<'a> {
     fn ended(&mut self, end: End) -> End {
         let sent = self.sent_down.min(self.scratch.to_client.len());
         self.scratch.to_client.drain(..sent);
+        if self.watching == Watching::Now {
+            silence::rest(&self.upstream.io);
+        }
         if !self.replayable || matches!(end, End::Done { .. } | End::Upgraded) {
             self.scratch.from_client.consume(self.read_at);
         }
@@ -377,6 +413,37 @@ impl<'a> Exchange<'a> {
             (Some(answer), ..) if self.is_upstreams_turn() => answer.idle_timeout,
             _ => own,
         }
+    }
+
+    /// How long to wait at first.
+    fn until_watching(&mut self, now: Instant, patience: Duration) -> Duration {
+        if self.answer.is_some() || self.up != Up::Sent || matches!(self.watching, Watching::Now | Watching::Not) {
+            if let Watching::Soon(_) = self.watching {
+                self.watching = Watching::NotYet;
+            }
+            if self.answer.is_some() && self.watching == Watching::Now {
+                // An answer may be silent for as long as it likes, and there may be thousands that are.
+                silence::rest(&self.upstream.io);
+                self.watching = Watching::Not;
+            }
+            return patience;
+        }
+        if !matches!(self.upstream.io, Io::Tcp(_)) || patience <= SILENCE {
+            self.watching = Watching::Not;
+            return patience;
+        }
+        self.watching = Watching::Soon(now + patience);
+        SILENCE
+    }
+
+    /// Whether the timer was for this.
+    fn begin_watching(&mut self) -> bool {
+        let Watching::Soon(until) = self.watching else { return false };
+        let small = is_small(self.facts.length);
+        self.watching = if silence::watch(&self.upstream.io, small) { Watching::Now } else { Watching::Not };
+        let now = Instant::now();
+        self.timer.set(now, until.saturating_duration_since(now));
+        true
     }
 
     /// We wait for more of the request's body.

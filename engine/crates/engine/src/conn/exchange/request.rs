@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use sdlb_http1::{Length, Piece};
+use sdlb_http1::{Kind, Piece, Refused};
 
 use super::{COPY_BYTES, End, Exchange, Gate, REPLAY_BYTES, Up, write_chunk, write_last_chunk};
 use crate::conn::buffer::{STREAM_BYTES, Scratch};
@@ -63,7 +63,7 @@ impl Exchange<'_> {
 
     /// Takes of the body what is there, up to what is to be sent next.
     fn fill_up(&mut self) -> Result<(), End> {
-        let chunked = self.facts.length == Length::Chunked;
+        let chunked = self.facts.framing(self.to_node, self.upstream.io.is_stream()).is_chunked();
         while !self.body.is_complete() && self.direct_up.is_empty() && self.scratch.to_upstream.len() < STREAM_BYTES {
             let Scratch { from_client, to_upstream, .. } = &mut *self.scratch;
             let data = &from_client.data()[self.read_at..];
@@ -72,11 +72,17 @@ impl Exchange<'_> {
                     self.read_at += data.len();
                     break;
                 }
+                Piece::End(_) if self.facts.told.is_some_and(|told| told != self.body_bytes) => {
+                    return Err(not_as_told());
+                }
                 Piece::End(count) => self.read_at += count,
                 Piece::Data(piece) => {
                     self.body_bytes += piece.len() as u64;
                     if self.limits.body_bytes.is_some_and(|bytes_max| self.body_bytes > bytes_max) {
                         return Err(End::TooLarge);
+                    }
+                    if self.facts.told.is_some_and(|told| told < self.body_bytes) {
+                        return Err(not_as_told());
                     }
                     if chunked {
                         write_chunk(&data[piece.clone()], to_upstream);
@@ -112,4 +118,8 @@ impl Exchange<'_> {
             buffer.grow(STREAM_BYTES);
         }
     }
+}
+
+fn not_as_told() -> End {
+    End::ClientMalformed(Refused { kind: Kind::Malformed, reason: "the content has another length than sdlb-length" })
 }

@@ -9,10 +9,13 @@ use sdlb_http1::Piece;
 use sdlb_routes::Fault;
 
 use super::heads::{GRPC_STATUS, code};
-use super::{COPY_BYTES, End, Exchange, Up, splice::Pipe, write_chunk, write_last_chunk};
+use super::{COPY_BYTES, End, Exchange, Up, write_chunk, write_last_chunk};
 use crate::{
-    conn::buffer::{STREAM_BYTES, Scratch},
-    forward::response::Framing,
+    conn::{
+        buffer::{STREAM_BYTES, Scratch},
+        retry::Wrote,
+    },
+    forward::framing::Framing,
 };
 
 impl Exchange<'_> {
@@ -48,8 +51,7 @@ impl Exchange<'_> {
                 continue;
             }
             if self.pipe.is_none() && self.may_splice() {
-                let kept = self.worker.local.pipes.borrow_mut().pop();
-                self.pipe = kept.or_else(|| Pipe::new().ok());
+                self.take_pipe();
             }
             if self.pipe.is_some() && self.poll_splice(cx)?.is_pending() {
                 return Ok(None);
@@ -63,7 +65,8 @@ impl Exchange<'_> {
                 return Ok(None);
             }
             if self.scratch.from_upstream.is_full() {
-                self.scratch.from_upstream.make_room(self.limits.head_bytes + STREAM_BYTES);
+                let head_bytes = self.limits.of_answers(self.to_node).head_bytes;
+                self.scratch.from_upstream.make_room(head_bytes + STREAM_BYTES);
             }
             match self.upstream.io.poll_read(cx, &mut self.scratch.from_upstream) {
                 Poll::Pending => return Ok(None),
@@ -111,9 +114,16 @@ impl Exchange<'_> {
         let Scratch { from_upstream, to_client, .. } = &mut *self.scratch;
         while !answer.done && self.direct_down.is_empty() && to_client.len() < STREAM_BYTES {
             let data = from_upstream.data();
-            let piece = answer.body.next(data).map_err(|_| {
+            let malformed = || {
                 self.worker.counters.upstream_malformed_total.add();
                 End::Cut(Some(Fault::Broken))
+            };
+            let piece = answer.body.next(data).map_err(|refused| {
+                if refused.is_limit() {
+                    self.worker.counters.upstream_over_limit_total.add();
+                    return End::Cut(None);
+                }
+                malformed()
             })?;
             match piece {
                 Piece::More => {
@@ -122,15 +132,21 @@ impl Exchange<'_> {
                     break;
                 }
                 Piece::End(count) => {
+                    if answer.told.is_some_and(|told| told != self.content_bytes) {
+                        return Err(malformed());
+                    }
                     from_upstream.consume(count);
-                    if answer.framing == Framing::Chunked {
+                    if answer.framing.is_chunked() {
                         write_last_chunk(&answer.body, to_client);
                     }
                     answer.done = true;
                 }
                 Piece::Data(piece) => {
                     self.content_bytes += piece.len() as u64;
-                    if answer.framing == Framing::Chunked {
+                    if answer.told.is_some_and(|told| told < self.content_bytes) {
+                        return Err(malformed());
+                    }
+                    if answer.framing.is_chunked() {
                         write_chunk(&data[piece.clone()], to_client);
                         from_upstream.consume(piece.end);
                     } else if piece.len() <= COPY_BYTES {
@@ -154,15 +170,21 @@ impl Exchange<'_> {
         self.moved = true;
         match &mut self.answer {
             None => Err(End::Failed {
-                wrote: self.wrote && !self.upstream.io.was_refused(),
+                wrote: match &self.upstream.io {
+                    io if io.was_refused() => Wrote::Refused,
+                    io if io.was_unprocessed() || !self.wrote => Wrote::Nothing,
+                    _ => Wrote::Something,
+                },
                 answered: self.answered,
+                silent: self.is_silent(&ended),
                 reason: match ended {
+                    _ if self.is_silent(&ended) => "nobody is at the other end of the connection any more",
                     Ok(_) => "the connection ended without an answer",
                     Err(_) => "the connection was reset without an answer",
                 },
             }),
             Some(answer) if ended.is_ok() && answer.body.ends_with_connection() => {
-                if answer.framing == Framing::Chunked {
+                if answer.framing.is_chunked() {
                     write_last_chunk(&answer.body, &mut self.scratch.to_client);
                 }
                 (answer.done, answer.keep_upstream) = (true, false);
@@ -175,6 +197,11 @@ impl Exchange<'_> {
                 Err(End::Cut(Some(Fault::Broken)))
             }
         }
+    }
+
+    fn is_silent(&self, ended: &io::Result<usize>) -> bool {
+        let timed_out = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+        ended.as_ref().is_err_and(timed_out) || (ended.is_err() && self.upstream.io.was_silent())
     }
 
     fn finished(&mut self) -> End {

@@ -6,6 +6,7 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     task::{Context, Poll, ready},
 };
 
@@ -13,12 +14,34 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 use tokio::io::Interest;
 
 use super::{End, Exchange};
-use crate::{conn::io::Io, forward::response::Framing};
+use crate::{conn::io::Io, forward::framing::Framing, listen::descriptors::Descriptors};
 
 /// Less than this is copied: a pipe costs a few system calls, too.
 const SPLICE_BYTES_MIN: u64 = 128 << 10;
-/// What a pipe holds, if the system lets it.
-const PIPE_BYTES: usize = 1 << 20;
+/// What a pipe holds. Four times as much is hardly faster.
+const PIPE_BYTES: usize = 256 << 10;
+/// Pipes of this process, over all workers: 48 MiB. A user without privileges has 64 MiB of pipes before the system gives each new one
+/// a page or two (`fs.pipe-user-pages-soft`), which costs five times as much as copying. Other programs of the user need some; and an
+/// engine that takes over gets what is left, and copies the rest.
+const PIPES_MAX: usize = 192;
+
+static PIPES: AtomicUsize = AtomicUsize::new(0);
+
+/// One of [`PIPES_MAX`]; given back when dropped.
+#[derive(Debug)]
+struct Slot;
+
+impl Slot {
+    fn take() -> Option<Self> {
+        PIPES.fetch_update(Relaxed, Relaxed, |pipes| (pipes < PIPES_MAX).then_some(pipes + 1)).ok().map(|_| Self)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        PIPES.fetch_sub(1, Relaxed);
+    }
+}
 
 /// A pipe between two sockets.
 #[derive(Debug)]
@@ -26,16 +49,19 @@ pub struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     held: usize,
+    _slot: Slot,
 }
 
 impl Pipe {
-    /// # Errors
-    /// Those of the system: no descriptors.
-    pub fn new() -> io::Result<Self> {
-        let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-        // Refused: it holds less.
-        let _ = fcntl_setpipe_size(&write, PIPE_BYTES);
-        Ok(Self { read, write, held: 0 })
+    /// `None`: there are enough, descriptors are scarce, or the system gives it too little memory. Then content is copied.
+    pub fn new(descriptors: Descriptors) -> Option<Self> {
+        let slot = Slot::take()?;
+        let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
+        if descriptors.are_scarce(&read) || descriptors.are_scarce(&write) {
+            return None;
+        }
+        let bytes = fcntl_setpipe_size(&write, PIPE_BYTES).ok()?;
+        (bytes >= PIPE_BYTES).then_some(Self { read, write, held: 0, _slot: slot })
     }
 
     /// Bytes in it.
@@ -49,11 +75,23 @@ impl Exchange<'_> {
     /// Whether what comes now can be moved without looking at it.
     pub(super) fn may_splice(&self) -> bool {
         let Some(answer) = &self.answer else { return false };
-        matches!(answer.framing, Framing::Length(_))
+        !self.copies
+            && matches!(answer.framing, Framing::Length(_))
             && answer.body.left().is_some_and(|left| left >= SPLICE_BYTES_MIN)
             && self.scratch.from_upstream.is_empty()
             && matches!(self.client, Io::Tcp(_))
             && matches!(self.upstream.io, Io::Tcp(_) | Io::Unix(_))
+    }
+
+    /// A pipe, if there is one for this answer. Asked once.
+    pub(super) fn take_pipe(&mut self) {
+        let kept = self.worker.local.pipes.borrow_mut().pop();
+        self.pipe = kept.or_else(|| Pipe::new(self.worker.descriptors));
+        self.copies = self.pipe.is_none();
+        let counters = &self.worker.counters;
+        if self.copies {
+            counters.pipes_refused_total.add();
+        }
     }
 
     /// Moves content until nothing more can be done. Ready: all of it is with the client.

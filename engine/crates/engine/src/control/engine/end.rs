@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Engine, TICK};
 use crate::{
     listen::idle,
+    proto::{self, from_engine::Kind},
     workers::{Command, Event},
 };
 
@@ -24,6 +25,29 @@ impl Engine {
             }
         }
         self.shutdown = Some(self.shutdown.map_or(deadline, |held| held.min(deadline)));
+    }
+
+    /// Clients first: the node goes on for those above and below it.
+    pub(super) fn drain_clients(&mut self, within: Duration) {
+        let closed = self.listeners.let_go_of_clients();
+        self.done_number += 1;
+        self.closing = (self.done_number, self.workers.len());
+        for worker in &self.workers {
+            closed.iter().for_each(|bound| worker.tell(Command::Close(*bound)));
+            worker.tell(Command::DrainClients);
+            worker.tell(Command::Done(self.done_number));
+        }
+        self.parting = Some(Instant::now() + within);
+    }
+
+    /// Tells control when the last client has gone, or the time is up.
+    pub(super) fn look_at_clients(&mut self) {
+        let open = self.counters.connections_of_clients.get();
+        let gone = self.closing.1 == 0 && open == 0;
+        if self.parting.take_if(|until| gone || Instant::now() >= *until).is_some() {
+            let left = u32::try_from(open).unwrap_or(u32::MAX);
+            self.send(Kind::ClientsDrained(proto::ClientsDrained { left }));
+        }
     }
 
     pub(super) fn is_over(&self, deadline: Instant) -> bool {

@@ -125,6 +125,11 @@ struct Engine {
     sites: Registry,
     memory: Memory,
     access_log_path: Option<PathBuf>,
+    /// What is to be configured when the log for the one before is open.
+    configures: VecDeque<proto::Configure>,
+    opening: bool,
+    opened: mpsc::UnboundedReceiver<configure::Opened>,
+    opened_sender: mpsc::UnboundedSender<configure::Opened>,
     /// Answers to `Configure` that wait for the workers to have done it.
     configured: VecDeque<Configured>,
     done_number: u64,
@@ -138,6 +143,8 @@ struct Engine {
     arrivals: mpsc::Sender<Arrival>,
     sent: Sent,
     shutdown: Option<Instant>,
+    /// Clients are to go by then, and control waits for it.
+    parting: Option<Instant>,
     /// Workers that may still take connections from the queues of sockets that they are to close; `number` of their `Done`.
     closing: (u64, usize),
 }
@@ -172,6 +179,7 @@ impl Engine {
                 },
                 Some(arrival) = inbox.recv() => self.arrived(arrival),
                 Some(event) = self.worker_events.recv() => self.worker_event(event),
+                Some(opened) = self.opened.recv() => self.log_opened(opened),
                 Some(ejected) = self.ejected.recv() => self.target_ejected(ejected),
                 Some((answer, next)) = self.handed_over.recv() => {
                     self.next = next;
@@ -181,6 +189,7 @@ impl Engine {
                 () = drained.notified() => self.report_drained(),
                 () = sleep(back_in.unwrap_or_default()), if back_in.is_some() => self.report_back(),
                 () = sleep(SHUTDOWN_LOOK), if self.shutdown.is_some() => {}
+                () = sleep(SHUTDOWN_LOOK), if self.parting.is_some() => self.look_at_clients(),
                 _ = tick.tick() => self.tick(),
                 () = &mut look => {
                     self.look_at_memory();

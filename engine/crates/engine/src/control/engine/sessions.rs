@@ -35,6 +35,7 @@ impl Engine {
             draining: convert::to_counts(self.draining.counts()),
             serving: self.listeners.any(),
             ending: self.shutdown.is_some(),
+            answers_pings: true,
         }));
         let now_ms = self.now_ms();
         let out: Vec<_> = self.out.iter().filter(|(until, _)| *until > now_ms).cloned().collect();
@@ -66,6 +67,10 @@ impl Engine {
                 Some(to_engine::Kind::Shutdown(shutdown)) => {
                     self.shut_down(Duration::from_millis(shutdown.deadline_ms.into()));
                 }
+                Some(to_engine::Kind::DrainClients(asked)) => {
+                    self.drain_clients(Duration::from_millis(asked.deadline_ms.into()));
+                }
+                Some(to_engine::Kind::Ping(proto::Ping {})) => self.send(Kind::Pong(proto::Pong {})),
                 Some(to_engine::Kind::HandOver(asked)) => self.give_sockets(asked.path),
                 Some(to_engine::Kind::Sites(sites)) => self.put_sites(sites),
                 Some(to_engine::Kind::TicketKeys(keys)) => self.ticket_keys(&keys),

@@ -18,7 +18,7 @@ use crate::{
     access_log::Sink,
     control::{listeners::Listeners, memory::Memory, session::Arrival, socket::ControlSocket, stats::Sent},
     counters::Counters,
-    listen::{handover::Passed, idle},
+    listen::{handover::Passed, idle, spread::Spread},
     memory::Pressure,
     tls::sites::Registry,
     worker::WorkerShared,
@@ -46,6 +46,7 @@ impl Engine {
         let (report, worker_events) = mpsc::unbounded_channel();
         let (eject, ejected) = mpsc::unbounded_channel();
         let (hand_over, handed_over) = mpsc::unbounded_channel();
+        let (opened_sender, opened) = mpsc::unbounded_channel();
         let random = random_bytes()?;
         let started = Instant::now();
         let sites = Registry::default();
@@ -58,6 +59,7 @@ impl Engine {
             per_address: Default::default(),
             handshakes: Default::default(),
             rates: Default::default(),
+            spread: Spread::of(options.workers),
             sites: sites.shared.clone(),
             ejected: eject,
             crowded: Arc::default(),
@@ -96,6 +98,10 @@ impl Engine {
             sites,
             memory: Memory::new(pressure),
             access_log_path: None,
+            configures: VecDeque::new(),
+            opening: false,
+            opened,
+            opened_sender,
             configured: VecDeque::new(),
             done_number: 0,
             out: Vec::new(),
@@ -105,6 +111,7 @@ impl Engine {
             arrivals,
             sent: Sent::default(),
             shutdown: None,
+            parting: None,
             closing: (0, 0),
         };
         Ok((engine, inbox))

@@ -1,61 +1,52 @@
-//! Finding a member for a request, and waiting when there is none.
+//! Finding a member for a request, and waiting when there is none (`wait`).
 
-use std::{
-    future::poll_fn,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
-    task::Poll,
-    time::Duration,
-};
+mod wait;
+
+use std::sync::{Arc, atomic::AtomicU32};
 
 use sdlb_http1::Name;
 use sdlb_routes::{
-    Ask, Balance, Bound, Draw, HashBy, Park, Picked, Route, Service, ServiceLimits, Settings, Sticky, Table,
+    Ask, Balance, Bound, Draw, Entered, HashBy, Park, Picked, Route, Service, ServiceLimits, Settings, Sticky, Table,
     VersionCounters, hash,
 };
 use smallvec::SmallVec;
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::{sync::watch, time::Instant};
 
+use self::wait::{Parked, Queued};
 use super::{Conn, buffer::Scratch, facts::Facts, hedge::Held};
 use crate::{
-    answer::{Answer, FULL, GONE, UNREACHABLE},
-    counters::{Counter, Counters, Gauged},
+    answer::{Answer, GONE, UNREACHABLE},
     settings::ListenerKind,
     worker::Worker,
 };
 
-/// A group that is gone below is a moment away from being gone here, or back: so long a request waits for it, even when
-/// its route does not park. Control tells within milliseconds while it runs; this is the time in which a control that was
-/// killed is back and knows again (a lease).
-const SETTLE: Park = Park { requests_max: 4096, timeout_ms: 10_000 };
-/// While it waits for what children say, or for members that could not be reached, it asks them again after this time and
-/// then after twice the time, besides after every change of the table.
-const ASK_AGAIN: Duration = Duration::from_millis(25);
-/// So often that time is doubled for members that could not be reached: a program that starts may be there any moment.
-const UNREACHED_DOUBLED_MAX: u32 = 5;
-const NOT_HERE_DOUBLED_MAX: u32 = 8;
 /// Members tried for one request between two changes of the table.
 const TRIES_MAX: usize = 32;
 /// Members that a node below the entry tries: the entry has the retry budget.
 const TRIES_BELOW_MAX: usize = 8;
-/// Who waits for room looks again after this time, besides when it is woken.
-const ROOM_LOOK: Duration = Duration::from_millis(50);
 /// What a client is told when nothing was ready.
 pub(super) const RETRY_AFTER_S: u32 = 1;
 
 /// What was tried for a request, and what it is bound to.
 #[derive(Default)]
 pub struct Tries {
-    /// Targets that did not take it.
+    /// Targets that did not take it: first those that shall not be asked again ...
     avoid: SmallVec<[u64; 8]>,
+    /// ... so many, and then those that are asked again only when there is no other.
+    never: usize,
+    /// The endpoint, by its key, that had it at a tier below and ended its connection.
+    pub avoid_below: Vec<u8>,
+    /// How often it was sent on another connection because one was closed already.
+    pub reconnects: u32,
+    /// The table that it was looked up in last.
+    epoch: u64,
+    /// How often an endpoint has refused it.
+    pub refusals: u32,
     draw: Option<Draw>,
     /// Where it was tried last.
-    pub bound: Option<Bound>,
+    pub last: Option<Bound>,
+    /// It stays with that version while it can.
+    bound: bool,
     /// How many in all.
     pub count: u32,
     /// A child said that nothing was read.
@@ -97,17 +88,31 @@ pub struct Tries {
 }
 
 impl Tries {
-    /// This target did not take it.
+    /// This target did not take it, and is not asked again.
     pub fn avoid(&mut self, target: u64) {
+        self.avoid.insert(self.never, target);
+        self.never += 1;
+    }
+
+    /// Another target is asked, if there is one.
+    pub fn spread(&mut self, target: u64) {
         self.avoid.push(target);
     }
 
     /// What could not take it a moment ago may take it now.
     fn forget(&mut self) {
         self.avoid.clear();
-        self.bound = None;
+        self.never = 0;
+        self.bound = false;
         self.costs = false;
         self.enough = false;
+    }
+
+    /// What to ask for first, if some are asked again only when there is no other; and what else.
+    fn asks(&self, now_ms: u64, key: Option<u64>) -> (Option<Ask<'_>>, Ask<'_>) {
+        let ask = |avoid| Ask { now_ms, avoid, key };
+        let spread = (self.never < self.avoid.len()).then(|| ask(&self.avoid[..]));
+        (spread, ask(&self.avoid[..self.never]))
     }
 
     /// The time. Of a request that is tried for the first time and has not waited: when its head was complete.
@@ -115,39 +120,31 @@ impl Tries {
         if self.count <= 1 && self.changes.is_none() { facts.started } else { Instant::now() }
     }
 
+    /// It is looked up in the table of this epoch; what matters to it has changed in `since`. What was found by an older state
+    /// is forgotten then: who could not be reached may serve another version now, and why it could not is no answer.
+    fn look(&mut self, epoch: u64, since: impl FnOnce() -> u64) {
+        if self.count > 0 && self.epoch < epoch && self.epoch < since() {
+            self.forget();
+            self.not_here = false;
+            self.full = false;
+            self.failure = None;
+            self.below.clear();
+        }
+        self.epoch = epoch;
+    }
+
+    /// Begins to watch the table. Gives whether it was watched already: if not, it may have changed since it was looked at, and is
+    /// looked at once more.
+    fn watches(&mut self, worker: &Worker) -> bool {
+        let before = self.changes.is_some();
+        self.changes.get_or_insert_with(|| worker.table_changes());
+        before
+    }
+
     /// It waits no longer: it has a connection.
     pub fn leave_queue(&mut self) {
         self.parked = None;
         self.queued = None;
-    }
-}
-
-/// One of the requests that wait for room. Gives its place back when dropped.
-struct Queued {
-    service: Arc<Service>,
-    until: Instant,
-    _now: Gauged<fn(&Counters) -> &Counter>,
-}
-
-impl Drop for Queued {
-    fn drop(&mut self) {
-        self.service.leave_queue();
-        // It may have been woken and have had no use for it.
-        self.service.wake_one();
-    }
-}
-
-/// One of the requests that wait. Gives its place back when dropped.
-struct Parked {
-    place: Option<Arc<AtomicU32>>,
-    _now: Gauged<fn(&Counters) -> &Counter>,
-}
-
-impl Drop for Parked {
-    fn drop(&mut self) {
-        if let Some(place) = &self.place {
-            place.fetch_sub(1, Relaxed);
-        }
     }
 }
 
@@ -184,6 +181,8 @@ enum Found {
     NoRoute {
         host: bool,
     },
+    /// The path is another's to those who read it otherwise, and so is refused: why.
+    Ambiguous(&'static str),
 }
 
 impl Conn {
@@ -204,7 +203,15 @@ impl Conn {
             };
             match found {
                 Found::Picked(picked) => return Ok(picked),
-                Found::NoRoute { host } => return Err(no_route(&self.worker, host).into()),
+                Found::NoRoute { host } => match self.settles_at() {
+                    Some(until) if tries.watches(&self.worker) => self.wait_for_routes(scratch, until, tries).await?,
+                    Some(_) => {}
+                    None => return Err(no_route(&self.worker, host).into()),
+                },
+                Found::Ambiguous(detail) => {
+                    self.worker.counters.refused_malformed_total.add();
+                    return Err(Answer::new(400, "malformed-request", "http_request_error", detail).into());
+                }
                 Found::NotHere => {
                     self.worker.counters.not_here_total.add();
                     let answer = match tries.failure.take_if(|_| !tries.not_here) {
@@ -213,7 +220,10 @@ impl Conn {
                     };
                     return Err(answer.into());
                 }
-                Found::Nothing { park, place } => self.wait(scratch, park, &place, tries).await?,
+                Found::Nothing { park, place } if tries.watches(&self.worker) => {
+                    self.wait(scratch, park, &place, tries).await?;
+                }
+                Found::Nothing { .. } => {}
                 Found::Shed => {
                     self.worker.counters.limit_priority_total.add();
                     return Err(overloaded("Requests of this priority wait until there is less to do.").into());
@@ -231,7 +241,14 @@ impl Conn {
             let Some(route) = table.route(host, path) else {
                 return Found::NoRoute { host: table.serves_host(host) };
             };
+            if path.starts_with("//") && is_ambiguous(table, route, host, path) {
+                return Found::Ambiguous("The path begins with several slashes, and means another service with one.");
+            }
+            if facts.encoded_slash && !route.terms().settings().is_some_and(|settings| settings.keep_encoded_slash) {
+                return Found::Ambiguous("The path holds an encoded slash, which this service does not allow.");
+            }
             route.read_ahead();
+            tries.look(table.epoch(), || route.since());
             // Where there is one version only, there is nothing to draw.
             let draw = match route.picks() {
                 [] | [_] => tries.draw.unwrap_or_default(),
@@ -250,32 +267,41 @@ impl Conn {
                 }
             }
             let key = tries.settings.as_ref().and_then(|settings| self.key(settings, scratch, facts));
-            let ask = Ask { now_ms, avoid: &tries.avoid, key };
-            let picked = if tries.enough || tries.avoid.len() >= TRIES_MAX {
+            let (spread, all) = tries.asks(now_ms, key);
+            let picked = if tries.enough || tries.never >= TRIES_MAX {
                 None
             } else {
                 self.worker.with_chance(|chance| {
                     // The version stays while it may get requests and has a member left.
                     let same = tries
-                        .bound
+                        .last
                         .as_ref()
-                        .and_then(|bound| route.picks().iter().find(|pick| pick.version == *bound.version()));
-                    same.and_then(|pick| pick.group.pick(&ask, chance)).or_else(|| route.pick(draw, &ask, chance))
+                        .filter(|_| tries.bound)
+                        .and_then(|last| route.picks().iter().find(|pick| pick.version == *last.version()));
+                    let mut of_same = |ask: &Ask<'_>| same.and_then(|pick| pick.group.pick(ask, chance));
+                    let picked = spread.as_ref().and_then(&mut of_same).or_else(|| of_same(&all));
+                    let mut of_any = |ask: &Ask<'_>| route.pick(draw, ask, chance);
+                    picked.or_else(|| spread.as_ref().and_then(&mut of_any)).or_else(|| of_any(&all))
                 })
             };
             match picked {
                 Some(picked) => Found::Picked(picked.with(entered)),
-                None if tries.full || route.picks().iter().any(|pick| pick.group.is_full()) => {
-                    tries.unserved = Some(route.unserved().clone());
-                    let limits = tries.settings.as_ref().map(|settings| settings.limits).unwrap_or_default();
-                    Found::Full(route.terms().clone(), limits)
-                }
                 None => {
-                    tries.unserved = Some(route.unserved().clone());
-                    Found::Nothing { park: route.park(), place: route.parked().clone() }
+                    entered.into_iter().for_each(Entered::put_back);
+                    self.none_found(route, tries)
                 }
             }
         })
+    }
+
+    /// There is a route, and nothing that takes the request now.
+    fn none_found(&self, route: &Route, tries: &mut Tries) -> Found {
+        tries.unserved = Some(route.unserved().clone());
+        if tries.full || route.picks().iter().any(|pick| pick.group.is_full()) {
+            let limits = tries.settings.as_ref().map(|settings| settings.limits).unwrap_or_default();
+            return Found::Full(route.terms().clone(), limits);
+        }
+        Found::Nothing { park: route.park(), place: route.parked().clone() }
     }
 
     /// Another member of the same version, if one can take the request now.
@@ -302,22 +328,36 @@ impl Conn {
             return Err(Answer::new(421, "not-stamped", "http_request_denied", detail));
         };
         let now_ms = self.worker.ms_at(tries.now(facts).into_std());
-        let most = tries.avoid.len() >= TRIES_BELOW_MAX;
         Ok(self.worker.with_table(|table| {
-            let Some(group) = table.stamped(stamp).filter(|_| !most) else { return Found::NotHere };
+            let Some(group) = table.stamped(stamp) else { return Found::NotHere };
+            tries.look(table.epoch(), || group.since());
+            if tries.never >= TRIES_BELOW_MAX {
+                return Found::NotHere;
+            }
             // The entry has the limit of the whole service; here it is counted, and that of each endpoint holds.
             tries.settings = group.terms().settings();
             let entered = tries.settings.as_ref().and_then(|_| group.terms().enter(u32::MAX));
             let key = tries.settings.as_ref().and_then(|settings| self.key(settings, scratch, facts));
-            let ask = Ask { now_ms, avoid: &tries.avoid, key };
-            match self.worker.with_chance(|chance| group.pick(&ask, chance)) {
-                Some(picked) => Found::Picked(picked.with(entered)),
-                None if tries.full || group.is_full() => {
-                    let limits = tries.settings.as_ref().map(|settings| settings.limits).unwrap_or_default();
-                    Found::Full(group.terms().clone(), limits)
-                }
-                None => Found::NotHere,
+            if tries.count == 0
+                && let Some(key) = scratch.request.single(head, Name::SdlbAvoid)
+            {
+                let target = std::str::from_utf8(key).ok().and_then(|key| table.target(key));
+                target.into_iter().for_each(|target| tries.spread(target.id()));
             }
+            let (spread, all) = tries.asks(now_ms, key);
+            let picked = self.worker.with_chance(|chance| {
+                let mut pick = |ask: &Ask<'_>| group.pick(ask, chance);
+                spread.as_ref().and_then(&mut pick).or_else(|| pick(&all))
+            });
+            match picked {
+                Some(picked) => return Found::Picked(picked.with(entered)),
+                None => entered.into_iter().for_each(Entered::put_back),
+            }
+            if tries.full || group.is_full() {
+                let limits = tries.settings.as_ref().map(|settings| settings.limits).unwrap_or_default();
+                return Found::Full(group.terms().clone(), limits);
+            }
+            Found::NotHere
         }))
     }
 
@@ -334,7 +374,7 @@ impl Conn {
             HashBy::Client if self.listener.kind == ListenerKind::Node => fields()
                 .find(|field| field.text.of(head).eq_ignore_ascii_case(b"x-forwarded-for"))
                 .map(|field| field.value.of(head)),
-            HashBy::Client => Some(self.address.as_bytes()),
+            HashBy::Client => Some(self.client(facts).as_bytes()),
         };
         value.map(hash)
     }
@@ -357,7 +397,7 @@ impl Conn {
         let value: Option<&[u8]> = match route.sticky() {
             Sticky::None => None,
             Sticky::Client => {
-                address = self.address.as_bytes();
+                address = self.client(facts).as_bytes();
                 Some(address)
             }
             Sticky::Header(name) => field(scratch, head, name),
@@ -366,155 +406,19 @@ impl Conn {
         route.draw(value)
     }
 
-    /// Waits until it is worth another look.
-    async fn wait(
-        &mut self,
-        scratch: &mut Scratch,
-        park: Option<Park>,
-        place: &Arc<AtomicU32>,
-        tries: &mut Tries,
-    ) -> Result<(), Unserved> {
-        let Some(changes) = &mut tries.changes else {
-            // Once more, with an eye on the table: it may have changed since it was looked at.
-            tries.changes = Some(self.worker.table_changes());
-            return Ok(());
-        };
-        let counters = &self.worker.counters;
-        let until = match (&tries.parked, tries.until) {
-            (Some(_), Some(until)) => until,
-            _ => {
-                // In a cut-over the last old process is gone a moment before its member is: a request that nobody has
-                // read waits for the new version like those that come a moment later. Its route parks only while
-                // something is expected; else there is nothing to wait for.
-                if park.is_none()
-                    && let Some(failure) = tries.failure.take_if(|_| !tries.not_here)
-                {
-                    return Err(failure.into());
-                }
-                let Some(terms) = park.or(tries.not_here.then_some(SETTLE)) else {
-                    return Err(nothing_ready(tries, "No instance is ready.").into());
-                };
-                let waiting = place.fetch_add(1, Relaxed);
-                let parked = Parked {
-                    place: Some(place.clone()),
-                    _now: Gauged::new(counters.clone(), |counters| &counters.parked_now),
-                };
-                if waiting >= terms.requests_max {
-                    counters.limit_parked_total.add();
-                    drop(parked);
-                    return Err(
-                        nothing_ready(tries, "No instance is ready, and too many requests wait already.").into()
-                    );
-                }
-                if tries.until.is_none() {
-                    counters.parked_total.add();
-                    tries.unserved.iter().for_each(|unserved| unserved.parked());
-                }
-                tries.parked = Some(parked);
-                *tries.until.get_or_insert_with(|| Instant::now() + Duration::from_millis(terms.timeout_ms.into()))
-            }
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            counters.timeout_parked_total.add();
-            if let Some(failure) = tries.failure.take() {
-                return Err(if park.is_some() { unreached(failure).into() } else { failure.into() });
-            }
-            return Err(nothing_ready(tries, "No instance became ready in time.").into());
-        }
-        let turn = match (tries.not_here, &tries.failure) {
-            (true, _) => left.min(ASK_AGAIN * (1 << tries.asked.min(NOT_HERE_DOUBLED_MAX))),
-            (false, Some(_)) => left.min(ASK_AGAIN * (1 << tries.asked.min(UNREACHED_DOUBLED_MAX))),
-            (false, None) => left,
-        };
-        tries.asked += 1;
-        tokio::select! {
-            biased;
-            // An error means that the worker ends.
-            _ = timeout(turn, changes.changed()) => {}
-            left = self.left(scratch) => return Err(left),
-        }
-        tries.forget();
-        Ok(())
-    }
-
-    /// Waits until one of the service's requests has ended, if there is a place in the queue.
-    async fn wait_for_room(
-        &mut self,
-        scratch: &mut Scratch,
-        service: &Arc<Service>,
-        limits: &ServiceLimits,
-        tries: &mut Tries,
-    ) -> Result<(), Unserved> {
-        let counters = &self.worker.counters;
-        let below = self.listener.kind == ListenerKind::Node;
-        let refused = |detail: &str| {
-            if below { Answer::not_here(FULL, Vec::new(), "connection_limit_reached") } else { overloaded(detail) }
-        };
-        if tries.queued.is_none() {
-            if limits.pending == 0 {
-                counters.limit_in_flight_total.add();
-                return Err(refused("The service has as many requests as it may.").into());
-            }
-            if !service.enter_queue(limits.pending) {
-                counters.limit_pending_total.add();
-                return Err(refused("Too many requests wait for the service already.").into());
-            }
-            tries.queued = Some(Queued {
-                service: service.clone(),
-                until: Instant::now() + Duration::from_millis(limits.pending_timeout_ms.into()),
-                _now: Gauged::new(counters.clone(), |counters| &counters.pending_now),
-            });
-            // Once more: one may have ended since.
-            return Ok(());
-        }
-        let until = tries.queued.as_ref().map_or_else(Instant::now, |queued| queued.until);
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            counters.timeout_pending_total.add();
-            tries.queued = None;
-            return Err(refused("The service had no room for the request in time.").into());
-        }
-        let mut asked = false;
-        let woken = poll_fn(|cx| {
-            if std::mem::replace(&mut asked, true) {
-                return Poll::Ready(());
-            }
-            service.wait(cx.waker().clone());
-            Poll::Pending
-        });
-        tokio::select! {
-            biased;
-            // A wake that another one has had the use of is made up for.
-            _ = timeout(left.min(ROOM_LOOK), woken) => {}
-            left = self.left(scratch) => return Err(left),
-        }
-        tries.full = false;
-        tries.forget();
-        Ok(())
-    }
-
-    /// Waits until the client is gone, or the request has to end for its memory.
-    pub(super) async fn left(&mut self, scratch: &mut Scratch) -> Unserved {
-        poll_fn(|cx| {
-            if scratch.must_end() {
-                return Poll::Ready(Unserved::Ended);
-            }
-            let Scratch { from_client, to_client, ahead, .. } = &mut *scratch;
-            let ahead = to_client.is_empty().then_some(ahead);
-            if self.watch.poll(cx, &mut self.io, from_client, ahead).is_ready() {
-                return Poll::Ready(Unserved::Gone);
-            }
-            scratch.waits(cx, self.io.held(false, false), None);
-            Poll::Pending
-        })
-        .await
-    }
-
     /// Binds the request to the version that was picked for it.
     pub(super) fn bind(tries: &mut Tries, picked: &Picked) {
-        tries.bound = Some(picked.bound());
+        (tries.last, tries.bound) = (Some(picked.bound()), true);
     }
+}
+
+/// `//x` is a path of its own (RFC 9112, 3.2.1), but many endpoints read it as `/x`. It is served where both are the same route's, or
+/// where a claim names it; else one service could be reached by a path that another holds.
+fn is_ambiguous(table: &Table, route: &Arc<Route>, host: &str, path: &str) -> bool {
+    let claimed = route.pattern().find('/').is_some_and(|at| route.pattern()[at..].starts_with("//"));
+    let read = path.trim_start_matches('/');
+    let as_read = table.route(host, &path[path.len() - read.len() - 1..]);
+    !claimed && !as_read.is_some_and(|as_read| Arc::ptr_eq(as_read, route))
 }
 
 /// The value of a field.
@@ -539,10 +443,6 @@ fn urgency(value: &[u8]) -> u8 {
     }
 }
 
-fn overloaded(detail: &str) -> Answer {
-    Answer { retry_after_s: Some(RETRY_AFTER_S), ..Answer::new(503, "overloaded", "connection_limit_reached", detail) }
-}
-
 fn no_route(worker: &Worker, host: bool) -> Answer {
     if host {
         worker.counters.no_route_total.add();
@@ -553,17 +453,6 @@ fn no_route(worker: &Worker, host: bool) -> Answer {
     }
 }
 
-/// There were members all the time, and none of them could be reached.
-fn unreached(failure: Answer) -> Answer {
-    let detail = "No instance could be reached in time.";
-    let below = failure.below;
-    Answer { retry_after_s: Some(RETRY_AFTER_S), below, ..Answer::new(503, "nothing-ready", failure.error, detail) }
-}
-
-fn nothing_ready(tries: &mut Tries, detail: &str) -> Answer {
-    Answer {
-        retry_after_s: Some(RETRY_AFTER_S),
-        below: std::mem::take(&mut tries.below),
-        ..Answer::new(503, "nothing-ready", "destination_unavailable", detail)
-    }
+fn overloaded(detail: &str) -> Answer {
+    Answer { retry_after_s: Some(RETRY_AFTER_S), ..Answer::new(503, "overloaded", "connection_limit_reached", detail) }
 }
