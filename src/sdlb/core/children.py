@@ -1,37 +1,51 @@
 """The children of a node: their links, leases and claims.
 
 Silence is treated in steps (design.md, "Silence"): a broken link changes nothing; a lease that ran out makes a child
-*suspect* (its members stay as a last resort); a fence time later it is presumed stopped. When more than half of at least
-three children are suspect at once, the likelier fault is ours: the node is `guarded` and presumes nothing, until enough
-are back or an operator says which of them have stopped (`ForgetChild`).
+*suspect* (its endpoints stay as a last resort); a fence time later it is presumed stopped. When more than half of at
+least two children are suspect at once, the likelier fault is ours: the node is `guarded` and presumes nothing, until
+enough are back or an operator says which of them have stopped (`ForgetChild`).
+
+What a child no longer reports is not thereby known to have stopped. It stays as a *remnant* (`remnants.py`) unless its
+node says why it is gone.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
-from sdlb.core.downlink import Downlink
+from sdlb.core import saved
+from sdlb.core.downlink import Downlink, Rival
 from sdlb.core.effects import DropChild, ToChild
 from sdlb.core.events import ChildClosed, ChildConnected, ForgetChild, MemberKey
 from sdlb.core.messages import (
-    NO_POLICY,
+    NO_DOC,
+    PROTOCOL_MAX,
+    PROTOCOL_MIN,
+    WAITING,
     Beat,
+    Bye,
+    Cause,
     Claim,
     ClaimKey,
+    Doc,
     DrainAck,
     Hello,
-    PolicyDoc,
+    Path,
     Refused,
+    Stage,
     UpState,
     Verdict,
     Welcome,
 )
-from sdlb.core.slot import Slot, Source
+from sdlb.core.remnants import PREFIX, Remnants
+from sdlb.core.slot import Slot, includes
+from sdlb.core.source import Source, Standing, Step
 from sdlb.core.state import State, key_of, text_of
 from sdlb.model.address import check_address, check_name
+from sdlb.model.reason import NoParent, lags
 
-PROTOCOL = 1
-GUARD_CHILDREN_MIN = 3
+GUARD_CHILDREN_MIN = 2
 
 
 class Children:
@@ -41,32 +55,36 @@ class Children:
         self.by_link: dict[int, Downlink] = {}
         self.unsynced: set[str] = set()  # on record, not heard from since this control started
         self.just_settled = False  # the last of them has reported: what was kept for them is looked at again
+        self.recount = False  # who is on record, or which roots most of them hear, has changed
         self.guarded = False
-        self._owed: dict[str, None] = {}  # children that something may have to be told
+        self.suspects = 0
+        self.remnants = Remnants(state, self.is_linked)
+        self.root_votes: Counter[str] = Counter()  # id of a root -> children that hear it
+        self._lagging: dict[ClaimKey, None] = {}  # only counts in the reason have changed: sent with the next beat
+        self._owed: dict[str, None] = {}  # children that something may have to be sent to
 
     # ------------------------------------------------------------------ what the disk had
 
-    def load(self, name: str, saved: list[str | int], claims: dict[str, object], now: float) -> None:
+    def load(self, name: str, value: dict[str, object], claims: dict[str, object], now: float) -> None:
         """A child that was there before the restart: its lease starts anew, its claims count meanwhile."""
-        node_id, incarnation, address = saved
-        child = Downlink(name, str(node_id), int(incarnation), str(address), now)
+        node_id, incarnation, address = str(value["node_id"]), int(str(value["incarnation"])), str(value["address"])
+        child = Downlink(name, node_id, incarnation, address, now)
+        child.nonce = str(value.get("nonce", ""))
         self.by_name[name] = child
         self.unsynced.add(name)
         self._state.table.set_target(child.target, True, child.address)
-        for text, value in sorted(claims.items()):
-            key = key_of(text)
-            self._put(child, claim_from_json(key, value), save=False)
+        for text, claim in sorted(claims.items()):
+            self._put(child, saved.claim_from(key_of(text), claim), save=False)
         self._state.set_timer(now + self._state.settings.lease_s, "child", name)
 
     # ------------------------------------------------------------------ links
 
-    def on_connected(
-        self, event: ChildConnected, now: float, ancestors: tuple[str, ...], roots: tuple[str, ...]
-    ) -> None:
+    def on_connected(self, event: ChildConnected, now: float, path: Path, has_say: bool) -> None:
         state, hello = self._state, event.hello
-        refused = self._objection(hello, ancestors, now)
+        refused = self._objection(hello, path, now, has_say)
         if refused is not None:
-            state.note("child-refused", f"{hello.node} was refused: {refused.detail}", "warning", child=hello.node)
+            level = "info" if refused.code == "still-connected" else "warning"
+            state.note("child-refused", f"{hello.node} was refused: {refused.detail}", level, child=hello.node)
             state.effects += [ToChild(event.link, refused), DropChild(event.link)]
             return
         child = self.by_name.get(hello.node)
@@ -74,56 +92,92 @@ class Children:
             child = self.by_name[hello.node] = Downlink(
                 hello.node, hello.node_id, hello.incarnation, hello.data_address, now
             )
+            child.restarted = True
             state.set_timer(now + state.settings.lease_s, "child", child.name)
         elif child.link is not None:
             self._unlink(child, drop=True)
         if child.labels != hello.labels:  # it may be in another zone now
             for key in child.keys:
-                state.touch(key)
+                state.touch(key, child.target)
         digest = child.digest([state.slots[key].sources[child.target].claim for key in child.keys])
-        child.linked(event.link, hello, digest, now)
+        kept = child.linked(event.link, hello, digest, now)
+        docs_kept = bool(hello.docs_digest) and hello.docs_digest == state.policies.digest
         self.by_link[event.link] = child
         state.table.set_target(child.target, True, child.address)
-        state.persist(f"child/{child.name}", [child.node_id, child.incarnation, child.address], durable=False)
-        self._unsuspect(child)
+        state.persist(f"child/{child.name}", saved.child_to(child), durable=False)
+        self._voice(child)
+        protocol = min(hello.protocol_max, PROTOCOL_MAX)
         welcome = Welcome(
             state.settings.name,
             state.settings.node_id,
-            state.settings.incarnation,
-            ancestors,
+            state.incarnation,
+            path,
             digest,
-            round(state.settings.lease_s * 1000),
-            roots,
+            state.settings.nonce,
+            protocol,
+            verdicts_kept=kept,
+            docs_kept=docs_kept,
         )
         state.effects.append(ToChild(event.link, welcome))
+        if not has_say:  # before what is on record here: the child must not take that for the word of a root
+            state.effects.append(ToChild(event.link, child.beat(has_say)))
         child.dirty.update(child.keys)
-        child.dirty_policies.update(dict.fromkeys(state.policies))
+        if docs_kept:
+            child.sent_docs.update((doc.id, doc.rank) for doc in state.policies.docs.values())
+        else:
+            child.dirty_docs.update(dict.fromkeys(state.policies.docs))
         self._owed[child.name] = None
         state.note("child-connected", f"{child.name} is connected", child=child.name)
 
-    def _objection(self, hello: Hello, ancestors: tuple[str, ...], now: float) -> Refused | None:
-        if hello.protocol != PROTOCOL:
-            return Refused("protocol", f"this node speaks protocol {PROTOCOL}, not {hello.protocol}; use the same sdlb")
-        if hello.node in ancestors:
-            return Refused("cycle", f"{hello.node} is itself above {self._state.settings.name}; mend its parents")
+    def _objection(self, hello: Hello, path: Path, now: float, has_say: bool) -> Refused | None:
+        if hello.protocol > PROTOCOL_MAX or hello.protocol_max < PROTOCOL_MIN:
+            spoken = f"{PROTOCOL_MIN} to {PROTOCOL_MAX}, not {hello.protocol} to {hello.protocol_max}"
+            return Refused("protocol", f"this node speaks protocol {spoken}; use neighbouring releases of sdlb")
+        if hello.node in path.ancestors:
+            return Refused("cycle", f"{hello.node} is itself above {self._state.settings.name}; change its parents")
         try:
             check_name(hello.node)
             check_address(hello.data_address, wildcard=False)
         except ValueError as problem:
-            expected = f"expected {problem}"
-            what = f"name {hello.node[:80]!r}, reached at {hello.data_address[:80]!r}"
-            return Refused("bad-hello", f"{what}: {expected}; mend its name, or advertise in its node file")
+            what = f"name {hello.node[:80]!r}, address {hello.data_address[:80]!r}"
+            return Refused("bad-hello", f"{what}: expected {problem}; change its name, or advertise in its node file")
         child = self.by_name.get(hello.node)
-        if child is None or child.newer(hello):
+        if child is None:
             return None
-        if child.node_id == hello.node_id:
+        if child.node_id != hello.node_id:
+            if now < child.heard_at + self._state.settings.lease_s:
+                detail = f"another node named {hello.node} is alive; give one of the two another name"
+                return Refused("name-taken", detail)
+            return None
+        if child.link is not None and child.nonce and hello.nonce != child.nonce:
+            objection = self._second_process(child, hello, now, has_say)
+            if objection is not None:
+                return objection
+        if not child.newer(hello):
+            newest = child.incarnation
             detail = (
-                f"incarnation {hello.incarnation} of {hello.node} is older than {child.incarnation}; its state is old"
+                f"incarnation {hello.incarnation} of {hello.node} is older than {newest}: its state is an older copy"
             )
-            return Refused("older-incarnation", detail)
-        if now < child.heard_at + self._state.settings.lease_s:
-            return Refused("name-taken", f"another node named {hello.node} is alive; give one of the two another name")
+            return Refused("older-incarnation", detail, newest)
         return None
+
+    def _second_process(self, child: Downlink, hello: Hello, now: float, has_say: bool) -> Refused | None:
+        """Either a restart whose old link has not been seen to break, or a copy of the state folder that runs elsewhere.
+        The linked process is asked for a sign of life; a dead one gives none."""
+        rival = child.rival
+        if rival is None or rival.nonce != hello.nonce:
+            child.rival = Rival(hello.nonce, now, 2 * self._state.settings.beat_s)
+            if child.link is not None:
+                self._state.effects.append(ToChild(child.link, child.beat(has_say)))
+        elif rival.answered:
+            detail = (
+                f"a node named {hello.node} with the same identity is alive: its state folder was copied; stop one of the "
+                "two, and start it with an empty state folder"
+            )
+            return Refused("cloned", detail)
+        elif now >= rival.until:
+            return None
+        return Refused("still-connected", f"{hello.node} is still connected; waiting for its old link to break")
 
     def _unlink(self, child: Downlink, drop: bool) -> None:
         if child.link is None:
@@ -132,6 +186,21 @@ class Children:
         if drop:
             self._state.effects.append(DropChild(child.link))
         child.link = None
+        self._state.policies.forget_child(child.name)
+        self._quiet(child, True)
+
+    def _quiet(self, child: Downlink, quiet: bool) -> None:
+        """Whether others may speak for it: only what has twins is concerned."""
+        for key in child.keys:
+            slot = self._state.slots[key]
+            source = slot.sources[child.target]
+            source.quiet = quiet
+            if quiet and source.contradicted:
+                self._state.known_stopped.append((child.target, key))
+            if source.twins:
+                self._state.touch(key, child.target)
+            for name in slot.twin_of.get(child.target, ()):
+                self._state.touch(key, name)
 
     def on_closed(self, event: ChildClosed) -> None:
         child = self.by_link.get(event.link)
@@ -141,8 +210,10 @@ class Children:
 
     def heard(self, child: Downlink, now: float) -> None:
         child.heard_at = now
+        if child.rival is not None and now >= child.rival.since + self._state.settings.beat_s / 2:
+            child.rival.answered = True
         if child.suspect:
-            self._unsuspect(child)
+            self._voice(child)
 
     def on_beat(self, child: Downlink, beat: Beat) -> None:
         if child.behind(beat):
@@ -152,9 +223,15 @@ class Children:
         self._state.note("link-gap", f"a message of {child.name} was lost; starting over", "warning", child=child.name)
         self._unlink(child, drop=True)
 
-    def on_bye(self, child: Downlink) -> None:
-        """It stops for good and says so: known to have stopped."""
-        self._forget_claims(child)
+    def on_bye(self, child: Downlink, bye: Bye, now: float) -> None:
+        """It stops for good: what it had itself has stopped, and that is known."""
+        left = set(bye.left)
+        for key in list(child.keys):
+            hosts = self._state.slots[key].sources[child.target].claim.hosts
+            if key in left or (child.protocol < 2 and hosts != (child.name,)):
+                self._omit(child, key, Cause.LEFT, now)
+            else:
+                self._drop(child, key, Cause.STOPPED)
         self._unlink(child, drop=True)
         self._remove(child)
         self._state.note("child-left", f"{child.name} has left", child=child.name)
@@ -162,40 +239,64 @@ class Children:
     def on_forget(self, event: ForgetChild) -> None:
         """A silent one has stopped, an operator says: the way out of the guard, and of `on_silence = "wait"`."""
         child = self.by_name.get(event.name)
-        if child is None or not child.suspect:
+        known = self.remnants.forget(event.name)
+        if child is not None and child.suspect:
+            for key in list(child.keys):
+                self._drop(child, key, Cause.STOPPED)
+            self._remove(child)
+            self._state.persist(f"child/{child.name}", None)  # durable: it is not on record again after a power cut
+        elif not known:
             return
-        self._forget_claims(child)
-        self._remove(child)
-        self._state.persist(f"child/{child.name}", None)  # durable: it is not on record again after a power cut
-        text = f"{child.name} was forgotten: an operator says that it has stopped"
-        self._state.note("child-forgotten", text, "warning", child=child.name)
+        text = f"{event.name} was forgotten: an operator says that it has stopped"
+        self._state.note("child-forgotten", text, "warning", child=event.name)
         self._weigh_guard()
 
     # ------------------------------------------------------------------ claims
 
-    def on_state(self, child: Downlink, message: UpState) -> None:
-        state = self._state
+    def on_state(self, child: Downlink, message: UpState, now: float) -> None:
         if not child.received(message.seq):
             self._start_over(child)
             return
-        child.synced = True
         child.claims_due = False
         self.mark_synced(child.name)
+        if message.roots is not None:
+            self._hears(child, message.roots)
+        for claim in message.claims:
+            if message.full and child.restarted:
+                self._keep_rest(child, claim, now)
+            self._put(child, claim)
+        for key, cause in message.withdrawn:
+            self._withdraw(child, key, cause, now)
         if message.full:
             named = {claim.key for claim in message.claims}
             for key in [key for key in child.keys if key not in named]:
-                self._drop(child, key)
-        for claim in message.claims:
-            self._put(child, claim)
-        for key in message.withdrawn:
-            self._drop(child, key)
-        for doc in message.policies:
-            child.policies[doc.service] = doc.rank
-            state.adopt_policy(doc)
+                self._omit(child, key, Cause.UNKNOWN, now)
+            child.restarted = False
+
+    def _hears(self, child: Downlink, roots: tuple[str, ...]) -> None:
+        for root in child.roots:
+            self.root_votes[root] -= 1
+            if not self.root_votes[root]:
+                del self.root_votes[root]
+        self.recount = self.recount or child.roots != roots
+        child.roots = tuple(dict.fromkeys(roots))
+        for root in child.roots:
+            self.root_votes[root] += 1
+
+    def other_roots(self) -> frozenset[str]:
+        """Ids of roots that more than half of the children hear, this one among them if it is a root."""
+        return frozenset(root for root, votes in self.root_votes.items() if votes * 2 > len(self.by_name))
+
+    def is_linked(self, name: str) -> bool:
+        child = self.by_name.get(name)
+        return child is not None and child.link is not None
 
     def mark_synced(self, name: str) -> None:
         if name in self.unsynced:
             self.unsynced.discard(name)
+            child = self.by_name.get(name)
+            for key in child.keys if child is not None else ():
+                self._state.touch(key, f"n:{name}")
             if not self.unsynced:
                 self.just_settled = True
 
@@ -204,29 +305,83 @@ class Children:
         child.keys[claim.key] = None
         child.dirty[claim.key] = None
         self._owed[child.name] = None
-        state.put_source(claim.key, Source(child.target, claim, child.name, child.suspect))
+        slot = state.slots.get(claim.key)
+        source = slot.sources.get(child.target) if slot is not None else None
+        if slot is None or source is None:
+            source = Source(child.target, claim, child.name)
+            if not save and claim.stage is Stage.OPEN:  # it was open before the restart
+                source.step(Step.ADMIT)
+            slot = state.put_source(claim.key, source)
+        else:
+            if claim == source.claim and not claim.leaving and source.standing is Standing.ADMITTED:
+                return
+            source.claim = claim
+            state.touch(claim.key, child.target)
+        source.quiet = child.link is None
+        # An endpoint that is still in the engine's table is not new: a node that is cut off may keep it.
+        kept = source.standing is Standing.LEAVING and state.table.applied(MemberKey(claim.key, child.target))
+        source.step(Step.LEAVE if claim.leaving else Step.RETURN if kept else Step.STAY)
+        if child.suspect:
+            source.step(Step.SILENCE)
+        slot.match_twins(source)
         if save:
-            state.persist(f"claim/{child.name}/{text_of(claim.key)}", claim_to_json(claim), durable=False)
+            name = f"claim/{child.name}/{text_of(claim.key)}"
+            state.persist(name, saved.claim_to(claim), durable=False)
 
-    def _drop(self, child: Downlink, key: ClaimKey) -> None:
+    def _withdraw(self, child: Downlink, key: ClaimKey, cause: Cause, now: float) -> None:
+        match cause:
+            case Cause.STOPPED:
+                self._drop(child, key, cause)
+            case Cause.PRESUMED if self._state.policy(key.service).on_silence == "open":
+                self._drop(child, key, cause)
+            case _:
+                self._omit(child, key, cause, now)
+
+    def _omit(self, child: Downlink, key: ClaimKey, cause: Cause, now: float) -> None:
+        """No longer claimed, and not known to have stopped."""
+        slot = self._state.slots.get(key)
+        if slot is None or child.target not in slot.sources:
+            return
+        source = slot.sources[child.target]
+        self.remnants.keep(slot, source.claim, child.name, cause, now, source.twins)
+        self._drop(child, key, None)
+
+    def _keep_rest(self, child: Downlink, claim: Claim, now: float) -> None:
+        """A process that may have forgotten some of its children claims again: what it had before and may lack now."""
+        slot = self._state.slots.get(claim.key)
+        source = slot.sources.get(child.target) if slot is not None else None
+        if slot is None or source is None or claim.count >= source.claim.count:
+            return
+        if not includes(claim, source.claim):
+            self.remnants.keep(slot, source.claim, child.name, Cause.UNKNOWN, now, set())
+
+    def _drop(self, child: Downlink, key: ClaimKey, cause: Cause | None) -> None:
+        """`cause` None: something else stands for it from here on."""
         if key not in child.keys:
             return
-        del child.keys[key]
-        child.sent.pop(key, None)
-        child.acked.pop(key, None)
-        child.dirty.pop(key, None)
-        self._state.drop_source(key, child.target)
+        child.forget(key)
+        self._state.drop_source(key, child.target, cause)
         self._state.persist(f"claim/{child.name}/{text_of(key)}", None, durable=False)
 
-    def _forget_claims(self, child: Downlink) -> None:
-        for key in list(child.keys):
-            self._drop(child, key)
-
     def _remove(self, child: Downlink) -> None:
+        self._hears(child, ())
+        self._count_suspect(child, False)
         del self.by_name[child.name]
+        self.recount = True
         self._state.table.forget_target(child.target)
         self.mark_synced(child.name)
+        self._state.clear_timer("child", child.name)
         self._state.persist(f"child/{child.name}", None, durable=False)
+
+    def settle_known(self) -> None:
+        """Others that speak for the same hosts have said that these have stopped."""
+        while self._state.known_stopped:
+            target, key = self._state.known_stopped.pop()
+            child = self.by_name.get(target[2:])
+            if target.startswith(PREFIX):
+                self.remnants.drop(key, target, Cause.STOPPED)
+            elif child is not None:
+                self._drop(child, key, Cause.STOPPED)
 
     # ------------------------------------------------------------------ leases
 
@@ -234,6 +389,7 @@ class Children:
         """This control did not run for a while: its own deafness is nobody's silence."""
         for child in self.by_name.values():
             child.heard_at += by_s
+        self.remnants.shift(by_s)
 
     def check(self, name: str, now: float) -> None:
         """The timer of a child's lease."""
@@ -246,7 +402,9 @@ class Children:
             return
         if not child.suspect:
             self._unlink(child, drop=True)
-            self._suspect(child, True)
+            self._count_suspect(child, True)
+            for key in child.keys:
+                state.step(key, state.slots[key].sources[child.target], Step.SILENCE)
             state.note("child-silent", f"{name} has been silent for its lease", "warning", child=name)
         self._weigh_guard()
         fence = lapse + state.settings.fence_s
@@ -255,72 +413,102 @@ class Children:
         elif self.guarded:
             state.set_timer(now + state.settings.lease_s, "child", name)
         else:
-            self._presume_stopped(child, now)
+            self._presume_stopped(child, lapse, now)
 
-    def _suspect(self, child: Downlink, suspect: bool) -> None:
-        child.suspect = suspect
+    def _count_suspect(self, child: Downlink, suspect: bool) -> None:
+        if child.suspect != suspect:
+            child.suspect = suspect
+            self.suspects += 1 if suspect else -1
+
+    def _voice(self, child: Downlink) -> None:
         for key in child.keys:
-            self._state.slots[key].sources[child.target].suspect = suspect
-            self._state.touch(key)
-
-    def _unsuspect(self, child: Downlink) -> None:
+            source = self._state.slots[key].sources[child.target]
+            if child.suspect or source.quiet:
+                source.quiet = child.link is None
+                if child.suspect:
+                    self._state.step(key, source, Step.VOICE)
         if child.suspect:
-            self._suspect(child, False)
+            self._count_suspect(child, False)
             self._state.set_timer(child.heard_at + self._state.settings.lease_s, "child", child.name)
             self._weigh_guard()
+        else:
+            self._quiet(child, child.link is None)
 
     def _weigh_guard(self) -> None:
-        suspects = sum(1 for child in self.by_name.values() if child.suspect)
-        guarded = len(self.by_name) >= GUARD_CHILDREN_MIN and suspects * 2 > len(self.by_name)
+        share = self._state.settings.guard_share
+        guarded = len(self.by_name) >= GUARD_CHILDREN_MIN and self.suspects > len(self.by_name) * share
         if guarded == self.guarded:
             return
         self.guarded = guarded
         if guarded:
-            text = f"{suspects} of {len(self.by_name)} children fell silent together; keeping what they claimed"
+            text = f"{self.suspects} of {len(self.by_name)} children fell silent together; keeping what they claimed"
             self._state.note("guarded", text, "error")
         else:
             self._state.note("guard-lifted", "enough children are back; leases count again")
 
-    def _presume_stopped(self, child: Downlink, now: float) -> None:
+    def _presume_stopped(self, child: Downlink, lapse: float, now: float) -> None:
         state = self._state
-        kept = 0
+        due: list[float] = []
         for key in list(child.keys):
-            if state.policy(key.service).on_silence == "wait":
-                kept += 1
-                source = state.slots[key].sources[child.target]
-                if not source.claim.presumed:
-                    source.claim = replace(source.claim, capacity=0, presumed=True, opening=False, leaving=0)
-                    state.touch(key)
+            source = state.slots[key].sources[child.target]
+            until = lapse + max(state.settings.fence_s, source.claim.lease_s)
+            if now < until:
+                due.append(until)
+            elif state.policy(key.service).on_silence == "wait":
+                due.append(now + state.settings.lease_s)
+                if source.standing is not Standing.PRESUMED:
+                    source.claim = replace(source.claim, capacity=0, opening=False, leaving=0)
+                    state.step(key, source, Step.PRESUME)
             else:
-                self._drop(child, key)
+                self._drop(child, key, Cause.PRESUMED)
         self.mark_synced(child.name)
-        if kept:
-            state.set_timer(now + state.settings.lease_s, "child", child.name)
+        if due:
+            state.set_timer(min(due), "child", child.name)
             return
         state.note("child-presumed-stopped", f"{child.name} is presumed to have stopped", "warning", child=child.name)
         self._remove(child)
         self._weigh_guard()
 
-    # ------------------------------------------------------------------ what they are told
+    # ------------------------------------------------------------------ what they are sent
 
-    def owe_policy(self, service: str) -> None:
+    def owe_doc(self, doc_id: str) -> None:
         """To all, also to those that have nothing of the service: every root below and above must come to know it."""
         for child in self.by_link.values():
-            child.dirty_policies[service] = None
+            child.dirty_docs[doc_id] = None
             self._owed[child.name] = None
 
-    def owe(self, slot: Slot, news: bool) -> None:
-        """`news`: there is another verdict, for every child; without, only for those that leave something may have changed
-        (who claims anew is owed an answer anyway)."""
-        for source in slot.sources.values():
-            if source.child and (news or source.claim.leaving):
-                child = self.by_name.get(source.child)
-                if child is not None:
-                    child.dirty[slot.key] = None
-                    self._owed[child.name] = None
+    def owe(self, slot: Slot, targets: dict[str, None], news: bool, lagging: bool) -> None:
+        """`news`: there is another verdict, for every child; `lagging`: another count in its reason. Without, only the
+        touched ones are looked at."""
+        if lagging and not news:
+            self._lagging[slot.key] = None
+        for target in slot.sources if news else targets:
+            source = slot.sources.get(target)
+            child = self.by_name.get(source.child) if source is not None and source.child else None
+            if child is None or child.target != target:
+                continue
+            child.dirty[slot.key] = None
+            self._owed[child.name] = None
 
-    def flush(self, path: tuple[tuple[str, ...], tuple[str, ...]], path_changed: bool) -> None:
-        """Costs what there is to tell, however many children there are."""
+    def beat(self, has_say: bool) -> None:
+        for key in self._lagging:
+            slot = self._state.slots.get(key)
+            for target in slot.sources if slot is not None else ():
+                child = self.by_name.get(target[2:]) if target.startswith("n:") else None
+                if child is not None:
+                    child.lagging[key] = None
+        self._lagging.clear()
+        for link in sorted(self.by_link):
+            child = self.by_link[link]
+            if child.lagging:
+                child.dirty.update(child.lagging)
+                child.due.update(child.lagging)
+                child.lagging.clear()
+                self._owed[child.name] = None
+            self._state.effects.append(ToChild(link, child.beat(has_say)))
+
+    def flush(self, path: Path, path_changed: bool) -> None:
+        """Costs what there is to send, however many children there are."""
         if not self._owed and not path_changed:
             return
         names = self.by_name if path_changed else self._owed
@@ -329,7 +517,7 @@ class Children:
         for link in links:
             self._flush_one(self.by_link[link], link, path)
 
-    def _flush_one(self, child: Downlink, link: int, path: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
+    def _flush_one(self, child: Downlink, link: int, path: Path) -> None:
         state = self._state
         verdicts: list[Verdict] = []
         drained: list[DrainAck] = []
@@ -338,53 +526,41 @@ class Children:
             source = slot.sources.get(child.target) if slot is not None else None
             if slot is None or source is None:
                 continue
-            verdict = verdict_of(slot, state.settings.name)
-            if child.sent.get(key) != verdict:
+            verdict = verdict_of(slot, source, state.settings.name)
+            before = child.sent.get(key)
+            if before is not None and key not in child.due and _lags(before, verdict):
+                child.lagging[key] = None
+            elif before != verdict:
                 verdicts.append(verdict)
             leaving = source.claim.leaving
             if leaving and child.acked.get(key) != leaving and not state.table.present(MemberKey(key, child.target)):
                 drained.append(DrainAck(key, leaving))
         child.dirty.clear()
-        docs: list[PolicyDoc] = []
-        for service in sorted(child.dirty_policies):
-            doc = state.policies[service]
-            if doc.rank > max(child.sent_policies.get(service, NO_POLICY), child.policies.get(service, NO_POLICY)):
-                docs.append(doc)
-        child.dirty_policies.clear()
-        message = child.state(verdicts, [], drained, docs, path)
+        child.due.clear()
+        docs: list[Doc] = []
+        dropped: list[str] = []
+        for doc_id in sorted(child.dirty_docs):
+            doc = state.policies.docs.get(doc_id)
+            if doc is None and doc_id in child.sent_docs:
+                dropped.append(doc_id)
+            elif doc is not None and doc.rank != child.sent_docs.get(doc_id, NO_DOC):
+                root = state.settings.node_id in path.root_ids  # a document that a root has is in force under that root
+                docs.append(replace(doc, scope=path.root_ids) if root else doc)
+        child.dirty_docs.clear()
+        message = child.state(verdicts, drained, docs, path, dropped)
         if message is not None:
             state.effects.append(ToChild(link, message))
 
 
-def verdict_of(slot: Slot, node: str) -> Verdict:
+def _lags(before: Verdict, verdict: Verdict) -> bool:
+    return replace(before, reason=verdict.reason) == verdict and lags(before.reason, verdict.reason)
+
+
+def verdict_of(slot: Slot, source: Source, node: str) -> Verdict:
+    """For this source: one that was never admitted gets no consent while this node cannot give it (it is cut off)."""
     permit = slot.permit
-    return Verdict(
-        slot.key, permit.state, permit.code, permit.reason, permit.decided_by or node, permit.generation, slot.epoch
-    )
-
-
-def claim_to_json(claim: Claim) -> list[object]:
-    """What a restart needs; what a child asks for at the moment (leaving, seen) it says again."""
-    return [
-        claim.capacity,
-        claim.count,
-        list(claim.hosts),
-        list(claim.compatible),
-        claim.stamp,
-        claim.open,
-        claim.generation,
-    ]
-
-
-def claim_from_json(key: ClaimKey, saved: object) -> Claim:
-    capacity, count, hosts, compatible, stamp, is_open, generation = saved  # type: ignore[misc]
-    return Claim(
-        key,
-        int(capacity),  # type: ignore[has-type]
-        int(count),  # type: ignore[has-type]
-        tuple(hosts),  # type: ignore[has-type]
-        tuple(compatible),  # type: ignore[has-type]
-        int(stamp),  # type: ignore[has-type]
-        bool(is_open),  # type: ignore[has-type]
-        int(generation),  # type: ignore[has-type]
-    )
+    state, reason = permit.state, permit.reason
+    if slot.active and source.standing is Standing.WISHING:
+        state, reason = WAITING, NoParent()
+    decided_by = permit.decided_by or node
+    return Verdict(slot.key, state, reason, decided_by, permit.generation, permit.scope, permit.stamp, slot.epoch)

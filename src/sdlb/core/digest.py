@@ -1,16 +1,25 @@
-"""A digest of a set of claims, so that a re-connected child can skip sending what its parent still holds."""
+"""Digests of a set of claims or verdicts, so that a child that connects again need not be sent what it still holds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import blake2b
 
-from sdlb.core.messages import Claim
+from sdlb.core.messages import Claim, Verdict
 
 
 def claims_digest(claims: Iterable[Claim]) -> int:
-    """64 bits, independent of the order: the exclusive or of each claim's own hash. Never 0 unless there is none."""
+    """64 bits, independent of the order: the exclusive or of each one's own hash. 0 when there is none."""
+    return _digest(claims)
+
+
+def verdicts_digest(verdicts: Iterable[Verdict]) -> int:
+    """As `claims_digest`."""
+    return _digest(verdicts)
+
+
+def _digest(values: Iterable[object]) -> int:
     digest = 0
-    for claim in claims:
-        digest ^= int.from_bytes(blake2b(repr(claim).encode(), digest_size=8).digest(), "big")
+    for value in values:
+        digest ^= int.from_bytes(blake2b(repr(value).encode(), digest_size=8).digest(), "big")
     return digest

@@ -1,16 +1,16 @@
-"""One child, as its parent sees it: its link, its lease, what it claims, what it was told.
+"""One child, as its parent sees it: its link, its lease, what it claims, what it was sent.
 
     linked --closed--> unlinked --lease over--> suspect --fence over--> presumed stopped (forgotten)
 
-A suspect child's members stay in the engine as a last resort: its control may be down while its engine serves.
-Two nodes with one name: the higher incarnation of the same node id is the newer; another node id is refused as long
-as the first one's lease runs.
+A suspect child's endpoints stay in the engine as a last resort: its control may be down while its engine serves.
 """
 
 from __future__ import annotations
 
-from sdlb.core.digest import claims_digest
-from sdlb.core.messages import Beat, Claim, ClaimKey, DownState, DrainAck, Hello, PolicyDoc, Rank, Verdict
+from collections.abc import Sequence
+
+from sdlb.core.digest import claims_digest, verdicts_digest
+from sdlb.core.messages import Beat, Claim, ClaimKey, Doc, DownState, DrainAck, Hello, Path, Rank, Verdict
 
 
 class Downlink:
@@ -18,21 +18,26 @@ class Downlink:
         self.name = name
         self.node_id = node_id
         self.incarnation = incarnation
+        self.nonce = ""
         self.address = address
         self.labels: tuple[str, ...] = ()
+        self.protocol = 1
         self.link: int | None = None
         self.heard_at = now
         self.suspect = False
+        self.rival: Rival | None = None
         self.claims_due = False  # all of its claims are to come first
-        self.synced = False  # has told its full state since this control started
+        self.restarted = False  # the next full state comes from a process that may have forgotten something
         self.keys: dict[ClaimKey, None] = {}
+        self.roots: tuple[str, ...] = ()  # ids of the roots that it hears
         self.sent: dict[ClaimKey, Verdict] = {}
         self.acked: dict[ClaimKey, int] = {}
-        self.sent_policies: dict[str, Rank] = {}
-        self.policies: dict[str, Rank] = {}  # that the child has shown to hold
+        self.sent_docs: dict[str, Rank] = {}
         self.dirty: dict[ClaimKey, None] = {}
-        self.dirty_policies: dict[str, None] = {}
-        self._sent_path: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+        self.lagging: dict[ClaimKey, None] = {}  # verdicts whose counts have changed: sent with the next beat
+        self.due: dict[ClaimKey, None] = {}  # of these even a changed count is sent now
+        self.dirty_docs: dict[str, None] = {}
+        self._sent_path: Path | None = None
         self._seq_out = 0
         self._seq_in = 0
         self._full = True
@@ -44,20 +49,25 @@ class Downlink:
     def newer(self, hello: Hello) -> bool:
         return hello.node_id == self.node_id and hello.incarnation >= self.incarnation
 
-    def linked(self, link: int, hello: Hello, digest: int, now: float) -> None:
-        """`digest`: of what we believe that it claims; if it claims other things, it first says so, then hears of them."""
+    def linked(self, link: int, hello: Hello, digest: int, now: float) -> bool:
+        """`digest`: of what we believe that it claims; if it claims other things, it first reports them, then hears of
+        them. Whether it still has all the verdicts that it was sent."""
+        self.restarted = self.restarted or (bool(self.nonce) and hello.nonce != self.nonce)
         self.link = link
         self.node_id, self.incarnation, self.address = hello.node_id, hello.incarnation, hello.data_address
-        self.labels = hello.labels
+        self.nonce, self.labels, self.rival = hello.nonce, hello.labels, None
+        self.protocol = hello.protocol_max
         self.heard_at = now
         self._seq_out = self._seq_in = 0
         self._full = True
         self._sent_path = None
         self.claims_due = hello.claims_digest != digest
-        self.sent.clear()
+        kept = bool(self.sent) and hello.verdicts_digest == verdicts_digest(self.sent.values())
+        if not kept:
+            self.sent.clear()
         self.acked.clear()
-        self.sent_policies.clear()
-        self.policies.clear()  # it may have lost its disk
+        self.sent_docs.clear()  # it may have lost its disk
+        return kept
 
     @staticmethod
     def digest(claims: list[Claim]) -> int:
@@ -72,41 +82,45 @@ class Downlink:
     def behind(self, beat: Beat) -> bool:
         return beat.sent != self._seq_in
 
-    def beat(self) -> Beat:
-        return Beat(self._seq_out, self._seq_in)
+    def beat(self, has_say: bool) -> Beat:
+        return Beat(self._seq_out, self._seq_in, has_say)
+
+    def forget(self, key: ClaimKey) -> None:
+        for each in (self.keys, self.sent, self.acked, self.dirty, self.lagging, self.due):
+            each.pop(key, None)
 
     def state(
         self,
         verdicts: list[Verdict],
-        forgotten: list[ClaimKey],
         drained: list[DrainAck],
-        policies: list[PolicyDoc],
-        path: tuple[tuple[str, ...], tuple[str, ...]],
+        docs: list[Doc],
+        path: Path,
+        dropped: Sequence[str] = (),
     ) -> DownState | None:
         full = self._full
-        new_path = path != self._sent_path
-        if not (full or verdicts or forgotten or drained or policies or new_path):
+        if not (full or verdicts or drained or docs or dropped or path != self._sent_path):
             return None
         self._full = False
         self._sent_path = path
         self._seq_out += 1
         for verdict in verdicts:
             self.sent[verdict.key] = verdict
-        for key in forgotten:
-            self.sent.pop(key, None)
         for ack in drained:
             self.acked[ack.key] = ack.leaving
-        for doc in policies:
-            self.sent_policies[doc.service] = doc.rank
-        ancestors, roots = path
+        for doc in docs:
+            self.sent_docs[doc.id] = doc.rank
+        for doc_id in dropped:
+            del self.sent_docs[doc_id]
         return DownState(
-            self._seq_out,
-            full,
-            tuple(verdicts),
-            tuple(forgotten),
-            tuple(drained),
-            tuple(policies),
-            ancestors,
-            roots,
-            self._seq_in,
+            self._seq_out, full, tuple(verdicts), tuple(drained), tuple(docs), path, self._seq_in, tuple(dropped)
         )
+
+
+class Rival:
+    """Another process that says it is this child, while this one is linked: is the linked one still alive?"""
+
+    def __init__(self, nonce: str, now: float, wait_s: float) -> None:
+        self.nonce = nonce
+        self.since = now
+        self.until = now + wait_s
+        self.answered = False  # the linked one was heard after `since`, by more than what was under way

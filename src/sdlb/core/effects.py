@@ -67,6 +67,7 @@ class RoutePut:
     park_timeout_s: float = 0.0
     sticky_by: str = ""  # "", "cookie", "header", "client"
     sticky_name: str = ""
+    recent: bool = False  # it parks because it served a moment ago; else because something is about to serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,19 @@ class HangUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Reincarnate:
+    """Write `incarnation` as this node's own, durably: another state of this node has used all numbers below it."""
+
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseHeld:
+    """Carry out what waits for the disk, and hold nothing back until it can be written again: this root has had no say
+    for so long that the others decide without it, and it only follows them."""
+
+
+@dataclass(frozen=True, slots=True)
 class ToChild:
     link: int
     message: DownMessage
@@ -148,12 +162,13 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """This node is a root and is asked: run the API call, then hand in AskDone."""
+    """This node is a root and is asked: run the API call, then hand in AskDone. `asker`: the node that was asked first."""
 
     id: str
     method: str
     path: str
     body: bytes
+    asker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,5 +188,18 @@ class Stopped:
 
 
 Effect = (
-    Persist | Apply | Dial | ToParent | HangUp | ToChild | DropChild | Note | Changed | Execute | Answered | Stopped
+    Persist
+    | Apply
+    | Dial
+    | ToParent
+    | HangUp
+    | Reincarnate
+    | ReleaseHeld
+    | ToChild
+    | DropChild
+    | Note
+    | Changed
+    | Execute
+    | Answered
+    | Stopped
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sdlb.core.messages import ClaimKey, DownMessage, Hello, PolicyDoc, UpMessage
+from sdlb.core.messages import ClaimKey, DownMessage, Hello, UpMessage
 from sdlb.model.instance import InstanceSpec
 
 # ------------------------------------------------------------------ time
@@ -24,14 +24,18 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class InstancePut:
-    """Registered or renewed. A changed spec under the same id is an update. `healthy` is the first known health.
+    """Registered or renewed. Another version, route or endpoint under the same id is a new registration beside the old
+    one, which drains. `healthy` is the first known health.
 
-    `stamp`: microseconds of the wall clock, only to tell which of two new claims was earlier; never a lease.
+    `owner`: who registers, "" when nobody can tell; another living owner of the id keeps it (`owner-conflict`).
+    `listeners`: opaque names of the sockets at the endpoint; empty: not known. Where another registration knew others there,
+    it gives way.
     """
 
     spec: InstanceSpec
     healthy: bool = True
-    stamp: int = 0
+    owner: str = ""
+    listeners: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +48,23 @@ class InstanceDrain:
 
 @dataclass(frozen=True, slots=True)
 class InstanceRemove:
-    """Drain, then forget. Done when `Balancer.instance(id)` is None."""
+    """Drain, then forget. Done when `Balancer.instance(id)` is None.
+
+    `owner`: whose registration of the id; what another owner has registered meanwhile stays. "": the one in force.
+    """
 
     id: str
     deadline_s: float
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceGone:
-    """Its process is known to be gone: out at once, counted as stopped."""
+    """Its process is known to be gone: out at once, counted as stopped. `owner`: as in `InstanceRemove`."""
 
     id: str
     detail: str
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,19 +164,37 @@ class EngineJoined:
     """A second engine process is attached, and knows nothing: the next delta is the whole table, for both."""
 
 
+# ------------------------------------------------------------------ disk
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStuck:
+    """Decisions cannot be written: nothing durable is acted on until `StoreWritten`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreWritten:
+    """What could not be written is on disk now."""
+
+
 # ------------------------------------------------------------------ operators
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyPut:
-    """A policy set at this node (roots only; elsewhere it is asked upward). `doc.revision` 0: the next free one."""
+    """A policy set at this node (roots only; elsewhere it is asked upward). `body`: the document as JSON. `by`: the node
+    that was asked first. `what`: in words, what it changes."""
 
-    doc: PolicyDoc
+    service: str
+    body: bytes
+    by: str = ""
+    what: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ForgetChild:
-    """An operator says that this child has stopped. Nothing happens unless its lease has run out (`suspect`)."""
+    """An operator says that this child has stopped. Nothing happens unless its lease has run out (`suspect`) or it has
+    left."""
 
     name: str
 
@@ -217,6 +244,8 @@ Event = (
     | EngineDrained
     | EngineLost
     | EngineJoined
+    | StoreStuck
+    | StoreWritten
     | PolicyPut
     | ForgetChild
     | AskUp

@@ -11,8 +11,10 @@ from sdlb.core.share import percentages
 from sdlb.core.slot import Source
 from sdlb.core.state import State
 from sdlb.model.route import Pattern
+from sdlb.model.target import ENCODED_SLASH
 
 OTHERS_MAX = 20
+REFUSED = "malformed-request"
 NOT_READY = "without capacity: its instances are not healthy, or drain"
 PRIORITIES = {
     "even": "priority even: by capacity",
@@ -22,30 +24,22 @@ PRIORITIES = {
 }
 
 
-def explain(state: State, host: str, path: str) -> dict[str, Any]:
-    """`host` and `path` canonical. Keys as in docs/reference/api.md, "Routes and explanations"."""
+def explain(state: State, host: str, path: str, public: bool) -> dict[str, Any]:
+    """`host` and `path` as the engine has them (`model/target.py`). Keys as in docs/reference/api.md, "Routes and explanations".
+
+    `public`: the entry has the hardened preset.
+    """
     matched, others = _match(state, host, path)
-    answer: dict[str, Any] = {
-        "node": state.settings.name,
-        "host": host,
-        "path": path,
-        "route": "",
-        "service": "",
-        "version": "",
-        "rule": "",
-        "status": 0,
-        "reason_code": "",
-        "reason": "",
-        "versions": [],
-        "targets": [],
-        "others": others,
-    }
+    answer = _empty(state, host, path) | {"others": others}
     serving = next((text for text in matched if state.table.route(text) is not None), None)
     route = state.table.route(serving) if serving is not None else None
     if serving is None or route is None:
         if _serves_host(state, host):
             return {**answer, "status": 404, "reason_code": "no-route", "reason": "no claim matches"}
         return {**answer, "status": 421, "reason_code": "wrong-host", "reason": "no claim has this host"}
+    why = _ambiguous(state, host, path, serving, public)
+    if why:
+        return {**answer, "status": 400, "reason_code": REFUSED, "reason": why}
     place = matched.index(serving)
     others += [
         _other(state, text, f"more specific than {serving}, but it has never served") for text in matched[:place]
@@ -66,9 +60,51 @@ def explain(state: State, host: str, path: str) -> dict[str, Any]:
     waits = "; ".join(f"{v['version']} is {v['why']}" for v in versions if v["why"] and not v["chosen"])
     why = f": {waits}" if waits else ""
     if route.park_requests_max:
-        reason = f"it would wait for up to {route.park_timeout_s:g} s: nothing is ready, and something is expected{why}"
+        expected = "it served a moment ago" if route.recent else "something is expected"
+        reason = f"it would wait for up to {route.park_timeout_s:g} s: nothing is ready, and {expected}{why}"
         return {**answer, "reason_code": "parked", "reason": reason}
     return {**answer, "status": 503, "reason_code": "nothing-ready", "reason": f"claimed, but nothing is ready{why}"}
+
+
+def refused(state: State, host: str, path: str, why: str) -> dict[str, Any]:
+    """The engine answers 400 whatever is claimed."""
+    return _empty(state, host, path) | {
+        "status": 400,
+        "reason_code": REFUSED,
+        "reason": f"the request is refused: it {why}",
+    }
+
+
+def _empty(state: State, host: str, path: str) -> dict[str, Any]:
+    return {
+        "node": state.settings.name,
+        "host": host,
+        "path": path,
+        "route": "",
+        "service": "",
+        "version": "",
+        "rule": "",
+        "status": 0,
+        "reason_code": "",
+        "reason": "",
+        "versions": [],
+        "targets": [],
+        "others": [],
+    }
+
+
+def _ambiguous(state: State, host: str, path: str, serving: str, public: bool) -> str:
+    """Why the path is refused though a route matches: endpoints may read it as one of another's. "": it is not."""
+    route = state.table.route(serving)
+    service = route.service if route is not None else ""
+    encoded = public and ENCODED_SLASH in path
+    if encoded and state.policy(service).traffic.path.encoded_slash != "keep":
+        return f"the path has an encoded slash, and the policy of {service} does not allow it (path.encoded_slash)"
+    if path.startswith("//") and not Pattern.parse(serving).path.startswith("//"):
+        matched, _ = _match(state, host, "/" + path.lstrip("/"))
+        if next((text for text in matched if state.table.route(text) is not None), None) != serving:
+            return "the path begins with several slashes, and with one of them it would match another route"
+    return ""
 
 
 def rule(pattern: Pattern) -> str:
@@ -82,7 +118,7 @@ def _match(state: State, host: str, path: str) -> tuple[list[str], list[dict[str
     """The patterns that match, most specific first; and some of those that only the host matches."""
     matched: list[tuple[Pattern, str]] = []
     others: list[dict[str, Any]] = []
-    for text in sorted(state.by_route):
+    for text in sorted({*state.by_route, *state.table.patterns}):
         pattern = Pattern.parse(text)
         if pattern.matches(host, path):
             matched.append((pattern, text))
@@ -94,19 +130,18 @@ def _match(state: State, host: str, path: str) -> tuple[list[str], list[dict[str
 
 def _serves_host(state: State, host: str) -> bool:
     """Whether the engine has a route of this host: else the request is taken for somebody else's."""
-    routes = (text for text in state.by_route if state.table.route(text) is not None)
-    return any(Pattern.parse(text).matches_host(host) for text in routes)
+    return any(Pattern.parse(text).matches_host(host) for text in state.table.patterns)
 
 
 def _other(state: State, text: str, why: str) -> dict[str, Any]:
     route = state.table.route(text)
-    names = sorted({key.service for key in state.by_route[text]})
+    names = sorted({key.service for key in state.by_route.get(text, ())})
     return {"route": text, "service": route.service if route is not None else ", ".join(names), "why": why}
 
 
 def _versions(state: State, route: RoutePut) -> list[dict[str, Any]]:
     """Every version that claims the route: those that may get the request, then the others with what keeps them out."""
-    keys = {key.version: key for key in sorted(state.by_route[route.pattern]) if key.service == route.service}
+    keys = {key.version: key for key in sorted(state.by_route.get(route.pattern, ())) if key.service == route.service}
     ready = {pick.version: _ready(state, keys[pick.version]) for pick in route.picks if pick.version in keys}
     shares = percentages(route.picks, ready)
     why = PRIORITIES[state.policy(route.service).priority]
@@ -119,7 +154,7 @@ def _versions(state: State, route: RoutePut) -> list[dict[str, Any]]:
     for version, key in keys.items():
         if version not in ready:
             permit = state.slots[key].permit
-            told = f"{permit.state}: {permit.reason}" if permit.reason else permit.state
+            told = f"{permit.state}: {permit.reason}" if str(permit.reason) else permit.state
             versions.append({"version": version, "chosen": False, "tier": 0, "share": 0.0, "why": told})
     return sorted(versions, key=lambda v: (not v["chosen"], v["tier"]))
 
@@ -132,7 +167,7 @@ def _ready(state: State, key: ClaimKey) -> int:
 
 def _targets(state: State, route: RoutePut, chosen: set[str]) -> list[dict[str, Any]]:
     targets: list[dict[str, Any]] = []
-    for key in sorted(state.by_route[route.pattern]):
+    for key in sorted(state.by_route.get(route.pattern, ())):
         if key.service != route.service or not state.slots[key].active:
             continue
         sources = sorted(state.slots[key].sources.values(), key=lambda s: s.target)

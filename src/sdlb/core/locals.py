@@ -1,289 +1,491 @@
-"""The instances of this host: registered, renewed, drained and removed over the local API.
+"""The instances of this host: registered, renewed, replaced, drained and removed over the local API.
 
-registered --drain--> draining --nothing in flight here, parents have let go--> drained --remove--> gone
-           --lease over or process gone--> gone at once, and known to have stopped
+An id that registers again with another version, route or endpoint gets a source of its own beside the old one. The old
+one drains once the new one serves (make before break); at once when both must not serve together, or when the new one
+has the same endpoint and another version: then what answers there is no longer the old one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, cast
+import math
 
+from sdlb.core import saved
 from sdlb.core.events import InstanceDrain, InstanceGone, InstanceHealth, InstancePut, InstanceRemove, MemberKey
-from sdlb.core.messages import Claim, ClaimKey
-from sdlb.core.slot import NEVER, Source
+from sdlb.core.instance import Instance, Life, lease_end, replaces, same_service
+from sdlb.core.messages import Cause, Claim
+from sdlb.core.slot import NEVER, digest_of
+from sdlb.core.source import Source, Standing, Step
 from sdlb.core.state import State
-from sdlb.model.instance import HealthCheck, InstanceSpec
+from sdlb.model.instance import InstanceSpec
 
 GUARD_INSTANCES_MIN = 3
-NO_LEASE_S = 1e9
 GUARDED = "missed its renewal together with most others"
-
-
-@dataclass(slots=True)
-class Instance:
-    spec: InstanceSpec
-    stamp: int
-    healthy: bool
-    lease_until: float
-    detail: str = ""
-    leaving: int = 0  # number of the drain; 0: none
-    drain_until: float = 0.0
-    removing: bool = False
-    drained: bool = False
-    forced: bool = False  # past its drain deadline: taken out without waiting for the parents
-
-    @property
-    def target(self) -> str:
-        return f"i:{self.spec.id}"
-
-    def keys(self) -> list[ClaimKey]:
-        return [ClaimKey(self.spec.service, self.spec.version, route) for route in self.spec.routes]
+DRAIN_S = 30.0
+"""How long what is in flight at a replaced registration is waited for."""
 
 
 class Locals:
     def __init__(self, state: State) -> None:
         self._state = state
         self.by_id: dict[str, Instance] = {}
+        self.by_target: dict[str, Instance] = {}  # replaced ones too
+        self._at: dict[str, dict[str, None]] = {}  # endpoint -> ids of the registrations in force that name it
+        self._former: dict[str, dict[str, Instance]] = {}  # id -> registrations that were replaced and still drain
         self._resume: list[tuple[str, bool]] = []  # drains that a restart interrupted
-        self._last_stamp = 0
+        self._lapsed: tuple[float, int] = (0.0, 0)  # at this time so many leases were over
 
     # ------------------------------------------------------------------ what the disk had
 
-    def load(self, saved: dict[str, object], now: float) -> None:
+    def load(self, name: str, value: object, now: float) -> None:
         """As before the restart. A drain that was under way starts again once the engine has confirmed the table: until
         then nobody knows what is in flight."""
-        spec = _spec_from_json(saved["spec"])
-        stamp = int(saved["stamp"])  # type: ignore[call-overload]
-        instance = Instance(spec, stamp, bool(saved["healthy"]), _lease_end(spec, now))
-        self.by_id[spec.id] = instance
-        self._last_stamp = max(self._last_stamp, stamp)
-        if saved["leaving"]:
-            self._resume.append((spec.id, bool(saved["removing"])))
+        data = saved.instance_from(value)
+        spec = data.spec
+        until, superseded = lease_end(spec, now), data.superseded
+        instance = Instance(
+            spec,
+            f"i:{name}",
+            data.healthy,
+            until,
+            data.owner,
+            superseded=superseded,
+            admitted=data.admitted,
+            listeners=data.listeners,
+        )
+        self.by_target[instance.target] = instance
+        if data.current:
+            self.by_id[spec.id] = instance
+            self._index(spec)
+        else:
+            self._former.setdefault(spec.id, {})[instance.target] = instance
+            self._state.set_timer(now + DRAIN_S, "replaced", instance.target)
+        if data.leaving:
+            self._resume.append((instance.target, data.removing))
         self._publish(instance)
         self._watch_lease(instance)
 
     def resume_drains(self, now: float) -> None:
-        for name, removing in self._resume:
-            if name in self.by_id:
-                self._start_drain(self.by_id[name], now, 30.0, removing)
+        for target, removing in self._resume:
+            if target in self.by_target:
+                self._start_drain(self.by_target[target], now, DRAIN_S, removing)
         self._resume.clear()
 
     def _save(self, instance: Instance) -> None:
-        value = {
-            "spec": _spec_to_json(instance.spec),
-            "stamp": instance.stamp,
-            "healthy": instance.healthy,
-            "leaving": bool(instance.leaving),
-            "removing": instance.removing,
-        }
-        self._state.persist(f"instance/{instance.spec.id}", value, durable=False)
+        current = self.by_id.get(instance.spec.id) is instance
+        value = saved.instance_to(instance, current)
+        self._state.persist(f"instance/{instance.target[2:]}", value, durable=False)
 
-    # ------------------------------------------------------------------ events
+    # ------------------------------------------------------------------ registering
+
+    def conflict(self, event: InstancePut) -> str:
+        """Why another living owner keeps the id; "": it may be registered."""
+        instance = self.by_id.get(event.spec.id)
+        if instance is None or not event.owner or not instance.owner or instance.owner == event.owner:
+            return ""
+        spec = instance.spec
+        if instance.life is Life.LAPSED and self._state.policy(spec.service).on_silence == "wait":
+            return (
+                f"{spec.id} was registered by {instance.owner} as {spec.service}-{spec.version} and has not been renewed; under "
+                'on_silence = "wait" it may run: stop it, then deregister it'
+            )
+        if instance.life is not Life.REGISTERED:
+            return ""  # it is about to go, or its lease is over
+        return (
+            f"{spec.id} is registered by {instance.owner} as {spec.service}-{spec.version} on {spec.endpoint}, and that is "
+            "alive; use another id, or stop it first"
+        )
+
+    def at_endpoint(self, endpoint: str) -> list[str]:
+        return list(self._at.get(endpoint, ()))
+
+    def _supersede(self, event: InstancePut) -> None:
+        """What answers at this endpoint now is not what was registered there before, its sockets tell: that gets no requests
+        until it is registered again. One program may serve several services, at one socket or by itself."""
+        spec, owner, there = event.spec, event.owner, event.listeners
+        for other in [self.by_id[name] for name in self._at.get(spec.endpoint, ()) if name != spec.id]:
+            same = same_service(other.spec, spec) or (owner and other.owner == owner) or other.listeners & there
+            if same or not other.listeners or not there:
+                continue
+            other.superseded = spec.id
+            text = f"{other.spec.id} gets no more requests: another program listens on {spec.endpoint}, registered as {spec.id}"
+            self._state.note("instance-superseded", text, "warning", instance=other.spec.id)
+            self._publish(other)
+            self._save(other)
+
+    def _index(self, spec: InstanceSpec) -> None:
+        self._at.setdefault(spec.endpoint, {})[spec.id] = None
+
+    def _unindex(self, spec: InstanceSpec) -> None:
+        there = self._at.get(spec.endpoint, {})
+        there.pop(spec.id, None)
+        if not there:
+            self._at.pop(spec.endpoint, None)
 
     def on_put(self, event: InstancePut, now: float) -> None:
         state, spec = self._state, event.spec
-        instance = self.by_id.get(spec.id)
-        if instance is not None:
-            instance.lease_until = _lease_end(spec, now)
-            if instance.detail == GUARDED:
-                instance.detail = ""
-            if instance.spec == spec and not instance.leaving:
-                return
-            if instance.spec == spec and instance.removing:
-                return  # a late renewal does not call a removal back
-            if instance.spec != spec:
-                self._retract(instance, keep=set(_keys(spec)))
-                if (instance.spec.service, instance.spec.version) != (spec.service, spec.version):
-                    instance.stamp = self._stamp(event.stamp)
-                instance.spec = spec
-                instance.leaving, instance.removing, instance.drained, instance.forced = 0, False, False, False
-                instance.healthy = event.healthy
-                self._watch_lease(instance)  # it may have become shorter
-                state.note("instance-updated", f"{spec.id} was registered again as {spec.service}-{spec.version}")
-            else:
-                return  # renewing keeps a draining instance registered, and draining
-        else:
-            lease_until = _lease_end(spec, now)
-            instance = self.by_id[spec.id] = Instance(spec, self._stamp(event.stamp), event.healthy, lease_until)
-            self._watch_lease(instance)
-            state.note(
-                "instance-registered", f"{spec.id} registered as {spec.service}-{spec.version}", instance=spec.id
-            )
+        conflict = self.conflict(event)
+        if conflict:
+            state.note("owner-conflict", conflict, "warning", instance=spec.id)
+            return
+        old = self.by_id.get(spec.id)
+        if old is None:
+            self._register(event, f"i:{spec.id}", now)
+            text = f"{spec.id} registered as {spec.service}-{spec.version}"
+            state.note("instance-registered", text, instance=spec.id)
+            return
+        leaving = old.life in (Life.DRAINING, Life.DRAINED)
+        if replaces(old.spec, spec) or (leaving and event.owner and event.owner != old.owner):
+            self._replace(old, event, now)
+            return
+        was = old.life
+        old.renewed(now)
+        old.owner = event.owner or old.owner
+        if old.detail == GUARDED:
+            old.detail = ""
+        returned, old.superseded = bool(old.superseded), ""
+        old.listeners = event.listeners or old.listeners
+        if was is Life.LAPSED:  # it was only late: a newcomer again
+            old.life, old.forced, old.leaving, old.healthy = Life.REGISTERED, False, 0, event.healthy
+        elif old.spec == spec and not returned:
+            return  # renewing keeps a draining instance registered, and draining
+        old.spec = spec
+        self._watch_lease(old)  # it may have become shorter
+        self._publish(old)
+        self._save(old)
+
+    def _register(self, event: InstancePut, target: str, now: float) -> Instance:
+        spec = event.spec
+        until, listeners = lease_end(spec, now), event.listeners
+        instance = Instance(spec, target, event.healthy, until, event.owner, listeners=listeners)
+        if spec.id in self.by_id:
+            self._unindex(self.by_id[spec.id].spec)
+        self.by_id[spec.id] = self.by_target[target] = instance
+        self._index(spec)
+        self._supersede(event)
+        self._watch_lease(instance)
         self._publish(instance)
         self._save(instance)
+        return instance
 
-    def _stamp(self, wall_stamp: int) -> int:
-        self._last_stamp = max(self._last_stamp + 1, wall_stamp)
-        return self._last_stamp
+    def _replace(self, old: Instance, event: InstancePut, now: float) -> None:
+        """A new source, then a drain of the old one."""
+        spec, number = event.spec, 2
+        while f"i:{spec.id}#{number}" in self.by_target:
+            number += 1
+        taken = f"i:{spec.id}" in self.by_target
+        self._former.setdefault(spec.id, {})[old.target] = old
+        new = self._register(event, f"i:{spec.id}#{number}" if taken else f"i:{spec.id}", now)
+        text = f"{spec.id} registered again as {spec.service}-{spec.version} on {spec.endpoint}"
+        self._state.note("instance-replaced", text, instance=spec.id)
+        if old.spec.ttl_s:
+            self._state.clear_timer("instance", old.target)
+        old.lease_until = lease_end(old.spec, now) if old.life is not Life.LAPSED else old.lease_until
+        if old.life is not Life.REGISTERED:
+            if old.life is Life.LAPSED and event.owner == old.owner:
+                old.life = Life.DRAINING  # its owner is there, and says that it is something else now
+            old.removing = True
+            self._save(old)
+            self.settle(old, now)
+        elif self._must_part(old, new):
+            self._start_drain(old, now, DRAIN_S, removing=True)
+        else:
+            self._state.set_timer(now + DRAIN_S, "replaced", old.target)
+            self._save(old)
+
+    def _must_part(self, old: Instance, new: Instance) -> bool:
+        was, now = old.spec, new.spec
+        if was.service != now.service:
+            return True
+        if was.endpoint == now.endpoint and was.version != now.version:
+            return True
+        rules = self._state.policy(now.service).compatibility
+        return not rules.compatible(was.version, now.version, was.compatible, now.compatible)
+
+    def check_replaced(self, target: str, now: float) -> None:
+        """The old registration has waited long enough for the new one to serve."""
+        instance = self.by_target.get(target)
+        if instance is not None and instance.life is Life.REGISTERED and not self._is_current(instance):
+            self._start_drain(instance, now, DRAIN_S, removing=True)
+
+    def _is_current(self, instance: Instance) -> bool:
+        return self.by_id.get(instance.spec.id) is instance
+
+    def former(self, instance_id: str) -> list[Instance]:
+        """Registrations of this id that were replaced and are still there."""
+        return list(self._former.get(instance_id, {}).values())
+
+    # ------------------------------------------------------------------ health, drain, removal
 
     def on_health(self, event: InstanceHealth) -> None:
         instance = self.by_id.get(event.id)
         if instance is None or (instance.healthy, instance.detail) == (event.healthy, event.detail):
             return
         changed = instance.healthy != event.healthy
+        first = not event.healthy and not instance.detail
         instance.healthy, instance.detail = event.healthy, event.detail
         if changed:
             word = "healthy" if event.healthy else "unhealthy"
             why = f": {event.detail}" if event.detail else ""
-            self._state.note(f"instance-{word}", f"{event.id} is {word}{why}", instance=event.id)
+            level = "info" if event.healthy else "warning"
+            self._state.note(f"instance-{word}", f"{event.id} is {word}{why}", level, instance=event.id)
             self._publish(instance)
             self._save(instance)
+        elif first:  # the first result is reported upward; later changes of the text alone are not
+            self._publish(instance)
 
     def on_drain(self, event: InstanceDrain, now: float) -> None:
         instance = self.by_id.get(event.id)
-        if instance is not None and not instance.leaving:
+        if instance is not None and instance.life is Life.REGISTERED:
             self._start_drain(instance, now, event.deadline_s, removing=False)
 
+    def _named(self, instance_id: str, owner: str) -> Instance | None:
+        """The registration that `owner` means, current or former; without an owner the current one."""
+        current = self.by_id.get(instance_id)
+        if not owner or current is None or current.owner in ("", owner):
+            return current
+        return next((each for each in self.former(instance_id) if each.owner == owner), None)
+
     def on_remove(self, event: InstanceRemove, now: float) -> None:
-        instance = self.by_id.get(event.id)
+        instance = self._named(event.id, event.owner)
         if instance is None:
             return
-        if not instance.leaving:
-            self._start_drain(instance, now, event.deadline_s, removing=True)
-            return
-        if instance.drained:
-            self._forget(instance, "instance-removed", f"{event.id} was removed", "info")
-            return
-        instance.removing = True
-        instance.drain_until = min(instance.drain_until, now + event.deadline_s)
-        self._state.set_timer(instance.drain_until, "drain", event.id)
-        self._publish(instance)
-        self._save(instance)
+        match instance.life:
+            case Life.REGISTERED:
+                self._start_drain(instance, now, event.deadline_s, removing=True)
+            case Life.DRAINED:
+                self._forget(instance, Cause.STOPPED, "instance-removed", f"{event.id} was removed")
+            case Life.LAPSED:
+                instance.life, instance.removing = Life.DRAINING, True
+                self._save(instance)
+                self._end_drain(instance)
+            case Life.DRAINING:
+                instance.removing = True
+                if instance.forced:  # its deadline has passed
+                    self._save(instance)
+                    self._end_drain(instance)
+                    return
+                instance.drain_until = min(instance.drain_until, now + event.deadline_s)
+                self._state.set_timer(instance.drain_until, "drain", instance.target)
+                self._publish(instance)
+                self._save(instance)
 
     def _start_drain(self, instance: Instance, now: float, deadline_s: float, removing: bool) -> None:
+        instance.life = Life.DRAINING
         instance.leaving = self._state.next_number()
         instance.removing = removing
         instance.drain_until = now + deadline_s
-        self._state.set_timer(instance.drain_until, "drain", instance.spec.id)
-        self._state.note("instance-draining", f"{instance.spec.id} is draining", instance=instance.spec.id)
+        self._state.set_timer(instance.drain_until, "drain", instance.target)
+        self._state.note("instance-draining", f"{self.name_of(instance)} is draining", instance=instance.spec.id)
         self._publish(instance)
         self._save(instance)
 
+    def name_of(self, instance: Instance) -> str:
+        spec = instance.spec
+        return spec.id if self._is_current(instance) else f"the former registration of {spec.id} as {spec.version}"
+
     def on_gone(self, event: InstanceGone) -> None:
-        if event.id in self.by_id:
-            self._forget(self.by_id[event.id], "instance-gone", f"{event.id} is gone: {event.detail}", "warning")
+        instance = self._named(event.id, event.owner)
+        if instance is not None:
+            text = f"{self.name_of(instance)} is gone: {event.detail}"
+            self._forget(instance, Cause.STOPPED, "instance-gone", text, "warning")
 
     # ------------------------------------------------------------------ timers
 
     def _watch_lease(self, instance: Instance) -> None:
         if instance.spec.ttl_s:
-            self._state.set_timer(instance.lease_until, "instance", instance.spec.id)
+            self._state.set_timer(instance.lease_until, "instance", instance.target)
 
     def shift(self, by_s: float) -> None:
-        for instance in self.by_id.values():
+        for instance in self.by_target.values():
             instance.lease_until += by_s
             instance.drain_until += by_s
 
-    def check_lease(self, name: str, now: float) -> None:
-        instance = self.by_id.get(name)
-        if instance is None:
+    def check_lease(self, target: str, now: float) -> None:
+        instance = self.by_target.get(target)
+        if instance is None or not self._is_current(instance) or instance.life is Life.LAPSED:
             return
         if now < instance.lease_until:
-            self._state.set_timer(instance.lease_until, "instance", name)
+            self._state.set_timer(instance.lease_until, "instance", target)
             return
-        lapsed = sum(1 for each in self.by_id.values() if each.lease_until <= now + 0.5)
+        lapsed = self._count_lapsed(now)
         if len(self.by_id) >= GUARD_INSTANCES_MIN and lapsed * 2 > len(self.by_id) and instance.detail != GUARDED:
             text = f"{lapsed} of {len(self.by_id)} instances missed their renewal together; waiting one lease more"
             self._state.note("guarded", text, "error")
             for each in self.by_id.values():
                 if each.lease_until <= now + 0.5:
-                    each.lease_until = _lease_end(each.spec, now)
+                    each.renewed(now)
                     each.detail = GUARDED
-            self._state.set_timer(instance.lease_until, "instance", name)
+                    self._watch_lease(each)
             return
-        text = f"{name} was not renewed for {instance.spec.ttl_s:g} s"
-        self._forget(instance, "instance-lapsed", text, "warning")
+        self._lapse(instance, now)
 
-    def check_drain(self, name: str, now: float) -> None:
-        instance = self.by_id.get(name)
-        if instance is None or not instance.leaving or instance.drained:
+    def _count_lapsed(self, now: float) -> int:
+        at, count = self._lapsed
+        if at != now:
+            count = sum(1 for each in self.by_id.values() if each.lease_until <= now + 0.5)
+            self._lapsed = (now, count)
+        return count
+
+    def _lapse(self, instance: Instance, now: float) -> None:
+        """No new requests from here on. Whether it has stopped is only presumed: what is in flight is waited for as long
+        again, then `on_silence` decides."""
+        instance.life = Life.LAPSED
+        instance.forced = True
+        instance.leaving = instance.leaving or self._state.next_number()
+        instance.drain_until = now + max(self._state.settings.fence_s, instance.spec.ttl_s)
+        self._state.set_timer(instance.drain_until, "drain", instance.target)
+        text = f"{instance.spec.id} was not renewed for {instance.spec.ttl_s:g} s"
+        self._state.note("instance-lapsed", text, "warning", instance=instance.spec.id)
+        self._publish(instance)
+        self._save(instance)
+
+    def check_drain(self, target: str, now: float) -> None:
+        instance = self.by_target.get(target)
+        if instance is None or instance.life not in (Life.DRAINING, Life.LAPSED):
             return
         if now < instance.drain_until:
-            self._state.set_timer(instance.drain_until, "drain", name)
+            self._state.set_timer(instance.drain_until, "drain", target)
             return
-        self._state.note("drain-deadline", f"{name} did not drain in time", "warning", instance=name)
-        if instance.removing:
-            self._forget(instance, "instance-removed", f"{name} was removed at its deadline", "warning")
-        else:
-            instance.forced = True
-            self._publish(instance)
+        if instance.life is Life.LAPSED:
+            self._end_lapse(instance, now)
+            return
+        text = f"{self.name_of(instance)} did not drain in time"
+        self._state.note("drain-deadline", text, "warning", instance=instance.spec.id)
+        instance.forced = True
+        self._publish(instance)
+        self._end_drain(instance)
+
+    def _end_drain(self, instance: Instance) -> None:
+        """Past its deadline, what is in flight is not waited for; the engine's word that nothing new is sent to it is: as long
+        as control cannot reach the engine, that may serve on."""
+        if instance.removing and instance.forced and not self._routable(instance):
+            text = f"{self.name_of(instance)} was removed at its deadline"
+            self._forget(instance, Cause.STOPPED, "instance-removed", text, "warning")
+
+    def _end_lapse(self, instance: Instance, now: float) -> None:
+        """What may still be in flight is waited for as long as the lease was, the engine's word in any case."""
+        if self._routable(instance):
+            return
+        drained = not self._present(instance) and self._state.policy(instance.spec.service).on_silence == "open"
+        if drained or now >= instance.drain_until:
+            self._presume(instance)
+
+    def _presume(self, instance: Instance) -> None:
+        """Under "wait" it stays on record, silent, until its process is known to be gone, it renews, or somebody removes
+        it."""
+        if self._state.policy(instance.spec.service).on_silence == "wait":
+            for key in instance.keys():
+                slot = self._state.slots.get(key)
+                source = slot.sources.get(instance.target) if slot is not None else None
+                if source is not None and source.standing is not Standing.PRESUMED:
+                    self._state.step(key, source, Step.PRESUME)
+            return
+        text = f"{instance.spec.id} is presumed to have stopped"
+        self._forget(instance, Cause.PRESUMED, "instance-presumed-stopped", text, "warning")
 
     # ------------------------------------------------------------------ what follows
 
-    def check_drained(self, target: str) -> None:
-        """A slot of this instance has settled: is nothing of it in the engine any more?"""
-        instance = self.by_id.get(target[2:])
-        if instance is None:
+    def look(self, target: str) -> None:
+        """A slot of this registration has changed."""
+        instance = self.by_target.get(target)
+        if instance is not None:
+            self.settle(instance, self._state.now)
+
+    def settle(self, instance: Instance, now: float) -> None:
+        """Does it serve now, in place of a former one? Is nothing of it in the engine any more?"""
+        state = self._state
+        state.changed_instances[instance.spec.id] = None
+        current = self.by_id.get(instance.spec.id)
+        if instance is current and instance.life is Life.REGISTERED and self._serves(instance):
+            for old in self.former(instance.spec.id):
+                if old.life is Life.REGISTERED:
+                    self._start_drain(old, now, DRAIN_S, removing=True)
+        if instance.life is Life.LAPSED:
+            self._end_lapse(instance, now)
             return
-        self._state.changed_instances[instance.spec.id] = None
-        if not instance.leaving or instance.drained:
+        if instance.life is Life.DRAINED and instance.removing:
+            self._forget(instance, Cause.STOPPED, "instance-removed", f"{self.name_of(instance)} was removed")
             return
-        if any(self._state.table.present(MemberKey(key, target)) for key in instance.keys()):
+        if instance.life is not Life.DRAINING:
             return
-        instance.drained = True
-        self._state.note("instance-drained", f"{instance.spec.id} is drained", instance=instance.spec.id)
+        if self._present(instance):
+            self._end_drain(instance)
+            return
+        instance.life = Life.DRAINED
+        name = self.name_of(instance)
+        state.note("instance-drained", f"{name} is drained", instance=instance.spec.id)
         if instance.removing:
-            self._forget(instance, "instance-removed", f"{instance.spec.id} was removed", "info")
+            self._forget(instance, Cause.STOPPED, "instance-removed", f"{name} was removed")
+
+    def _present(self, instance: Instance) -> bool:
+        table = self._state.table
+        return any(table.present(MemberKey(key, instance.target)) for key in instance.keys())
+
+    def _routable(self, instance: Instance) -> bool:
+        table = self._state.table
+        return any(table.routable(MemberKey(key, instance.target)) for key in instance.keys())
+
+    def _serves(self, instance: Instance) -> bool:
+        table = self._state.table
+        return all(table.applied(MemberKey(key, instance.target)) for key in instance.keys())
+
+    def admitted(self, target: str) -> None:
+        instance = self.by_target.get(target)
+        if instance is not None and not instance.admitted:
+            instance.admitted = True
+            self._save(instance)
 
     def _publish(self, instance: Instance) -> None:
-        spec = instance.spec
-        self._state.table.set_target(instance.target, False, spec.endpoint, spec.protocol)
-        self._state.changed_instances[spec.id] = None
+        spec, state = instance.spec, self._state
+        state.table.set_target(instance.target, False, spec.endpoint, spec.protocol)
+        state.changed_instances[spec.id] = None
+        host = state.settings.name
+        serves = instance.healthy and not instance.superseded and instance.life is not Life.LAPSED
         for key in instance.keys():
             claim = Claim(
                 key,
-                capacity=spec.capacity if instance.healthy else 0,
+                capacity=spec.capacity if serves else 0,
                 count=1,
-                hosts=(self._state.settings.name,),
+                hosts=(host,),
+                hosts_digest=digest_of(host),
                 compatible=tuple(sorted(spec.compatible)),
-                stamp=instance.stamp,
-                leaving=instance.leaving,
+                leaving=instance.leaving if instance.life is not Life.REGISTERED else 0,
                 seen=NEVER,
+                lease_s=math.ceil(spec.ttl_s),
+                why="" if serves else f"{spec.id}: {instance.why}",
             )
-            self._state.put_source(key, Source(instance.target, claim, forced=instance.forced))
+            slot = state.slots.get(key)
+            source = slot.sources.get(instance.target) if slot is not None else None
+            if source is None:
+                source = Source(instance.target, claim)
+                if instance.admitted:
+                    source.step(Step.ADMIT)
+                state.put_source(key, source)
+            else:
+                source.claim = claim
+                state.touch(key, instance.target)
+            source.step(Step.LEAVE if claim.leaving else Step.STAY)
+            if instance.forced:
+                source.step(Step.EXPIRE)
 
-    def _retract(self, instance: Instance, keep: set[ClaimKey]) -> None:
+    def _forget(self, instance: Instance, cause: Cause, code: str, text: str, level: str = "info") -> None:
         for key in instance.keys():
-            if key not in keep:
-                self._state.drop_source(key, instance.target)
-
-    def _forget(self, instance: Instance, code: str, text: str, level: str) -> None:
+            self._state.drop_source(key, instance.target, cause)
         name = instance.spec.id
-        self._retract(instance, keep=set())
-        del self.by_id[name]
+        del self.by_target[instance.target]
+        if self.by_id.get(name) is instance:
+            del self.by_id[name]
+            self._unindex(instance.spec)
+            for former in self.former(name):
+                self._state.set_timer(0.0, "replaced", former.target)  # nothing takes its place
+        else:
+            former = self._former[name]
+            del former[instance.target]
+            if not former:
+                del self._former[name]
+        for kind in ("instance", "drain", "replaced"):
+            self._state.clear_timer(kind, instance.target)
         self._state.table.forget_target(instance.target)
-        self._state.persist(f"instance/{name}", None, durable=False)
+        self._state.persist(f"instance/{instance.target[2:]}", None, durable=False)
         self._state.changed_instances[name] = None
         self._state.note(code, text, level, instance=name)
-
-
-def _lease_end(spec: InstanceSpec, now: float) -> float:
-    """A `ttl_s` of 0 is no lease: registered by hand, until it is removed by hand or its process ends."""
-    return now + spec.ttl_s if spec.ttl_s else now + NO_LEASE_S
-
-
-def _keys(spec: InstanceSpec) -> list[ClaimKey]:
-    return [ClaimKey(spec.service, spec.version, route) for route in spec.routes]
-
-
-_SPEC_FIELDS = tuple(each.name for each in fields(InstanceSpec))
-_HEALTH_FIELDS = tuple(each.name for each in fields(HealthCheck))
-
-
-def _spec_to_json(spec: InstanceSpec) -> dict[str, object]:
-    """`dataclasses.asdict` copies every value deeply, which costs more than all else that a registration does here."""
-    return {**{name: getattr(spec, name) for name in _SPEC_FIELDS}, "health": health_to_json(spec.health)}
-
-
-def health_to_json(check: HealthCheck) -> dict[str, object]:
-    return {name: getattr(check, name) for name in _HEALTH_FIELDS}
-
-
-def _spec_from_json(saved: object) -> InstanceSpec:
-    fields: dict[str, Any] = dict(cast("dict[str, Any]", saved))
-    fields["health"] = HealthCheck(**fields["health"])
-    fields["routes"] = tuple(fields["routes"])
-    fields["compatible"] = tuple(fields["compatible"])
-    fields["labels"] = tuple((name, value) for name, value in fields["labels"])
-    return InstanceSpec(**fields)

@@ -1,51 +1,60 @@
-"""The parents of a node: their links, what they say together, what they are told.
+"""The parents of a node: their links, what they decide together, what they are sent.
 
-A key's permit is ACTIVE only when every parent in touch says so. A parent that is not heard of for its lease has no say
-(and counts as having acknowledged drains); with none in touch, permits stay as they are and nothing new opens.
+A key's permit is ACTIVE only when every parent with a say agrees. A parent that is not heard of for its lease has none
+(and counts as having acknowledged drains); nor has one whose link is down while others pass on the word of the same
+roots, one that is itself cut off, or a root that could not write for lease and fence. With no say left, permits stay as
+they are and nothing new opens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from sdlb.core.effects import Dial, HangUp, ToParent
+from sdlb.core.belief import most_report, reports
+from sdlb.core.effects import Dial, HangUp, Reincarnate, ToParent
 from sdlb.core.events import ParentClosed, ParentConnected
 from sdlb.core.messages import (
     ACTIVE,
-    NO_POLICY,
+    NO_DOC,
     REFUSED,
     WAITING,
     Beat,
-    Bye,
+    Cause,
     Claim,
     ClaimKey,
+    Doc,
     DownState,
+    Gone,
     Hello,
-    PolicyDoc,
+    Path,
     Refused,
+    Stage,
     Verdict,
     Welcome,
 )
 from sdlb.core.slot import Permit, Slot
+from sdlb.core.source import Source, Standing
 from sdlb.core.state import State
 from sdlb.core.uplink import Phase, Uplink
-from sdlb.model.reason import Asking, NoParent
+from sdlb.model.reason import Asking, NoParent, Nothing
 
 UNDECIDED = (Asking.code, NoParent.code)
-
-# (capacity that can be served now, capacity is on its way, something may be in flight here)
-Measure = Callable[[Slot], tuple[int, bool, bool]]
 
 
 class Parents:
     def __init__(self, state: State, now: float) -> None:
         self._state = state
         self.links = {p: Uplink(p, now, state.settings.lease_s) for p in sorted(set(state.settings.parents))}
+        self.unconfirmed: dict[ClaimKey, None] = {}  # active on disk, from before a restart of the engine
         self._dialing = False
         self._lost: set[str] = set()
+        self._known_paths: tuple[Path, ...] | None = None  # those that `_path` is made of
+        self._path = Path()
 
-    def arm(self, now: float) -> None:
-        for parent in self.links:
+    def start(self, now: float) -> None:
+        for parent, uplink in self.links.items():
+            uplink.heard_at = uplink.dial_at = uplink.welcomed_at = now
             self._state.set_timer(now + self._state.settings.lease_s, "parent", parent)
 
     # ------------------------------------------------------------------ links
@@ -59,7 +68,14 @@ class Parents:
 
     def dial(self, parent: str, now: float) -> None:
         uplink = self.links[parent]
-        if uplink.phase in (Phase.IDLE, Phase.REFUSED) and now >= uplink.dial_at:
+        if uplink.phase not in (Phase.IDLE, Phase.REFUSED, Phase.DOUBLE):
+            return
+        if now < uplink.dial_at:
+            self._state.set_timer(uplink.dial_at, "dial", parent)
+        elif uplink.phase is Phase.DOUBLE and self._twin(uplink) is not None:
+            uplink.dial_at = now + self._state.settings.lease_s
+            self._state.set_timer(uplink.dial_at, "dial", parent)
+        else:
             uplink.phase = Phase.DIALING
             self._state.effects.append(Dial(parent))
 
@@ -69,105 +85,233 @@ class Parents:
             self._state.effects.append(HangUp(event.parent))
             self._closed(uplink, now, "an unexpected connection")
             return
-        digest = uplink.greet()
-        labels = tuple(f"{name}={value}" for name, value in settings.labels)
-        hello = Hello(settings.name, settings.node_id, settings.incarnation, event.data_address, digest, labels)
+        claims, verdicts = uplink.greet(self._state.policies.docs)
+        hello = Hello(
+            settings.name,
+            settings.node_id,
+            self._state.incarnation,
+            event.data_address,
+            claims,
+            tuple(f"{name}={value}" for name, value in settings.labels),
+            nonce=settings.nonce,
+            verdicts_digest=verdicts,
+            docs_digest=self._state.policies.digest,
+        )
         self._state.effects.append(ToParent(event.parent, hello))
         self._state.set_timer(now + settings.lease_s, "greeting", event.parent)
 
     def on_closed(self, event: ParentClosed, now: float) -> None:
         uplink = self.links[event.parent]
-        if uplink.phase not in (Phase.IDLE, Phase.REFUSED):
-            if uplink.phase is Phase.UP:
+        if uplink.phase not in (Phase.IDLE, Phase.REFUSED, Phase.DOUBLE):
+            was_up = uplink.phase is Phase.UP
+            if was_up:
                 self._state.note("parent-disconnected", f"the link to {event.parent} broke", parent=event.parent)
             self._closed(uplink, now, event.detail)
+            if was_up and len(self.links) > 1:
+                self._state.touch_all()  # others may pass on the word of the same roots
 
     def _closed(self, uplink: Uplink, now: float, detail: str, phase: Phase = Phase.IDLE) -> None:
         uplink.closed(now, self._state.rng, detail, phase)
+        self._state.clear_timer("greeting", uplink.parent)
         self._state.set_timer(uplink.dial_at, "dial", uplink.parent)
 
     def hang_up(self, uplink: Uplink, now: float, detail: str, phase: Phase = Phase.IDLE) -> None:
         self._state.effects.append(HangUp(uplink.parent))
         self._closed(uplink, now, detail, phase)
 
+    def _twin(self, uplink: Uplink) -> Uplink | None:
+        """Another address by which the same node is connected."""
+        for other in self.links.values():
+            same = other is not uplink and other.node_id and other.node_id == uplink.node_id
+            if same and other.in_touch(self._state.now):
+                return other
+        return None
+
     def on_welcome(self, uplink: Uplink, message: Welcome, now: float) -> None:
         state = self._state
         if uplink.phase is not Phase.GREETING:
             self.hang_up(uplink, now, "a welcome out of turn")
             return
-        if state.settings.name in message.ancestors:
-            detail = f"{uplink.parent} is below {state.settings.name}: a cycle; mend the parents of one of them"
-            state.note("cycle", detail, "error", parent=uplink.parent)
-            self.hang_up(uplink, now, detail, Phase.REFUSED)
+        if state.settings.name in message.path.ancestors:
+            self._cycle(uplink, now)
             return
-        uplink.welcome(message, now)
+        self._knows(uplink, message.node_id)
+        twin = self._twin(uplink)
+        if twin is not None and twin.parent < uplink.parent:
+            self._on_double(uplink, twin, message, now)
+            return
+        if twin is not None:
+            self._on_double(twin, uplink, message, now)
+        same = uplink.welcome(message, now)
         self._lost.discard(uplink.parent)
+        state.clear_timer("greeting", uplink.parent)
         state.set_timer(uplink.lost_at, "parent", uplink.parent)
+        state.set_timer(now + state.settings.silence_s, "docs", uplink.parent)
+        if same:
+            uplink.go_on()
+        else:
+            uplink.start_over()
+            uplink.dirty_docs.update(dict.fromkeys(state.policies.docs))  # it may have lost its disk
+        roots = message.path.root_ids
+        for doc in list(uplink.docs.values()):  # a document that a root has is in force under that root
+            doc = replace(doc, scope=roots) if uplink.is_root else _under(doc, roots)
+            uplink.docs[doc.id] = doc
+            state.policies.adopt(doc)
+        uplink.dirty.update(dict.fromkeys(uplink.gone))
         uplink.dirty.update(dict.fromkeys(state.slots))
-        uplink.dirty.update(dict.fromkeys(uplink.sent))
-        uplink.dirty_policies.update(dict.fromkeys(state.policies))
-        for key in state.slots:
-            state.touch(key)
+        if not same or not message.verdicts_kept:
+            state.touch_all()
         state.note("parent-connected", f"connected to {message.node}", parent=uplink.parent)
 
+    def load(self, parent: str, node_id: str) -> None:
+        if parent in self.links:
+            self.links[parent].known_id = node_id
+        else:
+            self._state.persist(f"parent/{parent}", None, durable=False)
+
+    def _knows(self, uplink: Uplink, node_id: str) -> None:
+        """Who is at this address. Another one than before: it has lost its disk, or took the place of that one."""
+        uplink.node_id = node_id
+        if node_id == uplink.known_id:
+            return
+        if uplink.known_id:
+            self._state.policies.succeed(uplink.known_id, node_id)
+        uplink.known_id = node_id
+        self._state.persist(f"parent/{uplink.parent}", node_id, durable=False)
+
+    def _cycle(self, uplink: Uplink, now: float) -> None:
+        name = self._state.settings.name
+        detail = f"{uplink.parent} is below {name}: a cycle; change the parents of one of them"
+        self._state.note("cycle", detail, "error", parent=uplink.parent)
+        self.hang_up(uplink, now, detail, Phase.REFUSED)
+
+    def _on_double(self, uplink: Uplink, twin: Uplink, message: Welcome, now: float) -> None:
+        """Two addresses of one node: the lower one is used, the other waits."""
+        if twin.nonce in ("", message.nonce) or uplink.nonce == message.nonce:
+            detail = f"{uplink.parent} and {twin.parent} are addresses of one node, {message.node}; remove one of them"
+            self._state.note("parent-twice", detail, "warning", parent=uplink.parent)
+        else:
+            detail = f"{uplink.parent} and {twin.parent} are two nodes with one identity: a copied state folder"
+            self._state.note("parent-cloned", detail, "error", parent=uplink.parent)
+        self.hang_up(uplink, now, detail, Phase.DOUBLE)
+        self._state.set_timer(uplink.dial_at, "dial", uplink.parent)
+
     def on_refused(self, uplink: Uplink, message: Refused, now: float) -> None:
-        self._state.note(f"refused-{message.code}", f"{uplink.parent} refused us: {message.detail}", "error")
+        state = self._state
+        if message.code == "still-connected":
+            self.hang_up(uplink, now, message.detail)
+            return
+        if message.code == "older-incarnation" and message.incarnation >= state.incarnation:
+            # Our state folder is an older copy. A number above all that was used is ours alone; what the disk said was
+            # active may be out of date, so parents must confirm it.
+            state.reincarnate(message.incarnation + 1)
+            state.effects.append(Reincarnate(state.incarnation))
+            text = f"{uplink.parent} knows a later state of this node; going on as incarnation {state.incarnation}"
+            state.note("restored", text, "warning", parent=uplink.parent)
+            self.doubt()
+            self.hang_up(uplink, now, message.detail)
+            return
+        state.note(f"refused-{message.code}", f"{uplink.parent} refused us: {message.detail}", "error")
         self.hang_up(uplink, now, message.detail, Phase.REFUSED)
-        for key in self._state.slots:
-            self._state.touch(key)
+        state.touch_all()
+
+    def doubt(self, *, closed: bool = False) -> None:
+        """What is active without the word of a parent that was heard since the start waits for one. (A root has none, and
+        goes by its records.) `closed`: only what the engine does not have: it vouches for what serves, and nothing more.
+        """
+        if not self.links:
+            return
+        for key, slot in self._state.slots.items():
+            if closed and any(map(_may_serve, slot.sources.values())):
+                continue
+            if slot.active and not any(u.verdicts.get(key) is not None for u in self.links.values()):
+                self.unconfirmed[key] = None
+                self._state.touch(key)
 
     def on_beat(self, uplink: Uplink, beat: Beat, now: float) -> None:
         if uplink.behind(beat):
             self._start_over(uplink, now)
+            return
+        uplink.acknowledge(beat.received)
+        if beat.has_say == (uplink.mute_since is None):
+            return
+        uplink.mute_since = None if beat.has_say else now
+        silenced_at = uplink.silenced_at(self._state.settings.silence_s)
+        if silenced_at is not None and silenced_at > now:
+            self._state.set_timer(silenced_at, "mute", uplink.parent)
+        self._state.touch_all()
 
     def _start_over(self, uplink: Uplink, now: float) -> None:
         self._state.note("link-gap", f"a message of {uplink.parent} was lost; starting over", "warning")
         self.hang_up(uplink, now, "a message was lost")
 
-    def on_state(self, uplink: Uplink, message: DownState, now: float) -> bool:
-        """Takes in what the parent says; whether ancestors or roots changed."""
+    def on_state(self, uplink: Uplink, message: DownState, now: float) -> None:
         state = self._state
         if not uplink.received(message.seq):
             self._start_over(uplink, now)
-            return False
+            return
         for key in uplink.decide(message.verdicts, message.received):
-            state.touch(key)
-        for key in message.forgotten:
-            uplink.verdicts.pop(key, None)
             state.touch(key)
         for ack in message.drained:
             slot = state.slots.get(ack.key)
             if slot is not None and slot.leaving == ack.leaving:
                 slot.acked.add(uplink.parent)
                 state.touch(ack.key)
-        for doc in message.policies:
-            uplink.sent_policies[doc.service] = doc.rank
-            if not state.adopt_policy(doc):
-                uplink.dirty_policies[doc.service] = None  # goes back up if ours is newer
-        changed = (message.ancestors, message.roots) != (uplink.ancestors, uplink.roots)
-        uplink.ancestors, uplink.roots = message.ancestors, message.roots
-        if state.settings.name in message.ancestors:
-            self.hang_up(uplink, now, f"{uplink.parent} is below {state.settings.name}: a cycle", Phase.REFUSED)
-        return changed
+        scope = tuple(sorted({*self.path().root_ids, *message.path.root_ids}))
+        if message.full:  # its documents come with its first message; what is newer here goes back up
+            uplink.dirty_docs.update(dict.fromkeys(state.policies.docs))
+        for doc in message.docs:
+            doc = _under(doc, scope)
+            uplink.docs[doc.id] = doc
+            uplink.sent_docs[doc.id] = doc.rank
+            state.policies.adopt(doc)
+            uplink.dirty_docs[doc.id] = None
+        for doc_id in message.dropped:
+            uplink.docs.pop(doc_id, None)
+            uplink.sent_docs.pop(doc_id, None)
+        older = any(state.policies.rank(doc.id) > doc.rank for doc in message.docs)
+        if (older or message.dropped) and now >= uplink.welcomed_at + state.settings.silence_s:
+            state.set_timer(now, "docs", uplink.parent)  # the parent itself has adopted an older one, or dropped it
+        if message.path != uplink.path:
+            uplink.path = message.path
+            state.touch_all()
+        if state.settings.name in message.path.ancestors:
+            self._cycle(uplink, now)
+
+    def check_docs(self, parent: str, now: float) -> None:
+        """The parent has had the time to learn what it lacked: from here on, its documents (and those of the other
+        parents) are in force, also where they are older or do not exist."""
+        heard = [u for u in self.links.values() if u.phase is Phase.UP]
+        if any(now < u.welcomed_at + self._state.settings.silence_s for u in heard):
+            return
+        if self.links[parent] not in heard or any(u.protocol < 2 for u in heard):
+            return  # protocol 1 does not send what both hold
+        for doc_id in list(self._state.policies.docs):
+            theirs = [u.docs[doc_id] for u in heard if doc_id in u.docs]
+            if theirs:
+                self._state.policies.adopt(max(theirs, key=lambda doc: doc.rank), older=True)
+            else:
+                self._state.policies.drop(doc_id)
 
     def check_lease(self, parent: str, now: float) -> None:
         """The timer of a parent's lease: from its end on, the parent has no say."""
         uplink = self.links[parent]
-        if uplink.in_touch(now):
+        if now < uplink.lost_at:
             self._state.set_timer(uplink.lost_at, "parent", parent)
             return
         if parent not in self._lost:
             self._lost.add(parent)
-            why = f": {uplink.detail}" if uplink.phase is Phase.IDLE and uplink.detail else ""
+            # The detail is that of the last failure, also during the next attempt.
+            failed = uplink.phase in (Phase.IDLE, Phase.DIALING) and uplink.detail
+            why = f": {uplink.detail}" if failed else ""
             self._state.note("parent-silent", f"{parent} has been silent for its lease{why}", "warning", parent=parent)
         if uplink.phase in (Phase.UP, Phase.GREETING):
             self.hang_up(uplink, now, "silent for its lease")
-        for key in self._state.slots:
-            self._state.touch(key)
+        self._state.touch_all()
 
     def check_greeting(self, parent: str, now: float) -> None:
         uplink = self.links[parent]
-        if uplink.phase is Phase.GREETING and not uplink.in_touch(now):
+        if uplink.phase is Phase.GREETING:
             self.hang_up(uplink, now, "no welcome came")
 
     def beat(self) -> None:
@@ -175,114 +319,213 @@ class Parents:
             if uplink.phase is Phase.UP:
                 self._state.effects.append(ToParent(parent, uplink.beat()))
 
-    def in_touch(self, now: float) -> list[Uplink]:
-        return [uplink for uplink in self.links.values() if uplink.in_touch(now)]
+    def path(self) -> Path:
+        known = tuple(uplink.path for uplink in self.links.values())
+        if known != self._known_paths:
+            self._known_paths, self._path = known, self._merged_path()
+        return self._path
 
-    def path(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """All nodes above, this one included, and all roots above."""
+    def _merged_path(self) -> Path:
         ancestors = {self._state.settings.name}
         roots: set[str] = set()
+        root_ids: set[str] = set()
         for uplink in self.links.values():
-            ancestors.update(uplink.ancestors)
-            roots.update(uplink.roots)
-        if not self.links:
-            roots.add(self._state.settings.name)
-        return tuple(sorted(ancestors)), tuple(sorted(roots))
+            ancestors.update(uplink.path.ancestors)
+            roots.update(uplink.path.roots)
+            root_ids.update(uplink.path.root_ids)
+        return Path(tuple(sorted(ancestors)), tuple(sorted(roots)), tuple(sorted(root_ids)))
 
     # ------------------------------------------------------------------ what they say together
 
-    def permit(self, slot: Slot, now: float) -> Permit:
-        touching = self.in_touch(now)
-        if not any(uplink.ever_heard for uplink in touching) and not slot.active:
-            reason = NoParent()
-            return Permit(WAITING, reason.code, str(reason), self._state.settings.name, slot.permit.generation)
-        verdicts = [uplink.verdicts.get(slot.key) for uplink in touching]
-        if slot.active:
-            verdicts = [None if v is not None and _says_nothing(v, slot.permit) else v for v in verdicts]
-        against = [v for v in verdicts if v is not None and v.state != ACTIVE]
-        if against:
-            worst = min(against, key=lambda v: (v.state != REFUSED, v.decided_by, v.reason))
-            return Permit(worst.state, worst.reason_code, worst.reason, worst.decided_by, worst.generation)
-        if slot.active and not any(v is not None for v in verdicts):
-            return slot.permit  # nobody says anything: what holds, holds
-        unknown = tuple(u.name or u.parent for u, v in zip(touching, verdicts, strict=True) if v is None)
-        if unknown and not slot.active:
-            reason = Asking(unknown)
-            generation = max((v.generation for v in verdicts if v is not None), default=slot.permit.generation)
-            return Permit(WAITING, reason.code, str(reason), self._state.settings.name, generation)
-        said = [v for v in verdicts if v is not None]
-        best = max(said, key=lambda v: (v.generation, v.decided_by))
-        return Permit(ACTIVE, "", "", best.decided_by, best.generation)
+    def voices(self, now: float) -> list[Uplink]:
+        """The parents whose consent is needed. Empty: this node is cut off."""
+        patience_s = self._state.settings.silence_s
+        touching: list[Uplink] = []
+        for uplink in self.links.values():
+            silenced_at = uplink.silenced_at(patience_s)
+            if uplink.in_touch(now) and (silenced_at is None or now < silenced_at):
+                touching.append(uplink)
+        spoken_for: set[str] = set()
+        for uplink in touching:
+            if uplink.phase is Phase.UP:
+                spoken_for.update(uplink.path.root_ids)
+        return [u for u in touching if u.phase is Phase.UP or not _includes(spoken_for, u.path.root_ids)]
 
-    def granted(self, key: ClaimKey) -> bool:
-        return any(key in u.verdicts and u.verdicts[key].state == ACTIVE for u in self.links.values())
+    def permit(self, slot: Slot, now: float) -> Permit:
+        voices, held = self.voices(now), slot.permit
+        active = slot.active and slot.key not in self.unconfirmed
+        if not any(uplink.ever_heard for uplink in voices):
+            if active:
+                return held
+            return Permit(WAITING, NoParent(), self._state.settings.name, held.generation, held.scope, held.stamp)
+        newest = self._newest(slot)
+        verdicts = [self._said(u.verdicts.get(slot.key), newest) for u in voices]
+        if active:
+            verdicts = [None if v is not None and _says_nothing(v, held) else v for v in verdicts]
+        said = [v for v in verdicts if v is not None]
+        stamp = min((v.stamp for v in said if v.stamp), default=held.stamp)
+        against = [v for v in said if v.state != ACTIVE]
+        if against:
+            self.unconfirmed.pop(slot.key, None)  # no longer in doubt
+            worst = min(against, key=lambda v: (v.state != REFUSED, v.decided_by, str(v.reason)))
+            return Permit(
+                worst.state, worst.reason, worst.decided_by, worst.generation, self._group(worst.scope), stamp
+            )
+        if active and not said:
+            return held  # nobody says anything: what holds, holds
+        unknown = tuple(u.name or u.parent for u, v in zip(voices, verdicts, strict=True) if v is None)
+        if unknown and not active:
+            best = max(said, key=lambda v: v.generation, default=None)
+            generation, scope = (best.generation, best.scope) if best is not None else (held.generation, held.scope)
+            return Permit(WAITING, Asking(unknown), self._state.settings.name, generation, scope, stamp)
+        best = max(said, key=lambda v: (v.generation, v.decided_by))
+        scope = self._group(root for v in said for root in v.scope)
+        self.unconfirmed.pop(slot.key, None)
+        return Permit(ACTIVE, Nothing(), best.decided_by, best.generation, scope, stamp)
+
+    def _group(self, scope: Iterable[str]) -> tuple[str, ...]:
+        """All roots above decide as one: a generation of one of them can be compared with those of the others."""
+        known = {root for uplink in self.links.values() for root in uplink.path.root_ids}
+        return tuple(sorted(known.union(scope)))
+
+    def _newest(self, slot: Slot) -> Permit:
+        """The newest decision about the service that this node was told of."""
+        slots = self._state.slots
+        permits = (slots[key].permit for key in self._state.by_service.get(slot.key.service, ()))
+        return max(permits, key=lambda permit: permit.generation, default=slot.permit)
+
+    @staticmethod
+    def _said(verdict: Verdict | None, newest: Permit) -> Verdict | None:
+        """A consent that is older than what this node was told of the same authority is none: the parent is behind."""
+        if verdict is None or verdict.state != ACTIVE or verdict.generation >= newest.generation:
+            return verdict
+        return verdict if set(verdict.scope).isdisjoint(newest.scope) else None
+
+    def granted(self, key: ClaimKey) -> tuple[str, ...]:
+        """Ids of the roots that say ACTIVE, as far as parents pass it on."""
+        verdicts = (u.verdicts.get(key) for u in self.links.values())
+        return tuple(sorted({root for v in verdicts if v is not None and v.state == ACTIVE for root in v.scope}))
+
+    def _refused(self, key: ClaimKey) -> Iterator[str]:
+        """Ids of the roots that say REFUSED: of a parent that has several above it, it is not known which."""
+        for uplink in self.links.values():
+            verdict = uplink.verdicts.get(key)
+            if verdict is not None and verdict.state == REFUSED and len(uplink.path.root_ids) == 1:
+                yield uplink.path.root_ids[0]
 
     def drained(self, slot: Slot, now: float) -> bool:
         """Whether every parent in touch has taken us out for this key."""
-        return all(uplink.parent in slot.acked for uplink in self.in_touch(now))
+        patience_s = self._state.settings.silence_s
+        for uplink in self.links.values():
+            silenced_at = uplink.silenced_at(patience_s) if uplink.is_root else None
+            mute = silenced_at is not None and now >= silenced_at
+            if uplink.in_touch(now) and not mute and uplink.parent not in slot.acked:
+                return False
+        return True
 
-    # ------------------------------------------------------------------ what they are told
+    # ------------------------------------------------------------------ what they are sent
 
-    def claim(self, slot: Slot, uplink: Uplink, capacity: int, opening: bool, present: bool) -> Claim:
+    def claim(self, slot: Slot, uplink: Uplink) -> Claim:
         sent = uplink.sent.get(slot.key)
         verdict = uplink.verdicts.get(slot.key)
         seen = 0 if sent is None else sent.seen
-        if verdict is not None and (verdict.state == ACTIVE or self._closed_below(slot, present)):
+        if verdict is not None and (verdict.state == ACTIVE or self._closed_below(slot)):
             seen = verdict.epoch
-        sources = slot.sources.values()
+        heard = self.path().root_ids  # what these grant is known here; of others, those below may know more
+        granted = {*self.granted(slot.key), *(root for root in slot.sums.granted.counts if root not in heard)}
+        refused = {*self._refused(slot.key), *(root for root in slot.sums.refused.counts if root not in heard)}
+        generation, scope, doubted = self._decision(slot)
         return Claim(
             key=slot.key,
-            capacity=capacity,
+            capacity=slot.ready(),
             count=slot.count(),
             hosts=slot.hosts(),
+            hosts_digest=slot.hosts_digest(),
             compatible=slot.compatible(),
-            stamp=slot.stamp(),
-            open=slot.open(present),
-            generation=slot.generation(present),
-            leaving=slot.leaving,
+            stage=slot.stage(),
+            opening=bool(slot.sums.opening),
+            stamp=min((stamp for stamp in (slot.permit.stamp, slot.stamp()) if stamp), default=0),
+            generation=generation,
+            scope=scope,
+            granted=tuple(sorted(granted)),
+            # While it waits for a parent's word it is not to be taken out: that word may be ACTIVE.
+            leaving=0 if slot.key in self.unconfirmed else slot.leaving,
             seen=seen,
-            presumed=all(source.claim.presumed for source in sources),
-            opening=opening,
-            granted=self.granted(slot.key) or any(source.claim.granted for source in sources),
+            lease_s=slot.lease_s(),
+            doubted=doubted,
+            refused=tuple(sorted(refused)),
+            why=slot.why(),
         )
 
+    def _decision(self, slot: Slot) -> tuple[int, tuple[str, ...], int]:
+        """Generation and scope to report. A generation newer than what this node was told of the service is passed on
+        when more than half of the children report it; else as doubted."""
+        doubted = -slot.sums.doubted.get(0)
+        generation, scope = slot.generation(), slot.scope()
+        newest = self._newest(slot)
+        if generation > newest.generation > 0 and overlap(scope, newest.scope):
+            slots = (self._state.slots[key] for key in self._state.by_service.get(slot.key.service, ()))
+            votes = reports(slots, lambda each: overlap(each, newest.scope), 1 << 53)
+            believed = max(most_report(votes), newest.generation)
+            if generation > believed:
+                return believed, newest.scope, max(generation, doubted)
+        elif not slot.open() and newest.generation > generation:
+            return newest.generation, newest.scope, doubted  # for whatever version it was heard
+        return generation, scope, doubted
+
     @staticmethod
-    def _closed_below(slot: Slot, present: bool) -> bool:
-        return not slot.active and not present and slot.conforms_below()
+    def _closed_below(slot: Slot) -> bool:
+        return not slot.active and not slot.sums.present and slot.conforms_below()
 
     def owe(self, key: ClaimKey) -> None:
         for uplink in self.links.values():
             uplink.dirty[key] = None
 
-    def forget(self, key: ClaimKey) -> None:
-        """Nobody claims it any more: what was said of it, said of what comes later, would be out of date."""
+    def forget(self, key: ClaimKey, cause: Cause) -> None:
+        """Nothing below claims it any more: what was said of it, said of what comes later, would be out of date."""
+        self.unconfirmed.pop(key, None)
         for uplink in self.links.values():
-            uplink.verdicts.pop(key, None)
+            uplink.forget(key, cause)
 
-    def owe_policy(self, service: str) -> None:
+    def left(self) -> tuple[ClaimKey, ...]:
+        """Of what this node claims, what may be served without it: below, or by an engine that control does not reach."""
+        slots, table = self._state.slots, self._state.table
+        served = (slot for slot in slots.values() if not table.attached and slot.sums.present)
+        below = (slot for slot in slots.values() if any(s.child for s in slot.sources.values()))
+        return tuple(sorted({slot.key for slot in (*served, *below)}))
+
+    def owe_doc(self, doc_id: str) -> None:
         for uplink in self.links.values():
-            uplink.dirty_policies[service] = None
+            uplink.dirty_docs[doc_id] = None
 
-    def flush(self, measure: Measure, damped: bool) -> None:
+    def pass_on(self, doc: Doc) -> None:
+        """A document that more than half of the children hold, and no parent has sent."""
+        for uplink in self.links.values():
+            if uplink.phase is Phase.UP and doc.rank > uplink.sent_docs.get(doc.id, NO_DOC):
+                uplink.sent_docs[doc.id] = doc.rank
+                message = uplink.state([], [], [doc], self.path().root_ids)
+                if message is not None:
+                    self._state.effects.append(ToParent(uplink.parent, message))
+
+    def flush(self, damped: bool) -> None:
         for uplink in self.links.values():
             if uplink.phase is Phase.UP:
-                self._flush_one(uplink, measure, damped)
+                self._flush_one(uplink, damped)
             else:
                 uplink.dirty.clear()
 
-    def _flush_one(self, uplink: Uplink, measure: Measure, damped: bool) -> None:
+    def _flush_one(self, uplink: Uplink, damped: bool) -> None:
         state = self._state
         claims: list[Claim] = []
-        withdrawn: list[ClaimKey] = []
+        gone: list[Gone] = []
         later: dict[ClaimKey, None] = {}
         for key in uplink.dirty:
             slot = state.slots.get(key)
             if slot is None:
-                if key in uplink.sent:
-                    withdrawn.append(key)
+                if key in uplink.gone and not uplink.gone[key].seq:
+                    gone.append(Gone(key, uplink.gone[key].cause))
                 continue
-            capacity, opening, present = measure(slot)
-            claim = self.claim(slot, uplink, capacity, opening, present)
+            claim = self.claim(slot, uplink)
             old = uplink.sent.get(key)
             if old == claim:
                 continue
@@ -291,24 +534,51 @@ class Parents:
                 continue
             claims.append(claim)
         uplink.dirty = later
-        docs: list[PolicyDoc] = []
-        for name in uplink.dirty_policies:
-            doc = state.policies.get(name)
-            if doc is not None and doc.rank > uplink.sent_policies.get(name, NO_POLICY):
+        docs: list[Doc] = []
+        for doc_id in uplink.dirty_docs:
+            doc, sent = state.policies.docs.get(doc_id), uplink.sent_docs.get(doc_id, NO_DOC)
+            # Also an older one, if the parent has none: it still counts the newer one that this node reported before it
+            # adopted the document of another parent.
+            if doc is not None and (doc.rank > sent or (doc.rank != sent and doc_id not in uplink.docs)):
                 docs.append(doc)
-        uplink.dirty_policies.clear()
-        message = uplink.state(claims, withdrawn, docs)
+        uplink.dirty_docs.clear()
+        message = uplink.state(claims, gone, docs, self.path().root_ids)
         if message is not None:
             state.effects.append(ToParent(uplink.parent, message))
 
     def say_bye(self) -> None:
         for parent, uplink in self.links.items():
             if uplink.phase is Phase.UP:
-                self._state.effects += [ToParent(parent, Bye()), HangUp(parent)]
+                self._state.effects += [ToParent(parent, uplink.bye(self.left())), HangUp(parent)]
             uplink.phase = Phase.REFUSED
+
+
+def _may_serve(source: Source) -> bool:
+    """It had an endpoint when this control was last heard of, as its state folder has it."""
+    claim = source.claim
+    return claim.stage is Stage.OPEN or (
+        source.standing is not Standing.WISHING and bool(claim.capacity or claim.leaving)
+    )
+
+
+def _includes(some: set[str], others: tuple[str, ...]) -> bool:
+    return bool(others) and some.issuperset(others)
+
+
+def overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether two numbers of decisions can be compared. A scope is empty when it comes from a release without scopes."""
+    return not one or not other or not set(one).isdisjoint(other)
 
 
 def _says_nothing(verdict: Verdict, permit: Permit) -> bool:
     """Against what serves already: a parent that has no answer itself, or that is late, with a generation behind ours."""
-    late = verdict.state == WAITING and verdict.generation < permit.generation
-    return late or verdict.reason_code in UNDECIDED
+    late = verdict.state == WAITING and verdict.generation < permit.generation and overlap(verdict.scope, permit.scope)
+    return late or verdict.reason.code in UNDECIDED
+
+
+def _under(doc: Doc, roots: tuple[str, ...]) -> Doc:
+    """A document that is in force under one root above is in force under all of them. A document that a moved parent still has
+    from its former tree keeps the scope of that tree."""
+    if doc.scope and set(doc.scope).isdisjoint(roots):
+        return doc
+    return replace(doc, scope=roots)

@@ -1,101 +1,449 @@
-"""One claim key at one node: who has it below (sources), whether it may serve (permit).
+"""One claim key at one node: who has it below (sources), whether it may serve (permit), and what they add up to.
 
-A slot only holds facts; `Balancer` recomputes what follows from them whenever one has changed.
+The sums are kept while sources change (`refresh`), so that one change of one source costs the same with a thousand
+beside it. The slot's own life:
+
+    shut --grant--> open --recall--> closing --conform--> shut
+                     ^------grant------/
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
+from hashlib import blake2b
+from typing import Final, TypeVar
 
-from sdlb.core.messages import ACTIVE, WAITING, Claim, ClaimKey
+from sdlb.core.messages import ACTIVE, HOSTS_MAX, WAITING, Claim, ClaimKey, Stage
+from sdlb.core.source import SILENT, Source
+from sdlb.model.reason import Asking, Reason
 
-HOSTS_MAX = 5
+T = TypeVar("T")
 NEVER = 1 << 63  # a `seen` that conforms to every verdict: local instances do what they are told
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Whether new requests may go to a key here, and why (not). `code` and `reason` as in `model.reason`."""
+    """Whether new requests may go to a key here, and why (not). `scope`: ids of the roots that `generation` is of."""
 
     state: str = WAITING
-    code: str = "asking"
-    reason: str = "no answer yet from the parents"
+    reason: Reason = Asking()
     decided_by: str = ""
     generation: int = 0
+    scope: tuple[str, ...] = ()
+    stamp: int = 0
+
+
+class Phase(Enum):
+    SHUT = "shut"  # nothing below was told to open, or all have confirmed that they closed
+    OPEN = "open"  # active
+    CLOSING = "closing"  # recalled, and not everything below has confirmed
+
+
+class Turn(Enum):
+    GRANT = "grant"
+    RECALL = "recall"
+    CONFORM = "conform"
+
+
+TURNS: Final[dict[tuple[Phase, Turn], Phase]] = {
+    (Phase.SHUT, Turn.GRANT): Phase.OPEN,
+    (Phase.SHUT, Turn.CONFORM): Phase.SHUT,
+    (Phase.OPEN, Turn.GRANT): Phase.OPEN,
+    (Phase.OPEN, Turn.RECALL): Phase.CLOSING,
+    (Phase.CLOSING, Turn.GRANT): Phase.OPEN,
+    (Phase.CLOSING, Turn.CONFORM): Phase.SHUT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one source adds to its slot. `ready`: capacity that the engine has confirmed; `present`: something may be in
+    flight; `covered`: silent, and another live source speaks for the same hosts."""
+
+    count: int = 0
+    hosts: tuple[str, ...] = ()
+    hosts_digest: int = 0
+    compatible: tuple[str, ...] = ()
+    stage: Stage = Stage.WAITING
+    stamp: int = 0
+    generation: int = 0
+    scope: tuple[str, ...] = ()
+    granted: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    seen: int = NEVER
+    lease_s: int = 0
+    doubted: int = 0
+    capacity: int = 0
+    ready: int = 0
+    opening: bool = False
+    present: bool = False
+    child: bool = False
+    stable: bool = False  # a confirmed endpoint that stays
+    goes: bool = False  # to be taken out, and may still carry requests
+    covered: bool = False
+    coming: bool = False  # allowed to serve, and about to
+    why: str = ""  # the reason why it has no capacity
+    kept: bool = False  # on record only: a remnant, presumed, or of a child that was not heard since the start
+
+
+class _Least:
+    """The smallest of a changing collection of numbers; found again only when the smallest one has gone."""
+
+    __slots__ = ("_counts", "_least")
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+        self._least: int | None = None
+
+    def add(self, number: int, by: int) -> None:
+        count = self._counts[number] + by
+        if count:
+            self._counts[number] = count
+            if by > 0 and (self._least is None or number < self._least):
+                self._least = number
+        else:
+            del self._counts[number]
+            if number == self._least:
+                self._least = min(self._counts, default=None)
+
+    def get(self, default: int) -> int:
+        return default if self._least is None else self._least
+
+
+class _Set:
+    """A changing union of names, sorted on demand."""
+
+    __slots__ = ("_sorted", "counts")
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._sorted: tuple[str, ...] | None = ()
+
+    def add(self, names: tuple[str, ...], by: int) -> None:
+        for name in names:
+            count = self.counts[name] + by
+            if count:
+                self.counts[name] = count
+                if count == by:
+                    self._sorted = None
+            else:
+                del self.counts[name]
+                self._sorted = None
+
+    def sorted(self) -> tuple[str, ...]:
+        if self._sorted is None:
+            self._sorted = tuple(sorted(self.counts))
+        return self._sorted
 
 
 @dataclass(slots=True)
-class Source:
-    """A local instance ("i:...") or a child node ("n:...") and what it claims of the key."""
+class Sums:
+    """Over the parts that count (not covered ones)."""
 
-    target: str
-    claim: Claim
-    child: str = ""  # the node's name, "" for an instance
-    suspect: bool = False
-    forced: bool = False  # out at once, whatever is in flight
+    local_count: int = 0
+    child_count: int = 0
+    host_names: int = 0  # of all parts of children, repeated ones counted each
+    here: int = 0  # parts of instances that name this host
+    capacity: int = 0
+    ready: int = 0
+    opening: int = 0  # parts
+    present: int = 0
+    open: int = 0
+    silent: int = 0
+    stable: int = 0
+    goes: int = 0
+    coming: int = 0
+    kept: int = 0
+    parts: int = 0
+    hosts: _Set = field(default_factory=_Set)
+    compatible: _Set = field(default_factory=_Set)
+    granted: _Set = field(default_factory=_Set)
+    refused: _Set = field(default_factory=_Set)
+    stamps: _Least = field(default_factory=_Least)
+    seen: _Least = field(default_factory=_Least)
+    leases: _Least = field(default_factory=_Least)  # negated: the longest
+    doubted: _Least = field(default_factory=_Least)  # negated: the newest
+    generations: _Least = field(default_factory=_Least)  # negated: the newest
+    open_generations: _Least = field(default_factory=_Least)
+    scopes: Counter[tuple[str, ...]] = field(default_factory=Counter[tuple[str, ...]])
+    digests: Counter[int] = field(default_factory=Counter[int])
+    digest: int = 0  # exclusive or of the different `hosts_digest`
+
+    def add(self, part: Part, by: int) -> None:
+        self.present += by * part.present
+        self.stable += by * part.stable
+        self.goes += by * part.goes
+        self.coming += by * part.coming
+        self.capacity += by * part.capacity
+        self.ready += by * part.ready
+        if part.covered:
+            return
+        self.parts += by
+        self.kept += by * part.kept
+        if part.child:
+            self.child_count += by * part.count
+            self.host_names += by * len(part.hosts)
+        else:
+            self.local_count += by * part.count
+            self.here += by * bool(part.hosts)
+        self.opening += by * part.opening
+        self.open += by * (part.stage is Stage.OPEN)
+        self.granted.add(part.granted, by)
+        self.refused.add(part.refused, by)
+        self.silent += by * (part.stage is Stage.SILENT)
+        self.hosts.add(part.hosts, by)
+        self.compatible.add(part.compatible, by)
+        if part.stamp:
+            self.stamps.add(part.stamp, by)
+        self.seen.add(part.seen, by)
+        self.leases.add(-part.lease_s, by)
+        self.generations.add(-part.generation, by)
+        self.doubted.add(-part.doubted, by)
+        if part.stage is Stage.OPEN:
+            self.open_generations.add(-part.generation, by)
+        _count(self.scopes, part.scope, by)
+        if part.hosts_digest and _count(self.digests, part.hosts_digest, by):
+            self.digest ^= part.hosts_digest
+
+    @property
+    def apart(self) -> bool:
+        """No host is named by two children. (The instances of this node are all on one host, this one.)"""
+        return self.host_names == len(self.hosts.counts) - bool(self.here)
 
 
 @dataclass(slots=True)
 class Slot:
     key: ClaimKey
     sources: dict[str, Source] = field(default_factory=dict[str, Source])
+    parts: dict[str, Part] = field(default_factory=dict[str, Part])
+    sums: Sums = field(default_factory=Sums)
     permit: Permit = Permit()
+    told: tuple[Permit, int] = (Permit(), 0)  # permit and epoch, as the children were last told
+    on_disk: bool = False  # its permit is, until the recall is carried out
+    phase: Phase = Phase.SHUT
     epoch: int = 0  # of the permit, as told to the children
     opened: int = 0  # the generation under which it was last active
-    revoked_epoch: int = 0  # the first epoch under which it was no longer active; 0: never was
-    members: set[str] = field(default_factory=set[str])  # targets that are wanted in the engine
+    opened_scope: tuple[str, ...] = ()
+    revoked_epoch: int = 0  # while closing: the first epoch under which it was no longer active
+    endpoints: dict[str, None] = field(default_factory=dict[str, None])  # targets that are wanted in the engine
     leaving: int = 0  # our own request to the parents to be taken out; 0: none
     acked: set[str] = field(default_factory=set[str])  # parents that took us out under `leaving`
+    cause: int = 0  # the worst `Cause` of what has gone since the slot was empty
+    by_host: dict[str, dict[str, None]] = field(default_factory=dict[str, dict[str, None]])
+    twin_of: dict[str, set[str]] = field(default_factory=dict[str, set[str]])  # target -> sources that it speaks for
+    _hosts: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])  # as indexed in `by_host`
+    serving: bool = False  # as of the last time that all sources were looked at
+    free: bool = True
+    comes: tuple[bool, bool] = (
+        False,
+        False,
+    )  # whether endpoints are about to serve, and whether some stay, as told to others
 
     @property
     def active(self) -> bool:
         return self.permit.state == ACTIVE
+
+    def turn(self, turn: Turn) -> None:
+        self.phase = TURNS[self.phase, turn]
+
+    # ------------------------------------------------------------------ sums
+
+    def put_part(self, target: str, part: Part | None) -> bool:
+        """Whether anything changed. None: the source is gone."""
+        old = self.parts.get(target)
+        if old == part:
+            return False
+        if old is not None:
+            self.sums.add(old, -1)
+        if part is None:
+            self.parts.pop(target, None)
+        else:
+            self.parts[target] = part
+            self.sums.add(part, 1)
+        return True
+
+    # ------------------------------------------------------------------ who speaks for whom
+
+    def match_twins(self, source: Source) -> None:
+        """After `source` has reported: which others it speaks for from now on, and which speak for it."""
+        self.forget_twins(source.target)
+        claim = source.claim
+        self.index(source.target, claim.hosts if source.child else ())
+        if not claim.hosts or not source.child:
+            return
+        near = {target for host in claim.hosts for target in self.by_host.get(host, ())} - {source.target}
+        for target in sorted(near):
+            other = self.sources.get(target)
+            if other is None:
+                continue
+            if speaks(source) and _speaks_for(source, other):
+                other.twins.add(source.target)
+                self.twin_of.setdefault(source.target, set()).add(target)
+            if speaks(other) and _speaks_for(other, source):
+                source.twins.add(target)
+                self.twin_of.setdefault(target, set()).add(source.target)
+
+    def index(self, target: str, hosts: tuple[str, ...]) -> None:
+        """Find `target` by the hosts that it names."""
+        old = self._hosts.get(target, ())
+        if old == hosts:
+            return
+        for host in old:
+            named = self.by_host[host]
+            del named[target]
+            if not named:
+                del self.by_host[host]
+        for host in hosts:
+            self.by_host.setdefault(host, {})[target] = None
+        if hosts:
+            self._hosts[target] = hosts
+        else:
+            self._hosts.pop(target, None)
+
+    def forget_twins(self, target: str) -> None:
+        """What others said is compared with what this source says next, not with what it said before."""
+        source = self.sources.get(target)
+        if source is not None:
+            for twin in source.twins:
+                self.twin_of.get(twin, set()).discard(target)
+            source.twins.clear()
+            source.contradicted = False
+
+    def covered(self, source: Source) -> bool:
+        """Silent, and a live source speaks for all of its hosts."""
+        if speaks(source):
+            return False
+        return any((t := self.sources.get(twin)) is not None and speaks(t) for twin in source.twins)
 
     # ------------------------------------------------------------------ the aggregate of the sources
 
     def count(self) -> int:
         """Instances below. Two children that both stand above a host report the same instances: they count once, as far
         as the host names tell (exact when the children's hosts are the same or have none in common)."""
-        total = sum([source.claim.count for source in self.sources.values() if not source.child])
-        children = [source.claim for source in self.sources.values() if source.child]
-        hosts = [claim.hosts for claim in children]
-        if len({name for names in hosts for name in names}) == sum(map(len, hosts)):
-            return total + sum([claim.count for claim in children])
+        sums = self.sums
+        if sums.apart or not sums.child_count:
+            return sums.local_count + sums.child_count
+        return sums.local_count + self._once(lambda part: part.count)
+
+    def why(self) -> str:
+        """Why no endpoint is ready: the reason of one source. Empty if one is ready."""
+        return "" if self.sums.ready else next((part.why for part in self.parts.values() if part.why), "")
+
+    def ready(self) -> int:
+        """The capacity that the engine has confirmed; each host counts once. It is 0 only if no path has any."""
+        sums = self.sums
+        if not sums.ready or (sums.parts == len(self.parts) and sums.apart):
+            return sums.ready
+        parts = self.parts.values()
+        return sum(part.ready for part in parts if not part.child) + self._once(lambda part: part.ready, covered=True)
+
+    def capacity(self) -> int:
+        """Of the instances below, in the same way."""
+        sums = self.sums
+        if sums.parts == len(self.parts) and sums.apart:
+            return sums.capacity
+        return sum(part.capacity for part in self.parts.values() if not part.child) + self._once(
+            lambda part: part.capacity
+        )
+
+    def _once(self, of: Callable[[Part], int], covered: bool = False) -> int:
+        """The sum over children; hosts that another child has reported count for nothing. `covered`: include silent children
+        whose hosts another one reports."""
         seen: set[str] = set()
-        for claim in sorted(children, key=lambda claim: -claim.count):
-            new = [host for host in claim.hosts if host not in seen]
-            total += -(-claim.count * len(new) // len(claim.hosts)) if claim.hosts else claim.count
+        total = 0
+        children = [part for part in self.parts.values() if part.child and (covered or not part.covered)]
+        for part in sorted(children, key=lambda part: -of(part)):
+            new = [host for host in part.hosts if host not in seen]
+            total += -(-of(part) * len(new) // len(part.hosts)) if part.hosts else of(part)
             seen.update(new)
         return total
 
     def hosts(self) -> tuple[str, ...]:
-        names = {host for source in self.sources.values() for host in source.claim.hosts}
-        return tuple(sorted(names)[:HOSTS_MAX])
+        return self.sums.hosts.sorted()[:HOSTS_MAX]
+
+    def hosts_digest(self) -> int:
+        """Of all host names below. When the hosts of two sources overlap in part it matches nothing: two different sets
+        are never taken for one, at worst two equal ones are not recognised."""
+        return self.sums.digest
 
     def compatible(self) -> tuple[str, ...]:
-        return tuple(sorted({text for source in self.sources.values() for text in source.claim.compatible}))
+        return self.sums.compatible.sorted()
 
     def stamp(self) -> int:
-        return min((source.claim.stamp for source in self.sources.values()), default=0)
+        return self.sums.stamps.get(0)
 
-    def open_below(self) -> bool:
-        return any(source.claim.open for source in self.sources.values())
+    def lease_s(self) -> int:
+        return -self.sums.leases.get(0)
 
-    def open(self, present: bool) -> bool:
+    def open(self) -> bool:
         """Somewhere here or below it may get new requests or has some in flight."""
-        return self.active or present or self.open_below()
+        return self.active or bool(self.sums.present) or bool(self.sums.open)
 
-    def generation(self, present: bool) -> int:
+    def generation(self) -> int:
         """Under which it is open; if it is not, the newest one that was heard of."""
-        if not self.open(present):
-            return max(self.permit.generation, *(s.claim.generation for s in self.sources.values()), 0)
-        below = max((s.claim.generation for s in self.sources.values() if s.claim.open), default=0)
-        return max(below, self.opened if self.active or present else 0)
+        if not self.open():
+            return max(self.permit.generation, -self.sums.generations.get(0))
+        here = self.opened if self.active or self.sums.present else 0
+        return max(-self.sums.open_generations.get(0), here)
+
+    def scope(self) -> tuple[str, ...]:
+        """The roots that `generation` is of."""
+        if self.active or self.sums.present:
+            return self.opened_scope
+        if not self.sums.open and self.permit.generation >= -self.sums.generations.get(0):
+            return self.permit.scope
+        if len(self.sums.scopes) == 1:
+            return next(iter(self.sums.scopes))
+        newest = self.generation()
+        return min((part.scope for part in self.parts.values() if part.generation == newest), default=())
+
+    def stage(self) -> Stage:
+        sums = self.sums
+        if sums.parts and sums.silent == sums.parts and not sums.present:
+            return Stage.SILENT
+        return Stage.OPEN if self.open() else Stage.WAITING
 
     def may_be_open_below(self) -> bool:
         """Open somewhere below, or told to open once and not yet known to have followed the recall."""
-        return any(s.claim.open or s.claim.seen < self.revoked_epoch for s in self.sources.values())
+        if self.sums.open or self.sums.silent:
+            return True
+        return self.phase is Phase.CLOSING and self.sums.seen.get(NEVER) < self.revoked_epoch
 
     def conforms_below(self) -> bool:
         """Every source has carried out the permit's epoch throughout its subtree."""
-        return all(source.claim.seen >= self.epoch for source in self.sources.values())
+        return self.sums.seen.get(NEVER) >= self.epoch
+
+
+def _count(counts: Counter[T], key: T, by: int) -> bool:
+    """Whether the key has come or gone."""
+    left = counts[key] + by
+    if left:
+        counts[key] = left
+        return left == by
+    del counts[key]
+    return True
+
+
+def digest_of(host: str) -> int:
+    return int.from_bytes(blake2b(host.encode(), digest_size=6).digest(), "big")
+
+
+def speaks(source: Source) -> bool:
+    return not source.quiet and source.standing not in SILENT
+
+
+def _speaks_for(one: Source, other: Source) -> bool:
+    """A host that is a child itself speaks for itself alone."""
+    return other.child not in other.claim.hosts and includes(one.claim, other.claim)
+
+
+def includes(one: Claim, other: Claim) -> bool:
+    """Whether what `one` reports surely includes every host that `other` reported."""
+    if one.hosts_digest == other.hosts_digest:
+        return bool(one.hosts_digest)
+    if len(other.hosts) >= HOSTS_MAX or not other.hosts:
+        return False  # there may be more hosts than the names show
+    return all(host in one.hosts for host in other.hosts)

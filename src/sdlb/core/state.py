@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sdlb.core.effects import Effect, Note
-from sdlb.core.messages import ClaimKey, PolicyDoc
+from sdlb.core.messages import Cause, ClaimKey
+from sdlb.core.policies import Policies
 from sdlb.core.settings import Settings
-from sdlb.core.slot import Slot, Source
+from sdlb.core.slot import Slot, speaks
+from sdlb.core.source import Source, Step
 from sdlb.core.table import Table
 from sdlb.model.policy import Policy
-from sdlb.model.problem import Invalid
 
 if TYPE_CHECKING:
     from random import Random
+
+TIMERS_MAX = 250
+"""Of one turn. When a thousand leases end at once, nothing else may wait for all of them."""
+ALL = ""  # in `dirty`: all sources of the slot
 
 
 def text_of(key: ClaimKey) -> str:
@@ -31,24 +37,29 @@ class State:
     def __init__(self, settings: Settings, rng: Random) -> None:
         self.settings = settings
         self.rng = rng
+        self.incarnation = settings.incarnation
         self.slots: dict[ClaimKey, Slot] = {}
         self.by_service: dict[str, dict[ClaimKey, None]] = {}
         self.by_route: dict[str, dict[ClaimKey, None]] = {}
-        self.policies: dict[str, PolicyDoc] = {}
+        self.policies = Policies(self)
         self.table = Table(settings.incarnation << 32)
-        self.dirty: dict[ClaimKey, None] = {}
+        self.dirty: dict[ClaimKey, dict[str, None]] = {}  # -> targets
         self.dirty_services: dict[str, None] = {}
         self.dirty_routes: dict[str, None] = {}
-        self.new_policies: dict[str, None] = {}
         self.effects: list[Effect] = []
         self.puts: dict[str, object] = {}
         self.durable = False
         self.changed_instances: dict[str, None] = {}
         self.changed_services: dict[str, None] = {}
-        self._parsed: dict[str, Policy] = {}
-        self._default = Policy()
+        self.now = 0.0
+        self.wall_s = 0.0
+        self.warm = False  # the engine has confirmed the table at least once
+        self.stopping = False
+        self.writes = True  # decisions reach the disk
+        self.known_stopped: list[tuple[str, ClaimKey]] = []  # sources that others spoke for
         self._number = settings.incarnation << 32
         self._timers: list[tuple[float, int, str, str]] = []
+        self._set: dict[tuple[str, str], float] = {}  # the time of each timer that is set
         self._timer_count = 0
 
     # ------------------------------------------------------------------ numbers and timers
@@ -58,40 +69,105 @@ class State:
         self._number += 1
         return self._number
 
+    def reincarnate(self, incarnation: int) -> None:
+        """Another process has used the numbers of this incarnation: go on above them."""
+        self.incarnation = incarnation
+        self._number = max(self._number, incarnation << 32)
+        self.table.raise_epoch(incarnation << 32)
+
     def set_timer(self, at: float, kind: str, name: str = "") -> None:
+        """One of each kind and name: the time that was set last holds."""
+        if self._set.get((kind, name)) == at:
+            return
+        self._set[kind, name] = at
         self._timer_count += 1
         heapq.heappush(self._timers, (at, self._timer_count, kind, name))
+        self._throw_away_stale()
 
-    def due_timers(self, now: float) -> list[tuple[str, str]]:
-        due: list[tuple[str, str]] = []
-        while self._timers and self._timers[0][0] <= now:
+    def clear_timer(self, kind: str, name: str = "") -> None:
+        if self._set.pop((kind, name), None) is not None:
+            self._throw_away_stale()
+
+    def _throw_away_stale(self) -> None:
+        """Those that were set again or cleared, once they are more than half."""
+        if len(self._timers) > 2 * len(self._set) + 64:
+            self._timers = [timer for timer in self._timers if self._set.get((timer[2], timer[3])) == timer[0]]
+            heapq.heapify(self._timers)
+
+    def _drop_stale(self) -> None:
+        while self._timers and self._set.get((self._timers[0][2], self._timers[0][3])) != self._timers[0][0]:
+            heapq.heappop(self._timers)
+
+    def due_timers(self, now: float) -> Iterator[tuple[str, str]]:
+        """At most TIMERS_MAX, the earliest first, each taken out when its turn comes: a fault in one leaves the others.
+        What is left is due at once (`next_timer`), after what waits meanwhile."""
+        for _ in range(TIMERS_MAX):
+            self._drop_stale()
+            if not self._timers or self._timers[0][0] > now:
+                return
             _, _, kind, name = heapq.heappop(self._timers)
-            due.append((kind, name))
-        return due
+            del self._set[kind, name]
+            yield kind, name
 
     def next_timer(self) -> float | None:
+        self._drop_stale()
         return self._timers[0][0] if self._timers else None
+
+    @property
+    def timers(self) -> int:
+        return len(self._set)
 
     # ------------------------------------------------------------------ slots
 
-    def touch(self, key: ClaimKey) -> None:
-        self.dirty[key] = None
+    def touch(self, key: ClaimKey, target: str = ALL) -> None:
+        self.dirty.setdefault(key, {})[target] = None
         self.dirty_routes[key.route] = None
         self.dirty_services[key.service] = None
 
-    def put_source(self, key: ClaimKey, source: Source) -> None:
+    def touch_all(self) -> None:
+        for key in self.slots:
+            self.touch(key)
+
+    def put_source(self, key: ClaimKey, source: Source) -> Slot:
         slot = self.slots.get(key)
         if slot is None:
             slot = self.slots[key] = Slot(key)
             self.by_service.setdefault(key.service, {})[key] = None
             self.by_route.setdefault(key.route, {})[key] = None
         slot.sources[source.target] = source
-        self.touch(key)
+        self.touch(key, source.target)
+        return slot
 
-    def drop_source(self, key: ClaimKey, target: str) -> None:
+    def drop_source(self, key: ClaimKey, target: str, cause: Cause | None) -> None:
+        """The source has gone. What it alone spoke for is known to have stopped with it, if it is. `cause` None: another
+        source stands for it from here on."""
         slot = self.slots.get(key)
-        if slot is not None and slot.sources.pop(target, None) is not None:
-            self.touch(key)
+        if slot is None or target not in slot.sources:
+            return
+        spoken_for = slot.twin_of.pop(target, set[str]())
+        slot.forget_twins(target)
+        slot.index(target, ())
+        slot.sources.pop(target).step(Step.STOP)
+        if cause is not None:
+            slot.cause = max(slot.cause, cause)
+        self.touch(key, target)
+        for name in sorted(spoken_for):
+            other = slot.sources.get(name)
+            if other is None:
+                continue
+            other.twins.discard(target)
+            self.touch(key, name)
+            if cause is Cause.STOPPED and not speaks(other):
+                self.known_stopped.append((name, key))
+            elif cause is Cause.STOPPED:
+                other.contradicted = True  # it may be silent already, before its lease is over
+
+    def step(self, key: ClaimKey, source: Source, step: Step) -> None:
+        """A step in the life of a source, with those that it speaks for, whom its silence or voice concerns."""
+        source.step(step)
+        self.touch(key, source.target)
+        for name in self.slots[key].twin_of.get(source.target, ()):
+            self.touch(key, name)
 
     def forget_slot(self, key: ClaimKey) -> None:
         del self.slots[key]
@@ -103,28 +179,7 @@ class State:
     # ------------------------------------------------------------------ policies
 
     def policy(self, service: str) -> Policy:
-        return self._parsed.get(service, self._default)
-
-    def adopt_policy(self, doc: PolicyDoc) -> bool:
-        """Whether it is newer than what was known (then it is kept, durably, and everything that follows is redone)."""
-        known = self.policies.get(doc.service)
-        if known is not None and known.rank >= doc.rank:
-            return False
-        try:
-            parsed = Policy.from_json(doc.json, where=f"policy of {doc.service}")
-        except Invalid as problem:
-            self.note("policy-refused", f"from {doc.origin}: {problem}", "error", service=doc.service)
-            return False
-        self._parsed[doc.service] = parsed
-        self.table.set_service(doc.service, parsed.traffic)
-        self.policies[doc.service] = doc
-        self.persist(f"policy/{doc.service}", [doc.revision, doc.origin, doc.json])
-        for key in self.by_service.get(doc.service, ()):
-            self.touch(key)
-        self.dirty_services[doc.service] = None
-        self.new_policies[doc.service] = None
-        self.changed_services[doc.service] = None
-        return True
+        return self.policies.of(service)
 
     # ------------------------------------------------------------------ effects
 

@@ -11,6 +11,8 @@ change. A member is in one of these places:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sdlb.core.effects import Apply, MemberPut, RoutePut, ServicePut, TargetPut
 from sdlb.core.events import EngineAttached, MemberKey
 from sdlb.core.messages import ClaimKey
@@ -40,6 +42,8 @@ class Table:
         self._sent_services: dict[str, ServicePut] = {}
         self._dirty_services: dict[str, None] = {}
         self._attached = False
+        self._confirmed = 0  # the last epoch that the engine is known to have carried out
+        self.known = False  # the engine has confirmed a whole table of this control
         self._boot_id = ""
         self._replace = False
         self._outstanding: Apply | None = None
@@ -122,6 +126,11 @@ class Table:
     def route(self, pattern: str) -> RoutePut | None:
         return self._routes.get(pattern)
 
+    @property
+    def patterns(self) -> Iterable[str]:
+        """Of all routes that are wanted."""
+        return self._routes
+
     def address(self, target: str) -> str:
         known = self._targets.get(target)
         return known.address if known is not None else ""
@@ -133,18 +142,46 @@ class Table:
         return key in self._applied and key in self._members
 
     def present(self, key: MemberKey) -> bool:
+        """Something may be in flight. As long as it is not known what the engine has from before, anything may be."""
+        return self.has(key) or not self.sure
+
+    def has(self, key: MemberKey) -> bool:
+        """The engine was sent it, and it may be in flight there."""
         return key in self._sent or key in self._draining or key in self._applied
+
+    @property
+    def sure(self) -> bool:
+        """It is known what the engine has."""
+        return self.known and self._keep_until is None
+
+    def routable(self, key: MemberKey) -> bool:
+        """The engine may still send new requests to it: what it was told last is not known to be in force."""
+        if key in self._sent or key in self._applied or self._draining.get(key, 0) > self._confirmed:
+            return True
+        return not self.sure
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is wanted, nothing may be in flight."""
+        return not (self._members or self._sent or self._draining or self._applied)
+
+    def raise_epoch(self, epoch: int) -> None:
+        self._epoch = max(self._epoch, epoch)
+
+    @property
+    def boot_id(self) -> str:
+        return self._boot_id
 
     def size(self) -> int:
         return len(self._members) + len(self._routes) + len(self._sent) + len(self._draining)
 
     # ------------------------------------------------------------------ engine
 
-    def on_attached(self, event: EngineAttached, now: float, keep_s: float) -> list[ClaimKey]:
+    def on_attached(self, event: EngineAttached, now: float, keep_s: float, *, unsure: bool = False) -> list[ClaimKey]:
         """A connection to the engine. Everything is sent again as one replacing delta.
 
-        `keep_s`: when this control knows nothing but the engine has members (the state file was lost), nothing is
-        deleted for that long, so that children and parents can tell first what is there.
+        `keep_s`: when this control cannot know what the engine's members are for (`unsure`: its state file was lost, or is
+        an older copy), nothing is deleted for that long, so that children and parents can report first what is there.
         """
         touched = {key.claim for key in (*self._sent, *self._draining, *self._applied)}
         same = event.boot_id == self._boot_id
@@ -159,7 +196,7 @@ class Table:
             left.update({key: upcoming for key in self._applied if key not in self._members})
             self._applied &= set(self._members)
         else:
-            left = dict.fromkeys(in_flight, event.epoch)
+            left = dict.fromkeys(in_flight, 0)  # the deletion was of any epoch before
             self._applied.clear()
         self._draining = {key: epoch for key, epoch in left.items() if key not in self._members}
         self._boot_id = event.boot_id
@@ -170,8 +207,10 @@ class Table:
         self._outstanding = self._unanswered = None
         self._attached = True
         self._replace = True
+        self.known = self.known or not (event.members or event.draining)
         self._epoch = max(self._epoch, event.epoch)
-        cold = event.members > 0 and not self._members
+        self._confirmed = event.epoch
+        cold = event.members > 0 and unsure
         self._keep_until = now + keep_s if cold else None
         return sorted(touched | {key.claim for key in self._draining})
 
@@ -184,6 +223,10 @@ class Table:
         self._unanswered = self._outstanding or self._unanswered
         self._outstanding = None
         self._replace = True
+
+    def keep(self, until: float) -> None:
+        """Deletes nothing before `until` (seconds on the monotonic clock)."""
+        self._keep_until = until
 
     @property
     def keep_until(self) -> float | None:
@@ -228,7 +271,7 @@ class Table:
             tuple(self._members[key] for key in sorted(self._members, key=_member_order)),
             tuple(self._routes[pattern] for pattern in sorted(self._routes)),
             put_services=tuple(self._services[name] for name in sorted(self._services)),
-            left_out=tuple(key for key, epoch in self._draining.items() if epoch == self._epoch),
+            left_out=tuple(key for key, epoch in self._draining.items() if epoch > self._confirmed),
         )
 
     def _difference(self) -> Apply | None:
@@ -311,18 +354,20 @@ class Table:
         self._dirty_targets.clear()
         self._dirty_services.clear()
 
-    def on_applied(self, epoch: int) -> list[ClaimKey]:
+    def on_applied(self, epoch: int) -> list[MemberKey]:
+        """The members that it concerns."""
         delta = self._outstanding
         if delta is None or delta.epoch != epoch:
             return []
         self._outstanding = None
-        touched: dict[ClaimKey, None] = {}
+        self._confirmed = epoch
+        self.known = self.known or delta.replace
+        touched: dict[MemberKey, None] = {}
         for member in delta.put_members:
             if member.key in self._sent:
                 self._applied.add(member.key)
-                touched[member.key.claim] = None
-        for key in delta.delete_members:
-            touched[key.claim] = None
+                touched[member.key] = None
+        touched.update(dict.fromkeys((*delta.delete_members, *delta.left_out)))
         return list(touched)
 
     def on_rejected(self, epoch: int, now: float) -> None:
@@ -332,11 +377,12 @@ class Table:
             self._replace = True
             self._retry_at = now + RETRY_S
 
-    def on_drained(self, key: MemberKey, epoch: int) -> ClaimKey | None:
+    def on_drained(self, key: MemberKey, epoch: int) -> bool:
+        """Whether it was waited for."""
         if self._draining.get(key, epoch + 1) > epoch:
-            return None
+            return False
         del self._draining[key]
-        return key.claim
+        return True
 
 
 def _member_order(key: MemberKey) -> tuple[ClaimKey, str]:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from sdlb.core.authority import Authority, Root
 from sdlb.core.children import Children
+from sdlb.core.decisions import ServiceRecord
 from sdlb.core.downlink import Downlink
 from sdlb.core.events import MemberKey
-from sdlb.core.explain import explain
-from sdlb.core.locals import Instance, Locals, health_to_json
-from sdlb.core.messages import ACTIVE, REFUSED, PolicyDoc
+from sdlb.core.explain import explain, refused
+from sdlb.core.instance import Instance, Life
+from sdlb.core.locals import Locals
+from sdlb.core.messages import ACTIVE, REFUSED, WAITING, Doc
 from sdlb.core.parents import Parents
-from sdlb.core.rootage import Rootage
-from sdlb.core.settings import Settings
+from sdlb.core.saved import health_to
 from sdlb.core.share import percentages, picks
-from sdlb.core.slot import Slot
+from sdlb.core.slot import Permit, Slot
+from sdlb.core.source import OUT, SILENT, Standing
 from sdlb.core.state import State
 from sdlb.core.uplink import Phase, Uplink
-from sdlb.model.route import Pattern, canonical_host, canonical_path
+from sdlb.model.instance import InstanceSpec
+from sdlb.model.problem import Invalid
+from sdlb.model.reason import NoParent, NothingReady
+from sdlb.model.route import Pattern
 from sdlb.model.shadow import shadows
+from sdlb.model.target import request_host, request_path
+from sdlb.model.traffic import Traffic
 from sdlb.model.version import sort_key
 
 
@@ -31,19 +39,24 @@ class Link(NamedTuple):
 
 
 class View:
-    """The reading half of `Balancer`."""
+    """Reads; nothing here changes anything."""
 
-    settings: Settings
-    _state: State
-    _children: Children
-    _locals: Locals
-    _parents: Parents
-    _roots: Rootage
-    _now: float
-    _warm: bool
-    _stopping: bool
+    def __init__(
+        self, state: State, children: Children, locals_: Locals, parents: Parents, authority: Authority
+    ) -> None:
+        self.settings = state.settings
+        self._state = state
+        self._children = children
+        self._locals = locals_
+        self._parents = parents
+        self._authority = authority
+        self.public = False  # the node's entry listeners have the hardened preset
 
     # ------------------------------------------------------------------ instances
+
+    @property
+    def _records(self) -> dict[str, ServiceRecord]:
+        return self._authority.records if isinstance(self._authority, Root) else {}
 
     def instance(self, instance_id: str) -> dict[str, Any] | None:
         instance = self._locals.by_id.get(instance_id)
@@ -69,35 +82,56 @@ class View:
             "protocol": spec.protocol,
             "compatible": list(spec.compatible),
             "capacity": spec.capacity,
-            "health": health_to_json(spec.health),
+            "health": health_to(spec.health),
             "ttl_s": spec.ttl_s,
             "pid": spec.pid,
             "labels": dict(spec.labels),
             "state": state,
             "reason_code": code,
             "reason": reason,
-            "decided_by": next((s.permit.decided_by for s in slots if s.permit.code == code), ""),
+            "decided_by": next((s.permit.decided_by for s in slots if s.permit.reason.code == code), ""),
             "claims": [_claim(slot) for slot in slots],
             "healthy": instance.healthy,
             "health_detail": instance.detail,
-            "drained": instance.drained,
+            "drained": instance.life is Life.DRAINED,
+            "owner": instance.owner,
+            "target": instance.target,
+            "former": [self._former(each) for each in self._locals.former(spec.id)],
             "node": self.settings.name,
         }
 
     def _slots(self, instance: Instance) -> list[Slot]:
         return [self._state.slots[key] for key in instance.keys() if key in self._state.slots]
 
+    def at_endpoint(self, endpoint: str) -> list[str]:
+        """Ids of the registrations in force that name it."""
+        return self._locals.at_endpoint(endpoint)
+
+    def replaced(self) -> list[InstanceSpec]:
+        """Former registrations that are still there."""
+        return [
+            each.spec for each in self._locals.by_target.values() if self._locals.by_id.get(each.spec.id) is not each
+        ]
+
+    def _former(self, instance: Instance) -> dict[str, Any]:
+        spec = instance.spec
+        return {"version": spec.version, "endpoint": spec.endpoint, "state": instance.life.value}
+
     def _instance_state(self, instance: Instance, slots: list[Slot]) -> tuple[str, str, str]:
-        if instance.drained:
-            return "drained", "", ""
-        if instance.leaving:
-            return "draining", "", ""
-        refused = [slot for slot in slots if slot.permit.state == REFUSED]
-        if refused:
-            return "refused", refused[0].permit.code, refused[0].permit.reason
-        waiting = [slot for slot in slots if slot.permit.state != ACTIVE]
-        if waiting:
-            return "waiting", waiting[0].permit.code, waiting[0].permit.reason
+        match instance.life:
+            case Life.DRAINED | Life.DRAINING:
+                return instance.life.value, "", ""
+            case Life.LAPSED:
+                return "lapsed", "lapsed", f"it was not renewed for {instance.spec.ttl_s:g} s"
+            case Life.REGISTERED:
+                pass
+        permits = [permit_for(slot, instance.target) for slot in slots]
+        for state in (REFUSED, WAITING):
+            found = next((permit for permit in permits if permit.state == state), None)
+            if found is not None:
+                return state, found.reason.code, str(found.reason)
+        if instance.superseded:
+            return "unhealthy", "superseded", instance.why
         if not instance.healthy:
             return "unhealthy", "unhealthy", instance.detail
         if not all(self._state.table.applied(MemberKey(slot.key, instance.target)) for slot in slots):
@@ -111,7 +145,11 @@ class View:
     # ------------------------------------------------------------------ services
 
     def service_names(self) -> list[str]:
-        return sorted(set(self._state.by_service) | {n for n, r in self._roots.records.items() if r.active})
+        return sorted(set(self._state.by_service) | {n for n, r in self._records.items() if r.active})
+
+    def version_names(self, name: str) -> list[str]:
+        """That claim for the service at this node."""
+        return sorted({key.version for key in self._state.by_service.get(name, ())})
 
     def services(self) -> list[dict[str, Any]]:
         return [self._service(name) for name in self.service_names()]
@@ -121,7 +159,7 @@ class View:
         return [slot.permit.state for slot in self._state.slots.values()]
 
     def service(self, name: str) -> dict[str, Any] | None:
-        known = name in self._state.by_service or name in self._roots.records or name in self._state.policies
+        known = name in self._state.by_service or name in self._records or self._state.policies.doc(name) is not None
         return self._service(name) if known else None
 
     def _service(self, name: str) -> dict[str, Any]:
@@ -129,10 +167,15 @@ class View:
         for key in self._state.by_service.get(name, ()):
             slots.setdefault(key.version, []).append(self._state.slots[key])
         policy = self._state.policy(name)
-        record = self._roots.records.get(name)
+        record = self._records.get(name)
         order = sorted(slots, key=lambda v: sort_key(v, policy.compatibility.scheme))
         versions = [self._version(version, slots[version]) for version in order]
-        ready = {v["version"]: v["capacity"] for v in versions if v["state"] == ACTIVE}
+        # As the engine weighs them: by the capacity of each way, however many lead to one host.
+        ready = {
+            v["version"]: max(slot.sums.capacity for slot in slots[v["version"]])
+            for v in versions
+            if v["state"] == ACTIVE
+        }
         shares = percentages(picks(policy, ready), ready)
         for version in versions:
             version["share"] = shares.get(version["version"], 0.0)
@@ -140,7 +183,7 @@ class View:
         return {
             "service": name,
             "generation": generation,
-            "authority": self.settings.name if self.settings.is_root else "",
+            "authority": self.settings.name if self._authority.is_root else "",
             "decided_by": sorted({s.permit.decided_by for each in slots.values() for s in each if s.permit.decided_by}),
             "priority": policy.priority,
             "shares": dict(policy.shares),
@@ -150,29 +193,50 @@ class View:
 
     def _version(self, version: str, slots: list[Slot]) -> dict[str, Any]:
         first = min(slots, key=lambda s: (_ORDER.get(s.permit.state, 9), s.key.route))
-        leaving = all(source.claim.leaving for slot in slots for source in slot.sources.values())
+        leaving = all(source.standing in OUT for slot in slots for source in slot.sources.values())
         state = "draining" if leaving and first.permit.state == ACTIVE else first.permit.state
         instances = max(slot.count() for slot in slots)
+        reason = first.permit.reason
+        if state == ACTIVE and not any(slot.sums.capacity for slot in slots):
+            reason = NothingReady(tuple(sorted({host for slot in slots for host in slot.hosts()})), self._why(slots))
         return {
             "version": version,
             "state": state,
-            "reason_code": first.permit.code,
-            "reason": first.permit.reason,
+            "reason_code": reason.code,
+            "reason": str(reason),
             "decided_by": first.permit.decided_by,
             "generation": first.permit.generation,
             "instances": instances,
-            "capacity": max(sum(s.claim.capacity for s in slot.sources.values()) for slot in slots),
+            "capacity": max(slot.capacity() for slot in slots),
             "hosts": sorted({host for slot in slots for host in slot.hosts()}),
             "compatible": sorted({text for slot in slots for text in slot.compatible()}),
-            "silent": sum(s.claim.count for s in slots[0].sources.values() if s.suspect),
+            "silent": sum(s.claim.count for s in slots[0].sources.values() if s.standing in SILENT),
             "claims": [
                 {**_claim(slot), "instances": slot.count(), "sources": sorted(slot.sources)}
                 for slot in sorted(slots, key=lambda s: s.key.route)
             ],
         }
 
-    def policy(self, service: str) -> PolicyDoc | None:
-        return self._state.policies.get(service)
+    def _why(self, slots: list[Slot]) -> str:
+        """Of one instance: of this host, else as a child has reported it."""
+        sources = sorted({target for slot in slots for target, source in slot.sources.items() if not source.child})
+        instances = [each for each in self._locals.by_id.values() if each.target in sources]
+        found = [(each.spec.id, each.why) for each in instances if each.superseded or not each.healthy]
+        reported = [why for slot in slots if (why := slot.why())]
+        return [*(f"{name}: {why}" for name, why in found), *reported, ""][0]
+
+    def serving(self, name: str) -> str:
+        """ "up": an active version of the service has capacity; "gone": nothing claims for it; "leaving": all that does is
+        being drained; else "down"."""
+        slots = [self._state.slots[key] for key in self._state.by_service.get(name, ())]
+        if any(slot.active and slot.sums.capacity for slot in slots):
+            return "up"
+        if all(source.standing in OUT for slot in slots for source in slot.sources.values()):
+            return "leaving" if slots else "gone"
+        return "down"
+
+    def policy(self, service: str) -> Doc | None:
+        return self._state.policies.doc(service)
 
     def policy_text(self, service: str) -> str:
         """The policy in force: the one that was set, or the default."""
@@ -181,29 +245,32 @@ class View:
     # ------------------------------------------------------------------ tree
 
     def tree(self) -> dict[str, Any]:
-        ancestors, roots = self._parents.path()
+        path = self._authority.path()
         return {
             "node": self.settings.name,
-            "root": self.settings.is_root,
-            "roots": list(roots),
-            "ancestors": [name for name in ancestors if name != self.settings.name],
-            "incarnation": self.settings.incarnation,
+            "root": self._authority.is_root,
+            "roots": list(path.roots),
+            "ancestors": [name for name in path.ancestors if name != self.settings.name],
+            "incarnation": self._state.incarnation,
             "labels": dict(self.settings.labels),
             "guarded": self._children.guarded,
             "cut_off": self.cut_off(),
             "ready": self.ready()[0],
             "detail": self.ready()[1],
-            "stopping": self._stopping,
+            "stopping": self._state.stopping,
             "engine": {"attached": self._state.table.attached, "epoch": self._state.table.epoch},
-            "parents": [self._parent(parent) for parent in sorted(self._parents.links)],
+            "parents": self.parents(),
             "children": [self._child(name) for name in sorted(self._children.by_name)],
+            "remnants": self._children.remnants.summary(),
             "instances": self.instances(),
             "claims": len(self._state.slots),
         }
 
+    def parents(self) -> list[dict[str, Any]]:
+        return [self._parent(parent) for parent in sorted(self._parents.links)]
+
     def parent_links(self) -> list[Link]:
-        links = [self._parent(parent) for parent in sorted(self._parents.links)]
-        return [Link(str(p["name"] or p["address"]), str(p["state"]), float(p["silent_s"])) for p in links]
+        return [Link(str(p["name"] or p["address"]), str(p["state"]), float(p["silent_s"])) for p in self.parents()]
 
     def child_links(self) -> list[Link]:
         children = [self._children.by_name[name] for name in sorted(self._children.by_name)]
@@ -214,7 +281,7 @@ class View:
 
     def cut_off(self) -> bool:
         """No parent in touch: serves on with what it has, opens nothing."""
-        return not self.settings.is_root and not self._parents.in_touch(self._now)
+        return not self._authority.is_root and not self._parents.voices(self._state.now)
 
     def _parent(self, parent: str) -> dict[str, Any]:
         uplink = self._parents.links[parent]
@@ -222,15 +289,15 @@ class View:
             "address": parent,
             "name": uplink.name,
             "state": self._parent_state(uplink),
-            "in_touch": uplink.in_touch(self._now),
+            "in_touch": uplink.in_touch(self._state.now),
             "silent_s": self._silent_s(uplink),
             "detail": uplink.detail,
         }
 
     def _parent_state(self, uplink: Uplink) -> str:
-        if uplink.phase is Phase.REFUSED:
+        if uplink.phase in (Phase.REFUSED, Phase.DOUBLE):
             return "refused"
-        if not uplink.in_touch(self._now):
+        if not uplink.in_touch(self._state.now):
             return "lost"
         return "connected" if uplink.phase is Phase.UP else "connecting"
 
@@ -260,14 +327,14 @@ class View:
         }
 
     def _silent_s(self, link: Downlink | Uplink) -> float:
-        return round(max(0.0, self._now - link.heard_at), 1)
+        return round(max(0.0, self._state.now - link.heard_at), 1)
 
     def ready(self) -> tuple[bool, str]:
         if not self._state.table.attached:
             return False, "the engine is not attached"
-        if not self._warm:
+        if not self._state.warm:
             return False, "the engine has not confirmed its table yet"
-        if self.settings.is_root or any(u.phase is Phase.UP for u in self._parents.links.values()):
+        if self._authority.is_root or any(u.phase is Phase.UP for u in self._parents.links.values()):
             return True, "ready"
         return False, "no parent is connected"
 
@@ -292,9 +359,9 @@ class View:
             "route": text,
             "service": route.service if route is not None else first.key.service if granted else "",
             "state": first.permit.state,
-            "reason_code": first.permit.code,
-            "reason": first.permit.reason,
-            "capacity": sum(s.claim.capacity for slot in granted if slot.active for s in slot.sources.values()),
+            "reason_code": first.permit.reason.code,
+            "reason": str(first.permit.reason),
+            "capacity": sum(slot.capacity() for slot in granted if slot.active),
             "refused": [
                 {"service": slot.key.service, "version": slot.key.version, **_decision(slot)}
                 for slot in slots
@@ -307,9 +374,16 @@ class View:
             "shadowed_by": above,
         }
 
+    def traffic(self, service: str) -> Traffic:
+        """What the policy of the service has the engines do."""
+        return self._state.policy(service).traffic
+
     def explain(self, host: str, path: str) -> dict[str, Any]:
         """Which route, version and target a request would get at this node's entry, and what else was considered."""
-        return explain(self._state, canonical_host(host), canonical_path(path))
+        try:
+            return explain(self._state, request_host(host), request_path(path, public=self.public), self.public)
+        except Invalid as problem:
+            return refused(self._state, host, path, problem.what)
 
     def sizes(self) -> dict[str, int]:
         """Entries held, for promise 7: none grows with the instances below a child."""
@@ -319,11 +393,20 @@ class View:
             "sources": sum(len(slot.sources) for slot in state.slots.values()),
             "table": state.table.size(),
             "children": len(self._children.by_name),
-            "instances": len(self._locals.by_id),
+            "instances": len(self._locals.by_target),
             "told": sum(len(child.sent) for child in self._children.by_name.values()),
             "claimed": sum(len(uplink.sent) for uplink in self._parents.links.values()),
-            "policies": len(state.policies),
+            "policies": len(state.policies.docs),
+            "timers": state.timers,
         }
+
+
+def permit_for(slot: Slot, target: str) -> Permit:
+    """As it holds for one source: a newcomer gets no consent from a node that is cut off."""
+    source = slot.sources.get(target)
+    if slot.active and source is not None and source.standing is Standing.WISHING:
+        return Permit(WAITING, NoParent(), slot.permit.decided_by, slot.permit.generation)
+    return slot.permit
 
 
 def _child_state(child: Downlink) -> str:
@@ -334,8 +417,8 @@ def _decision(slot: Slot) -> dict[str, Any]:
     permit = slot.permit
     return {
         "state": permit.state,
-        "reason_code": permit.code,
-        "reason": permit.reason,
+        "reason_code": permit.reason.code,
+        "reason": str(permit.reason),
         "decided_by": permit.decided_by,
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?\Z")
+NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?\Z")
 _HOST = re.compile(
     r"^(?=.{1,253}\Z)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\Z"
 )
@@ -14,7 +14,7 @@ _ADDRESS = "host:port, for example 127.0.0.1:7700 or [::1]:7700"
 
 def check_name(text: str) -> str:
     """A node's name. Raises ValueError."""
-    if not _NAME.match(text):
+    if not NAME.match(text):
         raise ValueError("a name of up to 64 letters, digits, '.', '_' and '-'")
     return text
 
@@ -36,6 +36,9 @@ def check_address(text: str, *, zero: bool = False, wildcard: bool = True, names
         raise ValueError(_ADDRESS if names else f"an IP address with a port: {_ADDRESS}") from None
     if (address.version == 6) != (literal is not host):
         raise ValueError("IPv6 addresses in brackets: [::1]:7700")
+    zone = getattr(address, "scope_id", None)
+    if zone is not None and not zone.isdigit() and not names:
+        raise ValueError("an interface by its number: [fe80::1%2]:7700")  # the engine knows no interface by name
     if not wildcard and address.is_unspecified:
         raise ValueError("an address that others can connect to, not the unspecified one")
     return text

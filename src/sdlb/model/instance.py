@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """How the host node asks the instance whether it is well. `kind`: "http", "tcp" or "none"."""
+    """How the host node asks the instance whether it is well. `kind`: "http", "tcp" or "none".
+
+    `host`: what an HTTP check asks for ("": the endpoint); `status`: which answers are well, "200-399" or "200,204".
+    """
 
     kind: str = "tcp"
     path: str = "/"
@@ -15,6 +18,8 @@ class HealthCheck:
     timeout_s: float = 1.0
     rise: int = 1
     fall: int = 2
+    host: str = ""
+    status: str = "200-399"
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,19 +46,19 @@ class Policy:
     traffic: Traffic = Traffic()
 
     @staticmethod
-    def from_json(text: str, where: str = "policy") -> Policy:
-        """The whole document or Invalid, which names the key."""
+    def from_json(text: str, where: str = "policy", *, lenient: bool = False) -> Policy:
+        """The whole document or Invalid, which names the key. `lenient`: as other nodes send it, unknown keys ignored."""
         if len(text) > 65536:
             raise Invalid("bad-policy", where, "is longer than 64 KiB", "make it shorter")
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise Invalid("bad-policy", where, f"is not JSON ({error})", "send one JSON object") from None
-        return Policy.from_data(data, where)
+        return Policy.from_data(data, where, lenient=lenient)
 
     @staticmethod
-    def from_data(data: object, where: str = "policy") -> Policy:
-        top = Reader(data, where, KEYS)
+    def from_data(data: object, where: str = "policy", *, lenient: bool = False) -> Policy:
+        top = Reader(data, where, KEYS, lenient)
         shares = top.shares()
         priority = top.one_of("priority", PRIORITIES, "even")
         return Policy(
@@ -98,7 +98,8 @@ def _sticky(top: Reader) -> Sticky | None:
     if reader is None:
         return None
     by = reader.one_of("by", STICKY_BY, "")
-    name = reader.get("name") or ""
+    name = reader.get("name")
+    name = "" if name is None else name
     if not isinstance(name, str) or len(name) > 128 or not name.isascii() or (by != "client" and not name):
         raise reader.fail("name", f"name the {by} that tells one client from another")
     return Sticky(by, name if by != "client" else "")

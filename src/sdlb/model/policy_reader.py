@@ -15,13 +15,15 @@ LIST_MAX = 64
 class Reader:
     """One JSON object with known keys; every complaint names the key and what was expected."""
 
-    def __init__(self, data: object, where: str, keys: tuple[str, ...]) -> None:
+    def __init__(self, data: object, where: str, keys: tuple[str, ...], lenient: bool = False) -> None:
+        """`lenient`: keys that are not known belong to a newer release and are ignored."""
         self._where = where
+        self._lenient = lenient
         if not isinstance(data, dict):
             raise Invalid("bad-policy", where, "is not an object", f"use the keys {', '.join(keys)}")
         self._data = cast("dict[str, object]", data)
         for key in self._data:
-            if key not in keys:
+            if key not in keys and not lenient:
                 near = get_close_matches(str(key), keys, 1)
                 do = f"did you mean {near[0]!r}?" if near else f"use {', '.join(keys)}"
                 raise Invalid("bad-policy", f"{where}: {str(key)[:80]}", "is not a known key", do)
@@ -36,7 +38,7 @@ class Reader:
 
     def inner(self, key: str, keys: tuple[str, ...]) -> Reader | None:
         value = self._data.get(key)
-        return None if value is None else Reader(value, f"{self._where}: {key}", keys)
+        return None if value is None else Reader(value, f"{self._where}: {key}", keys, self._lenient)
 
     def one_of(self, key: str, choices: tuple[str, ...], default: str) -> str:
         value = self._data.get(key, default)
@@ -64,7 +66,8 @@ class Reader:
 
     def name(self, key: str, do: str) -> str:
         """Of a header or cookie."""
-        value = self._data.get(key) or ""
+        value = self._data.get(key)
+        value = "" if value is None else value
         if not isinstance(value, str) or len(value) > 128 or any(c <= " " or c > "~" or c in '=;,:"' for c in value):
             raise self.fail(key, do)
         return value

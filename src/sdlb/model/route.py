@@ -19,6 +19,7 @@ _LABEL = re.compile(r"^(?!-)[a-z0-9_-]{1,63}(?<!-)\Z")
 _HEX = "0123456789abcdefABCDEF"
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _PATH_CHARS = _UNRESERVED | frozenset(b"!$&'()+,=:@;/")  # RFC 3986 pchar and "/"; "*" and "%" apart
+HIDDEN_DOTS = re.compile(r"(/|%2F)\.\.?(/|%2F|\Z)")
 _EXAMPLE = "write it as host/path, for example example.com/catalog*"
 
 
@@ -210,14 +211,18 @@ def _address(host: str, where: str) -> str:
 def canonical_path(text: str) -> str:
     """What is matched and forwarded: dot segments resolved once, percent-encoding normalised (RFC 3986, 6.2.2).
 
-    Raises Invalid for what two parsers could read differently: an encoded slash, backslash or control character.
+    Raises Invalid for what two parsers could read differently: an encoded backslash or control character, a dot segment for
+    those who decode slashes. An encoded slash stays one: requests with it need the policy's `path.encoded_slash`.
     """
     where = f"path {text[:80]!r}"
     if not text.startswith("/"):
         raise Invalid("bad-path", where, "does not start with /", "paths are absolute")
     if not text.isascii():
         raise Invalid("bad-path", where, "has characters outside ASCII", "percent-encode them as UTF-8")
-    return _remove_dot_segments(_normal_encoding(text, where))
+    path = remove_dot_segments(_normal_encoding(text, where))
+    if "%2F" in path and HIDDEN_DOTS.search(path):
+        raise Invalid("bad-path", where, "has a dot segment beside an encoded slash", "leave the dots out")
+    return path
 
 
 def _normal_encoding(text: str, where: str) -> str:
@@ -230,8 +235,8 @@ def _normal_encoding(text: str, where: str) -> str:
             if len(digits) != 2 or digits[0] not in _HEX or digits[1] not in _HEX:
                 raise Invalid("bad-path", where, "has a % that is not followed by two hex digits", "write it as %25")
             byte = int(digits, 16)
-            if byte < 0x20 or byte == 0x7F or byte in b"/\\":
-                raise Invalid("bad-path", where, f"has %{digits}", "encoded slashes and control bytes are refused")
+            if byte < 0x20 or byte == 0x7F or byte == 0x5C:
+                raise Invalid("bad-path", where, f"has %{digits}", "encoded backslashes and control bytes are refused")
             out.append(chr(byte) if byte in _UNRESERVED else f"%{digits.upper()}")
             at += 3
             continue
@@ -242,7 +247,7 @@ def _normal_encoding(text: str, where: str) -> str:
     return "".join(out)
 
 
-def _remove_dot_segments(path: str) -> str:
+def remove_dot_segments(path: str) -> str:
     """RFC 3986, 5.2.4, for absolute paths; empty segments (//) are kept, since they mean something to some services."""
     if "/." not in path:
         return path

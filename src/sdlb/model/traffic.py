@@ -12,7 +12,19 @@ from sdlb.model.policy_reader import Reader
 ALGORITHMS = ("least_requests", "peak_ewma", "prequal", "round_robin", "hash")
 HASH_BY = ("client", "header", "cookie", "path")
 ZONES = ("ignore", "prefer")
-TRAFFIC_KEYS = ("balance", "outlier", "limits", "timeout_s", "try_timeout_s", "retries_max", "hedge_s")
+TRAFFIC_KEYS = (
+    "balance",
+    "outlier",
+    "limits",
+    "timeout_s",
+    "try_timeout_s",
+    "retries_max",
+    "hedge_s",
+    "path",
+    "proxy_protocol",
+)
+PROXY_PROTOCOLS = ("off", "v1", "v2")
+ENCODED_SLASH = ("refuse", "keep")
 COUNT_MAX = 1_000_000
 RETRIES_MAX = 30
 
@@ -56,10 +68,18 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Path:
+    """`encoded_slash`: a path with `%2F` is refused on public nodes, or kept as it is."""
+
+    encoded_slash: str = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
 class Traffic:
     """`timeout_s`: from the first try to the head of the answer; `try_timeout_s`: the same for each try that may be repeated;
     0: none but the node's. `retries_max`: tries after the first, as far as the retry budget pays for them; -1: any number.
-    `hedge_s`: a request that may be done twice and has no answer after so long is asked of a second endpoint; 0: never."""
+    `hedge_s`: a request that may be done twice and has no answer after so long is asked of a second endpoint; 0: never.
+    `proxy_protocol`: a header of that version goes ahead of each request to an instance."""
 
     balance: Balance = Balance()
     outlier: Outlier = Outlier()
@@ -68,6 +88,8 @@ class Traffic:
     try_timeout_s: float = 0.0
     retries_max: int = -1
     hedge_s: float = 0.0
+    path: Path = Path()
+    proxy_protocol: str = "off"
 
     @staticmethod
     def read(top: Reader) -> Traffic:
@@ -84,6 +106,8 @@ class Traffic:
             try_timeout_s=_seconds(top, "try_timeout_s", 0.0),
             retries_max=int(retries_max),
             hedge_s=_seconds(top, "hedge_s", 0.0),
+            path=_path(top),
+            proxy_protocol=top.one_of("proxy_protocol", PROXY_PROTOCOLS, "off"),
         )
 
     def to_data(self) -> dict[str, object]:
@@ -96,6 +120,11 @@ def _seconds(reader: Reader, key: str, default: float) -> float:
     if 0 < value < 0.001:
         raise reader.fail(key, "use 0, or a number from 0.001 to 3600")
     return value
+
+
+def _path(top: Reader) -> Path:
+    reader = top.inner("path", ("encoded_slash",))
+    return Path() if reader is None else Path(reader.one_of("encoded_slash", ENCODED_SLASH, "refuse"))
 
 
 def _balance(top: Reader) -> Balance:

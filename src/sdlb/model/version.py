@@ -18,8 +18,8 @@ CONDITIONS_MAX = 8
 SCHEMES = ("numeric", "semver", "opaque")
 RULES = ("patch", "minor", "exact", "any")
 
-_SERVICE = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
-_OPAQUE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+~-]*\Z")
+SERVICE = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
+VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+~-]*\Z")
 _NUMERIC = re.compile(r"^[0-9]{1,18}(\.[0-9]{1,18})*\Z")
 _SEMVER = re.compile(
     r"^(0|[1-9][0-9]{0,17})\.(0|[1-9][0-9]{0,17})\.(0|[1-9][0-9]{0,17})"
@@ -40,7 +40,7 @@ def split_name(text: str) -> tuple[str, str]:
 
 
 def check_service(text: str) -> str:
-    if len(text) > NAME_CHARS_MAX or not _SERVICE.match(text):
+    if len(text) > NAME_CHARS_MAX or not SERVICE.match(text):
         do = f"use 1 to {NAME_CHARS_MAX} letters, digits, dots, hyphens and underscores, a letter or digit at both ends"
         raise Invalid("bad-service", f"service {text[:80]!r}", "is not a service name", do)
     return text
@@ -49,7 +49,7 @@ def check_service(text: str) -> str:
 def check_version(text: str, scheme: str = "opaque") -> str:
     """An identifier in any scheme; with "numeric" or "semver" also of that form."""
     where = f"version {text[:80]!r}"
-    if len(text) > NAME_CHARS_MAX or not _OPAQUE.match(text):
+    if len(text) > NAME_CHARS_MAX or not VERSION.match(text):
         do = f"use 1 to {NAME_CHARS_MAX} letters, digits and . _ + ~ -, the first a letter or digit"
         raise Invalid("bad-version", where, "is not a version", do)
     if scheme == "numeric" and (not _NUMERIC.match(text) or text.count(".") >= PARTS_MAX):

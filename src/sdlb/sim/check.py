@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from sdlb.core import effects as ef
 from sdlb.core import events as ev
-from sdlb.core.messages import DownMessage
+from sdlb.core.messages import ClaimKey, DownMessage
+from sdlb.sim.process import Process
 
 if TYPE_CHECKING:
     from sdlb.sim.host import Host
@@ -31,17 +32,47 @@ class Check:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self._name = f"{self.promise} {type(self).__name__}"
 
     def before_step(self, host: Host, events: list[ev.Event]) -> None: ...
     def after_step(self, host: Host, events: list[ev.Event], effects: list[ef.Effect]) -> None: ...
+    def on_apply(self, host: Host, delta: ef.Apply) -> None: ...
+    def on_open(self, host: Host, key: ClaimKey, process: Process) -> None: ...
+    def on_close(self, host: Host, key: ClaimKey, process: Process) -> None: ...
     def on_table(self, host: Host, out: list[ev.MemberKey]) -> None: ...
     def on_told(self, host: Host, message: DownMessage) -> None: ...
+    def on_note(self, host: Host, note: ef.Note) -> None: ...
     def on_lost(self, request: Request, why: str) -> None: ...
+    def on_stopped(self, host: Host, clean: bool) -> None: ...
     def every_second(self) -> None: ...
     def at_end(self) -> None: ...
 
+    def compared(self, times: int = 1) -> None:
+        """It really had something to compare: a check that never has shows in the coverage."""
+        self.world.coverage.compared[self._name] += times
+
     def broken(self, text: str) -> Broken:
         return Broken(self.promise, text)
+
+
+HOOKS = (
+    "before_step",
+    "after_step",
+    "on_apply",
+    "on_open",
+    "on_close",
+    "on_table",
+    "on_told",
+    "on_note",
+    "on_lost",
+    "on_stopped",
+    "every_second",
+)
+
+
+def overrides(check: Check, hook: str) -> bool:
+    """Whether this check has one of its own: most have few, and the empty ones are not called."""
+    return getattr(type(check), hook) is not getattr(Check, hook)
 
 
 CHECKS: list[type[Check]] = []

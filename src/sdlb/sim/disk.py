@@ -1,6 +1,6 @@
 """One node's disk: what is durable survives a power cut; of what was only handed over the newest may be lost.
 
-A killed process loses nothing: the operating system has it.
+A killed process loses nothing: the operating system has it. A full disk takes nothing more until there is room again.
 """
 
 from __future__ import annotations
@@ -8,13 +8,20 @@ from __future__ import annotations
 from random import Random
 
 
+class DiskFull(Exception):
+    """There is no room: nothing of it was written."""
+
+
 class Disk:
     def __init__(self) -> None:
+        self.full = False
         self._safe: dict[str, object] = {}
         self._waiting: list[dict[str, object]] = []
 
     def write(self, puts: dict[str, object], durable: bool) -> None:
         """A durable write takes along all that was handed over before it, as one log does."""
+        if self.full:
+            raise DiskFull
         self._waiting.append(puts)
         if durable:
             self.flush(len(self._waiting))
@@ -45,4 +52,5 @@ class Disk:
         self._safe, self._waiting = {}, []
 
     def set_back(self, to: dict[str, object]) -> None:
+        """Restored from a snapshot, an earlier `read` of this disk or of another."""
         self._safe, self._waiting = dict(to), []

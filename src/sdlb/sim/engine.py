@@ -9,6 +9,8 @@ from sdlb.core import effects as ef
 from sdlb.core import events as ev
 from sdlb.core.messages import ClaimKey
 
+CAPACITY_MAX = (1 << 32) - 1  # as proto/engine.proto has it
+
 
 class BadDelta(Exception):
     """Control said something that the real engine would refuse."""
@@ -22,6 +24,7 @@ class Engine:
         self.groups: dict[ClaimKey, dict[str, ef.MemberPut]] = {}
         self.routes: dict[str, ef.RoutePut] = {}
         self.targets: dict[str, ef.TargetPut] = {}
+        self.targets_before: dict[str, ef.TargetPut] = {}  # the last delta
         self.services: dict[str, ef.ServicePut] = {}
         self.in_flight: dict[ev.MemberKey, int] = {}
         self.draining: dict[ev.MemberKey, int] = {}
@@ -56,6 +59,8 @@ class Engine:
         for member in delta.put_members:
             if member.key.target not in targets:
                 raise BadDelta(f"member {member.key} has no target")
+            if not 1 <= member.capacity <= CAPACITY_MAX:
+                raise BadDelta(f"member {member.key} has a capacity of {member.capacity}")
         for pattern in delta.delete_routes:
             if pattern not in self.routes:
                 raise BadDelta(f"route {pattern} is not there to delete")
@@ -89,7 +94,7 @@ class Engine:
         self.services.update((put.name, put) for put in delta.put_services)
         for name in delta.delete_services:
             del self.services[name]
-        self.targets = targets
+        self.targets_before, self.targets = self.targets, targets
         return out
 
     def members(self) -> list[ev.MemberKey]:

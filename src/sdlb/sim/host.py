@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from sdlb.core import effects as ef
 from sdlb.core import events as ev
-from sdlb.core.balancer import Balancer
-from sdlb.core.settings import Settings
-from sdlb.sim.disk import Disk
+from sdlb.core.messages import ClaimKey
+from sdlb.sim import bridge
+from sdlb.sim.disk import Disk, DiskFull
 from sdlb.sim.engine import Engine
+from sdlb.sim.hold import Hold
 from sdlb.sim.process import Process
 
 if TYPE_CHECKING:
@@ -25,19 +26,33 @@ if TYPE_CHECKING:
 TURN_EVENTS_MAX = 64
 ENGINE_DELAY_S = (0.0001, 0.003)
 LAZY_WRITE_S = 1.0
+WRITE_AGAIN_S = 1.0
+WALL_S = 1e9  # since 1970, when the world begins
 
 
 class Host:
-    def __init__(self, world: World, name: str, parents: tuple[str, ...], rng: Random) -> None:
+    """`name` is the machine's, and unique; `node` is what the node calls itself: a clone has that of the original.
+
+    `honest`: it runs our control; all that is promised is promised to those.
+    """
+
+    honest = True
+
+    def __init__(self, world: World, name: str, parents: tuple[str, ...], rng: Random, node: str = "") -> None:
         self.name = name
+        self.node = node or name
         self.parents = parents
+        self.addresses = parents  # those by which it dials them
         self.rng = rng
         self.disk = Disk()
         self.engine = Engine()
         self.processes: dict[str, Process] = {}
+        self.by_pid: dict[int, Process] = {}
+        self.by_endpoint: dict[str, list[Process]] = {}
+        self.members: dict[tuple[ClaimKey, Process], None] = {}  # of the engine, as of its last change
         self.up: dict[str, int] = {}  # parent -> link
         self.down: set[int] = set()  # links of children
-        self.boot = 0  # of control
+        self.boot: int = 0  # of control
         self.node_id = f"{name}#0"
         self.incarnation = 0
         self.running = False
@@ -48,13 +63,19 @@ class Host:
         self.crash_in: int | None = None  # effects until control is killed
         self.leaving = False  # asked to stop; new clients go elsewhere
         self.stopped = False
-        self.balancer: Balancer | None = None
-        self.last_note = ""
+        self.balancer: bridge.Balancer | None = None
+        self.hold = Hold()
+        self.stuck_at = -1e9  # when it last could not write, or tell its engine, what was decided
+        self.releasing = False  # carries out what it had held, some of which may be out of date
         self._world = world
         self._inbox: deque[tuple[ev.Event, tuple[str, str] | None]] = deque()
         self._turn_planned = False
         self._wake_at = 0.0
-        self._attached_to = ""  # boot of the engine that control talks to
+        self._link = 0  # counts the connections between control and engine
+        self._linked = False
+        self._new_links: deque[int] = deque()  # those whose EngineAttached waits in the inbox
+        self._attached_to = 0  # the connection that control talks on
+        self._on_its_way: ef.Apply | None = None
         self._to_engine_at = 0.0
         self._from_engine_at = 0.0
 
@@ -69,35 +90,49 @@ class Host:
         """Its monotonic clock."""
         return self._world.clock.now + self.clock_ahead_s
 
+    @property
+    def wall_s(self) -> float:
+        return WALL_S + self._world.clock.now + self.wall_ahead_s
+
+    @property
+    def view(self) -> bridge.View:
+        """What control knows, also after it has ended."""
+        assert self.balancer is not None
+        return bridge.view(self.balancer)
+
     # ------------------------------------------------------------------ control
 
     def start(self) -> None:
         if self.running or not self.powered or self.stopped:
+            return
+        if self.disk.full:
+            self._world.clock.after(WRITE_AGAIN_S, self.start)
             return
         self.boot += 1
         saved = self.disk.read()
         self.incarnation = int(str(saved.pop("node/incarnation", 0))) + 1
         self.disk.write({"node/incarnation": self.incarnation}, durable=True)
         shape = self._world.shape
-        settings = Settings(
-            self.name,
+        settings = bridge.settings(
+            self.node,
             self.node_id,
             self.incarnation,
-            self.parents,
-            beat_s=shape.beat_s,
-            lease_s=shape.lease_s,
-            fence_s=shape.fence_s,
+            f"{self.name}/{self.boot}",
+            self.addresses,
+            (shape.beat_s, shape.lease_s, shape.fence_s),
         )
         self.running = True
         self.up, self.down = {}, set()
         self.paused_until = 0.0
         self.crash_in = None
-        self._inbox.clear()
+        self.hold = Hold()
+        self._clear_inbox()
         self._wake_at = 0.0
-        self.balancer = Balancer(settings, saved, Random(f"{self.name}/{self.boot}"))
+        self.balancer = bridge.Balancer(settings, saved, Random(f"{self.name}/{self.boot}"))
         self._world.tell(self.name, f"control starts, incarnation {self.incarnation}")
-        self._carry_out(self.balancer.start(self.now))
-        self._attach()
+        self._carry_out(bridge.start(self.balancer, self.now, self.wall_s))
+        if self.running:
+            self._attach()
         boot = self.boot
         self._world.clock.after(1.0, lambda: self._watch_pids(boot))
 
@@ -106,8 +141,16 @@ class Host:
         if self.running:
             self._world.tell(self.name, "control is killed")
             self.running = False
-            self._inbox.clear()
+            self._clear_inbox()
+            delta, self._on_its_way = self._on_its_way, None
+            if delta is not None and self._linked and self.rng.random() < 0.5:
+                self._apply_now(delta)  # the engine had read it already
+            self._linked = False
             self._world.network.close_all(self.name, silently)
+
+    def _clear_inbox(self) -> None:
+        self._inbox.clear()
+        self._new_links.clear()
 
     def come_back(self) -> None:
         """At once if it has stopped, else when it has."""
@@ -118,6 +161,7 @@ class Host:
 
     def _back(self) -> None:
         self.stopped = False
+        self._world.affected.disturb(self.name)
         if not self.engine.up and self.powered:
             self.start_engine()
         self.start()
@@ -151,14 +195,16 @@ class Host:
             event, pair = self._inbox.popleft()
             events.append(event)
             if isinstance(event, ev.EngineAttached):
-                self._attached_to = event.boot_id
+                self._attached_to = self._new_links.popleft()
+            if self.hold.on and isinstance(event, ev.EngineLost | ev.EngineAttached):
+                self.hold.forget_deltas()
             if pair is not None and not isinstance(event, ev.ChildConnected):  # which may be refused
                 self._world.network.note_heard(pair, up=pair[1] == self.name)
         if self._inbox:
             self._plan_turn()
         assert self.balancer is not None
         self._world.before_step(self, events)
-        effects = self.balancer.handle_all(events, self.now)
+        effects = bridge.handle(self.balancer, events, self.now, self.wall_s)
         self._world.after_step(self, events, effects)
         self._carry_out(effects)
 
@@ -177,14 +223,70 @@ class Host:
         self._plan_wake()
 
     def _carry_out_one(self, effect: ef.Effect) -> None:
+        if isinstance(effect, ef.Persist):
+            self._write(dict(effect.puts), effect.durable)
+            return
+        number = bridge.new_incarnation(effect)
+        if number is not None:
+            self._write({"node/incarnation": number}, durable=True)
+            return
+        now = self.hold.sift(effect) if self.hold.on and not self.hold.released else effect
+        if now is not None:
+            self._act(now)
+
+    def _write(self, puts: dict[str, object], durable: bool) -> None:
+        """What cannot be written is kept and tried again; a durable decision that cannot be holds back all after it."""
+        hold = self.hold
+        if hold.on:
+            hold.unwritten.update(puts)
+            return
+        puts = {**hold.unwritten, **puts}
+        durable = durable or bool(hold.unwritten)
+        try:
+            self.disk.write(puts, durable)
+        except DiskFull:
+            if not hold.unwritten:
+                self._plan_write()
+            hold.unwritten = puts
+            if durable:
+                hold.on = True
+                self._world.tell(self.name, "decisions-wait: a decision cannot be written")
+                self._take_store_event(stuck=True)
+            return
+        hold.unwritten = {}
+        if not durable:
+            self._world.clock.after(LAZY_WRITE_S, lambda: self.disk.flush(1))
+
+    def _plan_write(self) -> None:
+        boot = self.boot
+        self._world.clock.after(WRITE_AGAIN_S, lambda: self._write_again(boot))
+
+    def _write_again(self, boot: int) -> None:
+        if self.boot != boot or not self.running or not self.hold.unwritten:
+            return
+        if self.disk.full:
+            self._plan_write()
+            return
+        self.disk.write(self.hold.unwritten, durable=True)
+        held = self.hold.release()
+        self._world.tell(self.name, f"the state is written again, {len(held)} effects follow")
+        self._take_store_event(stuck=False)
+        self.releasing = True
+        self._carry_out(held)
+        self.releasing = False
+
+    def _take_store_event(self, stuck: bool) -> None:
+        self.take(bridge.store_event(stuck))
+
+    def _act(self, effect: ef.Effect) -> None:
         network = self._world.network
         match effect:
-            case ef.Persist(puts, durable):
-                self.disk.write(dict(puts), durable)
-                if not durable:
-                    self._world.clock.after(LAZY_WRITE_S, lambda: self.disk.flush(1))
             case ef.Apply():
+                self._world.on_apply(self, effect)
                 self._to_engine(effect)
+            case ef.ReleaseHeld():
+                for held in self.hold.let_go():
+                    self._act(held)
             case ef.Dial(parent):
                 network.dial(self, parent)
             case ef.ToParent(parent, message):
@@ -199,18 +301,17 @@ class Host:
             case ef.Execute(id):
                 self.take(ev.AskDone(id, 200, b""))
             case ef.Note(code, text, level):
-                self.last_note = text
                 self._world.tell(self.name, f"{code}: {text}", level)
+                self._world.on_note(self, effect)
             case ef.Stopped(clean):
                 self._world.tell(self.name, f"has stopped, clean={clean}")
+                self._world.on_stopped(self, clean)
                 self.stopped = True
                 self.kill()
-                if not clean:
-                    self._world.harm("stopped at the deadline")
                 self.crash_engine()
                 if not self.leaving:
                     self._world.clock.after(1.0, self._back)
-            case ef.Changed() | ef.Answered():
+            case _:
                 pass
 
     def _plan_wake(self) -> None:
@@ -232,6 +333,8 @@ class Host:
 
     def _attach(self) -> None:
         if self.engine.up:
+            self._link += 1
+            self._linked = True
             self._from_engine(self.engine.attached)
 
     def start_engine(self) -> None:
@@ -246,19 +349,47 @@ class Host:
             self._world.traffic.engine_crashed(self)
             self.engine.crash()
             self._world.table_changed(self, [])
+            self._linked = False
             self.take(ev.EngineLost())
 
+    @property
+    def lost_engine(self) -> bool:
+        """Its engine serves by the last table, and cannot be told another one."""
+        return self.running and self.engine.up and not self._linked
+
+    def lose_engine_link(self, applied: bool) -> bool:
+        """The connection between control and engine breaks, both go on. `applied`: the engine had read what was on its way."""
+        if not (self.running and self.engine.up and self._linked):
+            return False
+        self._world.tell(self.name, f"the connection to the engine breaks, applied={applied}")
+        delta, self._on_its_way = self._on_its_way, None
+        self._linked = False
+        if delta is not None and applied:
+            self._apply_now(delta)
+        self._link += 1
+        self.take(ev.EngineLost())
+        return True
+
+    def link_engine(self) -> None:
+        if self.running and self.engine.up and not self._linked:
+            self._attach()
+
     def _to_engine(self, delta: ef.Apply) -> None:
-        boot = self._attached_to
+        link = self._attached_to
         when = max(self._to_engine_at, self._world.clock.now + self.rng.uniform(*ENGINE_DELAY_S))
         self._to_engine_at = when
-        self._world.clock.at(when, lambda: self._apply(delta, boot))
+        self._on_its_way = delta if link == self._link and self._linked else None
+        self._world.clock.at(when, lambda: self._apply(delta, link))
 
-    def _apply(self, delta: ef.Apply, boot: str) -> None:
-        engine = self.engine
-        if not engine.up or engine.boot_id != boot or delta.epoch <= engine.epoch:
-            return  # of a control before this one: its connection is gone
-        out = engine.apply(delta)
+    def _apply(self, delta: ef.Apply, link: int) -> None:
+        if self.engine.up and self._link == link and self._linked:  # else of a connection that is gone
+            self._on_its_way = None
+            self._apply_now(delta)
+
+    def _apply_now(self, delta: ef.Apply) -> None:
+        if delta.epoch <= self.engine.epoch:
+            return
+        out = self.engine.apply(delta)
         self._world.table_changed(self, out)
         self._from_engine(lambda: ev.EngineApplied(delta.epoch))
         self.tell_drained()
@@ -268,26 +399,41 @@ class Host:
             self._from_engine(lambda event=event: event)
 
     def _from_engine(self, make: Callable[[], ev.Event]) -> None:
-        control, boot = self.boot, self.engine.boot
+        link = self._link
         when = max(self._from_engine_at, self._world.clock.now + self.rng.uniform(*ENGINE_DELAY_S))
         self._from_engine_at = when
 
         def deliver() -> None:
-            if self.running and self.boot == control and self.engine.up and self.engine.boot == boot:
-                self.take(make())
+            if self.running and self.engine.up and self._linked and self._link == link:
+                event = make()
+                if isinstance(event, ev.EngineAttached):
+                    self._new_links.append(link)
+                self.take(event)
 
         self._world.clock.at(when, deliver)
 
     # ------------------------------------------------------------------ processes
 
+    def adopt(self, process: Process) -> None:
+        """It runs here from now on."""
+        self.processes[process.name] = process
+        self.by_pid[process.spec.pid] = process
+        self.by_endpoint.setdefault(process.spec.endpoint, []).append(process)
+
+    def process_at(self, key: ev.MemberKey) -> Process | None:
+        """Who gets what the engine sends to this member: whoever listens at the target's address."""
+        target = self.engine.targets.get(key.target)
+        there = self.by_endpoint.get(target.address, ()) if target is not None else ()
+        there = [p for p in there if p.alive] or there
+        return next((p for p in reversed(there) if key.claim in p.keys()), there[-1] if there else None)
+
     def _watch_pids(self, boot: int) -> None:
         """Production looks at the process ids that it has on record, once a second."""
         if self.boot != boot or not self.running:
             return
-        assert self.balancer is not None
-        if self._world.clock.now >= self.paused_until:
-            for known in self.balancer.instances():
-                process = self.processes.get(known["id"])
+        if self._world.clock.now >= self.paused_until and self.processes:
+            for known in self.view.instances():
+                process = self.by_pid.get(known["pid"])
                 if known["pid"] and (process is None or not process.alive):
                     self.take(ev.InstanceGone(known["id"], "its process is gone"))
                 elif process is not None and known["healthy"] != process.healthy:
@@ -295,5 +441,5 @@ class Host:
         self._world.clock.after(1.0, lambda: self._watch_pids(boot))
 
     def register(self, process: Process) -> None:
-        stamp = round((1e9 + self._world.clock.now + self.wall_ahead_s) * 1e6)
-        self.take(ev.InstancePut(process.spec, process.healthy, stamp))
+        process.renewed = self._world.clock.now
+        self.take(bridge.instance_put(process.spec, process.healthy, process.owner, process.name))

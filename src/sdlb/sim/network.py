@@ -12,12 +12,13 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from sdlb.core import events as ev
-from sdlb.core.messages import DownMessage, Hello, UpMessage
+from sdlb.core.messages import DownMessage, Hello, UpMessage, UpState
 
 if TYPE_CHECKING:
     from sdlb.sim.host import Host
     from sdlb.sim.world import World
 
+NUMBER_MAX = 1 << 53  # as sdlb.wire checks it
 DIAL_TIMEOUT_S = 3.0
 REDELIVERY_S_MAX = 15.0
 
@@ -27,6 +28,7 @@ class Link:
     number: int
     child: str
     parent: str
+    address: str  # of the parent, as the child has it configured
     child_open: bool = True
     parent_open: bool = True
     last: dict[str, float] = field(default_factory=dict[str, float])  # receiver -> time of the last delivery
@@ -52,6 +54,16 @@ class Edge:
     down_gap_end: float = -1e9  # ... for the child to leave the parent out
 
 
+class BadMessage(Exception):
+    """Control said something that proto/tree.proto cannot carry."""
+
+
+def _check_numbers(message: UpState) -> None:
+    for claim in message.claims:
+        if not 0 <= claim.capacity < NUMBER_MAX or not 0 <= claim.count < NUMBER_MAX:
+            raise BadMessage(f"{' '.join(claim.key)}: capacity {claim.capacity}, count {claim.count}")
+
+
 class Network:
     def __init__(self, world: World, rng: Random) -> None:
         self._world = world
@@ -62,10 +74,16 @@ class Network:
         self.blocked: dict[tuple[str, str], float] = {}  # (from, to) -> when it heals
         self.stalling: dict[tuple[str, str], bool] = {}
         self.edges: dict[tuple[str, str], Edge] = {}
+        self.aliases: dict[str, str] = {}  # a second address of a machine -> its name
         self._count = 0
         self.sent = self.lost = 0
 
     # ------------------------------------------------------------------ faults
+
+    @property
+    def dialled(self) -> int:
+        """Links that there ever were."""
+        return self._count
 
     def block(self, a: str, b: str, until: float, both: bool, stall: bool) -> None:
         for pair in ((a, b), (b, a))[: 2 if both else 1]:
@@ -75,6 +93,10 @@ class Network:
     def heal(self) -> None:
         self.blocked.clear()
         self.weather = Weather()
+
+    def unblock(self, a: str, b: str) -> None:
+        self.blocked.pop((a, b), None)
+        self.blocked.pop((b, a), None)
 
     def is_blocked(self, a: str, b: str) -> bool:
         return self.blocked.get((a, b), 0.0) > self._world.clock.now
@@ -87,48 +109,51 @@ class Network:
 
     # ------------------------------------------------------------------ what nodes do
 
-    def dial(self, child: Host, parent: str) -> None:
+    def dial(self, child: Host, address: str) -> None:
+        parent = self.aliases.get(address, address)
         there = self._world.hosts[parent]
         boot = child.boot
         if self.is_blocked(child.name, parent) or self.is_blocked(parent, child.name):
-            self._world.clock.after(DIAL_TIMEOUT_S, lambda: self._dial_failed(child, boot, parent, "timed out"))
+            self._world.clock.after(DIAL_TIMEOUT_S, lambda: self._dial_failed(child, boot, address, "timed out"))
             return
         delay = self._delay() + self._delay()
         if not there.running:
-            self._world.clock.after(delay, lambda: self._dial_failed(child, boot, parent, "connection refused"))
+            self._world.clock.after(delay, lambda: self._dial_failed(child, boot, address, "connection refused"))
             return
-        self._world.clock.after(delay, lambda: self._dialled(child, boot, there))
+        self._world.clock.after(delay, lambda: self._dialled(child, boot, there, address))
 
     def _dial_failed(self, child: Host, boot: int, parent: str, detail: str) -> None:
         if child.running and child.boot == boot:
             child.take(ev.ParentClosed(parent, detail))
 
-    def _dialled(self, child: Host, boot: int, parent: Host) -> None:
+    def _dialled(self, child: Host, boot: int, parent: Host, address: str) -> None:
         if not child.running or child.boot != boot:
             return
         if not parent.running:
-            self._dial_failed(child, boot, parent.name, "connection refused")
+            self._dial_failed(child, boot, address, "connection refused")
             return
         self._count += 1
-        link = self.links[self._count] = Link(self._count, child.name, parent.name)
+        link = self.links[self._count] = Link(self._count, child.name, parent.name, address)
         self.ends[link.number] = child.name, parent.name
-        child.up[parent.name] = link.number
-        child.take(ev.ParentConnected(parent.name, child.address))
+        child.up[address] = link.number
+        child.take(ev.ParentConnected(address, child.address))
 
-    def send_up(self, child: Host, parent: str, message: UpMessage) -> None:
-        link = self.links.get(child.up.get(parent, 0))
+    def send_up(self, child: Host, address: str, message: UpMessage) -> None:
+        link = self.links.get(child.up.get(address, 0))
         if link is None or not link.child_open:
             return
+        if isinstance(message, UpState):
+            _check_numbers(message)
         if isinstance(message, Hello):
             event: ev.Event = ev.ChildConnected(link.number, message)
         else:
             event = ev.ChildMessage(link.number, message)
-        self._send(link, child.name, parent, event)
+        self._send(link, child.name, link.parent, event)
 
     def send_down(self, parent: Host, number: int, message: DownMessage) -> None:
         link = self.links.get(number)
         if link is not None and link.parent_open:
-            self._send(link, parent.name, link.child, ev.ParentMessage(parent.name, message))
+            self._send(link, parent.name, link.child, ev.ParentMessage(link.address, message))
 
     def _send(self, link: Link, sender: str, receiver: str, event: ev.Event) -> None:
         now = self._world.clock.now
@@ -152,7 +177,7 @@ class Network:
         host = self._world.hosts[receiver]
         if is_open and host.running:
             if receiver == link.child:
-                if host.up.get(link.parent) != link.number:
+                if host.up.get(link.address) != link.number:
                     return
             else:
                 host.down.add(link.number)
@@ -165,8 +190,8 @@ class Network:
 
     # ------------------------------------------------------------------ endings
 
-    def hang_up(self, child: Host, parent: str) -> None:
-        link = self.links.get(child.up.pop(parent, 0))
+    def hang_up(self, child: Host, address: str) -> None:
+        link = self.links.get(child.up.pop(address, 0))
         if link is not None:
             self._close(link, child.name)
 
@@ -197,9 +222,9 @@ class Network:
     def _tell_closed(self, link: Link, name: str, detail: str) -> None:
         host = self._world.hosts[name]
         if name == link.child:
-            if link.child_open and host.running and host.up.get(link.parent) == link.number:
-                del host.up[link.parent]
-                host.take(ev.ParentClosed(link.parent, detail))
+            if link.child_open and host.running and host.up.get(link.address) == link.number:
+                del host.up[link.address]
+                host.take(ev.ParentClosed(link.address, detail))
             link.child_open = False
         else:
             if link.parent_open and host.running and link.number in host.down:

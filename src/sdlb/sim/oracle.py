@@ -1,16 +1,20 @@
 """What the tree must come to when faults stop, worked out from the live processes alone (promise 5).
 
 It shares no code with the core but the words of `sdlb.model`: for each route one service, for each service a maximal set
-of compatible versions, the same at every root; in every engine exactly the members that lead to a ready instance.
+of compatible versions, the same at every root of a tree; in every engine exactly the members that lead to a ready
+instance. Clones and liars are outside: the tree is to be as if they were not there.
 """
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
+from sdlb.core.events import MemberKey
 from sdlb.core.messages import ACTIVE, REFUSED, ClaimKey
-from sdlb.core.state import text_of
+from sdlb.sim import bridge
 from sdlb.sim.check import Check, check
+from sdlb.sim.engine import CAPACITY_MAX
 from sdlb.sim.host import Host
 from sdlb.sim.process import Process
 
@@ -23,33 +27,42 @@ class Convergence(Check):
 
     def at_end(self) -> None:
         world = self.world
+        for host in world.inside():
+            self._well(host)
+        trees: dict[int, list[Host]] = {}
+        for host in world.inside():
+            trees.setdefault(world.shape.tree_of(host.name), []).append(host)
+        for hosts in trees.values():
+            self._tree(hosts)
+
+    def _tree(self, hosts: list[Host]) -> None:
+        names = {host.name for host in hosts}
         live: dict[ClaimKey, list[Process]] = {}
-        for process in world.processes.values():
-            if process.alive:
+        for process in self.world.processes.values():
+            if process.alive and process.host in names and not process.rejected:
                 for key in process.keys():
                     live.setdefault(key, []).append(process)
-        for host in world.hosts.values():
-            self._well(host)
-        roots = [world.hosts[name] for name in world.shape.roots]
+        roots = [host for host in hosts if not host.parents]
         states = {root.name: self._states(root) for root in roots}
         first = states[roots[0].name]
         for root in roots[1:]:
+            self.compared()
             if states[root.name] != first:
                 raise self.broken(f"{roots[0].name} and {root.name} disagree: {_difference(first, states[root.name])}")
-        self._decisions(first, live)
-        for host in world.hosts.values():
+        self._decisions(roots[0], first, live)
+        for host in hosts:
             self._table(host, first, live)
-        self._policies()
+        self._policies(hosts)
 
     # ------------------------------------------------------------------ nodes
 
     def _well(self, host: Host) -> None:
-        assert host.balancer is not None
-        tree = host.balancer.tree()
+        tree = host.view.tree()
         if tree["guarded"] or tree["cut_off"] or not tree["ready"]:
             raise self.broken(f"{host.name} is not well: {tree['detail']}, guarded={tree['guarded']}")
         names = {child["name"] for child in tree["children"] if child["state"] == "connected"}
-        if names != set(self.world.shape.children[host.name]):
+        children = {name for name in self.world.shape.children[host.name] if name not in self.world.outside}
+        if names != children:
             raise self.broken(f"{host.name} is connected to {sorted(names)}, not to all its children")
         lost = [parent["address"] for parent in tree["parents"] if parent["state"] != "connected"]
         if lost:
@@ -60,17 +73,16 @@ class Convergence(Check):
             raise self.broken(f"{host.name}: {stuck[0]} is drained and nobody was told")
 
     def _states(self, root: Host) -> States:
-        assert root.balancer is not None
         return {
             ClaimKey(service["service"], version["version"], claim["route"]): claim["state"]
-            for service in root.balancer.services()
+            for service in root.view.services()
             for version in service["versions"]
             for claim in version["claims"]
         }
 
     # ------------------------------------------------------------------ decisions
 
-    def _decisions(self, states: States, live: dict[ClaimKey, list[Process]]) -> None:
+    def _decisions(self, root: Host, states: States, live: dict[ClaimKey, list[Process]]) -> None:
         ghosts = sorted(set(states) - set(live))
         unheard = sorted(set(live) - set(states))
         if ghosts or unheard:
@@ -80,22 +92,23 @@ class Convergence(Check):
             holders = {key.service for key in live if key.route == route and states[key] != REFUSED}
             if len(holders) != 1:
                 raise self.broken(f"{route} is claimed by {sorted(services)} and held by {sorted(holders)}")
+        relations = self.world.relations
         for service in sorted({key.service for key in live}):
+            self.compared()
             mine = [key for key in live if key.service == service and states[key] != REFUSED]
             active = {key.version for key in mine if states[key] == ACTIVE}
             if mine and not active:
                 raise self.broken(f"no version of {service} is active, of {sorted({k.version for k in mine})}")
             for key in mine:
-                rivals = [v for v in sorted(active) if not self.world.compatible_versions(service, v, key.version)]
+                fits = {v: relations.compatible(root.name, service, v, key.version) for v in sorted(active)}
+                rivals = [v for v, each in fits.items() if each is False]
                 if states[key] == ACTIVE and rivals:
                     raise self.broken(f"{service}: {key.version} and {rivals[0]} are both active")
-                if states[key] != ACTIVE and not rivals:
-                    raise self.broken(f"{text_of(key)} waits for nothing: {self._reason(key)}")
+                if states[key] != ACTIVE and all(fits.values()):
+                    raise self.broken(f"{' '.join(key)} waits for nothing: {self._reason(root, key)}")
 
-    def _reason(self, key: ClaimKey) -> str:
-        root = self.world.hosts[self.world.shape.roots[0]]
-        assert root.balancer is not None
-        service = root.balancer.service(key.service)
+    def _reason(self, root: Host, key: ClaimKey) -> str:
+        service = root.view.service(key.service)
         versions: list[dict[str, Any]] = service["versions"] if service is not None else []
         return next((v["reason"] for v in versions if v["version"] == key.version), "")
 
@@ -109,15 +122,17 @@ class Convergence(Check):
                 continue
             for process in processes:
                 if process.host == host.name and process.healthy and process.wanted:
-                    expected.setdefault(key, {})[process.target] = process.spec.capacity
+                    expected.setdefault(key, {})[process.name] = process.spec.capacity
             for child in world.shape.children[host.name]:
-                ready = sum(m.capacity for m in world.hosts[child].engine.groups.get(key, {}).values())
-                if ready:
-                    expected.setdefault(key, {})[f"n:{child}"] = ready
+                ready = self._reached(world.hosts[child], key)
+                if ready and child not in world.outside:
+                    member = MemberKey(key, f"n:{world.hosts[child].node}")
+                    expected.setdefault(key, {})[member.target] = self._weight(host, member, world.hosts[child], ready)
         have = {
-            key: {target: member.capacity for target, member in group.items()}
+            key: {self._instance(host, key, target): member.capacity for target, member in group.items()}
             for key, group in host.engine.groups.items()
         }
+        self.compared()
         if have != expected:
             raise self.broken(
                 f"the engine of {host.name} has other members than it should: {_difference(expected, have)}"
@@ -132,16 +147,50 @@ class Convergence(Check):
             if not wanted <= picked:
                 raise self.broken(f"{host.name} picks {sorted(picked)} on {pattern}; {sorted(wanted)} are ready")
 
-    def _policies(self) -> None:
-        world = self.world
-        for service in sorted({key.service for key in world.keys}):
+    @staticmethod
+    def _weight(host: Host, member: MemberKey, child: Host, ready: set[Process]) -> int:
+        """What the child carries, each instance once. Where its ways overlap in part it can only guess: then anything
+        between the largest of them and their sum is right."""
+        exact = min(sum(process.spec.capacity for process in ready), CAPACITY_MAX)
+        said = host.engine.groups.get(member.claim, {}).get(member.target)
+        ways = [each.capacity for each in child.engine.groups[member.claim].values()]
+        if said is not None and sum(ways) > exact and max(ways) <= said.capacity <= min(sum(ways), CAPACITY_MAX):
+            return said.capacity
+        return exact
+
+    def _reached(self, host: Host, key: ClaimKey) -> set[Process]:
+        """What a request may come to from here, each process once, however many ways lead to it."""
+        hosts = self.world.hosts
+        children: dict[str, list[Host]] = {}
+        for name in self.world.shape.children[host.name]:  # a clone and its original have one name
+            children.setdefault(f"n:{hosts[name].node}", []).append(hosts[name])
+        found: set[Process] = set()
+        for target in host.engine.groups.get(key, {}):
+            process = None if target in children else host.process_at(MemberKey(key, target))
+            for child in children.get(target, ()):
+                found |= self._reached(child, key)
+            if process is not None:
+                found.add(process)
+        return found
+
+    @staticmethod
+    def _instance(host: Host, key: ClaimKey, target: str) -> str:
+        """An instance by what it is, whatever its target is called."""
+        process = host.process_at(MemberKey(key, target)) if target.startswith("i:") else None
+        return target if process is None else process.name
+
+    def _policies(self, hosts: list[Host]) -> None:
+        for service in sorted({key.service for key in self.world.keys}):
             docs: dict[object, list[str]] = {}
-            for name in world.hosts:
-                balancer = world.hosts[name].balancer
-                assert balancer is not None
-                docs.setdefault(balancer.policy(service), []).append(name)
-            if len(docs) > 1:
+            for host in hosts:
+                docs.setdefault(bridge.policy_of(host.view, service), []).append(host.name)
+            if any(self._meet(a, b) for one, two in combinations(docs.values(), 2) for a in one for b in two):
                 raise self.broken(f"the policy of {service} is not the same everywhere: {docs}")
+
+    def _meet(self, a: str, b: str) -> bool:
+        """One stands above the other, or both above a third. Two roots without a child in common hear nothing of each other."""
+        shape = self.world.shape
+        return bool((shape.below(a) & shape.below(b)) - self.world.outside.keys())
 
 
 def _difference(a: dict[Any, Any], b: dict[Any, Any]) -> str:

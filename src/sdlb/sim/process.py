@@ -8,33 +8,53 @@ from sdlb.core.messages import ClaimKey
 from sdlb.model.instance import InstanceSpec
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Process:
-    """One instance. `alive`: it answers requests. `wanted`: nobody has asked it to leave."""
+    """One instance as it was registered once. One that registers again under its id in another way is another process.
 
+    `alive`: it answers requests. `wanted`: nobody has asked it to leave, and no other has taken its place.
+    """
+
+    name: str  # of its own, also where two share an id
     host: str
     spec: InstanceSpec
     since: float  # it has been alive and well
+    owner: str = ""  # who registers it; another owner may not take its id
+    home: str = ""  # the service's tree, as the workload knows it
     alive: bool = True
     ended: float = 1e9
     healthy: bool = True
     wanted: bool = True
-    leave_by: float = 1e9  # when it is not: from then on it counts as stopped, whatever it carries
+    leave_asked: float = 1e9  # when it was asked to leave, for the first time
+    leave_by: float = 1e9  # from then on it counts as stopped, whatever it carries
     renewing: bool = True
+    renewed: float = 0.0  # its host last heard of it
     served: bool = False  # has been a member of its host's engine since it started
+    member_since: float = 1e9  # of its host's engine, without a break
     carried: int = 0  # requests in flight
+    carried_at: float = 0.0  # when one last was
+    successor: Process | None = None  # the same id, registered again
+    holder: Process | None = None  # another owner's, which has its id
 
     @property
     def id(self) -> str:
         return self.spec.id
 
     @property
-    def target(self) -> str:
-        return f"i:{self.spec.id}"
-
-    @property
     def version(self) -> str:
         return self.spec.version
+
+    @property
+    def rejected(self) -> bool:
+        """Its id belongs to another owner, who is there to stay: it gets nothing."""
+        return self.holder is not None and self.holder.alive and self.holder.wanted
+
+    @property
+    def owed(self) -> bool:
+        """It is to be served by: it is wanted, or what takes its place has not served yet."""
+        if self.rejected:
+            return False
+        return self.wanted or (self.successor is not None and self.successor.wanted and not self.successor.served)
 
     def keys(self) -> list[ClaimKey]:
         return [ClaimKey(self.spec.service, self.spec.version, route) for route in self.spec.routes]

@@ -1,4 +1,4 @@
-"""One seed, from the first node to the last check; and many of them."""
+"""One seed, or one scenario, from the first node to the last check; and many of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from random import Random
 from typing import Any
 
 from sdlb.sim import checks, oracle
+from sdlb.sim.acts import Acts
 from sdlb.sim.check import CHECKS, Broken, Check
+from sdlb.sim.coverage import Counts
 from sdlb.sim.engine import BadDelta
 from sdlb.sim.faults import KINDS, Faults
+from sdlb.sim.network import BadMessage
+from sdlb.sim.scenarios import SCENARIOS
+from sdlb.sim.stage import Stage
 from sdlb.sim.topology import Shape, random_shape
-from sdlb.sim.workload import Workload
+from sdlb.sim.workload import CHANGES, Workload
 from sdlb.sim.world import World
 
 assert checks and oracle  # importing them registers their checks
@@ -23,7 +28,10 @@ assert checks and oracle  # importing them registers their checks
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Seconds are virtual. `calm_s`: changes without faults; `faults_s`: changes and faults; `settle_s`: neither."""
+    """Seconds are virtual. `calm_s`: changes without faults; `faults_s`: changes and faults; `settle_s`: neither.
+
+    `scenario`: a script instead of chance; of the rest, only the seed matters then.
+    """
 
     nodes: int = 300
     seed: int = 1
@@ -35,6 +43,8 @@ class Plan:
     fault_pace_s: float = 1.5
     requests_s: float = 20.0
     faults: tuple[str, ...] | None = None  # kinds; None: a few, by the seed
+    changes: tuple[str, ...] | None = None  # kinds of what operators and programs do; None: all
+    scenario: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +59,7 @@ class Result:
     messages: int
     requests: dict[str, int]
     longest_s: float
-    faults: dict[str, int]
+    coverage: dict[str, Counts]
     shape: str
     promise: int = 0
     broken: str = ""
@@ -59,6 +69,10 @@ class Result:
     def ok(self) -> bool:
         return not self.broken
 
+    @property
+    def faults(self) -> Counts:
+        return self.coverage["faults"]
+
     def to_data(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -66,20 +80,24 @@ class Result:
 def simulate(plan: Plan, shape: Shape | None = None, checks: Iterable[type[Check]] | None = None) -> Result:
     """Never raises for what the tree does: what breaks is in the result. The same plan gives the same digest."""
     started = time.perf_counter()
-    rng = Random(f"sdlb/{plan.seed}/{plan.nodes}")
+    rng = Random(f"sdlb/{plan.seed}/{plan.scenario or plan.nodes}")
+    if plan.scenario:
+        shape = SCENARIOS[plan.scenario].shape
     shape = shape or random_shape(plan.nodes, rng)
-    world = World(shape, rng, [])
-    world.checks.extend(kind(world) for kind in (CHECKS if checks is None else checks))
-    workload = Workload(world, Random(rng.random()), plan.services, plan.pace_s, plan.requests_s)
-    kinds = tuple(rng.sample(tuple(KINDS), rng.choice((1, 2, 3, len(KINDS))))) if plan.faults is None else plan.faults
-    faults = Faults(world, Random(rng.random()), plan.fault_pace_s, kinds)
+    world = World(shape, rng)
+    world.watch(kind(world) for kind in (CHECKS if checks is None else checks))
     promise, broken = 0, ""
     try:
-        _live(world, workload, faults, plan)
+        if plan.scenario:
+            _play(world, plan, rng)
+        else:
+            _live(world, plan, rng)
     except Broken as problem:
         promise, broken = problem.promise, problem.text
     except BadDelta as problem:
         broken = f"control said to an engine what it must refuse: {problem}"
+    except BadMessage as problem:
+        broken = f"control said to a node what no message can carry: {problem}"
     except Exception as problem:  # a bug of the core is a finding like any other, with its trace
         broken = f"{type(problem).__name__}: {problem} ({_where(problem)})"
     return Result(
@@ -91,7 +109,7 @@ def simulate(plan: Plan, shape: Shape | None = None, checks: Iterable[type[Check
         world.network.sent,
         dict(sorted(world.traffic.outcomes.items())),
         round(world.traffic.longest_s, 3),
-        dict(sorted(world.faults.items())),
+        world.coverage.to_data(),
         f"{len(shape.roots)} roots, {len(shape.inner)} between, {len(shape.leaves)} hosts",
         promise,
         broken,
@@ -99,10 +117,25 @@ def simulate(plan: Plan, shape: Shape | None = None, checks: Iterable[type[Check
     )
 
 
-def _live(world: World, workload: Workload, faults: Faults, plan: Plan) -> None:
-    for host in world.hosts.values():
+def _begin(world: World) -> None:
+    for host in list(world.hosts.values()):
         world.clock.after(host.rng.uniform(0.0, 2.0), host.start)
     world.clock.after(1.0, world.every_second)
+
+
+def _play(world: World, plan: Plan, rng: Random) -> None:
+    stage = Stage(world, Random(rng.random()))
+    _begin(world)
+    SCENARIOS[plan.scenario].script(stage)
+
+
+def _live(world: World, plan: Plan, rng: Random) -> None:
+    changes = tuple(CHANGES) if plan.changes is None else plan.changes
+    workload = Workload(world, Random(rng.random()), plan.services, plan.pace_s, plan.requests_s, changes)
+    faults = Faults(
+        world, Acts(world, Random(rng.random())), Random(rng.random()), plan.fault_pace_s, _kinds(plan, rng)
+    )
+    _begin(world)
     workload.start()
     world.clock.run(plan.calm_s)
     if faults.kinds:
@@ -115,6 +148,12 @@ def _live(world: World, workload: Workload, faults: Faults, plan: Plan) -> None:
     world.clock.run(plan.calm_s + plan.faults_s + plan.settle_s)
     for check in world.checks:
         check.at_end()
+
+
+def _kinds(plan: Plan, rng: Random) -> tuple[str, ...]:
+    if plan.faults is not None:
+        return plan.faults
+    return tuple(rng.sample(tuple(KINDS), rng.choice((1, 2, 3, len(KINDS)))))
 
 
 def _where(problem: BaseException) -> str:

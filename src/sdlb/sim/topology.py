@@ -1,8 +1,11 @@
-"""Trees to try: one to three roots, none to three tiers between, one to three parents for each node."""
+"""Trees to try: one to three roots, none to three tiers between, one to three parents for each node; sometimes two trees.
+
+A `Shape` never changes; a node that moves makes another one (`moved`).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 
@@ -22,53 +25,118 @@ class Shape:
         """So long a silence, and a parent may take the child for stopped."""
         return self.lease_s + self.fence_s - self.slack_s
 
-    @property
+    def presumed_after_s(self, ttl_s: float) -> float:
+        """The same for a child above an instance with this lease: the fence is never shorter than the lease."""
+        return self.lease_s + max(self.fence_s, ttl_s) - self.slack_s
+
+    def moved(self, name: str, parents: tuple[str, ...]) -> Shape:
+        """The same, but for the parents of one node, which may be new."""
+        return replace(self, parents={**self.parents, name: parents})
+
+    @cached_property
     def roots(self) -> tuple[str, ...]:
         return tuple(name for name, parents in self.parents.items() if not parents)
 
     @cached_property
     def children(self) -> dict[str, tuple[str, ...]]:
-        return {name: tuple(c for c, parents in self.parents.items() if name in parents) for name in self.parents}
+        found: dict[str, list[str]] = {name: [] for name in self.parents}
+        for child, parents in self.parents.items():
+            for parent in parents:
+                found[parent].append(child)
+        return {name: tuple(children) for name, children in found.items()}
 
     @cached_property
     def _below(self) -> dict[str, frozenset[str]]:
-        found: dict[str, frozenset[str]] = {}
-        for name in reversed(self.parents):  # children come after their parents
-            found[name] = frozenset({name}).union(*(found[child] for child in self.children[name]))
-        return found
+        return _closure(self.children)
+
+    @cached_property
+    def _above(self) -> dict[str, frozenset[str]]:
+        return _closure(self.parents)
 
     def below(self, name: str) -> frozenset[str]:
         """All nodes that can be reached downward, itself included."""
         return self._below[name]
 
-    @property
-    def leaves(self) -> tuple[str, ...]:
-        inner = {parent for parents in self.parents.values() for parent in parents}
-        return tuple(name for name in self.parents if name not in inner)
+    def above(self, name: str) -> frozenset[str]:
+        """All nodes that can be reached upward, itself included."""
+        return self._above[name]
 
-    @property
+    def between(self, upper: str, lower: str) -> frozenset[str]:
+        """All nodes on ways from one down to the other, both included."""
+        return self._below[upper] & self._above[lower]
+
+    @cached_property
+    def leaves(self) -> tuple[str, ...]:
+        return tuple(name for name, children in self.children.items() if not children and self.parents[name])
+
+    @cached_property
     def inner(self) -> tuple[str, ...]:
-        above = {parent for parents in self.parents.values() for parent in parents}
-        return tuple(name for name, parents in self.parents.items() if parents and name in above)
+        return tuple(name for name, parents in self.parents.items() if parents and self.children[name])
+
+    @cached_property
+    def _tree_of(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for number, root in enumerate(self.roots):
+            queue = [root]
+            while queue:
+                name = queue.pop()
+                if name not in found:
+                    found[name] = number
+                    queue += [*self.children[name], *self.parents[name]]
+        return found
+
+    def tree_of(self, name: str) -> int:
+        """A number for all nodes that hang together."""
+        return self._tree_of[name]
+
+    def related(self, a: str, b: str) -> bool:
+        """Whether some root is above both: only then is anything promised about the two."""
+        return any(not self.parents[name] for name in self._above[a] & self._above[b])
+
+    def is_own(self, name: str) -> bool:
+        """Whether everything below has no way up but through this node: it can be moved as a whole."""
+        below = self._below[name]
+        return all(set(self.parents[child]) <= below for child in below if child != name)
+
+
+def _closure(step: dict[str, tuple[str, ...]]) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+
+    def visit(name: str) -> frozenset[str]:
+        if name not in found:
+            found[name] = frozenset({name}).union(*(visit(other) for other in step[name]))
+        return found[name]
+
+    for name in step:
+        visit(name)
+    return found
 
 
 def random_shape(nodes: int, rng: Random) -> Shape:
+    """One tree, or two that have nothing to do with each other."""
+    if nodes >= 8 and rng.random() < 0.3:
+        second = max(3, nodes // 4)
+        return Shape({**_random_tree(nodes - second, rng, ""), **_random_tree(second, rng, "b-")})
+    return Shape(_random_tree(nodes, rng, ""))
+
+
+def _random_tree(nodes: int, rng: Random, prefix: str) -> dict[str, tuple[str, ...]]:
     """The tier below the roots has all of them as parents: all roots decide about the same claims."""
     roots = min(rng.choice((1, 2, 2, 3)), max(1, nodes - 1))
     tiers = rng.choice((0, 1, 1, 2, 3)) if nodes >= 8 else rng.choice((0, 1))
-    parents: dict[str, tuple[str, ...]] = {f"root-{n}": () for n in range(1, roots + 1)}
+    parents: dict[str, tuple[str, ...]] = {f"{prefix}root-{n}": () for n in range(1, roots + 1)}
     above = tuple(parents)
     left = nodes - roots
     for tier in range(1, tiers + 1):
         width = max(1, min(round(left ** (tier / (tiers + 1))), left - 1))
-        names = tuple(f"t{tier}-{n}" for n in range(1, width + 1))
+        names = tuple(f"{prefix}t{tier}-{n}" for n in range(1, width + 1))
         for name in names:
             parents[name] = above if tier == 1 else _some(above, rng)
         above = names
         left -= width
     for n in range(1, left + 1):
-        parents[f"host-{n}"] = above if not tiers else _some(above, rng)
-    return Shape(parents)
+        parents[f"{prefix}host-{n}"] = above if not tiers else _some(above, rng)
+    return parents
 
 
 def _some(above: tuple[str, ...], rng: Random) -> tuple[str, ...]:

@@ -63,6 +63,7 @@ class Traffic:
         self._rng = rng
         self._count = 0
         self._carried: dict[int, tuple[Request, Process]] = {}
+        self._carriers: dict[int, Process] = {}  # request -> the instance that it is on its way to
         self.outcomes: Counter[str] = Counter()
         self.longest_s = 0.0
 
@@ -107,6 +108,7 @@ class Traffic:
             return
         if not request.parked_until:
             request.parked_until = now + route.park_timeout_s
+            self._world.coverage.happened["requests parked"] += 1
         if now >= request.parked_until:
             self._fail(request, "parked too long")
             return
@@ -136,6 +138,10 @@ class Traffic:
         target = self._rng.choice(usual or left)
         hop.member = MemberKey(key, target)
         hop.host.engine.begin(hop.member)
+        if target.startswith("i:"):
+            process = hop.host.process_at(hop.member)  # by the address that the target has now
+            if process is not None:
+                self._carriers[request.number] = process
         self._world.clock.after(self._rng.uniform(*HOP_S), lambda: self._arrive(request, target))
 
     def _arrive(self, request: Request, target: str) -> None:
@@ -143,18 +149,19 @@ class Traffic:
         if self._gone(request, hop):
             return
         if target.startswith("n:"):
-            child = self._world.hosts[target[2:]]
-            if not child.engine.up:
-                self._elsewhere(request)
+            child = self._world.at(hop.host, target)
+            if child is None or not child.engine.up or any(other.host is child for other in request.hops):
+                self._elsewhere(request)  # a node that has moved may be below itself, until the last has heard of it
                 return
             request.hops.append(Hop(child, child.engine.boot))
             self._forward(request)
             return
-        process = hop.host.processes[target[2:]]
-        if not process.alive:
+        process = self._carriers.pop(request.number, None)
+        if process is None or not process.alive:
             self._elsewhere(request)
             return
         process.carried += 1
+        process.carried_at = self._world.clock.now
         self._carried[request.number] = (request, process)
         self._world.clock.after(request.hold_s, lambda: self._answer(request, process))
 
@@ -180,6 +187,7 @@ class Traffic:
     def _answer(self, request: Request, process: Process) -> None:
         if not request.over:
             process.carried -= 1
+            process.carried_at = self._world.clock.now
             self._finish(request, "answered")
 
     def _gone(self, request: Request, hop: Hop) -> bool:
@@ -198,6 +206,7 @@ class Traffic:
     def _finish(self, request: Request, outcome: str) -> None:
         request.over = True
         self._carried.pop(request.number, None)
+        self._carriers.pop(request.number, None)
         for hop in request.hops:
             if hop.member is not None and hop.host.engine.boot == hop.boot:
                 self._end(hop)

@@ -3,57 +3,86 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, deque
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from random import Random
-from typing import TYPE_CHECKING
 
 from sdlb.core import effects as ef
 from sdlb.core import events as ev
 from sdlb.core.messages import Claim, ClaimKey, DownMessage, UpState
-from sdlb.model.version import Compatibility
+from sdlb.sim.affected import Affected
+from sdlb.sim.check import HOOKS, Check, overrides
 from sdlb.sim.clock import Clock
+from sdlb.sim.coverage import Coverage
 from sdlb.sim.host import Host
 from sdlb.sim.network import Edge, Network
 from sdlb.sim.process import Process
+from sdlb.sim.relation import Relations
 from sdlb.sim.topology import Shape
+from sdlb.sim.touch import Touch
 from sdlb.sim.traffic import Request, Traffic
 
-if TYPE_CHECKING:
-    from sdlb.sim.check import Check
-
 TRACE_LINES = 400
-RECOVERY_S = 40.0  # so long after a fault that may split the tree, what is left of it must have been sorted out
+ENDED_S = 120.0
 
 
 class World:
-    def __init__(self, shape: Shape, rng: Random, checks: list[Check]) -> None:
+    def __init__(self, shape: Shape, rng: Random) -> None:
         self.shape = shape
         self.clock = Clock()
         self.rng = rng
-        self.checks = checks
+        self.checks: list[Check] = []
+        self._on: dict[str, list[Callable[..., None]]] = {}
+        self.coverage = Coverage()
         self.network = Network(self, Random(rng.random()))
         self.traffic = Traffic(self, Random(rng.random()))
-        self.numbers = {name: number for number, name in enumerate(shape.parents)}
-        self.hosts = {name: Host(self, name, ps, Random(rng.random())) for name, ps in shape.parents.items()}
+        self.touch = Touch(self)
+        self.relations = Relations(self)
+        self.affected = Affected(self)
+        self.hosts: dict[str, Host] = {}
+        self.numbers: dict[str, int] = {}  # of machines: their addresses
+        self.by_address: dict[str, Host] = {}
+        self.outside: dict[str, None] = {}  # clones and liars: the tree is to be as if they were not there
         self.processes: dict[str, Process] = {}
-        self.by_service: dict[str, dict[str, Process]] = {}
-        self.rules: dict[str, Compatibility] = {}
-        self.declared: dict[tuple[str, str], tuple[str, ...]] = {}  # (service, version) -> what it says of others
+        self.by_service: dict[str, dict[str, Process]] = {}  # those that are alive
+        self.ended: dict[str, dict[str, Process]] = {}  # by service: those that are not, for as long as it matters
         self.keys: dict[ClaimKey, None] = {}  # that any process ever had
         self.routes_max = 1  # of one process
         self.sharing: dict[str, set[str]] = {}  # service -> services that ever claimed one of its routes
         self.claimed: dict[tuple[str, str], dict[ClaimKey, Claim]] = {}  # (child, parent) -> as the parent was told
+        self.policies_set: dict[str, dict[str, set[str]]] = {}  # root -> service -> texts that operators set there
+        self.forgot_at: dict[str, float] = {}  # node -> when its disk was lost, or it came from another tree
+        self.forgotten: dict[
+            tuple[str, str], float
+        ] = {}  # (parent, child) -> when an operator said that it has stopped
+        self.children_ever: dict[str, int] = {}  # node -> how many it has had
         self._heard: dict[int, int] = {}  # link -> seq of the last UpState that its parent took in
-        for child, parents in shape.parents.items():
-            for parent in parents:
-                self.network.edges[child, parent] = Edge()
-        self.faults: Counter[str] = Counter()
-        self.harmed_at = -1e9  # when something happened that may cost requests
-        self.split_at = -1e9  # when something happened after which the tree may disagree with itself for a while
-        self.forgot_at: dict[str, float] = {}  # node -> when its disk was lost or set back
+        for name, parents in shape.parents.items():
+            self.add(Host(self, name, parents, Random(rng.random())))
         self.trace: deque[str] = deque(maxlen=TRACE_LINES)
         self._digest = hashlib.sha256()
+
+    def watch(self, checks: Iterable[Check]) -> None:
+        """From now on these look at everything that happens."""
+        self.checks.extend(checks)
+        self._on = {name: [getattr(c, name) for c in self.checks if overrides(c, name)] for name in HOOKS}
+
+    def add(self, host: Host) -> None:
+        """A machine is there from now on, below the parents that it has."""
+        self.numbers[host.name] = len(self.numbers)
+        self.hosts[host.name] = host
+        self.by_address[host.address] = host
+        self.place(host)
+
+    def place(self, host: Host) -> None:
+        """Its parents are those that it is configured with."""
+        if self.shape.parents.get(host.name) != host.parents:
+            self.shape = self.shape.moved(host.name, host.parents)
+        for parent in host.parents:
+            if (host.name, parent) not in self.network.edges:
+                now = self.clock.now  # what a moved node was told before the move stays valid for one lease
+                self.network.edges[host.name, parent] = Edge(now, now, now, now) if now else Edge()
+                self.children_ever[parent] = self.children_ever.get(parent, 0) + 1
 
     # ------------------------------------------------------------------ telling
 
@@ -67,19 +96,6 @@ class World:
         """Of the whole trace: two runs of one seed must agree."""
         return self._digest.hexdigest()[:16]
 
-    def harm(self, kind: str) -> None:
-        self.faults[kind] += 1
-        self.harmed_at = self.clock.now
-
-    def split(self, kind: str) -> None:
-        self.faults[kind] += 1
-        self.split_at = self.clock.now
-
-    @property
-    def calm(self) -> bool:
-        """Nothing has happened of late that would excuse a lost request."""
-        return self.clock.now - max(self.harmed_at, self.split_at) > RECOVERY_S
-
     # ------------------------------------------------------------------ hooks
 
     def before_step(self, host: Host, events: list[ev.Event]) -> None:
@@ -89,8 +105,8 @@ class World:
                     self._learn(link, message)
                 case _:
                     pass
-        for check in self.checks:
-            check.before_step(host, events)
+        for hook in self._on["before_step"]:
+            hook(host, events)
 
     def _learn(self, link: int, message: UpState) -> None:
         """A node listens to nothing more on a link once a message of it was lost."""
@@ -102,112 +118,128 @@ class World:
         if message.full:
             claims.clear()
         claims.update((claim.key, claim) for claim in message.claims)
-        for key in message.withdrawn:
+        for key, _ in message.withdrawn:
             claims.pop(key, None)
 
     def after_step(self, host: Host, events: list[ev.Event], effects: list[ef.Effect]) -> None:
-        for effect in effects:
-            if isinstance(effect, ef.Note) and effect.code == "child-presumed-stopped":
-                self.split("presumed stopped")
-        for check in self.checks:
-            check.after_step(host, events, effects)
+        self.coverage.changed(host, effects)
+        for hook in self._on["after_step"]:
+            hook(host, events, effects)
+
+    def on_note(self, host: Host, note: ef.Note) -> None:
+        self.coverage.notes[note.code] += 1
+        self.touch.note(host.name, note)
+        if note.code == "child-presumed-stopped":
+            self.coverage.happened["presumed stopped"] += 1
+            self.affected.split(self._claimed_by(note.text.split(" ", 1)[0], host))
+        for hook in self._on["on_note"]:
+            hook(host, note)
+
+    def _claimed_by(self, node: str, parent: Host) -> set[str]:
+        """The services that a child has, or had when it was last heard."""
+        pairs = [pair for pair in self.claimed if pair[1] == parent.name and self.hosts[pair[0]].node == node]
+        return {key.service for pair in pairs for key in self.claimed[pair]}
+
+    def on_apply(self, host: Host, delta: ef.Apply) -> None:
+        for hook in self._on["on_apply"]:
+            hook(host, delta)
 
     def table_changed(self, host: Host, out: list[ev.MemberKey]) -> None:
-        for process in host.processes.values():
-            if not process.served:
-                process.served = any(process.target in host.engine.groups.get(key, ()) for key in process.keys())
-        for check in self.checks:
-            check.on_table(host, out)
+        """The engine has other members than before; `out`: those that control took out."""
+        if host.processes:
+            self._instances_changed(host)
+        for hook in self._on["on_table"]:
+            hook(host, out)
+
+    def _instances_changed(self, host: Host) -> None:
+        before, now = host.members, dict[tuple[ClaimKey, Process], None]()
+        for key, group in host.engine.groups.items():
+            for target in group:
+                process = host.process_at(ev.MemberKey(key, target)) if target.startswith("i:") else None
+                if process is not None:
+                    now[key, process] = None
+        host.members = now
+        closed = [member for member in before if member not in now]
+        opened = [member for member in now if member not in before]
+        open_now = {process for _, process in now}
+        for _, process in closed:
+            if process not in open_now:
+                process.member_since = 1e9
+        for hook in self._on["on_close"]:
+            for key, process in closed:
+                hook(host, key, process)
+        for key, process in opened:
+            if process.member_since > self.clock.now:
+                process.member_since = self.clock.now
+            for hook in self._on["on_open"]:
+                hook(host, key, process)
+            process.served = True
 
     def on_told(self, host: Host, message: DownMessage) -> None:
-        for check in self.checks:
-            check.on_told(host, message)
+        self.coverage.told(host, message)
+        for hook in self._on["on_told"]:
+            hook(host, message)
 
     def on_lost(self, request: Request, why: str) -> None:
-        for check in self.checks:
-            check.on_lost(request, why)
+        for hook in self._on["on_lost"]:
+            hook(request, why)
+
+    def on_stopped(self, host: Host, clean: bool) -> None:
+        for hook in self._on["on_stopped"]:
+            hook(host, clean)
 
     def every_second(self) -> None:
-        for check in self.checks:
-            check.every_second()
+        for host in self.hosts.values():
+            if host.hold.on or host.lost_engine:
+                host.stuck_at = self.clock.now
+        self.relations.look()
+        for hook in self._on["every_second"]:
+            hook()
         self.clock.after(1.0, self.every_second)
 
     # ------------------------------------------------------------------ the truth
 
-    def compatible(self, a: Process, b: Process) -> bool:
-        return self.compatible_versions(a.spec.service, a.version, b.version)
-
-    def compatible_versions(self, service: str, a: str, b: str) -> bool:
-        declared_a, declared_b = self.declared.get((service, a), ()), self.declared.get((service, b), ())
-        return self.rules[service].compatible(a, b, declared_a, declared_b)
+    def at(self, host: Host, target: str) -> Host | None:
+        """The machine that this node's engine reaches, or has just stopped to reach, as the target `n:NODE`."""
+        put = host.engine.targets.get(target) or host.engine.targets_before.get(target)
+        return self.by_address.get(put.address) if put is not None else None
 
     def is_member(self, process: Process) -> bool:
-        engine = self.hosts[process.host].engine
-        return any(process.target in engine.groups.get(key, ()) for key in process.keys())
+        return process.member_since <= self.clock.now
 
-    def accountable(self, a: str, b: str) -> str | None:
-        """A root that both hosts have been in touch with for long enough, by ways that carried claims and verdicts."""
-        mine = self._roots_in_touch(a)
-        theirs = mine if a == b else self._roots_in_touch(b)
-        return next((root for root in mine if root in theirs), None)
-
-    def _roots_in_touch(self, name: str) -> dict[str, None]:
-        seen = {name: None}
-        queue = deque([name])
-        roots: dict[str, None] = {}
-        while queue:
-            child = queue.popleft()
-            if self.clock.now - self.forgot_at.get(child, -1e9) < RECOVERY_S:
-                continue
-            if not self.shape.parents[child]:
-                roots[child] = None
-            for parent in self.shape.parents[child]:
-                if parent not in seen and self._in_touch(child, parent):
-                    seen[parent] = None
-                    queue.append(parent)
-        return roots
-
-    def _in_touch(self, child: str, parent: str) -> bool:
-        edge, now, shape = self.network.edges[child, parent], self.clock.now, self.shape
-        return (
-            now - edge.up_heard < shape.presumed_s
-            and now - edge.down_heard < shape.lease_s - shape.slack_s
-            and now - edge.up_gap_end > RECOVERY_S
-            and now - edge.down_gap_end > RECOVERY_S
-        )
-
-    def cut_off(self, name: str) -> bool:
-        """It has heard no parent for its lease."""
-        parents, now = self.shape.parents[name], self.clock.now
-        return bool(parents) and all(
-            now - self.network.edges[name, parent].down_heard >= self.shape.lease_s for parent in parents
-        )
-
-    def running(self) -> Iterator[Host]:
-        return (host for host in self.hosts.values() if host.running)
+    def inside(self) -> Iterator[Host]:
+        """The nodes to which all is promised."""
+        return (host for name, host in self.hosts.items() if name not in self.outside)
 
     # ------------------------------------------------------------------ processes
 
     def spawn(self, process: Process) -> None:
-        self.processes[process.id] = process
-        self.by_service.setdefault(process.spec.service, {})[process.id] = process
-        self.declared[process.spec.service, process.version] = process.spec.compatible
-        self.rules.setdefault(process.spec.service, Compatibility())
+        self.processes[process.name] = process
+        self.by_service.setdefault(process.spec.service, {})[process.name] = process
         self.routes_max = max(self.routes_max, len(process.spec.routes))
         for key in process.keys():
-            if key not in self.keys:
-                for other in self.keys:
-                    if other.route == key.route and other.service != key.service:
-                        self.sharing.setdefault(key.service, set()).add(other.service)
-                        self.sharing.setdefault(other.service, set()).add(key.service)
-                self.keys[key] = None
-        self.hosts[process.host].processes[process.id] = process
-        self.tell(process.host, f"{process.id} starts")
+            self.know(key)
+        self.hosts[process.host].adopt(process)
+        self.tell(process.host, f"{process.name} starts")
+
+    def know(self, key: ClaimKey) -> None:
+        """Somebody claims it."""
+        if key not in self.keys:
+            for other in self.keys:
+                if other.route == key.route and other.service != key.service:
+                    self.sharing.setdefault(key.service, set()).add(other.service)
+                    self.sharing.setdefault(other.service, set()).add(key.service)
+            self.keys[key] = None
 
     def end(self, process: Process, how: str) -> None:
         if process.alive:
-            self.tell(process.host, f"{process.id} ends: {how}")
+            self.tell(process.host, f"{process.name} ends: {how}")
             process.alive = False
             process.ended = self.clock.now
             self.traffic.process_ended(process)
-            del self.by_service[process.spec.service][process.id]
+            self.relations.ended(process)
+            del self.by_service[process.spec.service][process.name]
+            ended = self.ended.setdefault(process.spec.service, {})
+            ended[process.name] = process
+            for name in [name for name, each in ended.items() if self.clock.now - each.ended > ENDED_S]:
+                del ended[name]

@@ -1,0 +1,71 @@
+"""One registration of an instance of this host.
+
+registered --drain--> draining --nothing in flight, parents have let go--> drained --remove--> gone
+     |  \\--registered again as something else--> draining beside its successor
+     \\--lease over--> lapsed (out of the engine at once, presumed to have stopped)
+     \\--process gone--> gone (known to have stopped)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from sdlb.core.messages import ClaimKey
+from sdlb.model.instance import InstanceSpec
+
+NO_LEASE_S = 1e9
+
+
+class Life(Enum):
+    REGISTERED = "registered"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    LAPSED = "lapsed"
+
+
+@dataclass(slots=True)
+class Instance:
+    spec: InstanceSpec
+    target: str  # "i:ID", of a later registration "i:ID#2" and so on
+    healthy: bool
+    lease_until: float
+    owner: str = ""
+    life: Life = Life.REGISTERED
+    detail: str = ""
+    leaving: int = 0  # number of the drain; 0: none
+    drain_until: float = 0.0
+    removing: bool = False
+    forced: bool = False  # past its drain deadline: taken out without waiting for the parents
+    listeners: frozenset[str] = frozenset()  # at its endpoint when it registered
+    superseded: str = ""  # the id under which something else has registered its endpoint since
+    admitted: bool = False  # has been allowed to serve since it registered
+
+    @property
+    def why(self) -> str:
+        """The reason why it gets no requests although its version is active."""
+        if self.superseded:
+            return f"another program listens on its endpoint, registered as {self.superseded}; register it again if it runs"
+        return self.detail or "not checked yet"
+
+    def keys(self) -> list[ClaimKey]:
+        return [ClaimKey(self.spec.service, self.spec.version, route) for route in self.spec.routes]
+
+    def renewed(self, now: float) -> None:
+        """A `ttl_s` of 0 is no lease: registered by hand, until it is removed by hand or its process ends."""
+        self.lease_until = lease_end(self.spec, now)
+
+
+def lease_end(spec: InstanceSpec, now: float) -> float:
+    return now + spec.ttl_s if spec.ttl_s else now + NO_LEASE_S
+
+
+def same_service(one: InstanceSpec, other: InstanceSpec) -> bool:
+    """Whether who answers for one of them answers for the other as well."""
+    return (one.service, one.version, one.routes) == (other.service, other.version, other.routes)
+
+
+def replaces(old: InstanceSpec, new: InstanceSpec) -> bool:
+    """Whether `new` is another thing to send requests to, not the same one with other settings."""
+    same = (old.service, old.version, old.routes, old.endpoint, old.protocol)
+    return same != (new.service, new.version, new.routes, new.endpoint, new.protocol)

@@ -1,0 +1,154 @@
+"""The routes of the node's engine: which service has a pattern, which of its versions get requests, what is parked.
+
+Requests are parked while something can be expected to serve them: a version that is about to open, and what served a
+moment ago. A route that has lost its last endpoint, or its last claim, keeps its requests parked for `RECENT_S`: a program
+that is restarted, or a node, comes back within it. Then the route answers 503 while it is claimed, and is gone when it is
+not.
+"""
+
+from __future__ import annotations
+
+from sdlb.core.effects import RoutePut
+from sdlb.core.messages import REFUSED
+from sdlb.core.share import picks
+from sdlb.core.slot import Slot
+from sdlb.core.state import State
+from sdlb.model.policy import Park
+from sdlb.model.route import Pattern
+
+RECENT_S = 300.0
+"""How long a route that served is held open for what comes back."""
+LOST_MAX = 1000
+"""Routes without a claim that are remembered; past that, those that were lost first are forgotten."""
+
+
+class Routes:
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._served: dict[str, str] = {}  # routes that have had capacity -> their service; durable
+        self._lost: dict[str, float] = {}  # routes that served, and have no capacity now -> since when
+        self._unclaimed: dict[str, None] = {}  # of these nothing claims any more, in the order in which they were lost
+        self._held_back: dict[str, str] = {}  # route that waits -> the less specific one that serves meanwhile
+        self._holding: dict[str, dict[str, None]] = {}  # the other way round
+
+    def load(self, route: str, service: object) -> None:
+        """`service`: True as releases before 0.2 wrote it. What nothing claims is not remembered over a restart: the engine may
+        know better."""
+        if route in self._state.by_route:
+            self._served[route] = service if isinstance(service, str) else ""
+        else:
+            self._state.persist(f"route/{route}", None, durable=False)
+
+    def settle(self, route: str) -> None:
+        state = self._state
+        slots = [state.slots[key] for key in state.by_route.get(route, ())]
+        slots = [slot for slot in slots if slot.permit.state != REFUSED]
+        self._release(route)
+        if not slots:
+            self._without_claim(route)
+            return
+        self._unclaimed.pop(route, None)
+        # While two services are being sorted out, the one that serves has the route, else the earlier one.
+        service = min(slots, key=lambda s: (not s.active, s.permit.stamp, s.key.service)).key.service
+        mine = [slot for slot in slots if slot.key.service == service]
+        capacity = {slot.key.version: slot.sums.capacity for slot in mine if slot.active}
+        if any(capacity.values()):
+            if self._lost.pop(route, None) is not None:
+                state.clear_timer("route", route)
+            if self._served.get(route) != service:
+                self._served[route] = service
+                state.persist(f"route/{route}", service, durable=False)
+        elif route in self._served:
+            self._lose(route)
+        elif state.table.route(route) is None:
+            wider = self._served_by(route)
+            if wider is not None:
+                self._held_back[route] = wider
+                self._holding.setdefault(wider, {})[route] = None
+                return
+        self._put(route, service, mine, capacity)
+
+    def _put(self, route: str, service: str, mine: list[Slot], capacity: dict[str, int]) -> None:
+        policy = self._state.policy(service)
+        expected = any(not slot.active or slot.sums.opening for slot in mine)
+        recent = not expected and route in self._served and not self._is_over(route)
+        park = policy.park if (expected or recent) and policy.park.timeout_s else Park(0, 0.0)
+        sticky = policy.sticky
+        self._state.table.set_route(
+            route,
+            RoutePut(
+                route,
+                service,
+                picks(policy, capacity),
+                park.requests_max,
+                park.timeout_s,
+                sticky.by if sticky is not None else "",
+                sticky.name if sticky is not None else "",
+                recent,
+            ),
+        )
+
+    # ------------------------------------------------------------------ what served a moment ago
+
+    def on_timer(self, route: str) -> None:
+        if route in self._lost:
+            self._state.dirty_routes[route] = None
+
+    def _without_claim(self, route: str) -> None:
+        """Nothing claims it, or what claims it was refused."""
+        service = self._served.get(route)
+        if service:
+            self._lose(route)
+            if not self._is_over(route) and not self._is_taken_over(route, service):
+                self._put(route, service, [], {})
+                self._unclaimed[route] = None
+                self._let_go(route)
+                if len(self._unclaimed) > LOST_MAX:
+                    self._forget(next(iter(self._unclaimed)))
+                return
+        self._forget(route)
+
+    def _forget(self, route: str) -> None:
+        self._state.table.set_route(route, None)
+        self._state.clear_timer("route", route)
+        self._unclaimed.pop(route, None)
+        self._lost.pop(route, None)
+        if self._served.pop(route, None) is not None:
+            self._state.persist(f"route/{route}", None, durable=False)
+        self._let_go(route)
+
+    def _lose(self, route: str) -> None:
+        if route not in self._lost:
+            self._lost[route] = self._state.now
+            self._state.set_timer(self._state.now + RECENT_S, "route", route)
+
+    def _is_over(self, route: str) -> bool:
+        lost_at = self._lost.get(route)
+        return lost_at is not None and self._state.now >= lost_at + RECENT_S
+
+    def _is_taken_over(self, route: str, service: str) -> bool:
+        """A less specific route of the same service serves: its instances were registered again with other routes."""
+        wider = self._served_by(route)
+        put = self._state.table.route(wider) if wider is not None else None
+        return put is not None and put.service == service and bool(put.picks)
+
+    # ------------------------------------------------------------------ what waits for a less specific route
+
+    def _release(self, route: str) -> None:
+        wider = self._held_back.pop(route, None)
+        if wider is not None:
+            holding = self._holding[wider]
+            del holding[route]
+            if not holding:
+                del self._holding[wider]
+
+    def _let_go(self, route: str) -> None:
+        """It serves nothing any more: those that wait for it have routes of their own."""
+        for other in list(self._holding.get(route, ())):
+            self.settle(other)
+
+    def _served_by(self, route: str) -> str | None:
+        """What has never served takes nothing away from what a less specific route serves."""
+        table = self._state.table
+        wider = (str(pattern) for pattern in Pattern.parse(route).wider())
+        return next((text for text in wider if table.route(text) is not None and text not in self._unclaimed), None)

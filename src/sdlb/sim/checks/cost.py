@@ -1,0 +1,106 @@
+"""Promise 7: state and messages are bounded by what a node is about."""
+
+from __future__ import annotations
+
+from sdlb.core import effects as ef
+from sdlb.core import events as ev
+from sdlb.core.messages import DownState, Path, UpState
+from sdlb.sim import bridge
+from sdlb.sim.check import Check, check
+from sdlb.sim.host import Host
+from sdlb.sim.world import World
+
+SIZES_S = 1.0
+
+
+@check(7)
+class ConstantCost(Check):
+    """State is bounded by children x claim keys; what happens to one service causes messages about that service only."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._instances: dict[str, int] = {}  # host -> the most that it ever had at once
+        self._size_at: dict[str, float] = {}  # host -> when its sizes are looked at again
+        self._timers = False  # some run out in this step, about whatever they are about
+        self._paths: dict[tuple[str, str], Path] = {}  # (node, parent) -> where it stands, as it was told last
+
+    def before_step(self, host: Host, events: list[ev.Event]) -> None:
+        assert host.balancer is not None
+        wake = host.balancer.wake_at()
+        self._timers = wake is not None and wake <= host.now
+
+    def after_step(self, host: Host, events: list[ev.Event], effects: list[ef.Effect]) -> None:
+        if self.world.clock.now >= self._size_at.get(host.name, 0.0):  # what grows is larger a second later, too
+            self._size_at[host.name] = self.world.clock.now + SIZES_S
+            self._size(host)
+        dropped = any(isinstance(effect, ef.DropChild | ef.HangUp) for effect in effects)
+        touched = None if self._moves(host, events) or dropped else self._touched(host, events)
+        if touched is None or self._timers:
+            return
+        for effect in effects:
+            match effect:
+                case ef.ToParent(_, UpState() as up):
+                    told = {claim.key.service for claim in up.claims} | {gone.key.service for gone in up.withdrawn}
+                case ef.ToChild(_, DownState() as down):
+                    told = {verdict.key.service for verdict in down.verdicts} | {
+                        ack.key.service for ack in down.drained
+                    }
+                case _:
+                    continue
+            if not told <= touched:
+                raise self.broken(f"{host.name} heard of {sorted(touched)} and tells about {sorted(told - touched)}")
+
+    def _size(self, host: Host) -> None:
+        world = self.world
+        keys = world.keys
+        children = world.children_ever.get(host.name, 0)  # who has left is on record for a while
+        sizes = host.view.sizes()
+        most = self._instances[host.name] = max(self._instances.get(host.name, 0), sizes["instances"])
+        local = most * world.routes_max  # the engine still has those that have just gone
+        self.compared()
+        bounds = {
+            "slots": len(keys),
+            "sources": 2 * len(keys) * children + local,  # also what is kept in mind for a child
+            "told": len(keys) * children,
+            "claimed": len(keys) * len(host.addresses),
+            "children": children,
+            "table": 3 * (len(keys) * children + local) + 2 * len(keys),
+        }
+        for name, bound in bounds.items():
+            if sizes[name] > bound:
+                raise self.broken(f"{host.name} holds {sizes[name]} {name}; its children and services explain {bound}")
+
+    def _moves(self, host: Host, events: list[ev.Event]) -> bool:
+        """Whether it hears that it stands elsewhere in the tree: that concerns all that it has."""
+        moves = False
+        for event in events:
+            match event:
+                case ev.ParentMessage(parent, DownState() as down):
+                    moves = moves or self._paths.get((host.name, parent)) != down.path
+                    self._paths[host.name, parent] = down.path
+                case _:
+                    pass
+        return moves
+
+    def _touched(self, host: Host, events: list[ev.Event]) -> set[str] | None:
+        """The services that these events are about, and those that share a route with them; None: about all."""
+        services: set[str] = set()
+        for event in events:
+            match event:
+                case ev.ChildMessage(_, UpState(full=False, roots=None) as up) if up.seq > 1:
+                    services |= {claim.key.service for claim in up.claims} | {gone.key.service for gone in up.withdrawn}
+                    services.update(bridge.policies_in(up))
+                case ev.ParentMessage(_, DownState(full=False) as down) if down.seq > 1:
+                    services |= {v.key.service for v in down.verdicts} | {a.key.service for a in down.drained}
+                    services.update(bridge.policies_in(down))
+                case ev.InstancePut(spec):
+                    services.add(spec.service)
+                    at = spec.endpoint  # what was registered there before gives way
+                    services |= {
+                        p.spec.service for p in host.processes.values() if spec.id == p.id or at == p.spec.endpoint
+                    }
+                case ev.InstanceHealth(id) | ev.InstanceRemove(id) | ev.InstanceDrain(id) | ev.InstanceGone(id):
+                    services |= {p.spec.service for p in host.processes.values() if p.id == id}
+                case _:
+                    return None
+        return services | {other for service in services for other in self.world.sharing.get(service, ())}

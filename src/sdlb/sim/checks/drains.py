@@ -1,0 +1,81 @@
+"""Promise 3: a drain takes as long as its requests do, and no longer; and it is not cut short."""
+
+from __future__ import annotations
+
+from sdlb.core import effects as ef
+from sdlb.core.messages import ClaimKey
+from sdlb.sim.check import Check, check
+from sdlb.sim.host import Host
+from sdlb.sim.process import Process
+
+DRAIN_S = 6.0  # from the last request that was in flight to the end of the drain, over all tiers
+
+
+@check(3)
+class DrainsEnd(Check):
+    """A drain ends once nothing has been in flight for a moment, and is forced only if something is.
+
+    Exempt is what is below nodes to which something has happened of late.
+    """
+
+    def every_second(self) -> None:
+        now = self.world.clock.now
+        for processes in self.world.by_service.values():
+            for process in processes.values():
+                if process.leave_asked > now - DRAIN_S or process.rejected:
+                    continue
+                if self._drained(process):
+                    continue
+                self.compared()
+                if now - max(process.leave_asked, self._busy_at(process)) > DRAIN_S and not self._excused(process.host):
+                    known = self.world.hosts[process.host].view.instance(process.id)
+                    state = "unknown" if known is None else known["state"]
+                    raise self.broken(
+                        f"the drain of {process.name} on {process.host} does not end: {state}, nothing is in flight"
+                    )
+
+    def _drained(self, process: Process) -> bool:
+        host = self.world.hosts[process.host]
+        if not host.running or self.world.is_member(process):
+            return not host.running
+        known = host.view.instance(process.id)
+        return known is None or known["drained"] or known["endpoint"] != process.spec.endpoint
+
+    def _busy_at(self, process: Process) -> float:
+        """When a request of its version last was in flight: those of others are waited for where they share a node."""
+        mine = [p for p in self.world.by_service[process.spec.service].values() if p.version == process.version]
+        return max(self.world.clock.now if p.carried else p.carried_at for p in mine)
+
+    def _excused(self, name: str) -> bool:
+        world, above = self.world, self.world.shape.above(name)
+        return name in world.outside or world.affected.disturbed(above) or any(map(world.touch.fresh, above))
+
+    def on_note(self, host: Host, note: ef.Note) -> None:
+        if note.code in ("instance-drained", "instance-removed"):
+            self.world.coverage.happened["drains"] += 1
+        if note.code != "drain-deadline":
+            return
+        self.world.coverage.happened["drains forced"] += 1
+        self.compared()
+        mine = [p for p in host.processes.values() if p.id == note.fields.get("instance") and p.alive]
+        for process in mine:
+            busy = self._busy_at(process)
+            self.world.affected.harm_service(process.spec.service)  # what is still in flight may be cut
+            if self.world.clock.now - busy > 1.0 and not self._excused(host.name):
+                raise self.broken(f"{process.name} on {host.name} was forced out, and nothing was in flight")
+
+    def on_stopped(self, host: Host, clean: bool) -> None:
+        self.world.coverage.happened["nodes stopped" if clean else "nodes stopped at their deadline"] += 1
+        self.compared()
+        if clean:
+            if host.engine.in_flight and not self._excused(host.name):
+                key = next(iter(host.engine.in_flight))
+                raise self.broken(f"{host.name} has stopped, clean, with requests in flight through {_text(key.claim)}")
+            return
+        self.world.affected.harm_node(host.name)
+        if not host.engine.in_flight and not self._excused(host.name):
+            raise self.broken(f"{host.name} stopped at its deadline, and nothing was in flight")
+
+
+def _text(key: ClaimKey) -> str:
+    return " ".join(key)

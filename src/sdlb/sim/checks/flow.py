@@ -1,0 +1,195 @@
+"""Promise 3, where no request shows it: make before break, and no waiting for nothing.
+
+Requests that are parked, or that are tried elsewhere after "not here", hide both. These checks look at the tables.
+"""
+
+from __future__ import annotations
+
+from sdlb.core import events as ev
+from sdlb.core.messages import ACTIVE, ClaimKey
+from sdlb.sim.check import Check, check
+from sdlb.sim.host import Host
+from sdlb.sim.liar import claimed_by_liars
+from sdlb.sim.process import Process
+from sdlb.sim.touch import UNDECIDED
+from sdlb.sim.world import World
+
+STEADY_S = 3.0  # so long an instance has been serving when it is known at every entry above it
+
+
+@check(3)
+class MakeBeforeBreak(Check):
+    """A node that had a ready endpoint for a service on a route never has none while instances could serve.
+
+    One that could has been serving for a moment, is wanted, healthy and in its host's engine. It is only passed over by a
+    decision that its version must wait for another that is there, never because a node has forgotten or is not sure.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._had: dict[str, dict[tuple[str, str], None]] = {}  # host -> (service, route) with members
+
+    def on_table(self, host: Host, out: list[ev.MemberKey]) -> None:
+        before = self._had.get(host.name, {})
+        now = {(key.service, key.route): None for key in host.engine.groups}
+        self._had[host.name] = now
+        if not host.engine.up or not host.running or host.name in self.world.outside:
+            return
+        for service, route in before:
+            if (service, route) not in now:
+                self._emptied(host, service, route, [key for key in out if key.claim.route == route])
+
+    def _emptied(self, host: Host, service: str, route: str, out: list[ev.MemberKey]) -> None:
+        world = self.world
+        self.compared()
+        if host.leaving or world.affected.harmed(host.name, service):
+            return
+        below = world.shape.below(host.name)
+        for process in list(world.by_service.get(service, {}).values()):
+            if process.host not in below or route not in process.spec.routes or not self._could(process, host):
+                continue
+            if process.host != host.name:
+                if process.member_since > world.clock.now - STEADY_S:
+                    continue
+                if world.clock.now - world.touch.heard_at(host.name, process.host) >= world.shape.presumed_s:
+                    continue  # it had to be taken for stopped
+                way = world.shape.between(host.name, process.host)
+                if any(world.hosts[name].leaving for name in way):
+                    continue
+                if world.affected.disturbed(way) and not any(self._led_to(host, key, process) for key in out):
+                    continue  # it may not have heard of it yet
+                if not all(world.affected.steady(name, STEADY_S) for name in way):
+                    continue  # it may be at old news, which it was late to take in
+            if self._becomes_another(process, route):
+                continue
+            if self._decided(host, ClaimKey(service, process.version, route)) and (
+                self._cut_over(process) or world.touch.rejoined(host.name)
+            ):
+                continue
+            raise self.broken(
+                f"{host.name} has nobody left for {service} on {route}, while {process.name} on {process.host} could serve"
+            )
+
+    def _led_to(self, host: Host, key: ev.MemberKey, process: Process) -> bool:
+        """Whether requests to this member come to the process."""
+        child = self.world.at(host, key.target) if key.target.startswith("n:") else None
+        if child is None:
+            return False
+        members = [ev.MemberKey(key.claim, target) for target in child.engine.groups.get(key.claim, ())]
+        return any(child.process_at(m) is process or self._led_to(child, m, process) for m in members)
+
+    def _could(self, process: Process, host: Host) -> bool:
+        now, new = self.world.clock.now, process.successor
+        # those above may not know its successor yet: until they do, they have it
+        unheard = new is not None and new.wanted and new.member_since > now - STEADY_S
+        wanted = process.owed or (unheard and process.host != host.name)
+        steady = process.since < now - STEADY_S
+        return process.alive and process.healthy and process.renewing and process.served and wanted and steady
+
+    def _becomes_another(self, process: Process, route: str) -> bool:
+        """It was registered again without this route, or as something that it does not go along with."""
+        world, new = self.world, process.successor
+        if new is None:
+            return False
+        roots = [root for root in world.shape.roots if root in world.shape.above(process.host)]
+        return route not in new.spec.routes or any(
+            not world.relations.compatible(root, process.spec.service, process.version, new.version) for root in roots
+        )
+
+    def _decided(self, host: Host, key: ClaimKey) -> bool:
+        """The node was told that the version is to wait; or its instance is not what it was, and is not asked about."""
+        service = host.view.service(key.service)
+        for version in service["versions"] if service is not None else ():
+            for claim in version["claims"]:
+                if version["version"] == key.version and claim["route"] == key.route:
+                    told = (host.name, key.service) in self.world.touch.told_to_wait
+                    return claim["state"] != ACTIVE and (told or claim["reason_code"] not in UNDECIDED)
+        return True
+
+    def _cut_over(self, process: Process) -> bool:
+        """Whether another version is there, or was until a moment ago, that this one does not go along with."""
+        world, service, now = self.world, process.spec.service, self.world.clock.now
+        just_ended = [p for p in world.ended.get(service, {}).values() if p.ended > now - STEADY_S]
+        return any(
+            not world.relations.compatible(root, service, process.version, other.version)
+            for root in world.shape.roots
+            if root in world.shape.above(process.host)
+            for other in (*world.touch.may_be_there(root, service), *just_ended)
+        )
+
+
+@check(3)
+class NothingWaitsForNothing(Check):
+    """What nothing stands in the way of opens within a lease: the others have stopped, and every root has heard it.
+
+    A root that was itself disturbed, or whose disk is full, has its lease and fence.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._free_since: dict[Process, float] = {}
+
+    def every_second(self) -> None:
+        world, now = self.world, self.world.clock.now
+        waiting: dict[Process, None] = {}
+        for service, processes in world.by_service.items():
+            for process in processes.values():
+                if process.wanted and process.healthy and process.renewing and not world.is_member(process):
+                    waiting[process] = None
+                    if self._held(service, process):
+                        self._free_since[process] = now
+                    since = self._free_since.setdefault(process, now)
+                    self.compared()
+                    if now - since > self._bound_s(process):
+                        raise self.broken(f"{process.name} on {process.host} waits for nothing{self._reason(process)}")
+        for process in [process for process in self._free_since if process not in waiting]:
+            del self._free_since[process]
+
+    def _bound_s(self, process: Process) -> float:
+        shape = self.world.shape
+        roots = [self.world.hosts[name] for name in shape.above(process.host) if not shape.parents[name]]
+        slow = any(root.hold.on or self.world.affected.disturbed([root.name]) for root in roots)
+        return shape.lease_s + shape.slack_s + 2.0 + (shape.fence_s if slow else 0.0)
+
+    def _held(self, service: str, process: Process) -> bool:
+        """Whether something stands in its way, or may for all that the roots can know."""
+        world, shape = self.world, self.world.shape
+        host = world.hosts[process.host]
+        if process.rejected or not host.running or not host.engine.up or process.host in world.outside:
+            return True
+        if world.affected.is_split(service) or world.clock.now < host.paused_until:
+            return True
+        above = shape.above(process.host)
+        if any(map(world.touch.fresh, above)) or any(self._not_well(name) for name in above):
+            return True
+        if self._not_the_holder(process) or claimed_by_liars(world, service):
+            return True
+        roots = world.touch.roots_in_touch(process.host)
+        if all(world.hosts[root].hold.on for root in roots):
+            return True  # who could decide has no disk to write it to
+        if any(world.touch.moved_out(root, service) for root in roots):
+            return True
+        for root in roots:
+            for other in world.touch.may_be_there(root, service):
+                if other.version == process.version or root not in shape.above(other.host):
+                    continue
+                if world.relations.compatible(root, service, process.version, other.version) is not True:
+                    return True
+        return False
+
+    def _not_well(self, name: str) -> bool:
+        host = self.world.hosts[name]
+        if host.hold.on and host.parents:
+            return True  # what it is told cannot be written, so it has no say
+        return host.leaving or host.stopped or (host.running and host.view.guarded())
+
+    def _not_the_holder(self, process: Process) -> bool:
+        """Another service claims one of its routes, or did lately: who holds it is another matter."""
+        for other in self.world.sharing.get(process.spec.service, ()):
+            if self.world.by_service.get(other) or self.world.ended.get(other):
+                return True
+        return False
+
+    def _reason(self, process: Process) -> str:
+        known = self.world.hosts[process.host].view.instance(process.id)
+        return "" if known is None else f": {known['state']}, {known['reason']}"

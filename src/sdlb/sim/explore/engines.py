@@ -1,0 +1,67 @@
+"""The engine of a node as a frozen value; the simulator's model of an engine carries the deltas out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sdlb.core import effects as ef
+from sdlb.core import events as ev
+from sdlb.sim.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What an engine holds. `draining`: taken out under an epoch, with a request in flight that ends in a step of its own."""
+
+    boot: int = 1
+    epoch: int = 0
+    members: tuple[ef.MemberPut, ...] = ()
+    routes: tuple[ef.RoutePut, ...] = ()
+    targets: tuple[ef.TargetPut, ...] = ()
+    services: tuple[ef.ServicePut, ...] = ()
+    draining: tuple[tuple[ev.MemberKey, int], ...] = ()
+
+    @property
+    def boot_id(self) -> str:
+        return f"boot-{self.boot}"
+
+    def keys(self) -> list[ev.MemberKey]:
+        return [member.key for member in self.members]
+
+
+def apply(table: Table, delta: ef.Apply) -> Table:
+    """`BadDelta` when the real one would refuse it."""
+    engine = Engine()
+    engine.boot, engine.epoch = table.boot, table.epoch
+    for member in table.members:
+        engine.groups.setdefault(member.key.claim, {})[member.key.target] = member
+    engine.routes = {route.pattern: route for route in table.routes}
+    engine.targets = {target.key: target for target in table.targets}
+    engine.services = {service.name: service for service in table.services}
+    engine.draining = dict(table.draining)
+    engine.apply(delta)
+    members = [member for group in engine.groups.values() for member in group.values()]
+    return Table(
+        table.boot,
+        engine.epoch,
+        tuple(sorted(members, key=lambda member: member.key)),
+        tuple(engine.routes[pattern] for pattern in sorted(engine.routes)),
+        tuple(engine.targets[key] for key in sorted(engine.targets)),
+        tuple(engine.services[name] for name in sorted(engine.services)),
+        tuple(sorted(engine.draining.items())),
+    )
+
+
+def drained(table: Table, key: ev.MemberKey) -> Table:
+    left = tuple(each for each in table.draining if each[0] != key)
+    return Table(table.boot, table.epoch, table.members, table.routes, table.targets, table.services, left)
+
+
+def crashed(table: Table) -> Table:
+    return Table(table.boot + 1)
+
+
+def attached(table: Table) -> ev.EngineAttached:
+    return ev.EngineAttached(
+        table.boot_id, table.epoch, len(table.members), tuple((key, 1) for key, _ in table.draining)
+    )

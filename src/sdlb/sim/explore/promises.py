@@ -1,0 +1,275 @@
+"""The promises that need the whole tree: 1, 2 and 3, looked at whenever an engine's table or an instance has changed.
+
+They look at the engines' tables and at the truth about instances, never at what control believes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sdlb.sim.explore.local import Problem, compatible
+from sdlb.sim.explore.node import DEAD
+from sdlb.sim.explore.state import LAPSED, LEAVING, LIVE, RENEWED, STOPPED, State, Step
+from sdlb.sim.explore.world import World
+
+FAULTS = ("engine-crash", "power")
+
+
+class Serving(NamedTuple):
+    """Instances, by number, that are in their host's engine; and those that only carry what they had."""
+
+    members: frozenset[int]
+    draining: frozenset[int]
+
+
+class Promises:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._served: dict[tuple[int, int], Serving] = {}
+        self._reached: dict[tuple[int, ...], frozenset[tuple[int, str]]] = {}
+        scenario = world.scenario
+        self._all = scenario.instances
+        self._rivals = [
+            [
+                other
+                for other, b in enumerate(self._all)
+                if a.service == b.service
+                and a.route == b.route
+                and not compatible(scenario, a.service, a.version, b.version)
+            ]
+            for a in self._all
+        ]
+        self._routes = sorted({each.route for each in self._all})
+
+    def check(self, before: State, after: State, step: Step) -> tuple[State, Problem | None]:
+        """`after`, with what is to be remembered; what is broken."""
+        world = self.world
+        states = world.nodes.states
+        changed = [n for n in range(world.size) if states[before[n]].engine != states[after[n]].engine]
+        if not changed and world.env(before).status == world.env(after).status:
+            return after, None
+        problem = self._ended(before, after, step) or self._entries(before, after, step)
+        for node in changed:
+            was, now = self.serving(before, node), self.serving(after, node)
+            for instance in sorted(now.members - was.members):
+                problem = problem or self._opens(after, node, instance)
+                after = self._set_served(after, instance, True)
+            for instance in sorted(was.members - now.members):
+                if step.kind == "apply":
+                    after, found = self._closes(after, node, instance)
+                    problem = problem or found
+        return after, problem
+
+    # ------------------------------------------------------------------ 1 and 2
+
+    def serving(self, state: State, node: int) -> Serving:
+        engine = self.world.nodes.states[state[node]].engine
+        known = self._served.get((node, engine))
+        if known is None:
+            table = self.world.nodes.tables[engine]
+            members = [number for key in table.keys() for number in self._instance(node, key)]
+            draining = [number for key, _ in table.draining for number in self._instance(node, key)]
+            known = self._served[node, engine] = Serving(frozenset(members), frozenset(draining))
+        return known
+
+    def _instance(self, node: int, key: tuple[tuple[str, str, str], str]) -> list[int]:
+        claim, target = key
+        name = target[2:].partition("#")[0] if target.startswith("i:") else ""
+        return [
+            number
+            for number, each in enumerate(self._all)
+            if self.world.hosts[number] == node
+            and each.id == name
+            and (each.service, each.version, each.route) == tuple(claim)
+        ]
+
+    def _opens(self, state: State, node: int, instance: int) -> Problem | None:
+        env = self.world.env(state)
+        for other in self._rivals[instance]:
+            host = self.world.hosts[other]
+            there = self.serving(state, host)
+            dead = env.status[other] == STOPPED
+            presumed = dead or env.status[other] == LAPSED  # what it still carries is not waited for for ever
+            member, carrying = other in there.members and not dead, other in there.draining and not presumed
+            waiting = env.status[other] == LIVE and env.served >> other & 1
+            if not (member or carrying or waiting) or not self._accountable(state, node, host):
+                continue
+            mine, its = self._name(instance), self._name(other)
+            if member:
+                return Problem(1, f"{mine} gets requests while {its} does")
+            state_of = "has requests in flight" if carrying else "has not stopped"
+            return Problem(2, f"{mine} gets requests while {its} {state_of}")
+        return None
+
+    def _closes(self, state: State, node: int, instance: int) -> tuple[State, Problem | None]:
+        """One that lives is closed to make room only when a split must be mended."""
+        world = self.world
+        env = world.env(state)
+        control = world.nodes.states[state[node]].control
+        if env.status[instance] != LIVE or control == DEAD:
+            return state, None
+        known = world.registration(control, instance)
+        if known is None or known.state != "waiting" or known.reason_code in ("opening", "asking"):
+            return state, None
+        state = self._set_served(state, instance, False)
+        if self._may_have_split(state) or self._told_otherwise(env.done):
+            return state, None
+        return state, Problem(2, f"{self._name(instance)} is closed though it lives: {known.reason}")
+
+    def _may_have_split(self, state: State) -> bool:
+        """Somebody was silent for a lease, or has left for longer. What was decided then is made good at leisure: a drain may take long."""
+        env, faults = self.world.env(state), self.world.scenario.faults
+        lasting = (env.kill, env.cut, env.power) != (faults.kill, faults.cut, faults.power)
+        return self.world.scenario.time and (lasting or bool(self._done(env.done, "stop")))
+
+    def _told_otherwise(self, done: int) -> bool:
+        """An operator has said that something has stopped, which may not be so; or has forbidden what was allowed."""
+        return bool(self._done(done, "forget", "policy"))
+
+    def _done(self, done: int, *kinds: str) -> set[int]:
+        """The nodes at which an operator has done one of these."""
+        actions = enumerate(self.world.scenario.actions)
+        return {self.world.owners[n] for n, action in actions if action.kind in kinds and done >> n & 1}
+
+    def _set_served(self, state: State, instance: int, served: bool) -> State:
+        world = self.world
+        env = world.env(state)
+        bits = env.served | 1 << instance if served else env.served & ~(1 << instance)
+        if bits == env.served:
+            return state
+        return (*state[: world.env_at], world.envs.number(env._replace(served=bits)))
+
+    def _name(self, instance: int) -> str:
+        each = self._all[instance]
+        return f"{each.id} ({each.service}-{each.version} on {each.host})"
+
+    def _silent(self, state: State, child: int, parent: int) -> bool:
+        nodes = self.world.nodes
+        below, above = (nodes.memories[nodes.states[state[n]].memory] for n in (child, parent))
+        return below.silent(parent) or above.silent(child)
+
+    def _accountable(self, state: State, a: int, b: int) -> bool:
+        """Whether there is a root that both have been in touch with, lately and without a gap as long as a lease."""
+        return a == b or bool(self._above(state, a) & self._above(state, b))
+
+    def _above(self, state: State, node: int) -> set[int]:
+        parents = self.world.parents(state, node)
+        if not parents:
+            return {node}
+        near = [parent for parent in parents if not self._silent(state, node, parent)]
+        return {root for parent in near for root in self._above(state, parent)}
+
+    # ------------------------------------------------------------------ 3
+
+    def _ended(self, before: State, after: State, step: Step) -> Problem | None:
+        """No instance is told that it is drained while its engine sends it requests, or, before its deadline, while it has
+        some in flight."""
+        was, now = self.world.env(before).status, self.world.env(after).status
+        if was == now or step.kind in FAULTS:
+            return None
+        died = self._dies(step)
+        for number, status in enumerate(now):
+            if status == STOPPED != was[number] and number != died:
+                host = self.world.hosts[number]
+                there = self.serving(after, host)
+                late = step.kind == "time" or self.world.env(before).late >> number & 1
+                if number in there.members or (number in there.draining and not late):
+                    doing = "gets" if number in there.members else "carries"
+                    return Problem(3, f"{self._name(number)} is told that it is drained while it {doing} requests")
+        return None
+
+    def _dies(self, step: Step) -> int:
+        """The instance whose process dies by this step; -1: none."""
+        action = self.world.scenario.actions[int(step.arg)] if step.kind == "act" else None
+        return action.instance if action is not None and action.kind == "gone" else -1
+
+    def _entries(self, before: State, after: State, step: Step) -> Problem | None:
+        """No entry loses its last way to a route while an endpoint for it could serve."""
+        world = self.world
+        env, faults = world.env(after), world.scenario.faults
+        if env.engine < faults.engine or env.power < faults.power:
+            return None  # which took endpoints away by itself; what was said about them may still be on its way
+        lost = {each for each in self.reached(before) - self.reached(after) if not world.parents(after, each[0])}
+        if not lost or any(self._silent(after, child, parent) for child, parent in world.pairs):
+            return None
+        for root, route in sorted(lost):
+            able = next((n for n in range(len(self._all)) if self._able(before, after, n, root, route)), None)
+            if able is not None:
+                name = world.names[root]
+                return Problem(3, f"{name} has no way left to {route}, and {self._name(able)} could serve it")
+        return None
+
+    def _able(self, before: State, after: State, number: int, root: int, route: str) -> bool:
+        """Whether this instance could have served the route at this entry.
+
+        One that served until now could, unless the route had to be closed for an incompatible version; then requests are
+        parked. Once an instance was asked to leave or has died, an entry need not wait for another that it knew nothing
+        of, and may park requests for one that it did.
+        """
+        world = self.world
+        status = world.env(after).status
+        each, host = self._all[number], world.hosts[number]
+        if each.route != route or status[number] not in (LIVE, RENEWED) or root not in self._ways(after, host):
+            return False
+        late = {n for n, one in enumerate(status) if one == RENEWED and world.env(after).late >> n & 1}
+        if number in late:
+            return False  # past its deadline a drain is over
+        parked = self._parks(after, root, route)
+        if LEAVING not in status and STOPPED not in status and not late:
+            rivals = any(status[other] == LIVE for other in self._rivals[number])
+            return number in self.serving(before, host).members and not (rivals and parked)
+        return status[number] == LIVE and self._knew(before, root, number) and not parked
+
+    def _parks(self, state: State, root: int, route: str) -> bool:
+        table = self.world.nodes.tables[self.world.nodes.states[state[root]].engine]
+        return any(put.pattern == route and put.park_requests_max and not put.recent for put in table.routes)
+
+    def _knew(self, state: State, root: int, instance: int) -> bool:
+        """Whether this root's control knew that the instance's version can serve when it sent the delta."""
+        nodes = self.world.nodes
+        each = self._all[instance]
+        known = nodes.known[nodes.states[state[root]].knew]
+        return any(tuple(key) == (each.service, each.version, each.route) for key in known)
+
+    def _ways(self, state: State, node: int) -> set[int]:
+        """Roots above, without passing a node that was told to leave."""
+        if node in self._done(self.world.env(state).done, "stop"):
+            return set()
+        parents = self.world.parents(state, node)
+        return {root for parent in parents for root in self._ways(state, parent)} if parents else {node}
+
+    def reached(self, state: State) -> frozenset[tuple[int, str]]:
+        """(root, route) with a way through the engines to an instance whose process is there."""
+        world = self.world
+        states = world.nodes.states
+        status = world.env(state).status
+        roots = [n for n in range(world.size) if not world.parents(state, n)]
+        key = (*(states[state[n]].engine for n in range(world.size)), *status, *roots)
+        known = self._reached.get(key)
+        if known is None:
+            known = self._reached[key] = frozenset(
+                (root, route) for root in roots for route in self._routes if self._enters(state, root, route)
+            )
+        return known
+
+    def _enters(self, state: State, root: int, route: str) -> bool:
+        nodes = self.world.nodes
+        table = nodes.tables[nodes.states[state[root]].engine]
+        for put in table.routes:
+            if put.pattern == route:
+                return any(self._leads(state, root, (put.service, pick.version, route), ()) for pick in put.picks)
+        return False
+
+    def _leads(self, state: State, node: int, claim: tuple[str, str, str], seen: tuple[int, ...]) -> bool:
+        nodes = self.world.nodes
+        status = self.world.env(state).status
+        for key in nodes.tables[nodes.states[state[node]].engine].keys():
+            if tuple(key.claim) != claim or node in seen:
+                continue
+            if key.target.startswith("n:"):
+                child = nodes.index[key.target[2:]]
+                if self._leads(state, child, claim, (*seen, node)):
+                    return True
+            elif any(status[number] in (LIVE, LEAVING, RENEWED) for number in self._instance(node, key)):
+                return True
+        return False

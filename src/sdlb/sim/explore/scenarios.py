@@ -1,0 +1,191 @@
+"""The small trees that are explored, by name. Each is there for a question that its text asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sdlb.sim.explore.core import LEASE_S
+from sdlb.sim.explore.topology import Action, Faults, Instance, Scenario
+
+CHAIN = {"root": (), "rack": ("root",), "host": ("rack",)}
+ROOTS = {"root-1": (), "root-2": (), "host": ("root-1", "root-2")}
+HOSTS = {"root": (), "host-1": ("root",), "host-2": ("root",)}
+DIAMOND = {"root": (), "rack-1": ("root",), "rack-2": ("root",), "host": ("rack-1", "rack-2")}
+WIDE = {
+    "root-1": (),
+    "root-2": (),
+    "rack-1": ("root-1", "root-2"),
+    "rack-2": ("root-1", "root-2"),
+    "host": ("rack-1", "rack-2"),
+}
+CROSS = {"root-1": (), "root-2": (), "host-1": ("root-1", "root-2"), "host-2": ("root-1", "root-2")}
+LEAVE = {"root": (), "rack": ("root",), "host": ("rack",), "host-2": ("root",)}
+BESIDE = {"root-a": (), "root-b": (), "host": ("root-b",)}
+TREES = {"root-a": (), "root-b": (), "host": ("root-a",)}
+
+TTL_S = 0.9 * LEASE_S
+OLD, NEXT, NEW = "1.0.0", "1.0.1", "2.0.0"  # the first two may serve side by side
+
+KILL, RESET, CUT = Faults(kill=1), Faults(reset=1), Faults(cut=1)
+ENGINE, POWER = Faults(engine=1), Faults(power=1)
+
+
+def _deploy(host: str, old: str = "", faults: Faults | None = None) -> tuple[tuple[Instance, ...], tuple[Action, ...]]:
+    """An incompatible version registers beside the one that serves, which leaves."""
+    before = old or host
+    instances = Instance("a", before, OLD), Instance("b", host, NEW)
+    return instances, (Action("put", host, instance=1), Action("remove", before, instance=0))
+
+
+def _roll(host: str, old: str = "") -> tuple[tuple[Instance, ...], tuple[Action, ...]]:
+    """A compatible version registers; the old one leaves after that."""
+    before = old or host
+    instances = Instance("a", before, OLD), Instance("b", host, NEXT)
+    return instances, (Action("put", host, instance=1), Action("remove", before, instance=0, after=(0,)))
+
+
+def _again(version: str) -> tuple[tuple[Instance, ...], tuple[Action, ...]]:
+    """One instance registers again under its id, as another version."""
+    return (Instance("a", "host", OLD), Instance("a", "host", version)), (Action("put", "host", instance=1),)
+
+
+def _scenarios() -> Iterator[Scenario]:
+    trees = (
+        ("chain", "a root, a rack, a host", CHAIN, "host", "", ()),
+        ("roots", "two roots above one host", ROOTS, "host", "", (("root-1", "root-2"),)),
+        ("hosts", "two hosts below one root", HOSTS, "host-2", "host-1", ()),
+        ("diamond", "two racks between a root and a host", DIAMOND, "host", "", (("rack-1", "rack-2"),)),
+        ("wide", "two roots, two racks, a host", WIDE, "host", "", (("root-1", "root-2"), ("rack-1", "rack-2"))),
+        ("cross", "two hosts below two roots", CROSS, "host-2", "host-1", (("root-1", "root-2"),)),
+    )
+    faults = (
+        ("", Faults(), "no faults"),
+        ("-kill", KILL, "one kill"),
+        ("-reset", RESET, "one broken link"),
+        ("-cut", CUT, "one cut link"),
+        ("-engine", ENGINE, "one engine crash"),
+        ("-power", POWER, "one power cut"),
+        ("-kill-cut", Faults(kill=1, cut=1), "a kill and a cut link"),
+        ("-kills", Faults(kill=2), "two kills"),
+        ("-detach", Faults(detach=1), "one broken connection to an engine"),
+    )
+    for name, text, tree, host, old, alike in trees:
+        for suffix, budget, words in faults:
+            for kind, maker, what in (("deploy", _deploy, "an incompatible"), ("roll", _roll, "a compatible")):
+                instances, actions = maker(host, old)
+                told = f"{text}; {what} version takes over; {words}"
+                yield Scenario(f"{name}-{kind}{suffix}", told, tree, instances, (0,), actions, budget, alike=alike)
+    for name, tree, alike in (("chain", CHAIN, ()), ("roots", ROOTS, (("root-1", "root-2"),))):
+        for kind, version in (("again", NEXT), ("again-new", NEW)):
+            for suffix, budget, words in faults[:4]:
+                instances, actions = _again(version)
+                told = f"an instance registers again under its id, as {version}; {words}"
+                yield Scenario(f"{name}-{kind}{suffix}", told, tree, instances, (0,), actions, budget, alike=alike)
+    both = Instance("a", "host-1", OLD), Instance("b", "host-2", NEW)
+    puts = Action("put", "host-1", instance=0), Action("put", "host-2", instance=1)
+    for name, tree, alike in (("hosts", HOSTS, ()), ("cross", CROSS, (("root-1", "root-2"),))):
+        for suffix, budget, words in faults[:4]:
+            told = f"two incompatible versions register at two hosts at once; {words}"
+            yield Scenario(f"{name}-contest{suffix}", told, tree, both, (), puts, budget, alike=alike)
+    rivals = Instance("a", "host-1", OLD), Instance("b", "host-2", OLD, service="basket")
+    for suffix, budget, words in faults[:3]:
+        told = f"two services claim one route at two hosts; {words}"
+        yield Scenario(f"cross-route{suffix}", told, CROSS, rivals, (), puts, budget, alike=(("root-1", "root-2"),))
+    moved = (Instance("a", "host", OLD),)
+    for suffix, budget, words in faults[:4]:
+        yield Scenario(
+            f"move-tree{suffix}",
+            f"a host is moved from one tree to another; {words}",
+            TREES,
+            moved,
+            (0,),
+            (Action("move", "host", parents=("root-b",)),),
+            budget,
+            wider=(("host", "root-b"),),
+        )
+        yield Scenario(
+            f"move-rack{suffix}",
+            f"a host is moved to another rack of its tree while an incompatible version waits; {words}",
+            {"root": (), "rack-1": ("root",), "rack-2": ("root",), "host": ("rack-1",)},
+            (Instance("a", "host", OLD), Instance("b", "host", NEW)),
+            (0,),
+            (
+                Action("move", "host", parents=("rack-2",)),
+                Action("put", "host", instance=1),
+                Action("remove", "host", instance=0, after=(1,)),
+            ),
+            budget,
+            wider=(("host", "rack-2"),),
+        )
+    gone = (Action("put", "host-2", instance=1), Action("gone", "host-1", instance=0))
+    for suffix, budget, words in faults[:4]:
+        instances = Instance("a", "host-1", OLD), Instance("b", "host-2", NEW)
+        told = f"a process dies while an incompatible version waits at another host; {words}"
+        yield Scenario(f"hosts-gone{suffix}", told, HOSTS, instances, (0,), gone, budget)
+    waits = Action("policy", "root", 'catalog {"on_silence": "wait"}')
+    for suffix, budget, words in faults[3:4]:
+        instances = Instance("a", "host-1", OLD), Instance("b", "host-2", NEW)
+        told = f"as set, what is silent is waited for; an operator may say that it has stopped; {words}"
+        actions = (waits, Action("put", "host-2", instance=1), Action("forget", "root", "host-1"))
+        yield Scenario(f"hosts-wait{suffix}", told, HOSTS, instances, (0,), actions, budget)
+    for node in ("root", "host-1"):
+        killed = Faults(kill=1, at=(node,))
+        instances, (put, remove) = _deploy("host-2", "host-1")
+        told = f"an incompatible version takes over; the control of {node} is killed at any moment; no lease ends"
+        yield Scenario(f"drain-kill-{node}", told, HOSTS, instances, (0,), (put, remove), killed, time=False)
+        told = f"an incompatible version waits for one that stays; the control of {node} is killed at any moment"
+        yield Scenario(f"wait-kill-{node}", told, HOSTS, instances, (0,), (put,), killed)
+    yield from _operators(faults)
+
+
+def _operators(faults: tuple[tuple[str, Faults, str], ...]) -> Iterator[Scenario]:
+    """What is done to nodes, not to instances."""
+    old, new = Instance("a", "host", OLD), Instance("b", "host-2", NEW)
+    leaves = Action("stop", "rack"), Action("put", "host-2", instance=1)
+    for suffix, budget, words in faults[:4]:
+        told = f"a rack leaves, and its host has no other parent; an incompatible version wants to serve; {words}"
+        yield Scenario(f"leave-deploy{suffix}", told, LEAVE, (old, new), (0,), leaves, budget)
+    for suffix, budget, words in faults[:3]:
+        for node, tree, host in (("root", HOSTS, "host-2"), ("rack", CHAIN, "host"), ("host", CHAIN, "host")):
+            instances, actions = _deploy(host, "host-1" if tree is HOSTS else "host")
+            told = (
+                f"during the deployment of an incompatible version, a {node} gets an older state folder back; {words}"
+            )
+            restored = (*actions, Action("restore", node))
+            yield Scenario(f"restore-{node}{suffix}", told, tree, instances, (0,), restored, budget)
+    for suffix, budget, words in faults[:4]:
+        instances, actions = _deploy("host")
+        told = f"during a deployment a rack becomes a root; {words}"
+        promoted = (*actions, Action("move", "rack"))
+        yield Scenario(f"promote{suffix}", told, CHAIN, instances, (0,), promoted, budget)
+        told = f"during a deployment a root becomes the child of another root; {words}"
+        demoted = (*actions, Action("move", "root-b", parents=("root-a",)))
+        yield Scenario(f"demote{suffix}", told, BESIDE, instances, (0,), demoted, budget, wider=(("root-b", "root-a"),))
+    both = Instance("a", "host-1", OLD), Instance("b", "host-2", NEXT)
+    deny = Action("policy", "root", f'catalog {{"compatibility": {{"deny": [["{OLD}", "{NEXT}"]]}}}}')
+    for suffix, budget, words in faults[:4]:
+        told = f"an operator forbids two versions side by side that serve; {words}"
+        actions = deny, Action("remove", "host-1", instance=0)
+        yield Scenario(f"deny{suffix}", told, HOSTS, both, (0, 1), actions, budget)
+    for suffix, budget, words in faults[:4]:
+        instances = Instance("a", "host-1", OLD, ttl_s=TTL_S), Instance("b", "host-2", NEW)
+        lapses = Action("lapse", "host-1", instance=0), Action("put", "host-2", instance=1)
+        told = f"the lease of an instance ends while an incompatible version waits; {words}"
+        yield Scenario(f"lapse{suffix}", told, HOSTS, instances, (0,), lapses, budget)
+
+
+ALL: dict[str, Scenario] = {scenario.name: scenario for scenario in _scenarios()}
+
+
+def named(names: str) -> list[Scenario]:
+    """Comma-separated names, or the beginning of several with a star; "all". `KeyError` with the one that is none."""
+    if names == "all":
+        return list(ALL.values())
+    found: dict[str, Scenario] = {}
+    for name in names.split(","):
+        start = name[:-1] if name.endswith("*") else None
+        matching = {n: s for n, s in ALL.items() if (n.startswith(start) if start is not None else n == name)}
+        if not matching:
+            raise KeyError(name)
+        found.update(matching)
+    return list(found.values())

@@ -1,0 +1,81 @@
+"""What is explored: a small tree, its instances, what operators do (each once, at any moment), how many faults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sdlb.model.instance import HealthCheck, InstanceSpec
+
+NO_CHECK = HealthCheck("none")
+ROUTE = "shop.example/*"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """`host`: where it runs. One with the same `id` as an earlier one is that, registered again."""
+
+    id: str
+    host: str
+    version: str
+    service: str = "catalog"
+    route: str = ROUTE
+    compatible: tuple[str, ...] = ()
+    ttl_s: float = 0.0  # of its lease
+
+    def spec(self) -> InstanceSpec:
+        return InstanceSpec(
+            self.id,
+            self.service,
+            self.version,
+            (self.route,),
+            f"127.0.0.1:{8000 + sum(map(ord, self.version))}",
+            compatible=self.compatible,
+            health=NO_CHECK,
+            ttl_s=self.ttl_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What an operator or a program does at `node`.
+
+    `kind`: "put" (an instance registers), "remove" (it asks to leave), "gone" (its process dies), "move" (the node comes
+    back below other `parents`, or as a root), "stop" (the node leaves; it may be started again), "restore" (control is
+    stopped, and starts with the state folder of the start of the scenario), "lapse" (nobody renews the instance any more),
+    "forget" (`subject`: a child that has stopped), "policy" (`subject`: the document).
+    `after`: numbers of actions that must have been taken before.
+    """
+
+    kind: str
+    node: str
+    subject: str = ""
+    parents: tuple[str, ...] = ()
+    after: tuple[int, ...] = ()
+    instance: int = -1  # of `Scenario.instances`
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """How many of each may happen on one path, and at which nodes (for a link: at its lower end; empty: at all)."""
+
+    kill: int = 0  # control of a node, also in the middle of a step; its links are closed
+    reset: int = 0  # a link breaks, and both ends are told
+    cut: int = 0  # nothing passes between two nodes any more, and nobody is told
+    engine: int = 0  # an engine crashes
+    detach: int = 0  # the connection between control and engine breaks; a delta that is on its way is lost
+    power: int = 0  # a machine loses power: control, engine, instances, what was not written durably
+    at: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    name: str
+    text: str
+    tree: dict[str, tuple[str, ...]]
+    instances: tuple[Instance, ...]
+    first: tuple[int, ...]  # numbers of instances that serve at the start
+    actions: tuple[Action, ...]
+    faults: Faults = field(default_factory=Faults)
+    time: bool = True  # whether leases may run out
+    wider: tuple[tuple[str, str], ...] = ()  # links that there may be later: (child, parent)
+    alike: tuple[tuple[str, ...], ...] = ()  # nodes that only their names tell apart

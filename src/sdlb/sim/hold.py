@@ -1,0 +1,79 @@
+"""What a node holds back while its disk takes nothing, as `sdlb.node.hold` does it in production.
+
+From the first durable decision that could not be written on, deltas of the engine and numbered messages wait, in order;
+beats pass, and count only what was really sent. The simulator may not import `sdlb.node`, so this is its own model.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+
+from sdlb.core import effects as ef
+from sdlb.core.messages import Beat, DownState, UpState
+from sdlb.sim import bridge
+
+Link = str | int
+
+
+class Hold:
+    def __init__(self) -> None:
+        self.on = False
+        self.released = False  # nothing is held back, though the disk still takes nothing
+        self.unwritten: dict[str, object] = {}
+        self._held: deque[ef.Effect] = deque()
+        self._first: dict[Link, int] = {}  # the number of the first message that is held
+
+    def sift(self, effect: ef.Effect) -> ef.Effect | None:
+        """What may be carried out at once; None: it is held."""
+        match effect:
+            case ef.Apply():
+                self._held.append(effect)
+                return None
+            case ef.ToParent(link, UpState(seq)) | ef.ToChild(link, DownState(seq)):
+                self._first.setdefault(link, seq)
+                self._held.append(effect)
+                return None
+            case ef.ToParent(link, Beat() as beat):
+                return replace(effect, message=self._counted(link, beat))
+            case ef.ToChild(link, Beat() as beat):
+                return replace(effect, message=self._counted(link, beat))
+            case ef.Dial(link) | ef.HangUp(link) | ef.DropChild(link):
+                if self._first.pop(link, None) is not None:
+                    self._held = deque(each for each in self._held if _link(each) != link)
+                return effect
+            case _:
+                return effect
+
+    def _counted(self, link: Link, beat: Beat) -> Beat:
+        first = self._first.get(link)
+        return beat if first is None else bridge.beat_of(beat, first - 1)
+
+    def forget_deltas(self) -> None:
+        """Of an engine that was lost, or is attached anew: it is told everything again."""
+        self._held = deque(each for each in self._held if not isinstance(each, ef.Apply))
+
+    def release(self) -> list[ef.Effect]:
+        """All that was held, in order; nothing is held from here on."""
+        held, self._held = list(self._held), deque()
+        self._first.clear()
+        self.unwritten = {}
+        self.on = self.released = False
+        return held
+
+    def let_go(self) -> list[ef.Effect]:
+        """All that was held, in order; what follows is not held either, until the disk takes it."""
+        held, self._held = list(self._held), deque()
+        self._first.clear()
+        self.released = True
+        return held
+
+
+def _link(effect: ef.Effect) -> Link | None:
+    match effect:
+        case ef.ToParent(parent):
+            return parent
+        case ef.ToChild(link):
+            return link
+        case _:
+            return None

@@ -1,0 +1,114 @@
+"""The truth about which versions may serve side by side: what operators have set, and what instances declare.
+
+Both change. A change takes a while to reach everybody, so a pair can also be *unsettled*: neither is held against anyone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sdlb.model.policy import Policy
+from sdlb.sim import bridge
+from sdlb.sim.affected import NEVER, RECOVERY_S
+from sdlb.sim.process import Process
+
+if TYPE_CHECKING:
+    from sdlb.sim.world import World
+
+CHANGE_S = 15.0  # so long after a change, what it forbids has been drained; in-flight requests included
+
+
+@dataclass(slots=True)
+class Known:
+    """The policy of a service as a root has it."""
+
+    text: str | None
+    policy: Policy
+    rules_since: float
+    silence_since: float
+
+
+class Relations:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._known: dict[tuple[str, str], Known] = {}
+        self._declared: dict[
+            tuple[str, str], dict[tuple[str, ...], float]
+        ] = {}  # (service, version) -> when last heard
+
+    def look(self) -> None:
+        """Notices what has changed at the roots and among the declarations; once a second, and when asked."""
+        for root in self._world.shape.roots:
+            if self._world.hosts[root].balancer is not None:
+                for service in self._world.by_service:
+                    self.known(root, service)
+        for service, processes in self._world.by_service.items():
+            for process in processes.values():
+                if process.spec.compatible:
+                    self._heard(service, process)
+
+    def _heard(self, service: str, process: Process) -> None:
+        self._declared.setdefault((service, process.version), {})[process.spec.compatible] = self._world.clock.now
+
+    def ended(self, process: Process) -> None:
+        if process.spec.compatible:
+            self._heard(process.spec.service, process)
+
+    def known(self, root: str, service: str) -> Known:
+        host, now = self._world.hosts[root], self._world.clock.now
+        text = bridge.policy_of(host.view, service)
+        known = self._known.get((root, service))
+        if known is None:
+            policy = Policy() if text is None else Policy.from_json(text)
+            known = self._known[root, service] = Known(text, policy, NEVER if text is None else now, now)
+        elif known.text != text:
+            policy = Policy() if text is None else Policy.from_json(text)
+            if policy.compatibility != known.policy.compatibility:
+                known.rules_since = now
+            if policy.on_silence != known.policy.on_silence:
+                known.silence_since = now
+            known.text, known.policy = text, policy
+        if host.hold.on:
+            known.rules_since = now  # it cannot act on what it was told before its disk has room
+        return known
+
+    def waits_for_silent(self, root: str, service: str, since: float) -> bool:
+        """Whether this root, all the time, was not to take who is silent for stopped."""
+        known = self.known(root, service)
+        return known.policy.on_silence == "wait" and known.silence_since < since
+
+    def compatible(self, root: str, service: str, a: str, b: str) -> bool | None:
+        """By what this root knows and has had time to act on; None: unsettled."""
+        if a == b:
+            return True
+        known = self.known(root, service)
+        rules, now = known.policy.compatibility, self._world.clock.now
+        settled = now - known.rules_since > CHANGE_S
+        if rules.compatible(a, b):
+            return True if settled else None
+        firm_a, loose_a = self._declarations(root, service, a)
+        firm_b, loose_b = self._declarations(root, service, b)
+        if rules.compatible(a, b, firm_a, firm_b):
+            return True if settled else None
+        if not settled or rules.compatible(a, b, loose_a, loose_b):
+            return None
+        return False
+
+    def _declarations(self, root: str, service: str, version: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What the instances of a version say of others: for sure, and at the outside."""
+        now = self._world.clock.now
+        firm: set[str] = set()
+        loose: set[str] = set()
+        for process in self._world.by_service.get(service, {}).values():
+            if process.version != version or not process.spec.compatible:
+                continue
+            loose.update(process.spec.compatible)
+            sure = process.wanted and process.renewing and not process.rejected and now - process.since > CHANGE_S
+            if sure and root in self._world.touch.roots_in_touch(process.host):
+                firm.update(process.spec.compatible)
+        for texts, when in self._declared.get((service, version), {}).items():
+            # who has ended in silence may be reckoned with, and so may what it declared
+            if now - when < RECOVERY_S or self.waits_for_silent(root, service, when):
+                loose.update(texts)
+        return tuple(sorted(firm)), tuple(sorted(loose))

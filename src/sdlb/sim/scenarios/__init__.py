@@ -1,0 +1,43 @@
+"""Situations that broke a promise once, each a tiny tree with a script; `sdlb sim --scenario NAME` runs one.
+
+The letters are those of the table in docs/internals/simulator.md.
+"""
+
+from sdlb.sim.scenarios import (
+    boundaries,
+    by_chance,
+    cloned,
+    cut_off,
+    full_disk,
+    left,
+    liars,
+    lost_rack,
+    moved,
+    registered_again,
+    restarted,
+    restored,
+    roots,
+    rules,
+    silent,
+)
+from sdlb.sim.stage import SCENARIOS, Scenario
+
+__all__ = [
+    "SCENARIOS",
+    "Scenario",
+    "boundaries",
+    "by_chance",
+    "cloned",
+    "cut_off",
+    "full_disk",
+    "left",
+    "liars",
+    "lost_rack",
+    "moved",
+    "registered_again",
+    "restarted",
+    "restored",
+    "roots",
+    "rules",
+    "silent",
+]

@@ -1,0 +1,76 @@
+"""J: who is cut off serves on with what it has, and opens nothing."""
+
+from __future__ import annotations
+
+from sdlb.sim.stage import Stage, scenario
+
+
+@scenario("J", 4, root_1="", rack_1="root-1", rack_2="root-1", host_1="rack-1", host_2="rack-2")
+def both_children_silent(stage: Stage) -> None:
+    """Both of an edge's two children fall silent together: the fault is more likely its own, and it keeps its routes."""
+    stage.run(3.0)
+    stage.serving(stage.instance("host-1", "catalog-1.0.1"), stage.instance("host-2", "catalog-1.0.1"))
+    stage.run(20.0)
+    stage.requests(hold_s=0.05)
+    for rack in ("rack-1", "rack-2"):
+        stage.acts.cut("root-1", rack, 60.0)
+    stage.run(55.0)
+    stage.expect(4, "the edge still routes", bool(stage["root-1"].engine.groups))
+    stage.expect(4, "and says that it is guarded", stage["root-1"].view.guarded())
+    stage.run(30.0)
+    stage.settle()
+
+
+@scenario("J", 1, 4, root_1="", rack_1="root-1", host_1="rack-1", host_2="rack-1")
+def restarted_while_cut_off(stage: Stage) -> None:
+    """A host is cut off and loses its power; when it starts again, its old permit proves nothing."""
+    stage.run(3.0)
+    stage.serving(stage.instance("host-1", "catalog-1.0.1", ttl_s=0.0))
+    stage.acts.isolate(stage["host-1"], 70.0)
+    stage.run(25.0)
+    stage.acts.power_off(stage["host-1"])
+    stage.run(5.0)
+    stage.acts.power_on(stage["host-1"])
+    again = stage.instance("host-1", "catalog-1.0.1")
+    stage.run(30.0)
+    stage.expect(4, "it opens nothing while no parent answers", not stage.serves(again))
+    stage.run(20.0)
+    stage.until(5, "it opens when one does", lambda: stage.serves(again), 20.0)
+    stage.settle()
+
+
+@scenario("J", 1, 4, root_1="", rack_1="root-1", host_1="rack-1")
+def new_host_below_a_cut_off_rack(stage: Stage) -> None:
+    """A host is added below a rack that no root reaches: it opens nothing, and says that it is cut off."""
+    stage.run(3.0)
+    stage.serving(stage.instance("host-1", "catalog-1.0.1"))
+    stage.acts.cut("rack-1", "root-1", 60.0)
+    stage.run(25.0)
+    stage.acts.add_node("host-2", ("rack-1",))
+    new = stage.instance("host-2", "catalog-1.0.1")
+    stage.run(25.0)
+    stage.expect(4, "it opens nothing", not stage.serves(new))
+    stage.expect(4, "it says that it is cut off", stage["host-2"].view.cut_off())
+    stage.run(15.0)
+    stage.until(5, "it opens when the rack is in touch again", lambda: stage.serves(new), 20.0)
+    stage.settle()
+
+
+@scenario("J", 4, root_1="", host_1="root-1")
+def control_restarts_while_cut_off(stage: Stage) -> None:
+    """Control of a host is killed and starts again, beside the engine that serves, while no parent answers: that serves on."""
+    stage.run(3.0)
+    old = stage.instance("host-1", "catalog-1.0.1")
+    stage.serving(old)
+    stage.acts.isolate(stage["host-1"], 40.0)
+    stage.run(15.0)
+    stage.requests(entries=("host-1",))
+    for _ in range(2):
+        stage.acts.kill(stage["host-1"])
+        stage.run(1.0)
+        stage.acts.start(stage["host-1"])
+        for _ in range(5):
+            stage.run(1.0)
+            stage.expect(4, "it serves on", stage.serves(old))
+    stage.run(20.0)
+    stage.settle()

@@ -1,0 +1,87 @@
+"""I: a node that becomes a root, or a root that becomes a child, keeps its traffic until it is decided anew."""
+
+from __future__ import annotations
+
+from sdlb.sim.process import Process
+from sdlb.sim.stage import Stage, scenario
+
+
+def _rollout(stage: Stage, entry: str) -> tuple[Process, Process]:
+    """1.0.1 serves on host-1 with a request in flight, 2.0.0 on host-2 waits for it."""
+    old = stage.instance("host-1", "catalog-1.0.1")
+    stage.serving(old)
+    new = stage.instance("host-2", "catalog-2.0.0")
+    stage.run(2.0)
+    stage.requests(entries=(entry,))
+    stage.request(entry, 6.0)
+    stage.run(0.5)
+    return old, new
+
+
+@scenario("I", 2, 3, root_1="", edge_2="root-1", host_1="edge-2", host_2="edge-2")
+def promoted_root(stage: Stage) -> None:
+    """The parents of a middle node are taken away: it decides for itself, and begins with what was decided before."""
+    stage.run(3.0)
+    old, new = _rollout(stage, "edge-2")
+    stage.acts.move(stage["edge-2"], ())
+    for _ in range(60):
+        stage.run(0.5)
+        stage.expect(2, "1.0.1 serves on and 2.0.0 waits", stage.serves(old) and not stage.serves(new))
+    stage.acts.leave(old, 10.0)
+    stage.until(5, "2.0.0 opens when its turn comes", lambda: stage.serves(new), 10.0)
+    stage.settle()
+
+
+@scenario("I", 2, 3, root_1="", root_2="", host_1="root-2", host_2="root-2", host_3="root-1")
+def demoted_root(stage: Stage) -> None:
+    """A root becomes the child of another, which knows nothing of its services: what serves, serves on."""
+    stage.run(3.0)
+    old, new = _rollout(stage, "root-2")
+    stage.acts.move(stage["root-2"], ("root-1",))
+    for _ in range(60):
+        stage.run(0.5)
+        stage.expect(2, "1.0.1 serves on and 2.0.0 waits", stage.serves(old) and not stage.serves(new))
+    stage.acts.leave(old, 10.0)
+    stage.until(5, "2.0.0 opens when its turn comes", lambda: stage.serves(new), 10.0)
+    stage.settle()
+
+
+def _alone_with_a_waiting_version(stage: Stage, host: str) -> tuple[Process, Process]:
+    """1.0.1 serves, 2.0.0 waits on the same host, and is older than the instance of 1.0.1 that is left."""
+    first = stage.instance(host, "catalog-1.0.1")
+    stage.serving(first)
+    waiting = stage.instance(host, "catalog-2.0.0")
+    stage.run(2.0)
+    second = stage.instance(host, "catalog-1.0.1")
+    stage.serving(second)
+    stage.acts.leave(first, 5.0)
+    stage.run(3.0)
+    stage.requests(entries=(host,))
+    stage.request(host, 6.0)
+    stage.run(0.5)
+    return second, waiting
+
+
+def _keeps_what_was_decided(stage: Stage, serving: Process, waiting: Process) -> None:
+    for _ in range(40):
+        stage.run(0.5)
+        stage.expect(2, "1.0.1 serves on and 2.0.0 waits", stage.serves(serving) and not stage.serves(waiting))
+    stage.settle()
+
+
+@scenario("I", 2, 3, root_1="", host_1="root-1")
+def promoted_host_with_a_waiting_version(stage: Stage) -> None:
+    """A host becomes a root; the version that waits on it is senior by age. What serves is what was decided."""
+    stage.run(3.0)
+    serving, waiting = _alone_with_a_waiting_version(stage, "host-1")
+    stage.acts.move(stage["host-1"], ())
+    _keeps_what_was_decided(stage, serving, waiting)
+
+
+@scenario("I", 2, 3, root_1="", root_2="")
+def demoted_host_with_a_waiting_version(stage: Stage) -> None:
+    """A root with instances of its own becomes a child; the version that waits on it is senior by age."""
+    stage.run(3.0)
+    serving, waiting = _alone_with_a_waiting_version(stage, "root-2")
+    stage.acts.move(stage["root-2"], ("root-1",))
+    _keeps_what_was_decided(stage, serving, waiting)

@@ -1,0 +1,204 @@
+"""What a scenario is written with: a small tree, and what happens to it, second by second.
+
+The world and the checks are those of every other run; a script only decides what happens, and may say what it expects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from sdlb.model.version import split_name
+from sdlb.sim.acts import TTL_S, Acts
+from sdlb.sim.check import Broken
+from sdlb.sim.host import Host
+from sdlb.sim.liar import Liar
+from sdlb.sim.process import Process
+from sdlb.sim.topology import Shape
+from sdlb.sim.world import World
+
+ROUTE = "example.com/*"
+LOOK_S = 0.25
+STEADY_S = 4.0  # from then on the checks hold a node to what it had
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`situation`: the letter in the table of docs/internals/simulator.md. `promises`: those it puts to the test."""
+
+    name: str
+    situation: str
+    promises: tuple[int, ...]
+    tree: dict[str, tuple[str, ...]]
+    script: Callable[[Stage], None]
+
+    @property
+    def title(self) -> str:
+        return (self.script.__doc__ or "").split("\n\n", 1)[0].replace("\n    ", " ").strip()
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(dict(self.tree))
+
+
+SCENARIOS: dict[str, Scenario] = {}
+
+
+def scenario(
+    situation: str, *promises: int, **tree: tuple[str, ...] | str
+) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
+    """Registers a script under its name. `tree`: node (with `_` for `-`) -> its parents, `""` for a root."""
+
+    def register(script: Callable[[Stage], None]) -> Callable[[Stage], None]:
+        name = script.__name__.replace("_", "-")
+        parents = {node.replace("_", "-"): _names(above) for node, above in tree.items()}
+        SCENARIOS[name] = Scenario(name, situation, promises, parents, script)
+        return script
+
+    return register
+
+
+def _names(parents: tuple[str, ...] | str) -> tuple[str, ...]:
+    return tuple(parents.split()) if isinstance(parents, str) else parents
+
+
+class Stage:
+    def __init__(self, world: World, rng: Random) -> None:
+        self.world = world
+        self.rng = rng
+        self.acts = Acts(world, Random(rng.random()))
+        self._asking: dict[int, None] = {}
+        self._count = 0
+
+    def __getitem__(self, name: str) -> Host:
+        return self.world.hosts[name]
+
+    # ------------------------------------------------------------------ time
+
+    @property
+    def now(self) -> float:
+        return self.world.clock.now
+
+    def run(self, seconds: float) -> None:
+        self.world.clock.run(self.now + seconds)
+
+    def after(self, seconds: float, action: Callable[[], object]) -> None:
+        self.world.clock.after(seconds, action)
+
+    def until(self, promise: int, what: str, holds: Callable[[], bool], within_s: float) -> float:
+        """Runs until it holds, and says how long that took; if it does not in time, the promise is broken."""
+        started = self.now
+        while not holds():
+            if self.now - started > within_s:
+                raise Broken(promise, f"{what}: not within {within_s:g} s")
+            self.run(LOOK_S)
+        return self.now - started
+
+    def expect(self, promise: int, what: str, holds: bool) -> None:
+        self.world.coverage.compared[f"{promise} the script"] += 1
+        if not holds:
+            raise Broken(promise, what)
+
+    # ------------------------------------------------------------------ instances
+
+    def instance(
+        self,
+        host: str,
+        label: str,
+        *,
+        name: str = "",
+        routes: tuple[str, ...] = (ROUTE,),
+        ttl_s: float = TTL_S,
+        capacity: int = 100,
+        compatible: tuple[str, ...] = (),
+        pid: int | None = None,
+    ) -> Process:
+        """`label`: SERVICE-VERSION. It has registered a moment later. `pid` 0: nobody watches its process."""
+        service, version = split_name(label)
+        self._count += 1
+        spec = self.acts.spec(
+            name or f"{label}-{self._count}",
+            service,
+            version,
+            routes,
+            ttl_s=ttl_s,
+            capacity=capacity,
+            compatible=compatible,
+        )
+        return self.acts.run(self[host], spec if pid is None else replace(spec, pid=pid))
+
+    def again(
+        self, process: Process, label: str = "", *, routes: tuple[str, ...] = (), healthy: bool = True
+    ) -> Process:
+        """Its owner registers it again, with another version or other routes, at another address in any case."""
+        service, version = split_name(label) if label else (process.spec.service, process.version)
+        fresh = self.acts.spec(process.id, service, version, routes or process.spec.routes)
+        spec = replace(fresh, ttl_s=process.spec.ttl_s, capacity=process.spec.capacity)
+        return self.acts.register_again(process, spec, healthy)
+
+    def serving(self, *processes: Process) -> None:
+        """Runs until all of these serve, and everybody above knows it."""
+        self.until(5, f"{processes[0].name} serves", lambda: all(map(self.world.is_member, processes)), 30.0)
+        self.run(STEADY_S)
+
+    def serves(self, process: Process) -> bool:
+        return self.world.is_member(process)
+
+    def connected(self, host: str) -> bool:
+        """All its parents have let it in."""
+        return all(parent["state"] == "connected" for parent in self[host].view.tree()["parents"])
+
+    def active(self, node: str, service: str = "catalog") -> set[str]:
+        """The versions that this node takes for active."""
+        found = self[node].view.service(service)
+        versions: list[dict[str, Any]] = found["versions"] if found is not None else []
+        return {str(version["version"]) for version in versions if version["state"] == "active"}
+
+    # ------------------------------------------------------------------ requests
+
+    def requests(self, per_s: float = 10.0, *, entries: tuple[str, ...] = (), hold_s: float = 0.01) -> None:
+        """Requests for the usual route from now on, at these entries in turn (all roots if there is none named)."""
+        number = len(self._asking)
+        self._asking[number] = None
+        names = entries or self.world.shape.roots
+        count = 0
+
+        def ask() -> None:
+            nonlocal count
+            if number in self._asking:
+                self.request(names[count % len(names)], hold_s)
+                count += 1
+                self.after(1.0 / per_s, ask)
+
+        ask()
+
+    def request(self, entry: str, hold_s: float) -> None:
+        host = self[entry]
+        if host.engine.up and host.powered and not host.leaving:
+            self.world.traffic.send(host, ROUTE, hold_s)
+
+    def no_more_requests(self) -> None:
+        self._asking.clear()
+
+    # ------------------------------------------------------------------ the end
+
+    def settle(self, seconds: float = 60.0) -> None:
+        """Long enough for everything to be sorted out; then the tree must be as its live instances imply (promise 5)."""
+        self.run(seconds - 5.0)
+        self.no_more_requests()
+        self.run(5.0)
+        for check in self.world.checks:
+            check.at_end()
+
+    # ------------------------------------------------------------------ short names
+
+    def policy(self, data: dict[str, object], service: str = "catalog", root: str = "root-1") -> None:
+        self.acts.policy(root, service, data)
+
+    def rules(self, **rules: object) -> None:
+        self.policy({"compatibility": rules})
+
+    def liar(self, name: str, *parents: str) -> Liar:
+        return self.acts.add_liar(name, parents)
