@@ -11,8 +11,8 @@ from itertools import zip_longest
 from typing import TypeVar
 
 from sdlb.core.events import MemberKey
-from sdlb.seams.engine import Figures, GroupFigures, TargetFigures
-from sdlb.wire.engine_pb2 import Stats
+from sdlb.seams.engine import AskedFigures, Figures, GroupFigures, TargetFigures
+from sdlb.wire.engine_pb2 import GroupStats, Stats
 
 ROWS_MAX = 32_768
 """Statistics of so many versions and of so many targets are kept, those that changed last: a node that runs for years sees
@@ -76,6 +76,7 @@ class Totals:
                 tuple(group.latency_buckets),
                 group.latency_us_sum,
                 tuple(group.grpc_status),
+                _asked(group) if group.answers else None,
             )
             _keep(rows.groups, (group.service, group.version), row)
         for target in stats.targets:
@@ -133,10 +134,36 @@ def _sum_groups(rows: Iterable[GroupFigures | None]) -> GroupFigures:
         latency=_columns(there, lambda row: row.latency),
         latency_us_sum=sum(row.latency_us_sum for row in there),
         grpc_status=_columns(there, lambda row: row.grpc_status),
+        asked=_sum_asked(row.asked for row in there),
     )
 
 
-def _columns(rows: list[GroupFigures], of: Callable[[GroupFigures], Iterable[int]]) -> tuple[int, ...]:
+def _asked(group: GroupStats) -> AskedFigures:
+    return AskedFigures(
+        group.asked,
+        tuple(group.answers),
+        group.broken,
+        group.unreached,
+        tuple(group.head_buckets),
+        group.head_us_sum,
+    )
+
+
+def _sum_asked(rows: Iterable[AskedFigures | None]) -> AskedFigures | None:
+    there = [row for row in rows if row is not None]
+    if len(there) <= 1:
+        return there[0] if there else None
+    return AskedFigures(
+        requests=sum(row.requests for row in there),
+        answers=_columns(there, lambda row: row.answers),
+        broken=sum(row.broken for row in there),
+        unreached=sum(row.unreached for row in there),
+        heads=_columns(there, lambda row: row.heads),
+        head_us_sum=sum(row.head_us_sum for row in there),
+    )
+
+
+def _columns(rows: list[V], of: Callable[[V], Iterable[int]]) -> tuple[int, ...]:
     return tuple(sum(column) for column in zip_longest(*map(of, rows), fillvalue=0))
 
 

@@ -12,10 +12,13 @@ from sdlb.adapters.engine_figures import Rows
 from sdlb.core.events import MemberKey
 from sdlb.seams.engine import EngineConfig, EngineFailed
 from sdlb.wire import engine as wire
-from sdlb.wire.engine_pb2 import Attached, Configured, FromEngine, HandedOver, ToEngine
+from sdlb.wire.engine_pb2 import Attached, ClientsDrained, Configured, FromEngine, HandedOver, ToEngine
 
 FRAME_BYTES_MAX = 16 << 20
 ANSWER_WITHIN_S = 10.0
+PING_S = 1.0
+PONG_WITHIN_S = 3.0
+"""An engine whose control thread is healthy answers a ping at once: it does nothing that blocks."""
 UNSENT_BYTES_MAX = 64 << 20
 """An engine that does not read for so long is let go of; it gets everything again when it is back."""
 
@@ -29,6 +32,10 @@ class Owner(Protocol):
     def heard(self, link: EngineLink, message: FromEngine) -> None: ...
     def lost(self, link: EngineLink, why: str) -> None:
         """Once, when it is broken and was not closed by us."""
+        ...
+
+    def hangs(self, link: EngineLink, hangs: bool) -> None:
+        """Its control thread does not answer, though the connection is there; or answers again."""
         ...
 
 
@@ -47,7 +54,10 @@ class EngineLink:
         self._reader, self._writer = streams
         self._configured: asyncio.Future[Configured] | None = None
         self._handed_over: asyncio.Future[HandedOver] | None = None
+        self._drained: asyncio.Future[ClientsDrained] | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._pong: asyncio.Future[None] | None = None
         self._closed = False
 
     @property
@@ -67,6 +77,22 @@ class EngineLink:
 
     def listen(self, owner: Owner) -> None:
         self._reading = asyncio.create_task(self._read(owner), name=f"engine {self.pid}")
+        if self.attached.answers_pings:
+            self._watching = asyncio.create_task(self._watch(owner), name=f"watch of engine {self.pid}")
+
+    async def _watch(self, owner: Owner) -> None:
+        while True:
+            await asyncio.sleep(PING_S)
+            self._pong = asyncio.get_running_loop().create_future()
+            message = ToEngine()
+            message.ping.SetInParent()
+            self.send(message)
+            await asyncio.wait((self._pong,), timeout=PONG_WITHIN_S)
+            await asyncio.sleep(0.05)  # when it was this process that stood still, the answer is there
+            if not self._pong.done():
+                owner.hangs(self, True)
+                await self._pong
+                owner.hangs(self, False)
 
     async def _frame(self) -> FromEngine:
         size = int.from_bytes(await self._reader.readexactly(4), "big")
@@ -84,6 +110,10 @@ class EngineLink:
                         _answer(self._configured, message.configured)
                     case "handed_over":
                         _answer(self._handed_over, message.handed_over)
+                    case "pong":
+                        _answer(self._pong, None)
+                    case "clients_drained":
+                        _answer(self._drained, message.clients_drained)
                     case _:
                         owner.heard(self, message)
         except (asyncio.IncompleteReadError, OSError):
@@ -114,12 +144,12 @@ class EngineLink:
         with contextlib.suppress(OSError):
             await self._writer.drain()
 
-    async def configure(self, config: EngineConfig) -> Configured:
+    async def configure(self, config: EngineConfig, settle_s: float = 0.0) -> Configured:
         """With an `error`: nothing was changed."""
         if self._closed:
             return Configured(error="the engine is gone")
         self._configured = asyncio.get_running_loop().create_future()
-        self.send(wire.to_configure(config))
+        self.send(wire.to_configure(config, settle_s))
         try:
             return await asyncio.wait_for(self._configured, ANSWER_WITHIN_S)
         except (TimeoutError, ConnectionError):
@@ -138,6 +168,19 @@ class EngineLink:
         except (TimeoutError, ConnectionError):
             return "the engine does not answer"
 
+    async def drain_clients(self, deadline_s: float) -> int | None:
+        """Until the last client has gone: those that are left at the deadline. None: the engine is gone, or does not answer."""
+        if self._closed:
+            return None
+        self._drained = asyncio.get_running_loop().create_future()
+        message = ToEngine()
+        message.drain_clients.deadline_ms = round(deadline_s * 1000)
+        self.send(message)
+        try:
+            return (await asyncio.wait_for(self._drained, deadline_s + ANSWER_WITHIN_S)).left
+        except (TimeoutError, ConnectionError):
+            return None
+
     def shut_down(self, deadline_s: float) -> None:
         message = ToEngine()
         message.shutdown.deadline_ms = round(deadline_s * 1000)
@@ -147,7 +190,9 @@ class EngineLink:
         self._closed = True
         if self._reading is not None and self._reading is not asyncio.current_task():
             self._reading.cancel()
-        for waited in (self._configured, self._handed_over):
+        if self._watching is not None:
+            self._watching.cancel()
+        for waited in (self._configured, self._handed_over, self._drained):
             if waited is not None and not waited.done():
                 waited.set_exception(ConnectionError("the engine is gone"))
                 waited.exception()  # seen: nobody need wait for it

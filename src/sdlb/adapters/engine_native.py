@@ -40,6 +40,8 @@ from sdlb.wire.engine_pb2 import FromEngine, TargetHealth, ToEngine
 START_WITHIN_S = 10.0
 TABLE_WITHIN_S = 20.0
 DELAY_S_MIN, DELAY_S_MAX = 0.1, 5.0
+RESPAWN_SETTLE_S = 0.001
+"""Control has the whole table: an engine that is started anew parks requests until it has been applied, and not longer."""
 GONE_WITHIN_S = 2.0
 """After its connection is lost: an engine that ends, and not only the connection."""
 DRAIN_S = 30.0
@@ -82,16 +84,19 @@ class NativeEngine:
 
     # ------------------------------------------------------------------ the seam
 
-    async def start(self, config: EngineConfig) -> None:
+    async def start(self, config: EngineConfig, settle_s: float = 0.0) -> None:
         self._config = config
         spawned = not await self._attach()
-        if spawned:
-            self._spawn(self._free_slot())
-            await self._attach_soon()
-        error = await self._greet()
-        if error:
+        try:
+            if spawned:
+                self._spawn(self._free_slot())
+                await self._attach_soon()
+            error = await self._greet(settle_s if spawned else 0.0)
+            if error:
+                raise EngineFailed(error)
+        except BaseException:  # also when the start is given up: what was started for it is not left behind
             await (self.shut_down(0.0) if spawned else self.detach())
-            raise EngineFailed(error)
+            raise
         self._task = asyncio.create_task(self._live(), name="engine")
 
     async def configure(self, config: EngineConfig) -> str:
@@ -153,6 +158,18 @@ class NativeEngine:
                     why = str(error) or "it did not take the table in time"
                     raise EngineFailed(f"the engine is the one it was (process {before.pid}): {why}") from None
                 raise
+
+    async def drain_clients(self, deadline_s: float) -> None:
+        if self._current is not None:
+            left = await self._current.drain_clients(deadline_s)
+            if left:
+                self._tell(
+                    Note(
+                        "clients-left",
+                        f"{left} connections of clients are still open after {deadline_s:g} s",
+                        "warning",
+                    )
+                )
 
     async def shut_down(self, deadline_s: float) -> None:
         self._ending = True
@@ -314,13 +331,13 @@ class NativeEngine:
             self._totals.replace(known, link.rows)
         self._rows[link.attached.boot_id] = link.rows
 
-    async def _greet(self) -> str:
+    async def _greet(self, settle_s: float = 0.0) -> str:
         """Certificates and listeners first, then the core hears of it: what it sends next finds them open."""
         link = self._current
         assert link is not None
         self._show(link)
         await self._feed(link)
-        error = await self._configure(link)
+        error = await self._configure(link, settle_s)
         if error and self._task is None:
             return error
         if error:
@@ -345,9 +362,9 @@ class NativeEngine:
         if feed is not None:
             self.sites.stop(feed)
 
-    async def _configure(self, link: EngineLink) -> str:
+    async def _configure(self, link: EngineLink, settle_s: float = 0.0) -> str:
         assert self._config is not None
-        configured = await link.configure(self._config)
+        configured = await link.configure(self._config, settle_s)
         if not configured.error:
             self.figures.bound = {each.key: each.address for each in configured.listeners}
             self.figures.identity_not_after_s = configured.identity_not_after_unix_s
@@ -361,6 +378,7 @@ class NativeEngine:
     def _show(self, link: EngineLink) -> None:
         figures = self.figures
         figures.pid, figures.version, figures.attached = link.pid, link.attached.engine_version, True
+        figures.hangs = False
         figures.ejected = link.rows.ejected
 
     async def _live(self) -> None:
@@ -382,7 +400,7 @@ class NativeEngine:
                     self._delay_s = min(DELAY_S_MAX, max(DELAY_S_MIN, self._delay_s * 2))
                     self._spawn(self._free_slot())
                     await self._attach_soon()
-                await self._greet()
+                await self._greet(RESPAWN_SETTLE_S)
                 return
             except EngineFailed as error:
                 self._tell(Note("engine-failed", str(error), "error"))
@@ -417,6 +435,16 @@ class NativeEngine:
             task.add_done_callback(self._tasks.discard)
         elif not self._ending:
             self._broken.set()
+
+    def hangs(self, link: EngineLink, hangs: bool) -> None:
+        if link is self._current:
+            self.figures.hangs = hangs
+        text = (
+            f"the engine (process {link.pid}) does not answer control: what it serves goes on, and no change takes effect"
+            if hangs
+            else f"the engine (process {link.pid}) answers again"
+        )
+        self._tell(Note("engine-hangs" if hangs else "engine-answers", text, "error" if hangs else "info"))
 
     async def _see_off(self, link: EngineLink) -> None:
         """Of two the connection to the older one is lost: it has ended, as it was told to, or both are attached to again."""

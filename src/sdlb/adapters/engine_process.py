@@ -68,6 +68,15 @@ def spawn(socket_path: Path, log_file: Path, workers: int, take_over: Path | Non
     return process.pid
 
 
+def reaps(pid: int) -> bool:
+    """Whether it is reaped here: it is, if it has ended."""
+    started = _started.get(pid)
+    if started is None:
+        return False
+    started.poll()
+    return True
+
+
 def runs(pid: int, socket_path: Path) -> bool:
     """Whether the engine of this socket still runs under that number."""
     started = _started.get(pid)

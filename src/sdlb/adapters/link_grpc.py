@@ -114,7 +114,7 @@ class GrpcChildren:
             os.unlink(self._path)
         server = grpc.aio.server(options=_SERVER)
         handler = grpc.stream_stream_rpc_method_handler(
-            self._serve, request_deserializer=tree.decode_up, response_serializer=tree.encode_down
+            self._serve, request_deserializer=bytes, response_serializer=tree.encode_down
         )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
         server.add_insecure_port(f"unix:{self._path}")
@@ -122,11 +122,15 @@ class GrpcChildren:
         os.chmod(self._path, 0o600)
         self._server = server
 
-    async def _serve(self, requests: AsyncIterator[UpMessage], context: Any) -> None:
+    async def _serve(self, requests: AsyncIterator[bytes], context: Any) -> None:
         await context.send_initial_metadata(())
         try:
-            hello = await asyncio.wait_for(anext(requests), HELLO_WITHIN_S)
+            hello = tree.decode_up(await asyncio.wait_for(anext(requests), HELLO_WITHIN_S))
         except (TimeoutError, StopAsyncIteration):
+            return
+        except tree.DecodeError as error:
+            self._tell(Note("protocol", f"a link began with something that cannot be read: {error}", "warning"))
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the first message cannot be read: {error}")
             return
         if not isinstance(hello, Hello):
             self._tell(Note("protocol", "a link began with something that is no Hello", "warning"))
@@ -141,7 +145,7 @@ class GrpcChildren:
             return
         link = next(self._numbers)
         outbox: _Outbox[DownMessage] = _Outbox()
-        reader = asyncio.create_task(self._read(link, requests), name=f"link {link}")
+        reader = asyncio.create_task(self._read(link, hello.node, requests), name=f"link {link}")
         self._links[link] = (outbox, reader)
         self._post(ChildConnected(link, hello))
         writer = asyncio.create_task(_write(outbox, context.write), name=f"link {link} out")
@@ -155,9 +159,16 @@ class GrpcChildren:
             if self._links.pop(link, None) is not None:
                 self._post(ChildClosed(link))
 
-    async def _read(self, link: int, requests: AsyncIterator[UpMessage]) -> None:
-        async for message in requests:
+    async def _read(self, link: int, child: str, requests: AsyncIterator[bytes]) -> None:
+        """Until the stream ends, or the child sends what is no message: that costs it its link."""
+        async for raw in requests:
             if link not in self._links:
+                return
+            try:
+                message = tree.decode_up(raw)
+            except tree.DecodeError as error:
+                text = f"{child} sent what cannot be read, its link is closed: {error}"
+                self._tell(Note("protocol", text, "error", {"child": child}))
                 return
             self._post(ChildMessage(link, message))
 
@@ -247,6 +258,9 @@ class GrpcParents:
             detail = f"no connection within {CONNECT_WITHIN_S:g} s"
         except grpc.aio.AioRpcError as error:
             detail = _reason(error)
+        except tree.DecodeError as error:
+            detail = f"it sent what cannot be read: {error}"
+            self._tell(Note("protocol", f"{parent} sent what cannot be read: {error}", "error", {"parent": parent}))
         except OSError as error:
             detail = str(error)
         if self._current(parent, outbox):
@@ -264,7 +278,7 @@ class GrpcParents:
             channel = grpc.aio.secure_channel(target, secret, options=_CLIENT)
         try:
             method = channel.stream_stream(
-                f"/{SERVICE}/{METHOD}", request_serializer=tree.encode_up, response_deserializer=tree.decode_down
+                f"/{SERVICE}/{METHOD}", request_serializer=tree.encode_up, response_deserializer=bytes
             )
             call: Any = method()
             await asyncio.wait_for(call.wait_for_connection(), CONNECT_WITHIN_S)
@@ -289,9 +303,10 @@ class GrpcParents:
             await channel.close(0)
 
     async def _read(self, parent: str, outbox: _Outbox[UpMessage], call: Any) -> None:
-        async for message in call:
+        """Raises DecodeError."""
+        async for raw in call:
             if self._current(parent, outbox):
-                self._post(ParentMessage(parent, message))
+                self._post(ParentMessage(parent, tree.decode_down(raw)))
 
     def _warn(self, parent: str) -> None:
         if self._credentials.note and parent not in self._warned:

@@ -6,6 +6,7 @@ A command is a module with `add_parser(commands)`, which adds its parser, and `r
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -32,6 +33,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 LATER = frozenset({"top", "rollout", "ca", "token", "join", "audit", "tls"})
 """Commands of the contract that this version does not have yet: one clear line instead of a guess."""
+
+USAGE = frozenset(
+    (
+        *("usage", "bad-service", "bad-version", "bad-name", "bad-compatible", "bad-route", "bad-host", "bad-path"),
+        *("bad-endpoint", "bad-protocol", "bad-health", "bad-id", "bad-label", "bad-ttl", "bad-url", "bad-query"),
+    )
+)
+"""Codes of problems that are in an argument by itself, whoever finds them: wrong usage. What is wrong with a policy depends
+on what it changes, or stands in a file: refused."""
 
 
 class Command(Protocol):
@@ -94,6 +104,8 @@ def _run(name: str, argv: list[str]) -> int:
             argv, program = argv[:at], argv[at + 1 :]
         args = parser.parse_args(argv)
         args.program = program
+        if getattr(command, "TAKES_INTERRUPTS", False) and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return command.run(args)
     except Usage as error:
         # what the last parser has left over is told by the first one, which does not know the command
@@ -109,7 +121,7 @@ def _run(name: str, argv: list[str]) -> int:
         if line is None:
             raise
         print(f"sdlb {name}: {line}", file=sys.stderr)
-        return 2 if getattr(error, "code", "") == "usage" else 1
+        return 2 if getattr(error, "code", "") in USAGE else 1
 
 
 def _one_line(error: Exception) -> str | None:

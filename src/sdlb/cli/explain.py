@@ -45,6 +45,9 @@ def lines(explanation: Explanation) -> Iterator[tuple[str, *tuple[out.Piece, ...
             yield ("version", (choice.version, "green"), share, _note(choice.why))
     for (name, address), versions in _reached(explanation.targets).items():
         yield ("goes to", (name, "green"), f"  {address}", _note(", ".join(versions)))
+    for target in explanation.targets:
+        if target.chosen and target.why:
+            yield ("note", (f"{_name(target)}: {target.why}", "yellow"))
     if explanation.status:
         reason = explanation.reason or "no reason given"
         yield ("answer", (f"{explanation.status} from {explanation.node}: {reason}", "red"))

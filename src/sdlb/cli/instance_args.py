@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from sdlb.cli import args as options
+from sdlb.node.probe import STATUS
 from sdlb.sdk.problem import Problem
-from sdlb.sdk.types import Spec, split_name
+from sdlb.sdk.types import Health, Spec, split_name
 
 
 class Several(argparse.Action):
@@ -52,6 +53,35 @@ def add_instance(parser: argparse.ArgumentParser) -> None:
         default="tcp",
         metavar="PATH|tcp|none",
         help="how to see that it is well: a path that answers 2xx or 3xx, or that it accepts connections (default tcp)",
+    )
+    parser.add_argument(
+        "--health-host", default="", metavar="HOST", help="the Host of the check (default: the endpoint)"
+    )
+    parser.add_argument(
+        "--health-status",
+        default=STATUS,
+        metavar="RANGE",
+        help=f"which answers are well: 200-299, or 200,204 ({STATUS})",
+    )
+    parser.add_argument(
+        "--health-interval", type=options.positive, default=2.0, metavar="S", help="from one check to the next (2)"
+    )
+    parser.add_argument(
+        "--health-timeout", type=options.positive, default=1.0, metavar="S", help="for the answer to a check (1)"
+    )
+    parser.add_argument(
+        "--health-rise",
+        type=options.count,
+        default=1,
+        metavar="N",
+        help="good checks in a row that make it healthy (1)",
+    )
+    parser.add_argument(
+        "--health-fall",
+        type=options.count,
+        default=2,
+        metavar="N",
+        help="bad checks in a row that make it unhealthy (2)",
     )
     parser.add_argument(
         "--capacity",
@@ -102,17 +132,31 @@ def name_of(args: argparse.Namespace, prog: str) -> tuple[str, str]:
         raise options.Usage(prog, problem.detail) from problem
 
 
-def check(args: argparse.Namespace, name: tuple[str, str]) -> None:
+def check(spec: Spec) -> None:
     """What the node would refuse, before a program is started for it. Raises Invalid."""
-    from sdlb.model.route import Pattern
-    from sdlb.model.version import check_service, check_version, parse_declaration
+    import msgspec
 
-    check_service(name[0])
-    check_version(name[1])
-    for route in args.routes:
-        Pattern.parse(route)
-    for text in args.compatible:
-        parse_declaration(text)
+    from sdlb.model.version import check_service, check_version
+    from sdlb.node.specs import InstanceBody, decode, read_spec
+
+    check_service(spec.service)  # before the id that is made of them
+    check_version(spec.version)
+    body = decode(InstanceBody, msgspec.json.encode(spec.body()), "usage", f"instance {spec.id}")
+    read_spec(spec.id, body)
+
+
+def health_of(args: argparse.Namespace) -> Health:
+    kind, path = ("http", args.health) if args.health.startswith("/") else (args.health, "/")
+    return Health(
+        kind=kind,
+        path=path,
+        interval_s=args.health_interval,
+        timeout_s=args.health_timeout,
+        rise=args.health_rise,
+        fall=args.health_fall,
+        host=args.health_host,
+        status=args.health_status,
+    )
 
 
 def spec_of(args: argparse.Namespace, name: tuple[str, str], *, endpoint: str, pid: int = 0) -> Spec:
@@ -121,7 +165,7 @@ def spec_of(args: argparse.Namespace, name: tuple[str, str], *, endpoint: str, p
         routes=args.routes,
         endpoint=endpoint,
         id=args.id,
-        health=args.health,
+        health=health_of(args),
         protocol=args.protocol,
         compatible=args.compatible,
         capacity=args.capacity,

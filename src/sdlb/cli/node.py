@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdlb.cli import args as options
 
+if TYPE_CHECKING:
+    from sdlb.node.config import Options
+
 PROG = "sdlb node"
+TAKES_INTERRUPTS = True
 
 
 def add_parser(commands: options.Commands) -> None:
@@ -39,7 +46,24 @@ def add_parser(commands: options.Commands) -> None:
         help="node links in clear text also in private networks, not only on this machine",
     )
     options.add_socket(parser)
-    actions = parser.add_subparsers(dest="action", metavar="upgrade")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only say what is wrong with the node file, all of it, and what this machine does not give it",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="upgrade | restart")
+    restart = actions.add_parser(
+        "restart",
+        help="replace the running node's control by the program that is installed now, with traffic untouched",
+        description="The control of the running node is started again by the same command: for new parents in its node "
+        "file, an upgrade of the package or of Python. The engine serves on. A node file that is wrong, or a program that "
+        "cannot start, leaves everything as it is.",
+    )
+    restart.add_argument(
+        "--timeout", type=options.positive, default=60.0, metavar="S", help="how long it may take to be back (60)"
+    )
+    options.add_socket(restart)
+    options.add_json(restart)
     upgrade = actions.add_parser(
         "upgrade",
         help="replace the running node's engine by the one that is installed now, under traffic",
@@ -74,27 +98,92 @@ def _upgrade(args: argparse.Namespace) -> int:
     return 0
 
 
+def _restart(args: argparse.Namespace) -> int:
+    import time
+
+    from sdlb.cli import out
+    from sdlb.sdk.client import Client
+    from sdlb.sdk.problem import Problem
+
+    with Client(args.socket) as client:
+        before = client.restart_control()
+    until = time.monotonic() + args.timeout
+    while True:
+        try:
+            with Client(args.socket) as client:
+                tree = client.tree()
+            if tree.incarnation > before.incarnation and tree.engine.attached:
+                break
+        except Problem as problem:
+            if problem.status:
+                raise
+        if time.monotonic() > until:
+            out.tell(f"{PROG} restart: control of {before.node} is not back after {args.timeout:g} s; see its log")
+            return 1
+        time.sleep(0.05)
+    if args.json:
+        out.json({"node": tree.node, "incarnation": tree.incarnation, "pid": before.pid, "engine": tree.engine})
+    else:
+        same = "serves on" if tree.engine.pid == before.engine.pid else "was started anew"
+        out.line(f"{tree.node}: control was started again (process {before.pid}); engine {tree.engine.pid} {same}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from sdlb.cli import out
+    from sdlb.node import check, compose  # the whole program, to see that it can be started
+
+    assert compose
+    found = check.mistakes(_options(args), _bound)
+    for text in found:
+        out.tell(f"{PROG}: {text}")
+    if not found:
+        out.line(f"{args.config or 'the options'}: no mistakes")
+    return 1 if found else 0
+
+
+def _bound(socket: Path) -> Collection[str]:
+    """The listeners of the running node that has this socket."""
+    from sdlb.sdk.client import Client
+    from sdlb.sdk.problem import Problem
+
+    try:
+        with Client(str(socket)) as client:
+            return [address for address in client.tree().listen.values() if address]
+    except Problem:
+        return ()
+
+
+def _options(args: argparse.Namespace) -> Options:
+    from sdlb.node.config import Options
+
+    return Options(
+        config=args.config,
+        root=args.root,
+        parents=tuple(args.parents) if args.parents else None,
+        listen=args.listen,
+        node_listen=args.node_listen,
+        name=args.name,
+        state_dir=args.state_dir,
+        socket=args.socket,
+        public=args.public,
+        insecure=args.insecure,
+    )
+
+
 def run(args: argparse.Namespace) -> int:
-    if args.action == "upgrade":
-        return _upgrade(args)
+    if args.action is not None:
+        return _upgrade(args) if args.action == "upgrade" else _restart(args)
     if args.root and args.parents:
         raise options.Usage(PROG, "--root means no parents; leave out --root or --parent")
     if args.config is None and not args.root and not args.parents:
         raise options.Usage(PROG, "give --config FILE, or --root, or --parent ADDR")
-    from sdlb.node.config import Options
+    if args.check:
+        return _check(args)
+    from sdlb.node.signals import Signals
+
+    signals = Signals()
+    signals.hold()  # before the rest is imported, which takes a while
     from sdlb.node.run import run_node
 
-    return run_node(
-        Options(
-            config=args.config,
-            root=args.root,
-            parents=tuple(args.parents) if args.parents else None,
-            listen=args.listen,
-            node_listen=args.node_listen,
-            name=args.name,
-            state_dir=args.state_dir,
-            socket=args.socket,
-            public=args.public,
-            insecure=args.insecure,
-        )
-    )
+    return run_node(_options(args), signals)

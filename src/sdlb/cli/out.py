@@ -7,8 +7,9 @@ when stdout is a terminal and, as everywhere, NO_COLOR (https://no-color.org) tu
 from __future__ import annotations
 
 import sys
+import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -111,6 +112,10 @@ def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[Piece]], right: 
     from rich.table import Table
 
     console = _console()
+    if needs_stack(headers, rows, right, console.width):
+        for line_of in stacked(headers, rows, right, console.width):
+            console.print(_text(*line_of), soft_wrap=True)
+        return
     shown = Table(
         box=box.SIMPLE_HEAD if draws() else box.ASCII,
         pad_edge=False,
@@ -130,6 +135,48 @@ def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[Piece]], right: 
     console.print(shown)
 
 
+def needs_stack(headers: Sequence[str], rows: Sequence[Sequence[Piece]], right: frozenset[int], width: int) -> bool:
+    """Whether columns side by side would break names apart: all but the last one, which may go over lines, in full."""
+    used = [i for i in range(len(headers)) if any(plain(row[i]) for row in rows)]
+    natural = [max(len(headers[i]), *(len(plain(row[i])) for row in rows)) for i in used]
+    last = min(natural[-1], LAST_MIN) if used else 0
+    return sum(natural[:-1]) + last + GAP * (len(used) - 1) > width
+
+
+def stacked(
+    headers: Sequence[str], rows: Sequence[Sequence[Piece]], right: frozenset[int], width: int
+) -> Iterator[list[Piece]]:
+    """For rows that do not fit side by side: the names, then figures and what else there is by its header, then the last
+    column, which says the most."""
+    for row in rows:
+        names = [cell for i, cell in enumerate(row[:2]) if i not in right and plain(cell)]
+        if names:
+            yield [piece for cell in names for piece in (cell, "  ")][:-1]
+        line_of: list[Piece] = []
+        used = 0
+        for i, cell in enumerate(row[:-1]):
+            text = plain(cell)
+            if not text or (i < 2 and i not in right):
+                continue
+            size = len(headers[i]) + 1 + len(text)
+            if line_of and used + size + GAP > width:
+                yield line_of
+                line_of, used = [], 0
+            line_of += [" " * (GAP if line_of else INDENT), (headers[i].lower() + " ", "dim"), cell]
+            used += size + (GAP if used else INDENT)
+        if line_of:
+            yield line_of
+        if plain(row[-1]):
+            for piece in _folded(row[-1], width - INDENT):
+                yield [" " * INDENT, piece]
+
+
+def _folded(piece: Piece, width: int) -> list[Piece]:
+    lines = textwrap.wrap(plain(piece), max(width, LAST_MIN), break_long_words=False, break_on_hyphens=False)
+    return [line_of if isinstance(piece, str) else (line_of, piece[1]) for line_of in lines]
+
+
+INDENT = 4
 GAP = 2
 """Between two columns."""
 LAST_MIN = 20

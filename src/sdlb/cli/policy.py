@@ -6,12 +6,13 @@ import argparse
 import copy
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from sdlb.cli import args as options
-from sdlb.cli import out
+from sdlb.cli import asking, out
+from sdlb.model.policy_words import changes as changes_of
+from sdlb.model.policy_words import lines
 from sdlb.sdk.client import Client
 from sdlb.sdk.problem import BASE, Problem
 from sdlb.sdk.types import Policy
@@ -112,6 +113,9 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the whole policy from a JSON or TOML file ('-': JSON from stdin); what it leaves out gets its default",
     )
+    parser.add_argument(
+        "--yes", action="store_true", help="do not ask when a service or version is named that no root knows"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -126,16 +130,34 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _set(args: argparse.Namespace) -> int:
-    changes = changed(args)
-    if (args.file is None) == (not changes):
+    named = changed(args)
+    if (args.file is None) == (not named):
         raise options.Usage(f"{PROG} set", "say what to change, or give the whole policy with --file; not both")
     with Client(args.socket) as client:
-        if args.file is not None:
-            document = read_file(args.file)
-        else:
-            document = merged(client.policy(args.service).policy, changes)
-        show(client.set_policy(args.service, document), args.json)
+        document = read_file(args.file) if args.file is not None else {}
+        had = client.policy(args.service)
+        if args.file is None:
+            document = merged(had.policy, named)
+        policy = _put(client, args, document)
+        if policy is None:
+            return 1
+    for warning in policy.warnings:
+        out.tell(f"{PROG} set: warning: {warning}")
+    show_changes(had, policy, args.json)
     return 0
+
+
+def _put(client: Client, args: argparse.Namespace, document: Document) -> Policy | None:
+    """Names that no root knows are most likely typing errors: somebody must say that they are meant. None: they are not."""
+    if not args.yes:
+        try:
+            return client.set_policy(args.service, document, unknown="refuse")
+        except Problem as problem:
+            if problem.code not in ("unknown-service", "unknown-version"):
+                raise
+            if not asking.agreed(f"{PROG} set: {problem.detail}", "set it all the same?"):
+                return None
+    return client.set_policy(args.service, document)
 
 
 # ---------------------------------------------------------------------- arguments
@@ -273,6 +295,16 @@ def _parse(text: str, *, toml: bool) -> object:
 # ---------------------------------------------------------------------- output
 
 
+def show_changes(had: Policy, policy: Policy, as_json: bool) -> None:
+    if as_json:
+        out.json(policy)
+        return
+    out.line((policy.service, "bold"), (f"  revision {policy.revision}", "dim"))
+    for text in changes_of(had.policy, policy.policy) or ["nothing changed"]:
+        out.line(f"  {text}")
+    _tell_roots(policy)
+
+
 def show(policy: Policy, as_json: bool) -> None:
     if as_json:
         out.json(policy)
@@ -283,37 +315,11 @@ def show(policy: Policy, as_json: bool) -> None:
     width = max(len(key) for key, _ in settings) + 2
     for key, value in settings:
         out.line(f"  {key:<{width}}", value)
+    _tell_roots(policy)
+
+
+def _tell_roots(policy: Policy) -> None:
     for disagreement in policy.disagree:
         out.line((f"roots disagree: {disagreement.text}", "red"))
     if policy.unreachable:
         out.line((f"not reached: {', '.join(policy.unreachable)}", "yellow"))
-
-
-def lines(document: Document) -> Iterator[tuple[str, str]]:
-    """One line a setting; those that are tables of settings are taken apart, as the options are."""
-    for key, value in document.items():
-        if key in ("compatibility", "park", "balance", "outlier", "limits") and isinstance(value, dict):
-            for inner, setting in cast(Document, value).items():
-                yield f"{key}.{inner}", in_words(setting)
-        else:
-            yield key, in_words(value)
-
-
-def in_words(value: object) -> str:
-    """1.0.2=5 for a table, 1.0.2~2.0.0 for a pair, "-" for nothing."""
-    if isinstance(value, dict):
-        table = cast(Document, value)
-        if set(table) == {"by", "name"}:
-            return ":".join(part for part in (table["by"], table["name"]) if part) or "-"
-        return ", ".join(f"{name}={in_words(item)}" for name, item in table.items()) or "-"
-    if isinstance(value, list | tuple):
-        items = cast(list[Any], value)
-        return (
-            ", ".join("~".join(cast(list[str], i)) if isinstance(i, list | tuple) else in_words(i) for i in items)
-            or "-"
-        )
-    if isinstance(value, bool):
-        return str(value).lower()  # as it is written in a change
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value) if value not in ("", None) else "-"

@@ -33,14 +33,18 @@ def _outgoing_from() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Nobody listens on it, on any address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """Nobody listens on it, on any address of either family."""
+    for family in (socket.AF_INET, socket.AF_INET6):
         try:
-            probe.bind(("", port))
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(("", port))
         except OSError as error:
-            return error.errno != errno.EADDRINUSE  # what we may not bind the program perhaps may
-        return True
+            if error.errno == errno.EADDRINUSE:
+                return False  # what we may not bind the program perhaps may; and there may be no IPv6
+    return True
 
 
 def _hold(port: int) -> socket.socket | None:

@@ -9,6 +9,9 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
+
+from sdlb.node.probe import probe
 from sdlb.sdk.types import Health
 
 _PR_SET_PDEATHSIG = 1
@@ -91,35 +94,18 @@ class Program:
             os.killpg(self._process.pid, number)
 
 
-async def healthy(check: Health, port: int) -> None:
+async def healthy(check: Health, endpoint: str) -> None:
     """Returns as soon as the check passes; until then it asks on, however long."""
     wait_s = _POLL_FIRST_S
-    while await why_unwell(check, port) is not None:
+    while await why_unwell(check, endpoint) is not None:
         await asyncio.sleep(wait_s)
         wait_s = min(wait_s * 1.5, _POLL_MAX_S)
 
 
-async def why_unwell(check: Health, port: int) -> str | None:
-    """One attempt; None: it is well. 2xx and 3xx answers are, as for the node's own checks."""
+async def why_unwell(check: Health, endpoint: str) -> str | None:
+    """One attempt, as the node's own; None: it is well."""
     if check.kind == "none":
         return None
-    at = f"127.0.0.1:{port}"
-    try:
-        async with asyncio.timeout(max(check.timeout_s, _TRY_S)):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                if check.kind == "tcp":
-                    return None
-                writer.write(f"GET {check.path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n".encode())
-                await writer.drain()
-                status = (await reader.readline()).split()
-            finally:
-                writer.close()
-    except TimeoutError:
-        return f"{at} does not answer"
-    except (OSError, ValueError) as error:
-        return f"{at}: {os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error}"
-    if len(status) >= 2 and status[0].startswith(b"HTTP/1.") and status[1][:1] in (b"2", b"3"):
-        return None
-    answer = status[1].decode("latin-1") if len(status) >= 2 else "something that is not HTTP"
-    return f"GET {check.path} at {at} answers {answer}"
+    patient = msgspec.structs.replace(check, timeout_s=max(check.timeout_s, _TRY_S))
+    why = await probe(endpoint, patient)
+    return f"{endpoint}: {why}" if why else None

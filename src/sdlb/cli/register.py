@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     endpoint = args.endpoint or f"127.0.0.1:{args.port}"
     pid = visible_pid(args.socket or default_socket(), args.pid)
     spec = instance_args.spec_of(args, name, endpoint=endpoint, pid=pid)
+    instance_args.check(spec)
     with Client(args.socket) as client:
         instance = client.register(spec)
         if args.wait:

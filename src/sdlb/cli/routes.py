@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from sdlb.cli import args as options
 from sdlb.cli import out
@@ -10,6 +11,8 @@ from sdlb.sdk.client import Client
 from sdlb.sdk.types import Route
 
 HEADERS = ("ROUTE", "SERVICE", "VERSIONS", "CAPACITY", "SHADOWS", "SHADOWED BY", "STATE")
+SHOWN_MAX = 3
+"""Of the routes that one shadows; `--json` has all."""
 FIGURES = frozenset({3})
 
 
@@ -43,8 +46,8 @@ def rows(route: Route) -> list[list[out.Piece]]:
             route.service,
             ", ".join(route.versions),
             str(route.capacity),
-            ", ".join(route.shadows),
-            ", ".join(route.shadowed_by),
+            _some(route.shadows),
+            _some(route.shadowed_by),
             out.state(route.state, route.reason),
         ]
     ]
@@ -52,3 +55,8 @@ def rows(route: Route) -> list[list[out.Piece]]:
         by = f" (decided by {claim.decided_by})" if claim.decided_by and claim.decided_by not in claim.reason else ""
         rows.append(["", claim.service, claim.version, "", "", "", out.state("refused", claim.reason + by)])
     return rows
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN_MAX
+    return ", ".join(names[:SHOWN_MAX]) + (f" and {more} more" if more > 0 else "")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
+import socket
+import tempfile
+from dataclasses import dataclass
 
 from sdlb.cli import args as options
 from sdlb.cli import instance_args, out
 from sdlb.sdk.calls import default_socket
 
 PROG = "sdlb run"
+TAKES_INTERRUPTS = True
 TAKES_PROGRAM = True
 """What follows `--` is not parsed but comes as `args.program`."""
 
@@ -28,6 +33,20 @@ def add_parser(commands: options.Commands) -> None:
         "--port-env", default="PORT", metavar="NAME", help="the variable that tells CMD its port (PORT)"
     )
     parser.add_argument("--port", type=options.port, metavar="N", help="this port instead of a free one")
+    parser.add_argument(
+        "--host", choices=("127.0.0.1", "::1"), default="127.0.0.1", help="the address that CMD listens on (127.0.0.1)"
+    )
+    parser.add_argument(
+        "--unix",
+        nargs="?",
+        const="",
+        metavar="PATH",
+        help="CMD listens on a Unix socket instead: at PATH, or in a folder of its own that goes with it. '{socket}' in CMD "
+        "is replaced by the path",
+    )
+    parser.add_argument(
+        "--socket-env", default="SOCKET", metavar="NAME", help="the variable that tells CMD its Unix socket (SOCKET)"
+    )
     parser.add_argument(
         "--ttl", type=options.positive, default=10.0, metavar="S", help="the lease; renewed after a third of it (10)"
     )
@@ -50,22 +69,68 @@ def add_parser(commands: options.Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.program:
         raise options.Usage(PROG, "the program is missing: put its command line behind '--'")
+    if args.unix is not None and (args.port or args.host == "::1"):
+        raise options.Usage(PROG, "--unix takes no --port and no --host")
     name = instance_args.name_of(args, PROG)  # before a port is taken: wrong usage does nothing
-    instance_args.check(args, name)
+    instance_args.check(instance_args.spec_of(args, name, endpoint=f"unix:{args.unix}" if args.unix else "127.0.0.1:1"))
+    with contextlib.ExitStack() as stack:
+        place = _unix(args, stack) if args.unix is not None else _tcp(args)
+        return 1 if place is None else _run(args, name, place)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the program is to listen, and how it hears of it. `held`: kept as long as the place is used."""
+
+    endpoint: str
+    variable: str
+    value: str
+    marker: str
+    told: str
+    held: object = None
+
+
+def _tcp(args: argparse.Namespace) -> Place | None:
     from sdlb.cli.ports import HeldPort, hold_free_port, is_free
-    from sdlb.cli.running import Job, Run
 
     if args.port and not is_free(args.port):
         # Whoever has it would be taken for the program, and be sent its requests.
         out.tell(f"{PROG}: port {args.port} is in use already; name another, or leave --port out")
-        return 1
+        return None
     held = HeldPort(args.port, None) if args.port else hold_free_port(random.Random())
-    spec = instance_args.spec_of(args, name, endpoint=f"127.0.0.1:{held.port}")
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    told = f"the port in {args.port_env}" + (f", at {args.host}" if ":" in args.host else "")
+    return Place(f"{host}:{held.port}", args.port_env, str(held.port), "{port}", told, held)
+
+
+def _unix(args: argparse.Namespace, stack: contextlib.ExitStack) -> Place | None:
+    path = args.unix
+    if not path:
+        path = f"{stack.enter_context(tempfile.TemporaryDirectory(prefix='sdlb-run-'))}/app.sock"
+    elif is_taken(path):
+        out.tell(f"{PROG}: somebody listens on {path} already; name another, or leave the path out")
+        return None
+    return Place(f"unix:{path}", args.socket_env, path, "{socket}", f"the Unix socket in {args.socket_env}")
+
+
+def is_taken(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True
+
+
+def _run(args: argparse.Namespace, name: tuple[str, str], place: Place) -> int:
+    from sdlb.cli.running import Job, Run
+
     job = Job(
-        spec=spec,
-        words=tuple(word.replace("{port}", str(held.port)) for word in args.program),
-        port=held.port,
-        port_env=args.port_env,
+        spec=instance_args.spec_of(args, name, endpoint=place.endpoint),
+        words=tuple(word.replace(place.marker, place.value) for word in args.program),
+        variables={place.variable: place.value},
+        told=place.told,
         socket=args.socket or default_socket(),
         start_timeout_s=args.start_timeout,
         drain_deadline_s=args.drain_deadline,

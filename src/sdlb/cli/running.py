@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 
 from sdlb.cli.program import Program, healthy, why_unwell
+from sdlb.node.reaper import Reaper
 from sdlb.sdk import calls
 from sdlb.sdk.lean import carry_out
 from sdlb.sdk.pids import visible_pid
@@ -31,12 +32,13 @@ _RETRY_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`spec.pid` is filled in once the program runs; `words` have the port in already."""
+    """`spec.pid` is filled in once the program runs; `words` have the port or the socket in already. `variables`: what is
+    put into the program's environment; `told`: where it hears of its place, in words."""
 
     spec: Spec
     words: tuple[str, ...]
-    port: int
-    port_env: str
+    variables: Mapping[str, str]
+    told: str
     socket: str
     start_timeout_s: float
     drain_deadline_s: float
@@ -60,10 +62,13 @@ class Run:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and the like stay in force
                 loop.add_signal_handler(number, self._signals.put_nowait, number)
         job = self.job
-        program = await Program.start(job.words, {**os.environ, job.port_env: str(job.port)})
+        program = await Program.start(job.words, {**os.environ, **job.variables})
+        reaper = Reaper(lambda pid: pid == program.pid)
+        reaper.start()
         try:
             return await self._serve(program)
         finally:
+            reaper.close()
             if program.code is None:
                 await program.stop(job.stop_grace_s)
 
@@ -71,7 +76,9 @@ class Run:
         code = await self._until_healthy(program)
         if code is not None:
             return code
-        spec = msgspec.structs.replace(self.job.spec, pid=visible_pid(self.job.socket, program.pid))
+        spec = msgspec.structs.replace(
+            self.job.spec, pid=await asyncio.to_thread(visible_pid, self.job.socket, program.pid)
+        )
         renewal = Renewal(spec, self.tell)
         keeping = asyncio.create_task(self._keep(renewal), name="renew")
         which = await _first(program.ended(), self._signals.get(), asyncio.shield(keeping))
@@ -97,19 +104,19 @@ class Run:
         """None: it is; else the exit code."""
         job = self.job
         label = job.spec.label
-        asking = _within(healthy(job.spec.health, job.port), job.start_timeout_s)
+        asking = _within(healthy(job.spec.health, job.spec.endpoint), job.start_timeout_s)
         which = await _first(program.ended(), self._signals.get(), asking)
         if which == 0:
             self.fail(f"{label} ended with {program.how} before it was healthy")
             return program.code or 1
         if which == 1:
             return await self._stop(program)
-        why = await why_unwell(job.spec.health, job.port)
+        why = await why_unwell(job.spec.health, job.spec.endpoint)
         if why is None:
             return None
         self.fail(
-            f"{label} was not healthy within {job.start_timeout_s:g} s ({why}); does it listen on the port in "
-            f"{job.port_env}? --health and --start-timeout change the check"
+            f"{label} was not healthy within {job.start_timeout_s:g} s ({why}); does it listen on {job.told}? "
+            "--health and --start-timeout change the check"
         )
         await program.stop(job.stop_grace_s)
         return 1
@@ -138,7 +145,7 @@ class Run:
         told = False
         while (left_s := until - asyncio.get_running_loop().time()) > 0:
             try:
-                last = await carry_out(self.job.socket, calls.deregister(spec.id, left_s, gone=False))
+                last = await carry_out(self.job.socket, calls.deregister(spec.id, left_s, False, spec.pid))
             except Unreachable as problem:
                 if not told:
                     self.fail(f"{problem.detail} (trying again for {left_s:.0f} s, then stopping undrained)")
@@ -146,7 +153,7 @@ class Run:
                 await asyncio.sleep(_RETRY_S)
                 continue
             except Problem as problem:
-                if problem.status != 404:  # 404: already removed; that is what is wanted
+                if problem.status not in (404, 409):  # already removed, or another program has the id now
                     self.fail(f"{spec.label} was not drained: {problem.detail}")
                 return
             if last.drained:
@@ -161,12 +168,12 @@ class Run:
         async def say() -> None:
             while True:
                 try:
-                    await carry_out(self.job.socket, calls.deregister(spec.id, 0, gone=True))
+                    await carry_out(self.job.socket, calls.deregister(spec.id, 0, True, spec.pid))
                     return
                 except Unreachable:
                     await asyncio.sleep(_RETRY_S)
                 except Problem as problem:
-                    if problem.status != 404:
+                    if problem.status not in (404, 409):
                         self.fail(f"{spec.label}: {problem.detail}")
                     return
 

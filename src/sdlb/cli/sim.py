@@ -9,13 +9,15 @@ import sys
 from typing import TYPE_CHECKING
 
 from sdlb.cli import args as options
-from sdlb.cli import out
+from sdlb.cli import out, sim_explore
 
 if TYPE_CHECKING:
     from sdlb.cli.args import Commands
+    from sdlb.sim.coverage import Counts
     from sdlb.sim.run import Plan, Result
 
 TRACE_LINES = 25
+TAKES_INTERRUPTS = True
 NODES_MAX = 20_000
 
 
@@ -24,7 +26,8 @@ def add_parser(commands: Commands) -> None:
         "sim",
         description="Runs trees of nodes in virtual time: deployments, traffic, and faults of all kinds, decided by the "
         "seed alone. Checks the promises after every step (docs/promises.md). A seed that breaks one is told with the "
-        "command that replays it exactly. Exit code 0: every promise held; 1: not so.",
+        "command that replays it exactly. Ends with what the runs have been through. Exit code 0: every promise held; "
+        "1: not so.",
     )
     parser.add_argument("--nodes", type=_nodes, default=300, metavar="N", help="nodes in each tree (default: 300)")
     parser.add_argument("--seeds", type=options.count, default=20, metavar="N", help="how many seeds (default: 20)")
@@ -34,6 +37,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--replay", type=options.count, metavar="SEED", help="this seed alone, with what happened in it"
     )
+    parser.add_argument(
+        "--scenario", type=_scripted, metavar="NAME", help="a scripted situation instead of chance; 'all', or 'list'"
+    )
     parser.add_argument("--faults", type=_faults, metavar="KIND,...", help="only these kinds of fault; 'none' for none")
     parser.add_argument(
         "--seconds", type=options.positive, default=60.0, help="virtual seconds of faults (default: 60)"
@@ -41,6 +47,23 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--jobs", type=options.count, default=os.cpu_count() or 1, help="processes (default: the cores)"
     )
+    parser.add_argument(
+        "--explore",
+        type=_scenarios,
+        metavar="SCENARIO,...",
+        nargs="?",
+        const="all",
+        help="instead of seeds: every order of events in small trees; 'all' (the default), names, or the start of names "
+        "with a star",
+    )
+    parser.add_argument(
+        "--states",
+        type=options.count,
+        default=100_000,
+        metavar="N",
+        help="with --explore: stop each scenario after this many distinct states (default: 100000)",
+    )
+    parser.add_argument("--list", action="store_true", help="only list the scenarios of --explore")
     options.add_json(parser)
 
 
@@ -49,6 +72,17 @@ def _nodes(text: str) -> int:
     if not 2 <= nodes <= NODES_MAX:
         raise argparse.ArgumentTypeError(f"'{text}' is not from 2 to {NODES_MAX}")
     return nodes
+
+
+def _scenarios(text: str) -> str:
+    from sdlb.sim.explore.scenarios import named
+
+    try:
+        named(text)
+    except KeyError as problem:
+        message = f"'{problem.args[0]}' is no scenario; sdlb sim --explore --list lists them"
+        raise argparse.ArgumentTypeError(message) from None
+    return text
 
 
 def _faults(text: str) -> tuple[str, ...]:
@@ -61,24 +95,36 @@ def _faults(text: str) -> tuple[str, ...]:
     return kinds
 
 
-def run(args: argparse.Namespace) -> int:
-    from sdlb.sim.run import Plan, simulate_all
+def _scripted(text: str) -> str:
+    from sdlb.sim.scenarios import SCENARIOS
 
-    first, seeds = (args.replay, 1) if args.replay else (args.first, args.seeds)
-    plans = [
-        Plan(nodes=args.nodes, seed=seed, faults_s=args.seconds, faults=args.faults)
-        for seed in range(first, first + seeds)
-    ]
+    if text not in (*SCENARIOS, "all", "list"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no scenario; 'sdlb sim --scenario list' names them")
+    return text
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.explore is not None or args.list:
+        return sim_explore.run(args)
+    if args.scenario == "list":
+        return _list(args.json)
+    from sdlb.sim.coverage import add_up
+    from sdlb.sim.run import simulate_all
+
+    plans = _plans(args)
 
     def show(result: Result) -> None:
         if not args.json:
             _show(result, replay=bool(args.replay))
 
-    results = simulate_all(plans, min(args.jobs, seeds), show)
+    results = simulate_all(plans, min(args.jobs, len(plans)), show)
     failed = [result for result in results if not result.ok]
+    coverage = add_up(result.coverage for result in results)
     if args.json:
-        print(json.dumps({"ok": not failed, "seeds": [{**r.to_data(), "replay": replay(r.plan)} for r in results]}))
+        seeds = [{**r.to_data(), "faults": r.faults, "replay": replay(r.plan)} for r in results]
+        print(json.dumps({"ok": not failed, "seeds": seeds, "coverage": coverage}))
     else:
+        _show_coverage(coverage)
         steps = sum(result.steps for result in results)
         out.line(
             f"{len(results)} seeds, {steps:,} steps: " + (f"{len(failed)} broke a promise" if failed else "all held")
@@ -86,8 +132,38 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _plans(args: argparse.Namespace) -> list[Plan]:
+    from sdlb.sim.run import Plan
+    from sdlb.sim.scenarios import SCENARIOS
+
+    if args.scenario:
+        names = tuple(SCENARIOS) if args.scenario == "all" else (args.scenario,)
+        return [Plan(scenario=name, seed=args.replay or args.first) for name in names]
+    first, seeds = (args.replay, 1) if args.replay else (args.first, args.seeds)
+    return [
+        Plan(nodes=args.nodes, seed=seed, faults_s=args.seconds, faults=args.faults)
+        for seed in range(first, first + seeds)
+    ]
+
+
+def _list(as_json: bool) -> int:
+    from sdlb.sim.scenarios import SCENARIOS
+
+    if as_json:
+        rows = {
+            s.name: {"situation": s.situation, "promises": s.promises, "title": s.title} for s in SCENARIOS.values()
+        }
+        print(json.dumps(rows))
+        return 0
+    for each in sorted(SCENARIOS.values(), key=lambda each: (each.situation, each.name)):
+        out.line(f"{each.situation}  {each.name:<48} {each.title}")
+    return 0
+
+
 def replay(plan: Plan) -> str:
     """The command that runs this plan again, to the same end."""
+    if plan.scenario:
+        return f"sdlb sim --scenario {plan.scenario}" + (f" --replay {plan.seed}" if plan.seed != 1 else "")
     faults = "" if plan.faults is None else f" --faults {','.join(plan.faults) or 'none'}"
     seconds = f" --seconds {plan.faults_s:g}" if plan.faults_s != 60.0 else ""
     return f"sdlb sim --nodes {plan.nodes}{seconds}{faults} --replay {plan.seed}"
@@ -98,13 +174,34 @@ def _show(result: Result, replay: bool) -> None:
     answered = result.requests.get("answered", 0)
     facts = f"{result.shape}; {result.steps:,} steps, {faults} faults, {answered:,} requests answered"
     word = ("held", "green") if result.ok else ("BROKEN", "red")
-    out.line(f"seed {result.plan.seed:<5} ", word, f"  {facts}, {result.wall_s:.1f} s")
+    name = result.plan.scenario or f"seed {result.plan.seed}"
+    out.line(f"{name:<{48 if result.plan.scenario else 10}} ", word, f"  {facts}, {result.wall_s:.1f} s")
     if not result.ok:
         _tell(result)
     elif replay:
-        for name, number in {**result.faults, **{f"requests: {k}": v for k, v in result.requests.items()}}.items():
-            out.line(f"  {number:>6} {name}")
+        for name, number in result.requests.items():
+            out.line(f"  {number:>6} requests: {name}")
     sys.stdout.flush()
+
+
+TITLES = {
+    "faults": "faults",
+    "changes": "changes by operators and programs",
+    "instances": "states of instances",
+    "permits": "verdicts, as children hear them",
+    "happened": "what followed",
+    "compared": "checks that had something to compare, by promise",
+}
+
+
+def _show_coverage(coverage: dict[str, Counts]) -> None:
+    """What was never so much as tried shows by its absence."""
+    for table, title in TITLES.items():
+        counts = coverage[table]
+        out.line(f"{title}:" + ("" if counts else " none"))
+        width = max((len(name) for name in counts), default=0)
+        for name, number in counts.items():
+            out.line(f"  {name:<{width}} {number:>12,}")
 
 
 def _tell(result: Result) -> None:

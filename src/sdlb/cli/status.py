@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from sdlb.cli import args as options
 from sdlb.cli import out
 from sdlb.sdk.client import Client
+from sdlb.sdk.problem import Problem
 from sdlb.sdk.types import Claim, Service, Services, Sites, Tree, Version
 
 HEADERS = ("SERVICE", "VERSION", "INSTANCES", "CAPACITY", "SHARE", "HOSTS", "STATE")
@@ -27,15 +28,32 @@ def add_parser(commands: options.Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     with Client(args.socket) as client:
-        services = client.services() if args.service is None else client.service(args.service)
+        services, why = read(client, args.service)
         tree, sites = client.tree(), client.sites()
     if args.json:
-        out.json({**services.to_dict(), "this_node": {**this_node(tree), "sites": ailing(sites)}})
+        told = {**this_node(tree), "sites": ailing(sites)}
+        out.json({**services.to_dict(), "local": bool(why), "local_because": why, "this_node": told})
     else:
+        if why:
+            out.line((f"{why}; below is what {tree.node} knows itself", "red"))
         show(services, tree)
         for line in of_sites(sites):
             out.line(line)
     return 0
+
+
+def read(client: Client, service: str | None) -> tuple[Services, str]:
+    """As the roots see it; when none can be asked, as this node does, and why."""
+
+    def ask(local: bool) -> Services:
+        return client.services(local=local) if service is None else client.service(service, local=local)
+
+    try:
+        return ask(False), ""
+    except Problem as problem:
+        if problem.code != "no-root":
+            raise
+        return ask(True), problem.detail
 
 
 def this_node(tree: Tree) -> dict[str, object]:
@@ -46,6 +64,7 @@ def this_node(tree: Tree) -> dict[str, object]:
         "guarded": tree.guarded,
         "cut_off": tree.cut_off,
         "writes": tree.writes,
+        "ejected": [each.to_dict() for each in tree.ejected],
     }
 
 
@@ -83,7 +102,7 @@ def rows(service: Service) -> Iterator[list[out.Piece]]:
             str(version.capacity),
             f"{version.share:.4g}%",
             ", ".join(version.hosts),
-            out.state(version.state, version.reason or _idle(version)),
+            _state(version),
         ]
         for claim in odd_claims(version):
             yield ["", "", "", "", "", claim.route, out.state(claim.state, _why(claim))]
@@ -92,14 +111,17 @@ def rows(service: Service) -> Iterator[list[out.Piece]]:
         yield [name, "-", "0", "0", "0%", "", ("no instance runs", "dim")]
 
 
-def _idle(version: Version) -> str:
-    """It may have requests, and can take none."""
-    return "no instance is ready" if version.state == "active" and not version.capacity else ""
+def _state(version: Version) -> out.Piece:
+    """One that may have requests, and can take none, is not green. Nodes of an older release give no reason."""
+    if version.state != "active" or version.capacity:
+        return out.state(version.state, version.reason)
+    return (f"active, but {version.reason or 'no instance is ready'}", "red")
 
 
 def odd_claims(version: Version) -> Iterator[Claim]:
+    reason = "" if version.reason_code == "nothing-ready" else version.reason
     for claim in version.claims:
-        if (claim.state, claim.reason) != (version.state, version.reason):
+        if (claim.state, claim.reason) != (version.state, reason):
             yield claim
 
 
@@ -116,6 +138,18 @@ def warnings(services: Services, tree: Tree) -> Iterator[out.Piece]:
         yield (f"roots disagree about {disagreement.service}: {disagreement.text}", "red")
     if services.unreachable:
         yield (f"not reached: {', '.join(services.unreachable)}; shown is what the others say", "yellow")
+    for instance in tree.instances:
+        if instance.state == "unhealthy":
+            name = f"{instance.service}-{instance.version}"
+            why = instance.reason or instance.health_detail or "its health has not been checked yet"
+            yield (f"{instance.id} ({name}) on {tree.node} is unhealthy: {why}", "red")
+    for each in tree.ejected:
+        kind, _, name = each.target.partition(":")
+        what = {"i": "instance", "n": "node"}.get(kind, "target")
+        yield (
+            f"{tree.node} keeps the {what} {name} out for a while: {each.reason or 'requests failed there'}",
+            "yellow",
+        )
     if tree.guarded:
         why = tree.detail or "too many leases ran out at once"
         yield (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from sdlb.cli import args as options
 from sdlb.cli import out
@@ -11,12 +11,16 @@ from sdlb.sdk.client import Client
 from sdlb.sdk.types import Child, Instance, Parent, Tree
 
 Line = list[out.Piece]
+FOLD_MIN = 8
+"""So many of a kind are listed one by one."""
+SERVICES_MAX = 4
 
 
 def add_parser(commands: options.Commands) -> None:
     parser = commands.add_parser(
         "tree", description="The tree as this node sees it: its parents, itself, its children and its own instances."
     )
+    parser.add_argument("--all", action="store_true", help="every child and instance, however many there are")
     options.add_socket(parser)
     options.add_json(parser)
 
@@ -27,12 +31,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         out.json(tree)
         return 0
-    for line in draw(tree):
+    for line in draw(tree, every=args.all):
         out.line(*line)
     return 0
 
 
-def draw(tree: Tree) -> Iterator[Line]:
+def draw(tree: Tree, *, every: bool = False) -> Iterator[Line]:
     beyond = [name for name in tree.roots if name not in {p.name for p in tree.parents} and name != tree.node]
     if beyond:
         yield [("above: ", "dim"), ", ".join(beyond), (" (roots)" if len(beyond) > 1 else " (root)", "dim")]
@@ -41,7 +45,8 @@ def draw(tree: Tree) -> Iterator[Line]:
     bend, below = ("└─ ", "   ") if out.draws() else ("`- ", "   ")
     yield [*([(bend, "dim")] if tree.parents else []), *_node(tree)]
     indent = below if tree.parents else ""
-    leaves = [*(_child(child) for child in tree.children), *(_instance(i) for i in tree.instances)]
+    ejected = {each.target: each.reason for each in tree.ejected}
+    leaves = [*_children(tree, ejected, every), *_instances(tree, ejected, every)]
     for index, leaf in enumerate(leaves):
         last = index == len(leaves) - 1
         branch = (bend if last else "├─ ") if out.draws() else (bend if last else "|- ")
@@ -74,8 +79,42 @@ def _parent(parent: Parent, root: bool) -> Line:
     return [name, "  root" if root else "  parent", (at, "dim"), "  ", out.state(parent.state, detail), heard]
 
 
+def _children(tree: Tree, ejected: Mapping[str, str], every: bool) -> Iterator[Line]:
+    """Those in trouble one by one, the others folded when they are many."""
+    folded = 0
+    for child in tree.children:
+        out_here = ejected.get(f"n:{child.name}")
+        if every or len(tree.children) <= FOLD_MIN or child.state != "connected" or out_here is not None:
+            yield [*_child(child), *_ejected(out_here)]
+        else:
+            folded += 1
+    if folded:
+        yield [f"{folded} children", "  ", out.state("connected"), ("  (--all lists them)", "dim")]
+
+
+def _instances(tree: Tree, ejected: Mapping[str, str], every: bool) -> Iterator[Line]:
+    """Those of one version in one state folded when they are many."""
+    groups: dict[tuple[str, str, str, str], list[Instance]] = {}
+    for each in tree.instances:
+        alone = each.id if f"i:{each.id}" in ejected or each.former else ""
+        groups.setdefault((each.service, each.version, each.state, alone), []).append(each)
+    for (service, version, state, _), group in groups.items():
+        if every or len(group) <= FOLD_MIN:
+            for each in group:
+                yield [*_instance(each), *_ejected(ejected.get(f"i:{each.id}"))]
+        else:
+            why = next((each.reason for each in group if each.reason), "")
+            many = f"  {len(group)} instances"
+            yield [f"{service}-{version}", many, "  ", out.state(state, why), ("  (--all lists them)", "dim")]
+
+
+def _ejected(why: str | None) -> Line:
+    return [] if why is None else [("  ejected: " + (why or "requests failed there"), "red")]
+
+
 def _child(child: Child) -> Line:
-    has = f"  {', '.join(child.services)}" if child.services else "  no services"
+    shown = child.services if len(child.services) <= SERVICES_MAX else (f"{len(child.services)} versions",)
+    has = f"  {', '.join(shown)}" if child.services else "  no services"
     instances = "1 instance" if child.instances == 1 else f"{child.instances} instances"
     figures = f"  {instances}, capacity {child.capacity}" if child.services else ""
     heard = _heard(child.silent_s, child.state)
@@ -84,4 +123,7 @@ def _child(child: Child) -> Line:
 
 def _instance(instance: Instance) -> Line:
     name = f"{instance.service}-{instance.version}"
-    return [name, "  ", out.state(instance.state, instance.reason), (f"  {instance.endpoint}  {instance.id}", "dim")]
+    state = out.state(instance.state, instance.reason)
+    former = ", ".join(f"{each.version} on {each.endpoint} is {each.state}" for each in instance.former)
+    before = f"  before: {former}" if former else ""
+    return [name, "  ", state, (f"  {instance.endpoint}  {instance.id}{before}", "dim")]

@@ -6,8 +6,9 @@ Handlers translate: a body into an event, a view into JSON. What only the author
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,15 +22,19 @@ from starlette.routing import Route
 
 from sdlb.core.events import ForgetChild, InstanceDrain, InstanceGone, InstancePut, InstanceRemove
 from sdlb.model.instance import InstanceSpec
-from sdlb.model.policy import Policy
 from sdlb.model.problem import Invalid
 from sdlb.model.version import check_service
-from sdlb.node import docs_page, metrics, openapi, problems
+from sdlb.node import docs_page, metrics, openapi, problems, reads
 from sdlb.node.authority import Authority
-from sdlb.node.health import Health, start_time
+from sdlb.node.ejected import with_ejected
+from sdlb.node.health import Health, owner_of, start_time
 from sdlb.node.journal import Event, Journal
+from sdlb.node.listeners import listeners
+from sdlb.node.lists import Lists
 from sdlb.node.loop import NodeLoop
+from sdlb.node.parameters import check
 from sdlb.node.problems import Refusal
+from sdlb.node.restart import Restart
 from sdlb.node.sites import SiteWatch
 from sdlb.node.specs import InstanceBody, check_id, decode, read_spec
 from sdlb.seams.engine import Engine, EngineFailed
@@ -68,17 +73,8 @@ def _spec(instance_id: str, content: bytes) -> InstanceSpec:
 _spec_as_before = lru_cache(maxsize=256)(_spec)  # a renewal says what was said before, every few seconds
 
 
-def _seconds(request: Request, name: str, default: float, most: float) -> float:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= most:
-        raise Refusal("bad-query", f"{name} is {text[:40]!r}; use a number of seconds from 0 to {most:g}")
-    return value
+def _seconds(request: Request, name: str, default: float) -> float:
+    return float(request.query_params.get(name, default))
 
 
 class Api:
@@ -90,21 +86,35 @@ class Api:
         journal: Journal,
         health: Health,
         sites: SiteWatch,
+        restart: Restart,
         listen: dict[str, str],
     ) -> None:
         self._loop = loop
+        self._lists = Lists(loop.balancer.view)
         self._authority = authority
         self._engine = engine
         self._journal = journal
         self._health = health
         self._sites = sites
+        self._restart = restart
         self._listen = listen
 
-    def app(self) -> Starlette:
+    def app(self, paths: Collection[str] = ()) -> Starlette:
+        """`paths`: only these."""
         routes = [
-            Route(call.path, _guarded(getattr(self, call.operation)), methods=[call.method]) for call in openapi.CALLS
+            Route(call.path, _guarded(getattr(self, call.operation), call), methods=[call.method])
+            for call in openapi.CALLS
+            if not paths or call.path in paths
         ]
         return Starlette(routes=routes, exception_handlers={HTTPException: _http_exception})
+
+    def _pace(self) -> reads.Pace:
+        return reads.Pace(self._loop.quiet)
+
+    def _long(self, pieces: list[bytes]) -> Response:
+        """Written in parts: a copy of some megabytes takes as long as many decisions."""
+        headers = {"content-length": str(sum(map(len, pieces)))}
+        return StreamingResponse(reads.blocks(pieces, self._pace()), 200, headers, "application/json")
 
     # ------------------------------------------------------------------ instances
 
@@ -116,21 +126,24 @@ class Api:
         return {**found, "in_flight": max(target.in_flight if target is not None else 0, draining)}
 
     def _instance(self, instance_id: str) -> dict[str, Any]:
-        found = self._loop.balancer.instance(check_id(instance_id))
+        found = self._loop.balancer.view.instance(check_id(instance_id))
         if found is None:
             raise Refusal("no-such-instance", f"{instance_id} is not registered at {self._loop.balancer.settings.name}")
         return self._view(found)
 
     async def list_instances(self, request: Request) -> Response:
-        balancer = self._loop.balancer
-        return _json({"node": balancer.settings.name, "instances": [self._view(i) for i in balancer.instances()]})
+        return self._long(reads.pieces({"node": self._lists.settings.name}, instances=await self._instances()))
+
+    async def _instances(self) -> list[bytes]:
+        found = reads.instances(self._lists, self._pace())
+        return await reads.encoded(self._view(instance) async for instance in found)
 
     async def put_instance(self, request: Request) -> Response:
         instance_id = check_id(request.path_params["id"])
         content = await _body(request)
         spec = (_spec_as_before if len(content) <= KEPT_BYTES_MAX else _spec)(instance_id, content)
         balancer = self._loop.balancer
-        known = balancer.healthy(instance_id)
+        known = balancer.view.healthy(instance_id)
         if known is None and self._loop.stopping:
             raise Refusal("stopping", f"{balancer.settings.name} is draining and takes no new instances")
         if spec.pid and not start_time(spec.pid):
@@ -139,14 +152,43 @@ class Api:
             )
         unchecked = spec.health.kind != "none"
         healthy = known if known is not None and self._health.known(spec) else not unchecked
-        await self._loop.do(InstancePut(spec, healthy, time.time_ns() // 1000))
+        owner = owner_of(spec.pid)
+        if owner and self._owner(instance_id) not in ("", owner):
+            self._health.look(instance_id)  # a program that was started again is not refused for the one before it
+        there = self._listeners(spec, healthy)
+        await self._loop.do(InstancePut(spec, healthy, owner, there))
+        if owner and self._owner(instance_id) not in ("", owner):
+            raise Refusal("owner-conflict", self._conflict(instance_id))
         self._health.put(spec, healthy)
         return _json(self._instance(instance_id), 201 if known is None else 200)
+
+    def _listeners(self, spec: InstanceSpec, healthy: bool) -> frozenset[str]:
+        """The sockets at the endpoint, where they may have changed: a renewal must not cost a look at all sockets."""
+        if not self._health.may_have_moved(spec, healthy):
+            return frozenset()
+        for other in self._loop.balancer.view.at_endpoint(spec.endpoint):
+            if other != spec.id:
+                self._health.look(other)  # its process may have ended, and left the port to this one
+        return listeners(spec.endpoint)
+
+    def _owner(self, instance_id: str) -> str:
+        found = self._loop.balancer.view.instance(instance_id)
+        return found["owner"] if found is not None else ""
+
+    def _conflict(self, instance_id: str) -> str:
+        """The core has decided; of two that register at once, the first one that it heard."""
+        found = self._instance(instance_id)
+        name = f"{found['service']}-{found['version']} on {found['endpoint']}"
+        if found["state"] == "lapsed":
+            text = f"{instance_id} was registered by {found['owner']} as {name}, and may still run (on_silence is wait)"
+            return f"{text}; stop it, then deregister it"
+        text = f"{instance_id} is registered by {found['owner']} as {name}, and that is alive"
+        return f"{text}; use another id, or stop it first"
 
     async def get_instance(self, request: Request) -> Response:
         instance_id = request.path_params["id"]
         wanted = request.query_params.get("wait")
-        timeout_s = _seconds(request, "timeout_s", 30.0, 3600.0)
+        timeout_s = _seconds(request, "timeout_s", 30.0)
         found = self._instance(instance_id)
         if wanted is not None:
             await self._until(instance_id, lambda now: now is None or now["state"] == wanted, timeout_s)
@@ -155,7 +197,7 @@ class Api:
 
     async def drain_instance(self, request: Request) -> Response:
         instance_id = request.path_params["id"]
-        deadline_s = _seconds(request, "deadline_s", 30.0, 86400.0)
+        deadline_s = _seconds(request, "deadline_s", 30.0)
         self._instance(instance_id)
         await self._loop.do(InstanceDrain(instance_id, deadline_s))
         await self._until(instance_id, lambda now: now is None or now["drained"], deadline_s)
@@ -163,10 +205,20 @@ class Api:
 
     async def delete_instance(self, request: Request) -> Response:
         instance_id = request.path_params["id"]
-        deadline_s = _seconds(request, "deadline_s", 30.0, 86400.0)
+        deadline_s = _seconds(request, "deadline_s", 30.0)
+        owner = owner_of(int(request.query_params.get("pid", "0")))
+        gone = request.query_params.get("gone") == "1"
         last = self._instance(instance_id)
-        if request.query_params.get("gone", "0") not in ("0", ""):
-            await self._loop.do(InstanceGone(instance_id, "its program says that it has ended"))
+        if gone:
+            await self._loop.do(InstanceGone(instance_id, "its program says that it has ended", owner))
+        if owner and last["owner"] not in ("", owner):
+            if not gone:
+                await self._loop.do(InstanceRemove(instance_id, deadline_s, owner))
+            text = (
+                f"{instance_id} is registered by {last['owner']} now, and stays; what {owner} had registered is removed"
+            )
+            raise Refusal("owner-conflict", text)
+        if gone:
             return _json({**last, "drained": True, "in_flight": 0})
 
         def removed(now: dict[str, Any] | None) -> bool:
@@ -175,8 +227,8 @@ class Api:
             return now is None
 
         started = time.monotonic()
-        await self._loop.do(InstanceRemove(instance_id, deadline_s))
-        # The core removes it at the deadline whatever is in flight; the grace is for the turn that it takes.
+        await self._loop.do(InstanceRemove(instance_id, deadline_s, owner))
+        # At the deadline it is removed whatever is in flight, once the engine sends nothing new; the grace is for that.
         gone = await self._until(instance_id, removed, deadline_s + 1.0)
         drained = gone and time.monotonic() - started < deadline_s
         return _json(
@@ -185,7 +237,7 @@ class Api:
 
     async def _until(self, instance_id: str, done: Callable[[dict[str, Any] | None], bool], timeout_s: float) -> bool:
         end = time.monotonic() + timeout_s
-        while not done(self._loop.balancer.instance(instance_id)):
+        while not done(self._loop.balancer.view.instance(instance_id)):
             left = end - time.monotonic()
             if left <= 0:
                 return False
@@ -195,24 +247,22 @@ class Api:
     # ------------------------------------------------------------------ services and policies, of the roots
 
     def _local(self, request: Request) -> bool:
-        scope = request.query_params.get("scope", "")
-        if scope not in ("", "local"):
-            raise Refusal("bad-query", f"scope is {scope[:40]!r}; use local, or leave it out")
-        return scope == "local"
+        return request.query_params.get("scope") == "local"
 
     def _here(self, **more: object) -> dict[str, object]:
         return {"node": self._loop.balancer.settings.name, "roots": [], "unreachable": [], "disagree": [], **more}
 
     async def list_services(self, request: Request) -> Response:
         if self._local(request):
-            return _json(self._here(services=self._loop.balancer.services()))
-        return _json(await self._authority.services())
+            services = await reads.encoded(reads.services(self._lists, self._pace()))
+            return self._long(reads.pieces(self._here(), services=services))
+        return self._long(await self._authority.services())
 
     async def get_service(self, request: Request) -> Response:
         name = check_service(request.path_params["name"])
         if not self._local(request):
-            return _json(await self._authority.services(name))
-        found = self._loop.balancer.service(name)
+            return self._long(await self._authority.services(name))
+        found = self._loop.balancer.view.service(name)
         if found is None:
             raise Refusal("no-such-service", f"no service named {name} is known here")
         return _json(self._here(services=[found]))
@@ -221,32 +271,36 @@ class Api:
         service = check_service(request.path_params["service"])
         if not self._local(request):
             return _json(await self._authority.policy(service))
-        doc = self._loop.balancer.policy(service)
-        policy = Policy() if doc is None else Policy.from_json(doc.json)
+        doc = self._loop.balancer.view.policy(service)
+        policy = msgspec.Raw(self._loop.balancer.view.policy_text(service).encode())
         revision = 0 if doc is None else doc.revision
-        return _json(self._here(service=service, revision=revision, policy=policy.to_data()))
+        return _json(self._here(service=service, revision=revision, policy=policy, warnings=[]))
 
     async def put_policy(self, request: Request) -> Response:
         service = check_service(request.path_params["service"])
-        return _json(await self._authority.set_policy(service, await _body(request)))
+        refuse = request.query_params.get("unknown") == "refuse"
+        return _json(await self._authority.set_policy(service, await _body(request), refuse_unknown=refuse))
 
     # ------------------------------------------------------------------ this node
 
     async def get_tree(self, request: Request) -> Response:
-        tree = self._loop.balancer.tree()
+        tree = self._lists.node()
         listen = {**self._listen, **self._engine.figures.bound}
         parents = sorted(tree["parents"], key=lambda parent: parent["name"] or parent["address"])
-        instances = [self._view(instance) for instance in tree["instances"]]
+        instances = await self._instances()
+        children = await reads.encoded(reads.children(self._lists, self._pace()))
         ready, detail = self._loop.ready()
         told = {"ready": ready, "detail": detail, "writes": self._loop.writes}
         figures = self._engine.figures
         engine = {"pid": figures.pid, "version": figures.version, "attached": figures.attached}
-        return _json({**tree, **told, "engine": engine, "listen": listen, "parents": parents, "instances": instances})
+        ejected = [{"target": name, "reason": why} for name, why in sorted(figures.ejected.items())]
+        head = {**tree, **told, "engine": engine, "listen": listen, "parents": parents, "ejected": ejected}
+        return self._long(reads.pieces(head, children=children, instances=instances))
 
     async def forget_child(self, request: Request) -> Response:
         name = request.path_params["name"]
         balancer = self._loop.balancer
-        here, child = balancer.settings.name, balancer.child(name)
+        here, child = balancer.settings.name, balancer.view.child(name)
         if child is None:
             raise Refusal("no-such-child", f"{here} has no child named {name[:80]!r}; 'sdlb tree' lists them")
         if child["state"] != "suspect":
@@ -255,7 +309,7 @@ class Api:
         if not self._loop.writes:
             raise Refusal("not-written", f"{here}: {self._loop.ready()[1]}; try again later")
         await self._loop.do(ForgetChild(name))
-        if balancer.child(name) is not None:
+        if balancer.view.child(name) is not None:
             raise Refusal("child-in-touch", f"{name} has come back just now; it is not forgotten")
         if self._loop.held is not None:
             raise Refusal("not-written", f"{name} is forgotten as soon as {here} can write it: {self._loop.ready()[1]}")
@@ -265,7 +319,7 @@ class Api:
         here = self._loop.balancer.settings.name
         if self._loop.stopping:
             raise Refusal("stopping", f"{here} is draining: its engine ends with it")
-        deadline_s = _seconds(request, "deadline_s", 30.0, 86_400.0)
+        deadline_s = _seconds(request, "deadline_s", 30.0)
         try:
             done = await self._engine.upgrade(deadline_s)
         except EngineFailed as error:
@@ -274,17 +328,23 @@ class Api:
         before = {"pid": done.before_pid, "version": done.before_version}
         return _json({"node": here, "now": now, "before": before, "deadline_s": deadline_s})
 
+    async def restart_control(self, request: Request) -> Response:
+        settings, figures = self._loop.balancer.settings, self._engine.figures
+        if self._loop.stopping or self._restart.asked.is_set():
+            raise Refusal("stopping", f"{settings.name} is ending already")
+        await self._restart.ask()
+        engine = {"pid": figures.pid, "version": figures.version}
+        return _json({"node": settings.name, "incarnation": settings.incarnation, "pid": os.getpid(), "engine": engine})
+
     async def list_sites(self, request: Request) -> Response:
         return _json({"node": self._loop.balancer.settings.name, "sites": self._sites.views()})
 
     async def list_routes(self, request: Request) -> Response:
-        balancer = self._loop.balancer
-        return _json({"node": balancer.settings.name, "routes": balancer.routes()})
+        routes = await reads.encoded(reads.routes(self._lists, self._pace()))
+        return self._long(reads.pieces({"node": self._lists.settings.name}, routes=routes))
 
     async def explain(self, request: Request) -> Response:
-        url = request.query_params.get("url", "")
-        if not url or len(url) > 8192:
-            raise Refusal("bad-query", "give the URL to explain as ?url=http://host/path, of at most 8192 characters")
+        url = request.query_params["url"]
         full = url if "://" in url else f"http://{url}"
         do = "write it as http://host/path"
         bad = next((character for character in url if character <= " " or character == "\x7f"), None)
@@ -302,7 +362,7 @@ class Api:
         if ":" in host:
             host = f"[{host}]"
         path = parts.path or "/"
-        told = self._loop.balancer.explain(host, path)
+        told = with_ejected(self._loop.balancer.view.explain(host, path), self._engine.figures.ejected)
         if not self._local(request):
             told = {**told, "others": _with_roots(told, await self._authority.explained(host, path))}
         return _json({**told, "url": full})
@@ -310,8 +370,6 @@ class Api:
     async def events(self, request: Request) -> Response:
         since = request.query_params.get("since")
         if since is not None:
-            if not since.isdigit() or len(since) > 18:
-                raise Refusal("bad-query", f"since is {since[:40]!r}; use the id of an event")
             return _json({"events": self._journal.after(int(since))})
         last = request.headers.get("last-event-id", "")
         last_id = int(last) if last.isdigit() and len(last) <= 18 else 0
@@ -380,16 +438,21 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-query")
     path = request.url.path
-    return problems.answer(code, f"{request.method} {path[:200]}: {error.detail}; see /docs", error.status_code)
+    told = problems.answer(code, f"{request.method} {path[:200]}: {error.detail}; see /docs", error.status_code)
+    if error.status_code == 405:
+        told.headers["allow"] = openapi.allowed(path)  # the router knows the methods of one call only
+    return told
 
 
-def _guarded(handler: Handler) -> Handler:
-    return partial(_answer, handler)
+def _guarded(handler: Handler, call: openapi.Call) -> Handler:
+    return partial(_answer, handler, call)
 
 
-async def _answer(handler: Handler, request: Request) -> Response:
+async def _answer(handler: Handler, call: openapi.Call, request: Request) -> Response:
     """Whatever goes wrong, the answer is a problem document."""
     try:
+        if call.checked:
+            check(call.query, request.query_params.multi_items())
         return await handler(request)
     except Invalid as error:
         return problems.of_invalid(error)

@@ -1,11 +1,13 @@
 """The calls that only roots can answer: run on this root (`run_here`), and merged on the node that was asked.
 
 What travels up is the call itself (method, path, body), what comes back a status and a JSON body for each root:
-`{"services": [...]}` for services, `{"service", "revision", "origin", "policy"}` for a policy, else a problem document.
+`{"services": [...]}` for services (one a line), `{"service", "revision", "origin", "policy"}` for a policy, else a problem
+document. The list of all services is long: it is made, and merged, in slices (`node.reads`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -13,16 +15,20 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from sdlb.core.effects import Answered
+from sdlb.core.effects import Answered, Execute
 from sdlb.core.events import AskUp, PolicyPut
-from sdlb.core.messages import PolicyDoc, RootAnswer
+from sdlb.core.messages import RootAnswer
 from sdlb.model.policy import Policy
+from sdlb.model.policy_words import changes
 from sdlb.model.problem import Invalid
 from sdlb.model.version import check_service
+from sdlb.node import reads
 from sdlb.node.loop import NodeLoop
+from sdlb.node.policy_names import unknown
 from sdlb.node.problems import Refusal, body_of
 
 Json = dict[str, Any]
+SERVICES = "/v1/services"
 
 
 class Authority:
@@ -31,10 +37,15 @@ class Authority:
 
     # ------------------------------------------------------------------ on a root
 
-    async def run_here(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        """The effect Execute. Never raises: what goes wrong is an answer too."""
+    async def run_here(self, call: Execute) -> tuple[int, bytes]:
+        """Never raises: what goes wrong is an answer too."""
         try:
-            return 200, msgspec.json.encode(await self._run(method, path, body))
+            if (call.method, call.path) == ("GET", SERVICES):
+                pace = reads.Pace(self._loop.quiet)
+                found = await reads.encoded(reads.services(self._loop.balancer.view, pace))
+                await pace.breathe()
+                return 200, reads.document({}, services=found)
+            return 200, msgspec.json.encode(await self._run(call))
         except Invalid as error:
             return body_of(error.code, str(error), 400)
         except Refusal as error:
@@ -43,40 +54,43 @@ class Authority:
             self._loop.errors += 1
             return body_of("internal-error", f"{type(error).__name__}: {error}")
 
-    async def _run(self, method: str, path: str, body: bytes) -> Json:
-        balancer = self._loop.balancer
-        match (method, path.split("/")[1:]):
-            case ("GET", ["v1", "services"]):
-                return {"services": balancer.services()}
+    async def _run(self, call: Execute) -> Json:
+        view = self._loop.balancer.view
+        match (call.method, call.path.split("/")[1:]):
             case ("GET", ["v1", "services", name]):
-                found = balancer.service(check_service(unquote(name)))
+                found = view.service(check_service(unquote(name)))
                 if found is None:
                     raise Refusal("no-such-service", f"no service named {unquote(name)} is known")
                 return {"services": [found]}
             case ("GET", ["v1", "explain", host, route]):
-                return balancer.explain(unquote(host), unquote(route))
+                return view.explain(unquote(host), unquote(route))
             case ("GET", ["v1", "policies", name]):
                 return self._policy(check_service(unquote(name)))
             case ("PUT", ["v1", "policies", name]):
-                service = check_service(unquote(name))
-                policy = Policy.from_json(body.decode("utf-8", "replace"), f"policy of {service}")
-                if not self._loop.writes:
-                    raise Refusal("not-written", f"{balancer.settings.name}: {self._loop.ready()[1]}; try again later")
-                await self._loop.do(PolicyPut(PolicyDoc(service, 0, balancer.settings.name, policy.to_json())))
-                if self._loop.held is not None:
-                    text = f"the policy of {service} takes effect when {balancer.settings.name} can write it"
-                    raise Refusal("not-written", f"{text}: {self._loop.ready()[1]}")
-                return self._policy(service)
+                return await self._put_policy(check_service(unquote(name)), call.body, call.asker)
             case _:
-                raise Refusal("not-found", f"{method} {path} is no call of the authority")
+                raise Refusal("not-found", f"{call.method} {call.path} is no call of the authority")
+
+    async def _put_policy(self, service: str, body: bytes, asker: str) -> Json:
+        policy = Policy.from_json(body.decode("utf-8", "replace"), f"policy of {service}")
+        loop, here = self._loop, self._loop.balancer.settings.name
+        if not loop.writes:
+            raise Refusal("not-written", f"{here}: {loop.ready()[1]}; try again later")
+        had = msgspec.json.decode(loop.balancer.view.policy_text(service))
+        what = "; ".join(changes(had, policy.to_data())) or "no setting differs"
+        await loop.do(PolicyPut(service, policy.to_json().encode(), asker, what))
+        if loop.held is not None:
+            text = f"the policy of {service} takes effect when {here} can write it"
+            raise Refusal("not-written", f"{text}: {loop.ready()[1]}")
+        return self._policy(service)
 
     def _policy(self, service: str) -> Json:
-        doc = self._loop.balancer.policy(service)
+        doc = self._loop.balancer.view.policy(service)
         return {
             "service": service,
             "revision": doc.revision if doc is not None else 0,
             "origin": doc.origin if doc is not None else "",
-            "policy": msgspec.json.decode(self._loop.balancer.policy_text(service)),
+            "policy": msgspec.json.decode(self._loop.balancer.view.policy_text(service)),
         }
 
     # ------------------------------------------------------------------ on any node
@@ -84,23 +98,27 @@ class Authority:
     async def _ask(self, method: str, path: str, body: bytes = b"") -> Answered:
         answered = await self._loop.ask(AskUp(secrets.token_hex(12), method, path, body))
         if not answered.answers:
-            missing = ", ".join(answered.unreachable) or "none is known"
+            parents = self._loop.balancer.view.parents()
+            refused = {str(p["address"]): f"{p['address']}: {p['detail']}" for p in parents if p["state"] == "refused"}
+            missing = "; ".join(refused.get(name, name) for name in answered.unreachable) or "none is known"
             raise Refusal("no-root", f"no root could be asked ({missing}); what is served goes on as it was")
         return answered
 
-    async def services(self, name: str = "") -> Json:
-        """All services, or one. Where roots differ, the first by name that knows a service is believed."""
-        path = f"/v1/services/{quote(name, safe='')}" if name else "/v1/services"
-        answered = await self._ask("GET", path)
-        told = {answer.root: _body(answer) for answer in answered.answers if answer.status == 200}
+    async def services(self, name: str = "") -> list[bytes]:
+        """All services, or one, as pieces of JSON. Where roots differ, the first by name that knows a service is believed."""
+        answered = await self._ask("GET", f"{SERVICES}/{quote(name, safe='')}" if name else SERVICES)
+        pace = reads.Pace(self._loop.quiet)
+        told = {answer.root: _entries(answer) for answer in answered.answers if answer.status == 200}
         if not told:
             raise _first_refusal(answered.answers)
-        return {**self._who(answered), **merge_services({root: body["services"] for root, body in told.items()})}
+        disagree, services = await merge_services(told, pace)
+        await pace.breathe()
+        return reads.pieces({**self._who(answered), "disagree": disagree}, services=services)
 
     async def explained(self, host: str, path: str) -> list[Json]:
         """What each root that can be reached says; empty at a root, which asks itself, and when none is."""
         balancer = self._loop.balancer
-        if balancer.settings.is_root or balancer.cut_off():
+        if balancer.settings.is_root or balancer.view.cut_off():
             return []
         try:
             answered = await self._ask("GET", f"/v1/explain/{quote(host, safe='')}/{quote(path, safe='')}")
@@ -111,11 +129,15 @@ class Authority:
     async def policy(self, service: str) -> Json:
         return self._merge_policy(await self._ask("GET", f"/v1/policies/{quote(service, safe='')}"))
 
-    async def set_policy(self, service: str, body: bytes) -> Json:
-        """On every root that can be reached; done only when all of these took it."""
-        Policy.from_json(
-            body.decode("utf-8", "replace"), f"policy of {service}"
-        )  # refused here, before anybody is asked
+    async def set_policy(self, service: str, body: bytes, *, refuse_unknown: bool = False) -> Json:
+        """On every root that can be reached; done only when all of these took it. `refuse_unknown`: names that no root
+        knows are refused, else they are `warnings` of the answer."""
+        text = body.decode("utf-8", "replace")
+        policy = Policy.from_json(text, f"policy of {service}")  # refused here, before anybody is asked
+        doubts = await self._doubts(service, policy)
+        if doubts and refuse_unknown:
+            code = doubts[0][0]
+            raise Refusal(code, "; ".join(text for _, text in doubts))
         answered = await self._ask("PUT", f"/v1/policies/{quote(service, safe='')}", body)
         refused = [answer for answer in answered.answers if answer.status != 200]
         if len(refused) == len(answered.answers):
@@ -123,7 +145,21 @@ class Authority:
         if refused:
             why = "; ".join(f"{answer.root}: {_body(answer).get('detail', answer.status)}" for answer in refused)
             raise Refusal("policy-not-everywhere", f"not every root took the policy of {service}: {why}")
-        return self._merge_policy(answered)
+        return {**self._merge_policy(answered), "warnings": [text for _, text in doubts]}
+
+    async def _doubts(self, service: str, policy: Policy) -> list[tuple[str, str]]:
+        answered = await self._ask("GET", f"{SERVICES}/{quote(service, safe='')}")
+        known: set[str] | None = None
+        for answer in answered.answers:
+            for entry in _entries(answer) if answer.status == 200 else ():
+                with contextlib.suppress(msgspec.DecodeError):
+                    found = msgspec.json.decode(entry, type=_Service)
+                    known = (known or set[str]()) | {version.version for version in found.versions}
+        doubts = unknown(service, policy, Policy(), known)
+        if not doubts or known is None:
+            return doubts
+        had = Policy.from_data((await self.policy(service))["policy"], f"policy of {service}", lenient=True)
+        return unknown(service, policy, had, known)
 
     def _merge_policy(self, answered: Answered) -> Json:
         told = {answer.root: _body(answer) for answer in answered.answers if answer.status == 200}
@@ -139,6 +175,7 @@ class Authority:
             "service": believed["service"],
             "revision": believed["revision"],
             "policy": believed["policy"],
+            "warnings": [],
         }
 
     def _who(self, answered: Answered) -> Json:
@@ -149,23 +186,47 @@ class Authority:
         }
 
 
-def merge_services(told: Mapping[str, Sequence[Json]]) -> Json:
-    """`told`: root -> its services. Roots disagree about a service when they have different versions active."""
-    services: dict[str, Json] = {}
+class _Version(msgspec.Struct):
+    version: str
+    state: str
+
+
+class _Service(msgspec.Struct):
+    """As much as is compared; the rest is passed on as it came."""
+
+    service: str
+    versions: list[_Version]
+
+
+async def merge_services(told: Mapping[str, Sequence[bytes]], pace: reads.Pace) -> tuple[list[Json], list[bytes]]:
+    """`told`: root -> its services, encoded. What the roots disagree about (they have different versions of a service
+    active), and all services by name. What cannot be read is left out: it comes from another node."""
+    services: dict[str, bytes] = {}
     active: dict[str, dict[str, str]] = {}
     for root in sorted(told):
-        for service in told[root]:
-            name = str(service["service"])
-            services.setdefault(name, service)
-            versions = cast("list[Json]", service["versions"])
-            names = [str(version["version"]) for version in versions if version["state"] == "active"]
-            active.setdefault(name, {})[root] = ", ".join(names) or "nothing"
+        for entry in told[root]:
+            await pace.breathe()  # before the first one too: to take an answer apart takes its time
+            try:
+                service = msgspec.json.decode(entry, type=_Service)
+            except msgspec.DecodeError:
+                continue
+            services.setdefault(service.service, entry)
+            if len(told) > 1:
+                names = [version.version for version in service.versions if version.state == "active"]
+                active.setdefault(service.service, {})[root] = ", ".join(names) or "nothing"
     disagree = [
         {"service": name, "text": ", ".join(f"{root} has {what} active" for root, what in by_root.items())}
         for name, by_root in sorted(active.items())
         if len(set(by_root.values())) > 1
     ]
-    return {"disagree": disagree, "services": [services[name] for name in sorted(services)]}
+    return disagree, [services[name] for name in sorted(services)]
+
+
+def _entries(answer: RootAnswer) -> list[bytes]:
+    try:
+        return reads.entries_of(answer.body, "services")
+    except msgspec.DecodeError:
+        return []
 
 
 def _body(answer: RootAnswer) -> Json:

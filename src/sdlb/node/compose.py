@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import Any, cast
 
+from sdlb.adapters import engine_process
 from sdlb.adapters.credentials import Insecure, MutualTls
 from sdlb.adapters.engine_native import NativeEngine
 from sdlb.adapters.link_grpc import GrpcChildren, GrpcParents, address_towards
@@ -22,13 +24,20 @@ from sdlb.node.config_reader import CODE
 from sdlb.node.health import Health
 from sdlb.node.identity import IdentityWatch
 from sdlb.node.journal import Journal
-from sdlb.node.loop import NodeLoop
+from sdlb.node.loop import INCARNATION, NodeLoop
 from sdlb.node.places import StateFolder
+from sdlb.node.reaper import Reaper
+from sdlb.node.restart import Restart
 from sdlb.node.sites import SiteWatch
 from sdlb.seams.engine import Engine, EngineConfig, EngineFailed, Listener
 from sdlb.seams.store import Store
 
-NODE_ID, INCARNATION = "node/id", "node/incarnation"
+NODE_ID = "node/id"
+OURS = ("node/", "pid/")
+"""Of what is saved, the records of the node itself; all others are the core's."""
+SETTLE_S_MAX = 5.0
+"""How long a node that was started waits for its children to come back, before it says that a route is not there. Children
+dial at most so long apart (core/uplink.py)."""
 IDENTITY = "identity: "
 """How the engine begins what it says of one that it does not take."""
 
@@ -49,17 +58,19 @@ class Node:
             beat_s=config.beat_s,
             lease_s=config.lease_s,
             fence_s=config.fence_s,
+            nonce=secrets.token_hex(16),
         )
         self.config = config
         self.folder = folder
         self.journal = journal
         self.store = store
-        self.balancer = Balancer(settings, {k: v for k, v in saved.items() if not k.startswith(("node/", "pid/"))}, rng)
+        self.balancer = Balancer(settings, {k: v for k, v in saved.items() if not k.startswith(OURS)}, rng)
+        self.balancer.view.public = config.public
         self.loop = NodeLoop(self.balancer, store, journal.tell)
         self._remembered: dict[str, list[int]] = {
             key[4:]: cast("list[int]", value) for key, value in saved.items() if key.startswith("pid/")
         }
-        self.health = Health(self.loop.post, rng, self.loop.remember)
+        self.health = Health(self.loop.post, rng, self.loop.remember, journal.tell, self._proxy_protocol)
         self.loop.watch_instances = self._instances_changed
         # Of the names of an engine's sockets the longest.
         engine_socket = folder.socket_path("hand-over.sock").with_name("engine.sock")
@@ -72,6 +83,8 @@ class Node:
         self.children = GrpcChildren(str(self.children_socket), self.loop.post, journal.tell, credentials)
         self.parents = GrpcParents(self.loop.post, journal.tell, credentials, self.data_address)
         self.authority = Authority(self.loop)
+        self.reaper = Reaper(engine_process.reaps)
+        self.restart = Restart(self.reaper)
         self.loop.engine = self.engine
         self.loop.children = self.children
         self.loop.parents = self.parents
@@ -81,7 +94,7 @@ class Node:
         """Raises EngineFailed, or Invalid when the node's own certificate is of no use."""
         await self.identity.adopt(self.config.identity)
         try:
-            await self.engine.start(self.engine_config(self.config))
+            await self.engine.start(self.engine_config(self.config), min(SETTLE_S_MAX, self.config.lease_s))
         except EngineFailed as error:
             spec, text = self.config.identity, str(error)
             if spec is None or not text.startswith(IDENTITY):
@@ -94,9 +107,10 @@ class Node:
         identity = identity or self.identity.current
         listeners = [Listener("node", config.listen_node, tls=identity is not None)]
         if config.listen_http:
-            listeners.append(Listener("http", config.listen_http, config.public))
+            listeners.append(Listener("http", config.listen_http, config.public, trusted_proxies=config.http_proxies))
         if config.listen_https:
-            listeners.append(Listener("https", config.listen_https, config.public, tls=True))
+            https = Listener("https", config.listen_https, config.public, True, config.https_proxies)
+            listeners.append(https)
         return EngineConfig(
             config.name,
             tuple(listeners),
@@ -114,12 +128,17 @@ class Node:
 
     def watch_saved(self) -> None:
         """Health checks and process watches of the instances that were there before the restart."""
-        found = [(spec_of(view), bool(view["healthy"])) for view in self.balancer.instances()]
+        found = [(spec_of(view), bool(view["healthy"])) for view in self.balancer.view.instances()]
         self.health.start(found, self._remembered)
+        for spec in self.balancer.view.replaced():
+            self.health.watch_former(spec)
+
+    def _proxy_protocol(self, service: str) -> str:
+        return self.balancer.view.traffic(service).proxy_protocol
 
     def _instances_changed(self, names: tuple[str, ...]) -> None:
         for name in names:
-            if self.balancer.healthy(name) is None:
+            if self.balancer.view.healthy(name) is None:
                 self.health.drop(name)
 
 

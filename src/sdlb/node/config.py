@@ -6,11 +6,13 @@ does not have are accepted where they would change nothing and refused where the
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +30,7 @@ TOP = (
     *("name", "state_dir", "public", "parents", "advertise", "insecure", "labels", "roles", "engine"),
     *("identity", "listen", "store", "timing", "limits", "log", "site"),
 )
+LISTENERS = ("http", "https", "node", "metrics")
 LIMITS: dict[str, tuple[int, int]] = {
     "head_bytes": (1024, 1 << 20),
     "fields": (8, 10_000),
@@ -56,7 +59,8 @@ LIMITS: dict[str, tuple[int, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """`listen_http`, `listen_https` "": no such entry for clients. `advertise` "": found out for each parent. `workers` 0: one a core."""
+    """`listen_http`, `listen_https` "": no such entry for clients. `http_proxies`, `https_proxies`: networks whose word about
+    their clients is believed there. `advertise` "": found out for each parent. `workers` 0: one a core."""
 
     name: str
     state_dir: Path
@@ -64,6 +68,9 @@ class NodeConfig:
     listen_node: str = NODE_LISTEN
     listen_http: str = ""
     listen_https: str = ""
+    listen_metrics: str = ""
+    http_proxies: tuple[str, ...] = ()
+    https_proxies: tuple[str, ...] = ()
     sites: tuple[SiteSpec, ...] = ()
     advertise: str = ""
     parents: tuple[str, ...] = ()
@@ -101,8 +108,12 @@ class Options:
 def read_config(options: Options, environment: Mapping[str, str] = os.environ) -> NodeConfig:
     """The file, with the options over it. Raises Invalid."""
     if options.config is None:
-        return _build(Reader({}, "", {}, (), ()), options, environment)
-    where = options.config
+        return build({}, "", {}, options, environment)
+    return build(*read_file(options.config), options, environment)
+
+
+def read_file(where: str) -> tuple[dict[str, object], str, dict[tuple[str, ...], int]]:
+    """The data, the file's name and the lines of its keys. Raises Invalid."""
     try:
         with Path(where).open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)
@@ -123,12 +134,22 @@ def read_config(options: Options, environment: Mapping[str, str] = os.environ) -
         raise Invalid(CODE, where, "is nested too deeply", "see docs/reference/node-file.md") from None
     from sdlb.node.toml_lines import key_lines
 
-    return _build(Reader(data, where, key_lines(text), (), TOP), options, environment)
+    return data, where, key_lines(text)
 
 
-def _build(top: Reader, options: Options, environment: Mapping[str, str]) -> NodeConfig:
+def build(
+    data: dict[str, object],
+    where: str,
+    lines: dict[tuple[str, ...], int],
+    options: Options,
+    environment: Mapping[str, str] = os.environ,
+) -> NodeConfig:
+    """Raises Invalid for the first mistake; `Mistake` when it is in the file."""
+    top = Reader(data, where, lines, (), TOP if where else ())
     _later(top)
-    listen = top.table("listen", ("http", "https", "node", "socket", "admin", "socket_mode"))
+    listen = top.table(
+        "listen", ("http", "https", "node", "metrics", "socket", "admin", "socket_mode", "trusted_proxies")
+    )
     timing = top.table("timing", ("beat_s", "lease_s", "fence_s"))
     workers, limits = _engine(top)
     beat_s = timing.number("beat_s", 2.0, 0.01, 3600)
@@ -149,9 +170,13 @@ def _build(top: Reader, options: Options, environment: Mapping[str, str]) -> Nod
     listen_https = listen.text("https", "", _listen)
     if listen_https and listen_https == listen_http and not listen_https.endswith(":0"):
         listen.fail("https", "another address than listen.http (--listen)")
+    proxies = listen.table("trusted_proxies", ("http", "https"))
     links = Links(top, listen, node_listen=options.node_listen is not None, parents=options.parents is not None)
     if listen_node in (listen_http, listen_https) and not listen_node.endswith(":0"):
         links.refuse_listen(listen_node, "another address than clients have (--listen, listen.http, listen.https)")
+    public = options.public if options.public is not None else top.flag("public", False)
+    listen_metrics = listen.text("metrics", "", _listen)
+    _private(listen, listen_metrics, public)
     insecure, identity = options.insecure or top.flag("insecure", False), read_identity(top)
     links.check(listen_node, parents, insecure, identity)
     state_dir = _path("--state-dir", options.state_dir) or top.path("state_dir") or _state_dir(name, environment)
@@ -162,10 +187,13 @@ def _build(top: Reader, options: Options, environment: Mapping[str, str]) -> Nod
         listen_node=listen_node,
         listen_http=listen_http,
         listen_https=listen_https,
+        listen_metrics=listen_metrics,
+        http_proxies=_proxies(proxies, "http", listen_http),
+        https_proxies=_proxies(proxies, "https", listen_https),
         sites=read_sites(top, listen),
         advertise=top.text("advertise", "", lambda text: check_address(text, wildcard=False)),
         parents=parents,
-        public=options.public if options.public is not None else top.flag("public", False),
+        public=public,
         insecure=insecure,
         identity=identity,
         labels=_labels(top),
@@ -195,6 +223,18 @@ def _later(top: Reader) -> None:
         store.later("kind", "the etcd store")
     if store.texts("endpoints", _parent, "host:port of each server of the store"):
         store.later("endpoints", "a store with endpoints")
+
+
+def _private(listen: Reader, address: str, public: bool) -> None:
+    """Metrics tell much about a site, to anybody who can ask: never on the internet."""
+    if not address:
+        return
+    ip = ip_address(address.rpartition(":")[0].strip("[]"))
+    if ip.is_unspecified:
+        if public:
+            listen.fail("metrics", "a loopback or private address: on a public node all addresses are too many")
+    elif ip.is_global:
+        listen.fail("metrics", "a loopback or private address: metrics are never told to the internet")
 
 
 def _engine(top: Reader) -> tuple[int, dict[str, int]]:
@@ -238,7 +278,22 @@ def _access(top: Reader) -> str:
     return "" if path is None else str(path)
 
 
+def _proxies(table: Reader, key: str, listen: str) -> tuple[str, ...]:
+    """Networks whose word about their clients is believed at that listener."""
+    found = table.texts(key, _network, 'networks of the proxies in front of it: ["10.0.0.0/8"]')
+    if found and not listen:
+        table.fail(key, f"listen.{key}, or nothing here: there is no such listener")
+    return found
+
+
 # ------------------------------------------------------------------ values
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        raise ValueError('a network, like "10.0.0.0/8", or an address') from None
 
 
 def _parent(text: str) -> str:

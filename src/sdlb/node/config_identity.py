@@ -9,7 +9,7 @@ from typing import NoReturn
 from sdlb.model.identity import IdentitySpec
 from sdlb.model.problem import Invalid
 from sdlb.model.site import PemFile
-from sdlb.node.config_reader import CODE, Reader
+from sdlb.node.config_reader import Reader
 
 KEYS = ("certificate", "key", "ca")
 DO = (
@@ -49,7 +49,7 @@ class Links:
         top = self._top
         if identity is not None:
             if insecure:
-                raise Invalid(CODE, top.place("insecure"), "is true beside [identity]", "take one of the two out")
+                top.refuse("insecure", "is true beside [identity]", "take one of the two out")
             return
         if "insecure" in top and not insecure:
             top.refuse("insecure", "is false, and there is no [identity]", f"give {DO}")

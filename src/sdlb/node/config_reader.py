@@ -13,6 +13,14 @@ from sdlb.node.toml_lines import line_of
 CODE = "bad-config"
 
 
+class Mistake(Invalid):
+    """A complaint about one key. `path`: its place in the file, as `tomllib` gives it."""
+
+    def __init__(self, code: str, where: str, what: str, do: str, path: tuple[str, ...]) -> None:
+        super().__init__(code, where, what, do)
+        self.path = path
+
+
 class Reader:
     """`where` names the file ("" for the command line); `path` is this table's place in it."""
 
@@ -30,7 +38,7 @@ class Reader:
                 self._fail((*path, key), "is not a known key", do)
 
     def _fail(self, path: tuple[str, ...], what: str, do: str) -> NoReturn:
-        raise Invalid(CODE, self._place(path), what, do)
+        raise Mistake(CODE, self._place(path), what, do, path)
 
     def _place(self, path: tuple[str, ...]) -> str:
         line = f":{line_of(self._lines, path)}" if self._lines else ""

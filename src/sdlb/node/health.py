@@ -1,8 +1,7 @@
 """Active checks of the instances of this host, and the watch over their processes.
 
-A check connects (TCP or Unix socket), and for kind "http" asks for a path: 2xx and 3xx are well. `rise` good ones in a
-row make an instance healthy, `fall` bad ones unhealthy. The question is asked in HTTP/1.1 whatever the instance speaks: one
-that speaks HTTP/2 alone has the kind "tcp", which is the default. The first one comes at once for a new instance, and after a
+What a check is stands in `node.probe`. `rise` good ones in a row make an instance healthy, `fall` bad ones unhealthy. The first
+one comes at once for a new instance, and after a
 random part of the interval for those that were there when control started, so that a restart is no burst.
 
 A watched process is held by a pidfd, which names that one process even when its number is used again; over a restart
@@ -14,55 +13,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 from collections.abc import Callable, Iterable
 from random import Random
 
+from sdlb.core.effects import Note
 from sdlb.core.events import Event, InstanceGone, InstanceHealth
-from sdlb.model.instance import HealthCheck, InstanceSpec
+from sdlb.model.instance import InstanceSpec
+from sdlb.node.probe import GREETINGS, probe
 
-READ_BYTES = 512
+NEVER_S = 10.0
+"""An instance that has not passed its check by then is told of: it is no longer just starting."""
 POLL_PIDS_S = 0.5
 """Only where the kernel has no pidfd."""
-
-
-async def probe(endpoint: str, check: HealthCheck) -> str:
-    """One check. "" when well, else why not."""
-    try:
-        async with asyncio.timeout(check.timeout_s):
-            return await _probe(endpoint, check)
-    except TimeoutError:
-        return f"no answer within {check.timeout_s:g} s"
-    except OSError as error:
-        return f"cannot connect: {error.strerror or error}"
-
-
-async def _probe(endpoint: str, check: HealthCheck) -> str:
-    loop = asyncio.get_running_loop()
-    if endpoint.startswith("unix:"):
-        family, address = socket.AF_UNIX, endpoint[5:]
-    else:
-        host, _, port = endpoint.rpartition(":")
-        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-        address = (host.strip("[]"), int(port))
-    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as connection:
-        await loop.sock_connect(connection, address)
-        if check.kind != "http":
-            return ""
-        host = "localhost" if family == socket.AF_UNIX else endpoint
-        head = f"GET {check.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sdlb-health\r\nConnection: close\r\n\r\n"
-        await loop.sock_sendall(connection, head.encode())
-        got = b""
-        while b"\r\n" not in got and len(got) < READ_BYTES:
-            more = await loop.sock_recv(connection, READ_BYTES)
-            if not more:
-                break
-            got += more
-    line = got.partition(b"\r\n")[0].decode("latin-1")
-    words = line.split(" ", 2)
-    if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdigit():
-        return f"GET {check.path} was not answered in HTTP"
-    return "" if words[1][0] in "23" else f"GET {check.path} was answered {words[1]}"
 
 
 def until_next(now: float, interval_s: float) -> float:
@@ -82,12 +44,18 @@ def start_time(pid: int) -> int:
     return 0 if fields[0] == b"Z" else int(fields[19])
 
 
+def owner_of(pid: int) -> str:
+    """Who registers an instance: the process that it names, if it names one."""
+    return f"process {pid}" if pid else ""
+
+
 class Watch:
     """One instance: a task for its checks, a pidfd for its process."""
 
     def __init__(self, spec: InstanceSpec, started: int) -> None:
         self.spec = spec
         self.started = started  # of its process
+        self.listens = False  # it was healthy at a renewal
         self.checks: asyncio.Task[None] | None = None
         self.fd = -1
 
@@ -95,17 +63,40 @@ class Watch:
 class Health:
     """`sync` tells which instances there are; what is found out is handed to `post`."""
 
-    def __init__(self, post: Callable[[Event], None], rng: Random, remember: Callable[[str, object], None]) -> None:
+    def __init__(
+        self,
+        post: Callable[[Event], None],
+        rng: Random,
+        remember: Callable[[str, object], None],
+        tell: Callable[[Note], None] = lambda note: None,
+        proxy_protocol: Callable[[str], str] = lambda service: "off",
+    ) -> None:
+        """`proxy_protocol`: what the policy of a service says."""
+        self._proxy_protocol = proxy_protocol
         self._post = post
+        self._tell = tell
         self._rng = rng
         self._remember = remember
         self._watches: dict[str, Watch] = {}
+        self._former: dict[
+            tuple[str, int], Watch
+        ] = {}  # (id, pid): replaced registrations, whose processes may still run
         self._poll: asyncio.Task[None] | None = None
 
     def known(self, spec: InstanceSpec) -> bool:
         """Whether this endpoint is already checked in this way: what is known of its health still holds."""
         watch = self._watches.get(spec.id)
         return watch is not None and (watch.spec.endpoint, watch.spec.health) == (spec.endpoint, spec.health)
+
+    def may_have_moved(self, spec: InstanceSpec, healthy: bool) -> bool:
+        """Whether other sockets may be at the endpoint than the last registration found. Once a program was healthy, its
+        renewals change nothing: it listened by then."""
+        watch = self._watches.get(spec.id)
+        if watch is None or watch.spec != spec:
+            return True
+        late = healthy and not watch.listens
+        watch.listens = watch.listens or healthy
+        return late
 
     def start(self, specs: Iterable[tuple[InstanceSpec, bool]], remembered: dict[str, list[int]]) -> None:
         """After a restart of control: instances and whether they were healthy. `remembered`: instance id -> [pid, start
@@ -124,8 +115,29 @@ class Health:
             watch.spec = spec
             return
         known = self.known(spec)
+        if watch is not None and watch.spec.pid not in (0, spec.pid):
+            self._keep(self._watches.pop(spec.id))
         self.drop(spec.id)
         self._add(spec, 0, spec.health.interval_s if known else 0.0, healthy)
+
+    def watch_former(self, spec: InstanceSpec) -> None:
+        """After a restart of control: a registration that was replaced before, and has not gone yet."""
+        if spec.pid:
+            self._keep(Watch(spec, 0))
+
+    def _keep(self, watch: Watch) -> None:
+        """Only its process is watched from here on."""
+        if watch.checks is not None:
+            watch.checks.cancel()
+        self._former[watch.spec.id, watch.spec.pid] = watch
+        if watch.fd < 0:
+            self._watch_process(watch, remember=False)
+
+    def look(self, instance_id: str) -> None:
+        """Says so when its process has ended, without waiting for the kernel's word, which may be on its way."""
+        watch = self._watches.get(instance_id)
+        if watch is not None and watch.spec.pid and start_time(watch.spec.pid) != watch.started:
+            self._gone(watch)
 
     def drop(self, instance_id: str) -> None:
         watch = self._watches.pop(instance_id, None)
@@ -144,11 +156,12 @@ class Health:
         """Stops watching; what is remembered stays."""
         if self._poll is not None:
             self._poll.cancel()
-        for watch in self._watches.values():
+        for watch in (*self._watches.values(), *self._former.values()):
             if watch.checks is not None:
                 watch.checks.cancel()
             self._unwatch(watch)
         self._watches.clear()
+        self._former.clear()
 
     # ------------------------------------------------------------------ checks
 
@@ -162,21 +175,28 @@ class Health:
     async def _check(self, watch: Watch, first_after_s: float, healthy: bool) -> None:
         good = bad = 0
         await asyncio.sleep(first_after_s)
+        ever, began = healthy, asyncio.get_running_loop().time()
         while True:
             check = watch.spec.health
-            why = await probe(watch.spec.endpoint, check)
+            wants = self._proxy_protocol(watch.spec.service)
+            why = await probe(watch.spec.endpoint, check, GREETINGS.get(wants, b""))
             good, bad = (0, bad + 1) if why else (good + 1, 0)
             if why and (bad >= check.fall or not healthy):
                 healthy = False  # again each time: the reason may have changed
                 self._post(InstanceHealth(watch.spec.id, False, why))
             elif good >= check.rise and not healthy:
-                healthy = True
+                ever = healthy = True
                 self._post(InstanceHealth(watch.spec.id, True))
+            if not ever and asyncio.get_running_loop().time() - began >= max(NEVER_S, 2 * check.interval_s):
+                ever = True  # told once
+                name = f"{watch.spec.id} ({watch.spec.service}-{watch.spec.version} on {watch.spec.endpoint})"
+                text = f"{name} has not been healthy since it was registered: {why or 'not often enough in a row'}"
+                self._tell(Note("instance-never-healthy", text, "warning", {"instance": watch.spec.id}))
             await asyncio.sleep(until_next(asyncio.get_running_loop().time(), check.interval_s))
 
     # ------------------------------------------------------------------ processes
 
-    def _watch_process(self, watch: Watch) -> None:
+    def _watch_process(self, watch: Watch, *, remember: bool = True) -> None:
         pid = watch.spec.pid
         try:
             watch.fd = os.pidfd_open(pid)
@@ -192,7 +212,8 @@ class Health:
             return
         if not watch.started:
             watch.started = found
-            self._remember(f"pid/{watch.spec.id}", [pid, found])
+            if remember:
+                self._remember(f"pid/{watch.spec.id}", [pid, found])
         if watch.fd >= 0:
             asyncio.get_running_loop().add_reader(watch.fd, self._gone, watch)
 
@@ -204,12 +225,14 @@ class Health:
 
     def _gone(self, watch: Watch) -> None:
         self._unwatch(watch)
-        self._post(InstanceGone(watch.spec.id, f"its process {watch.spec.pid} has ended"))
+        pid = watch.spec.pid
+        self._former.pop((watch.spec.id, pid), None)
+        self._post(InstanceGone(watch.spec.id, f"its process {pid} has ended", owner_of(pid)))
 
     async def _poll_processes(self) -> None:
         while True:
             await asyncio.sleep(POLL_PIDS_S)
-            for watch in list(self._watches.values()):
+            for watch in (*self._watches.values(), *self._former.values()):
                 if watch.spec.pid and watch.fd < 0 and start_time(watch.spec.pid) != watch.started:
                     with contextlib.suppress(OSError):
                         self._gone(watch)

@@ -52,10 +52,10 @@ class Hold:
                 return self._keep(effect, parent, seq)
             case ef.ToChild(link, DownState(seq)):
                 return self._keep(effect, link, seq)
-            case ef.ToParent(parent, Beat(sent, received)):
-                return replace(effect, message=Beat(self._sent(parent, sent), received))
-            case ef.ToChild(link, Beat(sent, received)):
-                return replace(effect, message=Beat(self._sent(link, sent), received))
+            case ef.ToParent(parent, Beat() as beat):
+                return replace(effect, message=replace(beat, sent=self._sent(parent, beat.sent)))
+            case ef.ToChild(link, Beat() as beat):
+                return replace(effect, message=replace(beat, sent=self._sent(link, beat.sent)))
             case ef.Dial(link) | ef.HangUp(link) | ef.DropChild(link):
                 self._ended(link)
                 return effect

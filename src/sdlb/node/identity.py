@@ -11,9 +11,9 @@ import time
 from collections.abc import Awaitable, Callable
 
 from sdlb.core.effects import Note
-from sdlb.core.sites import ending
 from sdlb.model.identity import Identity, IdentitySpec
 from sdlb.model.problem import Invalid
+from sdlb.node.certificates import ending
 from sdlb.node.config_reader import CODE
 from sdlb.node.pem import Stamp, read_identity, stamp
 from sdlb.seams.store import Tell

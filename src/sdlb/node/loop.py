@@ -10,9 +10,14 @@ neither it nor anything after it is acted on before it is (`decisions-wait`, see
 outage, and kill -9 brings nothing back that others have seen undone. Others are served by what was true before, however
 long it takes: an instance that starts meanwhile waits, one that ends is tried around by the engine. Only what outlives a
 process, not a power cut, does not hold anything up: a restart that lacks it hears it again from those it is about.
+The core is told of both (`StoreStuck`, `StoreWritten`): a node that cannot write its decisions says so in its beats. After
+a while it may give up deciding and follow other roots (`ReleaseHeld`): from then on nothing is held.
 A node that is stopped meanwhile says so to its parents, once its drain has had its time, and ends.
 
-Nobody else calls `Balancer.handle`. Reads (`balancer.instances()` and so on) are fine from any coroutine of this
+A fault of ours costs the one event or effect in which it happens. The other events of the iteration are still handled,
+and the other effects still carried out.
+
+Nobody else calls `Balancer.handle`. Reads (`balancer.view.instances()` and so on) are fine from any coroutine of this
 thread.
 """
 
@@ -26,8 +31,9 @@ from collections.abc import Awaitable, Callable
 
 from sdlb.core import effects as ef
 from sdlb.core.balancer import Balancer
-from sdlb.core.events import AskDone, AskUp, Event, Stop, Tick
+from sdlb.core.events import AskDone, AskUp, EngineRejected, Event, Stop, StoreStuck, StoreWritten, Tick
 from sdlb.node.hold import Hold
+from sdlb.node.service_watch import ServiceWatch
 from sdlb.seams.engine import Engine
 from sdlb.seams.links import ChildLinks, ParentLinks
 from sdlb.seams.store import Store, StoreFailed, Tell
@@ -36,8 +42,11 @@ STALL_S = 2.0
 """A disk that has not answered by then counts as one that can't be written: leases do not wait for it."""
 RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 5.0
-Run = Callable[[str, str, bytes], Awaitable[tuple[int, bytes]]]
-"""Runs an API call of the authority on this root: (method, path, body) -> (status, body)."""
+FAULTS_MAX = 16
+"""Faults of ours in one iteration, beyond one for each event, after which the core is left alone until the next event."""
+INCARNATION = "node/incarnation"
+Run = Callable[[ef.Execute], Awaitable[tuple[int, bytes]]]
+"""Runs an API call of the authority on this root -> (status, body)."""
 
 
 class Waiters:
@@ -78,7 +87,12 @@ class NodeLoop:
     watch_instances: Callable[[tuple[str, ...]], None]
 
     def __init__(
-        self, balancer: Balancer, store: Store, tell: Tell, clock: Callable[[], float] = time.monotonic
+        self,
+        balancer: Balancer,
+        store: Store,
+        tell: Tell,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.balancer = balancer
         self.stopped: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -87,11 +101,13 @@ class NodeLoop:
         self.errors = 0
         self.stopping = False
         self._store = store
-        self._tell = tell
+        self.tell = tell
         self._clock = clock
+        self._wall = wall
         self._events: list[Event] = []
         self._callers: list[asyncio.Future[None]] = []
         self._wake: asyncio.Future[None] | None = None
+        self._rest = asyncio.Event()  # nothing waits to be decided or carried out
         self._asks: dict[str, asyncio.Future[ef.Answered]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._unwritten: dict[str, object] = {}
@@ -99,6 +115,8 @@ class NodeLoop:
         self._retry_s = RETRY_FIRST_S
         self._why = ""  # the last commit failed
         self._hold = Hold()
+        self._services = ServiceWatch(balancer.view, tell)
+        self._released = False  # nothing is held, though the disk takes nothing: others decide, this root follows
 
     # ------------------------------------------------------------------ in
 
@@ -107,6 +125,7 @@ class NodeLoop:
         if isinstance(event, Stop):
             self.stopping = True
         self._events.append(event)
+        self._rest.clear()
         self._poke()
 
     async def do(self, event: Event) -> None:
@@ -133,6 +152,12 @@ class NodeLoop:
             return
         self._spawn(self._write({key: value}, durable=False))
 
+    async def quiet(self, most_s: float) -> None:
+        """Until nothing waits to be decided or carried out, or the time is up."""
+        if not self._rest.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._rest.wait(), most_s)
+
     def _poke(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
@@ -141,31 +166,44 @@ class NodeLoop:
 
     async def start(self) -> None:
         """What the store held is taken in; from here on the balancer can be read."""
-        await self._carry_out(self.balancer.start(self._clock()))
+        await self._carry_out(self.balancer.start(self._clock(), self._wall()))
 
     async def run(self) -> None:
         while True:
             await self._pause()
             events, self._events = self._events or [Tick()], []
             callers, self._callers = self._callers, []
-            try:
-                for event in events if self._hold.on else ():
-                    self._hold.event(event)
-                effects = self.balancer.handle_all(events, self._clock())
-                await self._carry_out(effects)
-            except Exception:
-                # A fault of ours. The core keeps what it knows and looks at it again with the next event.
-                self.errors += 1
-                self._tell(ef.Note("internal-error", traceback.format_exc(limit=-6), "error"))
+            for event in events if self._hold.on else ():
+                self._hold.event(event)
+            await self._handle(events)
             for caller in callers:
                 if not caller.done():
                     caller.set_result(None)
+
+    async def _handle(self, events: list[Event]) -> None:
+        """The core takes events from the iterator one by one. After a fault it goes on with the next one, and returns
+        what the ones before have led to."""
+        rest = iter(events)
+        for _ in range(len(events) + FAULTS_MAX):
+            try:
+                effects = self.balancer.handle_all(rest, self._clock(), self._wall())
+            except Exception:
+                self._fault()
+                continue
+            await self._carry_out(effects)
+            return
+
+    def _fault(self) -> None:
+        """Within an `except`."""
+        self.errors += 1
+        self.tell(ef.Note("internal-error", traceback.format_exc(limit=-6), "error"))
 
     async def _pause(self) -> None:
         """Until there is something to do. Always lets the other tasks run once."""
         if self._events:
             await asyncio.sleep(0)
             return
+        self._rest.set()
         wake_at = self.balancer.wake_at()
         if self._unwritten:
             wake_at = self._retry_at if wake_at is None else min(wake_at, self._retry_at)
@@ -177,6 +215,7 @@ class NodeLoop:
         try:
             await self._wake
         finally:
+            self._rest.clear()
             self._wake = None
             if timer is not None:
                 timer.cancel()
@@ -186,26 +225,51 @@ class NodeLoop:
     async def _carry_out(self, effects: list[ef.Effect]) -> None:
         if self._unwritten and self._clock() >= self._retry_at:
             await self._write({}, durable=True)
-        if self._hold.on and not self._unwritten:
-            while (held := self._hold.pop()) is not None:
-                self._act(held)
+        if (self._hold.on or self._released) and not self._unwritten:
+            self._release()
+            self._released = False
+            self.post(StoreWritten())
         for effect in effects:
-            if isinstance(effect, ef.Persist):
-                if self._hold.on:
-                    self._unwritten.update(effect.puts)
-                elif not await self._write(effect.puts, effect.durable) and effect.durable:
-                    self._hold.on = True
-                    text = f"a decision cannot be written, and is not acted on before it is: {self._why}"
-                    self._tell(ef.Note("decisions-wait", text, "error"))
-                continue
-            now = self._hold.sift(effect) if self._hold.on else effect
-            if now is not None:
-                self._act(now)
+            match effect:
+                case ef.Persist(puts, durable):
+                    await self._persist(puts, durable)
+                case ef.Reincarnate(incarnation):
+                    await self._persist({INCARNATION: incarnation}, durable=True)
+                case ef.ReleaseHeld():
+                    self._released = bool(self._unwritten)
+                    self._release()
+                case _:
+                    now = self._hold.sift(effect) if self._hold.on else effect
+                    if now is not None:
+                        self._act_safely(now)
+
+    def _release(self) -> None:
+        while (held := self._hold.pop()) is not None:
+            self._act_safely(held)
+
+    async def _persist(self, puts: dict[str, object], durable: bool) -> None:
+        if self._hold.on or self._released:
+            self._unwritten.update(puts)
+        elif not await self._write(puts, durable) and durable:
+            self._hold.on = True
+            text = f"a decision cannot be written, and is not acted on before it is: {self._why}"
+            self.tell(ef.Note("decisions-wait", text, "error"))
+            self.post(StoreStuck())
+
+    def _act_safely(self, effect: ef.Effect) -> None:
+        """A fault here is that of an adapter. A message that is lost by it shows as a gap, a delta of the engine is made
+        again."""
+        try:
+            self._act(effect)
+        except Exception as error:
+            self._fault()
+            if isinstance(effect, ef.Apply):
+                self.post(EngineRejected(effect.epoch, f"{type(error).__name__}: {error}"))
 
     def _act(self, effect: ef.Effect) -> None:
         match effect:
-            case ef.Persist():
-                raise TypeError("a Persist is written, not acted on")
+            case ef.Persist() | ef.Reincarnate() | ef.ReleaseHeld():
+                raise TypeError("of the disk: not acted on")
             case ef.Apply():
                 self.engine.apply(effect)
             case ef.ToParent(parent, message):
@@ -219,9 +283,10 @@ class NodeLoop:
             case ef.DropChild(link):
                 self.children.drop(link)
             case ef.Note():
-                self._tell(effect)
+                self.tell(effect)
             case ef.Changed(instances, services):
                 self.watch_instances(instances)
+                self._services.look(services)
                 self.instances.wake(instances)
                 self.services.wake(services)
             case ef.Execute():
@@ -244,7 +309,7 @@ class NodeLoop:
             await self._commit(puts, durable)
         except StoreFailed as error:
             if not self._why:
-                self._tell(ef.Note("state-not-written", f"the state cannot be written: {error}", "error"))
+                self.tell(ef.Note("state-not-written", f"the state cannot be written: {error}", "error"))
                 self._retry_s = RETRY_FIRST_S
             self._why = str(error)
             self._unwritten = {**puts, **self._unwritten}
@@ -253,7 +318,7 @@ class NodeLoop:
             return False
         if self._why and not self._unwritten:
             self._why = ""
-            self._tell(ef.Note("state-written", "the state is written again"))
+            self.tell(ef.Note("state-written", "the state is written again"))
         return True
 
     async def _commit(self, puts: dict[str, object], durable: bool) -> None:
@@ -263,7 +328,13 @@ class NodeLoop:
         if not done:
             commit.add_done_callback(lambda late: late.cancelled() or late.exception())
             raise StoreFailed(f"the disk does not answer within {STALL_S:g} s")
-        commit.result()
+        try:
+            commit.result()
+        except StoreFailed:
+            raise
+        except Exception as error:  # a fault of the adapter: what follows is not acted on either
+            self._fault()
+            raise StoreFailed(f"{type(error).__name__}: {error}") from error
 
     @property
     def writes(self) -> bool:
@@ -276,14 +347,18 @@ class NodeLoop:
         return len(self._hold) if self._hold.on else None
 
     def ready(self) -> tuple[bool, str]:
-        """As the balancer says; not ready while decisions wait for the disk."""
+        """As the balancer says; not ready while decisions wait for the disk, nor once the node is to stop."""
+        if self.stopping:
+            return False, "the node is stopping"
+        if self.engine.figures.hangs:
+            return False, "the engine does not answer: what it serves goes on, and no change takes effect"
         if self._hold.on:
             return False, f"decisions wait for the disk, what is served goes on: {self._why}"
-        ready, detail = self.balancer.ready()
+        ready, detail = self.balancer.view.ready()
         return ready, f"{detail}; but the state cannot be written: {self._why}" if self._why else detail
 
     async def _execute(self, effect: ef.Execute) -> None:
-        status, body = await self.run_here(effect.method, effect.path, effect.body)
+        status, body = await self.run_here(effect)
         self.post(AskDone(effect.id, status, body))
 
     def _spawn(self, work: Awaitable[object]) -> None:
@@ -299,7 +374,7 @@ class NodeLoop:
         if not task.cancelled() and task.exception() is not None:
             self.errors += 1
             text = "".join(traceback.format_exception(task.exception(), limit=-6))
-            self._tell(ef.Note("internal-error", text, "error"))
+            self.tell(ef.Note("internal-error", text, "error"))
 
     async def close(self) -> None:
         """After `run` was cancelled: what is under way comes to its end, and what is unwritten is tried once more."""

@@ -1,26 +1,42 @@
 """`/metrics`: what this node knows, in the Prometheus text format (version 0.0.4).
 
-A root with 10,000 services has a quarter of a million lines to say. They are made a few hundred at a time, and what else
+A root with 10,000 services has a quarter of a million lines to say. They are made in slices (`node.reads`), and what else
 control has to do goes on in between; so a page is no snapshot, but every line is true when it is made.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from sdlb.core.balancer import Balancer
+from sdlb.core.view import View
 from sdlb.node.journal import Journal
+from sdlb.node.lists import Lists
 from sdlb.node.loop import NodeLoop
+from sdlb.node.metric_texts import TEXTS
 from sdlb.node.openapi import version
+from sdlb.node.reads import Pace
 from sdlb.node.sites import SiteWatch
-from sdlb.seams.engine import LATENCY_BUCKETS_MS, Figures, GroupFigures, TargetFigures
+from sdlb.seams.engine import (
+    HEAD_BUCKETS_S,
+    LATENCY_BUCKETS_MS,
+    AskedFigures,
+    Figures,
+    GroupFigures,
+    TargetFigures,
+)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LINES_AT_ONCE = 500
+ALERTS = (
+    *(("error", code) for code in ("internal-error", "state-not-written", "decisions-wait", "guarded", "service-lost")),
+    *(("warning", code) for code in ("service-gone", "instance-never-healthy", "instance-unhealthy", "claim-refused")),
+    *(("warning", code) for code in ("claim-waiting", "engine-lost")),
+)
+"""Events that somebody may want to be called for: counted from the start."""
+HEAD_BOUNDS = (*(f"{bound:.6g}" for bound in HEAD_BUCKETS_S), "+Inf")
 BOUNDS = (*(f"{ms / 1000:g}" for ms in LATENCY_BUCKETS_MS), "+Inf")
 
 Sample = tuple[str, float]
@@ -38,10 +54,13 @@ class Family:
 async def render(loop: NodeLoop, figures: Figures, journal: Journal, sites: SiteWatch) -> AsyncIterator[bytes]:
     """The page in parts. A family without samples is left out."""
     lines: list[str] = []
-    made = chain(
-        _node(loop, journal), _tree(loop.balancer), _sites(sites), _engine(figures)
-    )  # each when its turn comes
-    for family in made:
+    pace = Pace(loop.quiet)
+    tree = _tree(Lists(loop.balancer.view))
+    engine = _engine(figures, _known(loop.balancer.view))
+    for family in chain(_node(loop, journal), tree, _sites(sites), engine):  # each when its turn comes
+        await pace.breathe()
+        if family is None:
+            continue
         head = f"# HELP {family.name} {family.text}\n# TYPE {family.name} {family.kind}\n"
         for labels, value in family.samples:
             lines.append(f"{head}{family.name}{labels} {_number(value)}\n")
@@ -49,7 +68,7 @@ async def render(loop: NodeLoop, figures: Figures, journal: Journal, sites: Site
             if len(lines) >= LINES_AT_ONCE:
                 yield "".join(lines).encode()
                 lines.clear()
-                await asyncio.sleep(0)
+            await pace.breathe()
     yield "".join(lines).encode()
 
 
@@ -81,35 +100,41 @@ def _node(loop: NodeLoop, journal: Journal) -> Iterator[Family]:
     info = _labels(node=balancer.settings.name, version=version(), root=str(balancer.settings.is_root).lower())
     yield Family("sdlb_node_info", "gauge", "The node; always 1.", [(info, 1)])
     yield _one("sdlb_node_ready", "1 when the node serves and a parent is in touch.", loop.ready()[0])
-    yield _one("sdlb_node_guarded", "1 while too many leases ran out at once.", balancer.guarded())
-    yield _one("sdlb_node_cut_off", "1 while no parent is in touch.", balancer.cut_off())
+    yield _one("sdlb_node_guarded", "1 while too many leases ran out at once.", balancer.view.guarded())
+    yield _one("sdlb_node_cut_off", "1 while no parent is in touch.", balancer.view.cut_off())
     yield _one("sdlb_state_written", "0 while the state cannot be written.", loop.writes)
     waits = "1 while decisions wait for the disk: what is served goes on, nothing new opens or closes."
     yield _one("sdlb_decisions_wait", waits, loop.held is not None)
     yield _one("sdlb_effects_held", "Effects of decisions that wait for the disk.", loop.held or 0)
     yield _one("sdlb_internal_errors_total", "Faults of control itself.", loop.errors, "counter")
-    counts = [(_labels(level=level, code=code), count) for (level, code), count in sorted(journal.counts.items())]
+    told = {**dict.fromkeys(ALERTS, 0), **journal.counts}
+    counts = [(_labels(level=level, code=code), count) for (level, code), count in sorted(told.items())]
     yield Family("sdlb_events_total", "counter", "Events by level and code.", counts)
     yield _one("sdlb_log_lines_dropped_total", "Log lines that nobody read in time.", journal.dropped, "counter")
-    sizes = [(_labels(what=what), count) for what, count in balancer.sizes().items()]
+    sizes = [(_labels(what=what), count) for what, count in balancer.view.sizes().items()]
     yield Family("sdlb_entries", "gauge", "Entries that control holds.", sizes)
 
 
-def _tree(balancer: Balancer) -> Iterator[Family]:
-    for kind, links in (("parent", balancer.parent_links()), ("child", balancer.child_links())):
+def _tree(view: Lists) -> Iterator[Family | None]:
+    """None: a good place for a pause."""
+    for kind, links in (("parent", view.parent_links()), ("child", view.child_links())):
         rows = [(_labels(**{kind: link.name, "state": link.state}), 1.0) for link in links]
         yield Family(f"sdlb_{kind}_link", "gauge", f"Links by {kind} and state.", rows)
         silent = [(_labels(**{kind: link.name}), link.silent_s) for link in links]
         yield Family(f"sdlb_{kind}_silent_seconds", "gauge", f"Since the {kind} was last heard.", silent)
-    instances = _by_state(Counter(balancer.instance_states()))
-    yield Family("sdlb_instances", "gauge", "Instances of this host by state.", instances)
+    states: Counter[str] = Counter()
+    for instance_id in view.instance_ids():
+        if (found := view.instance(instance_id)) is not None:
+            states[found["state"]] += 1
+        yield None
+    yield Family("sdlb_instances", "gauge", "Instances of this host by state.", _by_state(states))
     versions = (
         (_labels(service=name, version=each["version"], state=each["state"]), float(each["instances"]))
-        for name in balancer.service_names()
-        for each in (balancer.service(name) or {"versions": ()})["versions"]
+        for name in view.service_names()
+        for each in (view.service(name) or {"versions": ()})["versions"]
     )
     yield Family("sdlb_version_instances", "gauge", "Instances below this node by version and its state.", versions)
-    claims = _by_state(Counter(balancer.claim_states()))
+    claims = _by_state(Counter(view.claim_states()))
     yield Family("sdlb_claims", "gauge", "Claims at this node by state.", claims)
 
 
@@ -129,6 +154,7 @@ def _by_state(counts: Counter[str]) -> list[Sample]:
 # ------------------------------------------------------------------ engine
 
 GRPC_CODES = 17
+NONE = GroupFigures()
 _OF_GROUPS: tuple[tuple[str, str, Callable[[GroupFigures], int]], ...] = (
     ("sdlb_requests_total", "Requests by service and version.", lambda group: group.requests),
     ("sdlb_failed_total", "Requests that the engine answered 502, 503 or 504.", lambda group: group.failed),
@@ -150,20 +176,27 @@ _OF_TARGETS: tuple[tuple[str, str, str, Callable[[TargetFigures], int]], ...] = 
 )
 
 
-def _engine(figures: Figures) -> Iterator[Family]:
+def _known(view: View) -> dict[tuple[str, str], GroupFigures]:
+    """Every version that is claimed, and each service without one: counted from the start, so that a first failure is an
+    increase."""
+    found: dict[tuple[str, str], GroupFigures] = {}
+    for name in view.service_names():
+        found[name, ""] = NONE
+        for each in view.version_names(name):
+            found[name, each] = NONE
+    return found
+
+
+def _engine(figures: Figures, known: dict[tuple[str, str], GroupFigures]) -> Iterator[Family]:
     yield _one("sdlb_engine_attached", "1 while control is attached to its engine.", figures.attached)
     text = "Unix time at which the node's own certificate ends."
     ends = [("", figures.identity_not_after_s)] if figures.identity_not_after_s else []
     yield Family("sdlb_identity_not_after_seconds", "gauge", text, ends)
-    groups = [(_inner(service=s, version=v), group) for (s, v), group in sorted(figures.groups.items())]
+    groups = [(_inner(service=s, version=v), group) for (s, v), group in sorted({**known, **figures.groups}.items())]
     for name, text, value in _OF_GROUPS:
         yield Family(name, "counter", text, [(f"{{{inner}}}", value(group)) for inner, group in groups])
-    status = (
-        (f'{{{inner},class="{index}xx"}}', count)
-        for inner, group in groups
-        for index, count in enumerate(group.status, 1)
-    )
-    yield Family("sdlb_responses_total", "counter", "Responses by class of status.", status)
+    status = ((inner, group.status) for inner, group in groups)
+    yield _by_class("sdlb_responses_total", "Responses by class of status.", status)
     calls = (
         (f'{{{inner},code="{index if index < GRPC_CODES else "none"}"}}', count)
         for inner, group in groups
@@ -172,20 +205,51 @@ def _engine(figures: Figures) -> Iterator[Family]:
     yield Family("sdlb_grpc_responses_total", "counter", "Answers to gRPC calls by status code.", calls)
     buckets = (sample for inner, group in groups if group.latency for sample in _histogram(inner, group))
     yield Family("sdlb_request_seconds", "histogram", "From the request's head to the end of its answer.", buckets)
+    yield from _instances(groups)
     targets = [(_labels(target=name), target) for name, target in sorted(figures.targets.items())]
     for name, kind, text, value_of in _OF_TARGETS:
         yield Family(name, kind, text, [(labels, value_of(target)) for labels, target in targets])
     ejected = [(_labels(target=name), 1) for name in sorted(figures.ejected)]
     yield Family("sdlb_target_ejected", "gauge", "1 while passive health keeps the target out.", ejected)
-    for name, value in sorted(figures.counters.items()):
+    for name, value in sorted({**dict.fromkeys(TEXTS, 0), **figures.counters}.items()):  # the engine sends what changes
         kind = "counter" if name.endswith("_total") else "gauge"
-        yield _one(f"sdlb_engine_{name}", f"The engine's {name.replace('_', ' ')}.", value, kind)
+        yield _one(f"sdlb_engine_{name}", TEXTS.get(name, f"The engine's {name.replace('_', ' ')}."), value, kind)
+
+
+_OF_INSTANCES: tuple[tuple[str, str, Callable[[AskedFigures], int]], ...] = (
+    ("sdlb_instance_requests_total", "Requests sent to instances, each attempt.", lambda asked: asked.requests),
+    ("sdlb_instance_broken_total", "Attempts without an answer that could be used.", lambda asked: asked.broken),
+    ("sdlb_instance_unreached_total", "Attempts without a connection.", lambda asked: asked.unreached),
+)
+
+
+def _instances(groups: Sequence[tuple[str, GroupFigures]]) -> Iterator[Family]:
+    """Counted where the instance is asked: what a version does itself, whoever answers for it above."""
+    asked = [(inner, group.asked) for inner, group in groups if group.asked is not None]
+    for name, text, value in _OF_INSTANCES:
+        yield Family(name, "counter", text, [(f"{{{inner}}}", value(each)) for inner, each in asked])
+    answers = ((inner, each.answers) for inner, each in asked)
+    yield _by_class("sdlb_instance_responses_total", "Answers of instances by class of status.", answers)
+    heads = (sample for inner, each in asked for sample in _buckets(inner, HEAD_BOUNDS, each.heads, each.head_us_sum))
+    text = "From the request sent to an instance to the head of its answer."
+    yield Family("sdlb_instance_head_seconds", "histogram", text, heads)
+
+
+def _by_class(name: str, text: str, counts: Iterable[tuple[str, Iterable[int]]]) -> Family:
+    samples = (
+        (f'{{{inner},class="{index}xx"}}', count) for inner, each in counts for index, count in enumerate(each, 1)
+    )
+    return Family(name, "counter", text, samples)
 
 
 def _histogram(inner: str, group: GroupFigures) -> Iterator[Sample]:
+    return _buckets(inner, BOUNDS, group.latency, group.latency_us_sum)
+
+
+def _buckets(inner: str, bounds: Sequence[str], counts: Iterable[int], us_sum: int) -> Iterator[Sample]:
     so_far = 0
-    for bound, count in zip(BOUNDS, group.latency, strict=False):
+    for bound, count in zip(bounds, counts, strict=False):
         so_far += count
         yield f'_bucket{{{inner},le="{bound}"}}', so_far
-    yield f"_sum{{{inner}}}", group.latency_us_sum / 1e6
+    yield f"_sum{{{inner}}}", us_sum / 1e6
     yield f"_count{{{inner}}}", so_far

@@ -4,18 +4,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
+from sdlb.model.address import NAME
+from sdlb.model.version import NAME_CHARS_MAX, SERVICE
 from sdlb.node import schema
+from sdlb.node.parameters import INTEGER_MAX, Parameter
 from sdlb.node.problems import CODES, MEDIA_TYPE
-from sdlb.node.specs import InstanceBody
+from sdlb.node.specs import ID, ID_CHARS_MAX, InstanceBody, said
 
-WAIT = {"wait": "a state (active, drained, ...): answer when it is reached or the time is up"}
-TIMEOUT = {"timeout_s": "how long to wait, 0 to 3600 (30)"}
-DEADLINE = {"deadline_s": "how long requests in flight may take, 0 to 86400 (30)"}
-SCOPE = {"scope": "`local`: what this node knows itself, without asking the roots"}
+STATES: tuple[str, ...] = get_args(schema.InstanceState)
+WAIT = Parameter("wait", "a state: answer when it is reached or the time is up", STATES)
+TIMEOUT = Parameter("timeout_s", "how long to wait (30)", most=3600)
+DEADLINE = Parameter("deadline_s", "how long requests in flight may take (30)", most=86_400)
+SCOPE = Parameter("scope", "`local`: what this node knows itself, without asking the roots", ("local",))
+GONE = Parameter("gone", "`1`: its process has ended; out at once", ("0", "1"))
+PID = Parameter("pid", "only what this process registered", most=2**31 - 1, whole=True)
+UPGRADE = Parameter("deadline_s", "seconds that the old one has to answer what is open (30)", most=86_400)
+URL = Parameter("url", "http://host/path", required=True, chars_max=8192, format="sdlb-url")
+FOLLOW = Parameter("follow", "`0`: end after the recent ones", ("0", "1", "false", "true"))
+SINCE = Parameter("since", "a JSON list of the events after this id instead", most=INTEGER_MAX, whole=True)
+UNKNOWN = Parameter(
+    "unknown",
+    "services and versions that no root knows: `accept` with `warnings` (the default), or `refuse`",
+    ("accept", "refuse"),
+)
+PATHS: dict[str, dict[str, Any]] = {
+    "id": {"type": "string", "minLength": 1, "maxLength": ID_CHARS_MAX, "pattern": said(ID)},
+    "name": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": said(NAME)},
+    "service": {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": said(SERVICE)},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +48,14 @@ class Call:
     summary: str
     answer: type[Any] | str
     body: type[Any] | None = None
-    query: tuple[tuple[str, str], ...] = ()
+    query: tuple[Parameter, ...] = ()
     problems: tuple[str, ...] = ()
     created: bool = False
+
+    @property
+    def checked(self) -> bool:
+        """Whether a parameter that it does not have is refused. Probes of others may send what they like."""
+        return self.path.startswith("/v1/")
 
 
 def version() -> str:
@@ -41,11 +66,11 @@ def version() -> str:
         return "0"
 
 
-def _query(*parts: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple(item for part in parts for item in part.items())
-
-
 _BODY = ("bad-json", "too-large")
+_SPEC = (
+    *("bad-id", "bad-service", "bad-version", "bad-compatible", "bad-route", "bad-host", "bad-path", "bad-endpoint"),
+    *("bad-protocol", "bad-health", "bad-label", "bad-ttl", "bad-pid"),
+)
 CALLS: tuple[Call, ...] = (
     Call("list_instances", "GET", "/v1/instances", "The instances of this host", schema.Instances),
     Call(
@@ -55,7 +80,11 @@ CALLS: tuple[Call, ...] = (
         "Registers an instance, changes it, or renews its lease",
         schema.Instance,
         InstanceBody,
-        problems=(*_BODY, "bad-id", "bad-route", "bad-version", "bad-endpoint", "bad-health", "bad-pid", "stopping"),
+        problems=(
+            *_BODY,
+            *_SPEC,
+            *("owner-conflict", "stopping"),
+        ),
         created=True,
     ),
     Call(
@@ -64,7 +93,7 @@ CALLS: tuple[Call, ...] = (
         "/v1/instances/{id}",
         "An instance, its state and the reason; long-polls with `wait`",
         schema.Instance,
-        query=_query(WAIT, TIMEOUT),
+        query=(WAIT, TIMEOUT),
         problems=("no-such-instance", "bad-query"),
     ),
     Call(
@@ -73,7 +102,7 @@ CALLS: tuple[Call, ...] = (
         "/v1/instances/{id}/drain",
         "Takes new traffic away; answers when nothing is in flight anywhere, or when the time is up",
         schema.Instance,
-        query=_query(DEADLINE),
+        query=(DEADLINE,),
         problems=("no-such-instance", "bad-query"),
     ),
     Call(
@@ -82,8 +111,8 @@ CALLS: tuple[Call, ...] = (
         "/v1/instances/{id}",
         "Drains, then forgets; answers the instance as it was",
         schema.Instance,
-        query=_query(DEADLINE, {"gone": "`1`: its process has ended; out at once"}),
-        problems=("no-such-instance", "bad-query"),
+        query=(DEADLINE, GONE, PID),
+        problems=("no-such-instance", "bad-query", "owner-conflict"),
     ),
     Call(
         "list_services",
@@ -91,7 +120,7 @@ CALLS: tuple[Call, ...] = (
         "/v1/services",
         "All services, asked of the roots",
         schema.Services,
-        query=_query(SCOPE),
+        query=(SCOPE,),
         problems=("no-root",),
     ),
     Call(
@@ -100,7 +129,7 @@ CALLS: tuple[Call, ...] = (
         "/v1/services/{name}",
         "One service: which version is active or waiting, and for what",
         schema.Services,
-        query=_query(SCOPE),
+        query=(SCOPE,),
         problems=("no-such-service", "no-root"),
     ),
     Call("get_tree", "GET", "/v1/tree", "This node, its parents, children and instances", schema.Tree),
@@ -118,8 +147,16 @@ CALLS: tuple[Call, ...] = (
         "/v1/engine/upgrade",
         "The engine that is installed now takes over from the one that runs; answers when it serves",
         schema.EngineUpgrade,
-        query=_query({"deadline_s": "seconds that the old one has to answer what is open (30)"}),
+        query=(UPGRADE,),
         problems=("bad-query", "engine-not-upgraded", "stopping"),
+    ),
+    Call(
+        "restart_control",
+        "POST",
+        "/v1/control/restart",
+        "Control is replaced by the program that is installed now; the engine serves on. Answers before it happens",
+        schema.ControlRestart,
+        problems=("control-not-restarted", "stopping"),
     ),
     Call(
         "list_sites", "GET", "/v1/sites", "The sites of this node, their certificates and what is wrong", schema.Sites
@@ -131,7 +168,7 @@ CALLS: tuple[Call, ...] = (
         "/v1/explain",
         "Which route, version and target a request for a URL would get at this node, and why",
         schema.Explanation,
-        query=_query({"url": "http://host/path"}, SCOPE),
+        query=(URL, SCOPE),
         problems=("bad-query", "bad-url"),
     ),
     Call(
@@ -140,9 +177,7 @@ CALLS: tuple[Call, ...] = (
         "/v1/events",
         "What happened: server-sent events, the recent ones first (`Last-Event-ID` continues)",
         "text/event-stream",
-        query=_query(
-            {"follow": "`0`: end after the recent ones"}, {"since": "a JSON list of the events after this id instead"}
-        ),
+        query=(FOLLOW, SINCE),
         problems=("bad-query",),
     ),
     Call(
@@ -151,7 +186,7 @@ CALLS: tuple[Call, ...] = (
         "/v1/policies/{service}",
         "The policy in force, asked of the roots",
         schema.Policy,
-        query=_query(SCOPE),
+        query=(SCOPE,),
         problems=("bad-service", "no-root"),
     ),
     Call(
@@ -161,7 +196,11 @@ CALLS: tuple[Call, ...] = (
         "Sets the policy at every root that can be reached",
         schema.Policy,
         schema.PolicyDocument,
-        problems=("too-large", "bad-service", "bad-policy", "no-root", "policy-not-everywhere", "not-written"),
+        query=(UNKNOWN,),
+        problems=(
+            *("too-large", "bad-query", "bad-service", "bad-policy", "unknown-service", "unknown-version"),
+            *("no-root", "policy-not-everywhere", "not-written"),
+        ),
     ),
     Call("metrics", "GET", "/metrics", "Figures for Prometheus", "text/plain"),
     Call("healthz", "GET", "/healthz", "200 while control turns", "text/plain"),
@@ -177,6 +216,8 @@ def document() -> dict[str, Any]:
     types += [call.body for call in CALLS if call.body is not None]
     unique = list(dict.fromkeys(types))
     references, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
+    for name, rule in schema.RULES.items():
+        components[name] |= rule
     by_type = dict(zip(unique, references, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for call in CALLS:
@@ -199,6 +240,7 @@ def _operation(call: Call, by_type: dict[Any, Any]) -> dict[str, Any]:
     if isinstance(call.answer, str):
         content: dict[str, Any] = {call.answer: {"schema": {"type": "string"}}}
         if call.operation == "events":
+            content[call.answer] = {}
             content["application/json"] = {"schema": by_type[schema.Events]}
         if call.operation == "openapi":
             content = {"application/json": {"schema": {"type": "object"}}}
@@ -208,7 +250,7 @@ def _operation(call: Call, by_type: dict[Any, Any]) -> dict[str, Any]:
     if call.created:
         responses["201"] = {"description": "New", "content": content}
     by_status: dict[int, list[str]] = {}
-    for code in call.problems:
+    for code in dict.fromkeys((*_always(call), *call.problems)):
         by_status.setdefault(CODES[code][0], []).append(code)
     for status, codes in sorted(by_status.items()):
         problem = {MEDIA_TYPE: {"schema": by_type[schema.Problem]}}
@@ -216,8 +258,8 @@ def _operation(call: Call, by_type: dict[Any, Any]) -> dict[str, Any]:
     if call.operation == "readyz":
         responses["503"] = {"description": "Not ready, and why", "content": content}
     operation: dict[str, Any] = {"operationId": call.operation, "summary": call.summary, "responses": responses}
-    parameters = [_parameter(part[1:-1], "path", "") for part in call.path.split("/") if part.startswith("{")]
-    parameters += [_parameter(name, "query", text) for name, text in call.query]
+    parameters = [_in_path(call, part[1:-1]) for part in call.path.split("/") if part[:1] == "{"]
+    parameters += [_in_query(each) for each in call.query]
     if parameters:
         operation["parameters"] = parameters
     if call.body is not None:
@@ -226,8 +268,29 @@ def _operation(call: Call, by_type: dict[Any, Any]) -> dict[str, Any]:
     return operation
 
 
-def _parameter(name: str, place: str, text: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": name, "in": place, "required": place == "path", "schema": {"type": "string"}}
-    if name == "url":
-        found["required"] = True
-    return {**found, "description": text} if text else found
+def _always(call: Call) -> tuple[str, ...]:
+    """What any call of its kind may answer."""
+    names = {"{id}": "bad-id", "{service}": "bad-service", "{name}": "bad-service"}
+    found = [code for part, code in names.items() if part in call.path and not call.path.startswith("/v1/children")]
+    return (*found, "bad-query") if call.checked else ()
+
+
+def _in_path(call: Call, name: str) -> dict[str, Any]:
+    what = PATHS["service" if call.path.startswith("/v1/services/") else name]
+    return {"name": name, "in": "path", "required": True, "schema": what}
+
+
+def _in_query(parameter: Parameter) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": parameter.name, "in": "query", "required": parameter.required}
+    return {**found, "schema": parameter.schema(), "description": parameter.text}
+
+
+def allowed(path: str) -> str:
+    """The methods that a path takes, as `Allow` lists them; "" when it is no path of ours."""
+    parts = path.split("/")
+    methods: set[str] = set()
+    for call in CALLS:
+        mine = call.path.split("/")
+        if len(parts) == len(mine) and all(m[:1] == "{" or m == part for m, part in zip(mine, parts, strict=True)):
+            methods |= {call.method, "HEAD"} if call.method == "GET" else {call.method}
+    return ", ".join(sorted(methods))

@@ -106,6 +106,22 @@ def listen_unix(path: Path, mode: int = 0o600) -> socket.socket:
     return made
 
 
+def listen_tcp(address: str, where: str) -> socket.socket:
+    """Raises Invalid."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host.strip("[]"), int(port)))
+        made.listen(128)
+    except OSError as error:
+        made.close()
+        what = f"{address} cannot be had ({error.strerror})"
+        raise Invalid("bad-listen", where, what, "use another, or stop who has it") from None
+    return made
+
+
 def _check_there(path: Path, where: str) -> None:
     try:
         there = os.lstat(path)

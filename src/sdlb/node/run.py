@@ -1,8 +1,10 @@
 """`sdlb node`: one node from its start to its end.
 
 Start: configuration, state folder and lock, store, incarnation + 1 (durable before anybody hears of it), engine, links,
-API, loop. SIGTERM or SIGINT: everything through this node is drained, parents are told, engine and control end; a
-second signal ends both at once. SIGHUP: the node file is read again, a bad one changes nothing; and the access log's file is opened anew.
+API, loop. SIGTERM or SIGINT: no more clients are taken, those that are there are answered, then everything through this
+node is drained, parents are told, engine and control end; a second signal ends both at once. SIGHUP: the node file is
+read again, a bad one changes nothing; and the access log's file is opened anew.
+Signals that come while the node starts take effect when it is up (`node.signals`).
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ import contextlib
 import gc
 import logging
 import secrets
-import signal
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -22,59 +24,93 @@ from sdlb.core.effects import Note
 from sdlb.core.events import Stop
 from sdlb.model.identity import Identity
 from sdlb.model.problem import Invalid
+from sdlb.node import restart
 from sdlb.node.config import NodeConfig, Options, read_config
 from sdlb.node.journal import Journal
+from sdlb.node.signals import ENDING, Signals
 
+Sockets = tuple[socket.socket, socket.socket | None]
+"""Of the API, and of `listen.metrics`."""
 DRAIN_S = 30.0
 """How long a node that is stopped waits for what goes through it."""
-LIVE = ("listen_http", "listen_https", "sites", "public", "limits", "access_log", "identity")
+LIVE = (
+    "listen_http",
+    "listen_https",
+    "http_proxies",
+    "https_proxies",
+    "sites",
+    "public",
+    "limits",
+    "access_log",
+    "identity",
+)
 """What SIGHUP changes in a running node; the rest needs a restart of control, which the engine outlives."""
 
 
-def run_node(options: Options) -> int:
-    """Runs until stopped. Exit code 0: stopped as asked; 1: refused or failed, with one line on stderr; 2: usage."""
+def run_node(options: Options, signals: Signals | None = None) -> int:
+    """Runs until stopped. Exit code 0: stopped as asked; 1: refused or failed, with one line on stderr; 2: usage.
+
+    `signals`: held by the caller already.
+    """
+    if signals is None:
+        signals = Signals()
+        signals.hold()
     try:
         config = read_config(options)
-        asyncio.run(serve(config, options))
+        again = asyncio.run(serve(config, options, signals))
+        if again:
+            restart.replace(signals.keep())
     except Invalid as error:
         print(f"sdlb node: {error}", file=sys.stderr)
         return 2 if error.code == "usage" else 1
     except OSError as error:
         print(f"sdlb node: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
+    except asyncio.CancelledError:
+        print("sdlb node: ended by a second signal before it was up", file=sys.stderr)
+        return 1
+    finally:
+        signals.end()
     return 0
 
 
-async def serve(config: NodeConfig, options: Options | None = None) -> None:
-    """Raises Invalid or OSError (StoreFailed, EngineFailed) when the node cannot start."""
-    from sdlb.node.places import StateFolder, listen_unix, remove_socket
+async def serve(config: NodeConfig, options: Options, signals: Signals) -> bool:
+    """Whether control is to be started again. Raises Invalid or OSError (StoreFailed, EngineFailed) when the node cannot start."""
+    from sdlb.node.places import StateFolder, listen_tcp, listen_unix, remove_socket
 
+    task = asyncio.current_task()
+    assert task is not None
+    signals.starting(task.cancel)
     folder = StateFolder(config.state_dir)
     try:
         api_socket = listen_unix(config.socket, config.socket_mode)
+        probes = None
         try:
-            await _serve(config, options, folder, api_socket)
+            if config.listen_metrics:
+                probes = listen_tcp(config.listen_metrics, "listen.metrics")
+            return await _serve(config, options, signals, folder, (api_socket, probes))
         finally:
+            if probes is not None:
+                probes.close()
             remove_socket(config.socket, api_socket)
     finally:
         folder.close()
 
 
-async def _serve(config: NodeConfig, options: Options | None, folder: Any, api_socket: Any) -> None:
+async def _serve(config: NodeConfig, options: Options, signals: Signals, folder: Any, sockets: Sockets) -> bool:
     journal = Journal(config.name, level=config.log_level)
     logging.lastResort = journal.handler()  # what libraries log must not block control either
     try:
-        await _serve_told(config, options, folder, api_socket, journal)
+        return await _serve_told(config, options, signals, folder, sockets, journal)
     finally:
         journal.end()
 
 
 async def _serve_told(
-    config: NodeConfig, options: Options | None, folder: Any, api_socket: Any, journal: Journal
-) -> None:
-    from sdlb.node.compose import INCARNATION, NODE_ID, Node, open_store
+    config: NodeConfig, options: Options, signals: Signals, folder: Any, sockets: Sockets, journal: Journal
+) -> bool:
+    from sdlb.node.compose import NODE_ID, Node, open_store
+    from sdlb.node.loop import INCARNATION
 
     store = open_store(folder.path, journal)
     saved = await store.load()
@@ -90,7 +126,7 @@ async def _serve_told(
         await node.sites.adopt(config.sites)
         await node.start_engine()
         _tell_start(node.journal, config)
-        await _Life(node, options, api_socket).live()
+        return await _Life(node, options, sockets).live(signals)
     finally:
         node.health.close()
         await node.parents.close()
@@ -102,6 +138,7 @@ async def _serve_told(
 def _tell_start(journal: Journal, config: NodeConfig) -> None:
     entry = f", clients on {config.listen_http}" if config.listen_http else ""
     entry += f", with TLS on {config.listen_https} (sites: {len(config.sites)})" if config.listen_https else ""
+    entry += f", metrics on {config.listen_metrics}" if config.listen_metrics else ""
     above = f", parents {', '.join(config.parents)}" if config.parents else ", a root"
     text = f"node {config.name} is up: nodes on {config.listen_node}{entry}{above}, API at {config.socket}"
     journal.tell(Note("node-started", text))
@@ -113,58 +150,71 @@ def _tell_start(journal: Journal, config: NodeConfig) -> None:
 class _Life:
     """From the first turn of the loop to the end."""
 
-    def __init__(self, node: Any, options: Options | None, api_socket: Any) -> None:
+    def __init__(self, node: Any, options: Options, sockets: Sockets) -> None:
         from sdlb.node.compose import Node
 
         assert isinstance(node, Node)
         self._node = node
         self._config = node.config
         self._options = options
-        self._socket = api_socket
-        self._signals = 0
+        self._socket, self._probes = sockets
+        self._stops = 0
+        self._signals: Signals | None = None
+        self._restarting = False
         self._at_once = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._configuring = asyncio.Lock()
 
-    async def live(self) -> None:
-        from sdlb.node.server import serve_api
+    async def live(self, signals: Signals) -> bool:
+        """Whether it ends only to be started again."""
+        from sdlb.node.server import PROBES, serve_api
 
         node = self._node
-        events = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            events.add_signal_handler(number, self._stop)
-        events.add_signal_handler(signal.SIGHUP, self._reload)
+        self._signals = signals
+        signals.to(self._take)
         config = node.config
         listen = {"http": config.listen_http, "https": config.listen_https, "node": config.listen_node}
+        if config.listen_metrics:
+            listen["metrics"] = config.listen_metrics
+        node.reaper.start()
         await node.loop.start()
         node.watch_saved()
         turning = asyncio.create_task(node.loop.run(), name="loop")
         serving, stop_api = serve_api(node, self._socket, listen)
+        _, stop_probes = serve_api(node, self._probes, listen, PROBES) if self._probes else (None, _nothing)
         at_once = asyncio.create_task(self._at_once.wait())
+        again = asyncio.create_task(node.restart.asked.wait())
         watching = asyncio.create_task(node.sites.run(), name="sites")
         renewing = asyncio.create_task(node.identity.run(self._take_identity), name="identity")
         gc.collect()
         gc.freeze()  # what was made at the start lives as long as the node
         try:
-            ends = (turning, watching, renewing, serving, at_once, node.loop.stopped)
+            ends = (turning, watching, renewing, serving, at_once, again, node.loop.stopped)
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for task in (turning, watching, renewing):
                 if task.done():
                     task.result()
+            if again.done() and not self._stops:
+                self._restarting = True
+                signals.keep()
+                node.journal.tell(Note("control-restarting", "control starts again, its engine serves on"))
+                return True
             clean = node.loop.stopped.done() and node.loop.stopped.result()
             node.journal.tell(Note("node-stopping", "drained" if clean else "stopping without waiting any longer"))
             await node.parents.close()
             await self._end_engine()
+            return False
         finally:
             await stop_api()
+            await stop_probes()
+            node.reaper.close()
             at_once.cancel()
+            again.cancel()
             for task in (turning, watching, renewing):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             await node.loop.close()
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                events.remove_signal_handler(number)
 
     async def _end_engine(self) -> None:
         """What is in flight is answered, unless a second signal says otherwise."""
@@ -181,16 +231,36 @@ class _Life:
 
     # ------------------------------------------------------------------ signals
 
+    def _take(self, number: int) -> None:
+        if self._restarting and self._signals is not None:
+            self._signals.keep(number)
+        elif number in ENDING:
+            self._stop()
+        elif not self._stops:
+            self._reload()
+
     def _stop(self) -> None:
-        self._signals += 1
-        if self._signals == 1:
-            self._node.loop.post(Stop(DRAIN_S))
+        self._stops += 1
+        if self._stops == 1:
+            self._node.loop.stopping = True
+            self._spawn(self._leave(), "leave")
         else:
             self._at_once.set()
 
+    async def _leave(self) -> None:
+        """Clients first, while there are still endpoints for what they ask; then the nodes above, which take this one out."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        if self._config.listen_http or self._config.listen_https:
+            await self._node.engine.drain_clients(DRAIN_S)
+        self._node.loop.post(Stop(max(1.0, DRAIN_S - (loop.time() - begun))))
+
     def _reload(self) -> None:
         self._node.engine.reopen_log()
-        task = asyncio.create_task(self._read_again(), name="reload")
+        self._spawn(self._read_again(), "reload")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -200,7 +270,7 @@ class _Life:
 
     async def _read_again(self) -> None:
         tell = self._node.journal.tell
-        if self._options is None or self._options.config is None:
+        if self._options.config is None:
             tell(Note("config-kept", "there is no node file to read again"))
             return
         try:
@@ -214,7 +284,7 @@ class _Life:
             later.append("identity")
             new = replace(new, identity=self._config.identity)
         if later:
-            text = f"not changed before the next start of control: {_names(later)}"
+            text = f"not changed before the next start of control ('sdlb node restart'): {_names(later)}"
             tell(Note("config-needs-restart", text, "warning"))
         if len(later) == len(changed):
             tell(Note("config-kept", "the node file was read again; nothing changes now"))
@@ -233,7 +303,11 @@ class _Life:
             tell(Note("config-refused", f"the engine did not take it, what was there is kept: {error}", "error"))
             return
         self._config = new
+        self._node.balancer.view.public = new.public
         tell(Note("config-changed", f"changed: {_names([name for name in changed if name not in later])}"))
+
+
+async def _nothing() -> None: ...
 
 
 def _names(keys: Sequence[str]) -> str:

@@ -5,96 +5,148 @@ The answers themselves come from `core.view` as plain dictionaries; a test holds
 
 from __future__ import annotations
 
+from typing import Annotated, Any, Literal
+
 import msgspec
+from msgspec import Meta
 
 from sdlb.node.journal import Event
-from sdlb.node.specs import Health
+from sdlb.node.specs import Declaration, Health, Protocol, Version_
+
+Count = Annotated[int, Meta(ge=0)]
+Amount = Annotated[float, Meta(ge=0)]
+Percent = Annotated[float, Meta(ge=0, le=100)]
+Pid = Annotated[int, Meta(ge=0)]
+Decided = Literal["active", "waiting", "refused"]
 
 
-class Problem(msgspec.Struct):
+Limit = Annotated[int, Meta(ge=0, le=1_000_000)]
+
+
+def _zero_or(**rest: float) -> dict[str, Any]:
+    return {"anyOf": [{"const": 0}, rest]}
+
+
+Seconds = Annotated[float, Meta(ge=0, le=3600, extra_json_schema=_zero_or(minimum=0.001))]
+Factor = Annotated[float, Meta(ge=0, le=1000, extra_json_schema=_zero_or(exclusiveMinimum=1))]
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    """Has these keys and no others."""
+
+
+class Problem(Strict):
     """RFC 9457; the last part of `type` is a stable code."""
 
-    type: str
+    type: Annotated[str, Meta(pattern="^https://sdlb.dev/problems/[a-z-]+$")]
     title: str
-    status: int
+    status: Annotated[int, Meta(ge=400, le=599)]
     detail: str
 
 
-class Claim(msgspec.Struct):
+class Claim(Strict):
     """One route of an instance or version, and what was decided about it."""
 
     route: str
-    state: str
+    state: Decided
     reason_code: str
     reason: str
     decided_by: str
 
 
-class Instance(msgspec.Struct):
-    """`state`: waiting, active, draining, drained, refused or unhealthy."""
+class Former(Strict):
+    """What was registered under the id before, and still drains. `state`: registered, draining, drained or lapsed."""
+
+    version: str
+    endpoint: str
+    state: Literal["registered", "draining", "drained", "lapsed"]
+
+
+InstanceState = Literal["waiting", "active", "draining", "drained", "refused", "unhealthy", "lapsed"]
+
+
+class Instance(Strict):
+    """`owner`: the process that registered it, or "". `target`: its name among the engine's statistics."""
 
     id: str
     service: str
     version: str
     routes: list[str]
     endpoint: str
-    protocol: str
+    protocol: Protocol
     compatible: list[str]
-    capacity: int
+    capacity: Annotated[int, Meta(ge=1)]
     health: Health
-    ttl_s: float
-    pid: int
+    ttl_s: Amount
+    pid: Pid
     labels: dict[str, str]
-    state: str
+    state: InstanceState
     reason_code: str
     reason: str
     decided_by: str
     healthy: bool
     health_detail: str
     drained: bool
-    in_flight: int
+    in_flight: Count
     claims: list[Claim]
+    owner: str
+    target: str
+    former: list[Former]
     node: str
 
 
-class Instances(msgspec.Struct):
+class Instances(Strict):
     node: str
     instances: list[Instance]
 
 
-class Version(msgspec.Struct):
+class VersionClaim(Claim):
+    """`sources`: the instances of this host ("i:ID") and children ("n:NAME") that have it."""
+
+    instances: Count
+    sources: list[str]
+
+
+class Version(Strict):
     """`share`: percent of the service's new requests; `silent`: instances on nodes that are not heard of."""
 
     version: str
-    state: str
+    state: Literal["active", "waiting", "draining", "refused"]
     reason_code: str
     reason: str
     decided_by: str
-    instances: int
-    capacity: int
-    share: float
+    generation: Count
+    instances: Count
+    capacity: Count
+    share: Percent
     hosts: list[str]
-    silent: int
+    silent: Count
     compatible: list[str]
-    claims: list[Claim]
+    claims: list[VersionClaim]
 
 
-class Service(msgspec.Struct):
+Priority = Literal["even", "higher", "lower", "share"]
+
+
+class Service(Strict):
+    """`authority`: the root that says this of itself; "" at other nodes."""
+
     service: str
-    generation: int
+    generation: Count
+    authority: str
     decided_by: list[str]
-    priority: str
-    shares: dict[str, float]
+    priority: Priority
+    shares: dict[str, Percent]
     routes: list[str]
     versions: list[Version]
 
 
-class Disagreement(msgspec.Struct):
+class Disagreement(Strict):
     service: str
     text: str
 
 
-class Services(msgspec.Struct):
+class Services(Strict):
     """`roots`: who answered; `unreachable`: parents or roots that did not."""
 
     node: str
@@ -104,52 +156,83 @@ class Services(msgspec.Struct):
     services: list[Service]
 
 
-class Parent(msgspec.Struct):
-    """`state`: connected, connecting, lost or refused."""
+class Parent(Strict):
+    """`in_touch`: its word counts; `silent_s`: since it was last heard."""
 
     address: str
     name: str
-    state: str
+    state: Literal["connected", "connecting", "lost", "refused"]
     detail: str
-    silent_s: float
+    silent_s: Amount
+    in_touch: bool
 
 
-class Child(msgspec.Struct):
-    """`state`: connected, disconnected or suspect."""
+class Child(Strict):
+    """`claims`: how many it has; `incarnation`: how often it has started."""
 
     name: str
     address: str
-    state: str
-    silent_s: float
-    instances: int
-    capacity: int
+    state: Literal["connected", "disconnected", "suspect"]
+    silent_s: Amount
+    incarnation: Count
+    labels: list[list[str]]
+    claims: Count
     services: list[str]
+    instances: Count
+    capacity: Count
 
 
-class Engine(msgspec.Struct):
+class Engine(Strict):
     """The process that moves the bytes. `attached`: control is in touch with it."""
 
-    pid: int
+    pid: Pid
     version: str
     attached: bool
 
 
-class EngineProcess(msgspec.Struct):
-    pid: int
+class EngineProcess(Strict):
+    pid: Pid
     version: str
 
 
-class EngineUpgrade(msgspec.Struct):
+class EngineUpgrade(Strict):
     """`now` serves; `before` answers what it has open, for `deadline_s` at most, and ends."""
 
     node: str
     now: EngineProcess
     before: EngineProcess
-    deadline_s: float
+    deadline_s: Amount
 
 
-class Tree(msgspec.Struct):
+class ControlRestart(Strict):
+    """`incarnation`: of the control that ends; the one that follows has a higher one, and the same `pid`. `engine` serves on."""
+
     node: str
+    incarnation: Count
+    pid: Pid
+    engine: EngineProcess
+
+
+class Remnant(Strict):
+    """A node that no longer vouches for what it had, and how many claims are kept for it."""
+
+    name: str
+    claims: Count
+
+
+class Ejected(Strict):
+    """An endpoint that passive health keeps out at this node. `target`: "i:ID" (an instance) or "n:NAME" (a child)."""
+
+    target: str
+    reason: str
+
+
+class Tree(Strict):
+    node: str
+    incarnation: Count
+    stopping: bool
+    claims: Count
+    remnants: list[Remnant]
     root: bool
     ready: bool
     detail: str
@@ -164,77 +247,81 @@ class Tree(msgspec.Struct):
     parents: list[Parent]
     children: list[Child]
     instances: list[Instance]
+    ejected: list[Ejected]
 
 
-class Site(msgspec.Struct):
-    """`state`: waiting, serving, kept or refused. `not_after_s`: Unix time; 0: nothing is served for it."""
+class Site(Strict):
+    """`not_after_s`: Unix time; 0: nothing is served for it."""
 
     site: str
     hosts: list[str]
-    state: str
+    state: Literal["waiting", "serving", "kept", "refused"]
     reason_code: str
     reason: str
-    not_after_s: int
+    not_after_s: Count
     warnings: list[str]
 
 
-class Sites(msgspec.Struct):
+class Sites(Strict):
     node: str
     sites: list[Site]
 
 
-class RefusedClaim(msgspec.Struct):
+class RouteClaim(Strict):
     service: str
     version: str
     reason_code: str
     reason: str
     decided_by: str
+    state: Decided
 
 
-class Route(msgspec.Struct):
+class Route(Strict):
     route: str
     service: str
     versions: list[str]
-    capacity: int
-    state: str
+    capacity: Count
+    state: Decided
+    parking: bool
+    claims: list[RouteClaim]
     reason_code: str
     reason: str
     shadows: list[str]
     shadowed_by: list[str]
-    refused: list[RefusedClaim]
+    refused: list[RouteClaim]
 
 
-class Routes(msgspec.Struct):
+class Routes(Strict):
     node: str
     routes: list[Route]
 
 
-class VersionChoice(msgspec.Struct):
+class VersionChoice(Strict):
     version: str
     chosen: bool
-    tier: int
-    share: float
+    tier: Count
+    share: Percent
     why: str
 
 
-class TargetChoice(msgspec.Struct):
+class TargetChoice(Strict):
     version: str
     name: str
-    kind: str
+    kind: Literal["instance", "node"]
     address: str
-    capacity: int
+    capacity: Count
     hosts: list[str]
     chosen: bool
     why: str
 
 
-class OtherRoute(msgspec.Struct):
+class OtherRoute(Strict):
     route: str
     service: str
     why: str
 
 
-class Explanation(msgspec.Struct):
+class Explanation(Strict):
     """`status`: 0 when a request would be passed on, else what this node would answer itself."""
 
     node: str
@@ -245,7 +332,7 @@ class Explanation(msgspec.Struct):
     service: str
     version: str
     rule: str
-    status: int
+    status: Literal[0, 404, 421, 503]
     reason_code: str
     reason: str
     versions: list[VersionChoice]
@@ -253,86 +340,112 @@ class Explanation(msgspec.Struct):
     others: list[OtherRoute]
 
 
-class Events(msgspec.Struct):
+class Events(Strict):
     events: list[Event]
 
 
-class PolicySticky(msgspec.Struct):
-    by: str
-    name: str = ""
+class PolicySticky(Strict):
+    by: Literal["cookie", "header", "client"]
+    name: Annotated[str, Meta(max_length=128, pattern="^[ -~]*$")] | None = ""
 
 
-class PolicyCompatibility(msgspec.Struct):
-    scheme: str = "numeric"
-    rule: str = "patch"
-    ranges: list[str] = []
-    allow: list[list[str]] = []
-    deny: list[list[str]] = []
+Pair = Annotated[list[Version_], Meta(min_length=2, max_length=2)]
 
 
-class PolicyPark(msgspec.Struct):
-    requests_max: int = 1000
-    timeout_s: float = 30.0
+class PolicyCompatibility(Strict):
+    scheme: Literal["numeric", "semver", "opaque"] = "numeric"
+    rule: Literal["patch", "minor", "exact", "any"] = "patch"
+    ranges: Annotated[list[Declaration], Meta(max_length=64)] = []
+    allow: Annotated[list[Pair], Meta(max_length=64)] = []
+    deny: Annotated[list[Pair], Meta(max_length=64)] = []
 
 
-class PolicyBalance(msgspec.Struct):
-    """`algorithm`: least_requests, peak_ewma, prequal, round_robin or hash. `hash_by`: client, header, cookie or path.
-    `zones`: ignore, or prefer: the node's own zone first."""
-
-    algorithm: str = "least_requests"
-    hash_by: str = "client"
-    hash_name: str = ""
-    hash_load: float = 1.25
-    slow_start_s: float = 0.0
-    zones: str = "ignore"
+class PolicyPark(Strict):
+    requests_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
+    timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 30.0
 
 
-class PolicyOutlier(msgspec.Struct):
+class PolicyBalance(Strict):
+    """`hash_name` is required for `hash` by header or cookie. `zones` prefer: the node's own zone first."""
+
+    algorithm: Literal["least_requests", "peak_ewma", "prequal", "round_robin", "hash"] = "least_requests"
+    hash_by: Literal["client", "header", "cookie", "path"] = "client"
+    hash_name: Annotated[str, Meta(max_length=128, pattern=r"^[!#-+\-./0-9<>-~]*$")] | None = ""
+    hash_load: Annotated[float, Meta(ge=1, le=100)] = 1.25
+    slow_start_s: Seconds = 0.0
+    zones: Literal["ignore", "prefer"] = "ignore"
+
+
+class PolicyOutlier(Strict):
     """0: not compared by this."""
 
-    success_deviations: float = 0.0
-    latency_factor: float = 0.0
-    ejected_percent_max: int = 10
-    interval_s: float = 10.0
-    requests_min: int = 100
+    success_deviations: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    latency_factor: Factor = 0.0
+    ejected_percent_max: Annotated[int, Meta(ge=0, le=100)] = 10
+    interval_s: Annotated[float, Meta(ge=1, le=3600)] = 10.0
+    requests_min: Limit = 100
 
 
-class PolicyLimits(msgspec.Struct):
+class PolicyLimits(Strict):
     """0: no limit."""
 
-    in_flight: int = 0
-    endpoint_in_flight: int = 0
-    endpoint_connections: int = 0
-    pending: int = 0
-    pending_timeout_s: float = 1.0
+    in_flight: Limit = 0
+    endpoint_in_flight: Limit = 0
+    endpoint_connections: Limit = 0
+    pending: Limit = 0
+    pending_timeout_s: Seconds = 1.0
     adaptive: bool = False
 
 
-class PolicyDocument(msgspec.Struct):
-    """What is left out is the default. `shares`: version -> percent, for the priority "share"."""
+class PolicyPath(Strict):
+    """`encoded_slash`: a path with %2F is refused on public nodes (refuse), or kept as it is (keep)."""
 
-    priority: str = "even"
-    shares: dict[str, float] = {}
+    encoded_slash: Literal["refuse", "keep"] = "refuse"
+
+
+class PolicyDocument(Strict):
+    """What is left out is the default. `shares`: version -> percent, for the priority "share", of at most 100 together."""
+
+    priority: Priority = "even"
+    shares: Annotated[dict[Version_, Percent], Meta(max_length=64)] | None = {}
     sticky: PolicySticky | None = None
-    compatibility: PolicyCompatibility = msgspec.field(default_factory=PolicyCompatibility)
-    on_silence: str = "open"
-    park: PolicyPark = msgspec.field(default_factory=PolicyPark)
-    balance: PolicyBalance = msgspec.field(default_factory=PolicyBalance)
-    outlier: PolicyOutlier = msgspec.field(default_factory=PolicyOutlier)
-    limits: PolicyLimits = msgspec.field(default_factory=PolicyLimits)
-    timeout_s: float = 0.0
-    try_timeout_s: float = 0.0
-    retries_max: int = -1
-    hedge_s: float = 0.0
+    compatibility: PolicyCompatibility | None = msgspec.field(default_factory=PolicyCompatibility)
+    on_silence: Literal["open", "wait"] = "open"
+    park: PolicyPark | None = msgspec.field(default_factory=PolicyPark)
+    balance: PolicyBalance | None = msgspec.field(default_factory=PolicyBalance)
+    outlier: PolicyOutlier | None = msgspec.field(default_factory=PolicyOutlier)
+    limits: PolicyLimits | None = msgspec.field(default_factory=PolicyLimits)
+    timeout_s: Seconds = 0.0
+    try_timeout_s: Seconds = 0.0
+    retries_max: Annotated[int, Meta(ge=-1, le=30)] = -1
+    hedge_s: Seconds = 0.0
+    path: PolicyPath | None = msgspec.field(default_factory=PolicyPath)
+    proxy_protocol: Literal["off", "v1", "v2"] = "off"
 
 
-class Policy(msgspec.Struct):
-    """`revision` 0: nothing was set, these are the defaults."""
+class Policy(Strict):
+    """`revision` 0: nothing was set, these are the defaults. `warnings`: names in what was set just now that no root knows."""
 
     node: str
     service: str
-    revision: int
+    revision: Count
     roots: list[str]
     unreachable: list[str]
     disagree: list[Disagreement]
     policy: PolicyDocument
+    warnings: list[str]
+
+
+_NAMED: dict[str, Any] = {"properties": {"name": {"type": "string", "minLength": 1}}, "required": ["name"]}
+_HASH_NAMED: dict[str, Any] = {
+    "properties": {"hash_name": {"type": "string", "minLength": 1}},
+    "required": ["hash_name"],
+}
+_NO_HASH: dict[str, Any] = {"properties": {"algorithm": {"not": {"const": "hash"}}}}
+RULES: dict[str, dict[str, Any]] = {
+    "PolicySticky": {"anyOf": [{"properties": {"by": {"const": "client"}}}, _NAMED]},
+    "PolicyBalance": {
+        "anyOf": [_NO_HASH, {"properties": {"hash_by": {"enum": ["client", "path"]}}}, _HASH_NAMED],
+    },
+}
+"""What keys of one object demand of each other. (That shares are at most 100 together cannot be said here.)"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Collection, Generator
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -36,13 +36,17 @@ class _Server(uvicorn.Server):
         yield
 
 
+PROBES = ("/metrics", "/healthz", "/readyz")
+"""All that `listen.metrics` answers."""
+
+
 def serve_api(
-    node: Node, listening: socket.socket, listen: dict[str, str]
+    node: Node, listening: socket.socket, listen: dict[str, str], paths: Collection[str] = ()
 ) -> tuple[asyncio.Task[None], Callable[[], Awaitable[None]]]:
-    """The task that serves, and what ends it: answers under way get a second."""
-    api = Api(node.loop, node.authority, node.engine, node.journal, node.health, node.sites, listen)
+    """The task that serves, and what ends it: answers under way get a second. `paths`: only these."""
+    api = Api(node.loop, node.authority, node.engine, node.journal, node.health, node.sites, node.restart, listen)
     config = uvicorn.Config(
-        api.app(),
+        api.app(paths),
         http="httptools",
         ws="none",
         lifespan="off",

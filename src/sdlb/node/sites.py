@@ -2,7 +2,7 @@
 
 Every `LOOK_S` the files are looked at. What has changed and was the same at two looks (nobody is in the middle of writing
 it) is read and given to the engine, which takes it or keeps what it had; so a certificate is renewed by replacing its
-files, without a restart or a signal. What cannot be used is told once (`core.sites`) and tried again.
+files, without a restart or a signal. What cannot be used is told once (`node.certificates`) and tried again.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from sdlb.core.effects import Note
-from sdlb.core.sites import Sites
-from sdlb.core.tickets import rotate
 from sdlb.model.problem import Invalid
 from sdlb.model.site import Site, SiteSpec, SiteState, TicketKey
+from sdlb.node.certificates import Sites
 from sdlb.node.pem import Stamp, read_site, stamp
 from sdlb.node.ticket_keys import load_keys, make_key, save_keys
+from sdlb.node.tickets import rotate
 from sdlb.seams.engine import SiteSink
 from sdlb.seams.store import Tell
 
@@ -120,7 +120,7 @@ class SiteWatch:
         self._tell_all(self._known.on_applied(states, int(self._wall())))
 
     def views(self) -> list[dict[str, Any]]:
-        """As `core.sites` has them."""
+        """As `node.certificates` has them."""
         return self._known.views()
 
     # ------------------------------------------------------------------ ticket keys

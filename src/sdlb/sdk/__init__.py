@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sdlb.sdk.aio import AsyncClient
+    from sdlb.sdk.asgi import lifespan
     from sdlb.sdk.client import Client
     from sdlb.sdk.problem import Problem, Unreachable
     from sdlb.sdk.serving import Serving, serve
@@ -44,6 +45,7 @@ _MODULES = {
     "Tree": "types",
     "Unreachable": "problem",
     "Version": "types",
+    "lifespan": "asgi",
     "serve": "serving",
 }
 
@@ -64,6 +66,7 @@ __all__ = [
     "Tree",
     "Unreachable",
     "Version",
+    "lifespan",
     "serve",
 ]
 

@@ -14,6 +14,7 @@ from sdlb.sdk.problem import Problem, Unreachable
 from sdlb.sdk.sse import Parser
 from sdlb.sdk.types import (
     Child,
+    ControlRestart,
     EngineUpgrade,
     Event,
     Explanation,
@@ -49,9 +50,11 @@ class AsyncClient:
         """Takes new traffic away; returns when nothing is in flight anywhere or after the deadline: see `drained`."""
         return await self._do(calls.drain(id, deadline_s))
 
-    async def deregister(self, id: str, deadline_s: float = 30.0, *, gone: bool = False) -> Instance:
-        """Drains, then removes. `gone`: the process is known to have ended, nothing is waited for."""
-        return await self._do(calls.deregister(id, deadline_s, gone))
+    async def deregister(self, id: str, deadline_s: float = 30.0, *, gone: bool = False, pid: int = 0) -> Instance:
+        """Drains, then removes. `gone`: the process is known to have ended, nothing is waited for. `pid`: only what this
+        process registered; a Problem of status 409 when another one has registered the id since.
+        """
+        return await self._do(calls.deregister(id, deadline_s, gone, pid))
 
     async def instance(self, id: str, wait: str | None = None, timeout_s: float = 30.0) -> Instance:
         """The instance; with `wait` ("active", "drained") as soon as it has that state, or after `timeout_s`."""
@@ -61,12 +64,13 @@ class AsyncClient:
         """The instances of this node's host."""
         return (await self._do(calls.instances())).instances
 
-    async def services(self) -> Services:
-        return await self._do(calls.services())
+    async def services(self, *, local: bool = False) -> Services:
+        """All services as the roots see them; `local`: what this node knows itself, without asking any."""
+        return await self._do(calls.services(local))
 
-    async def service(self, name: str) -> Services:
+    async def service(self, name: str, *, local: bool = False) -> Services:
         """As `services`, with one service only; a Problem of status 404 when no root knows it."""
-        return await self._do(calls.service(name))
+        return await self._do(calls.service(name, local))
 
     async def tree(self) -> Tree:
         return await self._do(calls.tree())
@@ -78,6 +82,10 @@ class AsyncClient:
     async def upgrade_engine(self, deadline_s: float = 30.0) -> EngineUpgrade:
         """As `Client.upgrade_engine`."""
         return await self._do(calls.upgrade_engine(deadline_s))
+
+    async def restart_control(self) -> ControlRestart:
+        """Control is replaced by the program that is installed now; it answers before that. A Problem (503): it was not."""
+        return await self._do(calls.restart_control())
 
     async def routes(self) -> Routes:
         return await self._do(calls.routes())
@@ -92,9 +100,10 @@ class AsyncClient:
     async def policy(self, service: str) -> Policy:
         return await self._do(calls.policy(service))
 
-    async def set_policy(self, service: str, document: Mapping[str, object]) -> Policy:
-        """Sets the whole policy; what is left out of `document` gets its default."""
-        return await self._do(calls.set_policy(service, document))
+    async def set_policy(self, service: str, document: Mapping[str, object], *, unknown: str = "accept") -> Policy:
+        """Sets the whole policy; what is left out of `document` gets its default. `unknown`: services and versions that
+        no root knows, "accept" with `warnings`, or "refuse" (a Problem of status 409)."""
+        return await self._do(calls.set_policy(service, document, unknown))
 
     async def events(
         self, *, follow: bool = True, lost: Callable[[Problem], None] | None = None

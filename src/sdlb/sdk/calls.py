@@ -15,7 +15,19 @@ from urllib.parse import quote
 import msgspec
 
 from sdlb.sdk.problem import BASE, Problem
-from sdlb.sdk.types import Child, EngineUpgrade, Explanation, Instance, Policy, Routes, Services, Sites, Spec, Tree
+from sdlb.sdk.types import (
+    Child,
+    ControlRestart,
+    EngineUpgrade,
+    Explanation,
+    Instance,
+    Policy,
+    Routes,
+    Services,
+    Sites,
+    Spec,
+    Tree,
+)
 
 DEFAULT_SOCKET = "/run/sdlb/sdlb.sock"
 CONNECT_TIMEOUT_S = 5.0
@@ -113,10 +125,11 @@ def drain(id: str, deadline_s: float) -> Call[Instance]:
     return Call("POST", f"{_id(id)}/drain", Instance, params, timeout_s=deadline_s + ANSWER_TIMEOUT_S)
 
 
-def deregister(id: str, deadline_s: float, gone: bool) -> Call[Instance]:
+def deregister(id: str, deadline_s: float, gone: bool, pid: int = 0) -> Call[Instance]:
+    whose = {"pid": str(pid)} if pid else {}
     if gone:
-        return Call("DELETE", _id(id), Instance, {"gone": "1"})
-    params = {"deadline_s": _seconds(deadline_s)}
+        return Call("DELETE", _id(id), Instance, {"gone": "1", **whose})
+    params = {"deadline_s": _seconds(deadline_s), **whose}
     return Call("DELETE", _id(id), Instance, params, timeout_s=deadline_s + ANSWER_TIMEOUT_S)
 
 
@@ -128,12 +141,16 @@ def instances() -> Call[InstanceList]:
     return Call("GET", "/v1/instances", InstanceList)
 
 
-def services() -> Call[Services]:
-    return Call("GET", "/v1/services", Services)
+def services(local: bool) -> Call[Services]:
+    return Call("GET", "/v1/services", Services, _scope(local))
 
 
-def service(name: str) -> Call[Services]:
-    return Call("GET", f"/v1/services/{quote(name, safe='')}", Services)
+def service(name: str, local: bool) -> Call[Services]:
+    return Call("GET", f"/v1/services/{quote(name, safe='')}", Services, _scope(local))
+
+
+def _scope(local: bool) -> dict[str, str]:
+    return {"scope": "local"} if local else {}
 
 
 def tree() -> Call[Tree]:
@@ -147,6 +164,10 @@ def forget(name: str) -> Call[Child]:
 def upgrade_engine(deadline_s: float) -> Call[EngineUpgrade]:
     params = {"deadline_s": f"{deadline_s:g}"}
     return Call("POST", "/v1/engine/upgrade", EngineUpgrade, params, timeout_s=UPGRADE_TIMEOUT_S)
+
+
+def restart_control() -> Call[ControlRestart]:
+    return Call("POST", "/v1/control/restart", ControlRestart, timeout_s=UPGRADE_TIMEOUT_S + ANSWER_TIMEOUT_S)
 
 
 def routes() -> Call[Routes]:
@@ -165,5 +186,6 @@ def policy(service: str) -> Call[Policy]:
     return Call("GET", f"/v1/policies/{quote(service, safe='')}", Policy)
 
 
-def set_policy(service: str, document: Mapping[str, object]) -> Call[Policy]:
-    return Call("PUT", f"/v1/policies/{quote(service, safe='')}", Policy, body=dict(document))
+def set_policy(service: str, document: Mapping[str, object], unknown: str) -> Call[Policy]:
+    params = {} if unknown == "accept" else {"unknown": unknown}
+    return Call("PUT", f"/v1/policies/{quote(service, safe='')}", Policy, params, body=dict(document))

@@ -14,6 +14,7 @@ from sdlb.sdk.problem import Problem, Unreachable
 from sdlb.sdk.sse import Parser
 from sdlb.sdk.types import (
     Child,
+    ControlRestart,
     EngineUpgrade,
     Event,
     Explanation,
@@ -53,9 +54,11 @@ class Client:
         """Takes new traffic away; returns when nothing is in flight anywhere or after the deadline: see `drained`."""
         return self._do(calls.drain(id, deadline_s))
 
-    def deregister(self, id: str, deadline_s: float = 30.0, *, gone: bool = False) -> Instance:
-        """Drains, then removes. `gone`: the process is known to have ended, nothing is waited for."""
-        return self._do(calls.deregister(id, deadline_s, gone))
+    def deregister(self, id: str, deadline_s: float = 30.0, *, gone: bool = False, pid: int = 0) -> Instance:
+        """Drains, then removes. `gone`: the process is known to have ended, nothing is waited for. `pid`: only what this
+        process registered; a Problem of status 409 when another one has registered the id since.
+        """
+        return self._do(calls.deregister(id, deadline_s, gone, pid))
 
     def instance(self, id: str, wait: str | None = None, timeout_s: float = 30.0) -> Instance:
         """The instance; with `wait` ("active", "drained") as soon as it has that state, or after `timeout_s`."""
@@ -65,12 +68,13 @@ class Client:
         """The instances of this node's host."""
         return self._do(calls.instances()).instances
 
-    def services(self) -> Services:
-        return self._do(calls.services())
+    def services(self, *, local: bool = False) -> Services:
+        """All services as the roots see them; `local`: what this node knows itself, without asking any."""
+        return self._do(calls.services(local))
 
-    def service(self, name: str) -> Services:
+    def service(self, name: str, *, local: bool = False) -> Services:
         """As `services`, with one service only; a Problem of status 404 when no root knows it."""
-        return self._do(calls.service(name))
+        return self._do(calls.service(name, local))
 
     def tree(self) -> Tree:
         return self._do(calls.tree())
@@ -82,6 +86,10 @@ class Client:
     def upgrade_engine(self, deadline_s: float = 30.0) -> EngineUpgrade:
         """The engine that is installed now takes over from the one that runs. A Problem (503): it could not."""
         return self._do(calls.upgrade_engine(deadline_s))
+
+    def restart_control(self) -> ControlRestart:
+        """Control is replaced by the program that is installed now; it answers before that. A Problem (503): it was not."""
+        return self._do(calls.restart_control())
 
     def routes(self) -> Routes:
         return self._do(calls.routes())
@@ -96,9 +104,10 @@ class Client:
     def policy(self, service: str) -> Policy:
         return self._do(calls.policy(service))
 
-    def set_policy(self, service: str, document: Mapping[str, object]) -> Policy:
-        """Sets the whole policy; what is left out of `document` gets its default."""
-        return self._do(calls.set_policy(service, document))
+    def set_policy(self, service: str, document: Mapping[str, object], *, unknown: str = "accept") -> Policy:
+        """Sets the whole policy; what is left out of `document` gets its default. `unknown`: services and versions that
+        no root knows, "accept" with `warnings`, or "refuse" (a Problem of status 409)."""
+        return self._do(calls.set_policy(service, document, unknown))
 
     def events(self, *, follow: bool = True, lost: Callable[[Problem], None] | None = None) -> Iterator[Event]:
         """The node's recent events, then (with `follow`) each as it happens, over restarts of its control.

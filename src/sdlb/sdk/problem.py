@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 BASE = "https://sdlb.dev/problems/"
+_FORBIDDEN = (os.strerror(errno.EACCES), os.strerror(errno.EPERM))
 
 
 class Problem(Exception):
@@ -34,11 +38,13 @@ class Unreachable(Problem):
     """
 
     def __init__(self, socket: str, why: str, *, hangs: bool = False) -> None:
-        do = (
-            "its control hangs, is stopped or is overloaded: see its log (its engine serves on)"
-            if hangs
-            else "start one with 'sdlb node', or name its socket with --socket or SDLB_SOCKET"
-        )
-        super().__init__(BASE + "node-unreachable", 0, f"no node answers at {socket} ({why}); {do}", "No node reached")
+        text = f"no node answers at {socket} ({why})"
+        do = "start one with 'sdlb node', or name its socket with --socket or SDLB_SOCKET"
+        if why in _FORBIDDEN:
+            text = f"the socket {socket} may not be used by this user ({why})"
+            do = 'use the user that runs the node, or a group that may with listen.socket_mode = "0660"'
+        elif hangs:
+            do = "its control hangs, is stopped or is overloaded: see its log (its engine serves on)"
+        super().__init__(BASE + "node-unreachable", 0, f"{text}; {do}", "No node reached")
         self.socket = socket
         self.why = why

@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from sdlb.sdk.aio import AsyncClient
 from sdlb.sdk.calls import default_socket
 from sdlb.sdk.client import Client
@@ -67,9 +69,33 @@ class Serving:
                 if left_s == 0.0:
                     raise TimeoutError(f"{self.spec.label} is {instance.state}: {instance.reason}")
 
+    async def wait_active_async(self, timeout_s: float = 30.0) -> Instance:
+        """As `wait_active`, for `async with`."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        async with AsyncClient(self.socket) as client:
+            while True:
+                left_s = max(0.0, until - loop.time())
+                try:
+                    instance = await client.instance(self.spec.id, "active", left_s)
+                except Problem as problem:
+                    if left_s == 0.0:
+                        raise TimeoutError(f"{self.spec.label} is not active: {problem.detail}") from problem
+                    await asyncio.sleep(min(_DRAIN_RETRY_S, left_s))
+                    continue
+                if instance.state == "active":
+                    return instance
+                if left_s == 0.0:
+                    raise TimeoutError(f"{self.spec.label} is {instance.state}: {instance.reason}")
+
+    def _settle(self, pid: int) -> None:
+        """The process to watch: 0 when the node would not find it under that number."""
+        self.spec = self._renewal.spec = msgspec.structs.replace(self.spec, pid=pid)
+
     # ------------------------------------------------------------------ with
 
     def __enter__(self) -> Self:
+        self._settle(visible_pid(self.socket, os.getpid()))
         client = Client(self.socket)
         try:
             wait_s = self._attempt(client)
@@ -90,7 +116,7 @@ class Serving:
         with Client(self.socket) as client:
             while (left_s := until - time.monotonic()) > 0:
                 try:
-                    self._left(client.deregister(self.spec.id, left_s))
+                    self._left(client.deregister(self.spec.id, left_s, pid=self.spec.pid))
                     return
                 except Unreachable:
                     time.sleep(min(_DRAIN_RETRY_S, left_s))
@@ -119,6 +145,8 @@ class Serving:
     # ------------------------------------------------------------------ async with
 
     async def __aenter__(self) -> Self:
+        # A node that hangs keeps a connection waiting: not in the loop's thread.
+        self._settle(await asyncio.to_thread(visible_pid, self.socket, os.getpid()))
         client = AsyncClient(self.socket)
         try:
             wait_s = await self._attempt_async(client)
@@ -141,7 +169,7 @@ class Serving:
         async with AsyncClient(self.socket) as client:
             while (left_s := until - time.monotonic()) > 0:
                 try:
-                    self._left(await client.deregister(self.spec.id, left_s))
+                    self._left(await client.deregister(self.spec.id, left_s, pid=self.spec.pid))
                     return
                 except Unreachable:
                     await asyncio.sleep(min(_DRAIN_RETRY_S, left_s))
@@ -180,7 +208,7 @@ class Serving:
             log.warning(text, self.spec.label, instance.in_flight, self.drain_deadline_s)
 
     def _refused(self, problem: Problem) -> None:
-        if problem.status != 404:  # 404: it was removed by hand or its lease ran out; that is what is wanted
+        if problem.status not in (404, 409):  # removed by hand, its lease ran out, or another program has the id
             log.warning("%s was not drained: %s", self.spec.label, problem.detail)
 
     def _unseen(self) -> str:
@@ -220,7 +248,7 @@ def serve(
         compatible=compatible,
         capacity=capacity,
         ttl_s=ttl_s,
-        pid=visible_pid(at, os.getpid()),
+        pid=os.getpid(),
         labels=labels,
     )
     return Serving(spec, at, drain_deadline_s)

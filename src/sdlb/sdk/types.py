@@ -24,7 +24,10 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(Value, frozen=True):
-    """How the host node asks the instance whether it is well. `kind`: "http", "tcp" or "none"."""
+    """How the host node asks the instance whether it is well. `kind`: "http", "tcp" or "none".
+
+    `host`: what an HTTP check asks for ("": the endpoint); `status`: which answers are well, "200-399" or "200,204".
+    """
 
     kind: str = "tcp"
     path: str = "/"
@@ -32,6 +35,8 @@ class Health(Value, frozen=True):
     timeout_s: float = 1.0
     rise: int = 1
     fall: int = 2
+    host: str = ""
+    status: str = "200-399"
 
 
 class Claim(Value, frozen=True):
@@ -44,8 +49,17 @@ class Claim(Value, frozen=True):
     decided_by: str = ""
 
 
+class Former(Value, frozen=True):
+    """What was registered under the id before, and still drains. `state`: "registered", "draining", "drained", "lapsed"."""
+
+    version: str = ""
+    endpoint: str = ""
+    state: str = ""
+
+
 class Instance(Value, frozen=True):
-    """`state`: "waiting", "active", "draining", "drained", "refused" or "unhealthy"."""
+    """`state`: "waiting", "active", "draining", "drained", "refused" or "unhealthy". `owner`: the process that has
+    registered it, or "" when that is not known."""
 
     id: str = ""
     service: str = ""
@@ -68,6 +82,8 @@ class Instance(Value, frozen=True):
     drained: bool = False
     in_flight: int = 0
     claims: tuple[Claim, ...] = ()
+    owner: str = ""
+    former: tuple[Former, ...] = ()
 
 
 class Version(Value, frozen=True):
@@ -155,10 +171,27 @@ class EngineUpgrade(Value, frozen=True):
     deadline_s: float = 0.0
 
 
+class ControlRestart(Value, frozen=True):
+    """Control is about to be replaced: `incarnation` is that of the one that ends. `engine` serves on."""
+
+    node: str = ""
+    incarnation: int = 0
+    pid: int = 0
+    engine: EngineProcess = EngineProcess()
+
+
+class Ejected(Value, frozen=True):
+    """An endpoint that passive health keeps out. `target`: "i:ID" (an instance) or "n:NAME" (a child)."""
+
+    target: str = ""
+    reason: str = ""
+
+
 class Tree(Value, frozen=True):
     """The node that was asked, and its neighbours."""
 
     node: str = ""
+    incarnation: int = 0
     root: bool = False
     ready: bool = False
     detail: str = ""
@@ -173,6 +206,7 @@ class Tree(Value, frozen=True):
     parents: tuple[Parent, ...] = ()
     children: tuple[Child, ...] = ()
     instances: tuple[Instance, ...] = ()
+    ejected: tuple[Ejected, ...] = ()
 
 
 class Site(Value, frozen=True):
@@ -281,7 +315,10 @@ class Event(Value, frozen=True):
 
 
 class Policy(Value, frozen=True):
-    """A service's policy. `policy` is the document (see docs/reference/api.md); `revision` 0: the defaults."""
+    """A service's policy. `policy` is the document (see docs/reference/api.md); `revision` 0: the defaults.
+
+    `warnings`: names in what was set just now that no root knows.
+    """
 
     service: str = ""
     revision: int = 0
@@ -289,6 +326,7 @@ class Policy(Value, frozen=True):
     unreachable: tuple[str, ...] = ()
     disagree: tuple[Disagreement, ...] = ()
     policy: dict[str, object] = {}
+    warnings: tuple[str, ...] = ()
 
 
 class Spec(Value, frozen=True):
@@ -315,6 +353,10 @@ class Spec(Value, frozen=True):
         """The body of PUT /v1/instances/{id}."""
         body = self.to_dict()
         del body["id"]
+        # What a node of an older release does not know is said only when it is wanted.
+        default = Health()
+        left_out = [name for name in ("host", "status") if getattr(self.health, name) == getattr(default, name)]
+        body["health"] = {name: each for name, each in self.health.to_dict().items() if name not in left_out}
         return body
 
     @classmethod

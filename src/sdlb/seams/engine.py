@@ -19,14 +19,29 @@ LATENCY_BUCKETS_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 1000
 """Upper bounds of `GroupFigures.latency`; one more counts the rest."""
 
 
+def _head_buckets() -> tuple[float, ...]:
+    bounds, bound = list[int](), 500_000
+    while bound < 60_000_000_000:
+        bounds.append(bound)
+        bound = bound * 11 // 10
+    return tuple(each / 1e9 for each in (*bounds, 60_000_000_000))
+
+
+HEAD_BUCKETS_S = _head_buckets()
+"""Upper bounds of `AskedFigures.heads`: from 0.5 ms in steps of 10 % to 60 s, as the engine has them (`routes/src/asked.rs`);
+one more counts the rest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """`key`: "http" and "https" take clients, "node" takes parents' requests and children's links."""
+    """`key`: "http" and "https" take clients, "node" takes parents' requests and children's links. `trusted_proxies`: networks
+    whose word about their clients is believed."""
 
     key: str
     address: str
     public: bool = False
     tls: bool = False
+    trusted_proxies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +58,20 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AskedFigures:
+    """What became of requests at the instances of one service version that this engine asks itself. `requests`: each attempt;
+    `broken`: those without an answer that could be used; `unreached`: no connection, not among `requests`."""
+
+    requests: int = 0
+    answers: Sequence[int] = ()
+    broken: int = 0
+    unreached: int = 0
+    heads: Sequence[int] = ()
+    """Times to the head of an answer, by HEAD_BUCKETS_S."""
+    head_us_sum: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class GroupFigures:
     """Totals of one service version since the engine's start."""
 
@@ -55,6 +84,7 @@ class GroupFigures:
     latency_us_sum: int = 0
     grpc_status: Sequence[int] = ()
     """Answers to gRPC calls by code, 0 to 16, then those without a valid one; empty: there were none."""
+    asked: AskedFigures | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +107,8 @@ class Figures:
     pid: int = 0
     version: str = ""
     attached: bool = False
+    hangs: bool = False
+    """It is attached, and does not answer."""
     bound: dict[str, str] = field(default_factory=dict[str, str])
     groups: dict[tuple[str, str], GroupFigures] = field(default_factory=dict[tuple[str, str], GroupFigures])
     targets: dict[str, TargetFigures] = field(default_factory=dict[str, TargetFigures])
@@ -123,8 +155,11 @@ class Engine(Protocol):
     @property
     def sites(self) -> SiteSink: ...
 
-    async def start(self, config: EngineConfig) -> None:
+    async def start(self, config: EngineConfig, settle_s: float = 0.0) -> None:
         """Attaches to the running engine, or starts one, and configures it; from then on keeps it attached.
+
+        `settle_s`: for so long after the start of an engine, requests that no route matches wait for one: children have not
+        reported yet.
 
         Raises EngineFailed when it cannot be started, or refuses the configuration (a port that is taken).
         """
@@ -145,6 +180,12 @@ class Engine(Protocol):
     async def upgrade(self, deadline_s: float) -> Upgraded:
         """A new process of the engine that is installed now takes the listening sockets over; the old one answers what it has
         open until the deadline, in seconds. Raises EngineFailed: the old one serves on as if nothing had been.
+        """
+        ...
+
+    async def drain_clients(self, deadline_s: float) -> None:
+        """The node is about to leave: entry listeners are closed, what their clients have asked for is answered. Returns when
+        the last of them has gone, or the deadline has passed. Requests of the nodes above are served on.
         """
         ...
 

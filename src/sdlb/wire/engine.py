@@ -12,6 +12,7 @@ from sdlb.core.messages import ClaimKey
 from sdlb.model.site import Site, SiteState, TicketKey
 from sdlb.seams.engine import EngineConfig
 from sdlb.wire import engine_pb2 as pb
+from sdlb.wire.limits import U32_MAX
 
 __all__ = ["DecodeError", "member_key", "site_states", "to_configure", "to_delta", "to_sites", "to_ticket_keys"]
 
@@ -36,7 +37,9 @@ def _target(target: TargetPut) -> pb.Target:
 
 
 def _member(member: MemberPut) -> pb.Member:
-    return pb.Member(key=_key(member.key), capacity=member.capacity, last_resort=member.last_resort, far=member.far)
+    """The capacity of a child is a sum that its parent does not bound; the engine counts with 32 bits."""
+    capacity = min(member.capacity, U32_MAX)
+    return pb.Member(key=_key(member.key), capacity=capacity, last_resort=member.last_resort, far=member.far)
 
 
 def _route(route: RoutePut) -> pb.Route:
@@ -51,6 +54,7 @@ def _route(route: RoutePut) -> pb.Route:
     return message
 
 
+_PROXY_PROTOCOLS = {"off": pb.Service.OFF, "v1": pb.Service.V1, "v2": pb.Service.V2}
 _ALGORITHMS = {
     "least_requests": pb.Balance.LEAST_REQUESTS,
     "peak_ewma": pb.Balance.PEAK_EWMA,
@@ -97,6 +101,8 @@ def _service(put: ServicePut) -> pb.Service:
         timeout_ms=_ms(traffic.timeout_s),
         try_timeout_ms=_ms(traffic.try_timeout_s),
         hedge_ms=_ms(traffic.hedge_s),
+        proxy_protocol=_PROXY_PROTOCOLS[traffic.proxy_protocol],
+        keep_encoded_slash=traffic.path.encoded_slash == "keep",
     )
     if traffic.retries_max >= 0:
         message.retries_max = traffic.retries_max
@@ -127,14 +133,23 @@ def to_delta(delta: Apply) -> pb.ToEngine:
     return pb.ToEngine(delta=message)
 
 
-def to_configure(config: EngineConfig) -> pb.ToEngine:
+def to_configure(config: EngineConfig, settle_s: float = 0.0) -> pb.ToEngine:
+    """`settle_s`: the table may lack routes for so long."""
     listeners = [
-        pb.Listener(key=each.key, address=each.address, kind=_KINDS[each.key], public=each.public, tls=each.tls)
+        pb.Listener(
+            key=each.key,
+            address=each.address,
+            kind=_KINDS[each.key],
+            public=each.public,
+            tls=each.tls,
+            trusted_proxies=each.trusted_proxies,
+        )
         for each in config.listeners
     ]
     message = pb.Configure(node=config.node, listeners=listeners, control_socket=config.control_socket)
     if config.identity is not None:
         message.identity.pem, message.identity.ca_pem = config.identity.pem, config.identity.ca
+    message.settle_ms = _ms(settle_s)
     message.limits.SetInParent()
     for name, value in config.limits.items():
         setattr(message.limits, name, value)

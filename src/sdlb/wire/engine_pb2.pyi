@@ -8,23 +8,27 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ToEngine(_message.Message):
-    __slots__ = ("configure", "delta", "shutdown", "sites", "ticket_keys", "hand_over")
+    __slots__ = ("configure", "delta", "shutdown", "sites", "ticket_keys", "hand_over", "drain_clients", "ping")
     CONFIGURE_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     SHUTDOWN_FIELD_NUMBER: _ClassVar[int]
     SITES_FIELD_NUMBER: _ClassVar[int]
     TICKET_KEYS_FIELD_NUMBER: _ClassVar[int]
     HAND_OVER_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    PING_FIELD_NUMBER: _ClassVar[int]
     configure: Configure
     delta: Delta
     shutdown: Shutdown
     sites: Sites
     ticket_keys: TicketKeys
     hand_over: HandOver
-    def __init__(self, configure: _Optional[_Union[Configure, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ..., sites: _Optional[_Union[Sites, _Mapping]] = ..., ticket_keys: _Optional[_Union[TicketKeys, _Mapping]] = ..., hand_over: _Optional[_Union[HandOver, _Mapping]] = ...) -> None: ...
+    drain_clients: DrainClients
+    ping: Ping
+    def __init__(self, configure: _Optional[_Union[Configure, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ..., sites: _Optional[_Union[Sites, _Mapping]] = ..., ticket_keys: _Optional[_Union[TicketKeys, _Mapping]] = ..., hand_over: _Optional[_Union[HandOver, _Mapping]] = ..., drain_clients: _Optional[_Union[DrainClients, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ...) -> None: ...
 
 class FromEngine(_message.Message):
-    __slots__ = ("attached", "configured", "applied", "rejected", "drained", "in_flight", "target_health", "stats", "stalled", "sites_applied", "handed_over", "memory_short")
+    __slots__ = ("attached", "configured", "applied", "rejected", "drained", "in_flight", "target_health", "stats", "stalled", "sites_applied", "handed_over", "memory_short", "clients_drained", "pong")
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
     CONFIGURED_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +41,8 @@ class FromEngine(_message.Message):
     SITES_APPLIED_FIELD_NUMBER: _ClassVar[int]
     HANDED_OVER_FIELD_NUMBER: _ClassVar[int]
     MEMORY_SHORT_FIELD_NUMBER: _ClassVar[int]
+    CLIENTS_DRAINED_FIELD_NUMBER: _ClassVar[int]
+    PONG_FIELD_NUMBER: _ClassVar[int]
     attached: Attached
     configured: Configured
     applied: Applied
@@ -49,23 +55,27 @@ class FromEngine(_message.Message):
     sites_applied: SitesApplied
     handed_over: HandedOver
     memory_short: MemoryShort
-    def __init__(self, attached: _Optional[_Union[Attached, _Mapping]] = ..., configured: _Optional[_Union[Configured, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., in_flight: _Optional[_Union[InFlight, _Mapping]] = ..., target_health: _Optional[_Union[TargetHealth, _Mapping]] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ..., stalled: _Optional[_Union[Stalled, _Mapping]] = ..., sites_applied: _Optional[_Union[SitesApplied, _Mapping]] = ..., handed_over: _Optional[_Union[HandedOver, _Mapping]] = ..., memory_short: _Optional[_Union[MemoryShort, _Mapping]] = ...) -> None: ...
+    clients_drained: ClientsDrained
+    pong: Pong
+    def __init__(self, attached: _Optional[_Union[Attached, _Mapping]] = ..., configured: _Optional[_Union[Configured, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., in_flight: _Optional[_Union[InFlight, _Mapping]] = ..., target_health: _Optional[_Union[TargetHealth, _Mapping]] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ..., stalled: _Optional[_Union[Stalled, _Mapping]] = ..., sites_applied: _Optional[_Union[SitesApplied, _Mapping]] = ..., handed_over: _Optional[_Union[HandedOver, _Mapping]] = ..., memory_short: _Optional[_Union[MemoryShort, _Mapping]] = ..., clients_drained: _Optional[_Union[ClientsDrained, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ...) -> None: ...
 
 class Configure(_message.Message):
-    __slots__ = ("node", "listeners", "control_socket", "limits", "access_log", "identity")
+    __slots__ = ("node", "listeners", "control_socket", "limits", "access_log", "identity", "settle_ms")
     NODE_FIELD_NUMBER: _ClassVar[int]
     LISTENERS_FIELD_NUMBER: _ClassVar[int]
     CONTROL_SOCKET_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     ACCESS_LOG_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    SETTLE_MS_FIELD_NUMBER: _ClassVar[int]
     node: str
     listeners: _containers.RepeatedCompositeFieldContainer[Listener]
     control_socket: str
     limits: Limits
     access_log: AccessLog
     identity: Identity
-    def __init__(self, node: _Optional[str] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., control_socket: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., access_log: _Optional[_Union[AccessLog, _Mapping]] = ..., identity: _Optional[_Union[Identity, _Mapping]] = ...) -> None: ...
+    settle_ms: int
+    def __init__(self, node: _Optional[str] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., control_socket: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., access_log: _Optional[_Union[AccessLog, _Mapping]] = ..., identity: _Optional[_Union[Identity, _Mapping]] = ..., settle_ms: _Optional[int] = ...) -> None: ...
 
 class Identity(_message.Message):
     __slots__ = ("pem", "ca_pem")
@@ -76,7 +86,7 @@ class Identity(_message.Message):
     def __init__(self, pem: _Optional[bytes] = ..., ca_pem: _Optional[bytes] = ...) -> None: ...
 
 class Listener(_message.Message):
-    __slots__ = ("key", "address", "kind", "public", "tls")
+    __slots__ = ("key", "address", "kind", "public", "tls", "trusted_proxies")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ENTRY: _ClassVar[Listener.Kind]
@@ -88,12 +98,14 @@ class Listener(_message.Message):
     KIND_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_FIELD_NUMBER: _ClassVar[int]
     TLS_FIELD_NUMBER: _ClassVar[int]
+    TRUSTED_PROXIES_FIELD_NUMBER: _ClassVar[int]
     key: str
     address: str
     kind: Listener.Kind
     public: bool
     tls: bool
-    def __init__(self, key: _Optional[str] = ..., address: _Optional[str] = ..., kind: _Optional[_Union[Listener.Kind, str]] = ..., public: _Optional[bool] = ..., tls: _Optional[bool] = ...) -> None: ...
+    trusted_proxies: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, key: _Optional[str] = ..., address: _Optional[str] = ..., kind: _Optional[_Union[Listener.Kind, str]] = ..., public: _Optional[bool] = ..., tls: _Optional[bool] = ..., trusted_proxies: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Sites(_message.Message):
     __slots__ = ("put", "prune", "keep")
@@ -217,7 +229,15 @@ class Delta(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., replace: _Optional[bool] = ..., put_targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., put_members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., put_routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., delete_members: _Optional[_Iterable[_Union[MemberKey, _Mapping]]] = ..., delete_routes: _Optional[_Iterable[str]] = ..., delete_targets: _Optional[_Iterable[str]] = ..., put_services: _Optional[_Iterable[_Union[Service, _Mapping]]] = ..., delete_services: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Service(_message.Message):
-    __slots__ = ("name", "balance", "outlier", "limits", "timeout_ms", "try_timeout_ms", "retries_max", "hedge_ms")
+    __slots__ = ("name", "balance", "outlier", "limits", "timeout_ms", "try_timeout_ms", "retries_max", "proxy_protocol", "keep_encoded_slash", "hedge_ms")
+    class ProxyProtocol(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        OFF: _ClassVar[Service.ProxyProtocol]
+        V1: _ClassVar[Service.ProxyProtocol]
+        V2: _ClassVar[Service.ProxyProtocol]
+    OFF: Service.ProxyProtocol
+    V1: Service.ProxyProtocol
+    V2: Service.ProxyProtocol
     NAME_FIELD_NUMBER: _ClassVar[int]
     BALANCE_FIELD_NUMBER: _ClassVar[int]
     OUTLIER_FIELD_NUMBER: _ClassVar[int]
@@ -225,6 +245,8 @@ class Service(_message.Message):
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     TRY_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     RETRIES_MAX_FIELD_NUMBER: _ClassVar[int]
+    PROXY_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    KEEP_ENCODED_SLASH_FIELD_NUMBER: _ClassVar[int]
     HEDGE_MS_FIELD_NUMBER: _ClassVar[int]
     name: str
     balance: Balance
@@ -233,8 +255,10 @@ class Service(_message.Message):
     timeout_ms: int
     try_timeout_ms: int
     retries_max: int
+    proxy_protocol: Service.ProxyProtocol
+    keep_encoded_slash: bool
     hedge_ms: int
-    def __init__(self, name: _Optional[str] = ..., balance: _Optional[_Union[Balance, _Mapping]] = ..., outlier: _Optional[_Union[Outlier, _Mapping]] = ..., limits: _Optional[_Union[ServiceLimits, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., try_timeout_ms: _Optional[int] = ..., retries_max: _Optional[int] = ..., hedge_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., balance: _Optional[_Union[Balance, _Mapping]] = ..., outlier: _Optional[_Union[Outlier, _Mapping]] = ..., limits: _Optional[_Union[ServiceLimits, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., try_timeout_ms: _Optional[int] = ..., retries_max: _Optional[int] = ..., proxy_protocol: _Optional[_Union[Service.ProxyProtocol, str]] = ..., keep_encoded_slash: _Optional[bool] = ..., hedge_ms: _Optional[int] = ...) -> None: ...
 
 class Balance(_message.Message):
     __slots__ = ("algorithm", "hash_by", "hash_name", "hash_load_percent", "slow_start_ms", "near_first")
@@ -408,6 +432,16 @@ class Shutdown(_message.Message):
     deadline_ms: int
     def __init__(self, deadline_ms: _Optional[int] = ...) -> None: ...
 
+class DrainClients(_message.Message):
+    __slots__ = ("deadline_ms",)
+    DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    deadline_ms: int
+    def __init__(self, deadline_ms: _Optional[int] = ...) -> None: ...
+
+class Ping(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class HandOver(_message.Message):
     __slots__ = ("path",)
     PATH_FIELD_NUMBER: _ClassVar[int]
@@ -415,7 +449,7 @@ class HandOver(_message.Message):
     def __init__(self, path: _Optional[str] = ...) -> None: ...
 
 class Attached(_message.Message):
-    __slots__ = ("engine_version", "pid", "boot_id", "epoch", "routes", "members", "draining", "serving", "ending")
+    __slots__ = ("engine_version", "pid", "boot_id", "epoch", "routes", "members", "draining", "serving", "ending", "answers_pings")
     ENGINE_VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -425,6 +459,7 @@ class Attached(_message.Message):
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     SERVING_FIELD_NUMBER: _ClassVar[int]
     ENDING_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_PINGS_FIELD_NUMBER: _ClassVar[int]
     engine_version: str
     pid: int
     boot_id: str
@@ -434,7 +469,8 @@ class Attached(_message.Message):
     draining: _containers.RepeatedCompositeFieldContainer[MemberCount]
     serving: bool
     ending: bool
-    def __init__(self, engine_version: _Optional[str] = ..., pid: _Optional[int] = ..., boot_id: _Optional[str] = ..., epoch: _Optional[int] = ..., routes: _Optional[int] = ..., members: _Optional[int] = ..., draining: _Optional[_Iterable[_Union[MemberCount, _Mapping]]] = ..., serving: _Optional[bool] = ..., ending: _Optional[bool] = ...) -> None: ...
+    answers_pings: bool
+    def __init__(self, engine_version: _Optional[str] = ..., pid: _Optional[int] = ..., boot_id: _Optional[str] = ..., epoch: _Optional[int] = ..., routes: _Optional[int] = ..., members: _Optional[int] = ..., draining: _Optional[_Iterable[_Union[MemberCount, _Mapping]]] = ..., serving: _Optional[bool] = ..., ending: _Optional[bool] = ..., answers_pings: _Optional[bool] = ...) -> None: ...
 
 class MemberCount(_message.Message):
     __slots__ = ("key", "in_flight")
@@ -470,6 +506,16 @@ class HandedOver(_message.Message):
     sockets: int
     error: str
     def __init__(self, sockets: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+
+class Pong(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ClientsDrained(_message.Message):
+    __slots__ = ("left",)
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    left: int
+    def __init__(self, left: _Optional[int] = ...) -> None: ...
 
 class SitesApplied(_message.Message):
     __slots__ = ("sites",)
@@ -539,7 +585,7 @@ class Stats(_message.Message):
     def __init__(self, groups: _Optional[_Iterable[_Union[GroupStats, _Mapping]]] = ..., targets: _Optional[_Iterable[_Union[TargetStats, _Mapping]]] = ..., counters: _Optional[_Iterable[_Union[Counter, _Mapping]]] = ...) -> None: ...
 
 class GroupStats(_message.Message):
-    __slots__ = ("service", "version", "requests", "status_1xx", "status_2xx", "status_3xx", "status_4xx", "status_5xx", "failed", "retries", "parked", "latency_buckets", "latency_us_sum", "grpc_status")
+    __slots__ = ("service", "version", "requests", "status_1xx", "status_2xx", "status_3xx", "status_4xx", "status_5xx", "failed", "retries", "parked", "latency_buckets", "latency_us_sum", "grpc_status", "asked", "answers", "broken", "unreached", "head_buckets", "head_us_sum")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
@@ -554,6 +600,12 @@ class GroupStats(_message.Message):
     LATENCY_BUCKETS_FIELD_NUMBER: _ClassVar[int]
     LATENCY_US_SUM_FIELD_NUMBER: _ClassVar[int]
     GRPC_STATUS_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    BROKEN_FIELD_NUMBER: _ClassVar[int]
+    UNREACHED_FIELD_NUMBER: _ClassVar[int]
+    HEAD_BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_US_SUM_FIELD_NUMBER: _ClassVar[int]
     service: str
     version: str
     requests: int
@@ -568,7 +620,13 @@ class GroupStats(_message.Message):
     latency_buckets: _containers.RepeatedScalarFieldContainer[int]
     latency_us_sum: int
     grpc_status: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, service: _Optional[str] = ..., version: _Optional[str] = ..., requests: _Optional[int] = ..., status_1xx: _Optional[int] = ..., status_2xx: _Optional[int] = ..., status_3xx: _Optional[int] = ..., status_4xx: _Optional[int] = ..., status_5xx: _Optional[int] = ..., failed: _Optional[int] = ..., retries: _Optional[int] = ..., parked: _Optional[int] = ..., latency_buckets: _Optional[_Iterable[int]] = ..., latency_us_sum: _Optional[int] = ..., grpc_status: _Optional[_Iterable[int]] = ...) -> None: ...
+    asked: int
+    answers: _containers.RepeatedScalarFieldContainer[int]
+    broken: int
+    unreached: int
+    head_buckets: _containers.RepeatedScalarFieldContainer[int]
+    head_us_sum: int
+    def __init__(self, service: _Optional[str] = ..., version: _Optional[str] = ..., requests: _Optional[int] = ..., status_1xx: _Optional[int] = ..., status_2xx: _Optional[int] = ..., status_3xx: _Optional[int] = ..., status_4xx: _Optional[int] = ..., status_5xx: _Optional[int] = ..., failed: _Optional[int] = ..., retries: _Optional[int] = ..., parked: _Optional[int] = ..., latency_buckets: _Optional[_Iterable[int]] = ..., latency_us_sum: _Optional[int] = ..., grpc_status: _Optional[_Iterable[int]] = ..., asked: _Optional[int] = ..., answers: _Optional[_Iterable[int]] = ..., broken: _Optional[int] = ..., unreached: _Optional[int] = ..., head_buckets: _Optional[_Iterable[int]] = ..., head_us_sum: _Optional[int] = ...) -> None: ...
 
 class TargetStats(_message.Message):
     __slots__ = ("target", "requests", "connects", "connect_failures", "failures", "in_flight", "idle_connections")

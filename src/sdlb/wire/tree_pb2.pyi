@@ -36,7 +36,7 @@ class Down(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., state: _Optional[_Union[DownState, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "node", "node_id", "incarnation", "data_address", "below", "claims_digest")
+    __slots__ = ("protocol", "node", "node_id", "incarnation", "data_address", "below", "claims_digest", "protocol_max", "nonce", "verdicts_digest", "features", "docs_digest")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +44,11 @@ class Hello(_message.Message):
     DATA_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     BELOW_FIELD_NUMBER: _ClassVar[int]
     CLAIMS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    VERDICTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    DOCS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     node: str
     node_id: str
@@ -51,10 +56,15 @@ class Hello(_message.Message):
     data_address: str
     below: _containers.RepeatedScalarFieldContainer[str]
     claims_digest: int
-    def __init__(self, protocol: _Optional[int] = ..., node: _Optional[str] = ..., node_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., data_address: _Optional[str] = ..., below: _Optional[_Iterable[str]] = ..., claims_digest: _Optional[int] = ...) -> None: ...
+    protocol_max: int
+    nonce: str
+    verdicts_digest: int
+    features: _containers.RepeatedScalarFieldContainer[str]
+    docs_digest: int
+    def __init__(self, protocol: _Optional[int] = ..., node: _Optional[str] = ..., node_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., data_address: _Optional[str] = ..., below: _Optional[_Iterable[str]] = ..., claims_digest: _Optional[int] = ..., protocol_max: _Optional[int] = ..., nonce: _Optional[str] = ..., verdicts_digest: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., docs_digest: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("node", "node_id", "incarnation", "ancestors", "claims_digest", "lease_ms", "roots")
+    __slots__ = ("node", "node_id", "incarnation", "ancestors", "claims_digest", "lease_ms", "roots", "root_ids", "nonce", "protocol", "verdicts_kept", "docs_kept")
     NODE_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +72,11 @@ class Welcome(_message.Message):
     CLAIMS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     LEASE_MS_FIELD_NUMBER: _ClassVar[int]
     ROOTS_FIELD_NUMBER: _ClassVar[int]
+    ROOT_IDS_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    VERDICTS_KEPT_FIELD_NUMBER: _ClassVar[int]
+    DOCS_KEPT_FIELD_NUMBER: _ClassVar[int]
     node: str
     node_id: str
     incarnation: int
@@ -69,27 +84,38 @@ class Welcome(_message.Message):
     claims_digest: int
     lease_ms: int
     roots: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, node: _Optional[str] = ..., node_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., ancestors: _Optional[_Iterable[str]] = ..., claims_digest: _Optional[int] = ..., lease_ms: _Optional[int] = ..., roots: _Optional[_Iterable[str]] = ...) -> None: ...
+    root_ids: _containers.RepeatedScalarFieldContainer[str]
+    nonce: str
+    protocol: int
+    verdicts_kept: bool
+    docs_kept: bool
+    def __init__(self, node: _Optional[str] = ..., node_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., ancestors: _Optional[_Iterable[str]] = ..., claims_digest: _Optional[int] = ..., lease_ms: _Optional[int] = ..., roots: _Optional[_Iterable[str]] = ..., root_ids: _Optional[_Iterable[str]] = ..., nonce: _Optional[str] = ..., protocol: _Optional[int] = ..., verdicts_kept: _Optional[bool] = ..., docs_kept: _Optional[bool] = ...) -> None: ...
 
 class Refused(_message.Message):
-    __slots__ = ("code", "detail")
+    __slots__ = ("code", "detail", "incarnation")
     CODE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     code: str
     detail: str
-    def __init__(self, code: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
+    incarnation: int
+    def __init__(self, code: _Optional[str] = ..., detail: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class Beat(_message.Message):
-    __slots__ = ("sent", "received")
+    __slots__ = ("sent", "received", "no_say")
     SENT_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    NO_SAY_FIELD_NUMBER: _ClassVar[int]
     sent: int
     received: int
-    def __init__(self, sent: _Optional[int] = ..., received: _Optional[int] = ...) -> None: ...
+    no_say: bool
+    def __init__(self, sent: _Optional[int] = ..., received: _Optional[int] = ..., no_say: _Optional[bool] = ...) -> None: ...
 
 class Bye(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("left",)
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    left: _containers.RepeatedCompositeFieldContainer[ClaimKey]
+    def __init__(self, left: _Optional[_Iterable[_Union[ClaimKey, _Mapping]]] = ...) -> None: ...
 
 class ClaimKey(_message.Message):
     __slots__ = ("service", "version", "route")
@@ -102,7 +128,17 @@ class ClaimKey(_message.Message):
     def __init__(self, service: _Optional[str] = ..., version: _Optional[str] = ..., route: _Optional[str] = ...) -> None: ...
 
 class Claim(_message.Message):
-    __slots__ = ("key", "capacity", "count", "hosts", "compatible", "stamp", "open", "generation", "leaving", "seen", "presumed", "opening", "granted")
+    __slots__ = ("key", "capacity", "count", "hosts", "compatible", "stamp", "open", "generation", "leaving", "seen", "presumed", "opening", "granted", "capacity_wide", "count_wide", "stage", "hosts_digest", "scope", "granted_by", "lease_s", "doubted", "why", "refused_by")
+    class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ABSENT: _ClassVar[Claim.Stage]
+        SILENT: _ClassVar[Claim.Stage]
+        WAITING: _ClassVar[Claim.Stage]
+        OPEN: _ClassVar[Claim.Stage]
+    ABSENT: Claim.Stage
+    SILENT: Claim.Stage
+    WAITING: Claim.Stage
+    OPEN: Claim.Stage
     KEY_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +152,16 @@ class Claim(_message.Message):
     PRESUMED_FIELD_NUMBER: _ClassVar[int]
     OPENING_FIELD_NUMBER: _ClassVar[int]
     GRANTED_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_WIDE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_WIDE_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    HOSTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_BY_FIELD_NUMBER: _ClassVar[int]
+    LEASE_S_FIELD_NUMBER: _ClassVar[int]
+    DOUBTED_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_BY_FIELD_NUMBER: _ClassVar[int]
     key: ClaimKey
     capacity: int
     count: int
@@ -129,24 +175,64 @@ class Claim(_message.Message):
     presumed: bool
     opening: bool
     granted: bool
-    def __init__(self, key: _Optional[_Union[ClaimKey, _Mapping]] = ..., capacity: _Optional[int] = ..., count: _Optional[int] = ..., hosts: _Optional[_Iterable[str]] = ..., compatible: _Optional[_Iterable[str]] = ..., stamp: _Optional[int] = ..., open: _Optional[bool] = ..., generation: _Optional[int] = ..., leaving: _Optional[int] = ..., seen: _Optional[int] = ..., presumed: _Optional[bool] = ..., opening: _Optional[bool] = ..., granted: _Optional[bool] = ...) -> None: ...
+    capacity_wide: int
+    count_wide: int
+    stage: Claim.Stage
+    hosts_digest: int
+    scope: _containers.RepeatedScalarFieldContainer[str]
+    granted_by: _containers.RepeatedScalarFieldContainer[str]
+    lease_s: int
+    doubted: int
+    why: str
+    refused_by: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, key: _Optional[_Union[ClaimKey, _Mapping]] = ..., capacity: _Optional[int] = ..., count: _Optional[int] = ..., hosts: _Optional[_Iterable[str]] = ..., compatible: _Optional[_Iterable[str]] = ..., stamp: _Optional[int] = ..., open: _Optional[bool] = ..., generation: _Optional[int] = ..., leaving: _Optional[int] = ..., seen: _Optional[int] = ..., presumed: _Optional[bool] = ..., opening: _Optional[bool] = ..., granted: _Optional[bool] = ..., capacity_wide: _Optional[int] = ..., count_wide: _Optional[int] = ..., stage: _Optional[_Union[Claim.Stage, str]] = ..., hosts_digest: _Optional[int] = ..., scope: _Optional[_Iterable[str]] = ..., granted_by: _Optional[_Iterable[str]] = ..., lease_s: _Optional[int] = ..., doubted: _Optional[int] = ..., why: _Optional[str] = ..., refused_by: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Gone(_message.Message):
+    __slots__ = ("key", "cause")
+    class Cause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STOPPED: _ClassVar[Gone.Cause]
+        PRESUMED: _ClassVar[Gone.Cause]
+        LEFT: _ClassVar[Gone.Cause]
+        UNKNOWN: _ClassVar[Gone.Cause]
+    STOPPED: Gone.Cause
+    PRESUMED: Gone.Cause
+    LEFT: Gone.Cause
+    UNKNOWN: Gone.Cause
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    key: ClaimKey
+    cause: Gone.Cause
+    def __init__(self, key: _Optional[_Union[ClaimKey, _Mapping]] = ..., cause: _Optional[_Union[Gone.Cause, str]] = ...) -> None: ...
+
+class Roots(_message.Message):
+    __slots__ = ("ids",)
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UpState(_message.Message):
-    __slots__ = ("seq", "full", "claims", "withdrawn", "policies")
+    __slots__ = ("seq", "full", "claims", "withdrawn", "policies", "gone", "docs", "hears")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     FULL_FIELD_NUMBER: _ClassVar[int]
     CLAIMS_FIELD_NUMBER: _ClassVar[int]
     WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
     POLICIES_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    DOCS_FIELD_NUMBER: _ClassVar[int]
+    HEARS_FIELD_NUMBER: _ClassVar[int]
     seq: int
     full: bool
     claims: _containers.RepeatedCompositeFieldContainer[Claim]
     withdrawn: _containers.RepeatedCompositeFieldContainer[ClaimKey]
     policies: _containers.RepeatedCompositeFieldContainer[Policy]
-    def __init__(self, seq: _Optional[int] = ..., full: _Optional[bool] = ..., claims: _Optional[_Iterable[_Union[Claim, _Mapping]]] = ..., withdrawn: _Optional[_Iterable[_Union[ClaimKey, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ...) -> None: ...
+    gone: _containers.RepeatedCompositeFieldContainer[Gone]
+    docs: _containers.RepeatedCompositeFieldContainer[Doc]
+    hears: Roots
+    def __init__(self, seq: _Optional[int] = ..., full: _Optional[bool] = ..., claims: _Optional[_Iterable[_Union[Claim, _Mapping]]] = ..., withdrawn: _Optional[_Iterable[_Union[ClaimKey, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., gone: _Optional[_Iterable[_Union[Gone, _Mapping]]] = ..., docs: _Optional[_Iterable[_Union[Doc, _Mapping]]] = ..., hears: _Optional[_Union[Roots, _Mapping]] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("key", "state", "reason_code", "reason", "decided_by", "generation", "epoch")
+    __slots__ = ("key", "state", "reason_code", "reason", "decided_by", "generation", "epoch", "scope", "stamp", "reason_fields")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         WAITING: _ClassVar[Verdict.State]
@@ -155,6 +241,13 @@ class Verdict(_message.Message):
     WAITING: Verdict.State
     ACTIVE: Verdict.State
     REFUSED: Verdict.State
+    class ReasonFieldsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     KEY_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_CODE_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +255,9 @@ class Verdict(_message.Message):
     DECIDED_BY_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    STAMP_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELDS_FIELD_NUMBER: _ClassVar[int]
     key: ClaimKey
     state: Verdict.State
     reason_code: str
@@ -169,7 +265,10 @@ class Verdict(_message.Message):
     decided_by: str
     generation: int
     epoch: int
-    def __init__(self, key: _Optional[_Union[ClaimKey, _Mapping]] = ..., state: _Optional[_Union[Verdict.State, str]] = ..., reason_code: _Optional[str] = ..., reason: _Optional[str] = ..., decided_by: _Optional[str] = ..., generation: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+    scope: _containers.RepeatedScalarFieldContainer[str]
+    stamp: int
+    reason_fields: _containers.ScalarMap[str, str]
+    def __init__(self, key: _Optional[_Union[ClaimKey, _Mapping]] = ..., state: _Optional[_Union[Verdict.State, str]] = ..., reason_code: _Optional[str] = ..., reason: _Optional[str] = ..., decided_by: _Optional[str] = ..., generation: _Optional[int] = ..., epoch: _Optional[int] = ..., scope: _Optional[_Iterable[str]] = ..., stamp: _Optional[int] = ..., reason_fields: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class DrainAck(_message.Message):
     __slots__ = ("key", "leaving")
@@ -180,19 +279,37 @@ class DrainAck(_message.Message):
     def __init__(self, key: _Optional[_Union[ClaimKey, _Mapping]] = ..., leaving: _Optional[int] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("service", "revision", "origin", "json")
+    __slots__ = ("service", "revision", "origin", "json", "scope")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     JSON_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
     service: str
     revision: int
     origin: str
     json: str
-    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., origin: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
+    scope: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., origin: _Optional[str] = ..., json: _Optional[str] = ..., scope: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Doc(_message.Message):
+    __slots__ = ("kind", "name", "revision", "origin", "body", "scope")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    name: str
+    revision: int
+    origin: str
+    body: bytes
+    scope: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., revision: _Optional[int] = ..., origin: _Optional[str] = ..., body: _Optional[bytes] = ..., scope: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DownState(_message.Message):
-    __slots__ = ("seq", "full", "verdicts", "forgotten", "drained", "policies", "ancestors", "roots", "received")
+    __slots__ = ("seq", "full", "verdicts", "forgotten", "drained", "policies", "ancestors", "roots", "received", "root_ids", "docs", "dropped_docs")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     FULL_FIELD_NUMBER: _ClassVar[int]
     VERDICTS_FIELD_NUMBER: _ClassVar[int]
@@ -202,6 +319,9 @@ class DownState(_message.Message):
     ANCESTORS_FIELD_NUMBER: _ClassVar[int]
     ROOTS_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    ROOT_IDS_FIELD_NUMBER: _ClassVar[int]
+    DOCS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_DOCS_FIELD_NUMBER: _ClassVar[int]
     seq: int
     full: bool
     verdicts: _containers.RepeatedCompositeFieldContainer[Verdict]
@@ -211,19 +331,24 @@ class DownState(_message.Message):
     ancestors: _containers.RepeatedScalarFieldContainer[str]
     roots: _containers.RepeatedScalarFieldContainer[str]
     received: int
-    def __init__(self, seq: _Optional[int] = ..., full: _Optional[bool] = ..., verdicts: _Optional[_Iterable[_Union[Verdict, _Mapping]]] = ..., forgotten: _Optional[_Iterable[_Union[ClaimKey, _Mapping]]] = ..., drained: _Optional[_Iterable[_Union[DrainAck, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., ancestors: _Optional[_Iterable[str]] = ..., roots: _Optional[_Iterable[str]] = ..., received: _Optional[int] = ...) -> None: ...
+    root_ids: _containers.RepeatedScalarFieldContainer[str]
+    docs: _containers.RepeatedCompositeFieldContainer[Doc]
+    dropped_docs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, seq: _Optional[int] = ..., full: _Optional[bool] = ..., verdicts: _Optional[_Iterable[_Union[Verdict, _Mapping]]] = ..., forgotten: _Optional[_Iterable[_Union[ClaimKey, _Mapping]]] = ..., drained: _Optional[_Iterable[_Union[DrainAck, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., ancestors: _Optional[_Iterable[str]] = ..., roots: _Optional[_Iterable[str]] = ..., received: _Optional[int] = ..., root_ids: _Optional[_Iterable[str]] = ..., docs: _Optional[_Iterable[_Union[Doc, _Mapping]]] = ..., dropped_docs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Ask(_message.Message):
-    __slots__ = ("id", "method", "path", "body")
+    __slots__ = ("id", "method", "path", "body", "asker")
     ID_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     BODY_FIELD_NUMBER: _ClassVar[int]
+    ASKER_FIELD_NUMBER: _ClassVar[int]
     id: str
     method: str
     path: str
     body: bytes
-    def __init__(self, id: _Optional[str] = ..., method: _Optional[str] = ..., path: _Optional[str] = ..., body: _Optional[bytes] = ...) -> None: ...
+    asker: str
+    def __init__(self, id: _Optional[str] = ..., method: _Optional[str] = ..., path: _Optional[str] = ..., body: _Optional[bytes] = ..., asker: _Optional[str] = ...) -> None: ...
 
 class Answer(_message.Message):
     __slots__ = ("id", "answers", "unreachable")

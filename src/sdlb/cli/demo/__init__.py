@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sdlb.cli.demo.traffic import Figures
 
 INTERRUPTED = 130
+TAKES_INTERRUPTS = True
 KEYS = ("requests", "answered", "lost", "wrong_version", "longest_wait_ms")
 
 
@@ -74,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
                 if args.json:
                     print(json.dumps(result(story.figures)), flush=True)
                 return 1
+            except Interrupted:
+                story.calm()  # else each request that the end of the nodes costs would be told
+                raise
     except Interrupted:
         print("interrupted; everything that was started has been ended", file=sys.stderr)
         return INTERRUPTED

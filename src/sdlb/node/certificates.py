@@ -1,0 +1,185 @@
+"""What is known of each site, and what is worth telling about it, each thing once.
+
+Two say something about a site: who reads its files (`on_read`, `on_unreadable`) and the engine (`on_applied`), which
+keeps what it had when it refuses. The state follows from what both said last:
+
+    waiting    the engine has not answered yet
+    serving    with what its files have
+    kept       its files cannot be used; it serves with an earlier certificate
+    refused    its files cannot be used, and there is no earlier one: handshakes for its hosts fail
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sdlb.core.effects import Note
+from sdlb.model.site import SiteSpec, SiteState
+
+DAY_S: Final = 86_400
+ENDING_S: Final = (14 * DAY_S, 3 * DAY_S, 0)
+"""Told when a certificate has no longer than this to go."""
+
+
+@dataclass(slots=True)
+class Known:
+    hosts: tuple[str, ...]
+    unreadable: str = ""  # why its files are of no use
+    refused: str = ""  # what the engine said
+    not_after_s: int = 0  # of what serves; 0: nothing does
+    warnings: tuple[str, ...] = ()  # of the engine
+    exposed: tuple[str, ...] = ()  # of its files
+    answered: bool = False
+    changing: bool = False  # other files were sent
+    told_ending: int = 0  # how many of ENDING_S
+
+    @property
+    def state(self) -> str:
+        if not self.answered:
+            return "waiting"
+        if not self.unreadable and not self.refused:
+            return "serving"
+        return "kept" if self.not_after_s else "refused"
+
+    @property
+    def reason(self) -> tuple[str, str]:
+        """(code, sentence)"""
+        if self.unreadable:
+            return "certificate-unreadable", self.unreadable
+        return ("certificate-refused", self.refused) if self.refused else ("", "")
+
+
+class Sites:
+    def __init__(self) -> None:
+        self._known: dict[str, Known] = {}
+
+    def replace(self, specs: Iterable[SiteSpec]) -> None:
+        """These sites there are; of others nothing is known any more."""
+        known: dict[str, Known] = {}
+        for spec in specs:
+            site = known[spec.key] = self._known.get(spec.key) or Known(spec.hosts)
+            site.hosts = spec.hosts
+        self._known = known
+
+    # ------------------------------------------------------------------ files
+
+    def on_read(self, key: str, exposed: Sequence[str], changed: bool) -> list[Note]:
+        """Its files could be read. `exposed`: what is wrong with the rights to its keys; `changed`: they were sent."""
+        site = self._known.get(key)
+        if site is None:
+            return []
+        notes: list[Note] = []
+        if site.unreadable:
+            site.unreadable = ""
+            if not changed:
+                notes.append(
+                    _note(key, "certificate-readable", "its files can be read again, and are the same", "info")
+                )
+        for text in exposed:
+            if text not in site.exposed:
+                notes.append(_note(key, "key-file-exposed", text, "warning"))
+        site.exposed = tuple(exposed)
+        site.changing = site.changing or changed
+        return notes
+
+    def on_unreadable(self, key: str, why: str) -> list[Note]:
+        site = self._known.get(key)
+        if site is None or site.unreadable == why:
+            return []
+        site.unreadable = why
+        site.exposed = ()  # told anew when it can be read
+        return [_note(key, "certificate-unreadable", f"{why}; it keeps what it had", "error")]
+
+    # ------------------------------------------------------------------ engine
+
+    def on_applied(self, states: Iterable[SiteState], now_s: int) -> list[Note]:
+        return [note for state in states for note in self._applied(state, now_s)]
+
+    def _applied(self, state: SiteState, now_s: int) -> list[Note]:
+        site = self._known.get(state.key)
+        if site is None:
+            return []
+        notes: list[Note] = []
+        site.answered = True
+        changed, site.changing = site.changing, False
+        if state.error:
+            site.not_after_s = state.not_after_s
+            if state.error != site.refused:
+                then = "it keeps what it had" if site.not_after_s else "nobody can connect to it"
+                text = f"its certificate was not taken: {state.error}; {then}"
+                notes.append(_note(state.key, "certificate-refused", text, "error"))
+            site.refused = state.error
+            return notes
+        if site.not_after_s != state.not_after_s:
+            site.told_ending = 0
+        for text in state.warnings:
+            if text not in site.warnings:
+                notes.append(_note(state.key, "certificate-warning", text, "warning"))
+        site.refused, site.not_after_s, site.warnings = "", state.not_after_s, state.warnings
+        if changed:
+            text = f"it has another certificate, good for {_days(state.not_after_s - now_s)}"
+            notes.append(_note(state.key, "certificate-changed", text, "info"))
+        return notes + self._ending(state.key, site, now_s)
+
+    # ------------------------------------------------------------------ time
+
+    def on_time(self, now_s: int) -> list[Note]:
+        return [note for key, site in self._known.items() for note in self._ending(key, site, now_s)]
+
+    def _ending(self, key: str, site: Known, now_s: int) -> list[Note]:
+        left_s = site.not_after_s - now_s
+        passed = _passed(site.not_after_s, now_s)
+        if passed <= site.told_ending:
+            return []
+        site.told_ending = passed
+        if left_s <= 0:
+            return [_note(key, "certificate-ended", "its certificate has ended: clients refuse it", "error")]
+        return [_note(key, "certificate-ends", f"its certificate ends in {_days(left_s)}", "warning")]
+
+    # ------------------------------------------------------------------ reads
+
+    def views(self) -> list[dict[str, Any]]:
+        """`not_after_s` 0: nothing is served for it."""
+        return [
+            {
+                "site": key,
+                "hosts": list(site.hosts),
+                "state": site.state,
+                "reason_code": site.reason[0],
+                "reason": site.reason[1],
+                "not_after_s": site.not_after_s,
+                "warnings": [*site.warnings, *site.exposed],
+            }
+            for key, site in self._known.items()
+        ]
+
+
+def ending(not_after_s: int, now_s: int, told: tuple[int, int]) -> tuple[tuple[int, int], tuple[str, str, str] | None]:
+    """The same for the node's own certificate. `told`: when the one ends that was told of, and how many of ENDING_S.
+
+    Returns that, and code, text and level of what is to be told now.
+    """
+    passed = _passed(not_after_s, now_s)
+    if passed <= (told[1] if told[0] == not_after_s else 0):
+        return (not_after_s, passed), None
+    left_s = not_after_s - now_s
+    if left_s <= 0:
+        text = "this node's certificate has ended: other nodes refuse new links with it"
+        return (not_after_s, passed), ("identity-ended", text, "error")
+    return (not_after_s, passed), ("identity-ends", f"this node's certificate ends in {_days(left_s)}", "warning")
+
+
+def _passed(not_after_s: int, now_s: int) -> int:
+    return sum(not_after_s - now_s <= limit_s for limit_s in ENDING_S) if not_after_s else 0
+
+
+def _note(key: str, code: str, text: str, level: str) -> Note:
+    return Note(code, f"site {key}: {text}", level, {"site": key})
+
+
+def _days(seconds: int) -> str:
+    if seconds < 2 * DAY_S:
+        return f"{max(0, seconds) // 3600} hours"
+    return f"{seconds // DAY_S} days"

@@ -1,0 +1,202 @@
+"""`sdlb node --check`: all mistakes of a node file at once, and what this machine does not give it. Nothing is changed.
+
+After each mistake the key is replaced by one that can stand there, and the rest is read again. A running node of the same
+state folder has its ports, so those are not asked for.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import socket
+import stat
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from sdlb.model.problem import Invalid
+from sdlb.node import pem
+from sdlb.node.config import LISTENERS, NodeConfig, Options, build, read_file
+from sdlb.node.config_reader import CODE, Mistake
+from sdlb.node.places import SOCKET_PATH_BYTES_MAX
+from sdlb.node.toml_lines import line_of
+
+MISTAKES_MAX = 100
+Bound = Callable[[Path], Collection[str]]
+"""The addresses that the running node at this API socket listens on; none: there is no such node."""
+_SITE: dict[str, object] = {"certificate": "/dev/null"}
+
+
+def mistakes(options: Options, bound: Bound = lambda socket: ()) -> list[str]:
+    """One line each, in the order of the file; none: the node would start."""
+    data: dict[str, object] = {}
+    where, lines = "", dict[tuple[str, ...], int]()
+    if options.config is not None:
+        try:
+            data, where, lines = read_file(options.config)
+        except Invalid as error:
+            return [str(error)]
+    found: list[tuple[int, str]] = []
+    config = _read(data, where, lines, options, found)
+    if config is not None:
+        place = _Places(where, lines)
+        found += [
+            (place.line(error), str(error)) for error in _of_machine(config, place, bound) if not _was(error, found)
+        ]
+    return list(dict.fromkeys(text for _, text in sorted(found, key=lambda each: each[0])))
+
+
+def _was(error: Invalid, found: list[tuple[int, str]]) -> bool:
+    """Of a stand-in for what is told already."""
+    return any(text.startswith(f"{error.where}:") for _, text in found)
+
+
+def _read(
+    data: dict[str, object],
+    where: str,
+    lines: dict[tuple[str, ...], int],
+    options: Options,
+    found: list[tuple[int, str]],
+) -> NodeConfig | None:
+    """None: no whole configuration could be made of it."""
+    data = copy.deepcopy(data)
+    seen: set[tuple[str, ...]] = set()
+    for _ in range(MISTAKES_MAX):
+        try:
+            return build(data, where, lines, options)
+        except Mistake as error:
+            found.append((line_of(lines, error.path), str(error)))
+            path = error.path[:-1] if error.path in seen else error.path  # what stands in is of no use either
+            seen.add(error.path)
+            if not path:
+                return None
+            _replace(data, path)
+        except Invalid as error:  # of an option: the rest cannot be judged without it
+            found.append((0, str(error)))
+            return None
+    return None
+
+
+def _replace(data: dict[str, object], path: tuple[str, ...]) -> None:
+    match path:
+        case ("listen", "http" | "https" | "node" | "metrics"):
+            cast("dict[str, object]", data.setdefault("listen", {}))[path[1]] = "127.0.0.1:0"
+        case ("site", number, *key):
+            sites = cast("list[object]", data["site"])
+            whole = {**_SITE, "hosts": [f"{number}.in-place-of-a-mistake.invalid"]}
+            if key and key[0] in whole:
+                cast("dict[str, object]", sites[int(number)])[key[0]] = whole[key[0]]
+            elif key:
+                cast("dict[str, object]", sites[int(number)]).pop(key[0], None)
+            else:
+                sites[int(number)] = whole
+        case ("identity", ("certificate" | "ca") as key):
+            cast("dict[str, object]", data["identity"])[key] = "/dev/null"
+        case _:
+            inner: dict[str, Any] = data
+            for part in path[:-1]:
+                inner = inner.get(part, {})
+            inner.pop(path[-1], None)
+
+
+class _Places:
+    """Where in the file something stands that is about the machine."""
+
+    def __init__(self, where: str, lines: dict[tuple[str, ...], int]) -> None:
+        self._where, self._lines = where, lines
+
+    def __call__(self, *path: str) -> str:
+        name = ".".join(path)
+        return f"{self._where}:{line_of(self._lines, path)}: {name}" if self._where else name
+
+    def line(self, error: Invalid) -> int:
+        rest = error.where.removeprefix(f"{self._where}:").partition(":")[0]
+        return int(rest) if rest.isdigit() else 0
+
+
+# ------------------------------------------------------------------ what the machine does not give
+
+
+def _of_machine(config: NodeConfig, place: _Places, bound: Bound) -> Iterator[Invalid]:
+    yield from _folder(config.state_dir, place("state_dir"))
+    yield from _socket(config.socket, place("listen", "socket"))
+    taken = set(bound(config.socket))
+    for name in LISTENERS:
+        address: str = getattr(config, f"listen_{name}")
+        if address and address not in taken:
+            yield from _port(address, place("listen", name))
+    for spec in config.sites:
+        yield from _raised(lambda spec=spec: pem.read_site(spec))
+    if (identity := config.identity) is not None:
+        yield from _raised(lambda: pem.read_identity(identity))
+    if config.access_log:
+        yield from _log(Path(config.access_log), place("log", "access"))
+
+
+def _raised(read: Callable[[], object]) -> Iterator[Invalid]:
+    try:
+        read()
+    except Invalid as error:
+        yield error
+
+
+def _port(address: str, where: str) -> Iterator[Invalid]:
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), int(port)))
+            probe.listen(1)
+        except OSError as error:
+            yield Invalid(
+                CODE, where, f"{address} cannot be had ({error.strerror})", "use another, or give the right to it"
+            )
+
+
+def _folder(folder: Path, where: str) -> Iterator[Invalid]:
+    """As `places.own_folder`, without making it."""
+    try:
+        there = os.lstat(folder)
+    except FileNotFoundError:
+        yield from _writable(next(each for each in folder.parents if each.exists()), where)
+        return
+    except OSError as error:
+        yield Invalid(CODE, where, f"{folder} cannot be had ({error.strerror})", "give rights, or use another")
+        return
+    if not stat.S_ISDIR(there.st_mode):
+        yield Invalid(CODE, where, f"{folder} is not a folder", "name another")
+    elif there.st_uid != os.geteuid():
+        yield Invalid(CODE, where, f"{folder} belongs to user {there.st_uid}", "use a folder of your own")
+    elif there.st_mode & 0o022 and not there.st_mode & stat.S_ISVTX:
+        yield Invalid(CODE, where, f"{folder} may be written to by others", f"run: chmod go-w {folder}")
+    else:
+        yield from _writable(folder, where)
+
+
+def _writable(folder: Path, where: str) -> Iterator[Invalid]:
+    if not folder.is_dir():
+        yield Invalid(CODE, where, f"{folder} is not a folder", "name another")
+    elif not os.access(folder, os.W_OK | os.X_OK) or os.statvfs(folder).f_flag & os.ST_RDONLY:
+        yield Invalid(CODE, where, f"{folder} cannot be written to", "give rights, or use another")
+
+
+def _socket(path: Path, where: str) -> Iterator[Invalid]:
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        yield Invalid(CODE, where, f"is longer than {SOCKET_PATH_BYTES_MAX} bytes", "use a shorter path")
+    elif os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
+        yield Invalid(CODE, where, f"{path} is there and is no socket", "remove it, or use another path")
+    else:
+        yield from _writable(next(each for each in path.parents if each.exists()), where)
+
+
+def _log(path: Path, where: str) -> Iterator[Invalid]:
+    if path.is_dir():
+        yield Invalid(CODE, where, f"{path} is a folder", "name a file")
+    elif path.exists():
+        if not os.access(path, os.W_OK):
+            yield Invalid(CODE, where, f"{path} cannot be written to", "give rights, or use another")
+    elif not path.parent.is_dir():
+        yield Invalid(CODE, where, f"the folder {path.parent} is not there", "make it, or name another")
+    else:
+        yield from _writable(path.parent, where)

@@ -1,0 +1,20 @@
+"""What passive health keeps out, where `explain` says which targets a request could reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def with_ejected(told: dict[str, Any], ejected: Mapping[str, str]) -> dict[str, Any]:
+    """Ejected targets are not chosen as long as there are others, as the engine does it."""
+    targets = told["targets"]
+    well = any(target["chosen"] and target["name"] not in ejected for target in targets)
+    return {**told, "targets": [_told(target, ejected, well) for target in targets]}
+
+
+def _told(target: dict[str, Any], ejected: Mapping[str, str], well: bool) -> dict[str, Any]:
+    if target["name"] not in ejected or not target["chosen"]:
+        return target
+    why = f"ejected by passive health: {ejected[target['name']] or 'requests failed there'}"
+    return {**target, "chosen": not well, "why": why if well else f"{why}; there is no other"}

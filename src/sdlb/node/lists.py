@@ -1,0 +1,47 @@
+"""What the core's view lists, by name, so that a long list need not be made in one go (`node.reads`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sdlb.core.view import View
+
+
+class Lists(View):
+    """Of the same node as `view`. Reads; nothing here changes anything."""
+
+    def __init__(self, view: View) -> None:
+        super().__init__(view._state, view._children, view._locals, view._parents, view._authority)
+        self._head = _Head(view)
+
+    def instance_ids(self) -> list[str]:
+        return sorted(self._locals.by_id)
+
+    def child_names(self) -> list[str]:
+        return sorted(self._children.by_name)
+
+    def route_texts(self) -> list[str]:
+        return list(self._state.by_route)
+
+    def route(self, text: str, below: Sequence[str], above: Sequence[str]) -> dict[str, Any] | None:
+        """As in `routes`; `below` and `above`: the routes that it shadows and those that shadow it."""
+        return self._route(text, list(below), list(above)) if text in self._state.by_route else None
+
+    def node(self) -> dict[str, Any]:
+        """`tree` without the children and instances."""
+        return self._head.tree()
+
+
+class _Head(View):
+    def __init__(self, view: View) -> None:
+        super().__init__(view._state, view._children, view._locals, view._parents, view._authority)
+
+    def tree(self) -> dict[str, Any]:
+        return {name: value for name, value in super().tree().items() if name not in ("children", "instances")}
+
+    def instances(self) -> list[dict[str, Any]]:
+        return []
+
+    def _child(self, name: str) -> dict[str, Any]:
+        return {}

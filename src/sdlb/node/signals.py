@@ -1,0 +1,66 @@
+"""A node's signals, from the first moment of its process to the last.
+
+What comes while the node starts is kept: the default action would end control alone, and leave the engine listening. A
+second wish to stop gives the start up. What comes when the node has ended changes nothing any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+class Signals:
+    """`hold()` at once, `starting(give_up)` when the loop runs, `to(take)` when the node is up, `end()`."""
+
+    def __init__(self) -> None:
+        self._kept: list[int] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._give_up: Callable[[], object] = lambda: None
+        self._take: Callable[[int], None] = self._keep
+
+    def hold(self) -> None:
+        """Not `loop.add_signal_handler`: a loop that is closed would put the default actions back."""
+        for number in (*ENDING, signal.SIGHUP):
+            signal.signal(number, self._came)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*ENDING, signal.SIGHUP))  # blocked by a control that has restarted
+
+    def end(self) -> None:
+        """The node has ended. Python puts default actions back when it ends itself, but leaves ignored signals ignored."""
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the way out if something hangs even now
+
+    def starting(self, give_up: Callable[[], object]) -> None:
+        self._loop, self._give_up = asyncio.get_running_loop(), give_up
+
+    def to(self, take: Callable[[int], None]) -> None:
+        """From here on `take` gets all, first what was kept."""
+        self._loop, self._take = asyncio.get_running_loop(), take
+        for number in self._kept:
+            self._loop.call_soon(take, number)
+        self._kept.clear()
+
+    def keep(self, number: int = 0) -> list[int]:
+        """From here on all are kept, `number` too: for the control that follows. What is kept."""
+        self._loop = None
+        if number:
+            self._kept.append(number)
+        return self._kept
+
+    def _came(self, number: int, frame: FrameType | None) -> None:
+        if self._loop is None:
+            self._kept.append(number)
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the node has ended
+            self._loop.call_soon_threadsafe(lambda: self._take(number))
+
+    def _keep(self, number: int) -> None:
+        self._kept.append(number)
+        if sum(each in ENDING for each in self._kept) > 1:
+            self._give_up()
