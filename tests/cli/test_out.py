@@ -46,6 +46,46 @@ def test_a_table_fits_the_terminal(columns: list[tuple[int, int, bool]], room: i
         assert all(got >= header for got, header in zip(widths, headers, strict=True))
 
 
+LONG = [
+    [
+        "the-catalog-service-of-the-shop",
+        "2026.11.29-rc1",
+        "12",
+        "1200",
+        "50%",
+        "host-with-a-long-name-1",
+        ("active", "green"),
+    ],
+    [
+        "",
+        "2026.12.01-rc2",
+        "3",
+        "0",
+        "0%",
+        "host-with-a-long-name-2",
+        f"waiting: {'it still runs on host ' * 5}".strip(),
+    ],
+]
+HEADERS = ("SERVICE", "VERSION", "INSTANCES", "CAPACITY", "SHARE", "HOSTS", "STATE")
+
+
+def test_what_does_not_fit_side_by_side_is_stacked() -> None:
+    figures = frozenset({2, 3, 4})
+    assert not out.needs_stack(HEADERS, LONG, figures, 140)
+    assert out.needs_stack(HEADERS, LONG, figures, 80)
+    lines = ["".join(out.plain(piece) for piece in line) for line in out.stacked(HEADERS, LONG, figures, 80)]
+    assert lines == [
+        "the-catalog-service-of-the-shop  2026.11.29-rc1",
+        "    instances 12  capacity 1200  share 50%  hosts host-with-a-long-name-1",
+        "    active",
+        "2026.12.01-rc2",
+        "    instances 3  capacity 0  share 0%  hosts host-with-a-long-name-2",
+        "    waiting: it still runs on host it still runs on host it still runs on host",
+        "    it still runs on host it still runs on host",
+    ]
+    assert max(map(len, lines)) <= 80
+
+
 def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     out.json({"a": [1, "\x1b"]}, compact=True)
     assert capsys.readouterr().out == '{"a":[1,"\\u001b"]}\n'

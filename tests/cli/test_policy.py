@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdlb.cli.args import Parser
-from sdlb.cli.policy import add_changes, changed, in_words, merged, read_file
+from sdlb.cli.policy import add_changes, changed, merged, read_file
 from sdlb.model.policy import Policy
+from sdlb.model.policy_words import changes, in_words
 from sdlb.sdk.problem import Problem
 
 
@@ -121,3 +122,11 @@ def test_in_words() -> None:
     nothings: list[object] = [{}, [], "", None]
     for nothing in nothings:
         assert in_words(nothing) == "-"
+
+
+def test_what_a_change_has_changed() -> None:
+    had = Policy().to_data()
+    has = Policy.from_data({"priority": "share", "shares": {"1.0.2": 5}, "park": {"timeout_s": 5}}).to_data()
+    assert changes(had, had) == []
+    assert changes(had, has) == ["priority: even -> share", "shares: - -> 1.0.2=5", "park.timeout_s: 30 -> 5"]
+    assert changes({"gone": 1}, {"new": True}) == ["new: - -> true", "gone: 1 -> -"]

@@ -114,7 +114,7 @@ def test_a_program_that_ends_before_it_is_healthy_is_told_with_its_status(start:
     [
         (("--health", "tcp"), {}, "Connection refused"),
         (("--health", "/well"), {}, "Connection refused"),
-        (("--health", "/well"), {"ANSWER": "503"}, "GET /well at 127.0.0.1:"),
+        (("--health", "/well"), {"ANSWER": "503"}, "GET /well was answered 503"),
     ],
 )
 def test_a_program_that_does_not_become_healthy_is_told_and_stopped(

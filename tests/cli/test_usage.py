@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,22 @@ WRONG: list[tuple[list[str], str]] = [
     ([*RUN, "--label", "zone", "x-1", "--", "true"], "NAME=VALUE"),
     (["register", "--route", "x", "x-1"], "--port"),
     (["register", "--route", "x", "--port", "1", "--endpoint", "unix:/x", "x-1"], "not allowed with"),
+    ([*RUN, "--route", "a b", "x-1", "--", "true"], "route 'a b'"),
+    ([*RUN, "--compatible", ">>1", "x-1", "--", "true"], "no condition"),
+    ([*RUN, "--id", "a b", "x-1", "--", "true"], "instance id 'a b'"),
+    ([*RUN, "--label", "zone=\n", "x-1", "--", "true"], "has the label 'zone'"),
+    ([*RUN, "--ttl", "0.01", "x-1", "--", "true"], "ttl_s of 0.01"),
+    ([*RUN, "--health", "/a b", "x-1", "--", "true"], "health path '/a b'"),
+    ([*RUN, "--health-status", "2xx", "x-1", "--", "true"], "health status '2xx'"),
+    ([*RUN, "--health-host", "a b", "x-1", "--", "true"], "health host 'a b'"),
+    ([*RUN, "--health-rise", "101", "x-1", "--", "true"], "rise"),
+    ([*RUN, "--health-fall", "0", "x-1", "--", "true"], "'0'"),
+    ([*RUN, "--unix", "--port", "1", "x-1", "--", "true"], "--unix takes no --port"),
+    ([*RUN, "--unix", "relative", "x-1", "--", "true"], "unix:relative"),
+    ([*RUN, "--host", "0.0.0.0", "x-1", "--", "true"], "'0.0.0.0'"),
+    (["register", "--route", "a.example/*/b", "--port", "9", "x-1"], "a * inside the path"),
+    (["register", "--route", "x", "--endpoint", "nonsense", "x-1"], "endpoint 'nonsense'"),
+    (["register", "--route", "x", "--port", "1", "--service", "a/b", "--version", "1"], "service 'a/b'"),
     (["deregister"], "ID"),
     (["forget"], "NODE"),
 ]
@@ -105,6 +124,46 @@ def test_without_a_node_the_path_and_what_to_do_are_told(
     assert told.err.startswith(f"sdlb {argv[0]}: no node answers at {path} (No such file or directory); start one with")
     assert main([*argv, "--socket", path + "2"]) == 1
     assert path + "2" in capsys.readouterr().err
+
+
+def test_a_socket_that_is_not_ours_is_told_as_such(tmp_path: Path) -> None:
+    """Root may use every socket: then another user tries."""
+    path = tmp_path / "api.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        path.chmod(0)
+        for folder in (tmp_path, *tmp_path.parents[:3]):
+            folder.chmod(folder.stat().st_mode | 0o011)
+        code = (
+            "import os, sys; from sdlb.cli import main; "
+            "main([*sys.argv[1:-1], '/nowhere']); "
+            "os.geteuid() or os.setuid(65534); sys.exit(main(sys.argv[1:]))"  # all is imported while it may be read
+        )
+        words = [sys.executable, "-c", code, "tree", "--socket", str(path)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"sdlb tree: the socket {path} may not be used by this user (Permission denied); use the user that runs the node, "
+        'or a group that may with listen.socket_mode = "0660"'
+    )
+
+
+@pytest.mark.parametrize("after_s", [0.02, 0.06, 0.1, 0.2])
+def test_an_interrupt_is_quiet_however_early(after_s: float, tmp_path: Path) -> None:
+    """From the first line of ours on; what Python says of its own start is Python's."""
+    code = "import sys; from sdlb.cli import main; print(flush=True); sys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-c", code, "events", "-f", "--socket", str(tmp_path / "hangs.sock")]
+    with socket.socket(socket.AF_UNIX) as hangs:
+        hangs.bind(str(tmp_path / "hangs.sock"))
+        hangs.listen()
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(after_s)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, b"")
 
 
 def test_the_list_of_commands_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import pty
 import signal
 import socket
 import subprocess
@@ -48,15 +50,15 @@ def get(node: Node, host: str, path: str = "/") -> httpx.Response:
 
 
 @contextlib.contextmanager
-def web(said: str) -> Generator[int]:
-    """A web server; its port. `/slow` takes a second."""
+def web(said: str, gate: threading.Event | None = None) -> Generator[int]:
+    """A web server; its port. `/slow` takes a second, or until the gate is opened."""
 
     class Web(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             if self.path == "/slow":
-                time.sleep(1.0)
+                time.sleep(1.0) if gate is None else gate.wait(30)
             self.send_response(200)
             self.send_header("content-length", str(len(said)))
             self.end_headers()
@@ -89,6 +91,25 @@ def test_a_node_without_services_says_what_to_do(launcher: Launcher) -> None:
     assert "sdlb run" in command(node, "routes").stdout
     assert command(node, "tree").stdout.splitlines()[0].startswith("empty  this node, a root")
     node.stop()
+
+
+def test_an_id_is_not_taken_from_a_process_that_lives(node: Node) -> None:
+    with subprocess.Popen(["sleep", "600"]) as first, subprocess.Popen(["sleep", "600"]) as second:
+        try:
+            words = ("register", "--route", "owned.example/*", "--id", "owned", "--health", "none", "--port", "9")
+            done = command(node, *words, "--pid", str(first.pid), "owned-1.0.0")
+            assert done.returncode == 0, done.stderr
+            done = command(node, *words, "--pid", str(second.pid), "owned-2.0.0")
+            assert done.returncode == 1
+            assert f"owned is registered by process {first.pid} as owned-1.0.0 on 127.0.0.1:9" in done.stderr
+            assert "owned-1.0.0  active" in command(node, "tree").stdout
+            first.kill()
+            first.wait()
+            done = command(node, *words, "--pid", str(second.pid), "owned-2.0.0")
+            assert done.returncode == 0, done.stderr
+        finally:
+            first.kill()
+            second.kill()
 
 
 def test_register_status_explain_deregister(node: Node) -> None:
@@ -149,7 +170,8 @@ def test_a_service_of_which_nothing_is_ready_says_so(node: Node) -> None:
         words = ("register", "--route", "ready.example/narrow*", "--id", "r2", "--port", port, "--wait", "1")
         assert command(node, *words, "narrow-1.0.0").returncode == 1
         row = next(line for line in command(node, "status").stdout.splitlines() if line.startswith("narrow"))
-        assert row.endswith("active: no instance is ready")
+        why = "(r2: cannot connect: Connection refused)"
+        assert row.endswith(f"active, but no instance is ready on solo {why}")
         told = command(node, "explain", "http://ready.example/narrow").stdout
         assert "more specific than ready.example/*, but it has never served" in told
         assert get(node, "ready.example", "/narrow").text == "wide"
@@ -170,7 +192,8 @@ def test_an_instance_registered_by_hand_needs_no_renewal(node: Node) -> None:
 @pytest.mark.parametrize(("deadline", "code"), [("10", 0), ("0.2", 1)])
 def test_deregister_waits_for_what_is_in_flight_up_to_its_deadline(node: Node, deadline: str, code: int) -> None:
     host = f"slow{code}.example"
-    with web("slow") as port:
+    gate = threading.Event()
+    with web("slow", gate if code else None) as port:
         words = ("--route", f"{host}/*", "--port", str(port), "--id", "s", "--wait", "10", f"slow{code}-1")
         assert command(node, "register", *words).returncode == 0
         answers: list[int] = []
@@ -178,6 +201,7 @@ def test_deregister_waits_for_what_is_in_flight_up_to_its_deadline(node: Node, d
         asking.start()
         time.sleep(0.3)
         done = command(node, "deregister", "s", "--deadline", deadline)
+        gate.set()
         assert done.returncode == code, done.stderr
         if code:
             assert "in flight after 0.2 s" in done.stderr
@@ -191,9 +215,15 @@ def test_deregister_waits_for_what_is_in_flight_up_to_its_deadline(node: Node, d
 def test_policy_set_changes_what_is_named_and_tells_what_is_wrong(node: Node) -> None:
     default = json.loads(command(node, "policy", "get", "pol", "--json").stdout)
     assert default["revision"] == 0
-    done = command(node, "policy", "set", "pol", "--share", "1.0.2=5", "--on-silence", "wait")
+    done = command(node, "policy", "set", "pol", "--share", "1.0.2=5", "--on-silence", "wait", "--yes")
     assert done.returncode == 0, done.stderr
-    assert "1.0.2=5" in done.stdout
+    assert [line.strip() for line in done.stdout.splitlines()] == [
+        "pol  revision 1",
+        "priority: even -> share",
+        "shares: - -> 1.0.2=5",
+        "on_silence: open -> wait",
+    ]
+    assert "warning: no root knows a service named pol" in done.stderr
     command(node, "policy", "set", "pol", "--rule", "minor")
     told = json.loads(command(node, "policy", "get", "pol", "--json").stdout)
     assert told["policy"] == {
@@ -207,7 +237,12 @@ def test_policy_set_changes_what_is_named_and_tells_what_is_wrong(node: Node) ->
     whole.write_text(json.dumps({**told, "policy": {**told["policy"], "on_silence": "open"}}))
     done = command(node, "policy", "set", "pol", "--file", str(whole))
     assert done.returncode == 0, done.stderr
-    settings = dict(line.split() for line in done.stdout.splitlines()[1:] if len(line.split()) == 2)
+    assert done.stdout.splitlines()[1:] == ["  on_silence: wait -> open"]
+    assert command(node, "policy", "set", "pol", "--on-silence", "open").stdout.splitlines()[1:] == [
+        "  nothing changed"
+    ]
+    shown = command(node, "policy", "get", "pol").stdout
+    settings = dict(line.split() for line in shown.splitlines()[1:] if len(line.split()) == 2)
     assert settings["on_silence"] == "open"
     assert settings["limits.adaptive"] == "false" and settings["outlier.success_deviations"] == "0"
     told = json.loads(command(node, "policy", "get", "pol", "--json").stdout)
@@ -215,6 +250,49 @@ def test_policy_set_changes_what_is_named_and_tells_what_is_wrong(node: Node) ->
     assert bad.returncode == 1
     assert "shares" in bad.stderr
     assert json.loads(command(node, "policy", "get", "pol", "--json").stdout) == told
+
+
+def test_a_typing_error_opens_no_canary(node: Node) -> None:
+    with web("hello") as port:
+        done = command(
+            node,
+            "register",
+            "--route",
+            "typo.example",
+            "--port",
+            str(port),
+            "--id",
+            "typo",
+            "--wait",
+            "9",
+            "typo-1.0.1",
+        )
+        assert done.returncode == 0, done.stderr
+        refused = command(node, "policy", "set", "typo", "--share", "9.9.9=50")
+        assert refused.returncode == 1 and refused.stderr.count("\n") == 1
+        assert "typo has no version 9.9.9; it has 1.0.1; nothing was done (--yes " in refused.stderr
+        assert command(node, "policy", "set", "tpyo", "--priority", "higher").returncode == 1
+        assert json.loads(command(node, "policy", "get", "typo", "--json").stdout)["revision"] == 0
+        assert command(node, "policy", "set", "typo", "--share", "1.0.1=50").returncode == 0
+        command(node, "deregister", "typo")
+
+
+@pytest.mark.parametrize(("answer", "code", "revision"), [("y", 0, 1), ("n", 1, 0), ("", 1, 0)])
+def test_at_a_terminal_it_asks(node: Node, answer: str, code: int, revision: int) -> None:
+    service = f"asked{answer}"
+    ours, theirs = pty.openpty()
+    words = [*SDLB, "policy", "set", service, "--priority", "higher"]
+    environment = {**node.environment, "SDLB_SOCKET": node.socket}
+    asking = subprocess.Popen(words, env=environment, stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    while b"[y/N]" not in said:
+        said += os.read(ours, 4096)
+    os.write(ours, f"{answer}\n".encode())
+    assert asking.wait(10) == code
+    os.close(ours)
+    assert f"no root knows a service named {service}".encode() in said
+    assert json.loads(command(node, "policy", "get", service, "--json").stdout)["revision"] == revision
 
 
 def test_events_go_on_over_a_restart_of_control(launcher: Launcher) -> None:
@@ -300,7 +378,7 @@ def test_serve_tells_a_registration_that_is_wrong(node: Node) -> None:
 
 def test_a_wrong_route_ends_sdlb_run_and_its_program(node: Node) -> None:
     done = command(node, "run", "--route", "a b", "--health", "none", "x-1.0.0", "--", "sleep", "60")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "a b" in done.stderr
     assert done.stderr.count("\n") == 1
 

@@ -11,7 +11,9 @@ from sdlb.sdk.types import (
     Child,
     Claim,
     Disagreement,
+    Ejected,
     Explanation,
+    Former,
     Instance,
     OtherRoute,
     Parent,
@@ -45,6 +47,52 @@ def test_a_waiting_version_says_for_what_and_an_odd_route_gets_its_own_line() ->
     ]
 
 
+def test_what_is_active_and_can_take_nothing_is_not_green() -> None:
+    claim = Claim(route="a.example/x", state="active")
+    why = "no instance is ready on host-1 (web-a: no answer within 1 s)"
+    down = Version(
+        version="1.0.0", state="active", reason_code="nothing-ready", reason=why, instances=1, claims=(claim,)
+    )
+    ((*_, cell),) = rows(Service(name="web", versions=(down,)))
+    assert cell == (f"active, but {why}", "red")
+    older = Version(version="1.0.0", state="active", instances=1, claims=(claim,))
+    ((*_, cell),) = rows(Service(name="web", versions=(older,)))
+    assert cell == ("active, but no instance is ready", "red")
+
+
+def test_what_is_unhealthy_or_ejected_here_is_told() -> None:
+    sick = Instance(id="web-a", service="web", version="1.0.0", state="unhealthy", health_detail="no answer within 1 s")
+    tree = Tree(
+        node="host-1",
+        ready=True,
+        children=(Child(name="host-9", state="connected"),),
+        instances=(sick,),
+        ejected=(Ejected(target="n:host-9", reason="3 connections refused"),),
+    )
+    assert [out.plain(line) for line in warnings(Services(), tree)] == [
+        "web-a (web-1.0.0) on host-1 is unhealthy: no answer within 1 s",
+        "host-1 keeps the node host-9 out for a while: 3 connections refused",
+    ]
+    assert "ejected: 3 connections refused" in words(list(draw(tree))[1])
+
+
+def test_many_instances_and_children_are_folded() -> None:
+    sick = Instance(id="i-x", service="web", version="1.0.0", state="unhealthy", reason="no answer")
+    many = tuple(Instance(id=f"i-{n}", service="web", version="1.0.0", state="active") for n in range(100))
+    children = tuple(Child(name=f"host-{n}", state="connected") for n in range(50))
+    tree = Tree(
+        node="h", ready=True, instances=(*many, sick), children=(*children, Child(name="lost", state="suspect"))
+    )
+    shown = [words(line)[3:] for line in draw(tree)][1:]
+    assert shown == [
+        "lost  suspect  not heard for 0 s  no services",
+        "50 children  connected  (--all lists them)",
+        "web-1.0.0  100 instances  active  (--all lists them)",
+        "web-1.0.0  unhealthy: no answer    i-x",
+    ]
+    assert len(list(draw(tree, every=True))) == 1 + 51 + 101
+
+
 def test_doubts_are_told() -> None:
     services = Services(
         unreachable=("edge-2",), disagree=(Disagreement(service="catalog", text="edge-1 has 1, edge-2 2"),)
@@ -74,7 +122,17 @@ def test_the_tree_is_drawn_around_the_node() -> None:
             Parent(address="10.0.0.2:7700", state="lost", detail="connection refused", silent_s=12.3),
         ),
         children=(Child(name="host-1", state="suspect", silent_s=11.0, instances=1, capacity=9, services=("a-1",)),),
-        instances=(Instance(id="x", service="b", version="2", state="waiting", reason=WHY, endpoint="unix:/b"),),
+        instances=(
+            Instance(
+                id="x",
+                service="b",
+                version="2",
+                state="waiting",
+                reason=WHY,
+                endpoint="unix:/b",
+                former=(Former(version="1", endpoint="unix:/a", state="draining"),),
+            ),
+        ),
     )
     assert [words(line) for line in draw(tree)] == [
         "above: far (root)",
@@ -82,7 +140,7 @@ def test_the_tree_is_drawn_around_the_node() -> None:
         "10.0.0.2:7700  parent  lost: connection refused  not heard for 12 s",
         "└─ rack-1  this node" if out.draws() else "`- rack-1  this node",
         ("   ├─ " if out.draws() else "   |- ") + "host-1  suspect  not heard for 11 s  a-1  1 instance, capacity 9",
-        ("   └─ " if out.draws() else "   `- ") + f"b-2  waiting: {WHY}  unix:/b  x",
+        ("   └─ " if out.draws() else "   `- ") + f"b-2  waiting: {WHY}  unix:/b  x  before: 1 on unix:/a is draining",
     ]
 
 

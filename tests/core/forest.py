@@ -1,132 +1,28 @@
 """A small tree of `Balancer`s in one process, for tests of the core: messages arrive in order, when the test says so.
 
-Nothing is hidden: the engine here keeps exactly what `Apply` told it, and confirms when it is run.
+Nothing is hidden: the engine here keeps exactly what `Apply` told it, and confirms when it is run. One step is one event
+at one node, so that a test can interrupt anything anywhere (`interruptions`), and look after every step (`watch`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
-from random import Random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from zlib import crc32
 
-from sdlb.core import effects as ef
 from sdlb.core import events as ev
-from sdlb.core.balancer import Balancer
-from sdlb.core.messages import ClaimKey
-from sdlb.core.settings import Settings
+from sdlb.core.messages import ClaimKey, Hello, UpMessage, UpState
 from sdlb.model.instance import InstanceSpec
+from sdlb.model.version import Compatibility
+from tests.core.node import Node
+
+ROUTE = "example.com/*"
+RULES = Compatibility()
 
 
-@dataclass
-class Engine:
-    boot: int = 1
-    epoch: int = 0
-    members: dict[ev.MemberKey, ef.MemberPut] = field(default_factory=dict)
-    routes: dict[str, ef.RoutePut] = field(default_factory=dict)
-    targets: dict[str, ef.TargetPut] = field(default_factory=dict)
-    in_flight: dict[ev.MemberKey, int] = field(default_factory=dict)
-    draining: dict[ev.MemberKey, int] = field(default_factory=dict)
-
-    def apply(self, delta: ef.Apply) -> list[ev.Event]:
-        assert delta.epoch > self.epoch
-        self.epoch = delta.epoch
-        deleted = list(delta.delete_members)
-        if delta.replace:
-            named = {member.key for member in delta.put_members}
-            deleted += [key for key in self.members if key not in named]
-            self.routes = {}
-        self.targets.update((target.key, target) for target in delta.put_targets)
-        for member in delta.put_members:
-            self.members[member.key] = member
-            self.draining.pop(member.key, None)
-        for route in delta.put_routes:
-            self.routes[route.pattern] = route
-        for pattern in delta.delete_routes:
-            del self.routes[pattern]
-        out: list[ev.Event] = [ev.EngineApplied(delta.epoch)]
-        for key in deleted:
-            del self.members[key]
-            self.draining[key] = delta.epoch
-        return out + self.drained()
-
-    def drained(self) -> list[ev.Event]:
-        done = [key for key in self.draining if not self.in_flight.get(key)]
-        return [ev.EngineDrained(key, self.draining.pop(key)) for key in done]
-
-
-class Node:
-    def __init__(self, forest: Forest, name: str, parents: tuple[str, ...]) -> None:
-        self.forest = forest
-        self.name = name
-        self.parents = parents
-        self.disk: dict[str, object] = {}
-        self.engine = Engine()
-        self.incarnation = 0
-        self.inbox: deque[ev.Event] = deque()
-        self.up: dict[str, int] = {}  # parent -> link
-        self.notes: list[ef.Note] = []
-        self.answered: list[ef.Answered] = []
-        self.stopped: ef.Stopped | None = None
-        self.alive = False
-
-    def start(self) -> None:
-        self.incarnation += 1
-        self.alive = True
-        settings = Settings(self.name, f"id-{self.name}", self.incarnation, self.parents)
-        self.balancer = Balancer(settings, dict(self.disk), Random(self.name))
-        self.carry_out(self.balancer.start(self.forest.now))
-        draining = tuple((key, self.engine.in_flight.get(key, 0)) for key in self.engine.draining)
-        self.inbox.append(
-            ev.EngineAttached(f"boot-{self.engine.boot}", self.engine.epoch, len(self.engine.members), draining)
-        )
-
-    def kill(self) -> None:
-        """kill -9 of control: the engine goes on."""
-        self.alive = False
-        self.inbox.clear()
-        self.forest.break_links(self.name)
-
-    def handle(self, *events: ev.Event) -> None:
-        self.carry_out(self.balancer.handle_all(events, self.forest.now))
-
-    def carry_out(self, effects: list[ef.Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case ef.Persist():
-                    for key, value in effect.puts.items():
-                        if value is None:
-                            self.disk.pop(key, None)
-                        else:
-                            self.disk[key] = value
-                case ef.Apply():
-                    self.inbox.extend(self.engine.apply(effect))
-                case ef.Dial():
-                    self.forest.dial(self, effect.parent)
-                case ef.ToParent():
-                    self.forest.send_up(self, effect.parent, effect.message)
-                case ef.ToChild():
-                    self.forest.send_down(self, effect.link, effect.message)
-                case ef.HangUp():
-                    self.forest.close(self.up.pop(effect.parent, 0), told=self.name)
-                case ef.DropChild():
-                    self.forest.close(effect.link, told=self.name)
-                case ef.Note():
-                    self.notes.append(effect)
-                case ef.Execute():
-                    self.inbox.append(ev.AskDone(effect.id, 200, f"{effect.method} {effect.path}".encode()))
-                case ef.Answered():
-                    self.answered.append(effect)
-                case ef.Stopped():
-                    self.stopped = effect
-                case ef.Changed():
-                    pass
-
-    def versions(self, service: str) -> dict[str, str]:
-        found = self.balancer.service(service)
-        return {} if found is None else {v["version"]: v["state"] for v in found["versions"]}
-
-    def serves(self, key: ClaimKey) -> set[str]:
-        return {member.target for member in self.engine.members if member.claim == key}
+def key_of(version: str, service: str = "catalog", route: str = ROUTE) -> ClaimKey:
+    return ClaimKey(service, version, route)
 
 
 class Forest:
@@ -135,69 +31,116 @@ class Forest:
     def __init__(self, topology: dict[str, tuple[str, ...]]) -> None:
         self.now = 1000.0
         self.nodes = {name: Node(self, name, parents) for name, parents in topology.items()}
-        self.links: dict[int, tuple[str, str]] = {}  # link -> (child, parent)
+        self.also: dict[str, str] = {}  # further addresses of nodes
+        self.links: dict[int, tuple[str, str]] = {}  # link -> (child, parent as it was dialled)
         self.cut: set[frozenset[str]] = set()
+        self.watch: list[Callable[[], None]] = []  # called after every step
         self._count = 0
+        self._turn: deque[str] = deque(self.nodes)
         for node in self.nodes.values():
             node.start()
         self.run(1.0)
 
     def __getitem__(self, name: str) -> Node:
-        return self.nodes[name]
+        return self.nodes[self.also.get(name, name)]
+
+    def add(self, address: str, *parents: str) -> Node:
+        node = self.nodes[address] = Node(self, address, parents)
+        self._turn.append(address)
+        return node
+
+    def clone(self, original: str, address: str) -> Node:
+        """A machine that was made from a copy of another one's disk."""
+        source, node = self[original], self.add(address, *self[original].parents)
+        node.name, node.node_id, node.incarnation, node.disk = (
+            source.name,
+            source.node_id,
+            source.incarnation,
+            dict(source.disk),
+        )
+        node.start()
+        return node
 
     # ------------------------------------------------------------------ network
 
+    def is_cut(self, child: str, parent: str) -> bool:
+        return frozenset((child, parent)) in self.cut
+
     def dial(self, child: Node, parent: str) -> None:
-        if not self.nodes[parent].alive or frozenset((child.name, parent)) in self.cut:
+        if not self[parent].alive or self.is_cut(child.address, parent):
             child.inbox.append(ev.ParentClosed(parent, "connection refused"))
             return
         self._count += 1
-        self.links[self._count] = (child.name, parent)
+        self.links[self._count] = (child.address, parent)
         child.up[parent] = self._count
-        child.inbox.append(ev.ParentConnected(parent, f"10.0.0.{1 + list(self.nodes).index(child.name)}:80"))
+        child.inbox.append(ev.ParentConnected(parent, f"10.0.0.{1 + list(self.nodes).index(child.address)}:80"))
 
-    def send_up(self, child: Node, parent: str, message: object) -> None:
+    def send_up(self, child: Node, parent: str, message: UpMessage) -> None:
         link = child.up.get(parent, 0)
-        if link not in self.links or frozenset((child.name, parent)) in self.cut:
+        if link not in self.links or self.is_cut(child.address, parent):
             return
-        if type(message).__name__ == "Hello":
-            self.nodes[parent].inbox.append(ev.ChildConnected(link, message))
+        if isinstance(message, UpState):
+            message = replace(message, claims=tuple(said for claim in message.claims for said in child.lie(claim)))
+        message = child.forge(message)
+        if isinstance(message, Hello):
+            self[parent].inbox.append(ev.ChildConnected(link, message))
         else:
-            self.nodes[parent].inbox.append(ev.ChildMessage(link, message))
+            self[parent].inbox.append(ev.ChildMessage(link, message))
 
     def send_down(self, parent: Node, link: int, message: object) -> None:
-        if link in self.links and frozenset(self.links[link]) not in self.cut:
-            self.nodes[self.links[link][0]].inbox.append(ev.ParentMessage(parent.name, message))
+        if link not in self.links or self.is_cut(*self.links[link]):
+            return
+        child, dialled = self.links[link]
+        if self.nodes[child].up.get(dialled) != link:
+            return  # of a process that is gone
+        self.nodes[child].inbox.append(ev.ParentMessage(dialled, message))  # type: ignore[arg-type]
 
     def close(self, link: int, told: str) -> None:
         if link not in self.links:
             return
         child, parent = self.links.pop(link)
-        if self.nodes[child].up.get(parent) == link:
+        if self.nodes[child].up.get(parent) == link:  # else of a process that is gone
             del self.nodes[child].up[parent]
-        if told != child and self.nodes[child].alive:
-            self.nodes[child].inbox.append(ev.ParentClosed(parent, "closed"))
-        if told != parent and self.nodes[parent].alive:
-            self.nodes[parent].inbox.append(ev.ChildClosed(link))
+            if told != child and self.nodes[child].alive:
+                self.nodes[child].inbox.append(ev.ParentClosed(parent, "closed"))
+        if told != self[parent].address and self[parent].alive:
+            self[parent].inbox.append(ev.ChildClosed(link))
 
-    def break_links(self, name: str) -> None:
-        for link, ends in list(self.links.items()):
-            if name in ends:
-                self.close(link, told=name)
+    def break_links(self, address: str) -> None:
+        for link, (child, parent) in list(self.links.items()):
+            if address in (child, self[parent].address):
+                self.close(link, told=address)
+
+    def part(self, one: str, other: str) -> None:
+        """The network between two nodes is gone, and so is the link."""
+        self.cut.add(frozenset((one, other)))
+        for link, (child, parent) in list(self.links.items()):
+            if {child, self[parent].address} == {one, other}:
+                del self.links[link]
+                del self.nodes[child].up[parent]
+                self.nodes[child].inbox.append(ev.ParentClosed(parent, "broken"))
+                self[parent].inbox.append(ev.ChildClosed(link))
 
     # ------------------------------------------------------------------ time
+
+    def step(self) -> bool:
+        """One event at one node, each in its turn. False: nobody has anything to do."""
+        for _ in range(len(self._turn)):
+            node = self.nodes[self._turn[0]]
+            self._turn.rotate(-1)
+            if node.inbox and node.alive:
+                node.handle(node.inbox.popleft())
+                for look in self.watch:
+                    look()
+                return True
+            node.inbox.clear()  # of a dead one
+        return False
 
     def settle(self) -> None:
         """Until nobody has anything to say."""
         for _ in range(100_000):
-            busy = [node for node in self.nodes.values() if node.inbox]
-            if not busy:
+            if not self.step():
                 return
-            for node in busy:
-                if node.inbox:
-                    event = node.inbox.popleft()
-                    if node.alive:
-                        node.handle(event)
         raise AssertionError("the forest never comes to rest")
 
     def run(self, seconds: float) -> None:
@@ -212,12 +155,96 @@ class Forest:
 
     # ------------------------------------------------------------------ services
 
-    def put(self, host: str, instance_id: str, version: str, route: str = "example.com/*", **spec: object) -> None:
-        fields: dict[str, object] = {"service": "catalog", "ttl_s": 1e9, **spec}
-        whole = InstanceSpec(id=instance_id, version=version, routes=(route,), endpoint="127.0.0.1:1", **fields)  # type: ignore[arg-type]
-        self[host].inbox.append(ev.InstancePut(whole, stamp=round(self.now * 1e6)))
+    def put(
+        self,
+        host: str,
+        instance_id: str,
+        version: str,
+        route: str = ROUTE,
+        *,
+        owner: str = "",
+        healthy: bool = True,
+        settle: bool = True,
+        listeners: frozenset[str] = frozenset(),
+        **spec: object,
+    ) -> None:
+        port = 1000 + crc32(instance_id.encode()) % 60_000
+        fields: dict[str, object] = {"service": "catalog", "ttl_s": 0.0, "endpoint": f"127.0.0.1:{port}", **spec}
+        whole = InstanceSpec(id=instance_id, version=version, routes=(route,), **fields)  # type: ignore[arg-type]
+        self[host].inbox.append(ev.InstancePut(whole, healthy, owner, listeners))
+        if settle:
+            self.settle()
+
+    def remove(self, host: str, instance_id: str, deadline_s: float = 30.0, *, settle: bool = True) -> None:
+        self[host].inbox.append(ev.InstanceRemove(instance_id, deadline_s))
+        if settle:
+            self.settle()
+
+    def policy(self, root: str, body: str, service: str = "catalog") -> None:
+        self[root].inbox.append(ev.PolicyPut(service, body.encode()))
         self.settle()
 
-    def remove(self, host: str, instance_id: str, deadline_s: float = 30.0) -> None:
-        self[host].inbox.append(ev.InstanceRemove(instance_id, deadline_s))
+    def finish(self, node: str, member: ev.MemberKey) -> None:
+        """The requests in flight through this member end."""
+        engine = self[node].engine
+        engine.in_flight.pop(member, None)
+        self[node].inbox.extend(engine.drained())
         self.settle()
+
+    # ------------------------------------------------------------------ what a request would see
+
+    def endpoints(self, entry: str, key: ClaimKey) -> set[str]:
+        """The instances that a request for `key` may reach from this node's engine, as "host/target"."""
+        found: set[str] = set()
+        for target in self[entry].serves(key):
+            found |= self._behind(entry, key, target)
+        return found
+
+    def _behind(self, entry: str, key: ClaimKey, target: str) -> set[str]:
+        if target.startswith("i:"):
+            return {f"{entry}/{target}"}
+        address = self[entry].engine.targets[target].address
+        index = int(address.split(".")[-1].split(":")[0]) - 1
+        return self.endpoints(list(self.nodes)[index], key)
+
+    def no_dead_end(self, *entries: str) -> None:
+        """Make before break, break after the parents let go: what the engine of an entry (without names: of any node)
+        forwards to has the request's version."""
+        for name in entries or self.nodes:
+            for member in self[name].engine.members:
+                assert self._behind(name, member.claim, member.target), f"{name} sends {member} nowhere"
+
+    def one_generation(self, *apart: str, rules: Compatibility = RULES) -> None:
+        """Promise 1, over the engines of all nodes but those `apart`."""
+        served: dict[tuple[str, str], dict[str, str]] = {}
+        for name, node in self.nodes.items():
+            for member in node.engine.members if name not in apart else ():
+                if member.target.startswith("i:"):
+                    service, version, route = member.claim
+                    served.setdefault((service, route), {})[version] = name
+        for place, versions in served.items():
+            for one in versions:
+                for other in versions:
+                    assert rules.compatible(one, other), f"{place}: {one} and {other} at once, {versions}"
+
+
+Story = Callable[[], Forest]
+Act = Callable[[Forest], None]
+
+
+def interruptions(
+    story: Story, act: Act, victims: Iterable[str], harm: Callable[[Node], None] = Node.restart
+) -> Iterator[tuple[str, Forest]]:
+    """One forest for every step that `act` leads to and every victim: there the victim was harmed (killed with kill -9
+    and started again), and nothing has happened since. With a name, for messages."""
+    for victim in victims:
+        at = 0
+        while True:
+            forest = story()
+            act(forest)
+            if not all(forest.step() for _ in range(at)):
+                break
+            harm(forest[victim])
+            yield f"{victim} at step {at}", forest
+            at += 1
+        assert at > 3, "there was nothing to interrupt"

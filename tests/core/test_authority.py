@@ -1,194 +1,229 @@
-"""What a root decides, for any facts: the rules of `sdlb.core.authority` one by one."""
+"""What a root makes of what its children report, without nodes around it."""
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
+from random import Random
 
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
 
-from sdlb.core.authority import Facts, ServiceRecord, decide_route, decide_service
-from sdlb.model.version import Compatibility
+from sdlb.core import saved
+from sdlb.core.authority import LEAP_MAX, Delegated, Root, _Trust  # pyright: ignore[reportPrivateUsage]
+from sdlb.core.children import Children
+from sdlb.core.decisions import Facts, ServiceRecord
+from sdlb.core.downlink import Downlink
+from sdlb.core.effects import Note, ReleaseHeld
+from sdlb.core.messages import ACTIVE, Claim, ClaimKey, Stage
+from sdlb.core.parents import Parents
+from sdlb.core.settings import Settings
+from sdlb.core.slot import Part, Permit, Phase, Slot
+from sdlb.core.source import Source
+from sdlb.core.state import State, text_of
+from tests.core.forest import ROUTE, Forest, key_of
 
-VERSIONS = ["1.0.0", "1.0.1", "1.1.0", "2.0.0", "2.0.1", "3.0.0"]
-RULES = Compatibility()
-
-
-@st.composite
-def facts(draw: st.DrawFn) -> Facts:
-    is_open = draw(st.booleans())
-    may_be_open = is_open or draw(st.booleans())
-    granted = is_open or draw(st.booleans())
-    generation = draw(st.integers(1 if is_open else 0, 4))
-    return Facts(draw(st.integers(0, 5)), 1, is_open, may_be_open, granted, generation, ("host-1",))
-
-
-ALL_FACTS = st.dictionaries(st.sampled_from(VERSIONS), facts(), max_size=5)
-
-
-@st.composite
-def records(draw: st.DrawFn) -> ServiceRecord:
-    """As decisions leave them: what is active is compatible with each other and in the era."""
-    generation = draw(st.integers(0, 4))
-    if not generation:
-        return ServiceRecord()
-    active: dict[str, int] = {}
-    for version in draw(st.lists(st.sampled_from(VERSIONS), unique=True)):
-        if all(RULES.compatible(version, other) for other in active):
-            active[version] = draw(st.integers(0, 5))
-    closing = draw(st.lists(st.sampled_from([v for v in VERSIONS if v not in active]), unique=True))
-    return ServiceRecord(generation, active, tuple(sorted(active)), tuple(sorted(closing)))
+OLD, NEW = key_of("1.0.1"), key_of("2.0.0")
+OURS = ("id-edge",)
 
 
-def decide(record: ServiceRecord, known: dict[str, Facts], settling: bool = False) -> dict[str, object]:
-    return dict(
-        decide_service(record, known, lambda a, b: RULES.compatible(a, b), now=0.0, settling=settling, hold_s=20.0)
-    )
+class Bench:
+    """A root with a record at generation 3, under which 1.0.1 is active."""
+
+    def __init__(self, record: ServiceRecord | None = None) -> None:
+        self.state = State(Settings("edge", "id-edge", 1), Random(0))
+        self.children = Children(self.state)
+        self.root = Root(self.state, self.children)
+        if record is not None:
+            self.root.records["catalog"] = record
+
+    def report(
+        self, child: str, key: ClaimKey, generation: int, scope: tuple[str, ...] = OURS, stage: Stage = Stage.OPEN
+    ) -> Slot:
+        target = f"n:{child}"
+        slot = self.state.put_source(key, Source(target, Claim(key), child))
+        part = Part(count=1, hosts=(child,), stage=stage, generation=generation, scope=scope, child=True)
+        slot.put_part(target, part)
+        return slot
+
+    def heard_root(self, node_id: str) -> None:
+        """All children hear this root too."""
+        self.children.by_name["host"] = Downlink("host", "id-host", 1, "10.0.0.1:80", 0.0)
+        self.children.root_votes[node_id] = 1
+
+    def decide(self, now: float) -> ServiceRecord:
+        self.state.dirty_services["catalog"] = None
+        self.state.dirty_routes[ROUTE] = None
+        self.root.decide(now)
+        return self.root.records["catalog"]
+
+    def trust(self) -> _Trust:
+        record = self.root.records["catalog"]
+        return _Trust(self.root, record, list(self.state.slots.values()))
+
+    def facts(self, key: ClaimKey) -> Facts:
+        return self.trust().facts([self.state.slots[key]])
+
+    def codes(self) -> list[str]:
+        return [effect.code for effect in self.state.effects if isinstance(effect, Note)]
 
 
-@given(records(), ALL_FACTS, st.booleans())
-def test_what_is_active_gets_along_and_what_is_not_has_a_reason(
-    record: ServiceRecord, known: dict[str, Facts], settling: bool
-) -> None:
-    reasons = decide(record, known, settling)
-    for a in record.active:
-        assert all(RULES.compatible(a, b) for b in record.active)
-    assert set(reasons) == set(known) - set(record.active)
-    assert settling or set(record.active) <= set(known)
-    assert all(str(reason) for reason in reasons.values())
+THIRD = ServiceRecord(generation=3, active={"1.0.1": 1}, era=("1.0.1",))
 
 
-@given(records(), ALL_FACTS, st.booleans())
-def test_deciding_again_changes_nothing(record: ServiceRecord, known: dict[str, Facts], settling: bool) -> None:
-    """Once what was recalled is seen as recalled, which is what the node does between two decisions."""
-    for _ in VERSIONS:
-        decide(record, known, settling)
-    before = copy.deepcopy(record)
-    decide(record, known, settling)
-    assert record == before
+# ---------------------------------------------------------------------- generations that too few report
 
 
-@given(records(), ALL_FACTS, st.booleans(), st.randoms(use_true_random=False))
-def test_the_order_in_which_claims_came_decides_nothing(
-    record: ServiceRecord, known: dict[str, Facts], settling: bool, rng: object
-) -> None:
-    other = copy.deepcopy(record)
-    shuffled = list(known.items())
-    rng.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert decide(record, known, settling) == decide(other, dict(shuffled), settling)
-    assert record == other
+def doubtful() -> Bench:
+    bench = Bench(THIRD)
+    for number in (1, 2):
+        bench.report(f"host-{number}", OLD, 3)
+    bench.report("stray", OLD, 7)
+    return bench
 
 
-@given(records(), ALL_FACTS, st.booleans())
-def test_the_generation_never_goes_back(record: ServiceRecord, known: dict[str, Facts], settling: bool) -> None:
-    before = record.generation
-    decide(record, known, settling)
-    assert record.generation >= before
-    assert record.generation >= max(
-        (f.generation for v, f in known.items() if v in record.active and f.open), default=0
-    )
+def test_a_generation_that_too_few_report_is_outbid_after_lease_and_fence() -> None:
+    bench = doubtful()
+    assert bench.decide(0.0).generation == 3
+    assert bench.decide(19.0).generation == 3
+    assert list(bench.state.due_timers(20.0)) == [("hold", "catalog")]
+    record = bench.decide(20.0)
+    assert (record.generation, list(record.active)) == (8, ["1.0.1"])
+    assert "generation-doubted" in bench.codes()
 
 
-@given(records(), ALL_FACTS)
-def test_the_incumbent_stays_while_nobody_else_is_open_or_granted(
-    record: ServiceRecord, known: dict[str, Facts]
-) -> None:
-    """Promise 2: only the last stop of an incompatible version makes room for the next."""
-    known = {
-        version: Facts(fact.stamp, 1, version in record.active, False, version in record.active, record.generation)
-        for version, fact in known.items()
-    }
-    stay = {version for version in record.active if version in known}
-    record.closing = ()
-    decide(record, known)
-    assert stay <= set(record.active)
-    if stay:
-        assert all(any(RULES.compatible(v, s) for s in stay) for v in record.active)
+def test_nothing_is_outbid_where_other_roots_decide_too() -> None:
+    bench = doubtful()
+    bench.heard_root("id-edge-2")
+    assert [bench.decide(now).generation for now in (0.0, 30.0)] == [3, 3]
 
 
-@given(ALL_FACTS)
-def test_somebody_is_let_in_where_nobody_is(known: dict[str, Facts]) -> None:
-    """Promise 5: no service waits for ever with nobody active."""
-    record = ServiceRecord()
-    known = {version: Facts(fact.stamp, 1) for version, fact in known.items()}
-    reasons = decide(record, known)
-    assert bool(record.active) == bool(known)
-    first = min(known, key=lambda v: (known[v].stamp, v), default=None)
-    assert first is None or first in record.active
-    assert all(any(not RULES.compatible(v, a) for a in record.active) for v in reasons)
+def test_a_doubt_that_is_over_starts_anew_with_the_next_one() -> None:
+    bench = doubtful()
+    bench.decide(0.0)
+    bench.report("stray", OLD, 3)
+    bench.decide(10.0)
+    bench.report("stray", OLD, 7)
+    assert [bench.decide(now).generation for now in (15.0, 30.0)] == [3, 3]
 
 
-@given(records(), ALL_FACTS, st.booleans())
-def test_what_serves_under_the_newest_generation_is_closed_only_for_what_serves_as_well(
-    record: ServiceRecord, known: dict[str, Facts], settling: bool
-) -> None:
-    newest = max((f.generation for f in known.values() if f.open), default=0)
-    serving = {v for v, f in known.items() if f.open and f.generation == newest >= record.generation}
-    decide(record, known, settling)
-    for version in serving - set(record.active):
-        assert any(a in serving and not RULES.compatible(a, version) for a in record.active)
+@pytest.mark.parametrize(("leap", "believed"), [(LEAP_MAX, True), (LEAP_MAX + 1, False)])
+def test_a_generation_far_above_the_record_is_reported_by_nobody(leap: int, believed: bool) -> None:
+    bench = Bench(THIRD)
+    for number in (1, 2):
+        bench.report(f"host-{number}", OLD, 3 + leap)
+    assert (bench.decide(0.0).generation == 3 + leap) is believed
 
 
-@given(records(), ALL_FACTS)
-def test_a_root_that_settles_starts_no_generation_with_what_is_not_open(
-    record: ServiceRecord, known: dict[str, Facts]
-) -> None:
-    known = {version: Facts(fact.stamp, 1) for version, fact in known.items()}
-    era = record.era
-    decide(record, known, settling=True)
-    for version in record.active:
-        assert all(RULES.compatible(version, old) for old in era)
+# ---------------------------------------------------------------------- a root without a record
 
 
-def test_an_old_record_yields_to_what_is_open_under_a_newer_generation() -> None:
-    record = ServiceRecord(1, {"1.0.0": 3}, ("1.0.0",))
-    known = {
-        "1.0.0": Facts(3, granted=True, may_be_open=True),
-        "2.0.0": Facts(9, open=True, generation=2, granted=True),
-    }
-    reasons = decide(record, known)
-    assert (record.generation, set(record.active)) == (2, {"2.0.0"})
-    assert set(reasons) == {"1.0.0"}
+def test_the_scope_that_most_share_is_taken_over() -> None:
+    bench = Bench()
+    for number in (1, 2):
+        bench.report(f"host-{number}", OLD, 5, ("id-a",))
+    bench.report("stray", OLD, 9, ("id-z",))
+    record = bench.decide(0.0)
+    assert (record.scope, record.generation) == (("id-a",), 5)
 
 
-def test_a_generation_that_was_only_heard_of_is_waited_for_but_not_for_ever() -> None:
-    record = ServiceRecord()
-    known = {"2.0.0": Facts(1, generation=3)}
-
-    def at(now: float) -> dict[str, object]:
-        return dict(decide_service(record, known, RULES.compatible, now=now, settling=False, hold_s=20.0))
-
-    assert set(at(100.0)) == {"2.0.0"}
-    assert set(at(119.0)) == {"2.0.0"}
-    assert at(120.0) == {}
-    assert record.generation >= 3
+def test_the_newest_generation_of_that_scope_is_taken_over() -> None:
+    bench = Bench()
+    bench.report("host-1", OLD, 5, ("id-a",))
+    bench.report("host-2", OLD, 3, ("id-a",))
+    assert bench.decide(0.0).generation == 5
 
 
-# ---------------------------------------------------------------------- routes
-
-SERVICES = st.dictionaries(st.sampled_from(["catalog", "search", "shop", "site"]), facts(), max_size=4)
+# ---------------------------------------------------------------------- who is vouched for
 
 
-@given(st.none() | st.sampled_from(["catalog", "search", "gone"]), SERVICES, st.booleans())
-def test_a_route_has_one_holder_and_everybody_else_a_reason(
-    holder: str | None, known: dict[str, Facts], settling: bool
-) -> None:
-    after, reasons = decide_route(holder, known, route="a.example/*", decided_by="root", settling=settling)
-    assert after is None or after in known or after == holder
-    assert set(reasons) - {after} == set(known) - {after}
-    if known and not settling:
-        assert after in known
+def test_what_is_open_under_a_number_that_is_not_believed_is_not_vouched_for() -> None:
+    bench = doubtful()
+    bench.report("stray", NEW, 7)
+    assert not bench.facts(NEW).vouched
+    assert bench.facts(OLD).backing == 2
 
 
-@given(st.sampled_from(["catalog", "search", "shop"]), SERVICES, st.booleans())
-def test_who_holds_a_route_keeps_it_from_who_only_asks(holder: str, known: dict[str, Facts], settling: bool) -> None:
-    known = {name: Facts(fact.stamp, 1, open=name == holder, granted=name == holder) for name, fact in known.items()}
-    after, _ = decide_route(holder, known, route="a.example/*", decided_by="root", settling=settling)
-    if holder in known or settling:
-        assert after == holder
+def test_what_was_recalled_here_is_not_vouched_for() -> None:
+    bench = Bench(THIRD)
+    slot = bench.report("host", NEW, 3)
+    assert bench.facts(NEW).vouched
+    slot.phase, slot.opened = Phase.CLOSING, 3
+    assert not bench.facts(NEW).vouched
+    assert bench.facts(NEW).open
 
 
-@given(SERVICES)
-def test_a_free_route_goes_to_who_serves_it_else_to_the_earliest(known: dict[str, Facts]) -> None:
-    after, _ = decide_route(None, known, route="a.example/*", decided_by="root", settling=False)
-    assert after == min(known, key=lambda s: (not known[s].open, known[s].stamp, s), default=None)
+@pytest.mark.parametrize(("others", "majority"), [(0, True), (1, False), (2, False)])
+def test_more_than_half_of_those_that_claim_a_route_are_a_majority(others: int, majority: bool) -> None:
+    bench = Bench(THIRD)
+    bench.report("host", NEW, 3)
+    for number in range(others):
+        bench.report(f"other-{number}", OLD, 3)
+    assert bench.facts(NEW).majority is majority
+
+
+# ---------------------------------------------------------------------- seniority, roles, the disk
+
+
+def test_seniority_grows_though_the_clock_is_set_back() -> None:
+    bench = Bench(THIRD)
+    bench.state.wall_s = 1000.0
+    old = bench.root.permit(bench.report("host", OLD, 3), 0.0)
+    bench.state.wall_s = 10.0
+    new = bench.root.permit(bench.report("host", NEW, 3), 0.0)
+    assert 0 < old.stamp < new.stamp
+
+
+def test_a_recall_is_looked_at_again_once_permits_have_followed() -> None:
+    bench = Bench(ServiceRecord(generation=3, active={"1.0.1": 1, "2.0.0": 2}, era=("1.0.1", "2.0.0")))
+    bench.report("host-1", OLD, 3)
+    bench.report("host-2", NEW, 3)
+    bench.decide(0.0)
+    assert bench.root.records["catalog"].closing == ("2.0.0",)
+    assert "catalog" in bench.state.dirty_services
+
+
+def test_a_permit_of_former_parents_goes_on_record() -> None:
+    bench = Bench()
+    bench.state.put_source(OLD, Source("i:a", Claim(OLD)))
+    permit = Permit(ACTIVE, decided_by="top", generation=6, scope=("id-top",), stamp=77)
+    bench.root.load("permit", text_of(OLD), saved.permit_to(permit))
+    record = bench.root.records["catalog"]
+    assert (record.generation, record.active, record.scope) == (6, {"1.0.1": 77}, ("id-top",))
+    assert bench.root.holders[ROUTE].service == "catalog"
+    assert bench.state.puts[f"permit/{text_of(OLD)}"] is None
+
+
+@pytest.mark.parametrize("others", [(), ("id-edge-2",)])
+def test_a_root_that_cannot_write_follows_other_roots_alone(others: tuple[str, ...]) -> None:
+    bench = Bench(THIRD)
+    for node_id in ("id-edge", *others):
+        bench.heard_root(node_id)
+    bench.root.follow()
+    assert (ReleaseHeld() in bench.state.effects) is bool(others)
+
+
+def test_what_was_decided_here_holds_until_new_parents_have_decided() -> None:
+    state = State(Settings("edge", "id-edge", 1, ("top",)), Random(0))
+    delegated = Delegated(state, Parents(state, 0.0))
+    for key in (OLD, NEW):
+        state.put_source(key, Source("i:a", Claim(key)))
+    delegated.load("service", "catalog", saved.service_to(replace(THIRD, scope=("id-before",))))
+    assert [state.slots[key].active for key in (OLD, NEW)] == [True, False]
+    assert state.slots[OLD].permit.scope == ("id-edge", "id-before")
+    assert state.puts[f"permit/{text_of(OLD)}"] == saved.permit_to(state.slots[OLD].permit)
+    assert state.puts["service/catalog"] is None
+
+
+@pytest.mark.promise(5)
+def test_a_root_waits_for_children_on_record_no_longer_than_lease_and_fence() -> None:
+    """Most are gone, so none is presumed to have stopped; what only the record knows of is not waited for, all the same."""
+    forest = Forest({"edge": (), **{f"host-{number}": ("edge",) for number in (1, 2, 3)}})
+    forest.put("host-1", "a", "1.0.1")
+    for name in ("host-1", "host-2", "edge"):
+        forest[name].kill()
+    forest["edge"].disk.pop(f"claim/host-1/{text_of(OLD)}")
+    forest["edge"].start()
+    forest.put("host-3", "b", "2.0.0")
+    forest.run(15.0)
+    assert forest["host-3"].state("b") == "waiting"
+    forest.run(10.0)
+    assert forest["host-3"].state("b") == "active"

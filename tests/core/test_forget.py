@@ -23,9 +23,9 @@ def guarded() -> Forest:
     for host in HOSTS[:2]:
         forest[host].kill()
     forest.run(LONG)
-    assert forest["edge"].balancer.guarded()
+    assert forest["edge"].balancer.view.guarded()
     assert forest["edge"].serves(OLD) == {"n:host-1", "n:host-2"}
-    assert forest["host-3"].balancer.instance("b")["state"] == "waiting"
+    assert forest["host-3"].balancer.view.instance("b")["state"] == "waiting"
     return forest
 
 
@@ -39,14 +39,14 @@ def test_who_is_forgotten_counts_as_stopped_at_once() -> None:
     edge = forest["edge"]
     edge.inbox.append(ev.ForgetChild("host-1"))
     forest.settle()
-    assert edge.balancer.child("host-1") is None
+    assert edge.balancer.view.child("host-1") is None
     assert edge.serves(OLD) == {"n:host-2"}
     assert "child-forgotten" in codes(forest)
-    assert forest["host-3"].balancer.instance("b")["state"] == "waiting"  # host-2 is still on record
+    assert forest["host-3"].balancer.view.instance("b")["state"] == "waiting"  # host-2 is still on record
     edge.inbox.append(ev.ForgetChild("host-2"))
     forest.settle()
-    assert not edge.balancer.guarded()
-    assert forest["host-3"].balancer.instance("b")["state"] == "active"
+    assert not edge.balancer.view.guarded()
+    assert forest["host-3"].balancer.view.instance("b")["state"] == "active"
     assert not any("host-1" in key or "host-2" in key for key in edge.disk)
 
 
@@ -54,10 +54,10 @@ def test_the_rest_follows_by_itself_when_the_guard_is_lifted() -> None:
     forest = guarded()
     forest["edge"].inbox.append(ev.ForgetChild("host-1"))
     forest.settle()
-    assert not forest["edge"].balancer.guarded()  # one of two is silent: no longer most
+    assert not forest["edge"].balancer.view.guarded()  # one of two is silent: no longer most
     forest.run(LONG)
-    assert forest["edge"].balancer.child("host-2") is None
-    assert forest["host-3"].balancer.instance("b")["state"] == "active"
+    assert forest["edge"].balancer.view.child("host-2") is None
+    assert forest["host-3"].balancer.view.instance("b")["state"] == "active"
 
 
 def test_who_is_in_touch_or_unknown_is_not_forgotten() -> None:
@@ -67,7 +67,7 @@ def test_who_is_in_touch_or_unknown_is_not_forgotten() -> None:
     for name in (*HOSTS, "nobody"):
         forest["edge"].inbox.append(ev.ForgetChild(name))
         forest.settle()
-    assert [forest["edge"].balancer.child(name)["state"] for name in HOSTS] == [
+    assert [forest["edge"].balancer.view.child(name)["state"] for name in HOSTS] == [
         "disconnected",
         "connected",
         "connected",
@@ -80,16 +80,16 @@ def test_an_operator_may_say_so_where_silence_alone_is_not_enough() -> None:
     """`on_silence = "wait"`: known to have stopped, or an operator says so."""
     forest = Forest(TREE)
     forest["edge"].handle(
-        ev.PolicyPut(ev.PolicyDoc("catalog", 0, "", '{"on_silence": "wait"}')),
+        ev.PolicyPut("catalog", b'{"on_silence": "wait"}'),
     )
     forest.put("host-1", "a", "1.0.1")
     forest.put("host-3", "b", "2.0.0")
     forest["host-1"].kill()
     forest.run(LONG)
-    assert forest["host-3"].balancer.instance("b")["state"] == "waiting"
+    assert forest["host-3"].balancer.view.instance("b")["state"] == "waiting"
     forest["edge"].inbox.append(ev.ForgetChild("host-1"))
     forest.settle()
-    assert forest["host-3"].balancer.instance("b")["state"] == "active"
+    assert forest["host-3"].balancer.view.instance("b")["state"] == "active"
 
 
 @pytest.mark.promise(1)
@@ -98,9 +98,9 @@ def test_one_who_was_forgotten_and_comes_back_is_a_newcomer() -> None:
     for host in HOSTS[:2]:
         forest["edge"].inbox.append(ev.ForgetChild(host))
     forest.settle()
-    assert forest["host-3"].balancer.instance("b")["state"] == "active"
+    assert forest["host-3"].balancer.view.instance("b")["state"] == "active"
     forest["host-1"].start()
     forest.run(30.0)
-    assert forest["edge"].balancer.child("host-1")["state"] == "connected"
+    assert forest["edge"].balancer.view.child("host-1")["state"] == "connected"
     assert forest["edge"].serves(OLD) == set()
-    assert forest["host-1"].balancer.instance("a-host-1")["state"] == "waiting"
+    assert forest["host-1"].balancer.view.instance("a-host-1")["state"] == "waiting"

@@ -23,6 +23,7 @@ from tests.core.forest import Forest
         ("host 9", "10.0.0.1:80"),
         ("host-9\n", "10.0.0.1:80"),
         ("n" * 65, "10.0.0.1:80"),
+        ("host-1", "[fe80::1%eth0]:80"),  # the engine would refuse the whole table
     ],
 )
 def test_a_child_that_cannot_be_reached_by_name_and_address_is_refused(name: str, address: str) -> None:
@@ -33,4 +34,4 @@ def test_a_child_that_cannot_be_reached_by_name_and_address_is_refused(name: str
     assert "expected" in refused[0].detail
     assert ef.DropChild(7) in effects
     assert not any(isinstance(effect, ef.Apply | ef.Persist) for effect in effects)
-    assert root.balancer.tree()["children"] == []
+    assert root.balancer.view.tree()["children"] == []

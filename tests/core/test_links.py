@@ -10,7 +10,20 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from sdlb.core.digest import claims_digest
 from sdlb.core.downlink import Downlink
-from sdlb.core.messages import ACTIVE, Beat, Claim, ClaimKey, DownState, Hello, UpState, Verdict, Welcome
+from sdlb.core.messages import (
+    ACTIVE,
+    Beat,
+    Cause,
+    Claim,
+    ClaimKey,
+    DownState,
+    Gone,
+    Hello,
+    Path,
+    UpState,
+    Verdict,
+    Welcome,
+)
 from sdlb.core.uplink import Phase, Uplink
 
 KEYS = [ClaimKey("catalog", version, "example.com/*") for version in ("1.0.0", "1.0.1", "2.0.0")]
@@ -35,10 +48,15 @@ class Machine(RuleBasedStateMachine):
 
     def _connect(self) -> None:
         self.to_parent, self.to_child, self.linked = [], [], True
-        hello = Hello("child", "id", 1, "10.0.0.1:80", self.up.greet())
+        claims, verdicts = self.up.greet({})
+        hello = Hello("child", "id", 1, "10.0.0.1:80", claims, verdicts_digest=verdicts)
         digest = claims_digest(self.held.values())
-        self.down.linked(1, hello, digest, 0.0)
-        self.up.welcome(Welcome("parent", "p", 1, ("parent",), digest, 10_000), 0.0)
+        self.kept = self.down.linked(1, hello, digest, 0.0)
+        welcome = Welcome("parent", "p", 1, Path(("parent",)), digest, verdicts_kept=self.kept)
+        if self.up.welcome(welcome, 0.0):
+            self.up.go_on()
+        else:
+            self.up.start_over()
         self._tell_child(list(self.held))
         self._tell_parent()
 
@@ -63,6 +81,7 @@ class Machine(RuleBasedStateMachine):
     def changes(self, key: ClaimKey, capacity: int | None) -> None:
         if capacity is None:
             self.wish.pop(key, None)
+            self.up.verdicts.pop(key, None)  # as `Parents.forget` does: it was about a claim of the past
         else:
             if key not in self.wish:
                 self.stamp += 1
@@ -75,7 +94,8 @@ class Machine(RuleBasedStateMachine):
         if not self.linked:
             return
         claims = [claim for key, claim in self.wish.items() if self.up.sent.get(key) != claim]
-        message = self.up.state(claims, [key for key in self.up.sent if key not in self.wish], [])
+        gone = [Gone(key, Cause.STOPPED) for key in self.up.sent if key not in self.wish]
+        message = self.up.state(claims, gone, [], ())
         if message is not None:
             self.to_parent.append(message)
 
@@ -110,7 +130,7 @@ class Machine(RuleBasedStateMachine):
         if message.full:
             self.held = {}
         self.held.update((claim.key, claim) for claim in message.claims)
-        for key in message.withdrawn:
+        for key, _ in message.withdrawn:
             self.held.pop(key, None)
         for key in before:
             if key not in self.held:
@@ -120,7 +140,7 @@ class Machine(RuleBasedStateMachine):
     def _tell_child(self, keys: list[ClaimKey]) -> None:
         verdicts = [Verdict(key, ACTIVE, generation=self.held[key].stamp) for key in keys if key in self.held]
         verdicts = [v for v in verdicts if not self.down.claims_due and self.down.sent.get(v.key) != v]
-        message = self.down.state(verdicts, [], [], [], (("parent",), ("parent",)))
+        message = self.down.state(verdicts, [], [], Path(("parent",)))
         if message is not None:
             self.to_child.append(message)
 
@@ -136,7 +156,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def both_beat(self) -> None:
         self.to_parent.append(self.up.beat())
-        self.to_child.append(self.down.beat())
+        self.to_child.append(self.down.beat(True))
 
     # ------------------------------------------------------------------ what must hold
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sdlb.core import events as ev
-from sdlb.core.messages import Answer, RootAnswer
+from sdlb.core.asking import Asking
+from sdlb.core.children import Children
+from sdlb.core.effects import Answered, Execute, ToChild
+from sdlb.core.events import AskDone
+from sdlb.core.messages import Answer, Ask, RootAnswer
+from sdlb.core.parents import Parents
 from sdlb.core.relay import DONE_BYTES_MAX, DONE_MAX, Relay
+from sdlb.core.settings import Settings
+from sdlb.core.state import State
 from tests.core.forest import Forest
 
 TIERS = {
@@ -46,3 +55,21 @@ def test_what_is_kept_of_answers_is_bounded(sizes: list[int]) -> None:
     assert kept == list(range(len(sizes) - len(kept), len(sizes)))
     if len(kept) < len(sizes):
         assert sum(sizes[-len(kept) - 1 :]) > DONE_BYTES_MAX
+
+
+def test_an_ask_that_comes_again_is_answered_and_not_carried_out_again() -> None:
+    state = State(Settings("edge", "id-edge", 1), Random(0))
+    asking = Asking(state, Children(state), Parents(state, 0.0))
+    asking.ask(Ask("1", "PUT", "/x"), None, True, 0.0)
+    asking.done_here(AskDone("1", 200, b""))
+    asking.ask(Ask("1", "PUT", "/x"), 7, True, 1.0)
+    kinds = [type(effect) for effect in state.effects]
+    assert kinds == [Execute, Answered, ToChild]
+
+
+def test_a_parent_that_is_lost_is_not_waited_for() -> None:
+    relay = Relay()
+    relay.add("1", None, {"p-1", "p-2"}, 0.0)
+    assert relay.lost("p-1") == []
+    assert relay.lost("p-2") == ["1"]
+    assert relay.lost("p-2") == []

@@ -54,11 +54,11 @@ def test_when_most_are_silent_at_once_the_fault_is_likelier_ours() -> None:
     forest["host-1"].kill()
     forest["host-2"].kill()
     forest.run(100.0)
-    assert forest["edge"].balancer.guarded()
+    assert forest["edge"].balancer.view.guarded()
     assert forest["edge"].serves(KEY) == {"n:host-1", "n:host-2", "n:host-3"}
     forest["host-1"].start()
     forest.run(100.0)
-    assert not forest["edge"].balancer.guarded()
+    assert not forest["edge"].balancer.view.guarded()
     assert forest["edge"].serves(KEY) == {"n:host-1", "n:host-3"}, "the one that is still silent counts alone again"
 
 
@@ -79,9 +79,9 @@ def test_a_node_without_parents_in_touch_serves_on_and_opens_nothing() -> None:
     host = forest["host-1"]
     forest.put("host-1", "b", "1.0.2")
     assert host.serves(KEY) == {"i:a-host-1"}
-    assert host.balancer.instance("b")["state"] == "waiting"
-    assert host.balancer.instance("b")["reason_code"] == "no-parent"
-    assert host.balancer.cut_off()
+    assert host.balancer.view.instance("b")["state"] == "waiting"
+    assert host.balancer.view.instance("b")["reason_code"] == "no-parent"
+    assert host.balancer.view.cut_off()
     forest["edge"].start()
     forest.run(10.0)
-    assert host.balancer.instance("b")["state"] == "active"
+    assert host.balancer.view.instance("b")["state"] == "active"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sdlb.model.reason import KINDS
 from sdlb.node import config, config_identity, config_sites
 
 ROOT = Path(__file__).parents[2]
@@ -68,3 +69,8 @@ def test_every_key_of_the_node_file_is_documented() -> None:
     page = (ROOT / "docs/reference/node-file.md").read_text()
     keys = {*config.TOP, *config.LIMITS, *config_sites.KEYS, *config_identity.KEYS}
     assert {key for key in keys if not re.search(rf"^(\[+)?{key}\b|`(listen\.)?{key}\b", page, re.MULTILINE)} == set()
+
+
+def test_every_reason_is_documented() -> None:
+    page = (ROOT / "docs/reference/api.md").read_text()
+    assert {code for code in KINDS if f"| `{code}` |" not in page} == set()

@@ -65,6 +65,8 @@ def test_a_request_and_whoever_served_it(cluster: Cluster, node: Node, log: Path
 def test_what_nobody_could_serve_names_the_last_that_was_asked(cluster: Cluster, node: Node, log: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         endpoint = f"127.0.0.1:{gone.getsockname()[1]}"
+    with node.client() as client:
+        client.set_policy("web", {"park": {"timeout_s": 0}})
     cluster.register(node, "web-1.0.0", "web.example", endpoint)
     assert get(node, "web.example") == 502
     told = line(log, 502)

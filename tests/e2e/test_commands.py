@@ -58,7 +58,7 @@ def test_the_tree_is_told_from_every_place(shared: Cluster, edges: list[Node], h
 
 def test_a_policy_set_on_a_host_is_the_roots(shared: Cluster, edges: list[Node], hosts: list[Node], site: str) -> None:
     service = site[:-8]
-    done = shared.sdlb("policy", "set", service, "--priority", "lower", node=hosts[1])
+    done = shared.sdlb("policy", "set", service, "--priority", "lower", "--yes", node=hosts[1])
     assert done.returncode == 0, done.stderr
     for node in (*edges, *hosts):
         assert shared.json("policy", "get", service, node=node)["policy"]["priority"] == "lower"
@@ -153,3 +153,30 @@ def test_roots_that_disagree_or_are_out_of_reach_are_named(cluster: Cluster, bac
     until("edge-2 is named as unreachable", lambda: cluster.json("status", node=host)["unreachable"], 10)
     told = cluster.json("status", node=host)
     assert told["roots"] == ["edge-1"]
+
+
+def test_with_no_root_in_reach_status_shows_what_the_node_knows(cluster: Cluster, backend: Make) -> None:
+    edge, host = cluster.tiers(1, 1)[0][0], cluster.nodes["host-1"]
+    cluster.register(host, "web-1.0.0", "cut.example", backend("web", "1.0.0"))
+    edge.kill()
+    done = cluster.sdlb("status", node=host)
+    assert done.returncode == 0, done.stderr
+    first, _, row, *_ = done.stdout.splitlines()
+    assert first.startswith("no root could be asked (") and first.endswith("below is what host-1 knows itself")
+    assert row.split()[:2] == ["web", "1.0.0"] and row.split()[-1] == "active"
+    told = cluster.json("status", "web", node=host)
+    assert told["local"] is True and told["local_because"] and told["services"][0]["service"] == "web"
+
+
+def test_capacity_counts_a_host_once_however_many_ways_lead_to_it(cluster: Cluster, backend: Make) -> None:
+    (edge,), _, (host,) = cluster.tiers(1, 2, 1)
+    cluster.register(host, "web-1.0.0", "once.example", backend("web", "1.0.0"), capacity=100)
+    cluster.reachable([edge], "http://once.example/", "web-1.0.0")
+
+    def figures() -> tuple[int, int, int]:
+        (version,) = cluster.json("status", "web", node=edge)["services"][0]["versions"]
+        (route,) = cluster.json("routes", node=edge)["routes"]
+        return version["instances"], version["capacity"], route["capacity"]
+
+    until("both racks have reported", lambda: len(cluster.json("explain", "once.example", node=edge)["targets"]) == 2)
+    assert figures() == (1, 100, 100)

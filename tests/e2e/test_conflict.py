@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.e2e.backend import Backend
-from tests.e2e.cluster import Cluster, Node, get
+from tests.e2e.cluster import FAST, Cluster, Node, get
 from tests.e2e.traffic import Traffic
 
 Make = Callable[..., Backend]
@@ -86,7 +86,11 @@ def test_a_more_specific_route_takes_only_what_it_matches(
 
 @pytest.mark.promise(6)
 def test_the_holder_keeps_its_route_over_restarts_of_the_roots(cluster: Cluster, backend: Make) -> None:
-    edges, hosts = cluster.tiers(2, 2)
+    # The owner's host is away for as long as it takes the others to start: by far less than a lease.
+    timing = {**FAST, "lease_s": 10.0, "fence_s": 10.0}
+    edges = [cluster.node(f"edge-{n}", entry=True, timing=timing) for n in (1, 2)]
+    hosts = [cluster.node(f"host-{n}", edges, timing=timing) for n in (1, 2)]
+    cluster.wait_ready()
     cluster.register(hosts[1], "owner-1.0.0", "shop.example", backend("owner", "1.0.0"))
     cluster.reachable(edges, "http://shop.example/", "owner-1.0.0")
     thief = cluster.register(hosts[0], "a-thief-1.0.0", "shop.example", backend("thief", "1.0.0"), wait="refused")

@@ -49,3 +49,19 @@ def test_an_interrupted_demo_leaves_nothing_running(how: signal.Signals) -> None
     demo.communicate(timeout=30)
     until("all its processes have ended", lambda: not sweep.marked(Path(folder)), 20)
     until("its folder is gone", lambda: not os.path.exists(folder), 10)
+
+
+def test_an_interrupt_under_traffic_is_quiet() -> None:
+    """The end of the nodes is nobody's loss: no request that it costs is told."""
+    demo = subprocess.Popen([*SDLB, "demo"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert demo.stdout is not None
+    said: list[str] = []
+    while "compatible" not in (line := demo.stdout.readline()):
+        assert line, said
+        said.append(line)
+    time.sleep(1.0)
+    demo.send_signal(signal.SIGINT)
+    rest, _ = demo.communicate(timeout=30)
+    assert demo.returncode == 130
+    assert "lost:" not in rest and "Traceback" not in rest
+    assert rest.splitlines()[-1] == "interrupted; everything that was started has been ended"

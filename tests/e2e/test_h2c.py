@@ -102,7 +102,7 @@ def test_sdlb_register_says_what_it_speaks(cluster: Cluster, echo: str) -> None:
     with grpc.insecure_channel(node.http, [("grpc.default_authority", "echo.example")]) as channel:
         assert channel.unary_unary(METHOD)(b"x", timeout=20) == b"x"
     refused = cluster.sdlb(*words, "--protocol", "tcp", "echo-1.0.0", node=node)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "not in this version" in refused.stderr
     assert _protocol(node) == "h2c"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -318,3 +319,18 @@ def test_certificates_of_clients(cluster: Cluster, backend: Make, authority: Aut
     partners.pem.write_text(strangers.pem.read_text())
     until("other authorities", lambda: reaches("required.example", stranger), NOTICED_S)
     assert not reaches("required.example", partner)
+
+
+@pytest.mark.promise(3)
+def test_the_only_instance_of_a_site_is_restarted(
+    cluster: Cluster, backend: Make, authority: Authority, tmp_path: Path
+) -> None:
+    path = authority.issue("a.example").write(tmp_path / "a.pem")
+    node = edge(cluster, table(str(path), "a.example"))
+    first = cluster.register(node, "web-1.0.0", "a.example", backend("web", "1.0.0"))
+    with Traffic([node], "a.example", authority=authority.pem) as traffic:
+        first.deregister()
+        time.sleep(1.5)
+        cluster.register(node, "web-1.0.0", "a.example", backend("web", "1.0.0"))
+        traffic.wait_for(20)
+    traffic.assert_nothing_lost()

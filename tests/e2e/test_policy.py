@@ -220,5 +220,6 @@ def test_a_bad_setting_is_one_clear_error(shared: Cluster, hosts: list[Node], si
     ):
         done = shared.sdlb("policy", "set", service, *words, node=hosts[0])
         assert done.returncode == 1 and told in done.stderr and done.stderr.count("\n") == 1, done.stderr
-    done = shared.sdlb("policy", "set", service, "--set", "limits.in_flight=7", "--set", "timeout_s=2.5", node=hosts[0])
+    words = ["--set", "limits.in_flight=7", "--set", "timeout_s=2.5", "--yes"]
+    done = shared.sdlb("policy", "set", service, *words, node=hosts[0])
     assert done.returncode == 0 and "limits.in_flight" in done.stdout and "7" in done.stdout, done.stderr

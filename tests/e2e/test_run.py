@@ -43,7 +43,8 @@ def test_a_program_starts_serves_drains_and_ends(
     assert not alive(program), "the program outlived its runner"
     assert first.registered() is None
     assert second.stop() == 0
-    until("nothing is left at the edge", lambda: get(edges[0], site, "/").status_code in (404, 421, 503))
+    with edges[0].client() as client:
+        until("nothing is left at the edge", lambda: not client.explain(f"http://{site}/").targets)
 
 
 @pytest.mark.promise(3)
@@ -147,3 +148,54 @@ def test_health_takes_an_instance_out_and_back(
     mark.unlink()
     instance.wait("active", 12)
     assert instance.stop() == 0
+
+
+APP = """
+import os, socket, sys, http.server as h
+class H(h.BaseHTTPRequestHandler):
+    def do_GET(self):
+        well = self.path != "/health" or self.headers["host"] == "app.example"
+        self.send_response(204 if well and self.path == "/health" else 200 if well else 421)
+        self.send_header("content-length", "0" if self.path == "/health" else "2"); self.end_headers()
+        if self.path != "/health": self.wfile.write(b"hi")
+    def address_string(self): return "unix"
+    def log_message(self, *a): pass
+class S(h.HTTPServer):
+    address_family = getattr(socket, sys.argv[1])
+    def server_bind(self):
+        self.socket.bind(self.server_address); self.server_name, self.server_port = "app", 0
+S(eval(sys.argv[2]), H).serve_forever()
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--host", "::1"], ["AF_INET6", "('::1', int(os.environ['PORT']))"]),
+        (["--unix"], ["AF_UNIX", "os.environ['SOCKET']"]),
+        (["--unix", "{folder}/own.sock"], ["AF_UNIX", "'{socket}'"]),
+    ],
+    ids=["::1", "unix", "unix at a path"],
+)
+def test_programs_on_other_addresses(cluster: Cluster, options: list[str], words: list[str]) -> None:
+    ((edge,),) = cluster.tiers(1)
+    options = [each.format(folder=cluster.folder) for each in options]
+    checks = [
+        "--health",
+        "/health",
+        "--health-host",
+        "app.example",
+        "--health-status",
+        "204",
+        "--health-interval",
+        "0.2",
+    ]
+    program = [sys.executable, "-c", APP, *words]
+    instance = cluster.run(edge, "app-1.0.0", "app.example", *options, *checks, command=program)
+    told = instance.wait("active")
+    assert told.endpoint.startswith("[::1]:" if "::1" in options else "unix:/")
+    assert (told.health.host, told.health.status, told.health.interval_s) == ("app.example", "204", 0.2)
+    assert get(edge, "app.example", "/").text == "hi"
+    assert instance.stop() == 0
+    if options == ["--unix"]:
+        assert not os.path.exists(os.path.dirname(told.endpoint[5:])), "its folder goes with it"

@@ -208,7 +208,7 @@ def test_haproxy_in_front(edge: Engine, authority: Authority, recorder: Recorder
             for size in (0, 1000, 1_000_000):
                 assert client.post("/up", content=bytes(size)).text == "ok"
                 assert recorder.completed[-1].endswith(b"\r\n\r\n" + bytes(size))
-        version = b"via: 2.0 edge-1" if alpn == "h2" else b"via: 1.1 edge-1"
+        version = b"via: 2.0 edge-1-" if alpn == "h2" else b"via: 1.1 edge-1-"
         assert version in recorder.completed[-1]
     finally:
         program.terminate()

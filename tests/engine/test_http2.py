@@ -15,7 +15,7 @@ import pytest
 
 from sdlb.wire.engine_pb2 import Limits, Listener
 from tests.compliance.recorder import Recorder
-from tests.engine.engine import Engine
+from tests.engine.engine import Engine, until
 from tests.engine.fixtures import recording
 from tests.engine.frames import (
     CONTINUATION,
@@ -24,6 +24,7 @@ from tests.engine.frames import (
     END_STREAM,
     HEADERS,
     PING,
+    PREFACE,
     PRIORITY,
     RST_STREAM,
     SETTINGS,
@@ -36,7 +37,7 @@ from tests.engine.frames import (
 
 CALM = "goaway 11"
 LISTENER = Listener(key="http", address="127.0.0.1:0", public=True)
-LIMITS = Limits(body_timeout_ms=1500, idle_timeout_ms=1500, head_bytes=16384)
+LIMITS = Limits(body_timeout_ms=1500, idle_timeout_ms=1500, head_timeout_ms=1500, head_bytes=16384)
 
 
 recorder = recording("module")
@@ -92,7 +93,7 @@ def test_curl_sends_and_gets_large_bodies(engine: Engine, recorder: Recorder, tm
     )  # fmt: skip
     assert got.read_bytes() == body
     assert "x-sum: 7" in done.stdout
-    assert b"via: 2.0 edge-1\r\n" in recorder.completed[-1]
+    assert b"via: 2.0 edge-1-" in recorder.completed[-1]
 
 
 @pytest.mark.skipif(shutil.which("h2load") is None, reason="needs h2load")
@@ -310,6 +311,25 @@ def test_rapid_reset(engine: Engine, client: Client) -> None:
         time.sleep(0.05)
 
 
+def test_deadlines_are_no_rapid_reset(engine: Engine, recorder: Recorder, client: Client) -> None:
+    """Each call is given up after a while: more in a few seconds than an attack needs."""
+
+    def slow(_request: bytes, _number: int) -> bytes | None:
+        time.sleep(1)
+        return None
+
+    recorder.script = slow
+    for first in range(1, 601, 200):
+        streams = range(first, first + 200, 2)
+        before = len(recorder.completed)
+        client.send(b"".join(client.headers(stream, request()) for stream in streams))
+        until(lambda before=before: len(recorder.completed) - before >= 100)
+        time.sleep(0.15)
+        client.send(b"".join(frame(RST_STREAM, 0, stream, struct.pack(">I", 8)) for stream in streams))
+    recorder.script = None
+    assert client.ask(601, request()) == "200"
+
+
 def test_made_you_reset(engine: Engine, client: Client) -> None:
     """CVE-2025-8671: each stream is made one that the server must reset, by a window update of nothing."""
     before = ended(engine)
@@ -425,13 +445,15 @@ def test_a_connection_without_requests_is_told_to_go(engine: Engine, client: Cli
 
 
 def test_a_preface_that_does_not_go_on(engine: Engine) -> None:
-    for start in (b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\n"):
-        with socket.create_connection(engine.address["http"], timeout=20) as connection:
-            connection.sendall(start)
-            if b"XX" in start:
-                while connection.recv(1000):
-                    pass
+    with socket.create_connection(engine.address["http"], timeout=20) as connection:
+        connection.sendall(PREFACE + frame(DATA, 0, 1, b"no SETTINGS"))
+        while connection.recv(1000):
+            pass
     engine.counter("http2_failed_total")
+    with socket.create_connection(engine.address["http"], timeout=20) as connection:
+        connection.sendall(PREFACE[:-1])
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
+    engine.counter("timeout_head_total")
 
 
 def test_a_client_that_cancels_frees_the_endpoint(recorder: Recorder, client: Client) -> None:

@@ -52,6 +52,38 @@ def test_the_most_specific_pattern_that_matches_the_whole_request_wins(
     assert winner == max(matching, key=naive_rank, default=None)
 
 
+@pytest.mark.parametrize(
+    ("patterns", "request_", "winner"),
+    [
+        (("/a", "/a*"), "a.com/a", "*/a"),
+        (("/a*", "/a/b*"), "a.com/a/b/c", "*/a/b*"),
+        (("a.com/*", "/a/b/c"), "a.com/a/b/c", "a.com/*"),
+        (("*.com/*", "*.a.com/*"), "x.a.com/", "*.a.com/*"),
+        (("*.example.com/*",), "badexample.com/", None),
+        (("*.example.com/*",), "example.com/", None),
+    ],
+)
+def test_which_pattern_gets_a_request(patterns: tuple[str, ...], request_: str, winner: str | None) -> None:
+    host, slash, path = request_.partition("/")
+    found = best(map(Pattern.parse, patterns), host, slash + path)
+    assert (None if found is None else str(found)) == winner
+
+
+@pytest.mark.parametrize(
+    ("path", "canonical"),
+    [
+        ("/a/b/..", "/a/"),
+        ("/a/b/.", "/a/b/"),
+        ("/a/../b", "/b"),
+        ("/../a", "/a"),
+        ("/a//b", "/a//b"),
+        ("/a/..b", "/a/..b"),
+    ],
+)
+def test_dot_segments_are_resolved(path: str, canonical: str) -> None:
+    assert canonical_path(path) == canonical
+
+
 @given(st.lists(PATTERN, unique=True, max_size=8), HOST, PATH)
 def test_two_patterns_that_match_one_request_never_tie(patterns: list[Pattern], host: str, path: str) -> None:
     ranks = sorted(pattern.specificity for pattern in patterns if pattern.matches(host, path))
@@ -110,6 +142,7 @@ BAD = [
     "example.com/x?y",
     "example.com/x#y",
     "example.com/%2f",
+    "example.com/a%2F..",
     "example.com/%5C",
     "example.com/%00",
     "example.com/%zz",

@@ -105,11 +105,20 @@ def test_patch_versions_differ_only_in_the_last_part(a: str, b: str) -> None:
         (Compatibility(scheme="opaque"), "1.0.1", "1.0.2", False),
         (Compatibility(rule="exact", ranges=(">=1.0,<1.2",)), "1.0.9", "1.1", True),
         (Compatibility(rule="exact", ranges=(">=1.0,<1.2",)), "1.0.9", "1.2", False),
+        (Compatibility(rule="exact", ranges=(">=1.0,<=1.2",)), "1.0.9", "1.2.0", True),
         (Compatibility(rule="any", deny=(("1.0.2", "1.0.1"),)), "1.0.1", "1.0.2", False),
+        (Compatibility(allow=(("1.0", "2.0"),)), "2.0", "1.0", True),
+        (Compatibility(allow=(("1.0", "2.0"),), deny=(("2.0", "1.0"),)), "1.0", "2.0", False),
     ],
 )
 def test_rules(rule: Compatibility, a: str, b: str, expected: bool) -> None:
     assert rule.compatible(a, b) == expected
+
+
+def test_a_denied_pair_stays_apart_whatever_its_instances_declare() -> None:
+    denied = Compatibility(deny=(("1.0", "2.0"),))
+    assert not denied.compatible("1.0", "2.0", ("2.0",), ("1.0",))
+    assert not denied.compatible("2.0", "1.0", ("1.0",), ("2.0",))
 
 
 SEMVER = [

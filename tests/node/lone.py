@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ from sdlb.node.health import Health
 from sdlb.node.journal import Journal
 from sdlb.node.loop import NodeLoop
 from sdlb.node.places import listen_unix
+from sdlb.node.reaper import Reaper
+from sdlb.node.restart import Restart
 from sdlb.node.server import serve_api
 from sdlb.node.sites import SiteWatch
 from sdlb.seams.engine import EngineConfig
@@ -52,6 +56,7 @@ class Lone:
     health: Health
     sites: SiteWatch
     authority: Authority
+    restart: Restart
     http: httpx.AsyncClient
     log: io.StringIO
 
@@ -62,8 +67,12 @@ class Lone:
 
 @asynccontextmanager
 async def lone(
-    folder: Path, parents: tuple[str, ...] = (), disk: dict[str, bytes] | None = None
+    folder: Path,
+    parents: tuple[str, ...] = (),
+    disk: dict[str, bytes] | None = None,
+    listening: socket.socket | None = None,
 ) -> AsyncGenerator[Lone]:
+    """`listening`: where the API listens instead."""
     log = io.StringIO()
     journal = Journal("edge-1", log)
     store = MemoryStore(disk)
@@ -73,20 +82,21 @@ async def lone(
     engine = FakeEngine(loop.post)
     health = Health(loop.post, Random(2), loop.remember)
     authority = Authority(loop)
+    restart = Restart(Reaper(lambda pid: True), [sys.executable, "-c", ""])
     sites = SiteWatch(engine.sites, journal.tell, folder / "ticket-keys")
     loop.engine, loop.parents, loop.children = engine, NoParents(), NoChildren()
     loop.run_here = authority.run_here
 
     def changed(names: tuple[str, ...]) -> None:
         for name in names:
-            if loop.balancer.instance(name) is None:
+            if loop.balancer.view.instance(name) is None:
                 health.drop(name)
 
     loop.watch_instances = changed
-    listening = listen_unix(folder / "api.sock")
+    listening = listening or listen_unix(folder / "api.sock")
     transport = httpx.AsyncHTTPTransport(uds=str(folder / "api.sock"))
     async with httpx.AsyncClient(transport=transport, base_url="http://node", timeout=20.0) as http:
-        node: Any = Lone(loop, engine, store, journal, health, sites, authority, http, log)
+        node: Any = Lone(loop, engine, store, journal, health, sites, authority, restart, http, log)
         await loop.start()
         await engine.start(EngineConfig("edge-1", (), ""))
         turning = asyncio.create_task(loop.run())

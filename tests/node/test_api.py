@@ -127,7 +127,7 @@ async def test_a_process_that_ends_takes_its_instance_along(node: Lone) -> None:
     assert "pid/a" in node.store.disk
     process.kill()
     ended = time.monotonic()
-    while node.balancer.instance("a") is not None:
+    while node.balancer.view.instance("a") is not None:
         assert time.monotonic() - ended < 1.0
         await asyncio.sleep(0.01)
     await process.wait()
@@ -171,6 +171,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "a range": ({"compatible": [">=1.0,<<2"]}, "bad-compatible", ""),
     "an endpoint without port": ({"endpoint": "127.0.0.1"}, "bad-endpoint", "127.0.0.1:8001"),
     "an endpoint for nobody": ({"endpoint": "0.0.0.0:80"}, "bad-endpoint", "0.0.0.0"),
+    "an endpoint on an interface by name": ({"endpoint": "[fe80::1%eth0]:80"}, "bad-endpoint", "eth0"),
     "a relative socket": ({"endpoint": "unix:run/a"}, "bad-endpoint", "unix:"),
     "a later protocol": ({"protocol": "tcp"}, "bad-protocol", "not in this version"),
     "an unknown protocol": ({"protocol": "gopher"}, "bad-protocol", "unknown"),
@@ -261,7 +262,8 @@ def test_every_code_is_described() -> None:
 @scenario
 async def test_reads_are_as_described(node: Lone) -> None:
     await put(node)
-    await put(node, "b", version="2.0.0", routes=["example.com/*", "*.example.com/b*"])
+    second = {"version": "2.0.0", "routes": ["example.com/*", "*.example.com/b*"], "endpoint": "127.0.0.1:10"}
+    await put(node, "b", **second)
     await node.http.get("/v1/instances/a?wait=active&timeout_s=5")
     services = check(await node.http.get("/v1/services"), schema.Services)
     assert services["roots"] == ["edge-1"]
@@ -292,10 +294,33 @@ async def test_a_policy_is_set_kept_and_read_back(node: Lone) -> None:
     assert told["revision"] == 1
     assert told["policy"]["priority"] == "higher"
     assert told["roots"] == ["edge-1"]
-    assert "policy/web" in node.store.disk
+    assert "doc/policy/web" in node.store.disk
+    (changed,) = [event for event in node.journal.recent if event.code == "policy-set"]
+    assert changed.text == "the policy of web was changed (set at edge-1): priority: even -> higher"
+    assert changed.fields == {"service": "web"}
     problem(await node.http.put("/v1/policies/web", json={"priority": "sideways"}), "bad-policy")
     told = check(await node.http.get("/v1/policies/web?scope=local"), schema.Policy)
     assert (told["revision"], told["policy"]["priority"]) == (1, "higher")
+
+
+@scenario
+async def test_names_that_no_root_knows_are_told(node: Lone) -> None:
+    canary = {"priority": "share", "shares": {"9.9.9": 50}}
+    problem(await node.http.put("/v1/policies/web?unknown=refuse", json=canary), "unknown-service")
+    problem(await node.http.put("/v1/policies/web?unknown=perhaps", json=canary), "bad-query")
+    await put(node)
+    detail = problem(await node.http.put("/v1/policies/web?unknown=refuse", json=canary), "unknown-version")
+    assert detail == "web has no version 9.9.9; it has 1.0.0"
+    near = {"compatibility": {"deny": [["1.0.0", "1.0.9"]]}}
+    detail = problem(await node.http.put("/v1/policies/web?unknown=refuse", json=near), "unknown-version")
+    assert "1.0.9 (did you mean 1.0.0?)" in detail
+    assert check(await node.http.get("/v1/policies/web"), schema.Policy)["revision"] == 0
+    told = check(await node.http.put("/v1/policies/web", json=canary), schema.Policy)
+    assert told["revision"] == 1 and told["warnings"] == ["web has no version 9.9.9; it has 1.0.0"]
+    again = check(await node.http.put("/v1/policies/web?unknown=refuse", json=canary), schema.Policy)
+    assert again["warnings"] == [], "it was named before"
+    fits = {"shares": {"1.0.0": 50}, "compatibility": {"ranges": [">=3"]}}
+    assert check(await node.http.put("/v1/policies/web?unknown=refuse", json=fits), schema.Policy)["warnings"] == []
 
 
 @scenario
@@ -309,7 +334,7 @@ async def test_events_stream_and_continue(node: Lone) -> None:
     last = str(listed[-1]["id"])
     async with node.http.stream("GET", "/v1/events", headers={"last-event-id": last}) as stream:
         lines = stream.aiter_lines()
-        await put(node, "b", service="other", routes=["other.example/"])
+        await put(node, "b", service="other", routes=["other.example/"], endpoint="127.0.0.1:10")
         async with asyncio.timeout(5):
             while not (line := await anext(lines)).startswith("data: "):
                 pass

@@ -249,6 +249,18 @@ BAD: dict[str, tuple[str, int, str, str]] = {
     # of the contract, but not in this version
     "ACME": (f"{HTTPS}acme = true\n", 6, "site.0.acme", "not in this version"),
     "admin": ('[listen]\nadmin = "127.0.0.1:7701"\n', 2, "listen.admin", "not in this version"),
+    "a proxy that is no network": (
+        '[listen]\nhttp = "127.0.0.1:80"\n[listen.trusted_proxies]\nhttp = ["10.0.0.1/8"]\n',
+        4,
+        "listen.trusted_proxies.http",
+        'a network, like "10.0.0.0/8"',
+    ),
+    "proxies of no listener": (
+        '[listen.trusted_proxies]\nhttps = ["10.0.0.0/8"]\n',
+        2,
+        "listen.trusted_proxies.https",
+        "there is no such listener",
+    ),
     "etcd": ('[store]\nkind = "etcd"\n', 2, "store.kind", "not in this version"),
     "endpoints": ('[store]\nendpoints = ["a:1"]\n', 2, "store.endpoints", "not in this version"),
     "haproxy": ('engine = "haproxy"\n', 1, "engine", "not in this version"),
@@ -319,10 +331,13 @@ def test_every_key_of_the_configuration_has_its_place_in_the_file(tmp_path: Path
     text = CONTRACT.replace('engine = "native"', 'advertise = "10.0.0.7:1"\ninsecure = true') + (
         '[timing]\nbeat_s = 1\nlease_s = 7\nfence_s = 8\n[log]\naccess = "/a"\nlevel = "warning"\n'
         "[engine]\nworkers = 2\nfields = 50\n"
+        '[listen.trusted_proxies]\nhttp = ["10.0.0.0/8"]\nhttps = ["::1"]\n'
         '[[site]]\nhosts = ["a"]\ncertificate = "/a.pem"\n'
     )
     text = text.replace("parents = []", 'parents = ["p:1"]')
-    text = text.replace("[listen]", '[listen]\nsocket_mode = "0660"\nhttps = "127.0.0.1:443"')
+    text = text.replace(
+        "[listen]", '[listen]\nsocket_mode = "0660"\nmetrics = "127.0.0.1:9101"\nhttps = "127.0.0.1:443"'
+    )
     text = text.replace(":7700", ":7799")
     both = (read(text, tmp_path), read(text.replace("insecure = true", "") + IDENTITY, tmp_path))  # one or the other
     for each in dataclasses.fields(NodeConfig):

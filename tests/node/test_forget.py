@@ -17,7 +17,7 @@ async def silent(node: Lone, name: str, link: int) -> None:
     """A child that was there, and whose lease has run out."""
     await node.loop.do(ChildConnected(link, Hello(name, f"id-{name}", 1, "127.0.0.1:7001")))
     problem(await node.http.delete(f"/v1/children/{name}"), "child-in-touch")
-    while (node.balancer.child(name) or {"state": ""})["state"] != "suspect":
+    while (node.balancer.view.child(name) or {"state": ""})["state"] != "suspect":
         await asyncio.sleep(0.02)
 
 

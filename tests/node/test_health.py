@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdlb.node.health import until_next
+from sdlb.core.events import InstanceHealth
+from sdlb.model.instance import HealthCheck, InstanceSpec
+from sdlb.node.health import GREETINGS, Health, probe, until_next
 
 
 @given(st.floats(0, 1e7), st.floats(0.05, 3600))
@@ -25,3 +30,55 @@ def test_it_keeps_to_its_moments() -> None:
     for _ in range(100):
         now += until_next(now, 2.0) + 0.003  # what a check takes
     assert until_next(now, 2.0) == pytest.approx(1.997)
+
+
+class Greeted:
+    """A program that wants a header of the PROXY protocol, and then answers."""
+
+    def __init__(self, greeting: bytes) -> None:
+        self.greeting = greeting
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.readexactly(len(self.greeting)) == self.greeting:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_check_begins_as_requests_do_where_the_policy_wants_the_proxy_protocol(version: str) -> None:
+    async def check() -> tuple[str, str]:
+        greeting = GREETINGS[version]
+        async with Greeted(greeting) as endpoint:
+            asked = HealthCheck(kind="http", path="/", timeout_s=5.0)
+            return await probe(endpoint, asked, greeting), await probe(endpoint, asked)
+
+    with_it, without = asyncio.run(check())
+    assert with_it == "" and without != ""
+
+
+@pytest.mark.parametrize("protocol", ["http1", "h2c"])
+def test_the_policy_counts_for_every_protocol(protocol: str) -> None:
+    async def check() -> object:
+        found: asyncio.Queue[object] = asyncio.Queue()
+        async with Greeted(GREETINGS["v2"]) as endpoint:
+            health = Health(
+                found.put_nowait, Random(1), lambda _key, _value: None, proxy_protocol=lambda _service: "v2"
+            )
+            asked = HealthCheck(kind="http", path="/", timeout_s=5.0, rise=1)
+            spec = InstanceSpec("a", "web", "1.0.0", (), endpoint, protocol=protocol, health=asked)
+            health.put(spec, healthy=False)
+            try:
+                return await asyncio.wait_for(found.get(), 10)
+            finally:
+                health.close()
+
+    assert asyncio.run(check()) == InstanceHealth("a", True)

@@ -52,6 +52,13 @@ def test_a_beat_counts_only_what_was_sent() -> None:
     assert hold.sift(ef.ToChild(2, Beat(8, 2))) == ef.ToChild(2, Beat(8, 2))
 
 
+def test_a_beat_keeps_what_it_says_about_having_a_say() -> None:
+    hold = holding()
+    hold.sift(ef.ToChild(1, DownState(8)))
+    assert hold.sift(ef.ToChild(1, Beat(8, 2, has_say=False))) == ef.ToChild(1, Beat(7, 2, has_say=False))
+    assert hold.sift(ef.ToParent("p", Beat(8, 2, has_say=False))) == ef.ToParent("p", Beat(8, 2, has_say=False))
+
+
 def test_what_is_held_for_a_link_or_an_engine_goes_with_it() -> None:
     hold = holding()
     hold.sift(ef.Apply(1))

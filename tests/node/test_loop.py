@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sdlb.core.effects import Note
-from sdlb.core.events import InstancePut, Stop
+from sdlb.core.effects import Note, ReleaseHeld
+from sdlb.core.events import (
+    ChildConnected,
+    InstanceHealth,
+    InstancePut,
+    ParentClosed,
+    ParentConnected,
+    ParentMessage,
+    Stop,
+    StoreStuck,
+    StoreWritten,
+    Tick,
+)
+from sdlb.core.messages import Beat, Hello, Refused
 from sdlb.model.instance import HealthCheck, InstanceSpec
 from sdlb.node.journal import Journal
 from tests.node.lone import Lone, lone
@@ -24,7 +37,7 @@ def spec(name: str, version: str = "1.0.0") -> InstanceSpec:
 
 async def active(node: Lone, name: str) -> None:
     while True:
-        found = node.balancer.instance(name)
+        found = node.balancer.view.instance(name)
         if found is not None and found["state"] == "active":
             return
         await node.loop.instances.wait(name, 5.0)
@@ -75,7 +88,7 @@ def test_a_decision_that_cannot_be_written_waits_and_what_is_served_goes_on(tmp_
                 apply(delta)
 
             node.engine.apply = seen_apply  # type: ignore[method-assign]
-            other = InstanceSpec("b", "other", "1.0.0", ("other.com/*",), "127.0.0.1:9", health=NONE, ttl_s=0)
+            other = InstanceSpec("b", "other", "1.0.0", ("other.com/*",), "127.0.0.1:10", health=NONE, ttl_s=0)
             await node.loop.do(InstancePut(other))
             await node.loop.do(InstancePut(spec("c")))
             await node.loop.do(InstancePut(spec("a")))  # a renewal
@@ -84,8 +97,8 @@ def test_a_decision_that_cannot_be_written_waits_and_what_is_served_goes_on(tmp_
             assert (codes.count("state-not-written"), codes.count("decisions-wait")) == (1, 1)
             assert (node.loop.writes, node.loop.held) == (False, 1)
             assert applied == []
-            assert (node.balancer.instance("a") or {})["state"] == "active"
-            assert (node.balancer.instance("b") or {})["state"] == "waiting"
+            assert (node.balancer.view.instance("a") or {})["state"] == "active"
+            assert (node.balancer.view.instance("b") or {})["state"] == "waiting"
             ready = await node.http.get("/readyz")
             assert (ready.status_code, "disk full" in ready.text) == (503, True)
             tree = (await node.http.get("/v1/tree")).json()
@@ -122,7 +135,7 @@ def test_a_disk_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypat
                 await commit(puts, durable)
 
             node.store.commit = stuck  # type: ignore[method-assign]
-            other = InstanceSpec("b", "other", "1.0.0", ("other.com/*",), "127.0.0.1:9", health=NONE, ttl_s=0)
+            other = InstanceSpec("b", "other", "1.0.0", ("other.com/*",), "127.0.0.1:10", health=NONE, ttl_s=0)
             await asyncio.wait_for(node.loop.do(InstancePut(other)), 5.0)
             assert (node.loop.writes, node.loop.held) == (False, 1)
             await asyncio.wait_for(node.loop.do(InstancePut(spec("a"))), 5.0)
@@ -170,7 +183,165 @@ def test_a_fault_of_ours_is_told_and_the_loop_goes_on(tmp_path: Path) -> None:
             assert node.loop.errors >= 1
             assert "internal-error" in [event.code for event in node.journal.recent]
             assert (await node.http.get("/healthz")).status_code == 200
-            assert node.balancer.instance("a") is not None
+            assert node.balancer.view.instance("a") is not None
+
+    asyncio.run(run())
+
+
+def test_one_event_that_fails_costs_the_others_nothing(tmp_path: Path) -> None:
+    """Neither those before it in the same iteration, whose effects the core still holds, nor those after it."""
+
+    async def run() -> None:
+        async with lone(tmp_path) as node:
+            events: list[Any] = [InstancePut(spec("a")), object.__new__(InstanceHealth), InstancePut(spec("b"))]
+            for event in events:
+                node.loop.post(event)
+            await node.loop.do(InstancePut(spec("c")))
+            assert node.loop.errors == 1
+            for name in "abc":
+                await active(node, name)
+            assert {"instance/a", "instance/b", "instance/c"} <= set(node.store.disk)
+
+    asyncio.run(run())
+
+
+def test_one_effect_that_fails_costs_the_others_nothing(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with lone(tmp_path) as node:
+            apply, failed = node.engine.apply, list[Any]()
+
+            def fails_once(delta: Any) -> None:
+                if not failed:
+                    failed.append(delta)
+                    raise ValueError("a fault of the adapter")
+                apply(delta)
+
+            node.engine.apply = fails_once  # type: ignore[method-assign]
+            await node.loop.do(InstancePut(spec("a")))
+            assert "instance-registered" in [event.code for event in node.journal.recent], "after the delta"
+            await active(node, "a")  # the core has sent the delta again
+            assert failed[0].put_members in [delta.put_members for delta in node.engine.applied]
+            assert node.loop.errors == 1
+
+    asyncio.run(run())
+
+
+def test_a_commit_that_fails_in_another_way_holds_what_follows(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with lone(tmp_path) as node:
+            commit = node.store.commit
+
+            async def broken(puts: Any, durable: bool) -> None:
+                raise TypeError("a fault of the adapter")
+
+            node.store.commit = broken  # type: ignore[method-assign]
+            await node.loop.do(InstancePut(spec("a")))
+            assert node.loop.held == 1
+            assert all(not delta.put_members for delta in node.engine.applied)
+            node.store.commit = commit  # type: ignore[method-assign]
+            await active(node, "a")
+            assert node.loop.held is None
+
+    asyncio.run(run())
+
+
+def test_the_core_is_told_when_decisions_wait_for_the_disk_and_when_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdlb.node.loop.RETRY_FIRST_S", 0.1)
+
+    async def run() -> None:
+        async with lone(tmp_path) as node:
+            told: list[Any] = []
+            handle_all = node.balancer.handle_all
+
+            def seen(events: Iterable[Any], now: float, wall_s: float) -> Any:
+                listed = list(events)
+                told.extend(event for event in listed if isinstance(event, StoreStuck | StoreWritten))
+                return handle_all(listed, now, wall_s)
+
+            node.balancer.handle_all = seen  # type: ignore[method-assign]
+            child = ChildConnected(1, Hello("host-1", "id-2", 1, "127.0.0.1:8"))
+            await node.loop.do(child)
+            sent: list[Any] = []
+            node.loop.children.send = lambda link, message: sent.append(message)  # type: ignore[method-assign]
+            node.store.fails = "disk full"
+            await node.loop.do(InstancePut(spec("a")))
+            await node.loop.do(Tick())
+            assert told == [StoreStuck()]
+            assert [each.has_say for each in sent if isinstance(each, Beat)][-1:] == [False]
+            node.store.fails = ""
+            await active(node, "a")
+            await node.loop.do(Tick())
+            assert told == [StoreStuck(), StoreWritten()]
+            assert [each.has_say for each in sent if isinstance(each, Beat)][-1:] == [True]
+
+    asyncio.run(run())
+
+
+def test_what_is_released_is_carried_out_though_the_disk_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdlb.node.loop.RETRY_FIRST_S", 0.1)
+
+    async def run() -> None:
+        async with lone(tmp_path) as node:
+            node.store.fails = "disk full"
+            await node.loop.do(InstancePut(spec("a")))
+            assert node.loop.held == 1
+            handle_all = node.balancer.handle_all
+
+            def releases(events: Iterable[Any], now: float, wall_s: float) -> Any:
+                node.balancer.handle_all = handle_all  # type: ignore[method-assign]
+                return [ReleaseHeld(), *handle_all(events, now, wall_s)]
+
+            node.balancer.handle_all = releases  # type: ignore[method-assign]
+            await node.loop.do(Tick())
+            assert (node.loop.held, node.loop.writes) == (None, False)
+            await active(node, "a")
+            await node.loop.do(InstancePut(spec("b")))
+            await active(node, "b")
+            assert (node.loop.held, node.loop.writes) == (None, False), "what follows is not held either"
+            assert "instance/b" not in node.store.disk
+            node.store.fails = ""
+            while "instance/b" not in node.store.disk:
+                await node.loop.do(Tick())
+            node.store.fails = "full again"
+            other = InstanceSpec("c", "other", "1.0.0", ("other.com/*",), "127.0.0.1:10", health=NONE, ttl_s=0)
+            await node.loop.do(InstancePut(other))
+            assert node.loop.held == 1, "it decides again, and waits for the disk again"
+
+    asyncio.run(run())
+
+
+@pytest.mark.promise(8)
+def test_a_new_incarnation_is_on_disk_before_anybody_hears_of_it(tmp_path: Path) -> None:
+    """A node that was restored from an older copy of its state is refused, takes a higher number, and comes again."""
+
+    async def run() -> None:
+        async with lone(tmp_path, parents=("127.0.0.1:7700",)) as node:
+            order: list[Any] = []
+            commit = node.store.commit
+
+            async def seen_commit(puts: Any, durable: bool) -> None:
+                await commit(puts, durable)
+                order.extend((value, durable) for key, value in puts.items() if key == "node/incarnation")
+
+            def send(parent: str, message: Any) -> None:
+                order.append(message.incarnation)
+
+            node.store.commit = seen_commit  # type: ignore[method-assign]
+            node.loop.parents.send = send  # type: ignore[method-assign]
+            dialed: asyncio.Queue[str] = asyncio.Queue()
+            node.loop.parents.dial = dialed.put_nowait  # type: ignore[method-assign]
+            connected = ParentConnected("127.0.0.1:7700", "127.0.0.1:8")
+            node.loop.post(ParentClosed("127.0.0.1:7700", "as if it had been dialed before the test could see it"))
+            await asyncio.wait_for(dialed.get(), 10.0)
+            await node.loop.do(connected)
+            await node.loop.do(ParentMessage("127.0.0.1:7700", Refused("older-incarnation", "old", 41)))
+            await asyncio.wait_for(dialed.get(), 10.0)
+            await node.loop.do(connected)
+            assert order == [1, (42, True), 42]
 
     asyncio.run(run())
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from sdlb.core.effects import Note
-from sdlb.core.tickets import ROTATE_S
 from sdlb.model.problem import Invalid
 from sdlb.model.site import PemFile, SiteSpec
 from sdlb.node.config import Options, read_config
 from sdlb.node.pem import FILE_BYTES_MAX
 from sdlb.node.sites import SiteWatch
+from sdlb.node.tickets import ROTATE_S
 from tests.node.lone import lone
 from tests.seams.fake_engine import FakeSites
 

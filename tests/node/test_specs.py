@@ -51,7 +51,7 @@ def test_bad_ids(text: str) -> None:
         check_id(text)
 
 
-@pytest.mark.parametrize("text", ["host\n:80", "host:80\n", "host\r:80"])
+@pytest.mark.parametrize("text", ["host\n:80", "host:80\n", "host\r:80", "[::1%lo]:80", "[fe80::1%eth0]:80"])
 def test_bad_addresses(text: str) -> None:
     with pytest.raises((Invalid, ValueError)):
         check_address(text)

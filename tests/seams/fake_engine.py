@@ -32,12 +32,13 @@ class FakeSites:
 class FakeEngine:
     def __init__(self, post: Callable[[Event], None]) -> None:
         self.figures = Figures()
+        self.upgrades = False
         self.sites = FakeSites()
         self.applied: list[Apply] = []
         self.configs: list[EngineConfig] = []
         self._post = post
 
-    async def start(self, config: EngineConfig) -> None:
+    async def start(self, config: EngineConfig, settle_s: float = 0.0) -> None:
         self.configs.append(config)
         self.figures.attached = True
         self._post(EngineAttached("boot-1", 0, 0))
@@ -59,7 +60,12 @@ class FakeEngine:
         pass
 
     async def upgrade(self, deadline_s: float) -> Upgraded:
-        raise EngineFailed("there is nothing to upgrade")
+        if not self.upgrades:
+            raise EngineFailed("there is nothing to upgrade")
+        return Upgraded(2, "0.2.0", 1, "0.1.0", deadline_s)
+
+    async def drain_clients(self, deadline_s: float) -> None:
+        pass
 
     async def shut_down(self, deadline_s: float) -> None:
         self.figures.attached = False

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 
 from sdlb.adapters import link_grpc
@@ -25,24 +27,35 @@ from sdlb.core.events import (
     ParentConnected,
     ParentMessage,
 )
+from sdlb.model.reason import StillRunning
+from sdlb.wire import tree
+from sdlb.wire import tree_pb2 as pb
 from tests.seams.splice import Splice
 
 KEY = m.ClaimKey("web", "1.0.0", "example.com/*")
-HELLO = m.Hello("host-1", "id-1", 7, "127.0.0.1:9", 42, ("zone=a",))
+HELLO = m.Hello("host-1", "id-1", 7, "127.0.0.1:9", 42, ("zone=a",), nonce="n-1", verdicts_digest=1 << 63)
+CLAIM = m.Claim(KEY, 10, 2, ("host-1",), 99, (">=1",), m.Stage.OPEN, True, 5, 3, ("id-2",), ("id-2",), 4, 6, lease_s=10)
+PATH = m.Path(("edge-1",), ("edge-1",), ("id-2",))
 UP: list[m.UpMessage] = [
-    m.UpState(1, True, (m.Claim(KEY, 10, 2, ("host-1",), (">=1",), 5, True, 3, 4, 6, True, True, True),), (KEY,)),
-    m.UpState(2, policies=(m.PolicyDoc("web", 3, "edge-1", '{"priority":"even"}'),)),
+    m.UpState(1, True, (CLAIM,), (m.Gone(KEY, m.Cause.STOPPED), m.Gone(KEY, m.Cause.LEFT)), roots=("id-2",)),
+    m.UpState(2, docs=(m.Doc("policy", "web", 3, "edge-1", b'{"priority":"even"}'), m.Doc("k", "n", 1, "x", b"\xff"))),
     m.Beat(2, 1),
-    m.Ask("a1", "PUT", "/v1/policies/web", b"\x00{}"),
-    m.Bye(),
+    m.Ask("a1", "PUT", "/v1/policies/web", b"\x00{}", "host-1"),
+    m.Bye((KEY,)),
 ]
 DOWN: list[m.DownMessage] = [
-    m.Welcome("edge-1", "id-2", 3, ("edge-1",), 42, 10_000, ("edge-1",)),
-    m.DownState(1, True, (m.Verdict(KEY, m.WAITING, "asking", "why", "edge-1", 3, 4),), (KEY,), (m.DrainAck(KEY, 9),)),
-    m.DownState(2, policies=(m.PolicyDoc("web", 1, "x", "{}"),), ancestors=("a", "b"), roots=("a",)),
-    m.Beat(1, 2),
+    m.Welcome("edge-1", "id-2", 3, PATH, 42, "n-2", 2, verdicts_kept=True),
+    m.DownState(
+        1,
+        True,
+        (m.Verdict(KEY, m.WAITING, StillRunning("1.0", 2, ("h",)), "edge-1", 3, ("id-2",), 8, 4),),
+        (m.DrainAck(KEY, 9),),
+        path=PATH,
+    ),
+    m.DownState(2, docs=(m.Doc("policy", "web", 1, "x", b"{}"),), path=m.Path(("a", "b"), ("a",))),
+    m.Beat(1, 2, has_say=False),
     m.Answer("a1", (m.RootAnswer("edge-1", 200, b"\xff"),), ("edge-2",)),
-    m.Refused("cycle", "no"),
+    m.Refused("older-incarnation", "no", 9),
 ]
 
 
@@ -197,21 +210,76 @@ async def test_a_parent_that_is_not_there_is_told(both: Pair) -> None:
     assert closed == ParentClosed("127.0.0.1:1", "connection refused")
 
 
-@scenario
-async def test_garbage_ends_the_link_and_nothing_else(both: Pair) -> None:
-    import grpc
-
-    link = await both.connect()
+@asynccontextmanager
+async def raw_link(both: Pair) -> AsyncGenerator[Any]:
+    """A stream on which any bytes can be sent."""
     async with grpc.aio.insecure_channel(f"ipv4:{both.splice.address}") as channel:
         anything: Any = channel
-        stub = anything.stream_stream(f"/{link_grpc.SERVICE}/{link_grpc.METHOD}")
-        call = stub()
+        yield anything.stream_stream(f"/{link_grpc.SERVICE}/{link_grpc.METHOD}")()
+
+
+@scenario
+async def test_a_link_that_begins_with_garbage_is_nothing(both: Pair) -> None:
+    link = await both.connect()
+    async with raw_link(both) as call:
         await call.write(b"\xff\xff\xff no protobuf")
-        with pytest.raises(grpc.aio.AioRpcError):
+        with pytest.raises(grpc.aio.AioRpcError, match="cannot be read"):
             await call.read()
     both.children.send(link, m.Beat(1, 1))
     await both.child.wait(ParentMessage)
     assert len([event for event in both.parent.events if isinstance(event, ChildConnected)]) == 1
+    assert [note.code for note in both.parent.notes] == ["protocol"]
+
+
+BAD_UP = {
+    "garbage": b"\xff\xff\xff",
+    "a huge generation": pb.Up(state=pb.UpState(claims=[pb.Claim(generation=1 << 60)])).SerializeToString(),
+    "too many names": pb.Up(state=pb.UpState(hears=pb.Roots(ids=["r"] * 65))).SerializeToString(),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_UP.values(), ids=BAD_UP)
+def test_a_bad_message_costs_a_child_its_link_and_the_others_nothing(tmp_path: Path, bad: bytes) -> None:
+    async def run() -> None:
+        async with pair(tmp_path) as both:
+            good = await both.connect()
+            async with raw_link(both) as call:
+                await call.write(tree.encode_up(m.Hello("host-2", "id-3", 1, "127.0.0.1:8")))
+                _, connected = await both.parent.wait(ChildConnected, 2)
+                await call.write(bad)
+                assert await both.parent.wait(ChildClosed) == [ChildClosed(connected.link)]
+                assert await call.read() is grpc.aio.EOF
+            (note,) = both.parent.notes
+            assert (note.code, note.fields) == ("protocol", {"child": "host-2"})
+            both.parents.send(both.splice.address, m.Beat(1, 1))
+            assert await both.parent.wait(ChildMessage) == [ChildMessage(good, m.Beat(1, 1))]
+
+    asyncio.run(run())
+
+
+def test_a_parent_that_sends_garbage_is_hung_up(tmp_path: Path) -> None:
+    async def garbage(requests: Any, context: Any) -> AsyncGenerator[bytes]:
+        yield b"\xff\xff\xff"
+        async for _ in requests:
+            pass
+
+    async def run() -> None:
+        below = Side()
+        server: Any = grpc.aio.server()
+        handler = grpc.stream_stream_rpc_method_handler(garbage)
+        generic = grpc.method_handlers_generic_handler(link_grpc.SERVICE, {link_grpc.METHOD: handler})
+        server.add_generic_rpc_handlers((generic,))
+        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        await server.start()
+        parents = GrpcParents(below.events.append, below.notes.append, Insecure(), lambda parent: "")
+        parents.dial(address)
+        (closed,) = await below.wait(ParentClosed)
+        assert "cannot be read" in closed.detail
+        assert [note.code for note in below.notes] == ["insecure-link", "protocol"]
+        await parents.close()
+        await server.stop(None)
+
+    asyncio.run(run())
 
 
 def test_clear_text_goes_to_loopback_and_private_addresses_only() -> None:

@@ -12,19 +12,45 @@ import pytest
 
 from sdlb.sim.faults import KINDS
 from sdlb.sim.run import Plan, simulate
+from sdlb.sim.workload import CHANGES
 
 
 @pytest.mark.promise(1, 2, 3, 4, 5, 7, 8)
-@pytest.mark.parametrize("first", [1, 11])
+@pytest.mark.parametrize("first", [1, 5, 9, 13])
 def test_three_hundred_nodes_keep_every_promise(first: int) -> None:
-    done = _sim("--nodes", "300", "--seeds", "10", "--from", str(first), "--jobs", "1", "--json")
+    seeds = 4
+    done = _sim("--nodes", "300", "--seeds", str(seeds), "--from", str(first), "--jobs", "1", "--json")
     result = json.loads(done.stdout)
     broken = {seed["replay"]: seed["broken"] for seed in result["seeds"] if seed["broken"]}
     assert broken == {}
     assert done.returncode == 0
-    assert len(result["seeds"]) == 10
-    assert sum(seed["requests"]["answered"] for seed in result["seeds"]) > 1000
-    assert sum(sum(seed["faults"].values()) for seed in result["seeds"]) > 100
+    assert len(result["seeds"]) == seeds
+    assert result["coverage"]["compared"].keys() >= {
+        "1 OneGeneration",
+        "2 SeedRule",
+        "3 MakeBeforeBreak",
+        "3 DrainsEnd",
+    }
+    assert sum(seed["requests"]["answered"] for seed in result["seeds"]) > 400
+    assert sum(sum(seed["faults"].values()) for seed in result["seeds"]) > 40
+
+
+@pytest.mark.promise(1, 2, 3, 4, 5, 6, 7, 8)
+@pytest.mark.parametrize("seed", range(4))
+def test_all_kinds_of_fault_at_once(seed: int) -> None:
+    result = simulate(Plan(nodes=12, seed=seed, faults=tuple(KINDS)))
+    assert result.broken == "", result.trace[-20:]
+    assert len(result.faults) > 5
+
+
+CALM = {
+    "ids taken by others",
+    "instances drained by hand",
+    "instances registered again",
+    "instances started",
+    "instances stopped",
+    "policies set",
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -32,14 +58,37 @@ def test_each_kind_of_fault_alone(kind: str) -> None:
     results = [simulate(Plan(nodes=12, seed=seed, faults=(kind,), faults_s=30.0)) for seed in range(4)]
     for result in results:
         assert result.broken == "", result.trace[-20:]
-    assert any(result.faults for result in results)
+    # a node that leaves is no fault
+    happened = [{**result.faults, **result.coverage["changes"]} for result in results]
+    assert any(set(each) - CALM for each in happened)
 
 
-def test_without_faults_nothing_is_lost_at_all() -> None:
-    for seed in range(5):
-        result = simulate(Plan(nodes=12, seed=seed, faults=()))
+@pytest.mark.parametrize("seed", range(5))
+def test_without_faults_nothing_is_lost_at_all(seed: int) -> None:
+    result = simulate(Plan(nodes=12, seed=seed, faults=()))
+    assert result.broken == "", result.trace[-20:]
+    assert result.faults == {}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_each_kind_of_change_with_roll_outs(change: str) -> None:
+    results = [
+        simulate(Plan(nodes=12, seed=seed, faults=(), changes=("roll-patch", "roll-major", change))) for seed in (1, 2)
+    ]
+    for result in results:
         assert result.broken == "", result.trace[-20:]
-        assert result.faults.keys() <= {"left at its deadline"}
+
+
+def test_a_run_has_been_through_what_it_is_for() -> None:
+    """What is counted is what happened: a run that tested nothing would show."""
+    coverage = simulate(Plan(nodes=20, seed=1, faults=("process",))).coverage
+    compared = {name.split(" ")[0] for name, times in coverage["compared"].items() if times}
+    assert compared >= set("1234578")
+    assert coverage["faults"].keys() == {"process crashed"}
+    assert {"waiting > active", "active > draining"} <= coverage["instances"].keys()
+    assert {"waiting > active"} <= coverage["permits"].keys()
+    assert {"cut-overs", "drains", "requests parked"} <= coverage["happened"].keys()
+    assert {"instances started", "instances stopped", "policies set"} <= coverage["changes"].keys()
 
 
 PINNED = [
@@ -56,6 +105,9 @@ PINNED = [
     # A child that lost its disk was out of its parents' tables before it had said what it has; policies of one revision differed.
     Plan(nodes=12, seed=2, faults=("disk",)),
     Plan(nodes=12, seed=9, faults=("disk",)),
+    # Faults of several kinds together, as the seed takes them. A lying child was most of the children that a root heard
+    # after its restart; it recalled what was older, as another root was said to have it; a cut-off rack let go of what stayed.
+    *[Plan(nodes=12, seed=seed) for seed in (5, 30, 150)],
 ]
 
 
@@ -72,6 +124,13 @@ def test_a_seed_replays_exactly_in_another_process() -> None:
         done = _sim("--nodes", "20", "--replay", "4", "--seconds", "20", "--json", PYTHONHASHSEED=hash_seed)
         digests.add(json.loads(done.stdout)["seeds"][0]["digest"])
     assert len(digests) == 1
+
+
+def test_the_installed_command_explores_in_several_processes() -> None:
+    """Each of them imports the script of the command again."""
+    done = _sim("--explore", "chain-roll,hosts-roll", "--states", "300", "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    assert "2 scenarios" in done.stdout and "all held" in done.stdout
 
 
 def test_other_seeds_are_other_runs() -> None:

@@ -28,7 +28,19 @@ def bench(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_case() -> None:
     done = bench("--help")
     assert done.returncode == 0
-    for case in ("proxy", "edge", "latency", "cores", "tiers", "change", "idle", "register", "upgrade", "scale"):
+    for case in (
+        "proxy",
+        "edge",
+        "latency",
+        "cores",
+        "tiers",
+        "change",
+        "reads",
+        "idle",
+        "register",
+        "upgrade",
+        "scale",
+    ):
         assert f"  {case} " in done.stdout
 
 
@@ -36,7 +48,7 @@ def test_an_unknown_case_is_a_usage_error() -> None:
     done = bench("proxies")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith(
-        "unknown case 'proxies'; choose from proxy, edge, latency, cores, tiers, idle, register, change, upgrade, scale"
+        "unknown case 'proxies'; choose from proxy, edge, latency, cores, tiers, idle, register, change, reads, upgrade, scale"
     )
 
 

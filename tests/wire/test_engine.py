@@ -196,6 +196,13 @@ def test_answers_about_sites_arrive(states: list[SiteState]) -> None:
     assert engine.site_states(pb.SitesApplied.FromString(message.SerializeToString())) == states
 
 
+def test_a_capacity_that_is_too_large_for_the_engine_is_as_large_as_it_can_be() -> None:
+    """A child's capacity is a sum over its subtree; a delta that cannot be encoded would stop the whole table."""
+    member = MemberPut(MemberKey(ClaimKey("s", "1", "x/"), "n:child"), 1 << 40)
+    told = engine.to_delta(Apply(1, put_members=(member,)))
+    assert [each.capacity for each in told.delta.put_members] == [(1 << 32) - 1]
+
+
 def test_listeners_say_whether_they_speak_tls() -> None:
     listeners = (
         Listener("http", "127.0.0.1:1"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdlb.core.tickets import KEPT, ROTATE_S, rotate
 from sdlb.model.site import TicketKey
+from sdlb.node.tickets import KEPT, ROTATE_S, rotate
 
 STEPS = st.lists(st.integers(0, 3 * ROTATE_S) | st.integers(0, 60), min_size=1, max_size=40)
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdlb.core.effects import Note
-from sdlb.core.sites import DAY_S, Sites
 from sdlb.model.site import PemFile, SiteSpec, SiteState
+from sdlb.node.certificates import DAY_S, Sites
 
 SPEC = SiteSpec(("a.example",), ((PemFile("/a.pem"), None),))
 OTHER = SiteSpec(("b.example",), ((PemFile("/b.pem"), None),))

@@ -1,0 +1,324 @@
+"""A node under another authority: what it brings from there counts for nothing, and its traffic goes on meanwhile."""
+
+from __future__ import annotations
+
+import pytest
+
+from sdlb.core import events as ev
+from sdlb.core.messages import ACTIVE
+from tests.core.forest import ROUTE, Forest, interruptions, key_of
+
+OLD, NEW = key_of("1.0.1"), key_of("2.0.0")
+PRODUCTION = ("edge", "host-1", "host-2")
+
+
+def two_trees(*, test_generation: int = 4) -> Forest:
+    """Production serves 1.0.1 under generation 1. In the other tree, 2.0.0 has come to `test_generation`."""
+    forest = Forest(
+        {
+            "edge": (),
+            "host-1": ("edge",),
+            "host-2": ("edge",),
+            "lab": (),
+            "rack": ("lab",),
+            "guest": ("rack",),
+            "other": ("rack",),
+        }
+    )
+    forest.put("guest", "first", "1.0.0")
+    for number in range(2, test_generation + 1):
+        version = "2.0.0" if (test_generation - number) % 2 == 0 else "1.0.0"
+        forest.put("guest", f"v{number}", version)
+        forest.remove("guest", "first" if number == 2 else f"v{number - 1}")
+    if test_generation == 1:
+        forest.remove("guest", "first")
+        forest.run(1.0)
+        forest.put("guest", "v1", "2.0.0")
+    assert forest["lab"].versions() == {"2.0.0": "active"}
+    forest.run(5.0)
+    for host in ("host-1", "host-2"):
+        forest.put(host, "a", "1.0.1")
+    assert forest["edge"].generation() == 1
+    return forest
+
+
+def settled(forest: Forest, *, seconds: float = 40.0) -> None:
+    """Production is not touched while time goes on."""
+    for _ in range(int(seconds)):
+        forest.run(1.0)
+        assert forest["edge"].serves(OLD) == {"n:host-1", "n:host-2"}
+        assert not forest["edge"].serves(NEW)
+
+
+def guest(forest: Forest) -> str:
+    (instance,) = forest["guest"].balancer.view.instances()
+    return str(instance["state"])
+
+
+@pytest.mark.promise(1)
+@pytest.mark.parametrize("generation", [1, 2, 3, 4])
+def test_a_moved_host_takes_nothing_from_the_tree_that_it_comes_to(generation: int) -> None:
+    forest = two_trees(test_generation=generation)
+    forest["guest"].move("edge")
+    settled(forest)
+    assert guest(forest) == "waiting"
+    assert "1.0.1" in str(forest["guest"].balancer.view.instances()[0]["reason"])
+    assert forest["guest"].engine.members == {}
+    assert forest["edge"].generation() == 1
+
+
+@pytest.mark.promise(1)
+@pytest.mark.parametrize("generation", [1, 4])
+def test_a_moved_subtree_takes_nothing_either(generation: int) -> None:
+    forest = two_trees(test_generation=generation)
+    forest.put("other", "b", "2.0.0")
+    forest["rack"].move("edge")
+    settled(forest)
+    assert guest(forest) == "waiting"
+    assert forest["other"].state("b") == "waiting"
+    assert forest["rack"].engine.members == {}
+
+
+@pytest.mark.promise(3)
+def test_a_moved_host_serves_until_its_new_authority_has_decided() -> None:
+    forest = two_trees()
+    node = forest["guest"]
+    held = set(node.engine.members)
+    node.kill()
+    node.parents = ("edge",)
+    node.start()
+    decided = False
+    while forest.step():
+        decided = decided or any(
+            verdict.state != ACTIVE
+            for message in forest["edge"].sent
+            for verdict in getattr(message, "verdicts", ())
+            if verdict.key == NEW
+        )
+        assert decided or set(node.engine.members) == held
+    assert decided
+
+
+@pytest.mark.promise(3)
+def test_the_moved_one_goes_on_without_a_gap_where_nothing_is_in_its_way() -> None:
+    """It brings a service that the new tree does not have: nothing of it is closed for a moment."""
+    forest = two_trees()
+    for host in ("host-1", "host-2"):
+        forest.remove(host, "a")
+    forest.watch.append(lambda: served(forest))
+    forest["guest"].move("edge")
+    forest.run(40.0)
+    assert guest(forest) == "active"
+    assert forest["edge"].serves(NEW) == {"n:guest"}
+
+
+def served(forest: Forest) -> None:
+    assert forest["guest"].serves(NEW)
+
+
+@pytest.mark.promise(3)
+def test_a_moved_subtree_goes_on_without_a_gap_where_nothing_is_in_its_way() -> None:
+    forest = two_trees()
+    for host in ("host-1", "host-2"):
+        forest.remove(host, "a")
+    forest.watch.append(lambda: served(forest))
+    forest.watch.append(forest.no_dead_end)
+    forest["rack"].move("edge")
+    forest.run(40.0)
+    assert forest["edge"].serves(NEW) == {"n:rack"}
+
+
+@pytest.mark.promise(1)
+def test_an_older_stamp_from_another_tree_is_worth_nothing() -> None:
+    """It was registered an hour before, under another authority; here it is the newcomer."""
+    forest = Forest({"edge": (), "host-1": ("edge",), "lab": (), "guest": ("lab",)})
+    forest.put("guest", "g", "2.0.0")
+    forest.run(3600.0)
+    forest.put("host-1", "a", "1.0.1")
+    forest["guest"].move("edge")
+    for _ in range(30):
+        forest.run(1.0)
+        assert forest["host-1"].state("a") == "active"
+    forest.put("host-1", "s", "9.0.0", route="shop.example/*", service="shop")
+    forest.put("guest", "t", "9.0.0", route="shop.example/*", service="site")
+    assert forest["host-1"].state("s") == "active"
+    assert forest["guest"].state("t") == "refused"
+
+
+@pytest.mark.promise(1)
+def test_a_moved_host_takes_no_route_from_who_holds_it() -> None:
+    forest = two_trees()
+    forest.put("guest", "s", "9.0.0", route="shop.example/*", service="old-shop")
+    forest.run(600.0)
+    forest.put("host-1", "s", "1.0.0", route="shop.example/*", service="shop")
+    forest["guest"].move("edge")
+    forest.run(40.0)
+    assert forest["host-1"].state("s") == "active"
+    assert forest["guest"].state("s") == "refused"
+    assert "held by shop" in forest["guest"].reason("s")
+
+
+@pytest.mark.promise(1)
+@pytest.mark.parametrize("victim", ["edge", "guest"])
+def test_a_move_that_is_interrupted_anywhere_ends_alike(victim: str) -> None:
+    for where, forest in interruptions(two_trees, lambda f: f["guest"].move("edge"), [victim]):
+        forest.watch.append(lambda forest=forest: forest.one_generation("guest"))
+        forest.run(40.0)
+        assert forest["edge"].serves(OLD) == {"n:host-1", "n:host-2"}, where
+        assert guest(forest) == "waiting", where
+        assert forest["edge"].generation() == 1, where
+
+
+def test_most_of_a_tree_moved_at_once_takes_nothing_from_the_rest() -> None:
+    """More moved hosts than hosts that were there: numbers are worth nothing across authorities."""
+    forest = two_trees()
+    forest.put("other", "b", "2.0.0")
+    more = [forest.add(f"more-{number}", "lab") for number in range(3)]
+    for node in more:
+        node.start()
+    forest.run(1.0)
+    for node in more:
+        forest.put(node.address, "m", "2.0.0")
+        assert node.state("m") == "active"
+    for name in ("guest", "other", *(node.address for node in more)):
+        forest[name].move("edge")
+    settled(forest)
+
+
+# ---------------------------------------------------------------------- promoted and demoted roots
+
+
+def small() -> Forest:
+    forest = Forest({"edge": (), "host-1": ("edge",), "host-2": ("edge",)})
+    forest.put("host-1", "a", "1.0.1")
+    forest.put("host-2", "b", "2.0.0")
+    return forest
+
+
+@pytest.mark.promise(2)
+@pytest.mark.promise(3)
+def test_a_child_that_becomes_a_root_keeps_what_serves_and_opens_nothing_that_waits() -> None:
+    forest = small()
+    node = forest["host-1"]
+    forest.put("host-1", "c", "2.0.0")
+    member = ev.MemberKey(OLD, "i:a")
+    node.engine.in_flight[member] = 1
+    forest.watch.append(lambda: only(forest, "host-1"))
+    node.move()
+    forest.run(60.0)
+    assert (node.state("a"), node.state("c")) == ("active", "waiting")
+    assert node.balancer.view.tree()["root"]
+    forest.watch.clear()
+    forest.finish("host-1", member)
+    forest.remove("host-1", "a")
+    assert node.state("c") == "active"
+
+
+def only(forest: Forest, host: str) -> None:
+    assert forest[host].serves(OLD) == {"i:a"}
+    assert not forest[host].serves(NEW)
+
+
+@pytest.mark.promise(3)
+def test_a_middle_node_that_becomes_a_root_keeps_what_its_children_serve() -> None:
+    forest = Forest({"edge": (), "rack": ("edge",), "host-1": ("rack",), "host-2": ("rack",)})
+    forest.put("host-1", "a", "1.0.1")
+    forest.put("host-2", "b", "2.0.0")
+    forest.watch.append(lambda: only(forest, "host-1"))
+    forest.watch.append(forest.one_generation)
+    forest["rack"].move()
+    forest.run(60.0)
+    assert forest["rack"].versions() == {"1.0.1": "active", "2.0.0": "waiting"}
+    forest.watch.clear()
+    forest.remove("host-1", "a")
+    assert forest["host-2"].state("b") == "active"
+
+
+@pytest.mark.promise(3)
+def test_a_root_that_becomes_a_child_keeps_what_serves_until_its_parent_has_decided() -> None:
+    forest = Forest({"top": (), "edge": (), "host-1": ("edge",), "host-2": ("edge",)})
+    forest.put("host-1", "a", "1.0.1")
+    forest.put("host-2", "b", "2.0.0")
+    forest.watch.append(lambda: only(forest, "host-1"))
+    forest.watch.append(forest.one_generation)
+    forest["edge"].move("top")
+    forest.run(60.0)
+    assert forest["top"].versions() == {"1.0.1": "active", "2.0.0": "waiting"}
+    assert forest["top"].serves(OLD) == {"n:edge"}
+
+
+@pytest.mark.promise(1)
+def test_a_root_that_becomes_a_child_gives_way_to_what_serves_above() -> None:
+    forest = Forest({"top": (), "over": ("top",), "edge": (), "host-1": ("edge",), "host-2": ("edge",)})
+    forest.put("host-1", "a", "1.0.1")
+    forest.put("over", "o", "2.0.0")
+    forest["edge"].move("top")
+    for _ in range(60):
+        forest.run(1.0)
+        assert forest["over"].state("o") == "active"
+    assert forest["host-1"].state("a") == "waiting"
+
+
+@pytest.mark.promise(8)
+@pytest.mark.parametrize("victim", ["rack", "host-1"])
+def test_a_promotion_that_is_interrupted_anywhere_keeps_the_traffic(victim: str) -> None:
+    def story() -> Forest:
+        forest = Forest({"edge": (), "rack": ("edge",), "host-1": ("rack",), "host-2": ("rack",)})
+        forest.put("host-1", "a", "1.0.1")
+        forest.put("host-2", "b", "2.0.0")
+        return forest
+
+    for where, forest in interruptions(story, lambda f: f["rack"].move(), [victim]):
+        forest.watch.append(lambda forest=forest: only(forest, "host-1"))
+        forest.watch.append(forest.one_generation)
+        forest.run(40.0)
+        assert forest["rack"].versions() == {"1.0.1": "active", "2.0.0": "waiting"}, where
+
+
+@pytest.mark.promise(8)
+@pytest.mark.parametrize("victim", ["top", "edge", "host-1"])
+def test_a_demotion_that_is_interrupted_anywhere_keeps_the_traffic(victim: str) -> None:
+    def story() -> Forest:
+        forest = Forest({"top": (), "edge": (), "host-1": ("edge",), "host-2": ("edge",)})
+        forest.put("host-1", "a", "1.0.1")
+        forest.put("host-2", "b", "2.0.0")
+        return forest
+
+    for where, forest in interruptions(story, lambda f: f["edge"].move("top"), [victim]):
+        forest.watch.append(lambda forest=forest: only(forest, "host-1"))
+        forest.watch.append(forest.one_generation)
+        forest.run(40.0)
+        assert forest["top"].versions() == {"1.0.1": "active", "2.0.0": "waiting"}, where
+
+
+@pytest.mark.promise(3)
+@pytest.mark.parametrize(("serves", "waits"), [("1.0.1", "2.0.0"), ("2.0.0", "1.0.1")])
+def test_a_child_that_becomes_a_root_begins_with_what_was_decided(serves: str, waits: str) -> None:
+    """Neither names nor the order of registrations make up for a lost decision."""
+    forest = Forest({"edge": (), "host-1": ("edge",), "host-2": ("edge",)})
+    forest.put("host-2", "a", serves)
+    forest.put("host-1", "c", waits)
+    forest.put("host-1", "a", serves)
+    node = forest["host-1"]
+    node.move()
+    for _ in range(30):
+        forest.run(1.0)
+        assert node.serves(key_of(serves)) == {"i:a"}
+        assert not node.serves(key_of(waits))
+    record = node.disk["service/catalog"]
+    assert isinstance(record, dict)
+    assert "id-edge" in record["scope"] and list(record["active"]) == [serves]
+
+
+@pytest.mark.promise(6)
+@pytest.mark.parametrize("other", ["another", "zulu"])
+def test_a_child_that_becomes_a_root_keeps_its_routes_for_who_held_them(other: str) -> None:
+    forest = Forest({"edge": (), "host-1": ("edge",)})
+    forest.put("host-1", "a", "1.0.1")
+    forest.put("host-1", "x", "1.0.1", service=other)
+    node = forest["host-1"]
+    node.move()
+    for _ in range(5):
+        forest.run(1.0)
+        assert node.engine.routes[ROUTE].service == "catalog"
+        assert node.disk[f"holder/{ROUTE}"]["service"] == "catalog"  # type: ignore[index]

@@ -1,0 +1,158 @@
+"""The API is what /openapi.json says: schemathesis sends what the document allows and what it forbids, bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import hypothesis
+import pytest
+import schemathesis
+from hypothesis import HealthCheck
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+
+from sdlb.node import openapi
+from tests.node.lone import lone
+
+LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
+HOST = st.lists(LABEL, min_size=1, max_size=3).map(".".join).filter(lambda host: not host[-1:].isdigit())
+PATH = st.from_regex(r"/[A-Za-z0-9_~/-]{0,12}\*?", fullmatch=True)
+ROUTE = st.builds("{}{}{}".format, st.sampled_from(["", "*."]), HOST, PATH) | PATH
+ENDPOINT = st.builds("127.0.0.1:{}".format, st.integers(1, 65535)) | st.just("[::1]:8001") | st.just("unix:/run/x.sock")
+NUMBERS = st.from_regex(r"[1-9][0-9]?(\.[0-9]{1,2}){0,2}", fullmatch=True)
+VERSIONS = st.lists(st.builds("{}{}".format, st.sampled_from([">=", "<", "="]), NUMBERS), min_size=1, max_size=2).map(
+    ",".join
+)
+
+URL = st.builds("{}{}{}".format, st.sampled_from(["", "http://", "https://"]), HOST, PATH)
+FORMATS = {
+    "sdlb-route": ROUTE,
+    "sdlb-endpoint": ENDPOINT,
+    "sdlb-versions": VERSIONS,
+    "sdlb-url": URL,
+    "sdlb-printable": st.text(st.characters(codec="ascii", categories=("L", "N", "P")), min_size=1, max_size=20),
+}
+for name, strategy in FORMATS.items():
+    schemathesis.openapi.format(name, strategy)
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """A node in a thread of its own, by TCP: schemathesis speaks no Unix sockets."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setblocking(False)
+    started, ending = threading.Event(), threading.Event()
+
+    async def run() -> None:
+        async with lone(folder, listening=listening) as node:
+            node.engine.upgrades = True
+            started.set()
+            await asyncio.to_thread(ending.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)
+    thread.start()
+    assert started.wait(10)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        ending.set()
+        thread.join(10)
+
+
+SCHEMA = schemathesis.openapi.from_dict(openapi.document())
+
+
+def _short(case: Any) -> None:
+    """Nothing waits for long: what may take an hour takes no time, and a stream of events ends."""
+    for name in ("timeout_s", "deadline_s"):
+        with contextlib.suppress(TypeError, ValueError):
+            if float(case.query.get(name, 0)) > 0.02:
+                case.query[name] = 0.02
+    if len(str(case.query.get("url", ""))) > 8192:
+        case.query["url"] = "x" * 8193  # the server itself refuses a head over 64 KiB
+    if case.operation.path == "/v1/events" and "since" not in case.query:
+        case.query.setdefault("follow", "0")
+    elif "wait" in case.query:
+        case.query.setdefault("timeout_s", 0.02)
+
+
+def _at_most_100(case: Any) -> None:
+    """Shares are bounded together, which JSON Schema cannot say."""
+    shares = case.body.get("shares") if isinstance(case.body, dict) else None
+    percents = list(shares.values()) if isinstance(shares, dict) else []
+    if all(isinstance(each, int | float) and 0 <= each <= 100 for each in percents) and sum(percents) > 100:
+        case.body["shares"] = {version: percent / (len(shares) + 1) for version, percent in shares.items()}
+
+
+def _printable(case: Any) -> None:
+    """The strategy of a format is not always used for what stands inside of an object."""
+    labels = case.body.get("labels") if isinstance(case.body, dict) else None
+    if isinstance(labels, dict) and all(isinstance(value, str) for value in labels.values()):
+        case.body["labels"] = {name: value for name, value in labels.items() if (name + value).isprintable()}
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served(tmp_path_factory.mktemp("openapi")) as address:
+        yield address
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+@pytest.mark.parametrize(("method", "path"), [(call.method, call.path) for call in openapi.CALLS])
+def test_schemathesis_finds_no_violation(method: str, path: str, mode: GenerationMode, address: str) -> None:
+    """Not its `parametrize`: that makes its examples while tests are collected, which takes a minute."""
+    operation = SCHEMA[path][method]
+    if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query or operation.path_parameters):
+        pytest.skip("there is nothing to get wrong")
+
+    @hypothesis.settings(
+        max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
+    def send(case: Any) -> None:
+        case.query = case.query or {}
+        _short(case)
+        _at_most_100(case)
+        _printable(case)
+        case.call_and_validate(base_url=address)
+
+    send()
+
+
+def test_what_is_wrong_with_a_query_is_told(address: str) -> None:
+    with httpx.Client(base_url=address, trust_env=False) as http:
+        for target, says in (
+            ("/v1/instances/x?wait=nonsense", "wait is 'nonsense'; use waiting, active, draining"),
+            ("/v1/instances/x?timeout_s=nan", "use a number of seconds from 0 to 3600"),
+            ("/v1/instances/x?timeout_s=1_0", "timeout_s is '1_0'"),
+            ("/v1/instances/x?timeout_s=3601", "timeout_s is '3601'"),
+            ("/v1/instances/x?timout_s=3", "no parameter 'timout_s' here; those of this call: wait, timeout_s"),
+            ("/v1/services?scope=local&scope=local", "scope is given twice"),
+            ("/v1/services?scope=all", "use local, or leave it out"),
+            ("/v1/tree?x", "those of this call: none"),
+            ("/v1/events?since=-1", "use a whole number from 0"),
+            ("/v1/explain", "url is missing"),
+        ):
+            answer = http.get(target)
+            assert answer.status_code == 400 and says in answer.json()["detail"], answer.text
+
+
+def test_a_method_that_is_not_taken_is_answered_with_those_that_are(address: str) -> None:
+    with httpx.Client(base_url=address, trust_env=False) as http:
+        for method, path, allowed in (
+            ("POST", "/v1/instances/x", "DELETE, GET, HEAD, PUT"),
+            ("GET", "/v1/instances/x/drain", "POST"),
+            ("DELETE", "/v1/tree", "GET, HEAD"),
+            ("OPTIONS", "/v1/policies/x", "GET, HEAD, PUT"),
+            ("PUT", "/metrics", "GET, HEAD"),
+        ):
+            answer = http.request(method, path)
+            assert (answer.status_code, answer.headers["allow"]) == (405, allowed), path
+        assert "allow" not in http.get("/v1/nothing").headers
