@@ -194,8 +194,10 @@ def test_a_client_in_clear_text_and_its_instance_keep_their_connections(cluster:
                 until("the old engine has ended", lambda pid=before["pid"]: not Path(f"/proc/{pid}/cmdline").exists())
                 once(resting)
                 background.more(20)
-                # The one more: that of the client that rests may have grown too old meanwhile.
-                assert instance.connections <= opened + 1
+                # Not one a request. A few: a request that comes just while the pool goes over finds none there, and that of
+                # the client that rests may have grown too old meanwhile. `tests/engine/test_idle_goes_over.py` counts
+                # them where nothing comes meanwhile.
+                assert instance.connections < opened + 10
     assert not background.lost
     assert figure(node, "sdlb_engine_connections_inherited_total") >= 2
 

@@ -54,10 +54,14 @@ def ask(engine: Engine, method: str = "GET", path: str = "/") -> int:
 @pytest.mark.parametrize("kind", [Target.INSTANCE, Target.NODE], ids=["instance", "node"])
 def test_in_plaintext(elsewhere: Elsewhere, recorder: Recorder, kind: Target.Kind, arrives: bool) -> None:
     """`arrives`: the request has reached the other end when the cable is pulled, and no byte is unacknowledged."""
-    may = threading.Event()
+    may, both = threading.Event(), threading.Barrier(2)
 
     def script(request: bytes, _number: int) -> bytes | None:
-        return OK if b"/never" not in request or may.wait(60) else None
+        if b"/never" in request:
+            may.wait(60)
+        else:
+            both.wait(10)
+        return OK
 
     with elsewhere.make(lambda: Recorder(script, host=elsewhere.there)) as gone, Engine([HTTP], workers=1) as engine:
         engine.serve("*", gone.endpoint, kind=kind)
@@ -66,7 +70,7 @@ def test_in_plaintext(elsewhere: Elsewhere, recorder: Recorder, kind: Target.Kin
             until(lambda: len(gone.completed) == 2)
             elsewhere.vanish()
         else:
-            # On connections that are kept.
+            # On connections that are kept: two of them, as neither is answered before both have arrived.
             for each in [Asked(engine) for _ in range(2)]:
                 assert each.status() == 200
             elsewhere.vanish()
