@@ -3,7 +3,7 @@
 A `console` block holds commands, as a reader pastes them. What they print stands in an `output` block directly below; without
 one any output is accepted. Each command must succeed unless its line ends in `|| true`. A block that cannot be run has
 `<!-- not run: REASON -->` directly above it. `<!-- needs: go curl -->` anywhere in a page names programs without which the
-test of the page is skipped.
+test of the page is skipped (`python:fastapi` is a module).
 
 In an output block `...` alone stands for any lines; times, made-up ids and ports are compared by their form. A program in
 the background prints at any moment: its lines are looked for in everything that is printed. The other lines must come as

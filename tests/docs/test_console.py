@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -65,10 +66,15 @@ def run(page: str, folder: Path) -> None:
             play(terminal, Block(block.line, tuple(map(moved, block.commands)), output, None))
 
 
+def is_there(needed: str) -> bool:
+    kind, _, module = needed.partition(":")
+    return find_spec(module) is not None if kind == "python" else shutil.which(needed) is not None
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_every_command_of_the_page_prints_what_the_page_shows(name: str, folder: Path) -> None:
     page = (ROOT / name).read_text()
-    missing = [each for needs in NEEDS.findall(page) for each in needs.split() if shutil.which(each) is None]
+    missing = [each for needs in NEEDS.findall(page) for each in needs.split() if not is_there(each)]
     if missing:
         pytest.skip(f"the page needs {', '.join(missing)}")
     run(page, folder)

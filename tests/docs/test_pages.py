@@ -1,4 +1,4 @@
-"""What the pages point at is there."""
+"""What the pages refer to exists: links, anchors, files, make targets, metrics, keys and reasons."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from sdlb.model.reason import KINDS
 from sdlb.node import config, config_identity, config_sites
+from tests.docs.links import broken
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -16,27 +17,40 @@ PAGES = sorted(
     for glob in ("*.md", "docs/**/*.md", "examples/*.md", "bench/*.md")
     for path in ROOT.glob(glob)
 )
-LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FILE = re.compile(r"`((?:src|docs|tests|tools|proto|engine|bench|examples)/[A-Za-z0-9_./-]*)`")
 MAKE = re.compile(r"`make ([a-z-]+)")
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-def anchors(page: Path) -> set[str]:
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
-
-
 @pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name: str) -> None:
-    page = ROOT / name
-    for link in LINK.findall(page.read_text()):
-        if "://" in link or link.startswith("mailto:"):
-            continue
-        path, _, anchor = link.partition("#")
-        target = page if not path else page.parent / path
-        assert target.exists(), f"{name} points at {link}"
-        assert not anchor or anchor in anchors(target), f"{name} points at {link}, which has no such heading"
+    assert broken(ROOT / name, ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        ("[a](other.md) [b](other.md#a-heading-of-it) [c](https://example.com/x) [d](#title)", []),
+        ("[a](other.md#again-1) [b](other.md#here)", []),
+        ("`[a](none.md)` and\n```\n[b](none.md)\n# no heading\n```", []),
+        ("[a](none.md)", ["none.md: no such file"]),
+        ("![a](none.svg)", ["none.svg: no such file"]),
+        ('<img src="none.svg">', ["none.svg: no such file"]),
+        ("[a][b]\n\n[b]: none.md", ["none.md: no such file"]),
+        ("[a](other.md#none)", ["other.md#none: no such heading"]),
+        ("[a](other.md#not-a-heading)", ["other.md#not-a-heading: no such heading"]),
+        ("[a](#none)", ["#none: no such heading"]),
+        ("[a](../../outside.md)", ["../../outside.md: outside of the project"]),
+        ("[a](/docs/other.md)", ["/docs/other.md: a link inside the project is relative"]),
+    ],
+)
+def test_which_links_are_broken(tmp_path: Path, text: str, problems: list[str]) -> None:
+    (tmp_path / "docs").mkdir()
+    other = '# A `heading` of it\n## Again\n## Again\n<a id="here"></a>\n```\n# not a heading\n```\n'
+    (tmp_path / "docs/other.md").write_text(other)
+    page = tmp_path / "docs/page.md"
+    page.write_text("# Title\n" + text + "\n")
+    assert broken(page, tmp_path) == problems
 
 
 @pytest.mark.parametrize("name", PAGES)
