@@ -95,13 +95,14 @@ mutate-quick: setup ## a fixed sample of the hand-written mutations, each by the
 lint: lint-python lint-engine audit ## everything that is checked without running it
 
 .PHONY: lint-python
-lint-python: setup ## ruff, pyright, import-linter, generated files
+lint-python: setup ## ruff, pyright, import-linter, generated files, words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --config pyproject.toml --no-cache
 	$(BIN)/pyright
 	$(BIN)/python -m tools.proto --check
 	$(BIN)/python -m tools.promises --check
+	$(BIN)/python -m tools.prose
 
 .PHONY: lint-engine
 lint-engine: $(STAMPS)/machine $(STAMPS)/cargo-deny ## rustfmt, clippy, cargo-deny
