@@ -199,7 +199,7 @@ class Terminal:
             self._shell.stdout.close()
             self._files.cleanup()
 
-    def run(self, command: str, timeout_s: float = 60.0) -> Ran:
+    def run(self, command: str, timeout_s: float = 240.0) -> Ran:
         """Returns once the command is through."""
         assert self._shell.stdin is not None
         self._commands += 1

@@ -45,6 +45,8 @@ def run(page: str, folder: Path) -> None:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "REPO": str(ROOT),
         "HOME": str(home),
+        # Without its cache Go compiles its standard library again.
+        "GOCACHE": os.environ.get("GOCACHE", str(Path.home() / ".cache/go-build")),
         "CURL_HOME": str(home),
         "TMPDIR": str(folder),
         "NO_COLOR": "1",
