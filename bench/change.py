@@ -22,7 +22,7 @@ from bench.engine import Engine, key
 from bench.report import CannotRun, Report, Row, below
 from bench.tree import Tree, name
 from sdlb.cli.demo.launch import Ports
-from sdlb.core.effects import MemberPut, Pick, RoutePut
+from sdlb.core.effects import EndpointPut, Pick, RoutePut
 
 VISIBLE_MS = 50.0
 PAUSE_MS = 1.0
@@ -188,7 +188,7 @@ def _pauses(services: int, changes: int) -> list[float]:
             one = key(services + turn // 2, PATTERN)
             route = RoutePut(one.claim.route, one.claim.service, (Pick("1.0.0", 0, 0),))
             if turn % 2 == 0:
-                pauses.append(engine.apply(members=[MemberPut(one, 100)], routes=[route]))
+                pauses.append(engine.apply(endpoints=[EndpointPut(one, 100)], routes=[route]))
             else:
                 pauses.append(engine.apply(gone=[one], gone_routes=[one.claim.route]))
             time.sleep(0.001)

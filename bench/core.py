@@ -67,10 +67,10 @@ class Tree:
         for effect in effects:
             match effect:
                 case ef.Apply():
-                    gone = set(effect.delete_members)
+                    gone = set(effect.delete_endpoints)
                     if effect.replace:
-                        gone |= self.engine - {m.key for m in effect.put_members}
-                    self.engine |= {m.key for m in effect.put_members}
+                        gone |= self.engine - {m.key for m in effect.put_endpoints}
+                    self.engine |= {m.key for m in effect.put_endpoints}
                     self.engine -= gone
                     self.queue.append(ev.EngineApplied(effect.epoch))
                     self.queue += [ev.EngineDrained(key, effect.epoch) for key in sorted(gone)]

@@ -11,8 +11,8 @@ from typing import Self
 
 from bench import processes
 from sdlb.adapters.engine_process import find_binary
-from sdlb.core.effects import Apply, MemberPut, Pick, RoutePut, TargetPut
-from sdlb.core.events import MemberKey
+from sdlb.core.effects import Apply, EndpointPut, Pick, RoutePut, UpstreamPut
+from sdlb.core.events import EndpointKey
 from sdlb.core.messages import ClaimKey
 from sdlb.seams.engine import EngineConfig, Listener
 from sdlb.wire import engine as wire
@@ -60,15 +60,15 @@ class Engine:
 
     def apply(
         self,
-        targets: Sequence[TargetPut] = (),
-        members: Sequence[MemberPut] = (),
+        targets: Sequence[UpstreamPut] = (),
+        endpoints: Sequence[EndpointPut] = (),
         routes: Sequence[RoutePut] = (),
-        gone: Sequence[MemberKey] = (),
+        gone: Sequence[EndpointKey] = (),
         gone_routes: Sequence[str] = (),
     ) -> float:
         """Seconds from sent to applied."""
         self._epoch += 1
-        puts = tuple(targets), tuple(members), tuple(routes)
+        puts = tuple(targets), tuple(endpoints), tuple(routes)
         message = wire.to_delta(Apply(self._epoch, False, *puts, tuple(gone), tuple(gone_routes)))
         began = time.perf_counter()
         self._send(message)
@@ -77,11 +77,12 @@ class Engine:
 
     def serve(self, services: int, pattern: str, backend: str) -> None:
         """So many services, each on `pattern` with its number, all with one instance at `backend`."""
-        members = [MemberPut(key(number, pattern), 100) for number in range(services)]
+        endpoints = [EndpointPut(key(number, pattern), 100) for number in range(services)]
         routes = [
-            RoutePut(member.key.claim.route, member.key.claim.service, (Pick("1.0.0", 0, 0),)) for member in members
+            RoutePut(endpoint.key.claim.route, endpoint.key.claim.service, (Pick("1.0.0", 0, 0),))
+            for endpoint in endpoints
         ]
-        self.apply([TargetPut("i:1", False, backend)], members, routes)
+        self.apply([UpstreamPut("i:1", False, backend)], endpoints, routes)
 
     def close(self) -> None:
         self._socket.close()
@@ -122,5 +123,5 @@ class Engine:
         return bytes(parts)
 
 
-def key(number: int, pattern: str, target: str = "i:1") -> MemberKey:
-    return MemberKey(ClaimKey(f"service-{number}", "1.0.0", pattern.format(number)), target)
+def key(number: int, pattern: str, target: str = "i:1") -> EndpointKey:
+    return EndpointKey(ClaimKey(f"service-{number}", "1.0.0", pattern.format(number)), target)

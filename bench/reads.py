@@ -71,7 +71,7 @@ class _Engine:
 
     def _confirm(self, delta: Apply) -> None:
         self.loop.post(EngineApplied(delta.epoch))
-        for key in delta.delete_members:
+        for key in delta.delete_endpoints:
             self.loop.post(EngineDrained(key, delta.epoch))
 
 

@@ -20,7 +20,7 @@ from bench.engine import Engine, key
 from bench.peers import GRPC_PATH, Addresses, Setup
 from bench.report import CannotRun
 from sdlb.cli.demo.launch import Ports
-from sdlb.core.effects import MemberPut, Pick, RoutePut, TargetPut
+from sdlb.core.effects import EndpointPut, Pick, RoutePut, UpstreamPut
 
 PATTERN = HOST + "/service-{}/*"
 PEERS = {"nginx": peers.nginx, "haproxy": peers.haproxy, "envoy": envoy.start}
@@ -81,7 +81,7 @@ class Stand:
         engine.serve(self.routes, PATTERN, self.origin)
         echo = key(self.routes, f"{HOST}{GRPC_PATH}*", "i:grpc")
         route = RoutePut(echo.claim.route, echo.claim.service, (Pick("1.0.0", 0, 0),))
-        engine.apply([TargetPut("i:grpc", False, grpc, "h2c")], [MemberPut(echo, 100)], [route])
+        engine.apply([UpstreamPut("i:grpc", False, grpc, "h2c")], [EndpointPut(echo, 100)], [route])
         self.addresses["sdlb"] = Addresses(http, http, https)
         self._pids["sdlb"], self._version = engine.process.pid, engine.version
 

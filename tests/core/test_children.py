@@ -335,14 +335,14 @@ def test_a_permit_stays_on_disk_until_its_recall_is_through() -> None:
     forest = Forest({"edge": (), "host-1": ("edge",), "host-2": ("edge",)})
     forest.put("host-1", "a", "1.0.0")
     forest.put("host-2", "b", "1.0.1")
-    name, member = f"permit/{' '.join(KEY)}", ev.MemberKey(KEY, "i:b")
+    name, endpoint = f"permit/{' '.join(KEY)}", ev.EndpointKey(KEY, "i:b")
     host = forest["host-2"]
     assert name in host.disk
-    host.engine.in_flight[member] = 1
+    host.engine.in_flight[endpoint] = 1
     forest.policy("edge", '{"compatibility": {"deny": [["1.0.0", "1.0.1"]]}}')
     forest.run(5.0)
     assert host.state("b") != "active" and name in host.disk
-    forest.finish("host-2", member)
+    forest.finish("host-2", endpoint)
     forest.run(5.0)
     assert name not in host.disk
 

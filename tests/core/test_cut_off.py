@@ -97,7 +97,7 @@ def test_a_rack_that_is_cut_off_says_so_before_it_says_what_it_remembers() -> No
 
 
 def _opens_nothing(forest: Forest) -> None:
-    assert forest["host-1"].engine.members == {}
+    assert forest["host-1"].engine.endpoints == {}
 
 
 @pytest.mark.promise(4)
@@ -141,7 +141,7 @@ def test_a_new_host_below_a_cut_off_rack_opens_nothing_and_says_that_it_is_cut_o
         forest.put("new", f"i-{version}", version)
     for _ in range(60):
         forest.run(1.0)
-        assert new.engine.members == {}
+        assert new.engine.endpoints == {}
     assert new.balancer.view.cut_off()
     assert new.state("i-1.0.1") == "waiting"
     assert forest["rack"].balancer.view.cut_off()
@@ -217,10 +217,10 @@ def test_a_cut_off_rack_does_not_answer_for_its_roots() -> None:
     assert forest["host"].state("a") == "active"
     assert forest["rack-1"].serves(OLD) == set()
     assert forest["rack-2"].serves(OLD) == {"n:host"}
-    member = ev.MemberKey(OLD, "i:a")
-    forest["host"].engine.in_flight[member] = 1
+    endpoint = ev.EndpointKey(OLD, "i:a")
+    forest["host"].engine.in_flight[endpoint] = 1
     forest.remove("host", "a")
-    forest.finish("host", member)
+    forest.finish("host", endpoint)
     forest.run(1.0)
     assert forest["host"].state("a") == "gone"
 

@@ -40,7 +40,7 @@ def test_a_deadline_passes_while_the_engine_is_out_of_reach(end: Callable[[Fores
     forest.put("host-2", "b", "2.0.0")
     host = forest["host-1"]
     if in_flight:
-        host.engine.in_flight[ev.MemberKey(OLD, "i:a")] = 1
+        host.engine.in_flight[ev.EndpointKey(OLD, "i:a")] = 1
     host.handle(ev.EngineLost())
     end(forest)
     forest.run(90.0)

@@ -9,7 +9,7 @@ import pytest
 from sdlb.core import events as ev
 from sdlb.core.children import Children, verdict_of
 from sdlb.core.endpoints import CAPACITY_MAX, Endpoints
-from sdlb.core.events import EngineAttached, MemberKey
+from sdlb.core.events import EndpointKey, EngineAttached
 from sdlb.core.locals import Locals
 from sdlb.core.messages import ACTIVE, WAITING, Claim, Doc, DownState, Stage
 from sdlb.core.parents import Parents
@@ -38,7 +38,7 @@ class Bench:
         claim = Claim(key, capacity, stage=stage, count=1)  # type: ignore[arg-type]
         slot = self.state.put_source(claim.key, Source("n:host", claim, "host", standing))
         slot.permit = Permit(ACTIVE)
-        self.state.table.set_target("n:host", True, "10.0.0.1:80")
+        self.state.table.set_upstream("n:host", True, "10.0.0.1:80")
         return slot
 
     def settle(self, slot: Slot) -> None:
@@ -54,7 +54,7 @@ class Bench:
         return slot.parts["n:host"]
 
     def wanted(self, slot: Slot) -> bool:
-        return self.state.table.wanted(MemberKey(slot.key, "n:host"))
+        return self.state.table.wanted(EndpointKey(slot.key, "n:host"))
 
 
 def test_only_a_confirmed_endpoint_that_is_heard_of_lets_another_one_go() -> None:
@@ -83,7 +83,7 @@ def test_a_suspect_endpoint_is_a_last_resort_and_capacities_fit_a_message() -> N
     bench.settle(slot)
     delta = bench.state.table.next_delta(0.0)
     assert delta is not None
-    assert [(put.last_resort, put.capacity) for put in delta.put_members] == [(True, CAPACITY_MAX)]
+    assert [(put.last_resort, put.capacity) for put in delta.put_endpoints] == [(True, CAPACITY_MAX)]
 
 
 def served(bench: Bench, standing: Standing) -> Slot:
@@ -253,7 +253,7 @@ def test_an_unhealthy_or_lapsed_instance_has_no_capacity() -> None:
     forest["edge"].inbox.append(ev.InstanceHealth("a", True))
     forest.settle()
     assert forest["edge"].serves(key) == {"i:a"}
-    forest["edge"].engine.in_flight[MemberKey(key, "i:a")] = 1
+    forest["edge"].engine.in_flight[EndpointKey(key, "i:a")] = 1
     forest.run(6.0)
     assert forest["edge"].state("a") not in ("active", "waiting")
     assert not forest["edge"].serves(key)

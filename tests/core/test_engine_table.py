@@ -5,31 +5,31 @@ from __future__ import annotations
 import pytest
 
 from sdlb.core.effects import Apply, RoutePut
-from sdlb.core.events import EngineAttached, MemberKey
+from sdlb.core.events import EndpointKey, EngineAttached
 from sdlb.core.table import RETRY_S, Table
 from tests.core.forest import ROUTE, key_of
 
-ONE, TWO = MemberKey(key_of("1.0.1"), "i:a"), MemberKey(key_of("1.0.2"), "i:b")
+ONE, TWO = EndpointKey(key_of("1.0.1"), "i:a"), EndpointKey(key_of("1.0.2"), "i:b")
 
 
 def attached(
-    epoch: int = 0, members: int = 0, draining: tuple[MemberKey, ...] = (), boot: str = "boot"
+    epoch: int = 0, endpoints: int = 0, draining: tuple[EndpointKey, ...] = (), boot: str = "boot"
 ) -> EngineAttached:
-    return EngineAttached(boot, epoch, members, tuple((key, 1) for key in draining))
+    return EngineAttached(boot, epoch, endpoints, tuple((key, 1) for key in draining))
 
 
 def new_table() -> Table:
     table = Table(100)
     for key in (ONE, TWO):
-        table.set_target(key.target, False, "127.0.0.1:1")
+        table.set_upstream(key.target, False, "127.0.0.1:1")
     return table
 
 
-def table_of(*keys: MemberKey) -> Table:
+def table_of(*keys: EndpointKey) -> Table:
     """All of these are confirmed by the engine."""
     table = new_table()
     for key in keys:
-        table.want(key, 8)
+        table.put_endpoint(key, 8)
     table.on_attached(attached(), 0.0, 10.0)
     confirm(table)
     return table
@@ -49,23 +49,23 @@ def confirm(table: Table) -> Apply:
 
 def test_what_is_wanted_is_there_when_the_engine_has_confirmed_that_very_delta() -> None:
     table = table_of(ONE)
-    table.want(TWO, 8)
+    table.put_endpoint(TWO, 8)
     delta = sent(table)
     assert table.next_delta(0.0) is None, "one at a time"
     assert table.on_applied(delta.epoch - 1) == [] and not table.applied(TWO)
     assert table.on_applied(delta.epoch) == [TWO] and table.applied(TWO)
-    table.unwant(TWO)
+    table.delete_endpoint(TWO)
     assert not table.applied(TWO) and table.present(TWO), "to be taken out"
 
 
 def test_what_was_taken_out_is_present_until_the_engine_has_drained_that_deletion() -> None:
     table = table_of(ONE)
-    table.unwant(ONE)
+    table.delete_endpoint(ONE)
     first = confirm(table).epoch
     assert table.present(ONE)
-    table.want(ONE, 8)
+    table.put_endpoint(ONE, 8)
     confirm(table)
-    table.unwant(ONE)
+    table.delete_endpoint(ONE)
     second = confirm(table).epoch
     assert not table.on_drained(ONE, first), "of the earlier deletion"
     assert table.present(ONE)
@@ -75,9 +75,9 @@ def test_what_was_taken_out_is_present_until_the_engine_has_drained_that_deletio
 
 def test_what_is_put_again_no_longer_drains() -> None:
     table = table_of(ONE)
-    table.unwant(ONE)
+    table.delete_endpoint(ONE)
     first = confirm(table).epoch
-    table.want(ONE, 8)
+    table.put_endpoint(ONE, 8)
     confirm(table)
     assert not table.on_drained(ONE, first)
     assert table.applied(ONE)
@@ -86,8 +86,8 @@ def test_what_is_put_again_no_longer_drains() -> None:
 def test_before_the_engine_has_confirmed_a_whole_table_anything_may_be_in_flight() -> None:
     table = new_table()
     assert table.present(ONE)
-    table.want(TWO, 8)
-    table.on_attached(attached(epoch=7, members=1), 0.0, 10.0)
+    table.put_endpoint(TWO, 8)
+    table.on_attached(attached(epoch=7, endpoints=1), 0.0, 10.0)
     assert table.present(ONE)
     confirm(table)
     assert not table.present(ONE)
@@ -101,8 +101,8 @@ def test_an_engine_that_has_nothing_is_known_at_once() -> None:
 
 def test_what_this_control_knows_nothing_of_is_kept_for_a_while_and_may_be_in_flight() -> None:
     table = new_table()
-    table.on_attached(attached(epoch=7, members=1), 0.0, 10.0, unsure=True)
-    table.want(TWO, 8)
+    table.on_attached(attached(epoch=7, endpoints=1), 0.0, 10.0, unsure=True)
+    table.put_endpoint(TWO, 8)
     assert not confirm(table).replace and not table.known
     assert table.present(ONE)
     assert table.keep_until == 10.0
@@ -115,10 +115,10 @@ def test_what_this_control_knows_nothing_of_is_kept_for_a_while_and_may_be_in_fl
 @pytest.mark.parametrize("applied", [True, False])
 def test_a_delta_whose_answer_was_lost_counts_as_the_engine_says(applied: bool) -> None:
     table = table_of(ONE)
-    table.want(TWO, 8)
+    table.put_endpoint(TWO, 8)
     delta = sent(table)
     table.on_lost()
-    table.on_attached(attached(epoch=delta.epoch if applied else delta.epoch - 1, members=2), 0.0, 10.0)
+    table.on_attached(attached(epoch=delta.epoch if applied else delta.epoch - 1, endpoints=2), 0.0, 10.0)
     assert table.applied(TWO) is applied
     assert table.applied(ONE)
 
@@ -126,7 +126,7 @@ def test_a_delta_whose_answer_was_lost_counts_as_the_engine_says(applied: bool) 
 def test_what_another_engine_drains_is_present() -> None:
     table = table_of(ONE)
     table.on_lost()
-    table.on_attached(attached(epoch=200, members=1, draining=(TWO,), boot="other"), 0.0, 10.0)
+    table.on_attached(attached(epoch=200, endpoints=1, draining=(TWO,), boot="other"), 0.0, 10.0)
     assert table.present(TWO) and not table.applied(ONE)
     confirm(table)
     assert table.present(TWO)
@@ -136,11 +136,11 @@ def test_what_another_engine_drains_is_present() -> None:
 
 def test_a_refused_delta_comes_again_as_a_whole_after_a_pause() -> None:
     table = table_of(ONE)
-    table.want(TWO, 8)
+    table.put_endpoint(TWO, 8)
     table.on_rejected(sent(table).epoch, 5.0)
     assert table.next_delta(5.0) is None
     delta = sent(table, 5.0 + RETRY_S)
-    assert delta.replace and {put.key for put in delta.put_members} == {ONE, TWO}
+    assert delta.replace and {put.key for put in delta.put_endpoints} == {ONE, TWO}
 
 
 def test_a_second_engine_gets_the_whole_table() -> None:
@@ -149,13 +149,13 @@ def test_a_second_engine_gets_the_whole_table() -> None:
     confirm(table)
     table.refresh()
     delta = sent(table)
-    assert delta.replace and [put.key for put in delta.put_members] == [ONE] and len(delta.put_routes) == 1
+    assert delta.replace and [put.key for put in delta.put_endpoints] == [ONE] and len(delta.put_routes) == 1
 
 
 def test_while_an_unknown_table_is_kept_anything_may_be_in_flight_also_for_one_that_was_known() -> None:
     table = table_of(ONE)
     assert not table.present(TWO)
-    table.on_attached(attached(epoch=300, members=3, boot="other"), 0.0, 10.0, unsure=True)
+    table.on_attached(attached(epoch=300, endpoints=3, boot="other"), 0.0, 10.0, unsure=True)
     assert table.known and table.present(TWO)
 
 
@@ -163,13 +163,13 @@ def test_a_member_may_get_requests_until_the_engine_has_confirmed_that_it_is_out
     """Not until it has no requests any more: that comes later."""
     table = table_of(ONE, TWO)
     assert table.routable(ONE)
-    table.unwant(ONE)
+    table.delete_endpoint(ONE)
     assert table.routable(ONE), "not told yet"
     delta = sent(table)
     assert table.routable(ONE), "told, and not confirmed"
     table.on_lost()
     assert table.routable(ONE), "whether it was carried out is not known"
-    table.on_attached(attached(delta.epoch, members=1, draining=(ONE,)), 0.0, 10.0)
+    table.on_attached(attached(delta.epoch, endpoints=1, draining=(ONE,)), 0.0, 10.0)
     assert not table.routable(ONE) and table.present(ONE), "carried out, and something is in flight"
     assert table.routable(TWO)
 
@@ -184,10 +184,10 @@ def test_of_an_engine_that_is_not_known_anything_may_get_requests() -> None:
 def test_an_engine_that_did_not_get_the_delta_still_serves_what_it_deletes() -> None:
     table = table_of(ONE)
     before = table.epoch
-    table.unwant(ONE)
+    table.delete_endpoint(ONE)
     sent(table)
     table.on_lost()
-    table.on_attached(attached(before, members=1), 0.0, 10.0)
+    table.on_attached(attached(before, endpoints=1), 0.0, 10.0)
     assert table.routable(ONE)
     delta = sent(table)
     assert delta.left_out == (ONE,)

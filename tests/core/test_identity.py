@@ -269,7 +269,7 @@ def test_the_clone_takes_the_place_of_a_dead_original() -> None:
     forest = Forest(ONE)
     forest.put("host-1", "a", "1.0.1")
     forest["host-1"].kill()
-    forest["host-1"].engine.members.clear()
+    forest["host-1"].engine.endpoints.clear()
     copy = forest.clone("host-1", "copy")
     forest.run(30.0)
     assert copy.balancer.view.tree()["parents"][0]["state"] == "connected"
@@ -404,7 +404,7 @@ def test_a_restored_node_whose_version_was_replaced_meanwhile_still_takes_it_out
     forest.watch.append(forest.one_generation)
     forest.run(30.0)
     assert (forest["host-1"].state("a"), forest["host-2"].state("b")) == ("waiting", "active")
-    assert forest["host-1"].engine.members == {}
+    assert forest["host-1"].engine.endpoints == {}
     forest.remove("host-1", "a")
     forest.run(2.0)
     assert forest["host-1"].state("a") == "gone"

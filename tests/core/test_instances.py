@@ -10,7 +10,7 @@ from sdlb.core.messages import ClaimKey
 from tests.core.forest import Forest
 
 KEY = ClaimKey("catalog", "1.0.1", "example.com/*")
-MEMBER = ev.MemberKey(KEY, "i:a")
+MEMBER = ev.EndpointKey(KEY, "i:a")
 
 
 def host() -> Forest:
@@ -133,6 +133,6 @@ def test_whatever_happens_the_engine_has_the_active_instances_and_no_others(step
                 node.inbox.append(ev.InstanceHealth(name, action == "well"))
         forest.settle()
         active = {each["target"] for each in node.balancer.view.instances() if each["state"] == "active"}
-        assert {member.target for member in node.engine.members} == active
+        assert {endpoint.target for endpoint in node.engine.endpoints} == active
         versions = {each["version"] for each in node.balancer.view.instances() if each["state"] == "active"}
         assert versions <= {"1.0.1", "1.0.2"} or versions == {"2.0.0"}

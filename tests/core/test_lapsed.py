@@ -8,7 +8,7 @@ import pytest
 
 from sdlb.core import events as ev
 from sdlb.core.effects import Note
-from sdlb.core.events import MemberKey
+from sdlb.core.events import EndpointKey
 from sdlb.core.messages import ACTIVE, WAITING, Cause, Claim, UpState
 from sdlb.core.routes import Routes
 from sdlb.core.settings import Settings
@@ -30,7 +30,7 @@ def test_what_is_in_flight_at_a_lapse_is_waited_for_as_long_as_the_lease() -> No
     forest = tree()
     forest.put("host", "a", "1.0.1", ttl_s=30.0)
     forest.put("host", "b", "2.0.0")
-    forest["host"].engine.in_flight[MemberKey(KEY, "i:a")] = 1
+    forest["host"].engine.in_flight[EndpointKey(KEY, "i:a")] = 1
     forest.run(55.0)
     assert not forest["host"].serves(KEY)
     assert forest["host"].state("b") == "waiting"
@@ -52,7 +52,7 @@ def test_a_lapse_is_reported_as_presumed() -> None:
 def test_a_lapsed_instance_is_out_at_once_whatever_those_above_still_send() -> None:
     forest = tree()
     forest.put("host", "a", "1.0.1", ttl_s=5.0)
-    forest["edge"].engine.in_flight[MemberKey(KEY, "n:host")] = 1
+    forest["edge"].engine.in_flight[EndpointKey(KEY, "n:host")] = 1
     forest.run(5.5)
     assert not forest["host"].serves(KEY)
 
@@ -61,7 +61,7 @@ def test_a_lapsed_instance_is_out_at_once_whatever_those_above_still_send() -> N
 def test_a_drain_stays_until_those_above_have_let_go_and_is_forced_at_its_deadline() -> None:
     forest = tree()
     forest.put("host", "a", "1.0.1")
-    forest["edge"].engine.in_flight[MemberKey(KEY, "n:host")] = 1
+    forest["edge"].engine.in_flight[EndpointKey(KEY, "n:host")] = 1
     forest.remove("host", "a", deadline_s=10.0)
     forest.run(9.0)
     assert forest["host"].serves(KEY) == {"i:a"}
@@ -86,12 +86,12 @@ def test_more_than_half_of_three_instances_that_lapse_together_get_one_lease_mor
 def test_a_drain_goes_on_after_a_restart_of_control() -> None:
     forest = tree()
     forest.put("host", "a", "1.0.1")
-    forest["host"].engine.in_flight[MemberKey(KEY, "i:a")] = 1
+    forest["host"].engine.in_flight[EndpointKey(KEY, "i:a")] = 1
     forest.remove("host", "a")
     forest["host"].restart()
     forest.run(3.0)
     assert forest["host"].state("a") == "draining"
-    forest.finish("host", MemberKey(KEY, "i:a"))
+    forest.finish("host", EndpointKey(KEY, "i:a"))
     forest.run(1.0)
     assert forest["host"].state("a") == "gone"
 

@@ -10,7 +10,7 @@ from tests.core.forest import Forest, interruptions, key_of
 
 ONE = {"edge": (), "rack": ("edge",), "host-1": ("rack",), "host-2": ("rack",), "host-3": ("rack",)}
 OLD = key_of("1.0.1")
-AT_HOST = ev.MemberKey(OLD, "i:a")
+AT_HOST = ev.EndpointKey(OLD, "i:a")
 
 
 def tree(ttl_s: float, policy: str = "{}") -> Forest:

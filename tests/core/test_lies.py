@@ -184,9 +184,9 @@ def test_a_huge_capacity_fits_what_the_engine_can_take() -> None:
     forest["liar"].lie = told(LIES["capacity"])
     forest.put("liar", "l", "1.0.1")
     forest.run(1.0)
-    members = forest["edge"].engine.members
-    assert all(0 < put.capacity < 1 << 32 for put in members.values())
-    assert members
+    endpoints = forest["edge"].engine.endpoints
+    assert all(0 < put.capacity < 1 << 32 for put in endpoints.values())
+    assert endpoints
 
 
 @pytest.mark.promise(2)

@@ -63,7 +63,7 @@ def test_a_moved_host_takes_nothing_from_the_tree_that_it_comes_to(generation: i
     settled(forest)
     assert guest(forest) == "waiting"
     assert "1.0.1" in str(forest["guest"].balancer.view.instances()[0]["reason"])
-    assert forest["guest"].engine.members == {}
+    assert forest["guest"].engine.endpoints == {}
     assert forest["edge"].generation() == 1
 
 
@@ -76,14 +76,14 @@ def test_a_moved_subtree_takes_nothing_either(generation: int) -> None:
     settled(forest)
     assert guest(forest) == "waiting"
     assert forest["other"].state("b") == "waiting"
-    assert forest["rack"].engine.members == {}
+    assert forest["rack"].engine.endpoints == {}
 
 
 @pytest.mark.promise(3)
 def test_a_moved_host_serves_until_its_new_authority_has_decided() -> None:
     forest = two_trees()
     node = forest["guest"]
-    held = set(node.engine.members)
+    held = set(node.engine.endpoints)
     node.kill()
     node.parents = ("edge",)
     node.start()
@@ -95,7 +95,7 @@ def test_a_moved_host_serves_until_its_new_authority_has_decided() -> None:
             for verdict in getattr(message, "verdicts", ())
             if verdict.key == NEW
         )
-        assert decided or set(node.engine.members) == held
+        assert decided or set(node.engine.endpoints) == held
     assert decided
 
 
@@ -201,15 +201,15 @@ def test_a_child_that_becomes_a_root_keeps_what_serves_and_opens_nothing_that_wa
     forest = small()
     node = forest["host-1"]
     forest.put("host-1", "c", "2.0.0")
-    member = ev.MemberKey(OLD, "i:a")
-    node.engine.in_flight[member] = 1
+    endpoint = ev.EndpointKey(OLD, "i:a")
+    node.engine.in_flight[endpoint] = 1
     forest.watch.append(lambda: only(forest, "host-1"))
     node.move()
     forest.run(60.0)
     assert (node.state("a"), node.state("c")) == ("active", "waiting")
     assert node.balancer.view.tree()["root"]
     forest.watch.clear()
-    forest.finish("host-1", member)
+    forest.finish("host-1", endpoint)
     forest.remove("host-1", "a")
     assert node.state("c") == "active"
 

@@ -56,7 +56,7 @@ def test_a_drain(victim: str) -> None:
         forest.run(35.0)
         assert forest["host-1"].state("a") == "gone", where
         assert forest.endpoints("edge", OLD) == {"host-2/i:b"}, where
-        assert forest["host-1"].engine.members == {}, where
+        assert forest["host-1"].engine.endpoints == {}, where
         assert all_connected(forest), where
 
 
@@ -78,7 +78,7 @@ def test_the_drain_of_the_last_one(victim: str) -> None:
         forest.remove("host-1", "a")
         forest.run(35.0)
         assert forest["host-1"].state("a") == "gone", where
-        assert not any(node.engine.members or node.balancer.view.routes() for node in forest.nodes.values()), where
+        assert not any(node.engine.endpoints or node.balancer.view.routes() for node in forest.nodes.values()), where
         forest.put("host-2", "b", "2.0.0")
         assert forest["host-2"].state("b") == "active", where
 
@@ -238,10 +238,10 @@ def test_a_replacement(victim: str, version: str) -> None:
         forest.run(40.0)
         assert forest["host-1"].state("a") == "active", where
         assert forest["edge"].versions() == {version: "active"}, where
-        (member,) = forest["host-1"].engine.members
-        assert member.claim == key_of(version), where
-        assert forest["host-1"].engine.targets[member.target].address == SPARE, where
-        assert forest.endpoints("edge", key_of(version)) == {f"host-1/{member.target}"}, where
+        (endpoint,) = forest["host-1"].engine.endpoints
+        assert endpoint.claim == key_of(version), where
+        assert forest["host-1"].engine.targets[endpoint.target].address == SPARE, where
+        assert forest.endpoints("edge", key_of(version)) == {f"host-1/{endpoint.target}"}, where
         assert len([name for name in forest["host-1"].disk if name.startswith("instance/")]) == 1, where
 
 

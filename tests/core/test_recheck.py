@@ -37,7 +37,7 @@ def both_active(topology: dict[str, tuple[str, ...]] = ONE) -> Forest:
 @pytest.mark.promise(3)
 def test_a_denied_pair_parts_and_the_loser_drains() -> None:
     forest = both_active()
-    at_edge, at_host = ev.MemberKey(TWO_KEY, "n:rack"), ev.MemberKey(TWO_KEY, "i:b")
+    at_edge, at_host = ev.EndpointKey(TWO_KEY, "n:rack"), ev.EndpointKey(TWO_KEY, "i:b")
     forest["edge"].engine.in_flight[at_edge] = 1
     forest.watch.append(forest.no_dead_end)
     forest.policy("edge", DENY)
@@ -142,7 +142,7 @@ def test_what_was_recalled_stays_so_when_the_root_is_killed_right_after() -> Non
     """A restart of the root knows that the loser may not have closed yet: nothing else opens beside it."""
     forest = both_active()
     forest.put("host-2", "c", "3.0.0")
-    at_host = ev.MemberKey(TWO_KEY, "i:b")
+    at_host = ev.EndpointKey(TWO_KEY, "i:b")
     forest["host-2"].engine.in_flight[at_host] = 1
     forest.policy("edge", DENY)
     forest.part("rack", "edge")
@@ -155,10 +155,10 @@ def test_what_was_recalled_stays_so_when_the_root_is_killed_right_after() -> Non
 
 def test_a_policy_that_changes_nothing_for_the_active_set_moves_nothing() -> None:
     forest = both_active()
-    before = {name: dict(node.engine.members) for name, node in forest.nodes.items()}
+    before = {name: dict(node.engine.endpoints) for name, node in forest.nodes.items()}
     forest.policy("edge", '{"compatibility": {"deny": [["1.0.1", "3.0.0"]]}}')
     forest.run(5.0)
-    assert {name: dict(node.engine.members) for name, node in forest.nodes.items()} == before
+    assert {name: dict(node.engine.endpoints) for name, node in forest.nodes.items()} == before
 
 
 @pytest.mark.promise(1)
@@ -194,7 +194,7 @@ def test_a_version_that_is_refused_its_route_takes_no_part_in_what_is_active() -
 def test_a_recalled_version_that_may_have_its_turn_again_has_its_requests_parked() -> None:
     """With requests in flight it has not confirmed the recall when the other one stops: it is about to serve all the same."""
     forest = both_active()
-    at_host = ev.MemberKey(TWO_KEY, "i:b")
+    at_host = ev.EndpointKey(TWO_KEY, "i:b")
     forest["host-2"].engine.in_flight[at_host] = 1
     forest.policy("edge", DENY)
 
@@ -202,7 +202,7 @@ def test_a_recalled_version_that_may_have_its_turn_again_has_its_requests_parked
         for name in ("edge", "rack"):
             routes = forest[name].engine.routes
             put = routes[ROUTE]
-            assert forest[name].engine.members or (put.park_requests_max and not put.recent), name
+            assert forest[name].engine.endpoints or (put.park_requests_max and not put.recent), name
 
     forest.watch.append(parked)
     forest.remove("host-1", "a")
@@ -220,7 +220,7 @@ def test_a_recalled_version_is_about_to_serve_before_its_host_is_told_to_close(i
         forest = both_active(topology)
         if in_flight:
             target = "n:rack" if in_flight == "row" else "n:host-2"
-            forest[in_flight].engine.in_flight[ev.MemberKey(TWO_KEY, target)] = 1
+            forest[in_flight].engine.in_flight[ev.EndpointKey(TWO_KEY, target)] = 1
         forest["edge"].inbox.append(ev.PolicyPut("catalog", DENY.encode()))
         for _ in range(steps):
             forest.step()
@@ -230,7 +230,7 @@ def test_a_recalled_version_is_about_to_serve_before_its_host_is_told_to_close(i
             for name in ("edge", "row", "rack"):
                 engine = forest[name].engine
                 put = engine.routes[ROUTE]
-                assert engine.members or (put.park_requests_max and not put.recent), f"{name} after {steps} steps"
+                assert engine.endpoints or (put.park_requests_max and not put.recent), f"{name} after {steps} steps"
 
         forest.watch.append(parked)
         forest.settle()

@@ -276,7 +276,7 @@ def test_a_claim_made_again_while_a_node_restarts_anywhere(victim: str) -> None:
         states = [forest[host].state(name) for host, name in (("host-1", "a"), ("host-2", "b"), ("host-3", "c"))]
         assert states in (["active", "waiting", "waiting"], ["waiting", "active", "active"]), where
         for host, name in (("host-1", "a"), ("host-2", "b"), ("host-3", "c")):
-            assert bool(forest[host].engine.members) == (forest[host].state(name) == "active"), where
+            assert bool(forest[host].engine.endpoints) == (forest[host].state(name) == "active"), where
 
 
 @pytest.mark.promise(3)

@@ -79,7 +79,7 @@ def test_another_service_takes_over_from_the_id() -> None:
 @pytest.mark.promise(2)
 def test_an_incompatible_version_waits_until_nothing_of_the_old_one_is_in_flight() -> None:
     forest = one()
-    at_edge, at_host = ev.MemberKey(OLD, "n:rack"), ev.MemberKey(OLD, "i:a")
+    at_edge, at_host = ev.EndpointKey(OLD, "n:rack"), ev.EndpointKey(OLD, "i:a")
     forest["edge"].engine.in_flight[at_edge] = 1
     forest["host"].engine.in_flight[at_host] = 2
     forest.put("host", "a", "2.0.0", endpoint=SPARE)
@@ -96,7 +96,7 @@ def test_an_incompatible_version_waits_until_nothing_of_the_old_one_is_in_flight
 @pytest.mark.promise(2)
 def test_requests_that_never_end_hold_it_up_no_longer_than_a_drain() -> None:
     forest = one()
-    forest["host"].engine.in_flight[ev.MemberKey(OLD, "i:a")] = 1
+    forest["host"].engine.in_flight[ev.EndpointKey(OLD, "i:a")] = 1
     forest.put("host", "a", "2.0.0", endpoint=SPARE)
     forest.run(29.0)
     assert forest["host"].state("a") == "waiting"
@@ -137,12 +137,12 @@ def test_registering_again_twice_leaves_the_last_one() -> None:
     forest.put("host", "a", "1.0.3", endpoint="127.0.0.1:3")
     forest.run(2.0)
     assert forest["edge"].versions() == {"1.0.3": "active"}
-    assert len(forest["host"].engine.members) == 1
+    assert len(forest["host"].engine.endpoints) == 1
 
 
 def test_going_back_to_what_it_was_is_a_registration_like_any_other() -> None:
     forest = one()
-    at_host = ev.MemberKey(OLD, "i:a")
+    at_host = ev.EndpointKey(OLD, "i:a")
     forest["host"].engine.in_flight[at_host] = 1
     forest.put("host", "a", "1.0.2", endpoint=SPARE)
     forest.put("host", "a", "1.0.1")
@@ -159,12 +159,12 @@ def test_going_back_to_what_it_was_is_a_registration_like_any_other() -> None:
 @pytest.mark.parametrize("again", ["1.0.2", "2.0.0"])
 def test_the_id_is_removed_with_all_that_it_was(again: str) -> None:
     forest = one()
-    forest["host"].engine.in_flight[ev.MemberKey(OLD, "i:a")] = 1
+    forest["host"].engine.in_flight[ev.EndpointKey(OLD, "i:a")] = 1
     forest.put("host", "a", again, endpoint=SPARE)
     forest.remove("host", "a", deadline_s=5.0)
     forest.run(40.0)
     assert forest["host"].state("a") == "gone"
-    assert forest["host"].engine.members == {}
+    assert forest["host"].engine.endpoints == {}
     assert forest["edge"].versions() == {}
     assert not [name for name in forest["host"].disk if name.startswith("instance/")]
 
@@ -173,7 +173,7 @@ def test_the_id_is_removed_with_all_that_it_was(again: str) -> None:
 def test_a_dead_process_takes_its_former_registration_along() -> None:
     """The endpoint that drains was of the same process."""
     forest = one()
-    forest["host"].engine.in_flight[ev.MemberKey(OLD, "i:a")] = 1
+    forest["host"].engine.in_flight[ev.EndpointKey(OLD, "i:a")] = 1
     forest.put("host", "a", "1.0.2", endpoint=SPARE)
     forest.watch.clear()
     forest["host"].inbox.append(ev.InstanceGone("a", "killed"))
@@ -197,7 +197,7 @@ def test_a_replacement_that_is_interrupted_anywhere_comes_to_its_end(victim: str
         forest.run(40.0)
         assert forest["host"].state("a") == "active", where
         assert forest["edge"].versions() == {version: "active"}, where
-        assert len(forest["host"].engine.members) == 1, where
+        assert len(forest["host"].engine.endpoints) == 1, where
         assert len([name for name in forest["host"].disk if name.startswith("instance/")]) == 1, where
 
 
@@ -206,9 +206,9 @@ def test_a_replacement_that_is_interrupted_anywhere_comes_to_its_end(victim: str
 
 def test_another_living_owner_of_an_id_changes_nothing() -> None:
     forest = one(owner="pod-1")
-    before = dict(forest["host"].engine.members)
+    before = dict(forest["host"].engine.endpoints)
     forest.put("host", "a", "2.0.0", endpoint=SPARE, owner="pod-2")
-    assert dict(forest["host"].engine.members) == before
+    assert dict(forest["host"].engine.endpoints) == before
     assert forest["host"].balancer.view.instance("a")["version"] == "1.0.1"
     assert forest["host"].balancer.view.instance("a")["owner"] == "pod-1"
     (note,) = [note for note in forest["host"].notes if note.code == "owner-conflict"]
@@ -230,7 +230,7 @@ def test_the_same_owner_or_one_that_cannot_be_told_may_register_again() -> None:
 def test_the_id_is_free_once_its_owner_has_lapsed_or_left() -> None:
     forest = one(owner="pod-1", ttl_s=10.0)
     forest.watch.clear()
-    forest["host"].engine.in_flight[ev.MemberKey(OLD, "i:a")] = 1
+    forest["host"].engine.in_flight[ev.EndpointKey(OLD, "i:a")] = 1
     forest.run(11.0)
     assert forest["host"].state("a") == "lapsed"
     forest.put("host", "a", "1.0.2", endpoint=SPARE, owner="pod-2")
@@ -270,7 +270,7 @@ def test_nothing_stays_of_a_registration_that_had_drained_when_its_id_was_taken(
 @pytest.mark.parametrize("event", [ev.InstanceRemove("a", 0.0, "pod-1"), ev.InstanceGone("a", "ended", "pod-1")])
 def test_the_former_owner_of_an_id_takes_out_its_own_registration_alone(event: ev.Event) -> None:
     forest = one(owner="pod-1")
-    forest["host"].engine.in_flight[ev.MemberKey(OLD, "i:a")] = 1
+    forest["host"].engine.in_flight[ev.EndpointKey(OLD, "i:a")] = 1
     forest.watch.clear()
     forest["host"].inbox.append(ev.InstanceDrain("a", 60.0))
     forest.settle()
@@ -291,7 +291,7 @@ def test_an_id_that_has_lapsed_is_free_unless_silence_is_to_be_waited_for(silenc
     forest = one(owner="pod-1", ttl_s=10.0)
     forest.watch.clear()
     forest.policy("edge", f'{{"on_silence": "{silence}"}}')
-    forest["host"].engine.in_flight[ev.MemberKey(OLD, "i:a")] = 1
+    forest["host"].engine.in_flight[ev.EndpointKey(OLD, "i:a")] = 1
     forest.run(11.0)
     assert forest["host"].state("a") == "lapsed"
     forest.put("host", "a", "2.0.0", endpoint=SPARE, owner="pod-2")
@@ -311,7 +311,7 @@ def test_an_owner_that_comes_back_after_its_lapse_as_something_else() -> None:
     forest = one(owner="pod-1", ttl_s=10.0)
     forest.watch.clear()
     forest.policy("edge", '{"on_silence": "wait"}')
-    forest["host"].engine.in_flight[ev.MemberKey(OLD, "i:a")] = 1
+    forest["host"].engine.in_flight[ev.EndpointKey(OLD, "i:a")] = 1
     forest.run(11.0)
     forest.put("host", "a", "2.0.0", endpoint=SPARE, owner="pod-1")
     forest.run(1.0)

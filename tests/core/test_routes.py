@@ -14,7 +14,7 @@ SHOP = "example.com/shop*"
 
 def parks(forest: Forest, route: str = ROUTE, node: str = "edge") -> bool:
     put = forest[node].engine.routes.get(route)
-    return put is not None and put.recent and put.park_requests_max > 0 and not forest[node].engine.members
+    return put is not None and put.recent and put.park_requests_max > 0 and not forest[node].engine.endpoints
 
 
 def tell_health(forest: Forest, healthy: bool) -> None:

@@ -19,7 +19,7 @@ def tree() -> Forest:
 
 
 def last_resorts(forest: Forest) -> set[str]:
-    return {member.key.target for member in forest["edge"].engine.members.values() if member.last_resort}
+    return {endpoint.key.target for endpoint in forest["edge"].engine.endpoints.values() if endpoint.last_resort}
 
 
 def test_a_broken_link_changes_nothing_before_the_lease_ends() -> None:

@@ -33,8 +33,8 @@ def test_capacities_that_add_up_beyond_32_bits_are_clamped_for_the_engine_alone(
     forest.run(30.0)
     assert [forest[host].state("a") for host in HOSTS] == ["active"] * 3
     assert forest.endpoints("edge", KEY) == {f"{host}/i:a" for host in HOSTS}
-    (member,) = forest["edge"].engine.members.values()
-    assert member.capacity == MOST
+    (endpoint,) = forest["edge"].engine.endpoints.values()
+    assert endpoint.capacity == MOST
     assert forest["edge"].balancer.view.child("rack") is not None
     assert forest["edge"].balancer.view.tree()["children"][0]["capacity"] == 3 * capacity, "the sum itself is exact"
     for messages in said.values():
@@ -48,8 +48,8 @@ def test_what_the_engine_is_sent_fits_its_protocol() -> None:
     forest = Forest({"edge": (), "host": ("edge",)})
     forest.put("host", "a", "1.0.1", capacity=1 << 40)
     for name in ("edge", "host"):
-        (member,) = forest[name].engine.members.values()
-        delta = ef.Apply(1, True, put_members=(member,))
+        (endpoint,) = forest[name].engine.endpoints.values()
+        delta = ef.Apply(1, True, put_endpoints=(endpoint,))
         assert engine_wire.to_delta(delta).delta.put_members[0].capacity == MOST
 
 

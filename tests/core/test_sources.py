@@ -169,13 +169,13 @@ def test_what_is_written_comes_before_what_is_done() -> None:
 def test_a_node_says_bye_when_nothing_is_in_flight_through_it() -> None:
     forest = Forest({"edge": (), "host": ("edge",)})
     forest.put("host", "a", "1.0.1")
-    member = ev.MemberKey(KEY, "i:a")
-    forest["host"].engine.in_flight[member] = 1
+    endpoint = ev.EndpointKey(KEY, "i:a")
+    forest["host"].engine.in_flight[endpoint] = 1
     forest["host"].handle(ev.Stop(60.0))
     forest.run(5.0)
     assert forest["host"].stopped is None
     assert list(forest["edge"].versions()) == ["1.0.1"]
-    forest.finish("host", member)
+    forest.finish("host", endpoint)
     assert forest["host"].stopped == ef.Stopped(clean=True)
 
 

@@ -1,5 +1,5 @@
 """The table of wishes and an engine, however they are interrupted: in the end the engine has what is wished, and never was
-a member in the engine, or draining there, that the table did not count as present."""
+an endpoint in the engine, or draining there, that the table did not count as present."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sdlb.core.effects import Apply, RoutePut, ServicePut, TargetPut
-from sdlb.core.events import EngineAttached, EngineDrained, MemberKey
+from sdlb.core.effects import Apply, RoutePut, ServicePut, UpstreamPut
+from sdlb.core.events import EndpointKey, EngineAttached, EngineDrained
 from sdlb.core.messages import ClaimKey
 from sdlb.core.table import RETRY_S, Table
 from sdlb.model.traffic import Traffic
@@ -16,7 +16,7 @@ from sdlb.sim.engine import Engine
 
 CLAIMS = [ClaimKey("catalog", version, "example.com/*") for version in ("1.0.0", "2.0.0")]
 TARGETS = ["i:a", "i:b", "n:rack"]
-KEYS = st.builds(MemberKey, st.sampled_from(CLAIMS), st.sampled_from(TARGETS))
+KEYS = st.builds(EndpointKey, st.sampled_from(CLAIMS), st.sampled_from(TARGETS))
 ADDRESSES = st.sampled_from(["10.0.0.1:80", "10.0.0.2:80"])
 ROUTES = st.sampled_from(["example.com/*", "example.com/a*"])
 
@@ -26,11 +26,11 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.table = Table(1 << 32)
-        self.targets = {target: TargetPut(target, target.startswith("n:"), "10.0.0.1:80") for target in TARGETS}
+        self.targets = {target: UpstreamPut(target, target.startswith("n:"), "10.0.0.1:80") for target in TARGETS}
         for target in self.targets.values():
-            self.table.set_target(target.key, target.is_node, target.address)
+            self.table.set_upstream(target.key, target.is_node, target.address)
         self.engine = Engine()
-        self.wanted: dict[MemberKey, int] = {}
+        self.wanted: dict[EndpointKey, int] = {}
         self.routes: dict[str, RoutePut] = {}
         self.services: dict[str, ServicePut] = {}
         self.outstanding: Apply | None = None
@@ -47,9 +47,9 @@ class Machine(RuleBasedStateMachine):
 
     def _attach(self) -> None:
         engine = self.engine
-        members = sum(len(group) for group in engine.groups.values())
+        endpoints = sum(len(group) for group in engine.groups.values())
         draining = tuple((key, engine.in_flight.get(key, 0)) for key in engine.draining)
-        self.table.on_attached(EngineAttached(engine.boot_id, engine.epoch, members, draining), self.now, 0.0)
+        self.table.on_attached(EngineAttached(engine.boot_id, engine.epoch, endpoints, draining), self.now, 0.0)
         self.outstanding = None
         self.untold = []
         self._next()
@@ -70,21 +70,21 @@ class Machine(RuleBasedStateMachine):
         self._next()
 
     @rule(key=KEYS, capacity=st.integers(1, 3))
-    def want(self, key: MemberKey, capacity: int) -> None:
+    def want(self, key: EndpointKey, capacity: int) -> None:
         self.wanted[key] = capacity
-        self.table.want(key, capacity)
+        self.table.put_endpoint(key, capacity)
         self._next()
 
     @rule(key=KEYS)
-    def unwant(self, key: MemberKey) -> None:
+    def unwant(self, key: EndpointKey) -> None:
         self.wanted.pop(key, None)
-        self.table.unwant(key)
+        self.table.delete_endpoint(key)
         self._next()
 
     @rule(name=st.sampled_from(TARGETS), address=ADDRESSES, protocol=st.sampled_from(["http1", "h2c"]))
     def target_changes(self, name: str, address: str, protocol: str) -> None:
-        changed = self.targets[name] = TargetPut(name, name.startswith("n:"), address, protocol)
-        self.table.set_target(changed.key, changed.is_node, changed.address, changed.protocol)
+        changed = self.targets[name] = UpstreamPut(name, name.startswith("n:"), address, protocol)
+        self.table.set_upstream(changed.key, changed.is_node, changed.address, changed.protocol)
         self._next()
 
     @rule(pattern=ROUTES, service=st.sampled_from(["catalog", "shop"]) | st.none())
@@ -121,12 +121,12 @@ class Machine(RuleBasedStateMachine):
         self._next()
 
     @rule(key=KEYS)
-    def request_begins(self, key: MemberKey) -> None:
+    def request_begins(self, key: EndpointKey) -> None:
         if key.target in self.engine.groups.get(key.claim, {}):
             self.engine.begin(key)
 
     @rule(key=KEYS)
-    def request_ends(self, key: MemberKey) -> None:
+    def request_ends(self, key: EndpointKey) -> None:
         self.engine.end(key)
         self.untold += self.engine.drained()
 
@@ -158,7 +158,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def what_the_engine_has_is_present(self) -> None:
-        for key in [*self.engine.members(), *self.engine.draining]:
+        for key in [*self.engine.endpoints(), *self.engine.draining]:
             assert self.table.present(key)
 
     @invariant()
@@ -177,13 +177,13 @@ class Machine(RuleBasedStateMachine):
             while self.untold:
                 self.tell_drained()
         assert self.table.settled
-        have = {MemberKey(c, t): m.capacity for c, group in self.engine.groups.items() for t, m in group.items()}
+        have = {EndpointKey(c, t): m.capacity for c, group in self.engine.groups.items() for t, m in group.items()}
         assert have == self.wanted
         assert self.engine.routes == self.routes
         assert self.engine.services == self.services
         assert self.engine.targets == {key.target: self.targets[key.target] for key in self.wanted}
         assert not any(
-            self.table.present(MemberKey(c, t)) for c in CLAIMS for t in TARGETS if MemberKey(c, t) not in have
+            self.table.present(EndpointKey(c, t)) for c in CLAIMS for t in TARGETS if EndpointKey(c, t) not in have
         )
 
 

@@ -52,7 +52,7 @@ def test_a_drain_waits_for_what_is_in_flight_at_every_tier() -> None:
     forest = Forest(TWO)
     forest.put("host-1", "a", "1.0.1")
     forest.put("host-2", "b", "2.0.0")
-    key = ev.MemberKey(KEY1, "n:rack-2")
+    key = ev.EndpointKey(KEY1, "n:rack-2")
     forest["edge-2"].engine.in_flight[key] = 1
     forest.remove("host-1", "a")
     assert forest["edge-1"].serves(KEY1) == set()
@@ -69,7 +69,7 @@ def test_a_second_instance_lets_the_first_go_without_asking_the_parents() -> Non
     forest = Forest(TWO)
     forest.put("host-1", "a", "1.0.1")
     forest.put("host-1", "b", "1.0.1")
-    forest["edge-1"].engine.in_flight[ev.MemberKey(KEY1, "n:rack-1")] = 1
+    forest["edge-1"].engine.in_flight[ev.EndpointKey(KEY1, "n:rack-1")] = 1
     forest.remove("host-1", "a")
     assert forest["host-1"].balancer.view.instance("a") is None
     assert forest["edge-1"].serves(KEY1) == {"n:rack-1", "n:rack-2"}
@@ -89,16 +89,16 @@ def test_a_conflict_is_refused_and_told_and_the_route_passes_on() -> None:
 def test_control_restarts_and_nothing_is_taken_from_the_engine() -> None:
     forest = Forest(TWO)
     forest.put("host-1", "a", "1.0.1")
-    before = {name: set(node.engine.members) for name, node in forest.nodes.items()}
+    before = {name: set(node.engine.endpoints) for name, node in forest.nodes.items()}
     for name in forest.nodes:
         forest[name].kill()
         forest.run(3.0)
         forest[name].start()
         forest.run(3.0)
         for other, node in forest.nodes.items():
-            assert set(node.engine.members) == before[other], (name, other)
+            assert set(node.engine.endpoints) == before[other], (name, other)
     forest.run(30.0)
-    assert {name: set(node.engine.members) for name, node in forest.nodes.items()} == before
+    assert {name: set(node.engine.endpoints) for name, node in forest.nodes.items()} == before
 
 
 def test_a_silent_host_is_a_last_resort_then_presumed_stopped() -> None:
@@ -108,8 +108,8 @@ def test_a_silent_host_is_a_last_resort_then_presumed_stopped() -> None:
     forest.cut.add(frozenset(("host-1", "rack")))
     forest.run(12.0)
     assert forest["edge"].versions("catalog") == {"1.0.1": "active", "2.0.0": "waiting"}
-    (member,) = [m for m in forest["rack"].engine.members.values() if m.key.claim == KEY1]
-    assert member.last_resort
+    (endpoint,) = [m for m in forest["rack"].engine.endpoints.values() if m.key.claim == KEY1]
+    assert endpoint.last_resort
     forest.run(12.0)
     assert forest["edge"].versions("catalog") == {"2.0.0": "active"}
     assert forest["host-1"].serves(KEY1) == {"i:a"}, "cut off, it serves on with what it has"
@@ -197,7 +197,7 @@ def test_a_route_in_the_gap_between_two_versions_is_still_there_after_a_restart(
     root, host = forest["root"], forest["host"]
     forest.put("host", "wide", "1.0.0", "example.com/*", service="all")
     forest.put("host", "old", "1.0.0", "example.com/catalog*")
-    old = ev.MemberKey(ClaimKey("catalog", "1.0.0", "example.com/catalog*"), "i:old")
+    old = ev.EndpointKey(ClaimKey("catalog", "1.0.0", "example.com/catalog*"), "i:old")
     host.engine.in_flight[old] = 1
     forest.put("host", "new", "2.0.0", "example.com/catalog*")
     forest.remove("host", "old")

@@ -83,7 +83,7 @@ async def test_an_instance_from_registration_to_its_end(node: Lone) -> None:
     gone = check(await node.http.delete("/v1/instances/a?deadline_s=5"), schema.Instance)
     assert gone["drained"]
     problem(await node.http.get("/v1/instances/a"), "no-such-instance")
-    assert any(delta.delete_members for delta in node.engine.applied)
+    assert any(delta.delete_endpoints for delta in node.engine.applied)
 
 
 @scenario
@@ -359,7 +359,7 @@ async def test_metrics_are_prometheus_text(node: Lone) -> None:
             name, _, value = line.rpartition(" ")
             float(value)
             assert any(name.startswith(family) for family in families), line
-    assert families["sdlb_requests_total" if node.engine.figures.groups else "sdlb_claims"]
+    assert families["sdlb_requests_total" if node.engine.stats.groups else "sdlb_claims"]
     assert 'sdlb_claims{state="active"} 1' in answer.text
     assert 'sdlb_instances{state="active"} 1' in answer.text
 

@@ -60,7 +60,7 @@ def test_nothing_is_told_before_it_is_on_disk(tmp_path: Path) -> None:
                 order.append(f"written {durable}")
 
             def seen_apply(delta: Any) -> None:
-                if delta.put_members:
+                if delta.put_endpoints:
                     order.append("apply")
                 apply(delta)
 
@@ -220,7 +220,7 @@ def test_one_effect_that_fails_costs_the_others_nothing(tmp_path: Path) -> None:
             await node.loop.do(InstancePut(spec("a")))
             assert "instance-registered" in [event.code for event in node.journal.recent], "after the delta"
             await active(node, "a")  # the core has sent the delta again
-            assert failed[0].put_members in [delta.put_members for delta in node.engine.applied]
+            assert failed[0].put_endpoints in [delta.put_endpoints for delta in node.engine.applied]
             assert node.loop.errors == 1
 
     asyncio.run(run())
@@ -237,7 +237,7 @@ def test_a_commit_that_fails_in_another_way_holds_what_follows(tmp_path: Path) -
             node.store.commit = broken  # type: ignore[method-assign]
             await node.loop.do(InstancePut(spec("a")))
             assert node.loop.held == 1
-            assert all(not delta.put_members for delta in node.engine.applied)
+            assert all(not delta.put_endpoints for delta in node.engine.applied)
             node.store.commit = commit  # type: ignore[method-assign]
             await active(node, "a")
             assert node.loop.held is None

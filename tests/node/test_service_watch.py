@@ -104,7 +104,7 @@ async def test_ejected_targets_are_told(node: Lone) -> None:
     await put(node, "b", endpoint="127.0.0.1:10")
     for name in ("a", "b"):
         await node.http.get(f"/v1/instances/{name}?wait=active&timeout_s=5")
-    node.engine.figures.ejected = {"i:a": "5 answers with 5xx in a row"}
+    node.engine.stats.ejected = {"i:a": "5 answers with 5xx in a row"}
     tree = (await node.http.get("/v1/tree")).json()
     assert tree["ejected"] == [{"target": "i:a", "reason": "5 answers with 5xx in a row"}]
     targets = (await node.http.get("/v1/explain?url=example.com/x")).json()["targets"]
@@ -112,7 +112,7 @@ async def test_ejected_targets_are_told(node: Lone) -> None:
         ("i:a", False, "ejected by passive health: 5 answers with 5xx in a row"),
         ("i:b", True, ""),
     ]
-    node.engine.figures.ejected = {"i:a": "", "i:b": "refused"}
+    node.engine.stats.ejected = {"i:a": "", "i:b": "refused"}
     targets = (await node.http.get("/v1/explain?url=example.com/x")).json()["targets"]
     assert [(each["name"], each["chosen"], each["why"]) for each in targets] == [
         ("i:a", True, "ejected by passive health: requests failed there; there is no other"),

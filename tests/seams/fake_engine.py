@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from sdlb.core.effects import Apply
 from sdlb.core.events import EngineApplied, EngineAttached, EngineDrained, Event
 from sdlb.model.site import Site, SiteState, TicketKey
-from sdlb.seams.engine import EngineConfig, EngineFailed, Figures, Upgraded
+from sdlb.seams.engine import EngineConfig, EngineFailed, EngineStats, Upgraded
 
 
 class FakeSites:
@@ -31,7 +31,7 @@ class FakeSites:
 
 class FakeEngine:
     def __init__(self, post: Callable[[Event], None]) -> None:
-        self.figures = Figures()
+        self.stats = EngineStats()
         self.upgrades = False
         self.sites = FakeSites()
         self.applied: list[Apply] = []
@@ -40,7 +40,7 @@ class FakeEngine:
 
     async def start(self, config: EngineConfig, settle_s: float = 0.0) -> None:
         self.configs.append(config)
-        self.figures.attached = True
+        self.stats.attached = True
         self._post(EngineAttached("boot-1", 0, 0))
 
     async def configure(self, config: EngineConfig) -> str:
@@ -53,7 +53,7 @@ class FakeEngine:
 
     def _confirm(self, delta: Apply) -> None:
         self._post(EngineApplied(delta.epoch))
-        for key in delta.delete_members:
+        for key in delta.delete_endpoints:
             self._post(EngineDrained(key, delta.epoch))
 
     def reopen_log(self) -> None:
@@ -68,7 +68,7 @@ class FakeEngine:
         pass
 
     async def shut_down(self, deadline_s: float) -> None:
-        self.figures.attached = False
+        self.stats.attached = False
 
     async def detach(self) -> None:
-        self.figures.attached = False
+        self.stats.attached = False

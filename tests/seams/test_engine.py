@@ -13,25 +13,33 @@ from typing import Any
 
 import pytest
 
-from sdlb.adapters.engine_figures import ROWS_MAX, Rows, Totals
 from sdlb.adapters.engine_native import NativeEngine
-from sdlb.core.effects import Apply, MemberPut, Note, Pick, RoutePut, TargetPut
-from sdlb.core.events import EngineApplied, EngineAttached, EngineDrained, EngineLost, EngineRejected, Event, MemberKey
+from sdlb.adapters.engine_stats import ROWS_MAX, Rows, Totals
+from sdlb.core.effects import Apply, EndpointPut, Note, Pick, RoutePut, UpstreamPut
+from sdlb.core.events import (
+    EndpointKey,
+    EngineApplied,
+    EngineAttached,
+    EngineDrained,
+    EngineLost,
+    EngineRejected,
+    Event,
+)
 from sdlb.core.messages import ClaimKey
-from sdlb.seams.engine import EngineConfig, EngineFailed, Figures, Listener
+from sdlb.seams.engine import EngineConfig, EngineFailed, EngineStats, Listener
 from sdlb.wire.engine_pb2 import GroupStats, Stats
 
 CONFIG = EngineConfig("n", (Listener("http", "127.0.0.1:0"), Listener("node", "127.0.0.1:0")), "/nowhere/links.sock")
 CLAIM = ClaimKey("web", "1.0.0", "example.com/*")
-MEMBER = MemberKey(CLAIM, "i:a")
+MEMBER = EndpointKey(CLAIM, "i:a")
 
 
 def whole(epoch: int, port: int = 9) -> Apply:
     return Apply(
         epoch,
         True,
-        (TargetPut("i:a", False, f"127.0.0.1:{port}"),),
-        (MemberPut(MEMBER, 10),),
+        (UpstreamPut("i:a", False, f"127.0.0.1:{port}"),),
+        (EndpointPut(MEMBER, 10),),
         (RoutePut("example.com/*", "web", (Pick("1.0.0", 0, 0),)),),
     )
 
@@ -86,11 +94,13 @@ async def _awaited(work: Awaitable[None]) -> None:
 async def test_a_delta_is_applied_and_what_it_deletes_is_drained(folder: Path) -> None:
     async with started(folder) as made:
         (attached,) = await made.wait(EngineAttached)
-        assert (attached.epoch, attached.members, attached.draining) == (0, 0, ())
-        assert set(made.engine.figures.bound) == {"http", "node"}
+        assert (attached.epoch, attached.endpoints, attached.draining) == (0, 0, ())
+        assert set(made.engine.stats.bound) == {"http", "node"}
         made.engine.apply(whole(5))
         assert await made.wait(EngineApplied) == [EngineApplied(5)]
-        made.engine.apply(Apply(6, delete_members=(MEMBER,), delete_routes=("example.com/*",), delete_targets=("i:a",)))
+        made.engine.apply(
+            Apply(6, delete_endpoints=(MEMBER,), delete_routes=("example.com/*",), delete_upstreams=("i:a",))
+        )
         assert await made.wait(EngineDrained) == [EngineDrained(MEMBER, 6)]
         kinds = [type(event) for event in made.events]
         assert kinds[2:] == [EngineApplied, EngineDrained], "applied first, then drained"
@@ -101,7 +111,7 @@ async def test_a_delta_that_cannot_be_applied_is_rejected_whole(folder: Path) ->
     async with started(folder) as made:
         made.engine.apply(whole(5))
         await made.wait(EngineApplied)
-        made.engine.apply(Apply(6, put_members=(MemberPut(MemberKey(CLAIM, "i:unknown"), 1),)))
+        made.engine.apply(Apply(6, put_endpoints=(EndpointPut(EndpointKey(CLAIM, "i:unknown"), 1),)))
         (rejected,) = await made.wait(EngineRejected)
         assert rejected.epoch == 6
         assert rejected.reason
@@ -114,17 +124,17 @@ async def test_the_engine_outlives_control_and_is_taken_over(folder: Path) -> No
     await first.engine.start(CONFIG)
     first.engine.apply(whole(5))
     await first.wait(EngineApplied)
-    pid, bound = first.engine.figures.pid, dict(first.engine.figures.bound)
+    pid, bound = first.engine.stats.pid, dict(first.engine.stats.bound)
     assert os.getsid(pid) == pid, "a session of its own"
     await first.engine.detach()
     async with started(folder) as second:
         (attached,) = await second.wait(EngineAttached)
         (before,) = await first.wait(EngineAttached)
-        assert (attached.boot_id, attached.epoch, attached.members) == (before.boot_id, 5, 1)
-        assert second.engine.figures.pid == pid
-        assert second.engine.figures.bound == bound
+        assert (attached.boot_id, attached.epoch, attached.endpoints) == (before.boot_id, 5, 1)
+        assert second.engine.stats.pid == pid
+        assert second.engine.stats.bound == bound
         # A control that has lost its state leaves the table as it is for a while, and sends what it learns meanwhile.
-        second.engine.apply(Apply(6, put_members=(MemberPut(MEMBER, 7),)))
+        second.engine.apply(Apply(6, put_endpoints=(EndpointPut(MEMBER, 7),)))
         assert await second.wait(EngineApplied) == [EngineApplied(6)]
     assert not (folder / "engine.sock").exists(), "ended with the one that took over"
 
@@ -133,7 +143,7 @@ async def test_the_engine_outlives_control_and_is_taken_over(folder: Path) -> No
 async def test_an_engine_that_dies_is_started_again(folder: Path) -> None:
     async with started(folder) as made:
         (before,) = await made.wait(EngineAttached)
-        os.kill(made.engine.figures.pid, signal.SIGKILL)
+        os.kill(made.engine.stats.pid, signal.SIGKILL)
         await made.wait(EngineLost)
         after = (await made.wait(EngineAttached, 2))[1]
         assert after.boot_id != before.boot_id
@@ -146,7 +156,7 @@ async def test_an_engine_that_dies_is_started_again(folder: Path) -> None:
 @scenario
 async def test_a_port_that_is_taken_fails_the_start_and_leaves_nothing_behind(folder: Path) -> None:
     async with started(folder) as made:
-        taken = made.engine.figures.bound["http"]
+        taken = made.engine.stats.bound["http"]
         (folder / "other").mkdir(mode=0o700)
         other = control(folder / "other")
         with pytest.raises(EngineFailed, match=taken):
@@ -158,13 +168,13 @@ async def test_a_port_that_is_taken_fails_the_start_and_leaves_nothing_behind(fo
 @scenario
 async def test_a_new_configuration_is_taken_whole_or_not_at_all(folder: Path) -> None:
     async with started(folder) as made:
-        bound = dict(made.engine.figures.bound)
+        bound = dict(made.engine.stats.bound)
         node = Listener("node", bound["node"])
         error = await made.engine.configure(EngineConfig("n", (node, Listener("http", "127.0.0.1:1x")), ""))
         assert error
-        assert made.engine.figures.bound == bound
+        assert made.engine.stats.bound == bound
         assert await made.engine.configure(EngineConfig("n", (node,), "", {"head_bytes": 9000})) == ""
-        assert set(made.engine.figures.bound) == {"node"}
+        assert set(made.engine.stats.bound) == {"node"}
 
 
 def test_a_program_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,14 +188,14 @@ def test_a_program_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_figures_of_what_is_gone_do_not_pile_up() -> None:
-    figures, rows = Figures(), Rows()
-    totals = Totals(figures)
+    stats, rows = EngineStats(), Rows()
+    totals = Totals(stats)
     totals.begin(rows)
     last = ROWS_MAX // 1000 * 1000 + 1000
     for start in range(0, last + 1000, 1000):
         groups = [GroupStats(service="web", version=f"1.0.{n}", requests=1) for n in range(start, start + 1000)]
         totals.on_stats(rows, Stats(groups=[*groups, GroupStats(service="busy", version="1", requests=start)]))
-    assert len(figures.groups) == ROWS_MAX
-    assert figures.groups["busy", "1"].requests == last
-    assert ("web", "1.0.0") not in figures.groups
-    assert ("web", f"1.0.{last + 999}") in figures.groups
+    assert len(stats.groups) == ROWS_MAX
+    assert stats.groups["busy", "1"].requests == last
+    assert ("web", "1.0.0") not in stats.groups
+    assert ("web", f"1.0.{last + 999}") in stats.groups

@@ -44,7 +44,7 @@ class Control:
         raise TimeoutError(f"{self.states} {self.events}")
 
     async def shown(self, host: str) -> bytes | None:
-        return await asyncio.to_thread(shown, self.engine.figures.bound["https"], host)
+        return await asyncio.to_thread(shown, self.engine.stats.bound["https"], host)
 
 
 @asynccontextmanager
@@ -112,7 +112,7 @@ def test_what_is_refused_leaves_what_was_there_also_in_the_next_engine(tmp_path:
             assert "key" in refused.error
             assert taken.error == ""
             assert (await made.shown("a.example"), await made.shown("b.example")) == (a.der, other.der)
-            os.kill(made.engine.figures.pid, signal.SIGKILL)
+            os.kill(made.engine.stats.pid, signal.SIGKILL)
             await made.until(lambda: sum(isinstance(event, EngineAttached) for event in made.events) == 2)
             assert any(isinstance(event, EngineLost) for event in made.events)
             assert (await made.shown("a.example"), await made.shown("b.example")) == (a.der, other.der)
@@ -143,10 +143,10 @@ def test_a_control_that_comes_later_finds_the_sites_and_changes_them(tmp_path: P
         first.engine.sites.put([site(a, "a.example")], ["a.example"])
         await first.engine.start(CONFIG)
         await first.engine.detach()
-        address = first.engine.figures.bound["https"]
+        address = first.engine.stats.bound["https"]
         assert await asyncio.to_thread(shown, address, "a.example") == a.der, "without any control"
         async with started(folder, site(b, "b.example")) as second:
-            assert second.engine.figures.bound["https"] == address
+            assert second.engine.stats.bound["https"] == address
             await second.until(lambda: len(second.states) == 1)
             assert (await second.shown("a.example"), await second.shown("b.example")) == (None, b.der)
 

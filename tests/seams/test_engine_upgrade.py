@@ -78,12 +78,14 @@ class Node:
 
     async def take_out(self) -> None:
         self.epoch += 1
-        gone = Apply(self.epoch, delete_members=(MEMBER,), delete_routes=("example.com/*",), delete_targets=("i:a",))
+        gone = Apply(
+            self.epoch, delete_endpoints=(MEMBER,), delete_routes=("example.com/*",), delete_upstreams=("i:a",)
+        )
         self.made.engine.apply(gone)
         await until(lambda: EngineApplied(self.epoch) in self.made.events)
 
     async def dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        host, _, port = self.made.engine.figures.bound["http"].rpartition(":")
+        host, _, port = self.made.engine.stats.bound["http"].rpartition(":")
         return await asyncio.open_connection(host, int(port))
 
     async def ask(self) -> None:
@@ -140,12 +142,12 @@ async def test_a_member_is_drained_when_both_processes_say_so(folder: Path) -> N
         await until(lambda: held.asked == 2)
         events = list(node.made.events)
         upgraded = await node.upgrade()
-        assert node.made.engine.figures.pid == upgraded.pid != upgraded.before_pid
+        assert node.made.engine.stats.pid == upgraded.pid != upgraded.before_pid
         assert alive(upgraded.before_pid), "it has a request open"
         await node.take_out()
         await asyncio.sleep(1.2)  # the new process has said long ago that it has none of it
         assert not node.drained
-        assert node.made.engine.figures.draining == {MEMBER: 1}
+        assert node.made.engine.stats.draining == {MEMBER: 1}
         held.may.set()
         answer = await reader.readuntil(b"\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 200 ") and b"connection: close" in answer.lower()
@@ -160,17 +162,17 @@ async def test_a_member_is_drained_when_both_processes_say_so(folder: Path) -> N
 @scenario
 async def test_what_is_counted_goes_on_from_process_to_process(folder: Path) -> None:
     async with backend() as held, serving(folder, held) as node:
-        figures = node.made.engine.figures
+        stats = node.made.engine.stats
 
         async def another(requests: int) -> None:
             await node.ask()
-            await until(lambda: bool(figures.groups) and figures.groups["web", "1.0.0"].requests == requests)
+            await until(lambda: bool(stats.groups) and stats.groups["web", "1.0.0"].requests == requests)
             upgraded = await node.upgrade()
             await until(lambda: [note.code for note in node.made.notes].count("engine-ended") == requests)
             assert not alive(upgraded.before_pid)
-            assert figures.groups["web", "1.0.0"].requests == requests
-            assert figures.counters["connections_total"] == requests
-            assert figures.targets["i:a"].requests == requests
+            assert stats.groups["web", "1.0.0"].requests == requests
+            assert stats.counters["connections_total"] == requests
+            assert stats.upstreams["i:a"].requests == requests
 
         for requests in range(1, 4):
             await another(requests)
@@ -188,7 +190,7 @@ async def test_a_process_that_dies_while_draining_holds_nothing_up(folder: Path)
         await node.take_out()
         os.kill(upgraded.before_pid, signal.SIGKILL)
         await until(lambda: bool(node.drained))
-        assert node.made.engine.figures.pid == upgraded.pid
+        assert node.made.engine.stats.pid == upgraded.pid
         assert not [event for event in node.made.events if isinstance(event, EngineLost)]
         writer.close()
 
@@ -234,7 +236,7 @@ async def test_a_control_that_starts_again_finds_both(folder: Path) -> None:
         async with started(folder) as second:
             (attached,) = await second.wait(EngineAttached)
             assert attached.draining == ((MEMBER, 1),) and attached.epoch == node.epoch
-            assert second.engine.figures.pid == upgraded.pid and alive(upgraded.before_pid)
+            assert second.engine.stats.pid == upgraded.pid and alive(upgraded.before_pid)
             second.engine.apply(Apply(node.epoch + 1, True))
             await second.wait(EngineApplied)
             held.may.set()
@@ -270,7 +272,7 @@ def test_a_new_engine_that_fails_leaves_the_old_one_as_it_was(
 
     async def run() -> None:
         async with backend() as held, serving(tmp_path, held) as node:
-            pid = node.made.engine.figures.pid
+            pid = node.made.engine.stats.pid
             with monkeypatch.context() as bad:
                 bad.setattr("sdlb.adapters.engine_native.START_WITHIN_S", 1.5)
                 wrapper(tmp_path, bad, body.replace("ENGINE", binary))
@@ -281,7 +283,7 @@ def test_a_new_engine_that_fails_leaves_the_old_one_as_it_was(
             node.epoch += 1
             node.made.engine.apply(Apply(node.epoch))
             await until(lambda: EngineApplied(node.epoch) in node.made.events)
-            assert node.made.engine.figures.pid == pid
+            assert node.made.engine.stats.pid == pid
             assert (await node.upgrade()).before_pid == pid, "and it can be tried again"
             await node.ask()
 
@@ -336,8 +338,8 @@ async def test_a_second_upgrade_waits_for_the_end_of_the_first(folder: Path) -> 
 async def test_a_configuration_goes_to_the_process_that_serves(folder: Path) -> None:
     async with backend() as held, serving(folder, held) as node:
         await node.upgrade()
-        bound = node.made.engine.figures.bound
+        bound = node.made.engine.stats.bound
         config = EngineConfig("n", CONFIG.listeners, "", {"head_bytes": 9000})
         assert await node.made.engine.configure(config) == ""
-        assert node.made.engine.figures.bound == bound
+        assert node.made.engine.stats.bound == bound
         await node.ask()

@@ -172,7 +172,7 @@ def test_a_root_that_forgets_what_children_had_claimed(monkeypatch: pytest.Monke
 
 
 def test_capacity_that_is_reported_before_the_engine_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table.Table, "applied", lambda self, key: key in self._members)
+    monkeypatch.setattr(table.Table, "applied", lambda self, key: key in self._endpoints)
     assert _finds("hosts-roll", {3})
 
 

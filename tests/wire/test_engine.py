@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdlb.core.effects import Apply, MemberPut, Pick, RoutePut, ServicePut, TargetPut
-from sdlb.core.events import MemberKey
+from sdlb.core.effects import Apply, EndpointPut, Pick, RoutePut, ServicePut, UpstreamPut
+from sdlb.core.events import EndpointKey
 from sdlb.core.messages import ClaimKey
 from sdlb.model.site import Site, SiteState, TicketKey
 from sdlb.model.traffic import Balance, Limits, Outlier, Traffic
@@ -17,9 +17,9 @@ from tests.model.traffic import TRAFFIC
 
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 U32 = st.integers(0, (1 << 32) - 1)
-KEY = st.builds(MemberKey, st.builds(ClaimKey, NAME, NAME, NAME), NAME)
-TARGET = st.builds(TargetPut, NAME, st.booleans(), NAME, st.sampled_from(["http1", "h2c"]))
-MEMBER = st.builds(MemberPut, KEY, U32, st.booleans(), st.booleans())
+KEY = st.builds(EndpointKey, st.builds(ClaimKey, NAME, NAME, NAME), NAME)
+TARGET = st.builds(UpstreamPut, NAME, st.booleans(), NAME, st.sampled_from(["http1", "h2c"]))
+MEMBER = st.builds(EndpointPut, KEY, U32, st.booleans(), st.booleans())
 SERVICE = st.builds(ServicePut, NAME, TRAFFIC)
 STICKY = st.sampled_from([("", ""), ("cookie", "who"), ("header", "x-who"), ("client", "")])
 ROUTE = st.builds(
@@ -43,12 +43,12 @@ DELTA = st.builds(
     Apply,
     epoch=st.integers(0, (1 << 64) - 1),
     replace=st.booleans(),
-    put_targets=several(TARGET),
-    put_members=several(MEMBER),
+    put_upstreams=several(TARGET),
+    put_endpoints=several(MEMBER),
     put_routes=several(ROUTE),
-    delete_members=several(KEY),
+    delete_endpoints=several(KEY),
     delete_routes=several(NAME),
-    delete_targets=several(NAME),
+    delete_upstreams=several(NAME),
     put_services=several(SERVICE),
     delete_services=several(NAME),
 )
@@ -61,11 +61,11 @@ def read(delta: pb.Delta) -> Apply:
     return Apply(
         epoch=delta.epoch,
         replace=delta.replace,
-        put_targets=tuple(
-            TargetPut(t.key, t.kind == pb.Target.NODE, t.address, SPEAKS[t.protocol]) for t in delta.put_targets
+        put_upstreams=tuple(
+            UpstreamPut(t.key, t.kind == pb.Target.NODE, t.address, SPEAKS[t.protocol]) for t in delta.put_targets
         ),
-        put_members=tuple(
-            MemberPut(engine.member_key(m.key), m.capacity, m.last_resort, m.far) for m in delta.put_members
+        put_endpoints=tuple(
+            EndpointPut(engine.endpoint_key(m.key), m.capacity, m.last_resort, m.far) for m in delta.put_members
         ),
         put_routes=tuple(
             RoutePut(
@@ -79,9 +79,9 @@ def read(delta: pb.Delta) -> Apply:
             )
             for r in delta.put_routes
         ),
-        delete_members=tuple(engine.member_key(key) for key in delta.delete_members),
+        delete_endpoints=tuple(engine.endpoint_key(key) for key in delta.delete_members),
         delete_routes=tuple(delta.delete_routes),
-        delete_targets=tuple(delta.delete_targets),
+        delete_upstreams=tuple(delta.delete_targets),
         put_services=tuple(ServicePut(s.name, traffic(s)) for s in delta.put_services),
         delete_services=tuple(delta.delete_services),
     )
@@ -131,17 +131,17 @@ def test_a_delta_arrives_as_it_was_decided(delta: Apply) -> None:
     )  # fmt: skip
     got = read(message.delta)
     assert got.put_routes == parked
-    assert (got.epoch, got.replace, got.put_targets, got.put_members) == (
+    assert (got.epoch, got.replace, got.put_upstreams, got.put_endpoints) == (
         delta.epoch,
         delta.replace,
-        delta.put_targets,
-        delta.put_members,
+        delta.put_upstreams,
+        delta.put_endpoints,
     )
     assert (got.put_services, got.delete_services) == (delta.put_services, delta.delete_services)
-    assert (got.delete_members, got.delete_routes, got.delete_targets) == (
-        delta.delete_members,
+    assert (got.delete_endpoints, got.delete_routes, got.delete_upstreams) == (
+        delta.delete_endpoints,
         delta.delete_routes,
-        delta.delete_targets,
+        delta.delete_upstreams,
     )
 
 
@@ -198,8 +198,8 @@ def test_answers_about_sites_arrive(states: list[SiteState]) -> None:
 
 def test_a_capacity_that_is_too_large_for_the_engine_is_as_large_as_it_can_be() -> None:
     """A child's capacity is a sum over its subtree; a delta that cannot be encoded would stop the whole table."""
-    member = MemberPut(MemberKey(ClaimKey("s", "1", "x/"), "n:child"), 1 << 40)
-    told = engine.to_delta(Apply(1, put_members=(member,)))
+    member = EndpointPut(EndpointKey(ClaimKey("s", "1", "x/"), "n:child"), 1 << 40)
+    told = engine.to_delta(Apply(1, put_endpoints=(member,)))
     assert [each.capacity for each in told.delta.put_members] == [(1 << 32) - 1]
 
 

@@ -8,8 +8,8 @@ import traceback
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from sdlb.adapters.engine_figures import Rows
-from sdlb.core.events import MemberKey
+from sdlb.adapters.engine_stats import Rows
+from sdlb.core.events import EndpointKey
 from sdlb.seams.engine import EngineConfig, EngineFailed
 from sdlb.wire import engine as wire
 from sdlb.wire.engine_pb2 import Attached, ClientsDrained, Configured, FromEngine, HandedOver, ToEngine
@@ -49,7 +49,7 @@ class EngineLink:
         self.path = path
         self.attached = Attached()
         self.rows = Rows()
-        self.owed: dict[MemberKey, int] = {}
+        self.owed: dict[EndpointKey, int] = {}
         self.has_table = False
         self._reader, self._writer = streams
         self._configured: asyncio.Future[Configured] | None = None
@@ -73,7 +73,7 @@ class EngineLink:
         if message.WhichOneof("kind") != "attached":
             raise EngineFailed(f"what listens on {self.path} is no engine")
         self.attached = message.attached
-        self.owed = {wire.member_key(each.key): self.attached.epoch for each in self.attached.draining}
+        self.owed = {wire.endpoint_key(each.key): self.attached.epoch for each in self.attached.draining}
 
     def listen(self, owner: Owner) -> None:
         self._reading = asyncio.create_task(self._read(owner), name=f"engine {self.pid}")

@@ -18,11 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sdlb.adapters import engine_process as processes
-from sdlb.adapters.engine_figures import Rows, Totals
 from sdlb.adapters.engine_link import EngineLink
 from sdlb.adapters.engine_sites import EngineSites, SiteFeed
+from sdlb.adapters.engine_stats import Rows, Totals
 from sdlb.core.effects import Apply, Note
 from sdlb.core.events import (
+    EndpointKey,
     EngineApplied,
     EngineAttached,
     EngineDrained,
@@ -30,10 +31,9 @@ from sdlb.core.events import (
     EngineLost,
     EngineRejected,
     Event,
-    MemberKey,
 )
-from sdlb.seams.engine import EngineConfig, EngineFailed, Figures, Upgraded
-from sdlb.seams.store import Tell
+from sdlb.seams.engine import EngineConfig, EngineFailed, EngineStats, Upgraded
+from sdlb.seams.store import NoteSink
 from sdlb.wire import engine as wire
 from sdlb.wire.engine_pb2 import FromEngine, TargetHealth, ToEngine
 
@@ -52,9 +52,9 @@ class NativeEngine:
     """`socket_path`: of the first engine; the one that takes over from it has `-b` in its name, the next the first again."""
 
     def __init__(
-        self, socket_path: Path, log_file: Path, workers: int, post: Callable[[Event], None], tell: Tell
+        self, socket_path: Path, log_file: Path, workers: int, post: Callable[[Event], None], tell: NoteSink
     ) -> None:
-        self.figures = Figures()
+        self.stats = EngineStats()
         self.sites = EngineSites()
         self._slots = (socket_path, socket_path.with_name(f"{socket_path.stem}-b{socket_path.suffix}"))
         self._hand_over_path = socket_path.with_name("hand-over.sock")
@@ -62,7 +62,7 @@ class NativeEngine:
         self._workers = workers
         self._post = post
         self._tell = tell
-        self._totals = Totals(self.figures)
+        self._totals = Totals(self.stats)
         self._config: EngineConfig | None = None
         self._current: EngineLink | None = None
         self._feeds: dict[EngineLink, SiteFeed] = {}
@@ -110,21 +110,21 @@ class NativeEngine:
             return error
 
     def apply(self, delta: Apply) -> None:
-        for target in dict.fromkeys(key.target for key in delta.delete_members):
-            known = self.figures.targets.get(target)
+        for target in dict.fromkeys(key.target for key in delta.delete_endpoints):
+            known = self.stats.upstreams.get(target)
             if known is not None and known.in_flight:  # until the engine's own counts come, within a second
-                key = next(key for key in delta.delete_members if key.target == target)
-                self.figures.draining.setdefault(key, known.in_flight)
-        for target in delta.delete_targets:
-            self._totals.forget_target(target)
+                key = next(key for key in delta.delete_endpoints if key.target == target)
+                self.stats.draining.setdefault(key, known.in_flight)
+        for target in delta.delete_upstreams:
+            self._totals.forget_upstream(target)
         message = wire.to_delta(delta)
         self._awaited.clear()
         self._epoch = delta.epoch
         for link in self._links():
             link.has_table |= delta.replace
             if link.has_table:
-                link.owed.update(dict.fromkeys((*delta.delete_members, *delta.left_out), delta.epoch))
-                for member in delta.put_members:
+                link.owed.update(dict.fromkeys((*delta.delete_endpoints, *delta.left_out), delta.epoch))
+                for member in delta.put_endpoints:
                     link.owed.pop(member.key, None)
                 self._awaited.add(link)
                 self._send(link, message)
@@ -342,10 +342,10 @@ class NativeEngine:
             return error
         if error:
             self._tell(Note("engine-config", f"the engine refused its configuration: {error}", "error"))
-        in_flight: dict[MemberKey, int] = {}
+        in_flight: dict[EndpointKey, int] = {}
         for each in self._links():
             for row in each.attached.draining:
-                key = wire.member_key(row.key)
+                key = wire.endpoint_key(row.key)
                 in_flight[key] = in_flight.get(key, 0) + row.in_flight
         boot_id = self._shown.get(link.attached.boot_id, link.attached.boot_id)
         epoch = max(each.attached.epoch for each in self._links())
@@ -366,8 +366,8 @@ class NativeEngine:
         assert self._config is not None
         configured = await link.configure(self._config, settle_s)
         if not configured.error:
-            self.figures.bound = {each.key: each.address for each in configured.listeners}
-            self.figures.identity_not_after_s = configured.identity_not_after_unix_s
+            self.stats.bound = {each.key: each.address for each in configured.listeners}
+            self.stats.identity_not_after_s = configured.identity_not_after_unix_s
             warnings = list(configured.identity_warnings)
             for text in warnings:
                 if text not in self._identity_warnings:
@@ -376,10 +376,10 @@ class NativeEngine:
         return configured.error
 
     def _show(self, link: EngineLink) -> None:
-        figures = self.figures
-        figures.pid, figures.version, figures.attached = link.pid, link.attached.engine_version, True
-        figures.hangs = False
-        figures.ejected = link.rows.ejected
+        stats = self.stats
+        stats.pid, stats.version, stats.attached = link.pid, link.attached.engine_version, True
+        stats.hangs = False
+        stats.ejected = link.rows.ejected
 
     async def _live(self) -> None:
         while True:
@@ -408,7 +408,7 @@ class NativeEngine:
                 await asyncio.sleep(max(self._delay_s, DELAY_S_MIN))
 
     def _let_go(self) -> None:
-        self.figures.attached = False
+        self.stats.attached = False
         for link in self._links():
             link.close()
             self._starve(link)
@@ -438,7 +438,7 @@ class NativeEngine:
 
     def hangs(self, link: EngineLink, hangs: bool) -> None:
         if link is self._current:
-            self.figures.hangs = hangs
+            self.stats.hangs = hangs
         text = (
             f"the engine (process {link.pid}) does not answer control: what it serves goes on, and no change takes effect"
             if hangs
@@ -478,7 +478,7 @@ class NativeEngine:
             case "rejected":
                 self._rejected(link, message.rejected.epoch, message.rejected.reason)
             case "drained":
-                key = wire.member_key(message.drained.key)
+                key = wire.endpoint_key(message.drained.key)
                 link.owed.pop(key, None)
                 link.rows.in_flight.pop(key, None)
                 self._drained(key, message.drained.epoch)
@@ -488,7 +488,7 @@ class NativeEngine:
                     feed.on_applied(message.sites_applied)
             case "in_flight":
                 counts = message.in_flight.draining
-                link.rows.in_flight = {wire.member_key(each.key): each.in_flight for each in counts}
+                link.rows.in_flight = {wire.endpoint_key(each.key): each.in_flight for each in counts}
                 self._count_draining()
             case "target_health":
                 self._on_health(link, message.target_health)
@@ -527,17 +527,17 @@ class NativeEngine:
             self._tell(Note("engine-rejected", text, "error"))
             link.shut_down(0.0)
 
-    def _drained(self, key: MemberKey, epoch: int) -> None:
+    def _drained(self, key: EndpointKey, epoch: int) -> None:
         if all(key not in link.owed for link in self._links()):
-            self.figures.draining.pop(key, None)
+            self.stats.draining.pop(key, None)
             self._post(EngineDrained(key, epoch))
 
     def _count_draining(self) -> None:
-        counts: dict[MemberKey, int] = {}
+        counts: dict[EndpointKey, int] = {}
         for link in self._links():
             for key, count in link.rows.in_flight.items():
                 counts[key] = counts.get(key, 0) + count
-        self.figures.draining = counts
+        self.stats.draining = counts
 
     def _on_health(self, link: EngineLink, health: TargetHealth) -> None:
         """What an engine on its way out thinks of a target is nobody's concern any more."""

@@ -35,7 +35,7 @@ from sdlb.core.events import (
     ParentMessage,
 )
 from sdlb.core.messages import DownMessage, Hello, UpMessage
-from sdlb.seams.store import Tell
+from sdlb.seams.store import NoteSink
 from sdlb.wire import tree
 
 SERVICE, METHOD = "sdlb.tree.v1.Tree", "Link"
@@ -100,7 +100,7 @@ class _Outbox(Generic[M]):
 class GrpcChildren:
     """The parent's side. `socket_path` is made by gRPC in a folder that only we may enter."""
 
-    def __init__(self, socket_path: str, post: Post, tell: Tell, credentials: Credentials) -> None:
+    def __init__(self, socket_path: str, post: Post, tell: NoteSink, credentials: Credentials) -> None:
         self._path = socket_path
         self._credentials = credentials
         self._post = post
@@ -206,7 +206,9 @@ async def _write(outbox: _Outbox[Any], write: Callable[[Any], Any]) -> None:
 class GrpcParents:
     """The child's side. `data_address(parent)`: where that parent reaches our engine."""
 
-    def __init__(self, post: Post, tell: Tell, credentials: Credentials, data_address: Callable[[str], str]) -> None:
+    def __init__(
+        self, post: Post, tell: NoteSink, credentials: Credentials, data_address: Callable[[str], str]
+    ) -> None:
         self._post = post
         self._tell = tell
         self._credentials = credentials

@@ -28,7 +28,7 @@ from pathlib import Path
 import msgspec
 
 from sdlb.core.effects import Note
-from sdlb.seams.store import StoreFailed, Tell
+from sdlb.seams.store import NoteSink, StoreFailed
 
 SCHEMA = 1
 COUNT_KEY = "store/commits"
@@ -59,7 +59,7 @@ class _Untrusted(Exception):
 class EmbeddedStore:
     """Opened by `load`. The folder exists, is ours, and is used by nobody else (`sdlb.node.folder`)."""
 
-    def __init__(self, file: Path, tell: Tell) -> None:
+    def __init__(self, file: Path, tell: NoteSink) -> None:
         self._file = file
         self._tell = tell
         self._connection: sqlite3.Connection | None = None

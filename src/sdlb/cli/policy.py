@@ -11,8 +11,8 @@ from typing import Any, cast
 
 from sdlb.cli import args as options
 from sdlb.cli import asking, out
-from sdlb.model.policy_words import changes as changes_of
-from sdlb.model.policy_words import lines
+from sdlb.model.policy_text import changes as changes_of
+from sdlb.model.policy_text import lines
 from sdlb.sdk.client import Client
 from sdlb.sdk.problem import BASE, Problem
 from sdlb.sdk.types import Policy

@@ -48,7 +48,7 @@ from sdlb.core.source import Standing, Step
 from sdlb.core.state import ALL, State, text_of
 from sdlb.core.uplink import Phase
 from sdlb.core.view import View
-from sdlb.model.reason import lags
+from sdlb.model.reason import differ_in_counts
 
 if TYPE_CHECKING:
     from random import Random
@@ -177,8 +177,8 @@ class Balancer:
             case ev.ParentMessage():
                 self._on_parent_message(event, now)
             case ev.EngineApplied():
-                for member in state.table.on_applied(event.epoch):
-                    state.touch(member.claim, member.target)
+                for endpoint in state.table.on_applied(event.epoch):
+                    state.touch(endpoint.claim, endpoint.target)
                 self._warm_up(now)
                 if not self._sure and state.table.sure:
                     self._sure = True
@@ -563,5 +563,5 @@ class Balancer:
 def _is_news(before: Permit, permit: Permit) -> bool:
     """A difference in more than the counts of its reason."""
     return before != permit and not (
-        replace(before, reason=permit.reason) == permit and lags(before.reason, permit.reason)
+        replace(before, reason=permit.reason) == permit and differ_in_counts(before.reason, permit.reason)
     )

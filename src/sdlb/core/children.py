@@ -17,7 +17,7 @@ from dataclasses import replace
 from sdlb.core import saved
 from sdlb.core.downlink import Downlink, Rival
 from sdlb.core.effects import DropChild, ToChild
-from sdlb.core.events import ChildClosed, ChildConnected, ForgetChild, MemberKey
+from sdlb.core.events import ChildClosed, ChildConnected, EndpointKey, ForgetChild
 from sdlb.core.messages import (
     NO_DOC,
     PROTOCOL_MAX,
@@ -43,7 +43,7 @@ from sdlb.core.slot import Slot, includes
 from sdlb.core.source import Source, Standing, Step
 from sdlb.core.state import State, key_of, text_of
 from sdlb.model.address import check_address, check_name
-from sdlb.model.reason import NoParent, lags
+from sdlb.model.reason import NoParent, differ_in_counts
 
 GUARD_CHILDREN_MIN = 2
 
@@ -72,7 +72,7 @@ class Children:
         child.nonce = str(value.get("nonce", ""))
         self.by_name[name] = child
         self.unsynced.add(name)
-        self._state.table.set_target(child.target, True, child.address)
+        self._state.table.set_upstream(child.target, True, child.address)
         for text, claim in sorted(claims.items()):
             self._put(child, saved.claim_from(key_of(text), claim), save=False)
         self._state.set_timer(now + self._state.settings.lease_s, "child", name)
@@ -103,7 +103,7 @@ class Children:
         kept = child.linked(event.link, hello, digest, now)
         docs_kept = bool(hello.docs_digest) and hello.docs_digest == state.policies.digest
         self.by_link[event.link] = child
-        state.table.set_target(child.target, True, child.address)
+        state.table.set_upstream(child.target, True, child.address)
         state.persist(f"child/{child.name}", saved.child_to(child), durable=False)
         self._voice(child)
         protocol = min(hello.protocol_max, PROTOCOL_MAX)
@@ -319,7 +319,7 @@ class Children:
             state.touch(claim.key, child.target)
         source.quiet = child.link is None
         # An endpoint that is still in the engine's table is not new: a node that is cut off may keep it.
-        kept = source.standing is Standing.LEAVING and state.table.applied(MemberKey(claim.key, child.target))
+        kept = source.standing is Standing.LEAVING and state.table.applied(EndpointKey(claim.key, child.target))
         source.step(Step.LEAVE if claim.leaving else Step.RETURN if kept else Step.STAY)
         if child.suspect:
             source.step(Step.SILENCE)
@@ -368,7 +368,7 @@ class Children:
         self._count_suspect(child, False)
         del self.by_name[child.name]
         self.recount = True
-        self._state.table.forget_target(child.target)
+        self._state.table.forget_upstream(child.target)
         self.mark_synced(child.name)
         self._state.clear_timer("child", child.name)
         self._state.persist(f"child/{child.name}", None, durable=False)
@@ -533,7 +533,7 @@ class Children:
             elif before != verdict:
                 verdicts.append(verdict)
             leaving = source.claim.leaving
-            if leaving and child.acked.get(key) != leaving and not state.table.present(MemberKey(key, child.target)):
+            if leaving and child.acked.get(key) != leaving and not state.table.present(EndpointKey(key, child.target)):
                 drained.append(DrainAck(key, leaving))
         child.dirty.clear()
         child.due.clear()
@@ -553,7 +553,7 @@ class Children:
 
 
 def _lags(before: Verdict, verdict: Verdict) -> bool:
-    return replace(before, reason=verdict.reason) == verdict and lags(before.reason, verdict.reason)
+    return replace(before, reason=verdict.reason) == verdict and differ_in_counts(before.reason, verdict.reason)
 
 
 def verdict_of(slot: Slot, source: Source, node: str) -> Verdict:

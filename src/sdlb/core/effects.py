@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sdlb.core.events import MemberKey
+from sdlb.core.events import EndpointKey
 from sdlb.core.messages import DownMessage, RootAnswer, UpMessage
 from sdlb.model.traffic import Traffic
 
@@ -26,7 +26,7 @@ class Persist:
 
 
 @dataclass(frozen=True, slots=True)
-class TargetPut:
+class UpstreamPut:
     """`protocol`: "http1" or "h2c", what an instance speaks."""
 
     key: str
@@ -36,8 +36,8 @@ class TargetPut:
 
 
 @dataclass(frozen=True, slots=True)
-class MemberPut:
-    key: MemberKey
+class EndpointPut:
+    key: EndpointKey
     capacity: int
     last_resort: bool = False
     far: bool = False  # in another zone than this node
@@ -45,7 +45,7 @@ class MemberPut:
 
 @dataclass(frozen=True, slots=True)
 class ServicePut:
-    """What is set for a service, for all its members and routes."""
+    """What is set for a service, for all its endpoints and routes."""
 
     name: str
     traffic: Traffic
@@ -74,18 +74,18 @@ class RoutePut:
 class Apply:
     """A delta of the engine's table. The core sends at most one that is not yet answered.
 
-    `left_out`: the members that a replacing one deletes by not naming them.
+    `left_out`: the endpoints that a replacing one deletes by not naming them.
     """
 
     epoch: int
     replace: bool = False
-    put_targets: tuple[TargetPut, ...] = ()
-    put_members: tuple[MemberPut, ...] = ()
+    put_upstreams: tuple[UpstreamPut, ...] = ()
+    put_endpoints: tuple[EndpointPut, ...] = ()
     put_routes: tuple[RoutePut, ...] = ()
-    delete_members: tuple[MemberKey, ...] = ()
+    delete_endpoints: tuple[EndpointKey, ...] = ()
     delete_routes: tuple[str, ...] = ()
-    delete_targets: tuple[str, ...] = ()
-    left_out: tuple[MemberKey, ...] = ()
+    delete_upstreams: tuple[str, ...] = ()
+    left_out: tuple[EndpointKey, ...] = ()
     put_services: tuple[ServicePut, ...] = ()
     delete_services: tuple[str, ...] = ()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from sdlb.core.children import Children
-from sdlb.core.events import MemberKey
+from sdlb.core.events import EndpointKey
 from sdlb.core.locals import Locals
 from sdlb.core.messages import Stage
 from sdlb.core.parents import Parents
@@ -33,8 +33,8 @@ class Endpoints:
 
     def _part(self, slot: Slot, source: Source) -> Part:
         claim, standing = source.claim, source.standing
-        table, member = self._state.table, MemberKey(slot.key, source.target)
-        applied, present = table.applied(member), table.present(member)
+        table, endpoint = self._state.table, EndpointKey(slot.key, source.target)
+        applied, present = table.applied(endpoint), table.present(endpoint)
         serves = standing in ENDPOINT
         stays = serves and slot.active and not self._state.stopping
         comes = standing in (Standing.WISHING, Standing.ADMITTED, Standing.SUSPECT) and not self._state.stopping
@@ -121,14 +121,14 @@ class Endpoints:
 
     def _settle_one(self, slot: Slot, target: str, serving: bool, free: bool) -> None:
         table, source = self._state.table, slot.sources.get(target)
-        member = MemberKey(slot.key, target)
+        endpoint = EndpointKey(slot.key, target)
         if source is not None and serving and self._wanted(source):
-            table.want(member, min(source.claim.capacity, CAPACITY_MAX), source.suspect, self._is_far(source))
+            table.put_endpoint(endpoint, min(source.claim.capacity, CAPACITY_MAX), source.suspect, self._is_far(source))
             slot.endpoints[target] = None
         elif source is not None and not free and self._waits(slot, source):
             pass  # the parents still send through here
         elif target in slot.endpoints:
-            table.unwant(member)
+            table.delete_endpoint(endpoint)
             del slot.endpoints[target]
 
     def _wanted(self, source: Source) -> bool:
@@ -141,7 +141,7 @@ class Endpoints:
         if source.target not in slot.endpoints or source.standing is Standing.FORCED:
             return False
         if not slot.serving:
-            return self._state.table.has(MemberKey(slot.key, source.target))
+            return self._state.table.has(EndpointKey(slot.key, source.target))
         return source.standing in OUT
 
     def _is_far(self, source: Source) -> bool:

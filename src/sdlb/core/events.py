@@ -122,7 +122,7 @@ class ParentClosed:
 # ------------------------------------------------------------------ engine
 
 
-class MemberKey(NamedTuple):
+class EndpointKey(NamedTuple):
     """`target` in the group of `claim`: the engine's (service, version, pattern, target)."""
 
     claim: ClaimKey
@@ -133,8 +133,8 @@ class MemberKey(NamedTuple):
 class EngineAttached:
     boot_id: str
     epoch: int
-    members: int
-    draining: tuple[tuple[MemberKey, int], ...] = ()
+    endpoints: int
+    draining: tuple[tuple[EndpointKey, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class EngineRejected:
 
 @dataclass(frozen=True, slots=True)
 class EngineDrained:
-    key: MemberKey
+    key: EndpointKey
     epoch: int
 
 

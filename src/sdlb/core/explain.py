@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from sdlb.core.effects import RoutePut
-from sdlb.core.events import MemberKey
+from sdlb.core.events import EndpointKey
 from sdlb.core.messages import ClaimKey
 from sdlb.core.share import percentages
 from sdlb.core.slot import Source
 from sdlb.core.state import State
+from sdlb.model.request_target import ENCODED_SLASH
 from sdlb.model.route import Pattern
-from sdlb.model.target import ENCODED_SLASH
 
 OTHERS_MAX = 20
 REFUSED = "malformed-request"
@@ -25,7 +25,7 @@ PRIORITIES = {
 
 
 def explain(state: State, host: str, path: str, public: bool) -> dict[str, Any]:
-    """`host` and `path` as the engine has them (`model/target.py`). Keys as in docs/reference/api.md, "Routes and explanations".
+    """`host` and `path` as the engine has them (`model/request_target.py`). Keys as in docs/reference/api.md, "Routes and explanations".
 
     `public`: the entry has the hardened preset.
     """
@@ -162,7 +162,7 @@ def _versions(state: State, route: RoutePut) -> list[dict[str, Any]]:
 def _ready(state: State, key: ClaimKey) -> int:
     """Capacity that the engine may use now."""
     sources = state.slots[key].sources.values()
-    return sum(s.claim.capacity for s in sources if state.table.applied(MemberKey(key, s.target)))
+    return sum(s.claim.capacity for s in sources if state.table.applied(EndpointKey(key, s.target)))
 
 
 def _targets(state: State, route: RoutePut, chosen: set[str]) -> list[dict[str, Any]]:
@@ -196,6 +196,6 @@ def _targets(state: State, route: RoutePut, chosen: set[str]) -> list[dict[str, 
 def _why_not(state: State, key: ClaimKey, source: Source) -> str:
     if source.claim.leaving:
         return "is draining"
-    if not state.table.applied(MemberKey(key, source.target)):
+    if not state.table.applied(EndpointKey(key, source.target)):
         return "the engine has not confirmed it" if source.claim.capacity else "nothing is ready there"
     return "" if source.claim.capacity or source.suspect else "nothing is ready there"

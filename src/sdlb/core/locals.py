@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from sdlb.core import saved
-from sdlb.core.events import InstanceDrain, InstanceGone, InstanceHealth, InstancePut, InstanceRemove, MemberKey
+from sdlb.core.events import EndpointKey, InstanceDrain, InstanceGone, InstanceHealth, InstancePut, InstanceRemove
 from sdlb.core.instance import Instance, Life, lease_end, replaces, same_service
 from sdlb.core.messages import Cause, Claim
 from sdlb.core.slot import NEVER, digest_of
@@ -419,15 +419,15 @@ class Locals:
 
     def _present(self, instance: Instance) -> bool:
         table = self._state.table
-        return any(table.present(MemberKey(key, instance.target)) for key in instance.keys())
+        return any(table.present(EndpointKey(key, instance.target)) for key in instance.keys())
 
     def _routable(self, instance: Instance) -> bool:
         table = self._state.table
-        return any(table.routable(MemberKey(key, instance.target)) for key in instance.keys())
+        return any(table.routable(EndpointKey(key, instance.target)) for key in instance.keys())
 
     def _serves(self, instance: Instance) -> bool:
         table = self._state.table
-        return all(table.applied(MemberKey(key, instance.target)) for key in instance.keys())
+        return all(table.applied(EndpointKey(key, instance.target)) for key in instance.keys())
 
     def admitted(self, target: str) -> None:
         instance = self.by_target.get(target)
@@ -437,7 +437,7 @@ class Locals:
 
     def _publish(self, instance: Instance) -> None:
         spec, state = instance.spec, self._state
-        state.table.set_target(instance.target, False, spec.endpoint, spec.protocol)
+        state.table.set_upstream(instance.target, False, spec.endpoint, spec.protocol)
         state.changed_instances[spec.id] = None
         host = state.settings.name
         serves = instance.healthy and not instance.superseded and instance.life is not Life.LAPSED
@@ -485,7 +485,7 @@ class Locals:
                 del self._former[name]
         for kind in ("instance", "drain", "replaced"):
             self._state.clear_timer(kind, instance.target)
-        self._state.table.forget_target(instance.target)
+        self._state.table.forget_upstream(instance.target)
         self._state.persist(f"instance/{instance.target[2:]}", None, durable=False)
         self._state.changed_instances[name] = None
         self._state.note(code, text, level, instance=name)

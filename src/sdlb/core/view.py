@@ -8,7 +8,7 @@ from sdlb.core.authority import Authority, Root
 from sdlb.core.children import Children
 from sdlb.core.decisions import ServiceRecord
 from sdlb.core.downlink import Downlink
-from sdlb.core.events import MemberKey
+from sdlb.core.events import EndpointKey
 from sdlb.core.explain import explain, refused
 from sdlb.core.instance import Instance, Life
 from sdlb.core.locals import Locals
@@ -23,9 +23,9 @@ from sdlb.core.uplink import Phase, Uplink
 from sdlb.model.instance import InstanceSpec
 from sdlb.model.problem import Invalid
 from sdlb.model.reason import NoParent, NothingReady
+from sdlb.model.request_target import request_host, request_path
 from sdlb.model.route import Pattern
 from sdlb.model.shadow import shadows
-from sdlb.model.target import request_host, request_path
 from sdlb.model.traffic import Traffic
 from sdlb.model.version import sort_key
 
@@ -134,7 +134,7 @@ class View:
             return "unhealthy", "superseded", instance.why
         if not instance.healthy:
             return "unhealthy", "unhealthy", instance.detail
-        if not all(self._state.table.applied(MemberKey(slot.key, instance.target)) for slot in slots):
+        if not all(self._state.table.applied(EndpointKey(slot.key, instance.target)) for slot in slots):
             return "waiting", "opening", "the engine has not confirmed it yet"
         return "active", "", ""
 

@@ -244,7 +244,7 @@ def reason_of(code: str, values: Mapping[str, str], text: str) -> Reason:
     return kind(**found)
 
 
-def lags(old: Reason, new: Reason) -> bool:
+def differ_in_counts(old: Reason, new: Reason) -> bool:
     """Whether the two differ in counts alone, so that the newer may wait for the next heartbeat."""
     if type(old) is not type(new) or not new.counts:
         return False

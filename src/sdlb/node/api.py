@@ -119,10 +119,10 @@ class Api:
     # ------------------------------------------------------------------ instances
 
     def _view(self, found: dict[str, Any]) -> dict[str, Any]:
-        figures, name = self._engine.figures, f"i:{found['id']}"
-        target = figures.targets.get(name)
+        stats, name = self._engine.stats, f"i:{found['id']}"
+        target = stats.upstreams.get(name)
         # Counts of what is draining come apart from the statistics: the target may already be unknown to these.
-        draining = sum(count for key, count in figures.draining.items() if key.target == name)
+        draining = sum(count for key, count in stats.draining.items() if key.target == name)
         return {**found, "in_flight": max(target.in_flight if target is not None else 0, draining)}
 
     def _instance(self, instance_id: str) -> dict[str, Any]:
@@ -285,15 +285,15 @@ class Api:
 
     async def get_tree(self, request: Request) -> Response:
         tree = self._lists.node()
-        listen = {**self._listen, **self._engine.figures.bound}
+        listen = {**self._listen, **self._engine.stats.bound}
         parents = sorted(tree["parents"], key=lambda parent: parent["name"] or parent["address"])
         instances = await self._instances()
         children = await reads.encoded(reads.children(self._lists, self._pace()))
         ready, detail = self._loop.ready()
         told = {"ready": ready, "detail": detail, "writes": self._loop.writes}
-        figures = self._engine.figures
-        engine = {"pid": figures.pid, "version": figures.version, "attached": figures.attached}
-        ejected = [{"target": name, "reason": why} for name, why in sorted(figures.ejected.items())]
+        stats = self._engine.stats
+        engine = {"pid": stats.pid, "version": stats.version, "attached": stats.attached}
+        ejected = [{"target": name, "reason": why} for name, why in sorted(stats.ejected.items())]
         head = {**tree, **told, "engine": engine, "listen": listen, "parents": parents, "ejected": ejected}
         return self._long(reads.pieces(head, children=children, instances=instances))
 
@@ -329,11 +329,11 @@ class Api:
         return _json({"node": here, "now": now, "before": before, "deadline_s": deadline_s})
 
     async def restart_control(self, request: Request) -> Response:
-        settings, figures = self._loop.balancer.settings, self._engine.figures
+        settings, stats = self._loop.balancer.settings, self._engine.stats
         if self._loop.stopping or self._restart.asked.is_set():
             raise Refusal("stopping", f"{settings.name} is ending already")
         await self._restart.ask()
-        engine = {"pid": figures.pid, "version": figures.version}
+        engine = {"pid": stats.pid, "version": stats.version}
         return _json({"node": settings.name, "incarnation": settings.incarnation, "pid": os.getpid(), "engine": engine})
 
     async def list_sites(self, request: Request) -> Response:
@@ -362,7 +362,7 @@ class Api:
         if ":" in host:
             host = f"[{host}]"
         path = parts.path or "/"
-        told = with_ejected(self._loop.balancer.view.explain(host, path), self._engine.figures.ejected)
+        told = with_ejected(self._loop.balancer.view.explain(host, path), self._engine.stats.ejected)
         if not self._local(request):
             told = {**told, "others": _with_roots(told, await self._authority.explained(host, path))}
         return _json({**told, "url": full})
@@ -399,7 +399,7 @@ class Api:
                 yield b": still here\n\n"
 
     async def metrics(self, request: Request) -> Response:
-        parts = metrics.render(self._loop, self._engine.figures, self._journal, self._sites)
+        parts = metrics.render(self._loop, self._engine.stats, self._journal, self._sites)
         return StreamingResponse(parts, headers={"content-type": metrics.CONTENT_TYPE})
 
     async def healthz(self, request: Request) -> Response:

@@ -19,7 +19,7 @@ from sdlb.core.effects import Answered, Execute
 from sdlb.core.events import AskUp, PolicyPut
 from sdlb.core.messages import RootAnswer
 from sdlb.model.policy import Policy
-from sdlb.model.policy_words import changes
+from sdlb.model.policy_text import changes
 from sdlb.model.problem import Invalid
 from sdlb.model.version import check_service
 from sdlb.node import reads

@@ -78,7 +78,7 @@ class Node:
         log = folder.path / "engine.log"
         self.engine: Engine = NativeEngine(engine_socket, log, config.workers, self.loop.post, journal.tell)
         self.sites = SiteWatch(self.engine.sites, journal.tell, folder.path / "ticket-keys")
-        self.identity = IdentityWatch(journal.tell, lambda: self.engine.figures.identity_not_after_s)
+        self.identity = IdentityWatch(journal.tell, lambda: self.engine.stats.identity_not_after_s)
         credentials = Insecure() if config.identity is None else MutualTls(self.identity.must)
         self.children = GrpcChildren(str(self.children_socket), self.loop.post, journal.tell, credentials)
         self.parents = GrpcParents(self.loop.post, journal.tell, credentials, self.data_address)
@@ -124,7 +124,7 @@ class Node:
         """Where `parent` reaches our engine: as configured, else the address that the engine listens on."""
         if self.config.advertise:
             return self.config.advertise
-        return address_towards(parent, self.engine.figures.bound.get("node", self.config.listen_node))
+        return address_towards(parent, self.engine.stats.bound.get("node", self.config.listen_node))
 
     def watch_saved(self) -> None:
         """Health checks and process watches of the instances that were there before the restart."""

@@ -16,7 +16,7 @@ from sdlb.model.problem import Invalid
 from sdlb.node.certificates import ending
 from sdlb.node.config_reader import CODE
 from sdlb.node.pem import Stamp, read_identity, stamp
-from sdlb.seams.store import Tell
+from sdlb.seams.store import NoteSink
 
 LOOK_S = 2.0
 Take = Callable[[Identity], Awaitable[str]]
@@ -26,7 +26,7 @@ Take = Callable[[Identity], Awaitable[str]]
 class IdentityWatch:
     """`not_after_s`: Unix time at which the certificate in use ends, 0: not known. `wall`: Unix time in seconds."""
 
-    def __init__(self, tell: Tell, not_after_s: Callable[[], int], wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, tell: NoteSink, not_after_s: Callable[[], int], wall: Callable[[], float] = time.time) -> None:
         self.current: Identity | None = None
         self.error = ""
         """Why the files are of no use now."""

@@ -36,7 +36,7 @@ from sdlb.node.hold import Hold
 from sdlb.node.service_watch import ServiceWatch
 from sdlb.seams.engine import Engine
 from sdlb.seams.links import ChildLinks, ParentLinks
-from sdlb.seams.store import Store, StoreFailed, Tell
+from sdlb.seams.store import NoteSink, Store, StoreFailed
 
 STALL_S = 2.0
 """A disk that has not answered by then counts as one that can't be written: leases do not wait for it."""
@@ -90,7 +90,7 @@ class NodeLoop:
         self,
         balancer: Balancer,
         store: Store,
-        tell: Tell,
+        tell: NoteSink,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -350,7 +350,7 @@ class NodeLoop:
         """As the balancer says; not ready while decisions wait for the disk, nor once the node is to stop."""
         if self.stopping:
             return False, "the node is stopping"
-        if self.engine.figures.hangs:
+        if self.engine.stats.hangs:
             return False, "the engine does not answer: what it serves goes on, and no change takes effect"
         if self._hold.on:
             return False, f"decisions wait for the disk, what is served goes on: {self._why}"

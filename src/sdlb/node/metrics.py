@@ -22,10 +22,10 @@ from sdlb.node.sites import SiteWatch
 from sdlb.seams.engine import (
     HEAD_BUCKETS_S,
     LATENCY_BUCKETS_MS,
-    AskedFigures,
-    Figures,
-    GroupFigures,
-    TargetFigures,
+    EngineStats,
+    GroupTotals,
+    InstanceTotals,
+    UpstreamTotals,
 )
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -51,12 +51,12 @@ class Family:
     samples: Iterable[Sample]
 
 
-async def render(loop: NodeLoop, figures: Figures, journal: Journal, sites: SiteWatch) -> AsyncIterator[bytes]:
+async def render(loop: NodeLoop, stats: EngineStats, journal: Journal, sites: SiteWatch) -> AsyncIterator[bytes]:
     """The page in parts. A family without samples is left out."""
     lines: list[str] = []
     pace = Pace(loop.quiet)
     tree = _tree(Lists(loop.balancer.view))
-    engine = _engine(figures, _known(loop.balancer.view))
+    engine = _engine(stats, _known(loop.balancer.view))
     for family in chain(_node(loop, journal), tree, _sites(sites), engine):  # each when its turn comes
         await pace.breathe()
         if family is None:
@@ -154,14 +154,14 @@ def _by_state(counts: Counter[str]) -> list[Sample]:
 # ------------------------------------------------------------------ engine
 
 GRPC_CODES = 17
-NONE = GroupFigures()
-_OF_GROUPS: tuple[tuple[str, str, Callable[[GroupFigures], int]], ...] = (
+NONE = GroupTotals()
+_OF_GROUPS: tuple[tuple[str, str, Callable[[GroupTotals], int]], ...] = (
     ("sdlb_requests_total", "Requests by service and version.", lambda group: group.requests),
     ("sdlb_failed_total", "Requests that the engine answered 502, 503 or 504.", lambda group: group.failed),
     ("sdlb_retries_total", "Tries beyond the first.", lambda group: group.retries),
     ("sdlb_parked_total", "Requests that waited for a version.", lambda group: group.parked),
 )
-_OF_TARGETS: tuple[tuple[str, str, str, Callable[[TargetFigures], int]], ...] = (
+_OF_TARGETS: tuple[tuple[str, str, str, Callable[[UpstreamTotals], int]], ...] = (
     ("sdlb_target_requests_total", "counter", "Requests by target.", lambda target: target.requests),
     ("sdlb_target_failures_total", "counter", "Requests that failed at the target.", lambda target: target.failures),
     ("sdlb_target_connects_total", "counter", "Connections opened to the target.", lambda target: target.connects),
@@ -176,10 +176,10 @@ _OF_TARGETS: tuple[tuple[str, str, str, Callable[[TargetFigures], int]], ...] = 
 )
 
 
-def _known(view: View) -> dict[tuple[str, str], GroupFigures]:
+def _known(view: View) -> dict[tuple[str, str], GroupTotals]:
     """Every version that is claimed, and each service without one: counted from the start, so that a first failure is an
     increase."""
-    found: dict[tuple[str, str], GroupFigures] = {}
+    found: dict[tuple[str, str], GroupTotals] = {}
     for name in view.service_names():
         found[name, ""] = NONE
         for each in view.version_names(name):
@@ -187,12 +187,12 @@ def _known(view: View) -> dict[tuple[str, str], GroupFigures]:
     return found
 
 
-def _engine(figures: Figures, known: dict[tuple[str, str], GroupFigures]) -> Iterator[Family]:
-    yield _one("sdlb_engine_attached", "1 while control is attached to its engine.", figures.attached)
+def _engine(stats: EngineStats, known: dict[tuple[str, str], GroupTotals]) -> Iterator[Family]:
+    yield _one("sdlb_engine_attached", "1 while control is attached to its engine.", stats.attached)
     text = "Unix time at which the node's own certificate ends."
-    ends = [("", figures.identity_not_after_s)] if figures.identity_not_after_s else []
+    ends = [("", stats.identity_not_after_s)] if stats.identity_not_after_s else []
     yield Family("sdlb_identity_not_after_seconds", "gauge", text, ends)
-    groups = [(_inner(service=s, version=v), group) for (s, v), group in sorted({**known, **figures.groups}.items())]
+    groups = [(_inner(service=s, version=v), group) for (s, v), group in sorted({**known, **stats.groups}.items())]
     for name, text, value in _OF_GROUPS:
         yield Family(name, "counter", text, [(f"{{{inner}}}", value(group)) for inner, group in groups])
     status = ((inner, group.status) for inner, group in groups)
@@ -206,31 +206,31 @@ def _engine(figures: Figures, known: dict[tuple[str, str], GroupFigures]) -> Ite
     buckets = (sample for inner, group in groups if group.latency for sample in _histogram(inner, group))
     yield Family("sdlb_request_seconds", "histogram", "From the request's head to the end of its answer.", buckets)
     yield from _instances(groups)
-    targets = [(_labels(target=name), target) for name, target in sorted(figures.targets.items())]
+    targets = [(_labels(target=name), target) for name, target in sorted(stats.upstreams.items())]
     for name, kind, text, value_of in _OF_TARGETS:
         yield Family(name, kind, text, [(labels, value_of(target)) for labels, target in targets])
-    ejected = [(_labels(target=name), 1) for name in sorted(figures.ejected)]
+    ejected = [(_labels(target=name), 1) for name in sorted(stats.ejected)]
     yield Family("sdlb_target_ejected", "gauge", "1 while passive health keeps the target out.", ejected)
-    for name, value in sorted({**dict.fromkeys(TEXTS, 0), **figures.counters}.items()):  # the engine sends what changes
+    for name, value in sorted({**dict.fromkeys(TEXTS, 0), **stats.counters}.items()):  # the engine sends what changes
         kind = "counter" if name.endswith("_total") else "gauge"
         yield _one(f"sdlb_engine_{name}", TEXTS.get(name, f"The engine's {name.replace('_', ' ')}."), value, kind)
 
 
-_OF_INSTANCES: tuple[tuple[str, str, Callable[[AskedFigures], int]], ...] = (
-    ("sdlb_instance_requests_total", "Requests sent to instances, each attempt.", lambda asked: asked.requests),
-    ("sdlb_instance_broken_total", "Attempts without an answer that could be used.", lambda asked: asked.broken),
-    ("sdlb_instance_unreached_total", "Attempts without a connection.", lambda asked: asked.unreached),
+_OF_INSTANCES: tuple[tuple[str, str, Callable[[InstanceTotals], int]], ...] = (
+    ("sdlb_instance_requests_total", "Requests sent to instances, each attempt.", lambda each: each.requests),
+    ("sdlb_instance_broken_total", "Attempts without an answer that could be used.", lambda each: each.broken),
+    ("sdlb_instance_unreached_total", "Attempts without a connection.", lambda each: each.unreached),
 )
 
 
-def _instances(groups: Sequence[tuple[str, GroupFigures]]) -> Iterator[Family]:
-    """Counted where the instance is asked: what a version does itself, whoever answers for it above."""
-    asked = [(inner, group.asked) for inner, group in groups if group.asked is not None]
+def _instances(groups: Sequence[tuple[str, GroupTotals]]) -> Iterator[Family]:
+    """Counted by the engine that sends to the instance: the version's own results, not those of nodes above."""
+    totals = [(inner, group.at_instances) for inner, group in groups if group.at_instances is not None]
     for name, text, value in _OF_INSTANCES:
-        yield Family(name, "counter", text, [(f"{{{inner}}}", value(each)) for inner, each in asked])
-    answers = ((inner, each.answers) for inner, each in asked)
+        yield Family(name, "counter", text, [(f"{{{inner}}}", value(each)) for inner, each in totals])
+    answers = ((inner, each.answers) for inner, each in totals)
     yield _by_class("sdlb_instance_responses_total", "Answers of instances by class of status.", answers)
-    heads = (sample for inner, each in asked for sample in _buckets(inner, HEAD_BOUNDS, each.heads, each.head_us_sum))
+    heads = (sample for inner, each in totals for sample in _buckets(inner, HEAD_BOUNDS, each.heads, each.head_us_sum))
     text = "From the request sent to an instance to the head of its answer."
     yield Family("sdlb_instance_head_seconds", "histogram", text, heads)
 
@@ -242,7 +242,7 @@ def _by_class(name: str, text: str, counts: Iterable[tuple[str, Iterable[int]]])
     return Family(name, "counter", text, samples)
 
 
-def _histogram(inner: str, group: GroupFigures) -> Iterator[Sample]:
+def _histogram(inner: str, group: GroupTotals) -> Iterator[Sample]:
     return _buckets(inner, BOUNDS, group.latency, group.latency_us_sum)
 
 

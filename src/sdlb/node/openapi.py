@@ -202,7 +202,7 @@ CALLS: tuple[Call, ...] = (
             *("no-root", "policy-not-everywhere", "not-written"),
         ),
     ),
-    Call("metrics", "GET", "/metrics", "Figures for Prometheus", "text/plain"),
+    Call("metrics", "GET", "/metrics", "EngineStats for Prometheus", "text/plain"),
     Call("healthz", "GET", "/healthz", "200 while control turns", "text/plain"),
     Call("readyz", "GET", "/readyz", "200 when the node serves, else 503 and why", "text/plain"),
     Call("openapi", "GET", "/openapi.json", "This description", "application/json"),

@@ -21,7 +21,7 @@ from sdlb.node.pem import Stamp, read_site, stamp
 from sdlb.node.ticket_keys import load_keys, make_key, save_keys
 from sdlb.node.tickets import rotate
 from sdlb.seams.engine import SiteSink
-from sdlb.seams.store import Tell
+from sdlb.seams.store import NoteSink
 
 LOOK_S = 2.0
 ENDING_LOOK_S = 600
@@ -31,7 +31,9 @@ Taken = tuple[SiteSpec, Stamp, Site, list[str]]
 class SiteWatch:
     """`ticket_file`: where the keys of session tickets are kept. `wall`: Unix time in seconds; certificates end by it."""
 
-    def __init__(self, sink: SiteSink, tell: Tell, ticket_file: Path, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, sink: SiteSink, tell: NoteSink, ticket_file: Path, wall: Callable[[], float] = time.time
+    ) -> None:
         self._sink = sink
         self._tell = tell
         self._ticket_file = ticket_file

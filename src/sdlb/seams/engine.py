@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sdlb.core.effects import Apply
-from sdlb.core.events import MemberKey
+from sdlb.core.events import EndpointKey
 from sdlb.model.identity import Identity
 from sdlb.model.site import Site, SiteState, TicketKey
 
 LATENCY_BUCKETS_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
-"""Upper bounds of `GroupFigures.latency`; one more counts the rest."""
+"""Upper bounds of `GroupTotals.latency`; one more counts the rest."""
 
 
 def _head_buckets() -> tuple[float, ...]:
@@ -28,7 +28,7 @@ def _head_buckets() -> tuple[float, ...]:
 
 
 HEAD_BUCKETS_S = _head_buckets()
-"""Upper bounds of `AskedFigures.heads`: from 0.5 ms in steps of 10 % to 60 s, as the engine has them (`routes/src/asked.rs`);
+"""Upper bounds of `InstanceTotals.heads`: from 0.5 ms in steps of 10 % to 60 s, as the engine has them (`routes/src/asked.rs`);
 one more counts the rest."""
 
 
@@ -58,7 +58,7 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class AskedFigures:
+class InstanceTotals:
     """What became of requests at the instances of one service version that this engine asks itself. `requests`: each attempt;
     `broken`: those without an answer that could be used; `unreached`: no connection, not among `requests`."""
 
@@ -72,7 +72,7 @@ class AskedFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupFigures:
+class GroupTotals:
     """Totals of one service version since the engine's start."""
 
     requests: int = 0
@@ -84,11 +84,11 @@ class GroupFigures:
     latency_us_sum: int = 0
     grpc_status: Sequence[int] = ()
     """Answers to gRPC calls by code, 0 to 16, then those without a valid one; empty: there were none."""
-    asked: AskedFigures | None = None
+    at_instances: InstanceTotals | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class TargetFigures:
+class UpstreamTotals:
     requests: int = 0
     connects: int = 0
     connect_failures: int = 0
@@ -98,7 +98,7 @@ class TargetFigures:
 
 
 @dataclass(slots=True)
-class Figures:
+class EngineStats:
     """What the engine said last. `ejected`: target -> why, while passive health keeps it out.
 
     `draining`: deleted members -> their requests in flight.
@@ -110,11 +110,11 @@ class Figures:
     hangs: bool = False
     """It is attached, and does not answer."""
     bound: dict[str, str] = field(default_factory=dict[str, str])
-    groups: dict[tuple[str, str], GroupFigures] = field(default_factory=dict[tuple[str, str], GroupFigures])
-    targets: dict[str, TargetFigures] = field(default_factory=dict[str, TargetFigures])
+    groups: dict[tuple[str, str], GroupTotals] = field(default_factory=dict[tuple[str, str], GroupTotals])
+    upstreams: dict[str, UpstreamTotals] = field(default_factory=dict[str, UpstreamTotals])
     counters: dict[str, int] = field(default_factory=dict[str, int])
     ejected: dict[str, str] = field(default_factory=dict[str, str])
-    draining: dict[MemberKey, int] = field(default_factory=dict[MemberKey, int])
+    draining: dict[EndpointKey, int] = field(default_factory=dict[EndpointKey, int])
     identity_not_after_s: int = 0
     """Unix time at which the node's own certificate ends; 0: it has none."""
 
@@ -150,7 +150,7 @@ class SiteSink(Protocol):
 
 
 class Engine(Protocol):
-    figures: Figures
+    stats: EngineStats
 
     @property
     def sites(self) -> SiteSink: ...

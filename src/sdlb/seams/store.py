@@ -7,7 +7,7 @@ from typing import Protocol
 
 from sdlb.core.effects import Note
 
-Tell = Callable[[Note], None]
+NoteSink = Callable[[Note], None]
 """Takes what a part of the node has to say: to the log and to `/v1/events`."""
 
 

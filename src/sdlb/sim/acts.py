@@ -348,7 +348,7 @@ class Acts:
         """The program that was replaced ends when nothing can reach it any more."""
         new = process.successor
         if process.alive and new is not None:
-            if (new.served or not new.alive) and not self.world.is_member(process) and not process.carried:
+            if (new.served or not new.alive) and not self.world.is_endpoint(process) and not process.carried:
                 self.world.end(process, "was replaced")
             else:
                 self.world.clock.after(1.0, lambda: self._see_off_old(process))
@@ -389,9 +389,9 @@ class Acts:
         if not process.alive:
             return
         reads = host.running and now >= host.paused_until
-        gone = reads and not self._is_registered(host, process) and not self.world.is_member(process)
+        gone = reads and not self._is_registered(host, process) and not self.world.is_endpoint(process)
         if now >= until + 1.0:
-            if process.carried or self.world.is_member(process):
+            if process.carried or self.world.is_endpoint(process):
                 self.world.affected.harm_service(process.spec.service)
                 self.world.coverage.happened["left at the deadline"] += 1
             self.world.end(process, "its drain took too long")

@@ -21,13 +21,13 @@ class Engine:
         self.boot = 1
         self.up = True
         self.epoch = 0
-        self.groups: dict[ClaimKey, dict[str, ef.MemberPut]] = {}
+        self.groups: dict[ClaimKey, dict[str, ef.EndpointPut]] = {}
         self.routes: dict[str, ef.RoutePut] = {}
-        self.targets: dict[str, ef.TargetPut] = {}
-        self.targets_before: dict[str, ef.TargetPut] = {}  # the last delta
+        self.targets: dict[str, ef.UpstreamPut] = {}
+        self.targets_before: dict[str, ef.UpstreamPut] = {}  # the last delta
         self.services: dict[str, ef.ServicePut] = {}
-        self.in_flight: dict[ev.MemberKey, int] = {}
-        self.draining: dict[ev.MemberKey, int] = {}
+        self.in_flight: dict[ev.EndpointKey, int] = {}
+        self.draining: dict[ev.EndpointKey, int] = {}
 
     # ------------------------------------------------------------------ life
 
@@ -44,37 +44,37 @@ class Engine:
         self.in_flight, self.draining = {}, {}
 
     def attached(self) -> ev.EngineAttached:
-        members = sum(len(group) for group in self.groups.values())
+        endpoints = sum(len(group) for group in self.groups.values())
         draining = tuple((key, self.in_flight.get(key, 0)) for key in self.draining)
-        return ev.EngineAttached(self.boot_id, self.epoch, members, draining)
+        return ev.EngineAttached(self.boot_id, self.epoch, endpoints, draining)
 
     # ------------------------------------------------------------------ deltas
 
-    def apply(self, delta: ef.Apply) -> list[ev.MemberKey]:
-        """Whole or not at all. Returns the members that were taken out."""
+    def apply(self, delta: ef.Apply) -> list[ev.EndpointKey]:
+        """Whole or not at all. Returns the endpoints that were taken out."""
         if delta.epoch <= self.epoch:
             raise BadDelta(f"epoch {delta.epoch} after {self.epoch}")
         targets = {} if delta.replace else dict(self.targets)
-        targets.update((target.key, target) for target in delta.put_targets)
-        for member in delta.put_members:
-            if member.key.target not in targets:
-                raise BadDelta(f"member {member.key} has no target")
-            if not 1 <= member.capacity <= CAPACITY_MAX:
-                raise BadDelta(f"member {member.key} has a capacity of {member.capacity}")
+        targets.update((target.key, target) for target in delta.put_upstreams)
+        for endpoint in delta.put_endpoints:
+            if endpoint.key.target not in targets:
+                raise BadDelta(f"endpoint {endpoint.key} has no target")
+            if not 1 <= endpoint.capacity <= CAPACITY_MAX:
+                raise BadDelta(f"endpoint {endpoint.key} has a capacity of {endpoint.capacity}")
         for pattern in delta.delete_routes:
             if pattern not in self.routes:
                 raise BadDelta(f"route {pattern} is not there to delete")
         for name in delta.delete_services:
             if name not in self.services:
                 raise BadDelta(f"service {name} is not there to delete")
-        out = list(delta.delete_members)
+        out = list(delta.delete_endpoints)
         if delta.replace:
-            named = {member.key for member in delta.put_members}
-            out += [key for key in self.members() if key not in named]
+            named = {endpoint.key for endpoint in delta.put_endpoints}
+            out += [key for key in self.endpoints() if key not in named]
             self.routes, self.services = {}, {}
         for key in out:
             if key.target not in self.groups.get(key.claim, {}):
-                raise BadDelta(f"member {key} is not there to delete")
+                raise BadDelta(f"endpoint {key} is not there to delete")
         self.epoch = delta.epoch
         for key in out:
             group = self.groups[key.claim]
@@ -82,14 +82,14 @@ class Engine:
             if not group:
                 del self.groups[key.claim]
             self.draining[key] = delta.epoch
-        for member in delta.put_members:
-            self.groups.setdefault(member.key.claim, {})[member.key.target] = member
-            self.draining.pop(member.key, None)
+        for endpoint in delta.put_endpoints:
+            self.groups.setdefault(endpoint.key.claim, {})[endpoint.key.target] = endpoint
+            self.draining.pop(endpoint.key, None)
         for route in delta.put_routes:
             self.routes[route.pattern] = route
         for pattern in delta.delete_routes:
             del self.routes[pattern]
-        for name in delta.delete_targets:
+        for name in delta.delete_upstreams:
             targets.pop(name, None)
         self.services.update((put.name, put) for put in delta.put_services)
         for name in delta.delete_services:
@@ -97,15 +97,15 @@ class Engine:
         self.targets_before, self.targets = self.targets, targets
         return out
 
-    def members(self) -> list[ev.MemberKey]:
-        return [ev.MemberKey(claim, target) for claim, group in self.groups.items() for target in group]
+    def endpoints(self) -> list[ev.EndpointKey]:
+        return [ev.EndpointKey(claim, target) for claim, group in self.groups.items() for target in group]
 
     # ------------------------------------------------------------------ what it carries
 
-    def begin(self, key: ev.MemberKey) -> None:
+    def begin(self, key: ev.EndpointKey) -> None:
         self.in_flight[key] = self.in_flight.get(key, 0) + 1
 
-    def end(self, key: ev.MemberKey) -> None:
+    def end(self, key: ev.EndpointKey) -> None:
         left = self.in_flight.get(key, 0) - 1
         if left > 0:
             self.in_flight[key] = left

@@ -49,7 +49,7 @@ class Host:
         self.processes: dict[str, Process] = {}
         self.by_pid: dict[int, Process] = {}
         self.by_endpoint: dict[str, list[Process]] = {}
-        self.members: dict[tuple[ClaimKey, Process], None] = {}  # of the engine, as of its last change
+        self.endpoints: dict[tuple[ClaimKey, Process], None] = {}  # of the engine, as of its last change
         self.up: dict[str, int] = {}  # parent -> link
         self.down: set[int] = set()  # links of children
         self.boot: int = 0  # of control
@@ -420,8 +420,8 @@ class Host:
         self.by_pid[process.spec.pid] = process
         self.by_endpoint.setdefault(process.spec.endpoint, []).append(process)
 
-    def process_at(self, key: ev.MemberKey) -> Process | None:
-        """Who gets what the engine sends to this member: whoever listens at the target's address."""
+    def process_at(self, key: ev.EndpointKey) -> Process | None:
+        """Who gets what the engine sends to this endpoint: whoever listens at the target's address."""
         target = self.engine.targets.get(key.target)
         there = self.by_endpoint.get(target.address, ()) if target is not None else ()
         there = [p for p in there if p.alive] or there

@@ -1,7 +1,7 @@
 """What the tree must come to when faults stop, worked out from the live processes alone (promise 5).
 
 It shares no code with the core but the words of `sdlb.model`: for each route one service, for each service a maximal set
-of compatible versions, the same at every root of a tree; in every engine exactly the members that lead to a ready
+of compatible versions, the same at every root of a tree; in every engine exactly the endpoints that lead to a ready
 instance. Clones and liars are outside: the tree is to be as if they were not there.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Any
 
-from sdlb.core.events import MemberKey
+from sdlb.core.events import EndpointKey
 from sdlb.core.messages import ACTIVE, REFUSED, ClaimKey
 from sdlb.sim import bridge
 from sdlb.sim.check import Check, check
@@ -126,16 +126,18 @@ class Convergence(Check):
             for child in world.shape.children[host.name]:
                 ready = self._reached(world.hosts[child], key)
                 if ready and child not in world.outside:
-                    member = MemberKey(key, f"n:{world.hosts[child].node}")
-                    expected.setdefault(key, {})[member.target] = self._weight(host, member, world.hosts[child], ready)
+                    endpoint = EndpointKey(key, f"n:{world.hosts[child].node}")
+                    expected.setdefault(key, {})[endpoint.target] = self._weight(
+                        host, endpoint, world.hosts[child], ready
+                    )
         have = {
-            key: {self._instance(host, key, target): member.capacity for target, member in group.items()}
+            key: {self._instance(host, key, target): endpoint.capacity for target, endpoint in group.items()}
             for key, group in host.engine.groups.items()
         }
         self.compared()
         if have != expected:
             raise self.broken(
-                f"the engine of {host.name} has other members than it should: {_difference(expected, have)}"
+                f"the engine of {host.name} has other endpoints than it should: {_difference(expected, have)}"
             )
         here = {key.route: key.service for key in expected}
         routes = {pattern: route.service for pattern, route in host.engine.routes.items() if pattern in here}
@@ -148,12 +150,12 @@ class Convergence(Check):
                 raise self.broken(f"{host.name} picks {sorted(picked)} on {pattern}; {sorted(wanted)} are ready")
 
     @staticmethod
-    def _weight(host: Host, member: MemberKey, child: Host, ready: set[Process]) -> int:
+    def _weight(host: Host, endpoint: EndpointKey, child: Host, ready: set[Process]) -> int:
         """What the child carries, each instance once. Where its ways overlap in part it can only guess: then anything
         between the largest of them and their sum is right."""
         exact = min(sum(process.spec.capacity for process in ready), CAPACITY_MAX)
-        said = host.engine.groups.get(member.claim, {}).get(member.target)
-        ways = [each.capacity for each in child.engine.groups[member.claim].values()]
+        said = host.engine.groups.get(endpoint.claim, {}).get(endpoint.target)
+        ways = [each.capacity for each in child.engine.groups[endpoint.claim].values()]
         if said is not None and sum(ways) > exact and max(ways) <= said.capacity <= min(sum(ways), CAPACITY_MAX):
             return said.capacity
         return exact
@@ -166,7 +168,7 @@ class Convergence(Check):
             children.setdefault(f"n:{hosts[name].node}", []).append(hosts[name])
         found: set[Process] = set()
         for target in host.engine.groups.get(key, {}):
-            process = None if target in children else host.process_at(MemberKey(key, target))
+            process = None if target in children else host.process_at(EndpointKey(key, target))
             for child in children.get(target, ()):
                 found |= self._reached(child, key)
             if process is not None:
@@ -176,7 +178,7 @@ class Convergence(Check):
     @staticmethod
     def _instance(host: Host, key: ClaimKey, target: str) -> str:
         """An instance by what it is, whatever its target is called."""
-        process = host.process_at(MemberKey(key, target)) if target.startswith("i:") else None
+        process = host.process_at(EndpointKey(key, target)) if target.startswith("i:") else None
         return target if process is None else process.name
 
     def _policies(self, hosts: list[Host]) -> None:

@@ -29,8 +29,8 @@ class Process:
     leave_by: float = 1e9  # from then on it counts as stopped, whatever it carries
     renewing: bool = True
     renewed: float = 0.0  # its host last heard of it
-    served: bool = False  # has been a member of its host's engine since it started
-    member_since: float = 1e9  # of its host's engine, without a break
+    served: bool = False  # has been an endpoint of its host's engine since it started
+    endpoint_since: float = 1e9  # of its host's engine, without a break
     carried: int = 0  # requests in flight
     carried_at: float = 0.0  # when one last was
     successor: Process | None = None  # the same id, registered again

@@ -140,11 +140,11 @@ class Stage:
 
     def serving(self, *processes: Process) -> None:
         """Runs until all of these serve, and everybody above knows it."""
-        self.until(5, f"{processes[0].name} serves", lambda: all(map(self.world.is_member, processes)), 30.0)
+        self.until(5, f"{processes[0].name} serves", lambda: all(map(self.world.is_endpoint, processes)), 30.0)
         self.run(STEADY_S)
 
     def serves(self, process: Process) -> bool:
-        return self.world.is_member(process)
+        return self.world.is_endpoint(process)
 
     def connected(self, host: str) -> bool:
         """All its parents have let it in."""

@@ -1,7 +1,7 @@
 """Requests: each walks from an entry to an instance, hop by hop, by what the engines' tables say when it gets there.
 
-As the real engines do: the entry picks the version and stamps it; a tier below picks only among that group's members,
-or says "not here", upon which the one above tries elsewhere; without a member anywhere the entry parks the request or
+As the real engines do: the entry picks the version and stamps it; a tier below picks only among that group's endpoints,
+or says "not here", upon which the one above tries elsewhere; without an endpoint anywhere the entry parks the request or
 gives up.
 """
 
@@ -14,7 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from sdlb.core.effects import RoutePut
-from sdlb.core.events import MemberKey
+from sdlb.core.events import EndpointKey
 from sdlb.core.messages import ClaimKey
 from sdlb.model.route import Pattern
 from sdlb.sim.process import Process
@@ -29,11 +29,11 @@ PARKED_LOOK_S = 0.02
 
 @dataclass(slots=True)
 class Hop:
-    """One engine on the way: the member that was tried last, and those that were tried before."""
+    """One engine on the way: the endpoint that was tried last, and those that were tried before."""
 
     host: Host
     boot: int
-    member: MemberKey | None = None
+    endpoint: EndpointKey | None = None
     tried: set[str] = field(default_factory=set[str])
 
 
@@ -104,7 +104,7 @@ class Traffic:
     def _park(self, request: Request, route: RoutePut) -> None:
         now = self._world.clock.now
         if not route.park_requests_max:
-            self._fail(request, "no member")
+            self._fail(request, "no endpoint")
             return
         if not request.parked_until:
             request.parked_until = now + route.park_timeout_s
@@ -124,7 +124,7 @@ class Traffic:
     # ------------------------------------------------------------------ one hop
 
     def _forward(self, request: Request) -> None:
-        """From the last hop to one of its members of the stamped group."""
+        """From the last hop to one of its endpoints of the stamped group."""
         hop, key = request.hops[-1], request.key
         assert key is not None
         if self._gone(request, hop):
@@ -136,10 +136,10 @@ class Traffic:
             self._not_here(request)
             return
         target = self._rng.choice(usual or left)
-        hop.member = MemberKey(key, target)
-        hop.host.engine.begin(hop.member)
+        hop.endpoint = EndpointKey(key, target)
+        hop.host.engine.begin(hop.endpoint)
         if target.startswith("i:"):
-            process = hop.host.process_at(hop.member)  # by the address that the target has now
+            process = hop.host.process_at(hop.endpoint)  # by the address that the target has now
             if process is not None:
                 self._carriers[request.number] = process
         self._world.clock.after(self._rng.uniform(*HOP_S), lambda: self._arrive(request, target))
@@ -177,9 +177,9 @@ class Traffic:
 
     def _elsewhere(self, request: Request) -> None:
         hop = request.hops[-1]
-        assert hop.member is not None
+        assert hop.endpoint is not None
         self._end(hop)
-        hop.tried.add(hop.member.target)
+        hop.tried.add(hop.endpoint.target)
         self._forward(request)
 
     # ------------------------------------------------------------------ endings
@@ -208,15 +208,15 @@ class Traffic:
         self._carried.pop(request.number, None)
         self._carriers.pop(request.number, None)
         for hop in request.hops:
-            if hop.member is not None and hop.host.engine.boot == hop.boot:
+            if hop.endpoint is not None and hop.host.engine.boot == hop.boot:
                 self._end(hop)
         self.outcomes[outcome] += 1
         self.longest_s = max(self.longest_s, self._world.clock.now - request.started - request.hold_s)
 
     def _end(self, hop: Hop) -> None:
-        assert hop.member is not None
-        if hop.member in hop.host.engine.draining or hop.member in hop.host.engine.in_flight:
-            hop.host.engine.end(hop.member)
+        assert hop.endpoint is not None
+        if hop.endpoint in hop.host.engine.draining or hop.endpoint in hop.host.engine.in_flight:
+            hop.host.engine.end(hop.endpoint)
             hop.host.tell_drained()
 
     def process_ended(self, process: Process) -> None:

@@ -144,33 +144,33 @@ class World:
         for hook in self._on["on_apply"]:
             hook(host, delta)
 
-    def table_changed(self, host: Host, out: list[ev.MemberKey]) -> None:
-        """The engine has other members than before; `out`: those that control took out."""
+    def table_changed(self, host: Host, out: list[ev.EndpointKey]) -> None:
+        """The engine has other endpoints than before; `out`: those that control took out."""
         if host.processes:
             self._instances_changed(host)
         for hook in self._on["on_table"]:
             hook(host, out)
 
     def _instances_changed(self, host: Host) -> None:
-        before, now = host.members, dict[tuple[ClaimKey, Process], None]()
+        before, now = host.endpoints, dict[tuple[ClaimKey, Process], None]()
         for key, group in host.engine.groups.items():
             for target in group:
-                process = host.process_at(ev.MemberKey(key, target)) if target.startswith("i:") else None
+                process = host.process_at(ev.EndpointKey(key, target)) if target.startswith("i:") else None
                 if process is not None:
                     now[key, process] = None
-        host.members = now
-        closed = [member for member in before if member not in now]
-        opened = [member for member in now if member not in before]
+        host.endpoints = now
+        closed = [endpoint for endpoint in before if endpoint not in now]
+        opened = [endpoint for endpoint in now if endpoint not in before]
         open_now = {process for _, process in now}
         for _, process in closed:
             if process not in open_now:
-                process.member_since = 1e9
+                process.endpoint_since = 1e9
         for hook in self._on["on_close"]:
             for key, process in closed:
                 hook(host, key, process)
         for key, process in opened:
-            if process.member_since > self.clock.now:
-                process.member_since = self.clock.now
+            if process.endpoint_since > self.clock.now:
+                process.endpoint_since = self.clock.now
             for hook in self._on["on_open"]:
                 hook(host, key, process)
             process.served = True
@@ -204,8 +204,8 @@ class World:
         put = host.engine.targets.get(target) or host.engine.targets_before.get(target)
         return self.by_address.get(put.address) if put is not None else None
 
-    def is_member(self, process: Process) -> bool:
-        return process.member_since <= self.clock.now
+    def is_endpoint(self, process: Process) -> bool:
+        return process.endpoint_since <= self.clock.now
 
     def inside(self) -> Iterator[Host]:
         """The nodes to which all is promised."""

@@ -6,37 +6,37 @@ from collections.abc import Collection, Iterable
 
 from google.protobuf.message import DecodeError
 
-from sdlb.core.effects import Apply, MemberPut, RoutePut, ServicePut, TargetPut
-from sdlb.core.events import MemberKey
+from sdlb.core.effects import Apply, EndpointPut, RoutePut, ServicePut, UpstreamPut
+from sdlb.core.events import EndpointKey
 from sdlb.core.messages import ClaimKey
 from sdlb.model.site import Site, SiteState, TicketKey
 from sdlb.seams.engine import EngineConfig
 from sdlb.wire import engine_pb2 as pb
 from sdlb.wire.limits import U32_MAX
 
-__all__ = ["DecodeError", "member_key", "site_states", "to_configure", "to_delta", "to_sites", "to_ticket_keys"]
+__all__ = ["DecodeError", "endpoint_key", "site_states", "to_configure", "to_delta", "to_sites", "to_ticket_keys"]
 
 _STICKY = {"cookie": pb.Sticky.COOKIE, "header": pb.Sticky.HEADER, "client": pb.Sticky.CLIENT}
 _PROTOCOLS = {"http1": pb.Target.HTTP1, "h2c": pb.Target.H2C}
 _KINDS = {"http": pb.Listener.ENTRY, "https": pb.Listener.ENTRY, "node": pb.Listener.NODE}
 
 
-def member_key(key: pb.MemberKey) -> MemberKey:
-    return MemberKey(ClaimKey(key.service, key.version, key.pattern), key.target)
+def endpoint_key(key: pb.MemberKey) -> EndpointKey:
+    return EndpointKey(ClaimKey(key.service, key.version, key.pattern), key.target)
 
 
-def _key(key: MemberKey) -> pb.MemberKey:
+def _key(key: EndpointKey) -> pb.MemberKey:
     return pb.MemberKey(
         service=key.claim.service, version=key.claim.version, pattern=key.claim.route, target=key.target
     )
 
 
-def _target(target: TargetPut) -> pb.Target:
+def _target(target: UpstreamPut) -> pb.Target:
     kind = pb.Target.NODE if target.is_node else pb.Target.INSTANCE
     return pb.Target(key=target.key, kind=kind, address=target.address, protocol=_PROTOCOLS[target.protocol])
 
 
-def _member(member: MemberPut) -> pb.Member:
+def _member(member: EndpointPut) -> pb.Member:
     """The capacity of a child is a sum that its parent does not bound; the engine counts with 32 bits."""
     capacity = min(member.capacity, U32_MAX)
     return pb.Member(key=_key(member.key), capacity=capacity, last_resort=member.last_resort, far=member.far)
@@ -121,12 +121,12 @@ def to_delta(delta: Apply) -> pb.ToEngine:
     message = pb.Delta(
         epoch=delta.epoch,
         replace=delta.replace,
-        put_targets=[_target(target) for target in delta.put_targets],
-        put_members=[_member(member) for member in delta.put_members],
+        put_targets=[_target(target) for target in delta.put_upstreams],
+        put_members=[_member(member) for member in delta.put_endpoints],
         put_routes=[_route(route) for route in delta.put_routes],
-        delete_members=[_key(key) for key in delta.delete_members],
+        delete_members=[_key(key) for key in delta.delete_endpoints],
         delete_routes=delta.delete_routes,
-        delete_targets=delta.delete_targets,
+        delete_targets=delta.delete_upstreams,
         put_services=[_service(put) for put in delta.put_services],
         delete_services=delta.delete_services,
     )

@@ -29,8 +29,8 @@ class AuthoritySurvives(Check):
 
     def on_apply(self, host: Host, delta: ef.Apply) -> None:
         if not delta.replace:  # a new engine also gets what is just being closed
-            for member in delta.put_members:
-                self._on_disk(host, member.key.claim)
+            for endpoint in delta.put_endpoints:
+                self._on_disk(host, endpoint.key.claim)
 
     def _on_disk(self, host: Host, key: ClaimKey) -> None:
         if host.releasing or host.hold.released:

@@ -36,7 +36,7 @@ class DrainsEnd(Check):
 
     def _drained(self, process: Process) -> bool:
         host = self.world.hosts[process.host]
-        if not host.running or self.world.is_member(process):
+        if not host.running or self.world.is_endpoint(process):
             return not host.running
         known = host.view.instance(process.id)
         return known is None or known["drained"] or known["endpoint"] != process.spec.endpoint

@@ -27,9 +27,9 @@ class MakeBeforeBreak(Check):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._had: dict[str, dict[tuple[str, str], None]] = {}  # host -> (service, route) with members
+        self._had: dict[str, dict[tuple[str, str], None]] = {}  # host -> (service, route) with endpoints
 
-    def on_table(self, host: Host, out: list[ev.MemberKey]) -> None:
+    def on_table(self, host: Host, out: list[ev.EndpointKey]) -> None:
         before = self._had.get(host.name, {})
         now = {(key.service, key.route): None for key in host.engine.groups}
         self._had[host.name] = now
@@ -39,7 +39,7 @@ class MakeBeforeBreak(Check):
             if (service, route) not in now:
                 self._emptied(host, service, route, [key for key in out if key.claim.route == route])
 
-    def _emptied(self, host: Host, service: str, route: str, out: list[ev.MemberKey]) -> None:
+    def _emptied(self, host: Host, service: str, route: str, out: list[ev.EndpointKey]) -> None:
         world = self.world
         self.compared()
         if host.leaving or world.affected.harmed(host.name, service):
@@ -49,7 +49,7 @@ class MakeBeforeBreak(Check):
             if process.host not in below or route not in process.spec.routes or not self._could(process, host):
                 continue
             if process.host != host.name:
-                if process.member_since > world.clock.now - STEADY_S:
+                if process.endpoint_since > world.clock.now - STEADY_S:
                     continue
                 if world.clock.now - world.touch.heard_at(host.name, process.host) >= world.shape.presumed_s:
                     continue  # it had to be taken for stopped
@@ -70,18 +70,18 @@ class MakeBeforeBreak(Check):
                 f"{host.name} has nobody left for {service} on {route}, while {process.name} on {process.host} could serve"
             )
 
-    def _led_to(self, host: Host, key: ev.MemberKey, process: Process) -> bool:
-        """Whether requests to this member come to the process."""
+    def _led_to(self, host: Host, key: ev.EndpointKey, process: Process) -> bool:
+        """Whether requests to this endpoint come to the process."""
         child = self.world.at(host, key.target) if key.target.startswith("n:") else None
         if child is None:
             return False
-        members = [ev.MemberKey(key.claim, target) for target in child.engine.groups.get(key.claim, ())]
-        return any(child.process_at(m) is process or self._led_to(child, m, process) for m in members)
+        endpoints = [ev.EndpointKey(key.claim, target) for target in child.engine.groups.get(key.claim, ())]
+        return any(child.process_at(m) is process or self._led_to(child, m, process) for m in endpoints)
 
     def _could(self, process: Process, host: Host) -> bool:
         now, new = self.world.clock.now, process.successor
         # those above may not know its successor yet: until they do, they have it
-        unheard = new is not None and new.wanted and new.member_since > now - STEADY_S
+        unheard = new is not None and new.wanted and new.endpoint_since > now - STEADY_S
         wanted = process.owed or (unheard and process.host != host.name)
         steady = process.since < now - STEADY_S
         return process.alive and process.healthy and process.renewing and process.served and wanted and steady
@@ -134,7 +134,7 @@ class NothingWaitsForNothing(Check):
         waiting: dict[Process, None] = {}
         for service, processes in world.by_service.items():
             for process in processes.values():
-                if process.wanted and process.healthy and process.renewing and not world.is_member(process):
+                if process.wanted and process.healthy and process.renewing and not world.is_endpoint(process):
                     waiting[process] = None
                     if self._held(service, process):
                         self._free_since[process] = now

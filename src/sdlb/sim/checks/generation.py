@@ -14,7 +14,7 @@ from sdlb.sim.world import World
 
 @check(1)
 class OneGeneration(Check):
-    """Two incompatible versions of a service never have members on one route at once, at whatever engines of the tree.
+    """Two incompatible versions of a service never have endpoints on one route at once, at whatever engines of the tree.
 
     Exempt are pairs of hosts without a root that both have been in touch with: what a parent had to presume stopped, what
     was cut off from its parents, and what has just come back. Exempt for a while is also what has just become incompatible.
@@ -23,7 +23,7 @@ class OneGeneration(Check):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._open: dict[tuple[str, str], dict[Process, None]] = {}  # (service, route) -> members of some engine
+        self._open: dict[tuple[str, str], dict[Process, None]] = {}  # (service, route) -> endpoints of some engine
         self._last: dict[tuple[str, str], str] = {}  # the version that opened last
 
     def on_open(self, host: Host, key: ClaimKey, process: Process) -> None:

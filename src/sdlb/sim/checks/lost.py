@@ -46,7 +46,7 @@ class NothingLost(Check):
         seen.add(host.name)
         for target in host.engine.groups.get(key, ()):
             if target.startswith("i:"):
-                process = host.process_at(ev.MemberKey(key, target))
+                process = host.process_at(ev.EndpointKey(key, target))
                 if process is not None:
                     found[process.name] = None
                 continue
@@ -97,7 +97,7 @@ class NothingLost(Check):
             and p.healthy
             and p.renewing
             and p.since < now - 3.0
-            and (world.is_member(p) or not self._must_wait(p))
+            and (world.is_endpoint(p) or not self._must_wait(p))
         ]
 
     def _must_wait(self, process: Process) -> bool:

@@ -47,7 +47,7 @@ class SeedRule(Check):
             # its lease has ended at its host: what that means is for the policy to say
             if not world.relations.waits_for_silent(root, other.spec.service, other.renewed):
                 return False
-        elif world.is_member(other):
+        elif world.is_endpoint(other):
             return True
         if other.carried:
             return now < other.leave_by

@@ -14,18 +14,18 @@ from sdlb.sim.world import World
 HOSTS_NAMED = 5  # at most, in a claim
 
 
-def left_out(host: Host, delta: ef.Apply) -> list[ev.MemberKey]:
-    """The members that a delta takes out of this node's engine."""
-    out = list(delta.delete_members)
+def left_out(host: Host, delta: ef.Apply) -> list[ev.EndpointKey]:
+    """The endpoints that a delta takes out of this node's engine."""
+    out = list(delta.delete_endpoints)
     if delta.replace:
-        named = {member.key for member in delta.put_members}
-        out += [key for key in host.engine.members() if key not in named]
+        named = {endpoint.key for endpoint in delta.put_endpoints}
+        out += [key for key in host.engine.endpoints() if key not in named]
     return out
 
 
 @check(4)
 class StaticStability(Check):
-    """A member leaves an engine's table only for a reason that its node was told, never because nobody could be reached."""
+    """An endpoint leaves an engine's table only for a reason that its node was told, never because nobody could be reached."""
 
     def after_step(self, host: Host, events: list[ev.Event], effects: list[ef.Effect]) -> None:
         for effect in effects:
@@ -33,7 +33,7 @@ class StaticStability(Check):
                 for key in left_out(host, effect):
                     self._justified(host, key)
 
-    def _justified(self, host: Host, key: ev.MemberKey) -> None:
+    def _justified(self, host: Host, key: ev.EndpointKey) -> None:
         world, now = self.world, self.world.clock.now
         if now - world.touch.fresh_at.get(host.name, NEVER) < RECOVERY_S or host.name in world.outside:
             return  # its disk was lost: it goes by what it is told again
@@ -114,7 +114,7 @@ class GuardHolds(Check):
                     if key.target.startswith("n:"):
                         self._guarded(host, key)
 
-    def _guarded(self, host: Host, key: ev.MemberKey) -> None:
+    def _guarded(self, host: Host, key: ev.EndpointKey) -> None:
         world, record = self.world, self._record.get(host.name, {})
         child = world.at(host, key.target)
         if (
@@ -160,8 +160,8 @@ class CutOffOpensNothing(Check):
         self._had: dict[str, dict[ClaimKey, tuple[int, int]]] = {}  # host -> boots of control and engine at the time
 
     def after_step(self, host: Host, events: list[ev.Event], effects: list[ef.Effect]) -> None:
-        if host.members and any(isinstance(event, ev.EngineAttached) for event in events):
-            for key, _ in host.members:
+        if host.endpoints and any(isinstance(event, ev.EngineAttached) for event in events):
+            for key, _ in host.endpoints:
                 self._had.setdefault(host.name, {})[key] = host.boot, host.engine.boot
 
     def on_open(self, host: Host, key: ClaimKey, process: Process) -> None:

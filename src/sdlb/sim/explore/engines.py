@@ -15,36 +15,36 @@ class Table:
 
     boot: int = 1
     epoch: int = 0
-    members: tuple[ef.MemberPut, ...] = ()
+    endpoints: tuple[ef.EndpointPut, ...] = ()
     routes: tuple[ef.RoutePut, ...] = ()
-    targets: tuple[ef.TargetPut, ...] = ()
+    targets: tuple[ef.UpstreamPut, ...] = ()
     services: tuple[ef.ServicePut, ...] = ()
-    draining: tuple[tuple[ev.MemberKey, int], ...] = ()
+    draining: tuple[tuple[ev.EndpointKey, int], ...] = ()
 
     @property
     def boot_id(self) -> str:
         return f"boot-{self.boot}"
 
-    def keys(self) -> list[ev.MemberKey]:
-        return [member.key for member in self.members]
+    def keys(self) -> list[ev.EndpointKey]:
+        return [endpoint.key for endpoint in self.endpoints]
 
 
 def apply(table: Table, delta: ef.Apply) -> Table:
     """`BadDelta` when the real one would refuse it."""
     engine = Engine()
     engine.boot, engine.epoch = table.boot, table.epoch
-    for member in table.members:
-        engine.groups.setdefault(member.key.claim, {})[member.key.target] = member
+    for endpoint in table.endpoints:
+        engine.groups.setdefault(endpoint.key.claim, {})[endpoint.key.target] = endpoint
     engine.routes = {route.pattern: route for route in table.routes}
     engine.targets = {target.key: target for target in table.targets}
     engine.services = {service.name: service for service in table.services}
     engine.draining = dict(table.draining)
     engine.apply(delta)
-    members = [member for group in engine.groups.values() for member in group.values()]
+    endpoints = [endpoint for group in engine.groups.values() for endpoint in group.values()]
     return Table(
         table.boot,
         engine.epoch,
-        tuple(sorted(members, key=lambda member: member.key)),
+        tuple(sorted(endpoints, key=lambda endpoint: endpoint.key)),
         tuple(engine.routes[pattern] for pattern in sorted(engine.routes)),
         tuple(engine.targets[key] for key in sorted(engine.targets)),
         tuple(engine.services[name] for name in sorted(engine.services)),
@@ -52,9 +52,9 @@ def apply(table: Table, delta: ef.Apply) -> Table:
     )
 
 
-def drained(table: Table, key: ev.MemberKey) -> Table:
+def drained(table: Table, key: ev.EndpointKey) -> Table:
     left = tuple(each for each in table.draining if each[0] != key)
-    return Table(table.boot, table.epoch, table.members, table.routes, table.targets, table.services, left)
+    return Table(table.boot, table.epoch, table.endpoints, table.routes, table.targets, table.services, left)
 
 
 def crashed(table: Table) -> Table:
@@ -63,5 +63,5 @@ def crashed(table: Table) -> Table:
 
 def attached(table: Table) -> ev.EngineAttached:
     return ev.EngineAttached(
-        table.boot_id, table.epoch, len(table.members), tuple((key, 1) for key, _ in table.draining)
+        table.boot_id, table.epoch, len(table.endpoints), tuple((key, 1) for key, _ in table.draining)
     )

@@ -153,8 +153,8 @@ def check_step(
             case ef.Apply():
                 problem = _stable(nodes, node, state, control, effect, memory)
                 if problem is None and not effect.replace:
-                    for member in effect.put_members:
-                        problem = problem or _on_disk(nodes, node, disk.safe, is_root, member.key.claim)
+                    for endpoint in effect.put_endpoints:
+                        problem = problem or _on_disk(nodes, node, disk.safe, is_root, endpoint.key.claim)
                 if problem is not None:
                     return memory, problem
             case ef.ToChild(_, DownState() as down):
@@ -198,9 +198,9 @@ def _not_older(nodes: Nodes, node: int, memory: Memory, verdict: Verdict) -> tup
 
 def _stable(nodes: Nodes, node: int, state: NodeState, control: int, delta: ef.Apply, memory: Memory) -> Problem | None:
     """An endpoint leaves the engine only for a reason that the node was given."""
-    out = list(delta.delete_members)
+    out = list(delta.delete_endpoints)
     if delta.replace:
-        named = {member.key for member in delta.put_members}
+        named = {endpoint.key for endpoint in delta.put_endpoints}
         out += [key for key in nodes.tables[state.engine].keys() if key not in named]
     for key in out:
         if _given_up(nodes, control, key, memory):
@@ -217,7 +217,7 @@ def _stable(nodes: Nodes, node: int, state: NodeState, control: int, delta: ef.A
     return None
 
 
-def _given_up(nodes: Nodes, control: int, key: ev.MemberKey, memory: Memory) -> bool:
+def _given_up(nodes: Nodes, control: int, key: ev.EndpointKey, memory: Memory) -> bool:
     kind, _, name = key.target.partition(":")
     if kind == "n":
         child = nodes.index[name]

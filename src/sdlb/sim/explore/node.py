@@ -360,7 +360,7 @@ class Nodes:
         state = state._replace(engine=self.tables.number(new), pending=-1, knew=0, out=out)
         return self._done(state, visible=True)
 
-    def _drained(self, state: NodeState, key: ev.MemberKey) -> Result:
+    def _drained(self, state: NodeState, key: ev.EndpointKey) -> Result:
         epoch = dict(self.tables[state.engine].draining)[key]
         table = engines.drained(self.tables[state.engine], key)
         out = state.out

@@ -18,7 +18,7 @@ FAULTS = ("engine-crash", "power")
 class Serving(NamedTuple):
     """Instances, by number, that are in their host's engine; and those that only carry what they had."""
 
-    members: frozenset[int]
+    endpoints: frozenset[int]
     draining: frozenset[int]
 
 
@@ -51,10 +51,10 @@ class Promises:
         problem = self._ended(before, after, step) or self._entries(before, after, step)
         for node in changed:
             was, now = self.serving(before, node), self.serving(after, node)
-            for instance in sorted(now.members - was.members):
+            for instance in sorted(now.endpoints - was.endpoints):
                 problem = problem or self._opens(after, node, instance)
                 after = self._set_served(after, instance, True)
-            for instance in sorted(was.members - now.members):
+            for instance in sorted(was.endpoints - now.endpoints):
                 if step.kind == "apply":
                     after, found = self._closes(after, node, instance)
                     problem = problem or found
@@ -67,9 +67,9 @@ class Promises:
         known = self._served.get((node, engine))
         if known is None:
             table = self.world.nodes.tables[engine]
-            members = [number for key in table.keys() for number in self._instance(node, key)]
+            endpoints = [number for key in table.keys() for number in self._instance(node, key)]
             draining = [number for key, _ in table.draining for number in self._instance(node, key)]
-            known = self._served[node, engine] = Serving(frozenset(members), frozenset(draining))
+            known = self._served[node, engine] = Serving(frozenset(endpoints), frozenset(draining))
         return known
 
     def _instance(self, node: int, key: tuple[tuple[str, str, str], str]) -> list[int]:
@@ -90,12 +90,12 @@ class Promises:
             there = self.serving(state, host)
             dead = env.status[other] == STOPPED
             presumed = dead or env.status[other] == LAPSED  # what it still carries is not waited for for ever
-            member, carrying = other in there.members and not dead, other in there.draining and not presumed
+            endpoint, carrying = other in there.endpoints and not dead, other in there.draining and not presumed
             waiting = env.status[other] == LIVE and env.served >> other & 1
-            if not (member or carrying or waiting) or not self._accountable(state, node, host):
+            if not (endpoint or carrying or waiting) or not self._accountable(state, node, host):
                 continue
             mine, its = self._name(instance), self._name(other)
-            if member:
+            if endpoint:
                 return Problem(1, f"{mine} gets requests while {its} does")
             state_of = "has requests in flight" if carrying else "has not stopped"
             return Problem(2, f"{mine} gets requests while {its} {state_of}")
@@ -173,8 +173,8 @@ class Promises:
                 host = self.world.hosts[number]
                 there = self.serving(after, host)
                 late = step.kind == "time" or self.world.env(before).late >> number & 1
-                if number in there.members or (number in there.draining and not late):
-                    doing = "gets" if number in there.members else "carries"
+                if number in there.endpoints or (number in there.draining and not late):
+                    doing = "gets" if number in there.endpoints else "carries"
                     return Problem(3, f"{self._name(number)} is told that it is drained while it {doing} requests")
         return None
 
@@ -217,7 +217,7 @@ class Promises:
         parked = self._parks(after, root, route)
         if LEAVING not in status and STOPPED not in status and not late:
             rivals = any(status[other] == LIVE for other in self._rivals[number])
-            return number in self.serving(before, host).members and not (rivals and parked)
+            return number in self.serving(before, host).endpoints and not (rivals and parked)
         return status[number] == LIVE and self._knew(before, root, number) and not parked
 
     def _parks(self, state: State, root: int, route: str) -> bool:

@@ -57,7 +57,7 @@ def sentence(world: World, state: State, step: Step) -> str:
         case "apply":
             return f"the engine of {name} applies: {_delta(world, state, step.owner)}"
         case "drained":
-            return f"the engine of {name} ends the last request to {_member(step.arg)}"
+            return f"the engine of {name} ends the last request to {_endpoint(step.arg)}"
         case "kill":
             return f"control of {name} is killed"
         case "crash":
@@ -121,12 +121,12 @@ def _event(world: World, event: Any, peer: str) -> str:
             return f"receives from {peer}: {_message(message)}"
         case ev.ChildClosed() | ev.ParentClosed():
             return f"hears that its link with {peer} is closed"
-        case ev.EngineAttached(boot_id, epoch, members):
-            return f"attaches to its engine ({boot_id}, {members} endpoints)" if epoch else "attaches to its engine"
+        case ev.EngineAttached(boot_id, epoch, endpoints):
+            return f"attaches to its engine ({boot_id}, {endpoints} endpoints)" if epoch else "attaches to its engine"
         case ev.EngineApplied():
             return "hears that its engine has applied"
         case ev.EngineDrained(key):
-            return f"hears that {_member(key)} is drained"
+            return f"hears that {_endpoint(key)} is drained"
         case ev.EngineLost():
             return "loses its engine"
         case _:
@@ -172,7 +172,7 @@ def _key(key: ClaimKey) -> str:
     return f"{key.service}-{key.version}"
 
 
-def _member(key: ev.MemberKey) -> str:
+def _endpoint(key: ev.EndpointKey) -> str:
     return f"{key.target} for {_key(key.claim)}"
 
 
@@ -185,7 +185,7 @@ def _delta(world: World, state: State, node: int) -> str:
     except Exception as problem:
         return str(problem)
     old, new = set(table.keys()), set(after.keys())
-    parts = [f"+ {_member(key)}" for key in sorted(new - old)] + [f"- {_member(key)}" for key in sorted(old - new)]
+    parts = [f"+ {_endpoint(key)}" for key in sorted(new - old)] + [f"- {_endpoint(key)}" for key in sorted(old - new)]
     for route in after.routes:
         if route not in table.routes:
             picks = ", ".join(f"{route.service}-{pick.version}" for pick in route.picks)

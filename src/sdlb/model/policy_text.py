@@ -14,9 +14,9 @@ def lines(document: Document) -> Iterator[tuple[str, str]]:
     for key, value in document.items():
         if key in TABLES and isinstance(value, dict):
             for inner, setting in cast("Document", value).items():
-                yield f"{key}.{inner}", in_words(setting)
+                yield f"{key}.{inner}", setting_text(setting)
         else:
-            yield key, in_words(value)
+            yield key, setting_text(value)
 
 
 def changes(had: Document, has: Document) -> list[str]:
@@ -28,17 +28,17 @@ def changes(had: Document, has: Document) -> list[str]:
     return [f"{key}: {old} -> {new}" for key, old, new in found if old != new]
 
 
-def in_words(value: object) -> str:
+def setting_text(value: object) -> str:
     """1.0.2=5 for a table, 1.0.2~2.0.0 for a pair, "-" for nothing."""
     if isinstance(value, dict):
         table = cast("dict[str, Any]", value)
         if set(table) == {"by", "name"}:
             return ":".join(part for part in (table["by"], table["name"]) if part) or "-"
-        return ", ".join(f"{name}={in_words(item)}" for name, item in table.items()) or "-"
+        return ", ".join(f"{name}={setting_text(item)}" for name, item in table.items()) or "-"
     if isinstance(value, list | tuple):
         items = cast("list[Any]", value)
         return (
-            ", ".join("~".join(cast("list[str]", i)) if isinstance(i, list | tuple) else in_words(i) for i in items)
+            ", ".join("~".join(cast("list[str]", i)) if isinstance(i, list | tuple) else setting_text(i) for i in items)
             or "-"
         )
     if isinstance(value, bool):

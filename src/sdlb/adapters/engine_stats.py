@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TypeVar
 
-from sdlb.core.events import MemberKey
-from sdlb.seams.engine import AskedFigures, Figures, GroupFigures, TargetFigures
+from sdlb.core.events import EndpointKey
+from sdlb.seams.engine import EngineStats, GroupTotals, InstanceTotals, UpstreamTotals
 from sdlb.wire.engine_pb2 import GroupStats, Stats
 
 ROWS_MAX = 32_768
@@ -27,18 +27,18 @@ Group = tuple[str, str]
 class Rows:
     """What one process said last; `in_flight` and `ejected` are no totals."""
 
-    groups: dict[Group, GroupFigures] = field(default_factory=dict[Group, GroupFigures])
-    targets: dict[str, TargetFigures] = field(default_factory=dict[str, TargetFigures])
+    groups: dict[Group, GroupTotals] = field(default_factory=dict[Group, GroupTotals])
+    targets: dict[str, UpstreamTotals] = field(default_factory=dict[str, UpstreamTotals])
     counters: dict[str, int] = field(default_factory=dict[str, int])
-    in_flight: dict[MemberKey, int] = field(default_factory=dict[MemberKey, int])
+    in_flight: dict[EndpointKey, int] = field(default_factory=dict[EndpointKey, int])
     ejected: dict[str, str] = field(default_factory=dict[str, str])
 
 
 class Totals:
     """Writes into `figures`."""
 
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
+    def __init__(self, stats: EngineStats) -> None:
+        self._stats = stats
         self._live: list[Rows] = []
         self._ended = Rows()
 
@@ -67,7 +67,7 @@ class Totals:
     def on_stats(self, rows: Rows, stats: Stats) -> None:
         for group in stats.groups:
             status = (group.status_1xx, group.status_2xx, group.status_3xx, group.status_4xx, group.status_5xx)
-            row = GroupFigures(
+            row = GroupTotals(
                 group.requests,
                 status,
                 group.failed,
@@ -76,11 +76,11 @@ class Totals:
                 tuple(group.latency_buckets),
                 group.latency_us_sum,
                 tuple(group.grpc_status),
-                _asked(group) if group.answers else None,
+                _at_instances(group) if group.answers else None,
             )
             _keep(rows.groups, (group.service, group.version), row)
         for target in stats.targets:
-            row = TargetFigures(
+            row = UpstreamTotals(
                 target.requests,
                 target.connects,
                 target.connect_failures,
@@ -97,29 +97,29 @@ class Totals:
             [counter.name for counter in stats.counters],
         )
 
-    def forget_target(self, key: str) -> None:
+    def forget_upstream(self, key: str) -> None:
         """It was deleted: a later one of that name counts from zero."""
-        self._figures.targets.pop(key, None)
-        self._figures.ejected.pop(key, None)
+        self._stats.upstreams.pop(key, None)
+        self._stats.ejected.pop(key, None)
         self._ended.targets.pop(key, None)
         for rows in self._live:
             rows.targets.pop(key, None)
 
     def _refresh(self, groups: Iterable[Group], targets: Iterable[str], counters: Iterable[str]) -> None:
-        figures, every = self._figures, (self._ended, *self._live)
+        stats, every = self._stats, (self._ended, *self._live)
         for group in groups:
-            _keep(figures.groups, group, _sum_groups([rows.groups.get(group) for rows in every]))
+            _keep(stats.groups, group, _sum_groups([rows.groups.get(group) for rows in every]))
         for target in targets:
-            _keep(figures.targets, target, _sum_targets([rows.targets.get(target) for rows in every]))
+            _keep(stats.upstreams, target, _sum_targets([rows.targets.get(target) for rows in every]))
         for name in counters:
-            figures.counters[name] = sum(rows.counters.get(name, 0) for rows in every)
+            stats.counters[name] = sum(rows.counters.get(name, 0) for rows in every)
 
 
-def _sum_groups(rows: Iterable[GroupFigures | None]) -> GroupFigures:
+def _sum_groups(rows: Iterable[GroupTotals | None]) -> GroupTotals:
     there = [row for row in rows if row is not None]
     if len(there) == 1:
         return there[0]
-    return GroupFigures(
+    return GroupTotals(
         requests=sum(row.requests for row in there),
         status=(
             sum(row.status[0] for row in there),
@@ -134,12 +134,12 @@ def _sum_groups(rows: Iterable[GroupFigures | None]) -> GroupFigures:
         latency=_columns(there, lambda row: row.latency),
         latency_us_sum=sum(row.latency_us_sum for row in there),
         grpc_status=_columns(there, lambda row: row.grpc_status),
-        asked=_sum_asked(row.asked for row in there),
+        at_instances=_sum_at_instances(row.at_instances for row in there),
     )
 
 
-def _asked(group: GroupStats) -> AskedFigures:
-    return AskedFigures(
+def _at_instances(group: GroupStats) -> InstanceTotals:
+    return InstanceTotals(
         group.asked,
         tuple(group.answers),
         group.broken,
@@ -149,11 +149,11 @@ def _asked(group: GroupStats) -> AskedFigures:
     )
 
 
-def _sum_asked(rows: Iterable[AskedFigures | None]) -> AskedFigures | None:
+def _sum_at_instances(rows: Iterable[InstanceTotals | None]) -> InstanceTotals | None:
     there = [row for row in rows if row is not None]
     if len(there) <= 1:
         return there[0] if there else None
-    return AskedFigures(
+    return InstanceTotals(
         requests=sum(row.requests for row in there),
         answers=_columns(there, lambda row: row.answers),
         broken=sum(row.broken for row in there),
@@ -167,11 +167,11 @@ def _columns(rows: list[V], of: Callable[[V], Iterable[int]]) -> tuple[int, ...]
     return tuple(sum(column) for column in zip_longest(*map(of, rows), fillvalue=0))
 
 
-def _sum_targets(rows: Iterable[TargetFigures | None]) -> TargetFigures:
+def _sum_targets(rows: Iterable[UpstreamTotals | None]) -> UpstreamTotals:
     there = [row for row in rows if row is not None]
     if len(there) == 1:
         return there[0]
-    return TargetFigures(
+    return UpstreamTotals(
         requests=sum(row.requests for row in there),
         connects=sum(row.connects for row in there),
         connect_failures=sum(row.connect_failures for row in there),
@@ -181,8 +181,8 @@ def _sum_targets(rows: Iterable[TargetFigures | None]) -> TargetFigures:
     )
 
 
-def _without_gauges(row: TargetFigures) -> TargetFigures:
-    return TargetFigures(row.requests, row.connects, row.connect_failures, row.failures)
+def _without_gauges(row: UpstreamTotals) -> UpstreamTotals:
+    return UpstreamTotals(row.requests, row.connects, row.connect_failures, row.failures)
 
 
 def _keep(rows: dict[K, V], key: K, row: V) -> None:
