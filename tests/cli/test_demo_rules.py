@@ -44,7 +44,7 @@ def test_a_version_answers_only_while_it_may() -> None:
 def test_unknown_versions_and_other_services_are_wrong() -> None:
     judge = rules("1.0.1")
     assert "not allowed" in judge.wrong(answer("1.0.2", 1), CATALOG)
-    assert "belongs to catalog" in judge.wrong(answer("1.0.1", 1, service="search"), CATALOG)
+    assert "a request for catalog" in judge.wrong(answer("1.0.1", 1, service="search"), CATALOG)
 
 
 def test_compatible_versions_may_overlap() -> None:

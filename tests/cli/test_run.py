@@ -101,7 +101,7 @@ def test_the_port_comes_in_the_environment_and_in_the_arguments(start: Start) ->
 def test_a_program_that_ends_before_it_is_healthy_is_told_with_its_status(start: Start) -> None:
     code, _, err = ended(start(program=("sh", "-c", "exit 3")))
     assert code == 3
-    assert err == "sdlb run: x-1.0.0 ended with exit status 3 before it was healthy\n"
+    assert err == "sdlb run: x-1.0.0 exited with exit status 3 before it was healthy\n"
     code, _, err = ended(start(program=("true",)))
     assert code == 1
     code, _, err = ended(start(program=("sh", "-c", "kill -9 $$")))
@@ -114,7 +114,7 @@ def test_a_program_that_ends_before_it_is_healthy_is_told_with_its_status(start:
     [
         (("--health", "tcp"), {}, "Connection refused"),
         (("--health", "/well"), {}, "Connection refused"),
-        (("--health", "/well"), {"ANSWER": "503"}, "GET /well was answered 503"),
+        (("--health", "/well"), {"ANSWER": "503"}, "GET /well answered 503"),
     ],
 )
 def test_a_program_that_does_not_become_healthy_is_told_and_stopped(
@@ -223,4 +223,4 @@ def test_a_port_that_somebody_has_is_refused_before_the_program_starts(start: St
         port = taken.getsockname()[1]
         code, out, err = ended(start("--port", str(port)))
     assert (code, out) == (1, "")
-    assert err == f"sdlb run: port {port} is in use already; name another, or leave --port out\n"
+    assert err == f"sdlb run: port {port} is already in use; use another port, or leave out --port\n"

@@ -16,7 +16,7 @@ from sdlb.cli.app import COMMANDS, LATER
 
 RUN = ["run", "--route", "example.com/x"]
 WRONG: list[tuple[list[str], str]] = [
-    ([], "which command"),
+    ([], "no command given"),
     (["stauts"], "did you mean 'status'"),
     (["--socket", "x", "status"], "after the command"),
     (["status", "--nonesuch"], "sdlb status: unrecognized arguments: --nonesuch"),
@@ -25,8 +25,8 @@ WRONG: list[tuple[list[str], str]] = [
     (["explain"], "URL"),
     (["policy"], "get | set"),
     (["policy", "get"], "SERVICE"),
-    (["policy", "set", "x"], "say what to change"),
-    (["policy", "set", "x", "--rule", "any", "--file", "f"], "not both"),
+    (["policy", "set", "x"], "give either settings"),
+    (["policy", "set", "x", "--rule", "any", "--file", "f"], "give either settings"),
     (["policy", "set", "x", "--share", "1.0.2"], "VERSION=PERCENT"),
     (["policy", "set", "x", "--share", "1.0.2=101"], "0 to 100"),
     (["policy", "set", "x", "--share", "1.0.2=nan"], "0 to 100"),
@@ -37,16 +37,16 @@ WRONG: list[tuple[list[str], str]] = [
     (["policy", "set", "x", "--park-timeout", "-1"], "'-1'"),
     (["policy", "set", "x", "--park-max", "1.5"], "'1.5'"),
     (["node"], "--config FILE, or --root, or --parent"),
-    (["node", "--root", "--parent", "a:1"], "--root means no parents"),
-    (["run"], "behind '--'"),
-    (["run", "--"], "behind '--'"),
-    ([*RUN, "x-1"], "behind '--'"),
+    (["node", "--root", "--parent", "a:1"], "a root has no parents"),
+    (["run"], "after '--'"),
+    (["run", "--"], "after '--'"),
+    ([*RUN, "x-1"], "after '--'"),
     ([*RUN, "--", "true"], "NAME-VERSION is missing"),
     ([*RUN, "x", "--", "true"], "'x': has no version"),
     (["run", "x-1", "--", "true"], "--route is required"),
     ([*RUN, "--service", "x", "--", "true"], "both --service and --version"),
     ([*RUN, "--service", "x", "--version", "1", "--id", "i", "x-1", "--", "true"], "both --service and --version"),
-    ([*RUN, "--ttl", "0", "x-1", "--", "true"], "over zero"),
+    ([*RUN, "--ttl", "0", "x-1", "--", "true"], "greater than 0"),
     ([*RUN, "--ttl", "inf", "x-1", "--", "true"], "'inf'"),
     ([*RUN, "--capacity", "0", "x-1", "--", "true"], "'0'"),
     ([*RUN, "--port", "65536", "x-1", "--", "true"], "'65536'"),
@@ -64,7 +64,7 @@ WRONG: list[tuple[list[str], str]] = [
     ([*RUN, "--health-host", "a b", "x-1", "--", "true"], "health host 'a b'"),
     ([*RUN, "--health-rise", "101", "x-1", "--", "true"], "rise"),
     ([*RUN, "--health-fall", "0", "x-1", "--", "true"], "'0'"),
-    ([*RUN, "--unix", "--port", "1", "x-1", "--", "true"], "--unix takes no --port"),
+    ([*RUN, "--unix", "--port", "1", "x-1", "--", "true"], "--unix cannot be combined"),
     ([*RUN, "--unix", "relative", "x-1", "--", "true"], "unix:relative"),
     ([*RUN, "--host", "0.0.0.0", "x-1", "--", "true"], "'0.0.0.0'"),
     (["register", "--route", "a.example/*/b", "--port", "9", "x-1"], "a * inside the path"),
@@ -90,7 +90,7 @@ def test_wrong_usage_is_one_line_and_code_2(argv: list[str], says: str, capsys: 
 )
 def test_commands_of_later_versions_say_so(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "anything", "--at-all"]) == 2
-    assert capsys.readouterr().err == f"sdlb {' '.join(words)}: not in this version\n"
+    assert capsys.readouterr().err == f"sdlb {' '.join(words)}: not supported in this version\n"
     main(["--help"])
     assert not LATER & set(capsys.readouterr().out.split("thousands")[0].split())
 
@@ -144,8 +144,8 @@ def test_a_socket_that_is_not_ours_is_told_as_such(tmp_path: Path) -> None:
         done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        f"sdlb tree: the socket {path} may not be used by this user (Permission denied); use the user that runs the node, "
-        'or a group that may with listen.socket_mode = "0660"'
+        f"sdlb tree: this user has no access to the socket {path} (Permission denied); use the user that runs the node, "
+        'or grant a group access with listen.socket_mode = "0660"'
     )
 
 

@@ -270,7 +270,7 @@ def test_a_typing_error_opens_no_canary(node: Node) -> None:
         assert done.returncode == 0, done.stderr
         refused = command(node, "policy", "set", "typo", "--share", "9.9.9=50")
         assert refused.returncode == 1 and refused.stderr.count("\n") == 1
-        assert "typo has no version 9.9.9; it has 1.0.1; nothing was done (--yes " in refused.stderr
+        assert "typo has no version 9.9.9; it has 1.0.1; nothing was changed (--yes " in refused.stderr
         assert command(node, "policy", "set", "tpyo", "--priority", "higher").returncode == 1
         assert json.loads(command(node, "policy", "get", "typo", "--json").stdout)["revision"] == 0
         assert command(node, "policy", "set", "typo", "--share", "1.0.1=50").returncode == 0
@@ -313,7 +313,7 @@ def test_events_go_on_over_a_restart_of_control(launcher: Launcher) -> None:
     following.send_signal(signal.SIGINT)
     _, err = following.communicate(timeout=10)
     assert following.returncode == 130
-    assert err.decode().count("trying again") == 1
+    assert err.decode().count("retrying") == 1
     once = command(node, "events")
     assert once.returncode == 0
     assert "after" in once.stdout
@@ -330,7 +330,7 @@ def test_a_program_started_before_its_node_is_registered_when_it_comes_up(launch
     assert instance.stop() == 0
     said = [line for line in instance.log_file.read_text().splitlines() if line.startswith("sdlb run: ")]
     assert said[1:] == [
-        "sdlb run: the node is there now",
+        "sdlb run: the node is reachable now",
         "sdlb run: early-1.0.0 is active",
         "sdlb run: early-1.0.0 is drained",
     ]

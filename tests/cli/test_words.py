@@ -71,7 +71,7 @@ def test_what_is_unhealthy_or_ejected_here_is_told() -> None:
     )
     assert [out.plain(line) for line in warnings(Services(), tree)] == [
         "web-a (web-1.0.0) on host-1 is unhealthy: no answer within 1 s",
-        "host-1 keeps the node host-9 out for a while: 3 connections refused",
+        "host-1 has ejected the node host-9: 3 connections refused",
     ]
     assert "ejected: 3 connections refused" in words(list(draw(tree))[1])
 
@@ -85,7 +85,7 @@ def test_many_instances_and_children_are_folded() -> None:
     )
     shown = [words(line)[3:] for line in draw(tree)][1:]
     assert shown == [
-        "lost  suspect  not heard for 0 s  no services",
+        "lost  suspect  last heard 0 s ago  no services",
         "50 children  connected  (--all lists them)",
         "web-1.0.0  100 instances  active  (--all lists them)",
         "web-1.0.0  unhealthy: no answer    i-x",
@@ -100,7 +100,7 @@ def test_doubts_are_told() -> None:
     calm = Tree(node="host-1", ready=True)
     assert [out.plain(line) for line in warnings(services, calm)] == [
         "roots disagree about catalog: edge-1 has 1, edge-2 2",
-        "not reached: edge-2; shown is what the others say",
+        "not reached: edge-2; the table shows what the others report",
     ]
     assert list(warnings(Services(), calm)) == []
     guarded = Tree(node="host-1", ready=True, guarded=True, cut_off=True)
@@ -137,9 +137,9 @@ def test_the_tree_is_drawn_around_the_node() -> None:
     assert [words(line) for line in draw(tree)] == [
         "above: far (root)",
         "edge-1  root  10.0.0.1:7700  connected",
-        "10.0.0.2:7700  parent  lost: connection refused  not heard for 12 s",
+        "10.0.0.2:7700  parent  lost: connection refused  last heard 12 s ago",
         "└─ rack-1  this node" if out.draws() else "`- rack-1  this node",
-        ("   ├─ " if out.draws() else "   |- ") + "host-1  suspect  not heard for 11 s  a-1  1 instance, capacity 9",
+        ("   ├─ " if out.draws() else "   |- ") + "host-1  suspect  last heard 11 s ago  a-1  1 instance, capacity 9",
         ("   └─ " if out.draws() else "   `- ") + f"b-2  waiting: {WHY}  unix:/b  x  before: 1 on unix:/a is draining",
     ]
 

@@ -162,7 +162,9 @@ def test_with_no_root_in_reach_status_shows_what_the_node_knows(cluster: Cluster
     done = cluster.sdlb("status", node=host)
     assert done.returncode == 0, done.stderr
     first, _, row, *_ = done.stdout.splitlines()
-    assert first.startswith("no root could be asked (") and first.endswith("below is what host-1 knows itself")
+    assert first.startswith("no root could be reached (") and first.endswith(
+        "the table shows what host-1 knows on its own"
+    )
     assert row.split()[:2] == ["web", "1.0.0"] and row.split()[-1] == "active"
     told = cluster.json("status", "web", node=host)
     assert told["local"] is True and told["local_because"] and told["services"][0]["service"] == "web"

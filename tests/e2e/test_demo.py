@@ -64,4 +64,4 @@ def test_an_interrupt_under_traffic_is_quiet() -> None:
     rest, _ = demo.communicate(timeout=30)
     assert demo.returncode == 130
     assert "lost:" not in rest and "Traceback" not in rest
-    assert rest.splitlines()[-1] == "interrupted; everything that was started has been ended"
+    assert rest.splitlines()[-1] == "interrupted; all processes of the demo were stopped"

@@ -78,7 +78,7 @@ def test_a_second_signal_gives_a_start_up(cluster: Cluster) -> None:
     node.process.send_signal(signal.SIGTERM)
     assert node.process.wait(15) == 1
     assert time.monotonic() - started < 5
-    assert "ended by a second signal" in node.tail()
+    assert "stopped by a second signal" in node.tail()
 
 
 def test_signals_at_the_end_change_nothing(cluster: Cluster) -> None:

@@ -103,7 +103,7 @@ def test_sdlb_register_says_what_it_speaks(cluster: Cluster, echo: str) -> None:
         assert channel.unary_unary(METHOD)(b"x", timeout=20) == b"x"
     refused = cluster.sdlb(*words, "--protocol", "tcp", "echo-1.0.0", node=node)
     assert refused.returncode == 2
-    assert "not in this version" in refused.stderr
+    assert "not supported in this version" in refused.stderr
     assert _protocol(node) == "h2c"
 
 

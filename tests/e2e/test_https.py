@@ -242,7 +242,7 @@ def test_sites_and_the_listener_change_with_the_node_file(
         before = codes(node).count("config-refused")
         reload(first, table(str(tmp_path / "none.pem"), "c.example"))
         until("the file was refused", lambda: codes(node).count("config-refused") == before + 1)
-        assert shown(node.https, "b.example") == b.der, "what was there is kept"
+        assert shown(node.https, "b.example") == b.der, "the current settings stay"
         reload(first)
         until("b.example is gone", lambda: shown(node.https, "b.example") is None)
         traffic.wait_for(20)

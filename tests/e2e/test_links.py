@@ -137,7 +137,9 @@ def test_files_that_are_replaced_under_load(cluster: Cluster, backend: Make, aut
         for each in (root, rack, host):
             certificate(authority, each.name).write(cluster.folder / f"{each.name}.pem")
             until(
-                f"{each.name} has another certificate", lambda each=each: "identity-changed" in codes(each), NOTICED_S
+                f"{each.name} now serving a new certificate",
+                lambda each=each: "identity-changed" in codes(each),
+                NOTICED_S,
             )
         # One that is of no use changes nothing.
         file = cluster.folder / "rack-1.pem"
@@ -179,7 +181,7 @@ def test_a_child_speaks_under_its_own_name_only(cluster: Cluster, authority: Aut
 
     refused = asyncio.run(say("rack-1"))
     assert isinstance(refused, ParentClosed)
-    assert "its certificate is that of host-2" in refused.detail
+    assert "its certificate belongs to host-2" in refused.detail
     until("it is told", lambda: "impostor" in codes(root))
     assert isinstance(asyncio.run(say("host-2")), ParentMessage)
     assert rack.ready()
@@ -191,7 +193,7 @@ def test_nodes_of_others_and_without_certificates_stay_out(
     root, *_ = tree(cluster, authority)
     stranger = node(cluster, Authority(tmp_path / "others", "others"), "host-8", root)
     clear = cluster.node("host-9", [root])
-    until("the stranger's parent is not taken", lambda: "not of the authorities" in stranger.tail(40))
+    until("the stranger's parent is not taken", lambda: "not from a CA that this node trusts" in stranger.tail(40))
     until("the clear one is refused", lambda: metric(root, "sdlb_engine_link_refused_other_total") > 0)
     assert not stranger.ready()
     assert not clear.ready()

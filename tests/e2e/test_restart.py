@@ -30,7 +30,7 @@ def test_every_control_of_a_tree_is_restarted_under_traffic(cluster: Cluster, ba
             done = cluster.sdlb("node", "restart", node=node)
             assert done.returncode == 0, done.stderr
             assert done.stdout == (
-                f"{node.name}: control was started again (process {node.process.pid}); engine {engine} serves on\n"
+                f"{node.name}: control restarted (process {node.process.pid}); engine {engine} kept serving\n"
             )
             assert node.process.poll() is None, "the process stays, for who supervises it"
             traffic.wait_for(40)
@@ -149,10 +149,10 @@ certificate = 7
 def test_a_file_without_mistakes_and_a_running_node(cluster: Cluster) -> None:
     ((edge,),) = cluster.tiers(1)
     done = cluster.sdlb("node", "--config", str(edge.config), "--check")
-    assert (done.returncode, done.stdout) == (0, f"{edge.config}: no mistakes\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"{edge.config}: no errors\n"), done.stderr
     other = cluster.node("other", entry=True, start=False, listen={"http": edge.http})
     other.write_config()
     done = cluster.sdlb("node", "--config", str(other.config), "--check")
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert f"listen.http: {edge.http} cannot be had (Address already in use)" in done.stderr
+    assert f"listen.http: {edge.http} cannot be bound (Address already in use)" in done.stderr
     assert not (other.folder / "state").exists(), "nothing is made"

@@ -57,7 +57,7 @@ def test_an_address_that_is_taken_is_told_with_its_key(cluster: Cluster) -> None
         node.write_config()
         done = cluster.sdlb("node", "--config", str(node.config))
     assert done.returncode == 1
-    assert f"listen.metrics: {address} cannot be had (Address already in use)" in done.stderr
+    assert f"listen.metrics: {address} cannot be bound (Address already in use)" in done.stderr
 
 
 @pytest.mark.parametrize(

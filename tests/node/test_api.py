@@ -156,7 +156,7 @@ async def test_an_instance_is_active_once_its_check_is_good(node: Lone) -> None:
     assert told["healthy"]
     answers[:] = ["500 Broken"]
     told = check(await node.http.get("/v1/instances/a?wait=unhealthy&timeout_s=5"), schema.Instance)
-    assert "was answered 500" in told["health_detail"]
+    assert "answered 500" in told["health_detail"]
     server.close()
 
 
@@ -173,7 +173,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "an endpoint for nobody": ({"endpoint": "0.0.0.0:80"}, "bad-endpoint", "0.0.0.0"),
     "an endpoint on an interface by name": ({"endpoint": "[fe80::1%eth0]:80"}, "bad-endpoint", "eth0"),
     "a relative socket": ({"endpoint": "unix:run/a"}, "bad-endpoint", "unix:"),
-    "a later protocol": ({"protocol": "tcp"}, "bad-protocol", "not in this version"),
+    "a later protocol": ({"protocol": "tcp"}, "bad-protocol", "not supported in this version"),
     "an unknown protocol": ({"protocol": "gopher"}, "bad-protocol", "unknown"),
     "no capacity": ({"capacity": 0}, "bad-json", "capacity"),
     "a capacity that is a half": ({"capacity": 1.5}, "bad-json", "capacity"),

@@ -51,7 +51,10 @@ def test_a_refused_certificate_is_told_once_and_the_earlier_one_is_kept() -> Non
     known.on_read("a.example", (), True)
     (note,) = known.on_applied(bad("the key is another's", FAR_S), NOW_S)
     assert (note.code, note.level, note.fields) == ("certificate-refused", "error", {"site": "a.example"})
-    assert note.text == "site a.example: its certificate was not taken: the key is another's; it keeps what it had"
+    assert (
+        note.text
+        == "site a.example: its certificate was refused: the key is another's; it keeps its previous certificate"
+    )
     assert (view(known)["state"], view(known)["reason_code"]) == ("kept", "certificate-refused")
     assert known.on_applied(bad("the key is another's", FAR_S), NOW_S) == []
     known.on_read("a.example", (), True)
@@ -62,7 +65,7 @@ def test_a_refused_certificate_is_told_once_and_the_earlier_one_is_kept() -> Non
 def test_a_site_whose_first_certificate_is_refused_has_nothing() -> None:
     known = sites()
     (note,) = known.on_applied(bad("no PEM"), NOW_S)
-    assert "nobody can connect" in note.text
+    assert "handshakes for it fail" in note.text
     assert (view(known)["state"], view(known)["not_after_s"]) == ("refused", 0)
 
 

@@ -139,7 +139,7 @@ def test_a_disk_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypat
             await asyncio.wait_for(node.loop.do(InstancePut(other)), 5.0)
             assert (node.loop.writes, node.loop.held) == (False, 1)
             await asyncio.wait_for(node.loop.do(InstancePut(spec("a"))), 5.0)
-            assert "does not answer" in (await node.http.get("/readyz")).text
+            assert "has not answered" in (await node.http.get("/readyz")).text
             answers.set()
             await active(node, "b")
             assert {"instance/b", "service/other"} <= set(node.store.disk)

@@ -133,10 +133,10 @@ def test_what_is_wrong_with_a_query_is_told(address: str) -> None:
             ("/v1/instances/x?timeout_s=nan", "use a number of seconds from 0 to 3600"),
             ("/v1/instances/x?timeout_s=1_0", "timeout_s is '1_0'"),
             ("/v1/instances/x?timeout_s=3601", "timeout_s is '3601'"),
-            ("/v1/instances/x?timout_s=3", "no parameter 'timout_s' here; those of this call: wait, timeout_s"),
+            ("/v1/instances/x?timout_s=3", "unknown parameter 'timout_s'; this call takes: wait, timeout_s"),
             ("/v1/services?scope=local&scope=local", "scope is given twice"),
             ("/v1/services?scope=all", "use local, or leave it out"),
-            ("/v1/tree?x", "those of this call: none"),
+            ("/v1/tree?x", "this call takes: none"),
             ("/v1/events?since=-1", "use a whole number from 0"),
             ("/v1/explain", "url is missing"),
         ):

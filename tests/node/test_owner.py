@@ -123,7 +123,7 @@ def test_who_has_lost_the_id_removes_only_what_it_registered(tmp_path: Path) -> 
                 await taken_over(node, first.pid, second.pid)
                 for query in ("deadline_s=1", "gone=1"):
                     answer = await node.http.delete(f"/v1/instances/a?{query}&pid={first.pid}")
-                    assert f"process {second.pid} now" in problem(answer, "owner-conflict")
+                    assert f"now registered by process {second.pid}" in problem(answer, "owner-conflict")
                 told = check(await node.http.get("/v1/instances/a"), schema.Instance)
                 assert (told["owner"], told["former"]) == (f"process {second.pid}", [])
                 assert problem(await node.http.delete("/v1/instances/a?pid=-1"), "bad-query").startswith("pid is '-1'")

@@ -42,11 +42,11 @@ def check(status: str = "200-399", **fields: object) -> HealthCheck:
     [
         ("200", "200-399", ""),
         ("302", "200-399", ""),
-        ("404", "200-399", "GET /health was answered 404"),
-        ("302", "200-299", "GET /health was answered 302, not 200-299"),
+        ("404", "200-399", "GET /health answered 404"),
+        ("302", "200-299", "GET /health answered 302, not 200-299"),
         ("401", "200,401", ""),
         ("503", "100-199,503", ""),
-        ("204", "200", "GET /health was answered 204, not 200"),
+        ("204", "200", "GET /health answered 204, not 200"),
     ],
 )
 def test_which_answers_are_well_is_the_instances_to_say(answer: str, status: str, why: str) -> None:
@@ -77,7 +77,7 @@ def test_what_goes_wrong_is_told_in_the_systems_words(tmp_path: Path) -> None:
         assert await probe("127.0.0.1:1", check()) == "cannot connect: Connection refused"
         assert await probe(f"unix:{tmp_path}/none", check()) == "cannot connect: No such file or directory"
         async with server(b"220 smtp\r\n") as (endpoint, _):
-            assert await probe(endpoint, check()) == "GET /health was not answered in HTTP"
+            assert await probe(endpoint, check()) == "GET /health was not answered with HTTP"
 
     asyncio.run(run())
 

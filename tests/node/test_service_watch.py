@@ -53,9 +53,9 @@ async def test_the_loss_of_the_last_instance_is_an_error_and_its_return_is_told(
     await node.http.delete("/v1/instances/a")
     await until(node, "service-gone")
     assert told(node, "service-lost", "service-back", "service-gone") == [
-        ("service-lost", "error", "web has no instance that is ready any more"),
-        ("service-back", "info", "web has an instance that is ready again"),
-        ("service-gone", "warning", "the last version of web has gone: nothing claims for it any more"),
+        ("service-lost", "error", "web has no ready instance any more"),
+        ("service-back", "info", "web has a ready instance again"),
+        ("service-gone", "warning", "the last version of web is gone: no claim is left"),
     ]
 
 
@@ -91,7 +91,8 @@ def test_an_instance_that_never_gets_well_is_told_once(tmp_path: Path, monkeypat
             (
                 "instance-never-healthy",
                 "warning",
-                "a (web-1.0.0 on 127.0.0.1:1) has not been healthy since it was registered: cannot connect: Connection refused",
+                "a (web-1.0.0 on 127.0.0.1:1) has not been healthy since it was registered: cannot connect: "
+                "Connection refused",
             )
         ]
 
@@ -115,6 +116,6 @@ async def test_ejected_targets_are_told(node: Lone) -> None:
     node.engine.stats.ejected = {"i:a": "", "i:b": "refused"}
     targets = (await node.http.get("/v1/explain?url=example.com/x")).json()["targets"]
     assert [(each["name"], each["chosen"], each["why"]) for each in targets] == [
-        ("i:a", True, "ejected by passive health: requests failed there; there is no other"),
-        ("i:b", True, "ejected by passive health: refused; there is no other"),
+        ("i:a", True, "ejected by passive health: requests failed there; chosen because all endpoints are ejected"),
+        ("i:b", True, "ejected by passive health: refused; chosen because all endpoints are ejected"),
     ]

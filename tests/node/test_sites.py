@@ -89,8 +89,8 @@ def _fifo(path: Path) -> None:
 
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (_missing, "cannot be read (No such file"),
-    "a folder": (lambda path: (_missing(path), path.mkdir()), "no regular file"),
-    "a pipe that nobody writes to": (_fifo, "no regular file"),
+    "a folder": (lambda path: (_missing(path), path.mkdir()), "not a regular file"),
+    "a pipe that nobody writes to": (_fifo, "not a regular file"),
     "empty": (lambda path: path.write_bytes(b""), "is empty"),
     "blank": (lambda path: path.write_bytes(b"\n \n"), "is empty"),
     "too long": (lambda path: path.write_bytes(b"x" * (FILE_BYTES_MAX + 1)), "longer than 1 MiB"),

@@ -51,7 +51,7 @@ def test_keys_that_others_could_read_are_not_believed(file: Path) -> None:
         keys, why = load_keys(file)
     finally:
         file.chmod(0o600)
-    assert keys == () and "open to others" in why
+    assert keys == () and "readable by others" in why
 
 
 def test_links_and_folders_are_not_followed(file: Path, tmp_path: Path) -> None:

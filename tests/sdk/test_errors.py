@@ -138,7 +138,7 @@ def test_an_error_that_is_no_problem_document_has_a_sentence_all_the_same(
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'{"children": 7}'])
 def test_an_answer_that_is_not_the_apis_is_told(tiny: TinyNode, get: Get, body: bytes) -> None:
     tiny.answer(200, body)
-    with pytest.raises(sdlb.Problem, match="can't be read"):
+    with pytest.raises(sdlb.Problem, match="cannot be read"):
         get(tiny.path)
 
 

@@ -29,7 +29,7 @@ def test_after_any_history_the_next_attempt_is_near_and_nothing_is_told_twice_in
         assert 0 < wait_s <= (3.0 if good else RETRY_MAX_S)
     assert all(one != other for one, other in itertools.pairwise(told))
     outages = sum(1 for before, now in zip([True, *worked], worked, strict=False) if before and not now)
-    assert sum("trying again" in text for text in told) == outages
+    assert sum("retrying" in text for text in told) == outages
 
 
 def test_changes_of_state_are_told_with_their_reason() -> None:

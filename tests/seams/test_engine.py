@@ -183,7 +183,7 @@ def test_a_program_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(EngineFailed, match="cannot be started"):
         asyncio.run(control(tmp_path).engine.start(CONFIG))
     monkeypatch.setenv("SDLB_ENGINE", "/bin/false")
-    with pytest.raises(EngineFailed, match="ended at once"):
+    with pytest.raises(EngineFailed, match="exited at start"):
         asyncio.run(control(tmp_path).engine.start(CONFIG))
 
 

@@ -257,9 +257,9 @@ def wrapper(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:
 
 
 BROKEN = {
-    "ends at once": ("echo 'it is broken' >&2; exit 1", "ended at once: it is broken"),
+    "ends at once": ("echo 'it is broken' >&2; exit 1", "exited at start: it is broken"),
     "never asks for the sockets": ("exec sleep 60", "did not ask for the listening sockets"),
-    "does not know the option": ('[ "$5" = --take-over ] && exit 2; exec ENGINE "$@"', "ended at once"),
+    "does not know the option": ('[ "$5" = --take-over ] && exit 2; exec ENGINE "$@"', "exited at start"),
 }
 
 
@@ -307,7 +307,7 @@ def test_a_new_engine_that_is_killed_before_it_has_the_table_leaves_the_old_one(
                 upgrading = asyncio.create_task(node.upgrade())
                 await made.wait(EngineJoined)
             os.kill(int(await asyncio.to_thread(told.read_text)), signal.SIGKILL)
-            with pytest.raises(EngineFailed, match="the new one ended"):
+            with pytest.raises(EngineFailed, match="it exited"):
                 await upgrading
             await node.ask()
             await node.take_out()
@@ -325,7 +325,7 @@ async def test_a_second_upgrade_waits_for_the_end_of_the_first(folder: Path) -> 
         writer.write(REQUEST)
         await until(lambda: held.asked == 1)
         upgraded = await node.upgrade()
-        with pytest.raises(EngineFailed, match=f"process {upgraded.before_pid}\\) still answers"):
+        with pytest.raises(EngineFailed, match=f"process {upgraded.before_pid}\\) still drains"):
             await node.upgrade()
         held.may.set()
         writer.close()

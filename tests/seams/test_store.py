@@ -130,7 +130,7 @@ def test_a_torn_file_is_set_aside(tmp_path: Path) -> None:
 
 def test_a_file_of_something_else_is_set_aside(tmp_path: Path) -> None:
     (tmp_path / "state.db").write_bytes(os.urandom(5000))
-    _expect_set_aside(tmp_path, "could not be trusted")
+    _expect_set_aside(tmp_path, "is not usable")
 
 
 def test_a_file_of_a_newer_version_is_set_aside(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_a_log_that_ends_too_early_is_no_silent_step_back(tmp_path: Path) -> Non
     asyncio.run(run())
     log = copy / "state.db-wal"
     os.truncate(log, log.stat().st_size * 3 // 4)
-    _expect_set_aside(copy, "the last ones are lost")
+    _expect_set_aside(copy, "later writes are lost")
 
 
 def test_a_mark_that_is_damaged_or_missing_is_no_reason_to_forget(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """How control's links to other nodes are secured: mutual TLS, or clear text to addresses that never cross the internet.
 
-The engine's NODE listener ends the TLS of what comes in, and tells by the address of its end of the stream (engine.proto)
-which name the certificate has. A node that identifies itself otherwise than by files only brings other PEM texts.
+The engine's NODE listener ends the TLS of what comes in, and tells by the address of its end of the stream
+(engine.proto) which name the certificate has. A node that identifies itself otherwise than by files only brings other
+PEM texts.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Credentials(Protocol):
 class Insecure:
     """Clear text, to loopback and private addresses only."""
 
-    note = "in clear text: whoever can reach the network between these nodes can read and change what they say"
+    note = "unencrypted: anyone with access to the network between the nodes can read and change the traffic"
 
     async def check(self, parent: str) -> None:
         host, _, port = parent.rpartition(":")
@@ -58,8 +59,10 @@ class Insecure:
         for *_, address in found:
             ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
             if ip.is_global or ip.is_multicast:
-                text = f"{parent} is {ip}, which is neither loopback nor private: no link in clear text goes there"
-                raise Refused(text)
+                raise Refused(
+                    f"{parent} is {ip}, which is neither loopback nor private; use [identity], unencrypted links must "
+                    "not cross the internet"
+                )
 
     def channel(self) -> grpc.ChannelCredentials | None:
         return None
@@ -86,5 +89,5 @@ class MutualTls:
     def refuse(self, peer: str, node: str) -> str:
         prefix, _, name = peer.rpartition("/")
         if not prefix.startswith(PEER):
-            return "its stream did not come over mutual TLS"
-        return "" if name.lower() == node.lower() else f"its certificate is that of {name}"
+            return "its link does not use mutual TLS"
+        return "" if name.lower() == node.lower() else f"its certificate belongs to {name}"

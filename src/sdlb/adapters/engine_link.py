@@ -69,9 +69,9 @@ class EngineLink:
         try:
             message = await asyncio.wait_for(self._frame(), ANSWER_WITHIN_S)
         except (TimeoutError, asyncio.IncompleteReadError, OSError, wire.DecodeError):
-            raise EngineFailed(f"the engine does not answer on {self.path}") from None
+            raise EngineFailed(f"the engine does not answer at {self.path}") from None
         if message.WhichOneof("kind") != "attached":
-            raise EngineFailed(f"what listens on {self.path} is no engine")
+            raise EngineFailed(f"the process that listens at {self.path} is not an engine")
         self.attached = message.attached
         self.owed = {wire.endpoint_key(each.key): self.attached.epoch for each in self.attached.draining}
 
@@ -119,7 +119,7 @@ class EngineLink:
         except (asyncio.IncompleteReadError, OSError):
             pass
         except wire.DecodeError as error:
-            why = f"the engine sent what cannot be read: {error}"
+            why = f"the engine sent an invalid message: {error}"
         except Exception:  # a fault of ours: the connection begins anew, which brings everything again
             why = traceback.format_exc(limit=-4)
         if not self._closed:
@@ -169,7 +169,8 @@ class EngineLink:
             return "the engine does not answer"
 
     async def drain_clients(self, deadline_s: float) -> int | None:
-        """Until the last client has gone: those that are left at the deadline. None: the engine is gone, or does not answer."""
+        """Until the last client has gone: those that are left at the deadline. None: the engine is gone, or does not
+        answer."""
         if self._closed:
             return None
         self._drained = asyncio.get_running_loop().create_future()

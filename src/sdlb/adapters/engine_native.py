@@ -4,9 +4,10 @@ The engine process has a session of its own and outlives control. `start` attach
 socket, or starts one. When the connection breaks, it is attached to again; when the process is gone, another one is
 started, at once and then with a growing delay.
 
-While one process takes over from another there are two (docs/decisions/engine-take-over.md): the one that is configured, and
-one that is on its way in or out. To the core they are one engine. A delta goes to both and counts as applied when both
-have applied it; a member is drained when both say so; what a process that is gone had in flight is over.
+While one process takes over from another there are two (docs/decisions/engine-take-over.md): the one that is
+configured, and one that is on its way in or out. To the core they are one engine. A delta goes to both and counts as
+applied when both have applied it; a member is drained when both say so; what a process that is gone had in flight is
+over.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ START_WITHIN_S = 10.0
 TABLE_WITHIN_S = 20.0
 DELAY_S_MIN, DELAY_S_MAX = 0.1, 5.0
 RESPAWN_SETTLE_S = 0.001
-"""Control has the whole table: an engine that is started anew parks requests until it has been applied, and not longer."""
+"""Control has the whole table: an engine that is started anew parks requests until it has been applied, and not
+longer."""
 GONE_WITHIN_S = 2.0
 """After its connection is lost: an engine that ends, and not only the connection."""
 DRAIN_S = 30.0
@@ -49,7 +51,8 @@ DRAIN_S = 30.0
 
 
 class NativeEngine:
-    """`socket_path`: of the first engine; the one that takes over from it has `-b` in its name, the next the first again."""
+    """`socket_path`: of the first engine; the one that takes over from it has `-b` in its name, the next the first
+    again."""
 
     def __init__(
         self, socket_path: Path, log_file: Path, workers: int, post: Callable[[Event], None], tell: NoteSink
@@ -135,15 +138,14 @@ class NativeEngine:
 
     async def upgrade(self, deadline_s: float) -> Upgraded:
         if self._one_at_a_time.locked():
-            raise EngineFailed("the engine is being changed already; try again in a moment")
+            raise EngineFailed("another hot restart of the engine is in progress; try again when it is done")
         async with self._one_at_a_time:
             before = self._current
             if before is None or self._ending:
-                raise EngineFailed("there is no engine to upgrade: control is not attached to one")
+                raise EngineFailed("control is not connected to an engine; see the node's log")
             if self._going:
                 raise EngineFailed(
-                    f"the engine before this one (process {self._going[0].pid}) still answers what it has open; "
-                    "it ends at its deadline at the latest"
+                    f"the previous engine (process {self._going[0].pid}) still drains; try again when it has exited"
                 )
             self._hand_over_path.unlink(missing_ok=True)
             path = self._free_slot()
@@ -155,8 +157,10 @@ class NativeEngine:
                 if self._current is before:  # else it is all that is left, and is attached to
                     await processes.kill(pid, path)
                 if isinstance(error, (EngineFailed, TimeoutError)):
-                    why = str(error) or "it did not take the table in time"
-                    raise EngineFailed(f"the engine is the one it was (process {before.pid}): {why}") from None
+                    why = str(error) or "it did not apply the route table in time"
+                    raise EngineFailed(
+                        f"the old engine (process {before.pid}) keeps serving; the new one failed: {why}"
+                    ) from None
                 raise
 
     async def drain_clients(self, deadline_s: float) -> None:
@@ -166,7 +170,7 @@ class NativeEngine:
                 self._tell(
                     Note(
                         "clients-left",
-                        f"{left} connections of clients are still open after {deadline_s:g} s",
+                        f"{left} client connections are still open after {deadline_s:g} s",
                         "warning",
                     )
                 )
@@ -212,9 +216,9 @@ class NativeEngine:
         await asyncio.wait_for(self._has_table, TABLE_WITHIN_S)
         error = await self._configure(link)
         if error:
-            raise EngineFailed(f"the new one refused its configuration: {error}")
+            raise EngineFailed(f"it refused its configuration: {error}")
         if self._current is not before:
-            raise EngineFailed("the connection to it was lost meanwhile")
+            raise EngineFailed("the connection to it was lost")
         # From here on it is done, whatever becomes of the old one.
         before.shut_down(deadline_s)
         self._shown[link.attached.boot_id] = self._shown.get(before.attached.boot_id, before.attached.boot_id)
@@ -224,7 +228,7 @@ class NativeEngine:
         self._starve(before)
         self._show(link)
         after = (link.pid, link.attached.engine_version)
-        text = f"engine {after[1]} (process {after[0]}) has taken over from process {before.pid}, which ends within {deadline_s:g} s"
+        text = f"engine {after[1]} (process {after[0]}) has replaced process {before.pid}, which drains and exits within {deadline_s:g} s"
         self._tell(Note("engine-upgraded", text))
         return Upgraded(*after, before.pid, before.attached.engine_version, deadline_s)
 
@@ -239,7 +243,7 @@ class NativeEngine:
                     return
             await asyncio.sleep(0.02)
         if not processes.runs(pid, path):
-            why = f"the new one ended at once: {processes.last_words(pid, self._log)}"
+            why = f"it exited at start: {processes.last_words(pid, self._log)}"
         raise EngineFailed(why)
 
     def _call_off(self) -> None:
@@ -285,9 +289,9 @@ class NativeEngine:
             if link is not None:
                 return link
             if not processes.runs(pid, path):
-                raise EngineFailed(f"the engine ended at once: {processes.last_words(pid, self._log)}")
+                raise EngineFailed(f"the engine exited at start: {processes.last_words(pid, self._log)}")
             await asyncio.sleep(0.01)
-        raise EngineFailed(f"the engine did not open {path} within {START_WITHIN_S:g} s")
+        raise EngineFailed(f"the engine did not listen at {path} within {START_WITHIN_S:g} s")
 
     async def _attach(self) -> bool:
         """To the processes that there are. False: none of them takes connections."""
@@ -395,7 +399,7 @@ class NativeEngine:
                 if not await self._attach():
                     if time.monotonic() - self._spawned[0] > 60.0:
                         self._delay_s = 0.0
-                    self._tell(Note("engine-restarting", "the engine process is gone; starting another", "error"))
+                    self._tell(Note("engine-restarting", "the engine process is gone; starting a new one", "error"))
                     await asyncio.sleep(self._delay_s)
                     self._delay_s = min(DELAY_S_MAX, max(DELAY_S_MIN, self._delay_s * 2))
                     self._spawn(self._free_slot())
@@ -413,13 +417,19 @@ class NativeEngine:
             link.close()
             self._starve(link)
         if self._has_table is not None and not self._has_table.done():
-            self._has_table.set_exception(EngineFailed("the connection to it was lost meanwhile"))
+            self._has_table.set_exception(EngineFailed("the connection to it was lost"))
         self._current, self._coming, self._going = None, None, []
         self._awaited.clear()
 
     def _send(self, link: EngineLink, message: ToEngine) -> None:
         if not link.send(message):
-            self._tell(Note("engine-slow", "the engine does not read; letting go of it", "error"))
+            self._tell(
+                Note(
+                    "engine-slow",
+                    "the engine does not read from control; closing the connection and attaching again",
+                    "error",
+                )
+            )
 
     # ------------------------------------------------------------------ an end
 
@@ -428,7 +438,7 @@ class NativeEngine:
             self._tell(Note("engine-protocol", why, "error"))
         if link is self._coming:
             if self._has_table is not None and not self._has_table.done():
-                self._has_table.set_exception(EngineFailed("the new one ended"))
+                self._has_table.set_exception(EngineFailed("it exited"))
         elif link in self._going:
             task = asyncio.create_task(self._see_off(link))
             self._tasks.add(task)
@@ -440,7 +450,7 @@ class NativeEngine:
         if link is self._current:
             self.stats.hangs = hangs
         text = (
-            f"the engine (process {link.pid}) does not answer control: what it serves goes on, and no change takes effect"
+            f"the engine (process {link.pid}) does not answer control: it keeps serving, but no change takes effect"
             if hangs
             else f"the engine (process {link.pid}) answers again"
         )
@@ -452,7 +462,7 @@ class NativeEngine:
             if link in self._going:
                 self._going.remove(link)
                 self._gone(link)
-                self._tell(Note("engine-ended", f"the engine before (process {link.pid}) has ended"))
+                self._tell(Note("engine-ended", f"the previous engine (process {link.pid}) has exited"))
         elif link in self._going and not self._ending:
             self._broken.set()
 
@@ -496,15 +506,15 @@ class NativeEngine:
                 self._totals.on_stats(link.rows, message.stats)
             case "stalled":
                 stalled = message.stalled
-                text = f"worker {stalled.worker} of the engine did not turn for {stalled.for_ms} ms"
+                text = f"worker {stalled.worker} of the engine was blocked for {stalled.for_ms} ms"
                 self._tell(Note("engine-stalled", text, "warning"))
             case "memory_short":
                 short = message.memory_short
                 limit, resident, held = (
                     number >> 20 for number in (short.limit_bytes, short.resident_bytes, short.held_bytes)
                 )
-                does = "; who holds most is ended" if short.full else ""
-                text = f"{resident} of {limit} MiB are in use, {held} MiB of it by connections{does}"
+                does = "; requests that hold the most are cancelled" if short.full else ""
+                text = f"memory pressure: {resident} of {limit} MiB in use, {held} MiB of it by connections{does}"
                 self._tell(Note("engine-memory-full" if short.full else "engine-memory-high", text, "warning"))
             case _:
                 pass  # of a newer engine
@@ -521,9 +531,9 @@ class NativeEngine:
             self._post(EngineRejected(epoch, reason))
         elif link is self._coming:
             if self._has_table is not None and not self._has_table.done():
-                self._has_table.set_exception(EngineFailed(f"the new one refused the table: {reason}"))
+                self._has_table.set_exception(EngineFailed(f"it refused the route table: {reason}"))
         else:  # it must not pick by an old table
-            text = f"the engine before (process {link.pid}) is ended at once: it refused epoch {epoch}: {reason}"
+            text = f"the previous engine (process {link.pid}) is stopped without draining: it refused epoch {epoch}: {reason}"
             self._tell(Note("engine-rejected", text, "error"))
             link.shut_down(0.0)
 
@@ -550,7 +560,7 @@ class NativeEngine:
         if link is not self._current:
             return
         if health.ejected:
-            text = f"{target} is out for a while: {health.reason}"
+            text = f"endpoint {target} is ejected: {health.reason}"
             self._tell(Note("target-ejected", text, "warning", {"target": target}))
         elif known:
-            self._tell(Note("target-back", f"{target} gets requests again", "info", {"target": target}))
+            self._tell(Note("target-back", f"endpoint {target} gets requests again", "info", {"target": target}))

@@ -40,7 +40,9 @@ def find_binary() -> str:
         return found
     if built:
         return str(max(built, key=lambda path: path.stat().st_mtime))
-    raise EngineFailed(f"the program {BINARY} is not installed; install the package sdlb, or name it in SDLB_ENGINE")
+    raise EngineFailed(
+        f"the program {BINARY} is not installed; install the package sdlb, or set SDLB_ENGINE to its path"
+    )
 
 
 def spawn(socket_path: Path, log_file: Path, workers: int, take_over: Path | None = None) -> int:

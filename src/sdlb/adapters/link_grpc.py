@@ -129,19 +129,27 @@ class GrpcChildren:
         except (TimeoutError, StopAsyncIteration):
             return
         except tree.DecodeError as error:
-            self._tell(Note("protocol", f"a link began with something that cannot be read: {error}", "warning"))
+            self._tell(
+                Note("protocol", f"a child link was closed: its first message cannot be read: {error}", "warning")
+            )
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the first message cannot be read: {error}")
             return
         if not isinstance(hello, Hello):
-            self._tell(Note("protocol", "a link began with something that is no Hello", "warning"))
+            self._tell(Note("protocol", "a child link was closed: its first message is not a Hello", "warning"))
             return
         why = self._credentials.refuse(context.peer(), hello.node)
         if why:
-            text = f"a child that says that it is {hello.node} was turned away: {why}"
+            text = f"a link from a child that claims to be {hello.node} was refused: {why}"
             self._tell(Note("impostor", text, "error", {"child": hello.node}))
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"{hello.node} was turned away: {why}")
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"the link from {hello.node} was refused: {why}")
         if len(self._links) >= LINKS_MAX:
-            self._tell(Note("too-many-links", f"{hello.node} was turned away: {LINKS_MAX} links are open", "error"))
+            self._tell(
+                Note(
+                    "too-many-links",
+                    f"the link from {hello.node} was refused: {LINKS_MAX} links are already open",
+                    "error",
+                )
+            )
             return
         link = next(self._numbers)
         outbox: _Outbox[DownMessage] = _Outbox()
@@ -167,7 +175,7 @@ class GrpcChildren:
             try:
                 message = tree.decode_up(raw)
             except tree.DecodeError as error:
-                text = f"{child} sent what cannot be read, its link is closed: {error}"
+                text = f"{child} sent an invalid message, its link is closed: {error}"
                 self._tell(Note("protocol", text, "error", {"child": child}))
                 return
             self._post(ChildMessage(link, message))
@@ -175,7 +183,7 @@ class GrpcChildren:
     def send(self, link: int, message: DownMessage) -> None:
         found = self._links.get(link)
         if found is not None and not found[0].put(message):
-            self._tell(Note("link-slow", f"child link {link} does not read; it is dropped", "warning"))
+            self._tell(Note("link-slow", f"child link {link} does not read; it is closed", "warning"))
             del self._links[link]
             found[1].cancel()
             self._post(ChildClosed(link))
@@ -230,7 +238,7 @@ class GrpcParents:
         if found is not None and not found[0].put(message):
             del self._links[parent]
             found[1].cancel()
-            self._post(ParentClosed(parent, "it does not read what is sent"))
+            self._post(ParentClosed(parent, "the parent does not read"))
 
     def hang_up(self, parent: str) -> None:
         found = self._links.pop(parent, None)
@@ -261,8 +269,8 @@ class GrpcParents:
         except grpc.aio.AioRpcError as error:
             detail = _reason(error)
         except tree.DecodeError as error:
-            detail = f"it sent what cannot be read: {error}"
-            self._tell(Note("protocol", f"{parent} sent what cannot be read: {error}", "error", {"parent": parent}))
+            detail = f"it sent an invalid message: {error}"
+            self._tell(Note("protocol", f"{parent} sent an invalid message: {error}", "error", {"parent": parent}))
         except OSError as error:
             detail = str(error)
         if self._current(parent, outbox):
@@ -327,9 +335,9 @@ def _reason(error: grpc.aio.AioRpcError) -> str:
     if error.code() is grpc.StatusCode.UNAVAILABLE and "onnection refused" in details:
         return "connection refused"
     if "CERTIFICATE_VERIFY_FAILED" in details:
-        return "its certificate is not of the authorities that this node has, or has ended"
+        return "its certificate is not from a CA that this node trusts, or it has expired"
     if "Hostname Verification Check failed" in details:
-        return "its certificate does not name the host by which this node knows it"
+        return "its certificate does not name the host in the parent's address"
     return details[:200]
 
 

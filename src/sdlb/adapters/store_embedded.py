@@ -124,13 +124,15 @@ class EmbeddedStore:
 
     def _read(self) -> dict[str, object]:
         if self._file.is_symlink() or not self._file.is_file():
-            raise StoreFailed(f"{self._file}: is not a regular file; remove it or use another state_dir")
+            raise StoreFailed(f"{self._file}: not a regular file; remove it or use another state_dir")
         connection = self._connect()
         schema = connection.execute("PRAGMA user_version").fetchone()[0]
         if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise _Untrusted("it is not a state file of sdlb, or its head is damaged")
+            raise _Untrusted("it is not a state file of sdlb, or its header is damaged")
         if schema > SCHEMA:
-            raise _Untrusted(f"it was written by a newer version of sdlb (schema {schema}, this one knows {SCHEMA})")
+            raise _Untrusted(
+                f"it was written by a newer version of sdlb (schema {schema}, this version supports {SCHEMA})"
+            )
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise _Untrusted(f"it is damaged ({found.splitlines()[0]})")
@@ -140,7 +142,7 @@ class EmbeddedStore:
         self._open_mark()
         marked = _read_mark(self._mark)
         if not isinstance(count, int) or count < marked:
-            raise _Untrusted(f"it ends with write {count} of {marked}: the last ones are lost")
+            raise _Untrusted(f"it ends with write {count} of {marked}: later writes are lost")
         self._count = count
         return values
 
@@ -191,8 +193,8 @@ class EmbeddedStore:
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(f"{self._file}{suffix}", f"{aside}{suffix}")
         except OSError as error:
-            raise StoreFailed(f"{self._file}: {why}, and cannot be set aside: {error}") from error
-        text = f"the state file could not be trusted: {why}; it was set aside as {aside}, starting without it"
+            raise StoreFailed(f"{self._file}: {why}, and it cannot be renamed: {error}") from error
+        text = f"the state file is not usable: {why}; it was renamed to {aside} and the node starts without it"
         return Note("state-set-aside", text, "error", {"file": str(aside)})
 
     def _write_waiting(self, loop: asyncio.AbstractEventLoop) -> None:

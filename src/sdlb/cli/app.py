@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from sdlb.cli.args import Commands
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("sdlb.cli.demo", "the whole story on this machine, and what became of all requests"),
+    "demo": ("sdlb.cli.demo", "run a whole tree with real services and traffic on this machine"),
     "node": ("sdlb.cli.node", "run one node"),
     "run": ("sdlb.cli.run", "run a program as an instance of a service"),
     "register": ("sdlb.cli.register", "register a program that already runs"),
     "deregister": ("sdlb.cli.deregister", "drain an instance and remove it"),
-    "status": ("sdlb.cli.status", "services and versions: active, waiting and for what, refused"),
+    "status": ("sdlb.cli.status", "services and versions: active, waiting and why, or refused"),
     "tree": ("sdlb.cli.tree", "the node, its parents, children and instances"),
-    "forget": ("sdlb.cli.forget", "tell a node that a silent child of it has stopped for good"),
-    "routes": ("sdlb.cli.routes", "the route table, with what shadows what"),
+    "forget": ("sdlb.cli.forget", "remove a child node that has stopped for good"),
+    "routes": ("sdlb.cli.routes", "the route table, with the routes that shadow others"),
     "explain": ("sdlb.cli.explain", "where a request for a URL would go, and why"),
-    "events": ("sdlb.cli.events", "what happened at the node"),
+    "events": ("sdlb.cli.events", "the events of this node"),
     "policy": ("sdlb.cli.policy", "get or set a service's policy: priority, shares, compatibility"),
-    "sim": ("sdlb.cli.sim", "hundreds of nodes in virtual time, with faults; checks promises"),
+    "sim": ("sdlb.cli.sim", "simulate hundreds of nodes with faults and check the promises"),
     "version": ("sdlb.cli.version", "the version of this program"),
 }
 """name -> (module, what it does), in the order of the help text."""
@@ -40,8 +40,8 @@ USAGE = frozenset(
         *("bad-endpoint", "bad-protocol", "bad-health", "bad-id", "bad-label", "bad-ttl", "bad-url", "bad-query"),
     )
 )
-"""Codes of problems that are in an argument by itself, whoever finds them: wrong usage. What is wrong with a policy depends
-on what it changes, or stands in a file: refused."""
+"""Codes of problems that are in an argument by itself, whoever finds them: wrong usage. What is wrong with a policy
+depends on what it changes, or stands in a file: refused."""
 
 
 class Command(Protocol):
@@ -56,13 +56,13 @@ def help_text() -> str:
         [
             "usage: sdlb COMMAND [options]",
             "",
-            "A self-organising tree of HTTP balancers: programs register where they run,",
-            "versions take turns by rule.",
+            "A software-defined load balancer: a tree of nodes. Programs register at the",
+            "node on their host; policies decide which version of a service gets traffic.",
             "",
             *lines,
             "",
-            "sdlb COMMAND --help tells a command's options. SDLB_SOCKET or --socket names the",
-            "local node's API socket; every read command has --json.",
+            "'sdlb COMMAND --help' lists the options of a command. --socket or SDLB_SOCKET",
+            "names the local node's API socket. Every command that reads has --json.",
             "Exit codes: 0 done, 1 refused or failed, 2 wrong usage.",
         ]
     )
@@ -76,16 +76,16 @@ def execute(argv: list[str]) -> int:
     if argv and argv[0] in ("-V", "--version"):
         argv, name = ["version"], "version"
     if not argv:
-        print("sdlb: which command? 'sdlb --help' lists them", file=sys.stderr)
+        print("sdlb: no command given; 'sdlb --help' lists the commands", file=sys.stderr)
         return 2
     if argv[0] != name:
-        print(f"sdlb: options come after the command ('{argv[0]}' came first); see 'sdlb --help'", file=sys.stderr)
+        print(f"sdlb: put options after the command ('{argv[0]}' came first); see 'sdlb --help'", file=sys.stderr)
         return 2
     if name in LATER:
-        print(f"sdlb {name}: not in this version", file=sys.stderr)
+        print(f"sdlb {name}: not supported in this version", file=sys.stderr)
         return 2
     if name not in COMMANDS:
-        print(f"sdlb: there is no command '{name}'{_near(name)}; 'sdlb --help' lists them", file=sys.stderr)
+        print(f"sdlb: unknown command '{name}'{_near(name)}; 'sdlb --help' lists the commands", file=sys.stderr)
         return 2
     return _run(name, argv)
 

@@ -42,14 +42,14 @@ def add_socket(parser: argparse.ArgumentParser) -> None:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON instead (docs/reference/cli.md has the shape)")
+    parser.add_argument("--json", action="store_true", help="print JSON (its fields: docs/reference/cli.md)")
 
 
 def positive(text: str) -> float:
     """Seconds, over zero."""
     value = not_negative(text)
     if value == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is not over zero")
+        raise argparse.ArgumentTypeError(f"'{text}' is not greater than 0")
     return value
 
 
@@ -60,26 +60,26 @@ def not_negative(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds")
     return value
 
 
 def count(text: str) -> int:
     """A whole number of one or more."""
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 1_000_000_000:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
     return int(text)
 
 
 def port(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"'{text}' is no port (1 to 65535)")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port (1 to 65535)")
     return int(text)
 
 
 def health(text: str) -> str:
     if text not in ("tcp", "none") and not text.startswith("/"):
-        raise argparse.ArgumentTypeError(f"'{text}' is neither a path like /health nor 'tcp' nor 'none'")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a health check; use a path like /health, 'tcp' or 'none'")
     return text
 
 

@@ -14,15 +14,17 @@ PROG = "sdlb deregister"
 def add_parser(commands: options.Commands) -> None:
     parser = commands.add_parser(
         "deregister",
-        description="Takes new traffic away from an instance of this host, waits until nothing is in flight to it "
-        "anywhere in the tree, and removes it. Exit code 1 when the deadline passed first (it is removed all the same). "
-        "What 'sdlb run' has started is stopped by stopping that: it would register again.",
+        description="Drains an instance of this host and removes it: no node sends it new requests, and it is removed "
+        "when none is in flight to it anywhere in the tree. Exit code 1 when the deadline passes first (it "
+        "is removed anyway). To stop an instance of 'sdlb run', stop 'sdlb run': it would register the instance again.",
     )
     parser.add_argument("id", metavar="ID", help="the instance's id ('sdlb tree' lists them)")
     parser.add_argument(
-        "--deadline", type=options.not_negative, default=30.0, metavar="S", help="how long to wait at most (30)"
+        "--deadline", type=options.not_negative, default=30.0, metavar="S", help="maximum time to drain (30)"
     )
-    parser.add_argument("--gone", action="store_true", help="the program has ended: remove at once, wait for nothing")
+    parser.add_argument(
+        "--gone", action="store_true", help="the program has exited: remove it immediately, without draining"
+    )
     options.add_socket(parser)
     options.add_json(parser)
 
@@ -36,5 +38,5 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             out.line(f"{args.id} is drained and removed" if not args.gone else f"{args.id} is removed")
         return 0
-    out.tell(f"{PROG}: {args.id} is removed, with {last.in_flight} requests in flight after {args.deadline:g} s")
+    out.tell(f"{PROG}: {args.id} was removed with {last.in_flight} requests still in flight after {args.deadline:g} s")
     return 1

@@ -14,9 +14,12 @@ LEVEL_STYLES = {"warning": "yellow", "error": "red"}
 
 
 def add_parser(commands: options.Commands) -> None:
-    parser = commands.add_parser("events", description="What happened at this node, oldest first.")
+    parser = commands.add_parser("events", description="Prints the events of this node, oldest first.")
     parser.add_argument(
-        "-f", "--follow", action="store_true", help="go on with each event as it happens, over restarts of the node"
+        "-f",
+        "--follow",
+        action="store_true",
+        help="keep printing events as they happen, also across restarts of the node",
     )
     options.add_socket(parser)
     options.add_json(parser)
@@ -28,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     def lost(problem: Problem) -> None:
         nonlocal troubled
         if not troubled:
-            out.tell(f"sdlb events: {problem.detail} (trying again until it works)")
+            out.tell(f"sdlb events: {problem.detail} (retrying)")
         troubled = True
 
     with Client(args.socket) as client:

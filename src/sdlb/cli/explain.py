@@ -14,8 +14,9 @@ from sdlb.sdk.types import Explanation, TargetChoice
 def add_parser(commands: options.Commands) -> None:
     parser = commands.add_parser(
         "explain",
-        description="Where a request for URL would go if it entered at this node: the route that matches, the version, "
-        "the instance or child node, and what else was considered. Exit code 1 when it would reach nothing.",
+        description="Shows where a request for URL would go if it entered at this node: the route that matches, the "
+        "version, the instance or child node, and the rejected alternatives. Exit code 1 when the request "
+        "would reach no endpoint.",
     )
     parser.add_argument("url", metavar="URL", help="for example http://example.com/catalog/7 or example.com/catalog/7")
     options.add_socket(parser)

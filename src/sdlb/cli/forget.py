@@ -12,9 +12,10 @@ from sdlb.sdk.client import Client
 def add_parser(commands: options.Commands) -> None:
     parser = commands.add_parser(
         "forget",
-        description="Tells the node that a child of it, whose lease has run out, has stopped for good: it is forgotten "
-        "at once with all that it claimed. For a node that is guarded because most of its children are dead. Make sure that "
-        "it is dead: one that only cannot be reached may still serve what another version then replaces.",
+        description="Removes a child node that has stopped for good, with all its claims. The child's lease must have "
+        "expired. Use it at a node that is guarded because most of its children are dead. Make sure that the "
+        "child is dead: a child that is only unreachable may still serve a version that an incompatible "
+        "version then replaces.",
     )
     parser.add_argument("node", metavar="NODE", help="the child's name ('sdlb tree' lists them as suspect)")
     options.add_socket(parser)

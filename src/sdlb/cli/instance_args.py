@@ -29,7 +29,7 @@ class Several(argparse.Action):
 
 def add_instance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name_version", nargs="?", metavar="NAME-VERSION", help="for example catalog-1.0.1")
-    parser.add_argument("--service", metavar="NAME", help="the service, when NAME-VERSION can't say it")
+    parser.add_argument("--service", metavar="NAME", help="the service, if it cannot be written as NAME-VERSION")
     parser.add_argument("--version", metavar="VERSION", help="the version, together with --service")
     parser.add_argument(
         "--route",
@@ -37,7 +37,7 @@ def add_instance(parser: argparse.ArgumentParser) -> None:
         action=Several,
         nargs="+",
         metavar="ROUTE",
-        help="what the service accepts, for example 'example.com/catalog*'; one or more, may be repeated",
+        help="a route pattern, for example 'example.com/catalog*'; one or more, may be repeated",
     )
     parser.add_argument(
         "--compatible",
@@ -45,56 +45,56 @@ def add_instance(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="C",
-        help="versions that this one may run beside, for example '>=1.0,<1.2'; one or more, may be repeated",
+        help="versions compatible with this one, for example '>=1.0,<1.2'; one or more, may be repeated",
     )
     parser.add_argument(
         "--health",
         type=options.health,
         default="tcp",
         metavar="PATH|tcp|none",
-        help="how to see that it is well: a path that answers 2xx or 3xx, or that it accepts connections (default tcp)",
+        help="the health check: an HTTP path that answers 2xx or 3xx, or a TCP connection (default tcp)",
     )
     parser.add_argument(
-        "--health-host", default="", metavar="HOST", help="the Host of the check (default: the endpoint)"
+        "--health-host", default="", metavar="HOST", help="the Host header of the check (default: the endpoint)"
     )
     parser.add_argument(
         "--health-status",
         default=STATUS,
         metavar="RANGE",
-        help=f"which answers are well: 200-299, or 200,204 ({STATUS})",
+        help=f"the status codes of a healthy response, for example 200-299 or 200,204 ({STATUS})",
     )
     parser.add_argument(
-        "--health-interval", type=options.positive, default=2.0, metavar="S", help="from one check to the next (2)"
+        "--health-interval", type=options.positive, default=2.0, metavar="S", help="the interval between checks (2)"
     )
     parser.add_argument(
-        "--health-timeout", type=options.positive, default=1.0, metavar="S", help="for the answer to a check (1)"
+        "--health-timeout", type=options.positive, default=1.0, metavar="S", help="the timeout of a check (1)"
     )
     parser.add_argument(
         "--health-rise",
         type=options.count,
         default=1,
         metavar="N",
-        help="good checks in a row that make it healthy (1)",
+        help="successful checks in a row until the instance is healthy (1)",
     )
     parser.add_argument(
         "--health-fall",
         type=options.count,
         default=2,
         metavar="N",
-        help="bad checks in a row that make it unhealthy (2)",
+        help="failed checks in a row until the instance is unhealthy (2)",
     )
     parser.add_argument(
         "--capacity",
         type=options.count,
         default=100,
         metavar="N",
-        help="requests at once that it is good for: its weight beside others (default 100)",
+        help="concurrent requests that the instance can handle; its weight in load balancing (default 100)",
     )
     parser.add_argument(
         "--protocol",
         choices=("http1", "h2c", "tcp"),
         default="http1",
-        help="what it speaks (default http1)",
+        help="the protocol of the endpoint (default http1)",
     )
     parser.add_argument(
         "--label",
@@ -105,7 +105,7 @@ def add_instance(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="a label of the instance; may be repeated",
     )
-    parser.add_argument("--id", metavar="ID", help="the instance's id on this host (default: made up)")
+    parser.add_argument("--id", metavar="ID", help="the instance's id on this host (default: generated)")
     options.add_socket(parser)
 
 
@@ -119,7 +119,7 @@ def name_of(args: argparse.Namespace, prog: str) -> tuple[str, str]:
     if args.name_version is None and not apart and last is not None and len(getattr(args, last)) > 1:
         args.name_version = getattr(args, last).pop()
     if not args.routes:
-        raise options.Usage(prog, "--route is required: what does the service accept?")
+        raise options.Usage(prog, "--route is required, for example --route 'example.com/catalog*'")
     if apart:
         if args.service is None or args.version is None or args.name_version is not None:
             raise options.Usage(prog, "give NAME-VERSION, or both --service and --version")

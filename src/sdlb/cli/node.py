@@ -19,63 +19,63 @@ TAKES_INTERRUPTS = True
 def add_parser(commands: options.Commands) -> None:
     parser = commands.add_parser(
         "node",
-        description="Runs one node in the foreground. SIGTERM drains and stops control and engine. When control is killed "
-        "its engine serves on, and the same command started again takes it over.",
+        description="Runs one node in the foreground. SIGTERM drains and stops control and engine. When control is "
+        "killed, its engine keeps serving; the same command attaches to it again.",
     )
     parser.add_argument(
-        "--config", metavar="FILE", help="the node file (docs/reference/node-file.md); options win over it"
+        "--config", metavar="FILE", help="the node file (docs/reference/node-file.md); options override it"
     )
-    parser.add_argument("--root", action="store_true", help="this node has no parents")
+    parser.add_argument("--root", action="store_true", help="run as a root: a node without parents")
     parser.add_argument(
         "--parent",
         dest="parents",
         action="append",
         metavar="ADDR",
-        help="a node to register with, host:port; repeat it for several: all are registered with",
+        help="a parent to register with, host:port; repeat it for several parents",
     )
-    parser.add_argument("--listen", metavar="ADDR", help="where clients come in, for example 0.0.0.0:80 (none)")
-    parser.add_argument("--node-listen", metavar="ADDR", help="where children come in (127.0.0.1:7700)")
+    parser.add_argument("--listen", metavar="ADDR", help="the listener for HTTP clients, for example 0.0.0.0:80 (none)")
+    parser.add_argument("--node-listen", metavar="ADDR", help="the listener for child nodes (127.0.0.1:7700)")
     parser.add_argument("--name", metavar="NAME", help="the node's name in the tree (default: the host's)")
-    parser.add_argument("--state-dir", metavar="DIR", help="where its state is kept")
+    parser.add_argument("--state-dir", metavar="DIR", help="the node's state folder")
     parser.add_argument(
-        "--public", action="store_true", default=None, help="it faces the internet: the hardened preset"
+        "--public", action="store_true", default=None, help="the node faces the internet: use the hardened preset"
     )
     parser.add_argument(
         "--insecure",
         action="store_true",
-        help="node links in clear text also in private networks, not only on this machine",
+        help="allow unencrypted node links in private networks, not only on this machine",
     )
     options.add_socket(parser)
     parser.add_argument(
         "--check",
         action="store_true",
-        help="only say what is wrong with the node file, all of it, and what this machine does not give it",
+        help="only report all errors of the node file, and what this machine lacks to run it",
     )
     actions = parser.add_subparsers(dest="action", metavar="upgrade | restart")
     restart = actions.add_parser(
         "restart",
-        help="replace the running node's control by the program that is installed now, with traffic untouched",
-        description="The control of the running node is started again by the same command: for new parents in its node "
-        "file, an upgrade of the package or of Python. The engine serves on. A node file that is wrong, or a program that "
-        "cannot start, leaves everything as it is.",
+        help="restart the running node's control with the installed program, without touching traffic",
+        description="Restarts the control of the running node with the same command: after an upgrade of the package "
+        "or of Python, or to use new parents from the node file. The engine keeps serving. Nothing changes "
+        "when the node file has errors or the program cannot start.",
     )
     restart.add_argument(
-        "--timeout", type=options.positive, default=60.0, metavar="S", help="how long it may take to be back (60)"
+        "--timeout", type=options.positive, default=60.0, metavar="S", help="maximum time until control is back (60)"
     )
     options.add_socket(restart)
     options.add_json(restart)
     upgrade = actions.add_parser(
         "upgrade",
-        help="replace the running node's engine by the one that is installed now, under traffic",
-        description="The engine that is installed now takes the listening sockets of the running node's engine over. The old "
-        "one answers what it has open and ends. A new one that fails leaves the old one as it is.",
+        help="hot restart: replace the running node's engine by the installed one, under traffic",
+        description="Hot restart of the engine: the installed engine takes the listening sockets over from the running "
+        "one. The old engine drains its connections and exits. When the new engine fails, the old one keeps serving.",
     )
     upgrade.add_argument(
         "--deadline",
         type=options.not_negative,
         default=30.0,
         metavar="S",
-        help="how long the old engine may take to end (30)",
+        help="maximum time for the old engine to drain (30)",
     )
     options.add_socket(upgrade)
     options.add_json(upgrade)
@@ -92,8 +92,8 @@ def _upgrade(args: argparse.Namespace) -> int:
     else:
         now, before = done.now, done.before
         out.line(
-            f"{done.node}: engine {now.version} (process {now.pid}) serves; {before.version} (process {before.pid}) answers "
-            f"what it has open and ends within {done.deadline_s:g} s"
+            f"{done.node}: engine {now.version} (process {now.pid}) serves; "
+            f"{before.version} (process {before.pid}) drains and exits within {done.deadline_s:g} s"
         )
     return 0
 
@@ -118,14 +118,16 @@ def _restart(args: argparse.Namespace) -> int:
             if problem.status:
                 raise
         if time.monotonic() > until:
-            out.tell(f"{PROG} restart: control of {before.node} is not back after {args.timeout:g} s; see its log")
+            out.tell(
+                f"{PROG} restart: control of {before.node} is not back after {args.timeout:g} s; see the node's log"
+            )
             return 1
         time.sleep(0.05)
     if args.json:
         out.json({"node": tree.node, "incarnation": tree.incarnation, "pid": before.pid, "engine": tree.engine})
     else:
-        same = "serves on" if tree.engine.pid == before.engine.pid else "was started anew"
-        out.line(f"{tree.node}: control was started again (process {before.pid}); engine {tree.engine.pid} {same}")
+        same = "kept serving" if tree.engine.pid == before.engine.pid else "was restarted"
+        out.line(f"{tree.node}: control restarted (process {before.pid}); engine {tree.engine.pid} {same}")
     return 0
 
 
@@ -138,7 +140,7 @@ def _check(args: argparse.Namespace) -> int:
     for text in found:
         out.tell(f"{PROG}: {text}")
     if not found:
-        out.line(f"{args.config or 'the options'}: no mistakes")
+        out.line(f"{args.config or 'the options'}: no errors")
     return 1 if found else 0
 
 
@@ -175,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action is not None:
         return _upgrade(args) if args.action == "upgrade" else _restart(args)
     if args.root and args.parents:
-        raise options.Usage(PROG, "--root means no parents; leave out --root or --parent")
+        raise options.Usage(PROG, "a root has no parents; leave out --root or --parent")
     if args.config is None and not args.root and not args.parents:
         raise options.Usage(PROG, "give --config FILE, or --root, or --parent ADDR")
     if args.check:

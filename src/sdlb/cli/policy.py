@@ -26,7 +26,8 @@ NONE = "none"
 def add_parser(commands: options.Commands) -> None:
     parser = commands.add_parser(
         "policy",
-        description="A service's policy, kept by the roots; works on any node's socket and takes effect at once.",
+        description="Reads or changes a service's policy. Works on any node's socket; a change takes effect "
+        "immediately.",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="get | set", required=True, parser_class=options.Parser)
     get = verbs.add_parser("get", description="The policy of a service; the defaults when none was set.")
@@ -34,7 +35,7 @@ def add_parser(commands: options.Commands) -> None:
     options.add_socket(get)
     options.add_json(get)
     change = verbs.add_parser(
-        "set", description="Changes what is named and keeps the rest; or, with --file, all of it."
+        "set", description="Changes the named settings and keeps the others. With --file, replaces the whole policy."
     )
     change.add_argument("service", metavar="SERVICE")
     add_changes(change)
@@ -49,8 +50,8 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--priority",
         choices=("even", "higher", "lower", "share"),
-        help="which of the active versions gets requests: all by capacity, the highest or the lowest first (the next "
-        "ones when it is full), or by percentages",
+        help="which active version gets requests: all by capacity, the highest or the lowest first (the next ones "
+        "when it is full), or by percentages",
     )
     parser.add_argument(
         "--share",
@@ -58,17 +59,17 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=_share,
         metavar="VERSION=PERCENT",
-        help="a canary: this version gets so much, the others the rest (means --priority share); 'VERSION=' takes it "
-        "out of the list; may be repeated",
+        help="a canary: this version gets PERCENT of the requests, the others the rest (implies --priority "
+        "share); 'VERSION=' removes it; may be repeated",
     )
     parser.add_argument(
         "--sticky",
         type=_sticky,
         metavar="cookie:NAME|header:NAME|client|none",
-        help="by what a client stays with the version that it got",
+        help="what keeps a client on the version that it first got",
     )
     parser.add_argument(
-        "--rule", choices=("patch", "minor", "exact", "any"), help="which versions may run beside each other (patch)"
+        "--rule", choices=("patch", "minor", "exact", "any"), help="which versions are compatible (patch)"
     )
     parser.add_argument("--scheme", choices=("numeric", "semver", "opaque"), help="how versions are read (numeric)")
     parser.add_argument(
@@ -76,51 +77,58 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
         dest="ranges",
         action="append",
         metavar="RANGE|none",
-        help="versions inside this range may run beside each other, for example '>=1.0,<1.2'; may be repeated; "
-        "'none' forgets all ranges",
+        help="versions inside this range are compatible, for example '>=1.0,<1.2'; may be repeated; 'none' "
+        "removes all ranges",
     )
     parser.add_argument(
         "--allow",
         action="append",
         type=_pair,
         metavar="A~B",
-        help="these two may run beside each other, whatever the rule says; may be repeated",
+        help="these two versions are compatible, whatever the rule is; may be repeated",
     )
-    parser.add_argument("--deny", action="append", type=_pair, metavar="A~B", help="these two may not; may be repeated")
+    parser.add_argument(
+        "--deny",
+        action="append",
+        type=_pair,
+        metavar="A~B",
+        help="these two versions are incompatible; may be repeated",
+    )
     parser.add_argument(
         "--on-silence",
         choices=("open", "wait"),
-        help="when the hosts of an incompatible version are only silent: open after the fence time, or wait for them",
+        help="when the hosts of an incompatible version are silent: activate the new version after the fence "
+        "time, or wait for them",
     )
     parser.add_argument(
         "--park-timeout",
         type=options.not_negative,
         metavar="S",
-        help="how long a request waits for a version to become active (0: not at all)",
+        help="how long a request is parked until a version becomes active (0: not at all)",
     )
-    parser.add_argument("--park-max", type=_count, metavar="N", help="how many may wait at once, at each entry")
+    parser.add_argument("--park-max", type=_count, metavar="N", help="maximum number of parked requests at each entry")
     parser.add_argument(
         "--set",
         dest="sets",
         action="append",
         type=_setting,
         metavar="KEY=VALUE",
-        help="any other setting by its key, for example balance.algorithm=prequal, limits.in_flight=200 or timeout_s=5; "
+        help="any other setting by its key, for example balance.algorithm=prequal, limits.in_flight=200 or "
+        "timeout_s=5; "
         "'sdlb policy get' shows the keys; may be repeated",
     )
     parser.add_argument(
         "--file",
         metavar="FILE",
-        help="the whole policy from a JSON or TOML file ('-': JSON from stdin); what it leaves out gets its default",
+        help="the whole policy from a JSON or TOML file ('-': JSON from stdin); settings that it leaves out get "
+        "their default",
     )
-    parser.add_argument(
-        "--yes", action="store_true", help="do not ask when a service or version is named that no root knows"
-    )
+    parser.add_argument("--yes", action="store_true", help="do not ask about a service or version that no root knows")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.verb in LATER:
-        out.tell(f"{PROG} {args.verb}: not in this version")
+        out.tell(f"{PROG} {args.verb}: not supported in this version")
         return 2
     if args.verb == "set":
         return _set(args)
@@ -132,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
 def _set(args: argparse.Namespace) -> int:
     named = changed(args)
     if (args.file is None) == (not named):
-        raise options.Usage(f"{PROG} set", "say what to change, or give the whole policy with --file; not both")
+        raise options.Usage(f"{PROG} set", "give either settings to change or the whole policy with --file")
     with Client(args.socket) as client:
         document = read_file(args.file) if args.file is not None else {}
         had = client.policy(args.service)
@@ -148,14 +156,15 @@ def _set(args: argparse.Namespace) -> int:
 
 
 def _put(client: Client, args: argparse.Namespace, document: Document) -> Policy | None:
-    """Names that no root knows are most likely typing errors: somebody must say that they are meant. None: they are not."""
+    """Names that no root knows are most likely typing errors: somebody must say that they are meant. None: they are
+    not."""
     if not args.yes:
         try:
             return client.set_policy(args.service, document, unknown="refuse")
         except Problem as problem:
             if problem.code not in ("unknown-service", "unknown-version"):
                 raise
-            if not asking.agreed(f"{PROG} set: {problem.detail}", "set it all the same?"):
+            if not asking.agreed(f"{PROG} set: {problem.detail}", "set the policy anyway?"):
                 return None
     return client.set_policy(args.service, document)
 
@@ -174,7 +183,7 @@ def _share(text: str) -> tuple[str, float | None]:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"'{text}': '{percent}' is no percentage from 0 to 100")
+        raise argparse.ArgumentTypeError(f"'{text}': '{percent}' is not a percentage from 0 to 100")
     return version, value
 
 
@@ -182,7 +191,7 @@ def _sticky(text: str) -> dict[str, str] | str:
     by, colon, name = text.partition(":")
     if (by in ("client", "none") and not colon) or (by in ("cookie", "header") and name):
         return NONE if by == "none" else {"by": by, "name": name}
-    raise argparse.ArgumentTypeError(f"'{text}' is none of cookie:NAME, header:NAME, client, none")
+    raise argparse.ArgumentTypeError(f"'{text}' is not one of cookie:NAME, header:NAME, client, none")
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -206,7 +215,7 @@ def _setting(text: str) -> tuple[str, object]:
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 0")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 0 or more")
     return int(text)
 
 
@@ -235,7 +244,7 @@ def merged(had: Document, changes: Document) -> Document:
         outer, _, inner = path.rpartition(".")
         target: Document = document.setdefault(outer, {}) if outer else document
         if not isinstance(cast(object, target), dict):
-            raise options.Usage(f"{PROG} set", f"{path}: {outer} is one value and has no parts")
+            raise options.Usage(f"{PROG} set", f"{path}: {outer} is a single value without parts")
         if inner == "shares":
             shares: dict[str, float | None] = {**target.get(inner, {}), **dict(value)}
             target[inner] = {version: percent for version, percent in shares.items() if percent is not None}
@@ -274,9 +283,13 @@ def read_file(name: str) -> Document:
     try:
         document = _parse(text, toml=name.endswith(".toml"))
     except ValueError as error:
-        raise Problem(BASE + "bad-policy", 400, f"{name}: can't be read ({error})") from error
+        raise Problem(BASE + "bad-policy", 400, f"{name}: cannot be read ({error})") from error
     if not isinstance(document, dict):
-        raise Problem(BASE + "bad-policy", 400, f"{name}: is no object; write keys as 'sdlb policy get --json' shows")
+        raise Problem(
+            BASE + "bad-policy",
+            400,
+            f"{name}: is not an object; write the keys as 'sdlb policy get --json' prints them",
+        )
     whole = cast(Document, document)
     # The whole of what `policy get --json` prints: the policy is one of its keys.
     return cast(Document, whole["policy"]) if isinstance(whole.get("policy"), dict) else whole
@@ -309,7 +322,7 @@ def show(policy: Policy, as_json: bool) -> None:
     if as_json:
         out.json(policy)
         return
-    set_by = f"revision {policy.revision}" if policy.revision else "the defaults; nothing was set"
+    set_by = f"revision {policy.revision}" if policy.revision else "the defaults (no policy was set)"
     out.line((policy.service, "bold"), (f"  {set_by}", "dim"))
     settings = list(lines(policy.policy))
     width = max(len(key) for key, _ in settings) + 2

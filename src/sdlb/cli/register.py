@@ -17,22 +17,31 @@ def add_parser(commands: options.Commands) -> None:
     parser = commands.add_parser(
         "register",
         usage="sdlb register --route ROUTE... (--port N | --endpoint ADDR) [options] NAME-VERSION",
-        description="Registers a program that already runs on this host. It stays registered, as long as its health "
-        "check passes it gets traffic, until 'sdlb deregister', the end of --pid, or, with --ttl, until that has "
-        "passed without another 'sdlb register'.",
+        description="Registers a program that already runs on this host. It gets traffic while its health check "
+        "passes. It stays registered until 'sdlb deregister', until the process --pid exits, or until --ttl "
+        "passes without another 'sdlb register'.",
     )
     instance_args.add_instance(parser)
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--port", type=options.port, metavar="N", help="it listens on 127.0.0.1, on this port")
-    where.add_argument("--endpoint", metavar="ADDR", help="where it listens: 127.0.0.1:8001 or unix:/path")
-    parser.add_argument(
-        "--pid", type=options.count, default=0, metavar="N", help="the process to watch: its end removes the instance"
+    where.add_argument("--port", type=options.port, metavar="N", help="the program listens on 127.0.0.1 at this port")
+    where.add_argument(
+        "--endpoint", metavar="ADDR", help="the address the program listens on: 127.0.0.1:8001 or unix:/path"
     )
     parser.add_argument(
-        "--ttl", type=options.not_negative, default=0.0, metavar="S", help="the lease; 0, the default: none"
+        "--pid",
+        type=options.count,
+        default=0,
+        metavar="N",
+        help="the process to watch; when it exits, the instance is removed",
     )
     parser.add_argument(
-        "--wait", type=options.positive, metavar="S", help="return when it is active; failed (1) when not within S"
+        "--ttl", type=options.not_negative, default=0.0, metavar="S", help="the lease (default 0: no lease)"
+    )
+    parser.add_argument(
+        "--wait",
+        type=options.positive,
+        metavar="S",
+        help="return when the instance is active; exit code 1 when it is not within S",
     )
     options.add_json(parser)
 

@@ -19,8 +19,8 @@ FIGURES = frozenset({3})
 def add_parser(commands: options.Commands) -> None:
     parser = commands.add_parser(
         "routes",
-        description="The route table of this node. A route shadows another where both match: the more specific one "
-        "gets the request.",
+        description="Shows the route table of this node. A route shadows another where both match: the more specific "
+        "one gets the request.",
     )
     options.add_socket(parser)
     options.add_json(parser)

@@ -24,15 +24,15 @@ def add_parser(commands: options.Commands) -> None:
     parser = commands.add_parser(
         "run",
         usage="sdlb run --route ROUTE... [options] NAME-VERSION -- CMD...",
-        description="Picks a free port, starts CMD with it in the environment ('{port}' in CMD is replaced too), waits "
-        "until it is healthy, registers it and keeps its lease. SIGTERM: drains it, then stops it. Ends with CMD's "
-        "exit code.",
+        description="Picks a free port, starts CMD with the port in its environment ('{port}' in CMD is replaced too), "
+        "waits until it is healthy, registers it and renews its lease. SIGTERM drains the instance, then "
+        "stops CMD. Exits with CMD's exit code.",
     )
     instance_args.add_instance(parser)
     parser.add_argument(
-        "--port-env", default="PORT", metavar="NAME", help="the variable that tells CMD its port (PORT)"
+        "--port-env", default="PORT", metavar="NAME", help="the environment variable with CMD's port (PORT)"
     )
-    parser.add_argument("--port", type=options.port, metavar="N", help="this port instead of a free one")
+    parser.add_argument("--port", type=options.port, metavar="N", help="use this port instead of a free one")
     parser.add_argument(
         "--host", choices=("127.0.0.1", "::1"), default="127.0.0.1", help="the address that CMD listens on (127.0.0.1)"
     )
@@ -41,36 +41,47 @@ def add_parser(commands: options.Commands) -> None:
         nargs="?",
         const="",
         metavar="PATH",
-        help="CMD listens on a Unix socket instead: at PATH, or in a folder of its own that goes with it. '{socket}' in CMD "
-        "is replaced by the path",
+        help="CMD listens on a Unix socket instead: at PATH, or in a temporary folder. '{socket}' in CMD is "
+        "replaced by the path",
     )
     parser.add_argument(
-        "--socket-env", default="SOCKET", metavar="NAME", help="the variable that tells CMD its Unix socket (SOCKET)"
+        "--socket-env",
+        default="SOCKET",
+        metavar="NAME",
+        help="the environment variable with CMD's Unix socket (SOCKET)",
     )
     parser.add_argument(
-        "--ttl", type=options.positive, default=10.0, metavar="S", help="the lease; renewed after a third of it (10)"
+        "--ttl", type=options.positive, default=10.0, metavar="S", help="the lease, renewed after a third of it (10)"
     )
     parser.add_argument(
-        "--start-timeout", type=options.positive, default=60.0, metavar="S", help="how long to become healthy (60)"
+        "--start-timeout",
+        type=options.positive,
+        default=60.0,
+        metavar="S",
+        help="maximum time until CMD is healthy (60)",
     )
     parser.add_argument(
         "--drain-deadline",
         type=options.not_negative,
         default=30.0,
         metavar="S",
-        help="how long requests in flight may take when it is stopped (30)",
+        help="maximum time to drain when CMD is stopped (30)",
     )
     parser.add_argument(
-        "--stop-grace", type=options.positive, default=10.0, metavar="S", help="from SIGTERM to SIGKILL for CMD (10)"
+        "--stop-grace",
+        type=options.positive,
+        default=10.0,
+        metavar="S",
+        help="the time between SIGTERM and SIGKILL for CMD (10)",
     )
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors on stderr")
+    parser.add_argument("--quiet", action="store_true", help="print only errors on stderr")
 
 
 def run(args: argparse.Namespace) -> int:
     if not args.program:
-        raise options.Usage(PROG, "the program is missing: put its command line behind '--'")
+        raise options.Usage(PROG, "the program is missing; give its command line after '--'")
     if args.unix is not None and (args.port or args.host == "::1"):
-        raise options.Usage(PROG, "--unix takes no --port and no --host")
+        raise options.Usage(PROG, "--unix cannot be combined with --port or --host")
     name = instance_args.name_of(args, PROG)  # before a port is taken: wrong usage does nothing
     instance_args.check(instance_args.spec_of(args, name, endpoint=f"unix:{args.unix}" if args.unix else "127.0.0.1:1"))
     with contextlib.ExitStack() as stack:
@@ -95,7 +106,7 @@ def _tcp(args: argparse.Namespace) -> Place | None:
 
     if args.port and not is_free(args.port):
         # Whoever has it would be taken for the program, and be sent its requests.
-        out.tell(f"{PROG}: port {args.port} is in use already; name another, or leave --port out")
+        out.tell(f"{PROG}: port {args.port} is already in use; use another port, or leave out --port")
         return None
     held = HeldPort(args.port, None) if args.port else hold_free_port(random.Random())
     host = f"[{args.host}]" if ":" in args.host else args.host
@@ -108,7 +119,7 @@ def _unix(args: argparse.Namespace, stack: contextlib.ExitStack) -> Place | None
     if not path:
         path = f"{stack.enter_context(tempfile.TemporaryDirectory(prefix='sdlb-run-'))}/app.sock"
     elif is_taken(path):
-        out.tell(f"{PROG}: somebody listens on {path} already; name another, or leave the path out")
+        out.tell(f"{PROG}: another process listens on {path}; use another path, or leave it out")
         return None
     return Place(f"unix:{path}", args.socket_env, path, "{socket}", f"the Unix socket in {args.socket_env}")
 

@@ -32,8 +32,8 @@ _RETRY_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`spec.pid` is filled in once the program runs; `words` have the port or the socket in already. `variables`: what is
-    put into the program's environment; `told`: where it hears of its place, in words."""
+    """`spec.pid` is filled in once the program runs; `words` have the port or the socket in already. `variables`: what
+    is put into the program's environment; `told`: where it hears of its place, in words."""
 
     spec: Spec
     words: tuple[str, ...]
@@ -97,7 +97,7 @@ class Run:
         if renewal.registered and not drained:
             await self._gone(spec)
         if ended is not None:
-            self.fail(f"{spec.label} ended with {program.how}")
+            self.fail(f"{spec.label} exited with {program.how}")
         return code
 
     async def _until_healthy(self, program: Program) -> int | None:
@@ -107,7 +107,7 @@ class Run:
         asking = _within(healthy(job.spec.health, job.spec.endpoint), job.start_timeout_s)
         which = await _first(program.ended(), self._signals.get(), asking)
         if which == 0:
-            self.fail(f"{label} ended with {program.how} before it was healthy")
+            self.fail(f"{label} exited with {program.how} before it was healthy")
             return program.code or 1
         if which == 1:
             return await self._stop(program)
@@ -115,8 +115,8 @@ class Run:
         if why is None:
             return None
         self.fail(
-            f"{label} was not healthy within {job.start_timeout_s:g} s ({why}); does it listen on {job.told}? "
-            "--health and --start-timeout change the check"
+            f"{label} was not healthy within {job.start_timeout_s:g} s ({why}); check that it "
+            f"listens on {job.told}, or change --health or --start-timeout"
         )
         await program.stop(job.stop_grace_s)
         return 1
@@ -137,7 +137,7 @@ class Run:
         """True when the node knows; False when the program ended first, or a second signal came."""
         which = await _first(program.ended(), self._signals.get(), self._say_goodbye(spec))
         if which == 1:
-            self.fail(f"{spec.label}: a second signal; stopping without waiting for its requests")
+            self.fail(f"{spec.label}: second signal; stopping without draining")
         return which == 2
 
     async def _say_goodbye(self, spec: Spec) -> None:
@@ -148,7 +148,7 @@ class Run:
                 last = await carry_out(self.job.socket, calls.deregister(spec.id, left_s, False, spec.pid))
             except Unreachable as problem:
                 if not told:
-                    self.fail(f"{problem.detail} (trying again for {left_s:.0f} s, then stopping undrained)")
+                    self.fail(f"{problem.detail} (retrying for {left_s:.0f} s, then stopping without draining)")
                 told = True
                 await asyncio.sleep(_RETRY_S)
                 continue
@@ -159,7 +159,7 @@ class Run:
             if last.drained:
                 self.tell(f"{spec.label} is drained")
             else:
-                self.fail(f"{spec.label} still has {last.in_flight} requests in flight; stopping it all the same")
+                self.fail(f"{spec.label} still has {last.in_flight} requests in flight; stopping it anyway")
             return
 
     async def _gone(self, spec: Spec) -> None:

@@ -1,4 +1,5 @@
-"""`sdlb sim`: trees of the real control objects in virtual time, with faults; every promise is checked after every step."""
+"""`sdlb sim`: trees of the real control objects in virtual time, with faults; every promise is checked after every
+step."""
 
 from __future__ import annotations
 
@@ -24,28 +25,36 @@ NODES_MAX = 20_000
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "sim",
-        description="Runs trees of nodes in virtual time: deployments, traffic, and faults of all kinds, decided by the "
-        "seed alone. Checks the promises after every step (docs/promises.md). A seed that breaks one is told with the "
-        "command that replays it exactly. Ends with what the runs have been through. Exit code 0: every promise held; "
-        "1: not so.",
+        description="Runs trees of nodes in virtual time: deployments, traffic, and faults of all kinds, chosen by the "
+        "seed alone. Checks the promises after every step (docs/promises.md). Prints each seed that breaks a "
+        "promise with the command that replays it exactly, and a summary of what the runs covered. Exit code "
+        "0: every promise held; 1: a promise was broken.",
     )
     parser.add_argument("--nodes", type=_nodes, default=300, metavar="N", help="nodes in each tree (default: 300)")
-    parser.add_argument("--seeds", type=options.count, default=20, metavar="N", help="how many seeds (default: 20)")
+    parser.add_argument("--seeds", type=options.count, default=20, metavar="N", help="number of seeds (default: 20)")
     parser.add_argument(
         "--from", dest="first", type=options.count, default=1, metavar="SEED", help="the first seed (1)"
     )
     parser.add_argument(
-        "--replay", type=options.count, metavar="SEED", help="this seed alone, with what happened in it"
+        "--replay", type=options.count, metavar="SEED", help="run this seed alone and print what happens"
     )
     parser.add_argument(
-        "--scenario", type=_scripted, metavar="NAME", help="a scripted situation instead of chance; 'all', or 'list'"
+        "--scenario",
+        type=_scripted,
+        metavar="NAME",
+        help="run a scripted scenario instead of random faults; 'all', or 'list'",
     )
-    parser.add_argument("--faults", type=_faults, metavar="KIND,...", help="only these kinds of fault; 'none' for none")
     parser.add_argument(
-        "--seconds", type=options.positive, default=60.0, help="virtual seconds of faults (default: 60)"
+        "--faults", type=_faults, metavar="KIND,...", help="inject only these kinds of fault, or 'none'"
     )
     parser.add_argument(
-        "--jobs", type=options.count, default=os.cpu_count() or 1, help="processes (default: the cores)"
+        "--seconds", type=options.positive, default=60.0, help="duration of the faults in virtual time (default: 60)"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=options.count,
+        default=os.cpu_count() or 1,
+        help="number of processes (default: the number of cores)",
     )
     parser.add_argument(
         "--explore",
@@ -53,8 +62,8 @@ def add_parser(commands: Commands) -> None:
         metavar="SCENARIO,...",
         nargs="?",
         const="all",
-        help="instead of seeds: every order of events in small trees; 'all' (the default), names, or the start of names "
-        "with a star",
+        help="explore every order of events in small trees instead of seeds; 'all' (the default), names, or name "
+        "prefixes ending in '*'",
     )
     parser.add_argument(
         "--states",
@@ -70,7 +79,7 @@ def add_parser(commands: Commands) -> None:
 def _nodes(text: str) -> int:
     nodes = options.count(text)
     if not 2 <= nodes <= NODES_MAX:
-        raise argparse.ArgumentTypeError(f"'{text}' is not from 2 to {NODES_MAX}")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 2 to {NODES_MAX}")
     return nodes
 
 
@@ -80,7 +89,7 @@ def _scenarios(text: str) -> str:
     try:
         named(text)
     except KeyError as problem:
-        message = f"'{problem.args[0]}' is no scenario; sdlb sim --explore --list lists them"
+        message = f"'{problem.args[0]}' is not a scenario; 'sdlb sim --explore --list' lists them"
         raise argparse.ArgumentTypeError(message) from None
     return text
 
@@ -91,7 +100,7 @@ def _faults(text: str) -> tuple[str, ...]:
     kinds = () if text == "none" else tuple(text.split(","))
     for kind in kinds:
         if kind not in KINDS:
-            raise argparse.ArgumentTypeError(f"'{kind}' is no kind of fault; there are {', '.join(KINDS)}, or none")
+            raise argparse.ArgumentTypeError(f"'{kind}' is not a kind of fault; use {', '.join(KINDS)}, or none")
     return kinds
 
 
@@ -99,7 +108,7 @@ def _scripted(text: str) -> str:
     from sdlb.sim.scenarios import SCENARIOS
 
     if text not in (*SCENARIOS, "all", "list"):
-        raise argparse.ArgumentTypeError(f"'{text}' is no scenario; 'sdlb sim --scenario list' names them")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a scenario; 'sdlb sim --scenario list' lists them")
     return text
 
 

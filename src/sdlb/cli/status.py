@@ -18,8 +18,8 @@ FIGURES = frozenset({2, 3, 4})
 def add_parser(commands: options.Commands) -> None:
     parser = commands.add_parser(
         "status",
-        description="Services and their versions as the roots see them: which are active, which wait and for what. "
-        "Works on any node's socket.",
+        description="Shows services and their versions as the roots see them: which versions are active, which wait "
+        "and why. Works on any node's socket.",
     )
     parser.add_argument("service", nargs="?", metavar="SERVICE", help="only this service")
     options.add_socket(parser)
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         out.json({**services.to_dict(), "local": bool(why), "local_because": why, "this_node": told})
     else:
         if why:
-            out.line((f"{why}; below is what {tree.node} knows itself", "red"))
+            out.line((f"{why}; the table shows what {tree.node} knows on its own", "red"))
         show(services, tree)
         for line in of_sites(sites):
             out.line(line)
@@ -76,7 +76,7 @@ def ailing(sites: Sites) -> list[dict[str, object]]:
 def of_sites(sites: Sites) -> Iterator[out.Piece]:
     for site in sites.sites:
         if site.reason:
-            state = "nobody can connect to it" if site.state == "refused" else "it keeps what it had"
+            state = "TLS handshakes for it fail" if site.state == "refused" else "it keeps its previous certificate"
             yield (f"site {site.name}: {site.reason}; {state}", "red")
         for text in site.warnings:
             yield (f"site {site.name}: {text}", "yellow")
@@ -137,7 +137,7 @@ def warnings(services: Services, tree: Tree) -> Iterator[out.Piece]:
     for disagreement in services.disagree:
         yield (f"roots disagree about {disagreement.service}: {disagreement.text}", "red")
     if services.unreachable:
-        yield (f"not reached: {', '.join(services.unreachable)}; shown is what the others say", "yellow")
+        yield (f"not reached: {', '.join(services.unreachable)}; the table shows what the others report", "yellow")
     for instance in tree.instances:
         if instance.state == "unhealthy":
             name = f"{instance.service}-{instance.version}"
@@ -145,19 +145,22 @@ def warnings(services: Services, tree: Tree) -> Iterator[out.Piece]:
             yield (f"{instance.id} ({name}) on {tree.node} is unhealthy: {why}", "red")
     for each in tree.ejected:
         kind, _, name = each.target.partition(":")
-        what = {"i": "instance", "n": "node"}.get(kind, "target")
+        what = {"i": "instance", "n": "node"}.get(kind, "endpoint")
         yield (
-            f"{tree.node} keeps the {what} {name} out for a while: {each.reason or 'requests failed there'}",
+            f"{tree.node} has ejected the {what} {name}: {each.reason or 'requests failed there'}",
             "yellow",
         )
     if tree.guarded:
-        why = tree.detail or "too many leases ran out at once"
+        why = tree.detail or "too many leases expired at once"
         yield (
-            f"{tree.node} is guarded: {why}; it keeps the claims it had (those that are dead: 'sdlb forget NODE')",
+            f"{tree.node} is guarded: {why}; it keeps all claims (remove dead children with 'sdlb forget NODE')",
             "red",
         )
     if tree.cut_off:
-        yield (f"{tree.node} is cut off: no parent is in touch; it serves on, and nothing new opens here", "red")
+        yield (
+            f"{tree.node} is cut off: no parent is connected; it keeps serving, but no version becomes active here",
+            "red",
+        )
     if not tree.writes:
         yield (f"{tree.node} cannot write its state: {tree.detail}", "red")
     elif not tree.cut_off and not tree.ready and tree.node:

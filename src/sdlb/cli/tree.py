@@ -18,9 +18,10 @@ SERVICES_MAX = 4
 
 def add_parser(commands: options.Commands) -> None:
     parser = commands.add_parser(
-        "tree", description="The tree as this node sees it: its parents, itself, its children and its own instances."
+        "tree",
+        description="Shows the tree as this node sees it: its parents, itself, its children and its own instances.",
     )
-    parser.add_argument("--all", action="store_true", help="every child and instance, however many there are")
+    parser.add_argument("--all", action="store_true", help="list every child and instance")
     options.add_socket(parser)
     options.add_json(parser)
 
@@ -59,16 +60,16 @@ def _node(tree: Tree) -> Line:
     if tree.guarded:
         line.append(("  guarded", "red"))
     if tree.cut_off:
-        line.append(("  cut off: no parent is in touch", "red"))
+        line.append(("  cut off: no parent is connected", "red"))
     if not tree.writes:
-        line.append((f"  the disk cannot be written: {tree.detail}", "red"))
+        line.append((f"  the state cannot be written: {tree.detail}", "red"))
     elif not tree.ready:
         line.append((f"  not ready: {tree.detail}", "yellow"))
     return line
 
 
 def _heard(silent_s: float, state: str) -> str:
-    return f"  not heard for {silent_s:.0f} s" if state in ("suspect", "lost", "disconnected") else ""
+    return f"  last heard {silent_s:.0f} s ago" if state in ("suspect", "lost", "disconnected") else ""
 
 
 def _parent(parent: Parent, root: bool) -> Line:

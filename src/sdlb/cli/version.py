@@ -11,7 +11,7 @@ from sdlb.cli import out
 
 
 def add_parser(commands: options.Commands) -> None:
-    parser = commands.add_parser("version", description="The version of this program.")
+    parser = commands.add_parser("version", description="Prints the version of this program.")
     options.add_json(parser)
 
 

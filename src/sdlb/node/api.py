@@ -54,13 +54,13 @@ async def _body(request: Request) -> bytes:
     """Raises Refusal past the limit, without reading on."""
     length = request.headers.get("content-length", "0")
     if length.isdigit() and int(length) > BODY_BYTES_MAX:
-        raise Refusal("too-large", f"the body has {length} bytes; at most {BODY_BYTES_MAX} are taken")
+        raise Refusal("too-large", f"the body has {length} bytes; send at most {BODY_BYTES_MAX}")
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
         size += len(part)
         if size > BODY_BYTES_MAX:
-            raise Refusal("too-large", f"the body is longer than {BODY_BYTES_MAX} bytes")
+            raise Refusal("too-large", f"the body is longer than {BODY_BYTES_MAX} bytes; send less")
         parts.append(part)
     return b"".join(parts)
 
@@ -145,10 +145,13 @@ class Api:
         balancer = self._loop.balancer
         known = balancer.view.healthy(instance_id)
         if known is None and self._loop.stopping:
-            raise Refusal("stopping", f"{balancer.settings.name} is draining and takes no new instances")
+            raise Refusal(
+                "stopping",
+                f"{balancer.settings.name} is draining and accepts no new instances; register at another node",
+            )
         if spec.pid and not start_time(spec.pid):
             raise Refusal(
-                "bad-pid", f"instance {instance_id}: there is no process {spec.pid}; leave pid out, or mend it"
+                "bad-pid", f"instance {instance_id}: there is no process {spec.pid}; correct pid or leave it out"
             )
         unchecked = spec.health.kind != "none"
         healthy = known if known is not None and self._health.known(spec) else not unchecked
@@ -182,7 +185,7 @@ class Api:
         if found["state"] == "lapsed":
             text = f"{instance_id} was registered by {found['owner']} as {name}, and may still run (on_silence is wait)"
             return f"{text}; stop it, then deregister it"
-        text = f"{instance_id} is registered by {found['owner']} as {name}, and that is alive"
+        text = f"{instance_id} is registered by {found['owner']} as {name}, which is still alive"
         return f"{text}; use another id, or stop it first"
 
     async def get_instance(self, request: Request) -> Response:
@@ -210,12 +213,12 @@ class Api:
         gone = request.query_params.get("gone") == "1"
         last = self._instance(instance_id)
         if gone:
-            await self._loop.do(InstanceGone(instance_id, "its program says that it has ended", owner))
+            await self._loop.do(InstanceGone(instance_id, "its program reported that it exited", owner))
         if owner and last["owner"] not in ("", owner):
             if not gone:
                 await self._loop.do(InstanceRemove(instance_id, deadline_s, owner))
             text = (
-                f"{instance_id} is registered by {last['owner']} now, and stays; what {owner} had registered is removed"
+                f"{instance_id} is now registered by {last['owner']} and stays; the registration of {owner} is removed"
             )
             raise Refusal("owner-conflict", text)
         if gone:
@@ -305,12 +308,12 @@ class Api:
             raise Refusal("no-such-child", f"{here} has no child named {name[:80]!r}; 'sdlb tree' lists them")
         if child["state"] != "suspect":
             heard = f"{name} was heard {child['silent_s']:g} s ago and counts as alive"
-            raise Refusal("child-in-touch", f"{heard}; one that has stopped can be forgotten when its lease is over")
+            raise Refusal("child-in-touch", f"{heard}; if it has stopped, forget it when its lease has expired")
         if not self._loop.writes:
             raise Refusal("not-written", f"{here}: {self._loop.ready()[1]}; try again later")
         await self._loop.do(ForgetChild(name))
         if balancer.view.child(name) is not None:
-            raise Refusal("child-in-touch", f"{name} has come back just now; it is not forgotten")
+            raise Refusal("child-in-touch", f"{name} has just reconnected; it is not forgotten")
         if self._loop.held is not None:
             raise Refusal("not-written", f"{name} is forgotten as soon as {here} can write it: {self._loop.ready()[1]}")
         return _json(child)
@@ -331,7 +334,7 @@ class Api:
     async def restart_control(self, request: Request) -> Response:
         settings, stats = self._loop.balancer.settings, self._engine.stats
         if self._loop.stopping or self._restart.asked.is_set():
-            raise Refusal("stopping", f"{settings.name} is ending already")
+            raise Refusal("stopping", f"{settings.name} is already stopping")
         await self._restart.ask()
         engine = {"pid": stats.pid, "version": stats.version}
         return _json({"node": settings.name, "incarnation": settings.incarnation, "pid": os.getpid(), "engine": engine})
@@ -350,7 +353,7 @@ class Api:
         bad = next((character for character in url if character <= " " or character == "\x7f"), None)
         if bad is not None:
             raise Refusal(
-                "bad-url", f"the URL {url[:80]!r} has {bad!r} in it, which no request can; write %{ord(bad):02X}"
+                "bad-url", f"the URL {url[:80]!r} contains {bad!r}, which a request cannot; write %{ord(bad):02X}"
             )
         try:
             parts = urlsplit(full)
@@ -425,7 +428,7 @@ def _with_roots(here: dict[str, Any], roots: list[dict[str, Any]]) -> list[dict[
         route, service = told.get("route", ""), told.get("service", "")
         known = {(each["route"], each["service"]) for each in others}
         if route and (route, service) != (here["route"], here["service"]) and (route, service) not in known:
-            why = f"{told.get('node', 'a root')} sends such requests here: {told.get('rule', '')}"
+            why = f"{told.get('node', 'a root')} routes such requests here: {told.get('rule', '')}"
             others.append({"route": route, "service": service, "why": why})
     return others
 
@@ -461,4 +464,4 @@ async def _answer(handler: Handler, call: openapi.Call, request: Request) -> Res
     except ClientDisconnect:
         return Response(status_code=499)
     except UnicodeError:
-        return problems.answer("bad-query", f"{request.method}: the request is not in UTF-8")
+        return problems.answer("bad-query", f"{request.method}: the request is not UTF-8; encode it as UTF-8")

@@ -1,8 +1,8 @@
 """The calls that only roots can answer: run on this root (`run_here`), and merged on the node that was asked.
 
 What travels up is the call itself (method, path, body), what comes back a status and a JSON body for each root:
-`{"services": [...]}` for services (one a line), `{"service", "revision", "origin", "policy"}` for a policy, else a problem
-document. The list of all services is long: it is made, and merged, in slices (`node.reads`).
+`{"services": [...]}` for services (one a line), `{"service", "revision", "origin", "policy"}` for a policy, else a
+problem document. The list of all services is long: it is made, and merged, in slices (`node.reads`).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Authority:
             case ("PUT", ["v1", "policies", name]):
                 return await self._put_policy(check_service(unquote(name)), call.body, call.asker)
             case _:
-                raise Refusal("not-found", f"{call.method} {call.path} is no call of the authority")
+                raise Refusal("not-found", f"{call.method} {call.path} is not a call of the authority")
 
     async def _put_policy(self, service: str, body: bytes, asker: str) -> Json:
         policy = Policy.from_json(body.decode("utf-8", "replace"), f"policy of {service}")
@@ -80,7 +80,7 @@ class Authority:
         what = "; ".join(changes(had, policy.to_data())) or "no setting differs"
         await loop.do(PolicyPut(service, policy.to_json().encode(), asker, what))
         if loop.held is not None:
-            text = f"the policy of {service} takes effect when {here} can write it"
+            text = f"the policy of {service} takes effect when {here} can write its state"
             raise Refusal("not-written", f"{text}: {loop.ready()[1]}")
         return self._policy(service)
 
@@ -101,11 +101,12 @@ class Authority:
             parents = self._loop.balancer.view.parents()
             refused = {str(p["address"]): f"{p['address']}: {p['detail']}" for p in parents if p["state"] == "refused"}
             missing = "; ".join(refused.get(name, name) for name in answered.unreachable) or "none is known"
-            raise Refusal("no-root", f"no root could be asked ({missing}); what is served goes on as it was")
+            raise Refusal("no-root", f"no root could be reached ({missing}); traffic is served as before")
         return answered
 
     async def services(self, name: str = "") -> list[bytes]:
-        """All services, or one, as pieces of JSON. Where roots differ, the first by name that knows a service is believed."""
+        """All services, or one, as pieces of JSON. Where roots differ, the first by name that knows a service is
+        believed."""
         answered = await self._ask("GET", f"{SERVICES}/{quote(name, safe='')}" if name else SERVICES)
         pace = reads.Pace(self._loop.quiet)
         told = {answer.root: _entries(answer) for answer in answered.answers if answer.status == 200}
@@ -144,7 +145,7 @@ class Authority:
             raise _first_refusal(refused)
         if refused:
             why = "; ".join(f"{answer.root}: {_body(answer).get('detail', answer.status)}" for answer in refused)
-            raise Refusal("policy-not-everywhere", f"not every root took the policy of {service}: {why}")
+            raise Refusal("policy-not-everywhere", f"not every root accepted the policy of {service}: {why}")
         return {**self._merge_policy(answered), "warnings": [text for _, text in doubts]}
 
     async def _doubts(self, service: str, policy: Policy) -> list[tuple[str, str]]:
@@ -168,7 +169,7 @@ class Authority:
         newest = max(sorted(told), key=lambda root: (told[root]["revision"], told[root]["origin"]))
         believed = told[newest]
         differing = [root for root in sorted(told) if told[root]["policy"] != believed["policy"]]
-        text = f"{', '.join(differing)} has another policy than {newest}"
+        text = f"the policy at {', '.join(differing)} differs from the one at {newest}"
         return {
             **self._who(answered),
             "disagree": [{"service": believed["service"], "text": text}] if differing else [],

@@ -74,9 +74,7 @@ class Sites:
         if site.unreadable:
             site.unreadable = ""
             if not changed:
-                notes.append(
-                    _note(key, "certificate-readable", "its files can be read again, and are the same", "info")
-                )
+                notes.append(_note(key, "certificate-readable", "its files are readable again and unchanged", "info"))
         for text in exposed:
             if text not in site.exposed:
                 notes.append(_note(key, "key-file-exposed", text, "warning"))
@@ -90,7 +88,7 @@ class Sites:
             return []
         site.unreadable = why
         site.exposed = ()  # told anew when it can be read
-        return [_note(key, "certificate-unreadable", f"{why}; it keeps what it had", "error")]
+        return [_note(key, "certificate-unreadable", f"{why}; it keeps its previous certificate", "error")]
 
     # ------------------------------------------------------------------ engine
 
@@ -107,8 +105,8 @@ class Sites:
         if state.error:
             site.not_after_s = state.not_after_s
             if state.error != site.refused:
-                then = "it keeps what it had" if site.not_after_s else "nobody can connect to it"
-                text = f"its certificate was not taken: {state.error}; {then}"
+                then = "it keeps its previous certificate" if site.not_after_s else "TLS handshakes for it fail"
+                text = f"its certificate was refused: {state.error}; {then}"
                 notes.append(_note(state.key, "certificate-refused", text, "error"))
             site.refused = state.error
             return notes
@@ -119,7 +117,7 @@ class Sites:
                 notes.append(_note(state.key, "certificate-warning", text, "warning"))
         site.refused, site.not_after_s, site.warnings = "", state.not_after_s, state.warnings
         if changed:
-            text = f"it has another certificate, good for {_days(state.not_after_s - now_s)}"
+            text = f"now serving a new certificate, valid for {_days(state.not_after_s - now_s)}"
             notes.append(_note(state.key, "certificate-changed", text, "info"))
         return notes + self._ending(state.key, site, now_s)
 
@@ -135,8 +133,10 @@ class Sites:
             return []
         site.told_ending = passed
         if left_s <= 0:
-            return [_note(key, "certificate-ended", "its certificate has ended: clients refuse it", "error")]
-        return [_note(key, "certificate-ends", f"its certificate ends in {_days(left_s)}", "warning")]
+            return [
+                _note(key, "certificate-ended", "its certificate has expired: clients refuse it; renew it", "error")
+            ]
+        return [_note(key, "certificate-ends", f"its certificate expires in {_days(left_s)}; renew it", "warning")]
 
     # ------------------------------------------------------------------ reads
 
@@ -166,9 +166,13 @@ def ending(not_after_s: int, now_s: int, told: tuple[int, int]) -> tuple[tuple[i
         return (not_after_s, passed), None
     left_s = not_after_s - now_s
     if left_s <= 0:
-        text = "this node's certificate has ended: other nodes refuse new links with it"
+        text = "this node's certificate has expired: other nodes refuse new links; renew it"
         return (not_after_s, passed), ("identity-ended", text, "error")
-    return (not_after_s, passed), ("identity-ends", f"this node's certificate ends in {_days(left_s)}", "warning")
+    return (not_after_s, passed), (
+        "identity-ends",
+        f"this node's certificate expires in {_days(left_s)}; renew it",
+        "warning",
+    )
 
 
 def _passed(not_after_s: int, now_s: int) -> int:

@@ -1,7 +1,7 @@
 """`sdlb node --check`: all mistakes of a node file at once, and what this machine does not give it. Nothing is changed.
 
-After each mistake the key is replaced by one that can stand there, and the rest is read again. A running node of the same
-state folder has its ports, so those are not asked for.
+After each mistake the key is replaced by one that can stand there, and the rest is read again. A running node of the
+same state folder has its ports, so those are not asked for.
 """
 
 from __future__ import annotations
@@ -150,7 +150,10 @@ def _port(address: str, where: str) -> Iterator[Invalid]:
             probe.listen(1)
         except OSError as error:
             yield Invalid(
-                CODE, where, f"{address} cannot be had ({error.strerror})", "use another, or give the right to it"
+                CODE,
+                where,
+                f"{address} cannot be bound ({error.strerror})",
+                "use another address, or grant the right to bind it",
             )
 
 
@@ -162,41 +165,41 @@ def _folder(folder: Path, where: str) -> Iterator[Invalid]:
         yield from _writable(next(each for each in folder.parents if each.exists()), where)
         return
     except OSError as error:
-        yield Invalid(CODE, where, f"{folder} cannot be had ({error.strerror})", "give rights, or use another")
+        yield Invalid(CODE, where, f"{folder} cannot be read ({error.strerror})", "grant access, or use another folder")
         return
     if not stat.S_ISDIR(there.st_mode):
-        yield Invalid(CODE, where, f"{folder} is not a folder", "name another")
+        yield Invalid(CODE, where, f"{folder} is not a folder", "use another path")
     elif there.st_uid != os.geteuid():
         yield Invalid(CODE, where, f"{folder} belongs to user {there.st_uid}", "use a folder of your own")
     elif there.st_mode & 0o022 and not there.st_mode & stat.S_ISVTX:
-        yield Invalid(CODE, where, f"{folder} may be written to by others", f"run: chmod go-w {folder}")
+        yield Invalid(CODE, where, f"{folder} is writable by others", f"run: chmod go-w {folder}")
     else:
         yield from _writable(folder, where)
 
 
 def _writable(folder: Path, where: str) -> Iterator[Invalid]:
     if not folder.is_dir():
-        yield Invalid(CODE, where, f"{folder} is not a folder", "name another")
+        yield Invalid(CODE, where, f"{folder} is not a folder", "use another path")
     elif not os.access(folder, os.W_OK | os.X_OK) or os.statvfs(folder).f_flag & os.ST_RDONLY:
-        yield Invalid(CODE, where, f"{folder} cannot be written to", "give rights, or use another")
+        yield Invalid(CODE, where, f"{folder} cannot be written", "grant access, or use another path")
 
 
 def _socket(path: Path, where: str) -> Iterator[Invalid]:
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
         yield Invalid(CODE, where, f"is longer than {SOCKET_PATH_BYTES_MAX} bytes", "use a shorter path")
     elif os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
-        yield Invalid(CODE, where, f"{path} is there and is no socket", "remove it, or use another path")
+        yield Invalid(CODE, where, f"{path} exists and is not a socket", "remove it, or use another path")
     else:
         yield from _writable(next(each for each in path.parents if each.exists()), where)
 
 
 def _log(path: Path, where: str) -> Iterator[Invalid]:
     if path.is_dir():
-        yield Invalid(CODE, where, f"{path} is a folder", "name a file")
+        yield Invalid(CODE, where, f"{path} is a folder", "use the path of a file")
     elif path.exists():
         if not os.access(path, os.W_OK):
-            yield Invalid(CODE, where, f"{path} cannot be written to", "give rights, or use another")
+            yield Invalid(CODE, where, f"{path} cannot be written", "grant access, or use another path")
     elif not path.parent.is_dir():
-        yield Invalid(CODE, where, f"the folder {path.parent} is not there", "make it, or name another")
+        yield Invalid(CODE, where, f"the folder {path.parent} does not exist", "create it, or use another path")
     else:
         yield from _writable(path.parent, where)

@@ -36,8 +36,8 @@ NODE_ID = "node/id"
 OURS = ("node/", "pid/")
 """Of what is saved, the records of the node itself; all others are the core's."""
 SETTLE_S_MAX = 5.0
-"""How long a node that was started waits for its children to come back, before it says that a route is not there. Children
-dial at most so long apart (core/uplink.py)."""
+"""How long a node that was started waits for its children to come back, before it says that a route is not there.
+Children dial at most so long apart (core/uplink.py)."""
 IDENTITY = "identity: "
 """How the engine begins what it says of one that it does not take."""
 
@@ -99,7 +99,7 @@ class Node:
             spec, text = self.config.identity, str(error)
             if spec is None or not text.startswith(IDENTITY):
                 raise
-            what = f"the file {spec.certificate.path} cannot be used: {text.removeprefix(IDENTITY)}"
+            what = f"the file {spec.certificate.path} was refused: {text.removeprefix(IDENTITY)}"
             raise Invalid(CODE, spec.certificate.where, what, "see docs/guide/links.md") from None
 
     def engine_config(self, config: NodeConfig, identity: Identity | None = None) -> EngineConfig:

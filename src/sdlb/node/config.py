@@ -59,8 +59,8 @@ LIMITS: dict[str, tuple[int, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """`listen_http`, `listen_https` "": no such entry for clients. `http_proxies`, `https_proxies`: networks whose word about
-    their clients is believed there. `advertise` "": found out for each parent. `workers` 0: one a core."""
+    """`listen_http`, `listen_https` "": no such entry for clients. `http_proxies`, `https_proxies`: networks whose word
+    about their clients is believed there. `advertise` "": found out for each parent. `workers` 0: one a core."""
 
     name: str
     state_dir: Path
@@ -118,10 +118,10 @@ def read_file(where: str) -> tuple[dict[str, object], str, dict[tuple[str, ...],
         with Path(where).open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
-        do = "name a file that can be read"
+        do = "give a file that this user can read"
         raise Invalid(CODE, where, f"cannot be read ({error.strerror})", do) from None
     if len(raw) > FILE_BYTES_MAX:
-        raise Invalid(CODE, where, "is longer than 1 MiB", "this is no node file; see docs/reference/node-file.md")
+        raise Invalid(CODE, where, "is longer than 1 MiB", "a node file is shorter; see docs/reference/node-file.md")
     try:
         text = raw.decode()
         data = tomllib.loads(text)
@@ -129,7 +129,7 @@ def read_file(where: str) -> tuple[dict[str, object], str, dict[tuple[str, ...],
         line = raw[: error.start].count(b"\n") + 1
         raise Invalid(CODE, f"{where}:{line}", "is not UTF-8", "save the file as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        raise Invalid(CODE, where, f"is not TOML: {error}", "mend that line; see https://toml.io") from None
+        raise Invalid(CODE, where, f"is not TOML: {error}", "fix that line; see https://toml.io") from None
     except RecursionError:
         raise Invalid(CODE, where, "is nested too deeply", "see docs/reference/node-file.md") from None
     from sdlb.node.toml_lines import key_lines
@@ -156,7 +156,9 @@ def build(
     lease_s = timing.number("lease_s", max(10.0, beat_s * 5), 0.01, 86400)
     fence_s = timing.number("fence_s", max(10.0, lease_s), 0, 86400)
     if lease_s < 2 * beat_s:
-        timing.fail("lease_s", f"at least two beats ({2 * beat_s:g} s), so that one lost beat is no lost node")
+        timing.fail(
+            "lease_s", f"at least two beats ({2 * beat_s:g} s), so that one lost beat does not expire the lease"
+        )
     if fence_s < lease_s:
         timing.fail("fence_s", f"at least the lease ({lease_s:g} s): a node below may serve for as long")
     name = _option("--name", options.name, check_name) or top.text("name", "", check_name) or _host_name()
@@ -216,13 +218,13 @@ def _later(top: Reader) -> None:
     """Keys of the contract whose feature comes later."""
     listen = top.table("listen", ())
     if listen.text("admin", "", _listen):
-        listen.later("admin", "the dashboard and remote API")
+        listen.later("admin")
     store = top.table("store", ("kind", "endpoints"))
     kind = store.text("kind", "embedded", one_of("embedded", "etcd"))
     if kind == "etcd":
         store.later("kind", "the etcd store")
     if store.texts("endpoints", _parent, "host:port of each server of the store"):
-        store.later("endpoints", "a store with endpoints")
+        store.later("endpoints")
 
 
 def _private(listen: Reader, address: str, public: bool) -> None:
@@ -232,9 +234,11 @@ def _private(listen: Reader, address: str, public: bool) -> None:
     ip = ip_address(address.rpartition(":")[0].strip("[]"))
     if ip.is_unspecified:
         if public:
-            listen.fail("metrics", "a loopback or private address: on a public node all addresses are too many")
+            listen.fail(
+                "metrics", "a loopback or private address: a public node must not serve metrics on every address"
+            )
     elif ip.is_global:
-        listen.fail("metrics", "a loopback or private address: metrics are never told to the internet")
+        listen.fail("metrics", "a loopback or private address: metrics must not be public")
 
 
 def _engine(top: Reader) -> tuple[int, dict[str, int]]:
@@ -267,8 +271,8 @@ def _labels(top: Reader) -> dict[str, str]:
         try:
             check_name(name)
         except ValueError as error:
-            table.fail(name, f"as the name of a label {error}")
-        found[name] = table.text(name, "", _label, "a text of at most 128 characters")
+            table.fail(name, f"label names to be {error}")
+        found[name] = table.text(name, "", _label, "a string of at most 128 characters")
     return found
 
 
@@ -280,9 +284,9 @@ def _access(top: Reader) -> str:
 
 def _proxies(table: Reader, key: str, listen: str) -> tuple[str, ...]:
     """Networks whose word about their clients is believed at that listener."""
-    found = table.texts(key, _network, 'networks of the proxies in front of it: ["10.0.0.0/8"]')
+    found = table.texts(key, _network, 'networks of the proxies in front of the listener, for example ["10.0.0.0/8"]')
     if found and not listen:
-        table.fail(key, f"listen.{key}, or nothing here: there is no such listener")
+        table.refuse(key, f"needs the listener listen.{key}", "add it, or remove the line")
     return found
 
 
@@ -306,7 +310,7 @@ def _listen(text: str) -> str:
 
 def _label(text: str) -> str:
     if len(text) > 128:
-        raise ValueError("a text of at most 128 characters")
+        raise ValueError("a string of at most 128 characters")
     return text
 
 

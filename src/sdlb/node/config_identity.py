@@ -13,8 +13,8 @@ from sdlb.node.config_reader import Reader
 
 KEYS = ("certificate", "key", "ca")
 DO = (
-    "the files of this node's certificate under [identity] (certificate, key, ca; docs/guide/links.md shows how to make "
-    "them), or insecure = true (--insecure) on a private network that you trust"
+    "an [identity] with the node's certificate, key and CA (see docs/guide/links.md), or insecure = true "
+    "(--insecure) on a private network that you trust"
 )
 
 
@@ -25,10 +25,10 @@ def read_identity(top: Reader) -> IdentitySpec | None:
     table = top.table("identity", KEYS)
     certificate, key, ca = (_file(table, name) for name in KEYS)
     if certificate is None:
-        do = "name a PEM file with this node's certificate and what is between it and the authority"
+        do = "name a PEM file with the node's certificate and its intermediate certificates"
         table.refuse("certificate", "is missing or empty", do)
     if ca is None:
-        table.refuse("ca", "is missing or empty", "name a PEM file with the authorities of all nodes' certificates")
+        table.refuse("ca", "is missing or empty", "name a PEM file with the CAs that issue the nodes' certificates")
     return IdentitySpec(certificate, key, ca)
 
 
@@ -38,7 +38,8 @@ def _file(table: Reader, name: str) -> PemFile | None:
 
 
 class Links:
-    """Checks what the node file and the command line say together. `node_listen`, `parents`: whether options said so."""
+    """Checks what the node file and the command line say together. `node_listen`, `parents`: whether options said
+    so."""
 
     def __init__(self, top: Reader, listen: Reader, *, node_listen: bool, parents: bool) -> None:
         self._top, self._listen = top, listen
@@ -49,13 +50,13 @@ class Links:
         top = self._top
         if identity is not None:
             if insecure:
-                top.refuse("insecure", "is true beside [identity]", "take one of the two out")
+                top.refuse("insecure", "is true although there is an [identity]", "remove one of the two")
             return
         if "insecure" in top and not insecure:
-            top.refuse("insecure", "is false, and there is no [identity]", f"give {DO}")
+            top.refuse("insecure", "is false and there is no [identity]", f"give {DO}")
         ip = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
         if ip.is_global:
-            do = "a loopback or private address: node links in clear text never cross the internet; or [identity]"
+            do = "a loopback or private address (unencrypted node links must not cross the internet), or an [identity]"
             self.refuse_listen(address, do)
         if insecure:
             return

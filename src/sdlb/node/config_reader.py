@@ -34,7 +34,7 @@ class Reader:
         for key in self._data:
             if keys and key not in keys:
                 near = get_close_matches(key, keys, 1)
-                do = f"did you mean {near[0]!r}?" if near else f"the keys here are {', '.join(keys)}"
+                do = f"did you mean {near[0]!r}?" if near else f"the known keys are {', '.join(keys)}"
                 self._fail((*path, key), "is not a known key", do)
 
     def _fail(self, path: tuple[str, ...], what: str, do: str) -> NoReturn:
@@ -56,9 +56,13 @@ class Reader:
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
         self._fail((*self._path, key), f"has the value {shown}", f"expected {expected}")
 
-    def later(self, key: str, what: str, do: str = "take it out") -> NoReturn:
+    def later(self, key: str, what: str = "", do: str = "remove the line") -> NoReturn:
         """A key of the contract whose feature this version does not have."""
-        self._fail((*self._path, key), f"{what} is not in this version", do)
+        self._fail(
+            (*self._path, key),
+            f"{what} is not supported in this version" if what else "not supported in this version",
+            do,
+        )
 
     def __contains__(self, key: str) -> bool:
         return key in self._data
@@ -73,12 +77,14 @@ class Reader:
         """An array of tables."""
         value = self._data.get(key, [])
         if not isinstance(value, list):
-            self.fail(key, f"tables, each begun by [[{key}]]")
+            self.fail(key, f"an array of tables, each starting with [[{key}]]")
         path = (*self._path, key)
         items = enumerate(cast("list[object]", value))
         return [Reader(item, self._where, self._lines, (*path, str(n)), keys) for n, item in items]
 
-    def text(self, key: str, default: str, check: Callable[[str], str] | None = None, expected: str = "a text") -> str:
+    def text(
+        self, key: str, default: str, check: Callable[[str], str] | None = None, expected: str = "a string"
+    ) -> str:
         if key not in self._data:
             return default
         value = self._data[key]
@@ -116,13 +122,13 @@ class Reader:
         found: list[str] = []
         for item in cast("list[object]", value):
             if not isinstance(item, str):
-                self.fail(key, f"a list of texts: {expected}")
+                self.fail(key, f"a list of strings: {expected}")
             try:
                 found.append(check(item))
             except ValueError as error:
                 self.fail(key, str(error))
         if len(set(found)) != len(found):
-            self.fail(key, "each only once")
+            self.fail(key, "a list without duplicates")
         return tuple(found)
 
     def path(self, key: str) -> Path | None:
@@ -151,5 +157,5 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 def _absolute(text: str) -> str:
     if not text.startswith("/") or not text.isprintable():
-        raise ValueError("an absolute path, one that begins with /")
+        raise ValueError("an absolute path, starting with /")
     return text

@@ -31,9 +31,9 @@ def page(node: str) -> str:
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>sdlb local API</title><style>{STYLE}</style>"
         f"<h1>The local API of {escape(node)}</h1>"
-        "<p>The same, for machines: <a href=/openapi.json>/openapi.json</a>. From a shell: "
+        "<p>As an OpenAPI document: <a href=/openapi.json>/openapi.json</a>. From a shell: "
         "<code>curl --unix-socket $SDLB_SOCKET http://localhost/v1/tree</code></p>"
-        f"<table>{calls}</table><h2>Shapes</h2><table>{shapes}</table><h2>Problems</h2><table>{codes}</table>"
+        f"<table>{calls}</table><h2>Schemas</h2><table>{shapes}</table><h2>Problems</h2><table>{codes}</table>"
     )
 
 

@@ -17,4 +17,4 @@ def _told(target: dict[str, Any], ejected: Mapping[str, str], well: bool) -> dic
     if target["name"] not in ejected or not target["chosen"]:
         return target
     why = f"ejected by passive health: {ejected[target['name']] or 'requests failed there'}"
-    return {**target, "chosen": not well, "why": why if well else f"{why}; there is no other"}
+    return {**target, "chosen": not well, "why": why if well else f"{why}; chosen because all endpoints are ejected"}

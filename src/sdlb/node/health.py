@@ -1,7 +1,7 @@
 """Active checks of the instances of this host, and the watch over their processes.
 
-What a check is stands in `node.probe`. `rise` good ones in a row make an instance healthy, `fall` bad ones unhealthy. The first
-one comes at once for a new instance, and after a
+What a check is stands in `node.probe`. `rise` good ones in a row make an instance healthy, `fall` bad ones unhealthy.
+The first one comes at once for a new instance, and after a
 random part of the interval for those that were there when control started, so that a restart is no burst.
 
 A watched process is held by a pidfd, which names that one process even when its number is used again; over a restart
@@ -28,8 +28,8 @@ POLL_PIDS_S = 0.5
 
 
 def until_next(now: float, interval_s: float) -> float:
-    """Seconds to the next check, within an eighth of the interval: checks of several instances fall on the same moments,
-    for to wake up costs an idle node more than to check."""
+    """Seconds to the next check, within an eighth of the interval: checks of several instances fall on the same
+    moments, for to wake up costs an idle node more than to check."""
     grain_s = interval_s / 4
     return round((now + interval_s) / grain_s) * grain_s - now
 
@@ -89,8 +89,8 @@ class Health:
         return watch is not None and (watch.spec.endpoint, watch.spec.health) == (spec.endpoint, spec.health)
 
     def may_have_moved(self, spec: InstanceSpec, healthy: bool) -> bool:
-        """Whether other sockets may be at the endpoint than the last registration found. Once a program was healthy, its
-        renewals change nothing: it listened by then."""
+        """Whether other sockets may be at the endpoint than the last registration found. Once a program was healthy,
+        its renewals change nothing: it listened by then."""
         watch = self._watches.get(spec.id)
         if watch is None or watch.spec != spec:
             return True
@@ -190,7 +190,7 @@ class Health:
             if not ever and asyncio.get_running_loop().time() - began >= max(NEVER_S, 2 * check.interval_s):
                 ever = True  # told once
                 name = f"{watch.spec.id} ({watch.spec.service}-{watch.spec.version} on {watch.spec.endpoint})"
-                text = f"{name} has not been healthy since it was registered: {why or 'not often enough in a row'}"
+                text = f"{name} has not been healthy since it was registered: {why or 'too few successful checks in a row'}"
                 self._tell(Note("instance-never-healthy", text, "warning", {"instance": watch.spec.id}))
             await asyncio.sleep(until_next(asyncio.get_running_loop().time(), check.interval_s))
 
@@ -227,7 +227,7 @@ class Health:
         self._unwatch(watch)
         pid = watch.spec.pid
         self._former.pop((watch.spec.id, pid), None)
-        self._post(InstanceGone(watch.spec.id, f"its process {pid} has ended", owner_of(pid)))
+        self._post(InstanceGone(watch.spec.id, f"its process {pid} has exited", owner_of(pid)))
 
     async def _poll_processes(self) -> None:
         while True:

@@ -1,7 +1,7 @@
 """This node's certificate while it runs: read at the start, and again when its files have changed.
 
-The engine judges what they have and takes it or keeps what it had; links that are open stay, new ones are made with the new
-one. Whoever issues identities later takes the place of the files here.
+The engine judges what they have and takes it or keeps what it had; links that are open stay, new ones are made with the
+new one. Whoever issues identities later takes the place of the files here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,12 @@ class IdentityWatch:
             return
         now, identity, exposed = await asyncio.to_thread(_read, spec)
         if take is not None and identity != self.current and (error := await take(identity)):
-            raise Invalid(CODE, spec.certificate.where, f"was not taken: {error}", "name files that belong together")
+            raise Invalid(
+                CODE,
+                spec.certificate.where,
+                f"was refused: {error}",
+                "use a certificate, key and CA that belong together",
+            )
         self._spec, self._read_at, self._seen = spec, now, now
         self._took(identity, exposed)
 
@@ -85,7 +90,7 @@ class IdentityWatch:
             if error:
                 self._refused("identity-refused", error)
                 return
-            self._tell(Note("identity-changed", "this node's certificate was renewed: new links are made with it"))
+            self._tell(Note("identity-changed", "this node's certificate was renewed: new links use it"))
         self._took(identity, exposed)
 
     def _took(self, identity: Identity, exposed: list[str]) -> None:
@@ -97,7 +102,7 @@ class IdentityWatch:
 
     def _refused(self, code: str, why: str) -> None:
         if why != self.error:
-            self._tell(Note(code, f"this node's certificate stays as it was: {why}", "error"))
+            self._tell(Note(code, f"this node's certificate was not renewed, the old one stays in use: {why}", "error"))
         self.error = why
 
 

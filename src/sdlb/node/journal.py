@@ -79,7 +79,11 @@ class Journal:
             self._print(event)
         if self.dropped > self._dropped and not self._blocked:
             self._blocked = True
-            self.tell(Note("log-blocked", "nobody reads the log; lines are dropped, the node goes on", "warning"))
+            self.tell(
+                Note(
+                    "log-blocked", "the log on stderr is not read; lines are dropped, the node keeps running", "warning"
+                )
+            )
 
     def _line(self, event: Event) -> str:
         if self._plain:
@@ -90,7 +94,7 @@ class Journal:
     def _lost(self, lines: int) -> str:
         """Called in the outlet's thread, when the log is read again."""
         self._dropped, self._blocked = self.dropped, False
-        text = f"{lines} lines of the log are missing here: nobody read it"
+        text = f"{lines} log lines are missing here: the log was not read"
         return self._line(Event(0, self._at(), "warning", "log-lines-dropped", text, {"lines": str(lines)}))
 
     def _at(self) -> str:

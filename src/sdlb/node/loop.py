@@ -8,10 +8,10 @@ When the disk cannot be written, the node says so (`state-not-written`) and trie
 serves on, and the core goes on in memory: renewals, health, beats. But when a durable decision could not be written,
 neither it nor anything after it is acted on before it is (`decisions-wait`, see `sdlb.node.hold`): a full disk is no
 outage, and kill -9 brings nothing back that others have seen undone. Others are served by what was true before, however
-long it takes: an instance that starts meanwhile waits, one that ends is tried around by the engine. Only what outlives a
-process, not a power cut, does not hold anything up: a restart that lacks it hears it again from those it is about.
-The core is told of both (`StoreStuck`, `StoreWritten`): a node that cannot write its decisions says so in its beats. After
-a while it may give up deciding and follow other roots (`ReleaseHeld`): from then on nothing is held.
+long it takes: an instance that starts meanwhile waits, one that ends is tried around by the engine. Only what outlives
+a process, not a power cut, does not hold anything up: a restart that lacks it hears it again from those it is about.
+The core is told of both (`StoreStuck`, `StoreWritten`): a node that cannot write its decisions says so in its beats.
+After a while it may give up deciding and follow other roots (`ReleaseHeld`): from then on nothing is held.
 A node that is stopped meanwhile says so to its parents, once its drain has had its time, and ends.
 
 A fault of ours costs the one event or effect in which it happens. The other events of the iteration are still handled,
@@ -43,7 +43,8 @@ STALL_S = 2.0
 RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 5.0
 FAULTS_MAX = 16
-"""Faults of ours in one iteration, beyond one for each event, after which the core is left alone until the next event."""
+"""Faults of ours in one iteration, beyond one for each event, after which the core is left alone until the next
+event."""
 INCARNATION = "node/incarnation"
 Run = Callable[[ef.Execute], Awaitable[tuple[int, bytes]]]
 """Runs an API call of the authority on this root -> (status, body)."""
@@ -252,13 +253,13 @@ class NodeLoop:
             self._unwritten.update(puts)
         elif not await self._write(puts, durable) and durable:
             self._hold.on = True
-            text = f"a decision cannot be written, and is not acted on before it is: {self._why}"
+            text = f"a decision cannot be written to disk and takes effect only when it is: {self._why}"
             self.tell(ef.Note("decisions-wait", text, "error"))
             self.post(StoreStuck())
 
     def _act_safely(self, effect: ef.Effect) -> None:
-        """A fault here is that of an adapter. A message that is lost by it shows as a gap, a delta of the engine is made
-        again."""
+        """A fault here is that of an adapter. A message that is lost by it shows as a gap, a delta of the engine is
+        made again."""
         try:
             self._act(effect)
         except Exception as error:
@@ -318,16 +319,17 @@ class NodeLoop:
             return False
         if self._why and not self._unwritten:
             self._why = ""
-            self.tell(ef.Note("state-written", "the state is written again"))
+            self.tell(ef.Note("state-written", "the state can be written again"))
         return True
 
     async def _commit(self, puts: dict[str, object], durable: bool) -> None:
-        """Raises StoreFailed, also for a commit that is still under way: written again later, after it, it does no harm."""
+        """Raises StoreFailed, also for a commit that is still under way: written again later, after it, it does no
+        harm."""
         commit = asyncio.ensure_future(self._store.commit(puts, durable))
         done, _ = await asyncio.wait((commit,), timeout=STALL_S)
         if not done:
             commit.add_done_callback(lambda late: late.cancelled() or late.exception())
-            raise StoreFailed(f"the disk does not answer within {STALL_S:g} s")
+            raise StoreFailed(f"the disk has not answered for {STALL_S:g} s")
         try:
             commit.result()
         except StoreFailed:
@@ -351,9 +353,9 @@ class NodeLoop:
         if self.stopping:
             return False, "the node is stopping"
         if self.engine.stats.hangs:
-            return False, "the engine does not answer: what it serves goes on, and no change takes effect"
+            return False, "the engine does not answer control: it keeps serving, but no change takes effect"
         if self._hold.on:
-            return False, f"decisions wait for the disk, what is served goes on: {self._why}"
+            return False, f"decisions wait for the disk, traffic is served as before: {self._why}"
         ready, detail = self.balancer.view.ready()
         return ready, f"{detail}; but the state cannot be written: {self._why}" if self._why else detail
 

@@ -1,148 +1,139 @@
-"""What the engine's counters mean, as `/metrics` says it (docs/reference/metrics.md has the same, with links)."""
+"""HELP texts of the engine's metrics, as `/metrics` prints them."""
 
 from __future__ import annotations
 
 TEXTS: dict[str, str] = {
-    "connections_open": "Client connections open now.",
-    "connections_of_clients": "Of these, those of clients.",
-    "connections_asleep": ("Of these, those in clear text that have rested for a while, and are kept as sockets only."),
-    "connections_total": "Client connections accepted.",
-    "connections_inherited_total": (
-        "Client connections taken over, at rest, from the engine before (sdlb node upgrade); they are not in "
-        "connections_total again."
+    "connections_open": "Open connections, of clients and of nodes.",
+    "connections_of_clients": "Open client connections.",
+    "connections_asleep": (
+        "Open unencrypted client connections that have been idle for a while and are kept as sockets only."
     ),
-    "limit_connections_total": "Accepting waited because the limit on connections was reached.",
-    "connections_evicted_total": "Connections at rest that were closed to make room for new ones.",
-    "memory_limit_bytes": "Bytes of memory that this process may have.",
-    "memory_resident_bytes": "Bytes of memory that are resident.",
-    "memory_held_bytes": "Bytes of memory that connections hold.",
-    "memory_high_total": "Moments in which memory in use came above 65 % of the limit.",
-    "memory_full_total": "Moments in which memory in use came above 80 % of the limit.",
-    "memory_rests_ended_total": "Connections at rest that were closed because much memory was in use.",
+    "connections_total": "Accepted connections.",
+    "connections_inherited_total": (
+        "Idle client connections taken over from the previous engine in a hot restart; connections_total does "
+        "not count them again."
+    ),
+    "limit_connections_total": "Times that accepting paused at the connection limit.",
+    "connections_evicted_total": "Idle connections closed to make capacity for new ones.",
+    "memory_limit_bytes": "Memory limit of the engine process.",
+    "memory_resident_bytes": "Resident memory of the engine process.",
+    "memory_held_bytes": "Memory held by connections.",
+    "memory_high_total": "Times that memory in use rose above 65 % of the limit.",
+    "memory_full_total": "Times that memory in use rose above 80 % of the limit.",
+    "memory_rests_ended_total": "Idle connections closed under memory pressure.",
     "memory_told_to_go_total": (
-        "HTTP/2 connections of clients that were told to go because much memory was in use, and they hold much of it."
+        "HTTP/2 client connections sent GOAWAY under memory pressure because they held much memory."
     ),
     "memory_ended_total": (
-        "Requests and HTTP/2 connections that were ended because too much memory was in use, and they held most of it."
+        "Requests and HTTP/2 connections cancelled under memory pressure because they held the most memory."
     ),
-    "memory_accept_waits_total": "Accepting waited because too much memory was in use.",
-    "handshakes_total": "TLS handshakes that were done.",
-    "handshakes_resumed_total": "Of these, those that took an earlier session up.",
+    "memory_accept_waits_total": "Times that accepting paused under memory pressure.",
+    "handshakes_total": "Completed TLS handshakes.",
+    "handshakes_resumed_total": "Completed TLS handshakes that resumed a session.",
     "handshakes_failed_total": (
-        "TLS handshakes that failed: no TLS, nothing in common, no certificate where one is required."
+        "Failed TLS handshakes: not TLS, no common parameters, or no required client certificate."
     ),
-    "handshakes_unknown_name_total": "TLS handshakes refused because there is no certificate for the name.",
-    "timeout_handshake_total": "A TLS handshake was not done in time.",
-    "limit_handshakes_total": "Connections closed because there were too many TLS handshakes at once.",
+    "handshakes_unknown_name_total": "TLS handshakes refused because no site has a certificate for the name.",
+    "timeout_handshake_total": "TLS handshakes that timed out.",
+    "limit_handshakes_total": "Connections closed at the limit on concurrent TLS handshakes.",
     "limit_handshakes_per_address_total": (
-        "Connections closed because their address had a quarter of all TLS handshakes that may be under way "
+        "Connections closed because their address had a quarter of the permitted concurrent TLS handshakes "
         "(public nodes)."
     ),
-    "handshakes_now": "TLS handshakes under way.",
-    "http2_connections_total": "HTTP/2 connections of clients.",
-    "http2_failed_total": "HTTP/2 connections that ended by a fault of the client's protocol.",
+    "handshakes_now": "TLS handshakes in progress.",
+    "http2_connections_total": "HTTP/2 client connections.",
+    "http2_failed_total": "HTTP/2 connections closed for a protocol error of the client.",
     "http2_streams_total": "Requests over HTTP/2.",
-    "http2_flood_ping_total": "HTTP/2 connections ended for a flood of PING.",
-    "http2_flood_settings_total": "HTTP/2 connections ended for a flood of SETTINGS.",
-    "http2_flood_priority_total": "HTTP/2 connections ended for a flood of PRIORITY or frames of unknown kinds.",
-    "http2_flood_window_update_total": "HTTP/2 connections ended for a flood of WINDOW_UPDATE.",
-    "http2_flood_empty_data_total": "HTTP/2 connections ended for a flood of DATA without content.",
-    "http2_flood_continuation_total": "HTTP/2 connections ended for a flood of CONTINUATION.",
+    "http2_flood_ping_total": "HTTP/2 connections closed for a flood of PING.",
+    "http2_flood_settings_total": "HTTP/2 connections closed for a flood of SETTINGS.",
+    "http2_flood_priority_total": "HTTP/2 connections closed for a flood of PRIORITY or of unknown frame types.",
+    "http2_flood_window_update_total": "HTTP/2 connections closed for a flood of WINDOW_UPDATE.",
+    "http2_flood_empty_data_total": "HTTP/2 connections closed for a flood of empty DATA.",
+    "http2_flood_continuation_total": "HTTP/2 connections closed for a flood of CONTINUATION.",
     "http2_flood_reset_total": (
-        "HTTP/2 connections ended for a flood of RST_STREAM: most of what was asked for was cancelled."
+        "HTTP/2 connections closed for a flood of RST_STREAM: most of their requests were cancelled."
     ),
     "http2_flood_other_total": (
-        "HTTP/2 connections ended for a flood of anything else that is bounded: heads in many pieces, streams "
-        "that we had to break off, small DATA."
+        "HTTP/2 connections closed for another flood: fragmented header blocks, streams reset by the engine, "
+        "small DATA."
     ),
-    "misdirected_total": "Requests whose host is not the one that the TLS handshake was for: 421.",
-    "limit_connections_per_address_total": "Connections closed at once because their address had too many.",
-    "limit_descriptors_total": "Accepting waited because the file descriptors that clients may have were used up.",
+    "misdirected_total": "Requests for a host that the TLS handshake was not for: 421.",
+    "limit_connections_per_address_total": "Connections closed at the limit on connections of an address.",
+    "limit_descriptors_total": "Times that accepting paused because client connections used up their file descriptors.",
     "pipes_refused_total": (
-        "Large answers that were copied, for there was no pipe to move them through: enough are in use, or "
-        "descriptors or memory for them are short."
+        "Large responses copied instead of spliced, because pipes, file descriptors or memory were short."
     ),
-    "accept_failures_total": "Accept failed, for want of file descriptors above all.",
-    "requests_total": "Requests whose head was read.",
-    "refused_malformed_total": "Requests refused as malformed: 400, 405, 501, 505.",
-    "limit_head_bytes_total": "Heads over the limit on bytes: 431 or 414.",
-    "limit_fields_total": "Heads over the limit on fields: 431.",
-    "limit_body_bytes_total": "Bodies over the limit: 413.",
-    "limit_requests_per_address_total": "Requests of an address that had too many in too short a time: 429.",
+    "accept_failures_total": "Failed accept calls, mostly for lack of file descriptors.",
+    "requests_total": "Requests with a complete header.",
+    "refused_malformed_total": "Malformed requests: 400, 405, 501, 505.",
+    "limit_head_bytes_total": "Requests with a header over the byte limit: 431 or 414.",
+    "limit_fields_total": "Requests with too many header fields: 431.",
+    "limit_body_bytes_total": "Requests with a body over the limit: 413.",
+    "limit_requests_per_address_total": "Requests over the rate limit of their address: 429.",
     "forged_fields_total": (
-        "Requests of clients with fields that are ours to set (X-Forwarded-…, Forwarded, X-Real-IP, those "
-        "between nodes, names with an underscore that some take for another), or that would strip such by "
-        "Connection. They are dropped and set anew. A proxy in front of an entry sets some in each."
+        "Client requests with header fields that only the entry sets (X-Forwarded-*, Forwarded, X-Real-IP, "
+        "fields between nodes, underscore variants) or with a Connection that would remove them. The fields "
+        "are replaced. A proxy in front of an entry causes some with each request."
     ),
     "behind_last_request_total": (
-        "Connections on which something came behind their last request (Connection: close). It is not served."
+        "Connections with data after their last request (Connection: close). The data is ignored."
     ),
-    "limit_ranges_total": "Range with too many parts: 416.",
-    "timeout_head_total": "A head did not arrive in time: 408.",
-    "timeout_idle_total": "A kept-alive connection had no request in time.",
-    "timeout_body_total": "A client did not send or take a body in time.",
-    "timeout_body_pace_total": "A client sent or took a body too slowly: less than body_bytes_per_s on average.",
+    "limit_ranges_total": "Requests with too many ranges: 416.",
+    "timeout_head_total": "Request headers that timed out: 408.",
+    "timeout_idle_total": "Keep-alive connections closed by the idle timeout.",
+    "timeout_body_total": "Bodies that a client did not send or read in time.",
+    "timeout_body_pace_total": "Bodies that a client sent or read more slowly than body_bytes_per_s on average.",
     "early_answers_total": (
-        "Answers that came before the whole body of their request had: both connections are closed behind them."
+        "Responses that came before the end of the request body; both connections are closed after them."
     ),
-    "timeout_response_total": "An upstream did not answer in time: 504.",
-    "timeout_response_idle_total": "An upstream fell silent in the middle of a body.",
-    "timeout_connect_total": "A connection to an upstream was not made in time.",
+    "timeout_response_total": "Upstream responses that timed out: 504.",
+    "timeout_response_idle_total": "Upstream responses that stalled in the middle of the body.",
+    "timeout_connect_total": "Upstream connects that timed out.",
     "exhausted_total": (
-        "Connections to upstreams that were not opened for want of our own: file descriptors, ports, memory: 503."
+        "Upstream connections not opened for lack of file descriptors, ports or memory on this node: 503."
     ),
-    "client_gone_total": "Clients that went away before they had their whole answer.",
+    "client_gone_total": "Clients that disconnected before the end of their response.",
     "no_route_total": "Requests that no claim matches: 404.",
-    "wrong_host_total": "Hosts that are not served here: 421.",
-    "loops_total": "Requests that came round in a loop: 508.",
-    "not_here_total": "Stamped requests answered 'not here'.",
-    "parked_total": "Requests that waited for a version.",
-    "parked_now": "Requests that wait now.",
-    "limit_parked_total": "Requests that did not wait because the queue was full.",
-    "timeout_parked_total": "Requests that waited in vain.",
-    "retries_total": "Tries after the first.",
-    "hedges_total": "Requests that were asked of a second member because the first was slow.",
-    "hedges_won_total": "Of these, those that the second one answered first.",
-    "retry_budget_exhausted_total": "Tries not made because the budget was used up.",
+    "wrong_host_total": "Requests for a host that this entry does not serve: 421.",
+    "loops_total": "Requests that looped between nodes: 508.",
+    "not_here_total": "Requests of other nodes answered 'not here', because the version is not on this node.",
+    "parked_total": "Requests parked until a version is active.",
+    "parked_now": "Requests parked now.",
+    "limit_parked_total": "Requests not parked because the queue was full.",
+    "timeout_parked_total": "Parked requests that timed out.",
+    "retries_total": "Retries: attempts after the first one.",
+    "hedges_total": "Requests hedged to a second endpoint because the first was slow.",
+    "hedges_won_total": "Hedged requests that the second endpoint answered first.",
+    "retry_budget_exhausted_total": "Retries not made because the retry budget was used up.",
     "upgrades_total": "Connections upgraded to another protocol.",
-    "upgrades_open": "Upgraded connections open now.",
-    "upstream_inherited_total": "Idle upstream connections taken over from the engine before.",
-    "upstream_unsolicited_total": "Upstream connections closed because they sent what nobody asked for.",
-    "upstream_malformed_total": "Upstream answers that were malformed: 502.",
-    "upstream_over_limit_total": "Answers with a head or trailers over the limits of this node: 502, or cut off.",
-    "faults_total": "Connections that ended by a fault of our own.",
-    "control_streams_total": "Control streams of children passed on to control.",
-    "control_streams_refused_total": "Control streams of children that were closed because control was not there.",
-    "control_streams_open": "Control streams open now.",
-    "access_log_dropped_total": (
-        "Lines of the access log that were dropped because the disk was slower than the traffic."
-    ),
-    "access_log_failed_total": "Lines of the access log that could not be written.",
-    "limit_in_flight_total": (
-        "Requests refused because their service, or each of its instances, had as many in flight as it may: 503."
-    ),
-    "limit_priority_total": "Requests of a low priority, refused a little before that: 503.",
-    "limit_pending_total": "Requests that found the queue for room full: 503.",
-    "timeout_pending_total": "Requests that waited for room in vain: 503.",
-    "pending_now": "Requests that wait for room.",
-    "limit_endpoint_connections_total": "Endpoints passed over because they had as many connections as they may.",
-    "timeout_try_total": "Tries that were given up, to be made elsewhere.",
-    "outliers_total": "Endpoints taken out because the others of their group do better.",
-    "links_total": "Links with other nodes that were opened over mutual TLS, in either direction.",
-    "link_refused_no_certificate_total": "Links refused because the other node showed no certificate.",
+    "upgrades_open": "Open upgraded connections.",
+    "upstream_inherited_total": "Idle upstream connections taken over from the previous engine in a hot restart.",
+    "upstream_unsolicited_total": "Idle upstream connections closed because they sent unrequested data.",
+    "upstream_malformed_total": "Malformed upstream responses: 502.",
+    "upstream_over_limit_total": "Upstream responses with a header or trailers over the limits: 502, or cut off.",
+    "faults_total": "Connections closed by an internal error of the engine.",
+    "control_streams_total": "Control streams of children passed to control.",
+    "control_streams_refused_total": "Control streams of children closed because control was not running.",
+    "control_streams_open": "Open control streams.",
+    "access_log_dropped_total": "Access log lines dropped because the disk was slower than the traffic.",
+    "access_log_failed_total": "Access log lines that could not be written.",
+    "limit_in_flight_total": "Requests over the in-flight limit of their service or of all its instances: 503.",
+    "limit_priority_total": "Low-priority requests refused shortly before that limit: 503.",
+    "limit_pending_total": "Requests refused because the queue for capacity was full: 503.",
+    "timeout_pending_total": "Requests that waited for capacity until they timed out: 503.",
+    "pending_now": "Requests that wait for capacity.",
+    "limit_endpoint_connections_total": "Endpoints skipped because they had as many connections as permitted.",
+    "timeout_try_total": "Attempts that timed out and were retried at another endpoint.",
+    "outliers_total": "Outlier ejections: endpoints ejected for doing worse than the others of their group.",
+    "links_total": "Mutual TLS links with other nodes, in either direction.",
+    "link_refused_no_certificate_total": "Links refused because the other node presented no certificate.",
     "link_refused_certificate_total": (
-        "Links refused because its certificate is not of our authorities, or not for this use."
+        "Links refused because the other node's certificate is not from this node's CAs, or not for this use."
     ),
-    "link_refused_expired_total": "Links refused because its certificate has expired or is not valid yet.",
-    "link_refused_name_total": (
-        "Links refused because its certificate has no name, or not that of the node that was meant."
-    ),
-    "link_refused_ours_total": "Links refused because it does not take our certificate.",
-    "link_refused_other_total": "Links refused because it does not speak mutual TLS as nodes do.",
-    "timeout_link_total": (
-        "Links with nodes and HTTP/2 connections to endpoints that did not answer a ping, and were given up."
-    ),
-    "upstream_silent_total": (
-        "Requests whose connection to a node or an endpoint had nobody at its other end any more."
-    ),
+    "link_refused_expired_total": "Links refused because the other node's certificate has expired or is not yet valid.",
+    "link_refused_name_total": "Links refused because the other node's certificate has no name or an unexpected one.",
+    "link_refused_ours_total": "Links refused because the other node rejected this node's certificate.",
+    "link_refused_other_total": "Links refused because the other side does not speak the nodes' mutual TLS.",
+    "timeout_link_total": "Links and HTTP/2 upstream connections closed because a ping was not answered.",
+    "upstream_silent_total": "Requests whose upstream connection turned out to be dead.",
 }

@@ -1,7 +1,7 @@
 """`/metrics`: what this node knows, in the Prometheus text format (version 0.0.4).
 
-A root with 10,000 services has a quarter of a million lines to say. They are made in slices (`node.reads`), and what else
-control has to do goes on in between; so a page is no snapshot, but every line is true when it is made.
+A root with 10,000 services has a quarter of a million lines to say. They are made in slices (`node.reads`), and what
+else control has to do goes on in between; so a page is no snapshot, but every line is true when it is made.
 """
 
 from __future__ import annotations
@@ -98,21 +98,28 @@ def _one(name: str, text: str, value: float, kind: str = "gauge") -> Family:
 def _node(loop: NodeLoop, journal: Journal) -> Iterator[Family]:
     balancer = loop.balancer
     info = _labels(node=balancer.settings.name, version=version(), root=str(balancer.settings.is_root).lower())
-    yield Family("sdlb_node_info", "gauge", "The node; always 1.", [(info, 1)])
-    yield _one("sdlb_node_ready", "1 when the node serves and a parent is in touch.", loop.ready()[0])
-    yield _one("sdlb_node_guarded", "1 while too many leases ran out at once.", balancer.view.guarded())
-    yield _one("sdlb_node_cut_off", "1 while no parent is in touch.", balancer.view.cut_off())
-    yield _one("sdlb_state_written", "0 while the state cannot be written.", loop.writes)
-    waits = "1 while decisions wait for the disk: what is served goes on, nothing new opens or closes."
+    yield Family("sdlb_node_info", "gauge", "Information about the node; always 1.", [(info, 1)])
+    yield _one("sdlb_node_ready", "1 when the node serves and a parent is connected.", loop.ready()[0])
+    yield _one(
+        "sdlb_node_guarded", "1 while the node is guarded: too many leases expired at once.", balancer.view.guarded()
+    )
+    yield _one("sdlb_node_cut_off", "1 while the node is cut off: no parent is connected.", balancer.view.cut_off())
+    yield _one("sdlb_state_written", "0 while the state cannot be written to disk.", loop.writes)
+    waits = "1 while decisions wait for the disk: traffic is served as before, no version becomes active or drains."
     yield _one("sdlb_decisions_wait", waits, loop.held is not None)
-    yield _one("sdlb_effects_held", "Effects of decisions that wait for the disk.", loop.held or 0)
-    yield _one("sdlb_internal_errors_total", "Faults of control itself.", loop.errors, "counter")
+    yield _one("sdlb_effects_held", "Effects of decisions held back until the disk can be written.", loop.held or 0)
+    yield _one("sdlb_internal_errors_total", "Internal errors of control.", loop.errors, "counter")
     told = {**dict.fromkeys(ALERTS, 0), **journal.counts}
     counts = [(_labels(level=level, code=code), count) for (level, code), count in sorted(told.items())]
     yield Family("sdlb_events_total", "counter", "Events by level and code.", counts)
-    yield _one("sdlb_log_lines_dropped_total", "Log lines that nobody read in time.", journal.dropped, "counter")
+    yield _one(
+        "sdlb_log_lines_dropped_total",
+        "Log lines dropped because stderr was not read in time.",
+        journal.dropped,
+        "counter",
+    )
     sizes = [(_labels(what=what), count) for what, count in balancer.view.sizes().items()]
-    yield Family("sdlb_entries", "gauge", "Entries that control holds.", sizes)
+    yield Family("sdlb_entries", "gauge", "Entries that control holds, by kind.", sizes)
 
 
 def _tree(view: Lists) -> Iterator[Family | None]:
@@ -121,7 +128,7 @@ def _tree(view: Lists) -> Iterator[Family | None]:
         rows = [(_labels(**{kind: link.name, "state": link.state}), 1.0) for link in links]
         yield Family(f"sdlb_{kind}_link", "gauge", f"Links by {kind} and state.", rows)
         silent = [(_labels(**{kind: link.name}), link.silent_s) for link in links]
-        yield Family(f"sdlb_{kind}_silent_seconds", "gauge", f"Since the {kind} was last heard.", silent)
+        yield Family(f"sdlb_{kind}_silent_seconds", "gauge", f"Seconds since the {kind} was last heard.", silent)
     states: Counter[str] = Counter()
     for instance_id in view.instance_ids():
         if (found := view.instance(instance_id)) is not None:
@@ -133,7 +140,9 @@ def _tree(view: Lists) -> Iterator[Family | None]:
         for name in view.service_names()
         for each in (view.service(name) or {"versions": ()})["versions"]
     )
-    yield Family("sdlb_version_instances", "gauge", "Instances below this node by version and its state.", versions)
+    yield Family(
+        "sdlb_version_instances", "gauge", "Instances below this node by version and the version's state.", versions
+    )
     claims = _by_state(Counter(view.claim_states()))
     yield Family("sdlb_claims", "gauge", "Claims at this node by state.", claims)
 
@@ -141,7 +150,7 @@ def _tree(view: Lists) -> Iterator[Family | None]:
 def _sites(sites: SiteWatch) -> Iterator[Family]:
     views = sites.views()
     ends = [(_labels(site=view["site"]), view["not_after_s"]) for view in views if view["not_after_s"]]
-    text = "Unix time at which the site's certificate ends (of several, the one that ends first)."
+    text = "Unix time at which the site's certificate expires (the earliest one of several)."
     yield Family("sdlb_certificate_not_after_seconds", "gauge", text, ends)
     errors = [(_labels(site=view["site"]), bool(view["reason_code"])) for view in views]
     yield Family("sdlb_site_error", "gauge", "1 while the site's certificate files cannot be used.", errors)
@@ -157,28 +166,38 @@ GRPC_CODES = 17
 NONE = GroupTotals()
 _OF_GROUPS: tuple[tuple[str, str, Callable[[GroupTotals], int]], ...] = (
     ("sdlb_requests_total", "Requests by service and version.", lambda group: group.requests),
-    ("sdlb_failed_total", "Requests that the engine answered 502, 503 or 504.", lambda group: group.failed),
-    ("sdlb_retries_total", "Tries beyond the first.", lambda group: group.retries),
-    ("sdlb_parked_total", "Requests that waited for a version.", lambda group: group.parked),
+    ("sdlb_failed_total", "Requests that the engine answered with 502, 503 or 504.", lambda group: group.failed),
+    ("sdlb_retries_total", "Retries: attempts after the first one.", lambda group: group.retries),
+    ("sdlb_parked_total", "Requests parked until a version was active.", lambda group: group.parked),
 )
 _OF_TARGETS: tuple[tuple[str, str, str, Callable[[UpstreamTotals], int]], ...] = (
-    ("sdlb_target_requests_total", "counter", "Requests by target.", lambda target: target.requests),
-    ("sdlb_target_failures_total", "counter", "Requests that failed at the target.", lambda target: target.failures),
-    ("sdlb_target_connects_total", "counter", "Connections opened to the target.", lambda target: target.connects),
+    (
+        "sdlb_target_requests_total",
+        "counter",
+        "Requests by endpoint (instance or child node).",
+        lambda target: target.requests,
+    ),
+    ("sdlb_target_failures_total", "counter", "Requests that failed at the endpoint.", lambda target: target.failures),
+    ("sdlb_target_connects_total", "counter", "Connections opened to the endpoint.", lambda target: target.connects),
     (
         "sdlb_target_connect_failures_total",
         "counter",
-        "Connections that failed.",
+        "Failed connects to the endpoint.",
         lambda target: target.connect_failures,
     ),
-    ("sdlb_target_in_flight", "gauge", "Requests in flight by target.", lambda target: target.in_flight),
-    ("sdlb_target_idle_connections", "gauge", "Pooled connections.", lambda target: target.idle_connections),
+    ("sdlb_target_in_flight", "gauge", "Requests in flight by endpoint.", lambda target: target.in_flight),
+    (
+        "sdlb_target_idle_connections",
+        "gauge",
+        "Idle pooled connections by endpoint.",
+        lambda target: target.idle_connections,
+    ),
 )
 
 
 def _known(view: View) -> dict[tuple[str, str], GroupTotals]:
-    """Every version that is claimed, and each service without one: counted from the start, so that a first failure is an
-    increase."""
+    """Every version that is claimed, and each service without one: counted from the start, so that a first failure is
+    an increase."""
     found: dict[tuple[str, str], GroupTotals] = {}
     for name in view.service_names():
         found[name, ""] = NONE
@@ -189,37 +208,39 @@ def _known(view: View) -> dict[tuple[str, str], GroupTotals]:
 
 def _engine(stats: EngineStats, known: dict[tuple[str, str], GroupTotals]) -> Iterator[Family]:
     yield _one("sdlb_engine_attached", "1 while control is attached to its engine.", stats.attached)
-    text = "Unix time at which the node's own certificate ends."
+    text = "Unix time at which the node's own certificate expires."
     ends = [("", stats.identity_not_after_s)] if stats.identity_not_after_s else []
     yield Family("sdlb_identity_not_after_seconds", "gauge", text, ends)
     groups = [(_inner(service=s, version=v), group) for (s, v), group in sorted({**known, **stats.groups}.items())]
     for name, text, value in _OF_GROUPS:
         yield Family(name, "counter", text, [(f"{{{inner}}}", value(group)) for inner, group in groups])
     status = ((inner, group.status) for inner, group in groups)
-    yield _by_class("sdlb_responses_total", "Responses by class of status.", status)
+    yield _by_class("sdlb_responses_total", "Responses by status class.", status)
     calls = (
         (f'{{{inner},code="{index if index < GRPC_CODES else "none"}"}}', count)
         for inner, group in groups
         for index, count in enumerate(group.grpc_status)
     )
-    yield Family("sdlb_grpc_responses_total", "counter", "Answers to gRPC calls by status code.", calls)
+    yield Family("sdlb_grpc_responses_total", "counter", "gRPC responses by status code.", calls)
     buckets = (sample for inner, group in groups if group.latency for sample in _histogram(inner, group))
-    yield Family("sdlb_request_seconds", "histogram", "From the request's head to the end of its answer.", buckets)
+    yield Family(
+        "sdlb_request_seconds", "histogram", "Time from the request's header to the end of the response.", buckets
+    )
     yield from _instances(groups)
     targets = [(_labels(target=name), target) for name, target in sorted(stats.upstreams.items())]
     for name, kind, text, value_of in _OF_TARGETS:
         yield Family(name, kind, text, [(labels, value_of(target)) for labels, target in targets])
     ejected = [(_labels(target=name), 1) for name in sorted(stats.ejected)]
-    yield Family("sdlb_target_ejected", "gauge", "1 while passive health keeps the target out.", ejected)
+    yield Family("sdlb_target_ejected", "gauge", "1 while passive health has ejected the endpoint.", ejected)
     for name, value in sorted({**dict.fromkeys(TEXTS, 0), **stats.counters}.items()):  # the engine sends what changes
         kind = "counter" if name.endswith("_total") else "gauge"
         yield _one(f"sdlb_engine_{name}", TEXTS.get(name, f"The engine's {name.replace('_', ' ')}."), value, kind)
 
 
 _OF_INSTANCES: tuple[tuple[str, str, Callable[[InstanceTotals], int]], ...] = (
-    ("sdlb_instance_requests_total", "Requests sent to instances, each attempt.", lambda each: each.requests),
-    ("sdlb_instance_broken_total", "Attempts without an answer that could be used.", lambda each: each.broken),
-    ("sdlb_instance_unreached_total", "Attempts without a connection.", lambda each: each.unreached),
+    ("sdlb_instance_requests_total", "Attempts sent to instances.", lambda each: each.requests),
+    ("sdlb_instance_broken_total", "Attempts without a usable response.", lambda each: each.broken),
+    ("sdlb_instance_unreached_total", "Attempts that got no connection.", lambda each: each.unreached),
 )
 
 
@@ -229,9 +250,9 @@ def _instances(groups: Sequence[tuple[str, GroupTotals]]) -> Iterator[Family]:
     for name, text, value in _OF_INSTANCES:
         yield Family(name, "counter", text, [(f"{{{inner}}}", value(each)) for inner, each in totals])
     answers = ((inner, each.answers) for inner, each in totals)
-    yield _by_class("sdlb_instance_responses_total", "Answers of instances by class of status.", answers)
+    yield _by_class("sdlb_instance_responses_total", "Responses of instances by status class.", answers)
     heads = (sample for inner, each in totals for sample in _buckets(inner, HEAD_BOUNDS, each.heads, each.head_us_sum))
-    text = "From the request sent to an instance to the head of its answer."
+    text = "Time from the request sent to an instance to the header of its response."
     yield Family("sdlb_instance_head_seconds", "histogram", text, heads)
 
 

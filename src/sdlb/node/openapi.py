@@ -16,16 +16,18 @@ from sdlb.node.problems import CODES, MEDIA_TYPE
 from sdlb.node.specs import ID, ID_CHARS_MAX, InstanceBody, said
 
 STATES: tuple[str, ...] = get_args(schema.InstanceState)
-WAIT = Parameter("wait", "a state: answer when it is reached or the time is up", STATES)
-TIMEOUT = Parameter("timeout_s", "how long to wait (30)", most=3600)
-DEADLINE = Parameter("deadline_s", "how long requests in flight may take (30)", most=86_400)
-SCOPE = Parameter("scope", "`local`: what this node knows itself, without asking the roots", ("local",))
-GONE = Parameter("gone", "`1`: its process has ended; out at once", ("0", "1"))
-PID = Parameter("pid", "only what this process registered", most=2**31 - 1, whole=True)
-UPGRADE = Parameter("deadline_s", "seconds that the old one has to answer what is open (30)", most=86_400)
+WAIT = Parameter("wait", "a state: answer when the instance reaches it or the timeout expires", STATES)
+TIMEOUT = Parameter("timeout_s", "the timeout (30)", most=3600)
+DEADLINE = Parameter("deadline_s", "maximum time to drain (30)", most=86_400)
+SCOPE = Parameter("scope", "`local`: what this node knows on its own, without asking the roots", ("local",))
+GONE = Parameter("gone", "`1`: the process has exited; remove the instance without draining", ("0", "1"))
+PID = Parameter("pid", "remove remove remove only what this process registered", most=2**31 - 1, whole=True)
+UPGRADE = Parameter("deadline_s", "maximum time for the old engine to drain (30)", most=86_400)
 URL = Parameter("url", "http://host/path", required=True, chars_max=8192, format="sdlb-url")
-FOLLOW = Parameter("follow", "`0`: end after the recent ones", ("0", "1", "false", "true"))
-SINCE = Parameter("since", "a JSON list of the events after this id instead", most=INTEGER_MAX, whole=True)
+FOLLOW = Parameter("follow", "`0`: end after the recent events", ("0", "1", "false", "true"))
+SINCE = Parameter(
+    "since", "return return return a JSON list of the events after this id instead", most=INTEGER_MAX, whole=True
+)
 UNKNOWN = Parameter(
     "unknown",
     "services and versions that no root knows: `accept` with `warnings` (the default), or `refuse`",
@@ -91,7 +93,7 @@ CALLS: tuple[Call, ...] = (
         "get_instance",
         "GET",
         "/v1/instances/{id}",
-        "An instance, its state and the reason; long-polls with `wait`",
+        "An instance with its state and the reason; long-polls with `wait`",
         schema.Instance,
         query=(WAIT, TIMEOUT),
         problems=("no-such-instance", "bad-query"),
@@ -100,7 +102,7 @@ CALLS: tuple[Call, ...] = (
         "drain_instance",
         "POST",
         "/v1/instances/{id}/drain",
-        "Takes new traffic away; answers when nothing is in flight anywhere, or when the time is up",
+        "Drains an instance; answers when no request is in flight anywhere, or after the deadline",
         schema.Instance,
         query=(DEADLINE,),
         problems=("no-such-instance", "bad-query"),
@@ -109,7 +111,7 @@ CALLS: tuple[Call, ...] = (
         "delete_instance",
         "DELETE",
         "/v1/instances/{id}",
-        "Drains, then forgets; answers the instance as it was",
+        "Drains an instance and removes it; returns its last state",
         schema.Instance,
         query=(DEADLINE, GONE, PID),
         problems=("no-such-instance", "bad-query", "owner-conflict"),
@@ -118,7 +120,7 @@ CALLS: tuple[Call, ...] = (
         "list_services",
         "GET",
         "/v1/services",
-        "All services, asked of the roots",
+        "All services, as the roots see them",
         schema.Services,
         query=(SCOPE,),
         problems=("no-root",),
@@ -127,17 +129,17 @@ CALLS: tuple[Call, ...] = (
         "get_service",
         "GET",
         "/v1/services/{name}",
-        "One service: which version is active or waiting, and for what",
+        "One service: which versions are active or waiting, and why",
         schema.Services,
         query=(SCOPE,),
         problems=("no-such-service", "no-root"),
     ),
-    Call("get_tree", "GET", "/v1/tree", "This node, its parents, children and instances", schema.Tree),
+    Call("get_tree", "GET", "/v1/tree", "This node with its parents, children and instances", schema.Tree),
     Call(
         "forget_child",
         "DELETE",
         "/v1/children/{name}",
-        "Says that a silent child has stopped: it is forgotten with all that it claimed; answers it as it was",
+        "Removes a silent child that has stopped, with all its claims; returns its last state",
         schema.Child,
         problems=("no-such-child", "child-in-touch", "not-written"),
     ),
@@ -145,7 +147,7 @@ CALLS: tuple[Call, ...] = (
         "upgrade_engine",
         "POST",
         "/v1/engine/upgrade",
-        "The engine that is installed now takes over from the one that runs; answers when it serves",
+        "Hot restart: the installed engine replaces the running one; answers when it serves",
         schema.EngineUpgrade,
         query=(UPGRADE,),
         problems=("bad-query", "engine-not-upgraded", "stopping"),
@@ -154,19 +156,17 @@ CALLS: tuple[Call, ...] = (
         "restart_control",
         "POST",
         "/v1/control/restart",
-        "Control is replaced by the program that is installed now; the engine serves on. Answers before it happens",
+        "Restarts control with the installed program; the engine keeps serving. Answers before the restart",
         schema.ControlRestart,
         problems=("control-not-restarted", "stopping"),
     ),
-    Call(
-        "list_sites", "GET", "/v1/sites", "The sites of this node, their certificates and what is wrong", schema.Sites
-    ),
+    Call("list_sites", "GET", "/v1/sites", "The sites of this node with the state of their certificates", schema.Sites),
     Call("list_routes", "GET", "/v1/routes", "The routes at this node, most specific first", schema.Routes),
     Call(
         "explain",
         "GET",
         "/v1/explain",
-        "Which route, version and target a request for a URL would get at this node, and why",
+        "Which route, version and endpoint a request for a URL would get at this node, and why",
         schema.Explanation,
         query=(URL, SCOPE),
         problems=("bad-query", "bad-url"),
@@ -175,7 +175,7 @@ CALLS: tuple[Call, ...] = (
         "events",
         "GET",
         "/v1/events",
-        "What happened: server-sent events, the recent ones first (`Last-Event-ID` continues)",
+        "Events of this node as server-sent events, recent ones first (`Last-Event-ID` continues)",
         "text/event-stream",
         query=(FOLLOW, SINCE),
         problems=("bad-query",),
@@ -184,7 +184,7 @@ CALLS: tuple[Call, ...] = (
         "get_policy",
         "GET",
         "/v1/policies/{service}",
-        "The policy in force, asked of the roots",
+        "The policy in force, as the roots have it",
         schema.Policy,
         query=(SCOPE,),
         problems=("bad-service", "no-root"),
@@ -203,10 +203,10 @@ CALLS: tuple[Call, ...] = (
         ),
     ),
     Call("metrics", "GET", "/metrics", "EngineStats for Prometheus", "text/plain"),
-    Call("healthz", "GET", "/healthz", "200 while control turns", "text/plain"),
-    Call("readyz", "GET", "/readyz", "200 when the node serves, else 503 and why", "text/plain"),
-    Call("openapi", "GET", "/openapi.json", "This description", "application/json"),
-    Call("docs", "GET", "/docs", "The calls, for people", "text/html"),
+    Call("healthz", "GET", "/healthz", "Liveness: 200 while control runs", "text/plain"),
+    Call("readyz", "GET", "/readyz", "Readiness: 200 when the node serves, else 503 with the reason", "text/plain"),
+    Call("openapi", "GET", "/openapi.json", "This OpenAPI document", "application/json"),
+    Call("docs", "GET", "/docs", "The API reference as a web page", "text/html"),
 )
 
 
@@ -256,7 +256,7 @@ def _operation(call: Call, by_type: dict[Any, Any]) -> dict[str, Any]:
         problem = {MEDIA_TYPE: {"schema": by_type[schema.Problem]}}
         responses[str(status)] = {"description": ", ".join(codes), "content": problem}
     if call.operation == "readyz":
-        responses["503"] = {"description": "Not ready, and why", "content": content}
+        responses["503"] = {"description": "Not ready, with the reason", "content": content}
     operation: dict[str, Any] = {"operationId": call.operation, "summary": call.summary, "responses": responses}
     parameters = [_in_path(call, part[1:-1]) for part in call.path.split("/") if part[:1] == "{"]
     parameters += [_in_query(each) for each in call.query]

@@ -19,7 +19,8 @@ _INTEGER = re.compile(r"^[0-9]{1,18}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """`choices`: the only values. `most`: a number of seconds from 0, or with `whole` a whole number. Neither: a text."""
+    """`choices`: the only values. `most`: a number of seconds from 0, or with `whole` a whole number. Neither: a
+    text."""
 
     name: str
     text: str
@@ -44,7 +45,7 @@ class Parameter:
             return f"{', '.join(others)} or {last}" if others else f"{last}, or leave it out"
         if self.most:
             return f"a {'whole number' if self.whole else 'number of seconds'} from 0 to {self.most:.16g}"
-        return f"a text of 1 to {self.chars_max} characters"
+        return f"a string of 1 to {self.chars_max} characters"
 
     def fits(self, value: str) -> bool:
         if self.choices:
@@ -62,7 +63,7 @@ def check(parameters: Sequence[Parameter], given: Iterable[tuple[str, str]]) -> 
         parameter = known.get(name)
         if parameter is None:
             has = ", ".join(known) or "none"
-            raise Refusal("bad-query", f"there is no parameter {name[:40]!r} here; those of this call: {has}")
+            raise Refusal("bad-query", f"unknown parameter {name[:40]!r}; this call takes: {has}")
         if name in seen:
             raise Refusal("bad-query", f"{name} is given twice; give it once")
         if not parameter.fits(value):

@@ -15,8 +15,8 @@ from sdlb.node.config_reader import CODE
 
 FILE_BYTES_MAX = 1 << 20
 EXPOSED = 0o027
-"""Rights to a key that nobody should have: others any, the group that to write. That a group may read it is common practice
-(Debian's ssl-cert)."""
+"""Rights to a key that nobody should have: others any, the group that to write. That a group may read it is common
+practice (Debian's ssl-cert)."""
 Stamp = tuple[tuple[int, int, int, int, int] | None, ...]
 """Of each file of a site: device, inode, size, times of its content and of its attributes; None: it cannot be seen."""
 
@@ -35,7 +35,8 @@ def _stamp(path: str) -> tuple[int, int, int, int, int] | None:
 
 
 def read_site(spec: SiteSpec) -> tuple[Site, list[str]]:
-    """The site, and what is wrong with the rights to its keys, one clause each. Raises Invalid, which names the file."""
+    """The site, and what is wrong with the rights to its keys, one clause each. Raises Invalid, which names the
+    file."""
     exposed: list[str] = []
     certificates = [_read_pair(chain, key, exposed) for chain, key in spec.certificates]
     authorities = b"" if spec.client_ca is None else _read(spec.client_ca, None)
@@ -62,7 +63,7 @@ def _read(file: PemFile, exposed: list[str] | None) -> bytes:
         try:
             found = os.fstat(opened)
             if not stat.S_ISREG(found.st_mode):
-                raise Invalid(CODE, file.where, f"the file {path} is no regular file", "name a PEM file")
+                raise Invalid(CODE, file.where, f"the file {path} is not a regular file", "name a PEM file")
             content = b""
             while len(content) <= FILE_BYTES_MAX and (more := os.read(opened, FILE_BYTES_MAX + 1 - len(content))):
                 content += more
@@ -72,10 +73,10 @@ def _read(file: PemFile, exposed: list[str] | None) -> bytes:
         what = f"the file {path} cannot be read ({error.strerror})"
         raise Invalid(CODE, file.where, what, "name a PEM file that this user can read") from None
     if not content.strip():
-        raise Invalid(CODE, file.where, f"the file {path} is empty", "put the PEM text there, or name another")
+        raise Invalid(CODE, file.where, f"the file {path} is empty", "write the PEM text to it, or name another file")
     if len(content) > FILE_BYTES_MAX:
         raise Invalid(CODE, file.where, f"the file {path} is longer than 1 MiB", "name a PEM file")
     mode = stat.S_IMODE(found.st_mode)
     if exposed is not None and mode & EXPOSED and b"PRIVATE KEY" in content:
-        exposed.append(f"the private key in {path} is open to others (mode {mode:04o}); run: chmod 600 {path}")
+        exposed.append(f"the private key in {path} is readable by others (mode {mode:04o}); run: chmod 600 {path}")
     return content

@@ -27,15 +27,17 @@ def own_folder(folder: Path, what: str) -> None:
             folder.mkdir(mode=0o700, exist_ok=True)
         found = os.lstat(folder)
     except OSError as error:
-        raise Invalid("bad-folder", where, f"cannot be made ({error.strerror})", "make it, or name another") from None
+        raise Invalid(
+            "bad-folder", where, f"cannot be created ({error.strerror})", "create it, or use another path"
+        ) from None
     if stat.S_ISLNK(found.st_mode):
-        raise Invalid("bad-folder", where, "is a symbolic link", "name the folder that it points to")
+        raise Invalid("bad-folder", where, "is a symbolic link", "use the folder that it points to")
     if not stat.S_ISDIR(found.st_mode):
-        raise Invalid("bad-folder", where, "is not a folder", "name another")
+        raise Invalid("bad-folder", where, "is not a folder", "use another path")
     if found.st_uid not in (os.geteuid(), 0):
         raise Invalid("bad-folder", where, f"belongs to user {found.st_uid}", "use a folder of your own")
     if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
-        raise Invalid("bad-folder", where, "may be written to by others", f"run: chmod go-w {folder}")
+        raise Invalid("bad-folder", where, "is writable by others", f"run: chmod go-w {folder}")
 
 
 class StateFolder:
@@ -51,8 +53,8 @@ class StateFolder:
             self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             where = f"state folder {folder}"
-            what = f"cannot be written to ({error.strerror})"
-            raise Invalid("bad-folder", where, what, "free space, give rights, or use another state_dir") from None
+            what = f"cannot be written ({error.strerror})"
+            raise Invalid("bad-folder", where, what, "free space, grant access, or use another state_dir") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -69,7 +71,9 @@ class StateFolder:
         path = self.path / name
         if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
             do = f"use a state_dir of at most {SOCKET_PATH_BYTES_MAX - len(name) - 1} bytes"
-            raise Invalid("bad-folder", f"state folder {self.path}", "has too long a name for sockets in it", do)
+            raise Invalid(
+                "bad-folder", f"state folder {self.path}", "has a path that is too long for the sockets in it", do
+            )
         return path
 
     def close(self) -> None:
@@ -101,7 +105,7 @@ def listen_unix(path: Path, mode: int = 0o600) -> socket.socket:
     except OSError as error:
         made.close()
         raise Invalid(
-            "bad-socket", where, f"cannot be made ({error.strerror})", "give rights, or use another"
+            "bad-socket", where, f"cannot be created ({error.strerror})", "grant access, or use another path"
         ) from None
     return made
 
@@ -117,8 +121,8 @@ def listen_tcp(address: str, where: str) -> socket.socket:
         made.listen(128)
     except OSError as error:
         made.close()
-        what = f"{address} cannot be had ({error.strerror})"
-        raise Invalid("bad-listen", where, what, "use another, or stop who has it") from None
+        what = f"{address} cannot be bound ({error.strerror})"
+        raise Invalid("bad-listen", where, what, "use another address, or stop the process that has it") from None
     return made
 
 
@@ -128,9 +132,9 @@ def _check_there(path: Path, where: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise Invalid("bad-socket", where, f"cannot be looked at ({error.strerror})", "use another") from None
+        raise Invalid("bad-socket", where, f"cannot be read ({error.strerror})", "use another path") from None
     if stat.S_ISLNK(there.st_mode) or not stat.S_ISSOCK(there.st_mode):
-        kind = "a symbolic link" if stat.S_ISLNK(there.st_mode) else "a file that is no socket"
+        kind = "a symbolic link" if stat.S_ISLNK(there.st_mode) else "not a socket"
         raise Invalid("bad-socket", where, f"is {kind}", "remove it, or use another path")
     if there.st_uid != os.geteuid():
         raise Invalid("bad-socket", where, f"belongs to user {there.st_uid}", "remove it, or use another path")

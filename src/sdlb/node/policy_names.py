@@ -18,13 +18,14 @@ def versions_of(policy: Policy) -> set[str]:
 
 
 def unknown(service: str, policy: Policy, had: Policy, known: Collection[str] | None) -> list[tuple[str, str]]:
-    """(code, sentence) for each name that looks wrong. `known`: the service's versions; None: nobody knows the service."""
+    """(code, sentence) for each name that looks wrong. `known`: the service's versions; None: nobody knows the
+    service."""
     if known is None:
         return [("unknown-service", f"no root knows a service named {service}")]
     found: list[tuple[str, str]] = []
     for version in sorted(versions_of(policy) - versions_of(had) - set(known)):
         near = get_close_matches(version, list(known), 1)
-        has = f"it has {', '.join(sorted(known))}" if known else "it has none at the moment"
+        has = f"it has {', '.join(sorted(known))}" if known else "it has no versions at the moment"
         hint = f" (did you mean {near[0]}?)" if near else ""
         found.append(("unknown-version", f"{service} has no version {version}{hint}; {has}"))
     return found

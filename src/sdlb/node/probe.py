@@ -1,7 +1,7 @@
 """One health check of an endpoint: by the node that has the instance, and by `sdlb run` before it registers one.
 
-It connects (TCP or Unix socket), and for kind "http" asks for a path in HTTP/1.1, whatever the instance speaks: one that
-speaks HTTP/2 alone has the kind "tcp", which is the default.
+It connects (TCP or Unix socket), and for kind "http" asks for a path in HTTP/1.1, whatever the instance speaks: one
+that speaks HTTP/2 alone has the kind "tcp", which is the default.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ async def _probe(endpoint: str, check: Check, greeting: bytes) -> str:
             got += more
     words = got.partition(b"\r\n")[0].decode("latin-1").split(" ", 2)
     if len(words) < 2 or not words[0].startswith("HTTP/1.") or not (words[1].isascii() and words[1].isdigit()):
-        return f"GET {check.path} was not answered in HTTP"
+        return f"GET {check.path} was not answered with HTTP"
     if is_among(int(words[1]), check.status):
         return ""
     wanted = "" if check.status == STATUS else f", not {check.status}"
-    return f"GET {check.path} was answered {words[1]}{wanted}"
+    return f"GET {check.path} answered {words[1]}{wanted}"
 
 
 def where(endpoint: str) -> tuple[int, str | tuple[str, int]]:

@@ -1,4 +1,5 @@
-"""Control is replaced by the program that is installed now: the same process number, the same command, a new interpreter.
+"""Control is replaced by the program that is installed now: the same process number, the same command, a new
+interpreter.
 
 The engine serves on meanwhile, as after a crash. First the new program checks that it can run and that the node file is
 right (`sdlb node ... --check`): one that could not start must not end the one that runs.
@@ -42,8 +43,8 @@ class Restart:
                 await asyncio.to_thread(process.communicate)
                 said = f"it did not answer within {CHECK_WITHIN_S:g} s".encode()
         if process.returncode:
-            why = said.decode("utf-8", "replace").strip()[-WORDS_MAX:] or f"it ended with code {process.returncode}"
-            raise Refusal("control-not-restarted", f"the program that would take over cannot start: {why}")
+            why = said.decode("utf-8", "replace").strip()[-WORDS_MAX:] or f"it exited with code {process.returncode}"
+            raise Refusal("control-not-restarted", f"the new program cannot start: {why}")
         self.asked.set()
 
     def _check(self) -> subprocess.Popen[bytes]:
@@ -56,7 +57,8 @@ class Restart:
 
 
 def replace(kept: Sequence[int]) -> None:
-    """Does not return. Signals that come meanwhile, and those that were kept, wait for the new program. Raises OSError."""
+    """Does not return. Signals that come meanwhile, and those that were kept, wait for the new program. Raises
+    OSError."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     sys.stderr.flush()
     words = command()

@@ -67,7 +67,7 @@ def run_node(options: Options, signals: Signals | None = None) -> int:
         print(f"sdlb node: {error}", file=sys.stderr)
         return 1
     except asyncio.CancelledError:
-        print("sdlb node: ended by a second signal before it was up", file=sys.stderr)
+        print("sdlb node: stopped by a second signal while starting", file=sys.stderr)
         return 1
     finally:
         signals.end()
@@ -75,7 +75,8 @@ def run_node(options: Options, signals: Signals | None = None) -> int:
 
 
 async def serve(config: NodeConfig, options: Options, signals: Signals) -> bool:
-    """Whether control is to be started again. Raises Invalid or OSError (StoreFailed, EngineFailed) when the node cannot start."""
+    """Whether control is to be started again. Raises Invalid or OSError (StoreFailed, EngineFailed) when the node
+    cannot start."""
     from sdlb.node.places import StateFolder, listen_tcp, listen_unix, remove_socket
 
     task = asyncio.current_task()
@@ -143,7 +144,7 @@ def _tell_start(journal: Journal, config: NodeConfig) -> None:
     text = f"node {config.name} is up: nodes on {config.listen_node}{entry}{above}, API at {config.socket}"
     journal.tell(Note("node-started", text))
     if config.identity is None and not config.listen_node.startswith(("127.", "[::1]")):
-        text = f"node links on {config.listen_node} are in clear text: keep that network to yourself"
+        text = f"node links on {config.listen_node} are unencrypted and unauthenticated: use them only in a network that you trust"
         journal.tell(Note("insecure-link", text, "warning"))
 
 
@@ -197,10 +198,10 @@ class _Life:
             if again.done() and not self._stops:
                 self._restarting = True
                 signals.keep()
-                node.journal.tell(Note("control-restarting", "control starts again, its engine serves on"))
+                node.journal.tell(Note("control-restarting", "control restarts, its engine keeps serving"))
                 return True
             clean = node.loop.stopped.done() and node.loop.stopped.result()
-            node.journal.tell(Note("node-stopping", "drained" if clean else "stopping without waiting any longer"))
+            node.journal.tell(Note("node-stopping", "drained" if clean else "stopping without draining further"))
             await node.parents.close()
             await self._end_engine()
             return False
@@ -271,12 +272,12 @@ class _Life:
     async def _read_again(self) -> None:
         tell = self._node.journal.tell
         if self._options.config is None:
-            tell(Note("config-kept", "there is no node file to read again"))
+            tell(Note("config-kept", "there is no node file to reload"))
             return
         try:
             new = read_config(self._options)
         except Invalid as error:
-            tell(Note("config-refused", f"the node file was not taken, what was there is kept: {error}", "error"))
+            tell(Note("config-refused", f"the node file was refused and the current settings stay: {error}", "error"))
             return
         changed = [each.name for each in fields(new) if getattr(new, each.name) != getattr(self._config, each.name)]
         later = [name for name in changed if name not in LIVE]
@@ -284,23 +285,29 @@ class _Life:
             later.append("identity")
             new = replace(new, identity=self._config.identity)
         if later:
-            text = f"not changed before the next start of control ('sdlb node restart'): {_names(later)}"
+            text = f"takes effect only after 'sdlb node restart': {_names(later)}"
             tell(Note("config-needs-restart", text, "warning"))
         if len(later) == len(changed):
-            tell(Note("config-kept", "the node file was read again; nothing changes now"))
+            tell(Note("config-kept", "the node file was reloaded; nothing changed"))
             return
         try:
             await self._node.sites.adopt(new.sites)  # before a listener that needs them
             await self._node.identity.adopt(new.identity, self._take_identity)
         except Invalid as error:
-            tell(Note("config-refused", f"the node file was not taken, what was there is kept: {error}", "error"))
+            tell(Note("config-refused", f"the node file was refused and the current settings stay: {error}", "error"))
             return
         async with self._configuring:
             error = await self._node.engine.configure(self._node.engine_config(new))
         if error:
             with contextlib.suppress(Invalid):  # a file of an earlier site that is gone by now: the watch will tell
                 await self._node.sites.adopt(self._config.sites)
-            tell(Note("config-refused", f"the engine did not take it, what was there is kept: {error}", "error"))
+            tell(
+                Note(
+                    "config-refused",
+                    f"the engine refused the node file and the current settings stay: {error}",
+                    "error",
+                )
+            )
             return
         self._config = new
         self._node.balancer.view.public = new.public

@@ -1,6 +1,7 @@
 """Tells when a service has lost the last that could serve it, and when it is back. At roots alone: they see all of it.
 
-A loss counts when it lasts: in a roll-out, or while one instance is started again, there is none for a moment, and requests wait.
+A loss counts when it lasts: in a roll-out, or while one instance is started again, there is none for a moment, and
+requests wait.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ class ServiceWatch:
             self._calm(name)
             if name in self._lost:
                 self._lost.discard(name)
-                self._note("service-back", f"{name} has an instance that is ready again", "info", name)
+                self._note("service-back", f"{name} has a ready instance again", "info", name)
         elif state == "down" and name in self._up and name not in self._down:
             self._down[name] = asyncio.get_running_loop().call_later(LOST_AFTER_S, self._still_down, name)
         elif state == "gone" and (name in self._up or name in self._lost):
             self._up.discard(name)
             self._lost.discard(name)
             self._calm(name)
-            text = f"the last version of {name} has gone: nothing claims for it any more"
+            text = f"the last version of {name} is gone: no claim is left"
             self._note("service-gone", text, "warning", name)
 
     def _calm(self, name: str) -> None:
@@ -54,7 +55,7 @@ class ServiceWatch:
         if self._view.serving(name) == "down":
             self._up.discard(name)
             self._lost.add(name)
-            self._note("service-lost", f"{name} has no instance that is ready any more", "error", name)
+            self._note("service-lost", f"{name} has no ready instance any more", "error", name)
 
     def _note(self, code: str, text: str, level: str, service: str) -> None:
         self._tell(Note(code, text, level, {"service": service}))

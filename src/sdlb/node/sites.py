@@ -1,8 +1,9 @@
 """Sites of a running node: files are read at the start and whenever they change, ticket keys are made and rotated.
 
-Every `LOOK_S` the files are looked at. What has changed and was the same at two looks (nobody is in the middle of writing
-it) is read and given to the engine, which takes it or keeps what it had; so a certificate is renewed by replacing its
-files, without a restart or a signal. What cannot be used is told once (`node.certificates`) and tried again.
+Every `LOOK_S` the files are looked at. What has changed and was the same at two looks (nobody is in the middle of
+writing it) is read and given to the engine, which takes it or keeps what it had; so a certificate is renewed by
+replacing its files, without a restart or a signal. What cannot be used is told once (`node.certificates`) and tried
+again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ Taken = tuple[SiteSpec, Stamp, Site, list[str]]
 
 
 class SiteWatch:
-    """`ticket_file`: where the keys of session tickets are kept. `wall`: Unix time in seconds; certificates end by it."""
+    """`ticket_file`: where the keys of session tickets are kept. `wall`: Unix time in seconds; certificates end by
+    it."""
 
     def __init__(
         self, sink: SiteSink, tell: NoteSink, ticket_file: Path, wall: Callable[[], float] = time.time
@@ -135,7 +137,7 @@ class SiteWatch:
             (self._keys, "") if self._keys is not None else await asyncio.to_thread(load_keys, self._ticket_file)
         )
         if why:
-            text = f"the keys of session tickets are made anew, clients do one full handshake more: {why}"
+            text = f"new session ticket keys were created, each client does one more full handshake: {why}"
             self._tell(Note("ticket-keys-lost", text, "warning"))
         now_s = int(self._wall())
         new = rotate(keys, now_s, lambda: make_key(now_s))
@@ -152,7 +154,9 @@ class SiteWatch:
         except OSError as error:
             why = error.strerror or str(error)
             if why != self._keys_unwritten:
-                text = f"{self._ticket_file} cannot be written ({why}): sessions are not resumed after a restart"
+                text = (
+                    f"{self._ticket_file} cannot be written ({why}): TLS sessions will not be resumed after a restart"
+                )
                 self._tell(Note("ticket-keys-not-written", text, "warning"))
             self._keys_unwritten = why
 

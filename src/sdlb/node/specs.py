@@ -30,7 +30,8 @@ def said(pattern: re.Pattern[str]) -> str:
 
 
 def _text(pattern: re.Pattern[str] | None, most: int, **more: str) -> Meta:
-    """As JSON Schema says it. What is wrong is found by the model, whose words are better; this is for /openapi.json."""
+    """As JSON Schema says it. What is wrong is found by the model, whose words are better; this is for
+    /openapi.json."""
     found: dict[str, Any] = {"minLength": 1, "maxLength": most, **more}
     if pattern is not None:
         found["pattern"] = said(pattern)
@@ -94,7 +95,7 @@ def read_spec(instance_id: str, body: InstanceBody) -> InstanceSpec:
     where = f"instance {check_id(instance_id)}"
     if body.protocol not in PROTOCOLS:
         known = body.protocol == "tcp"
-        what = f"has the protocol {body.protocol[:20]!r}, which {'is not in this version' if known else 'is unknown'}"
+        what = f"has the protocol {body.protocol[:20]!r}, which {'is not supported in this version' if known else 'is unknown'}"
         raise Invalid("bad-protocol", where, what, f"use {' or '.join(PROTOCOLS)}")
     if 0 < body.ttl_s < 0.1:
         raise Invalid("bad-ttl", where, f"has a ttl_s of {body.ttl_s:g}", "use at least 0.1, or 0 for no lease")
@@ -178,6 +179,6 @@ def decode(kind: type[Any], content: bytes, code: str, where: str) -> Any:
     except msgspec.ValidationError as error:
         text = str(error)
         text = text if len(text) <= 200 else f"{text[:197]}..."
-        raise Invalid(code, where, f"is not right: {text}", "see /docs for its shape") from None
+        raise Invalid(code, where, f"does not match the schema: {text}", "see /docs") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Invalid(code, where, f"is not JSON ({str(error)[:120]})", "send one JSON object") from None

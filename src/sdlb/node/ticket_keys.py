@@ -1,7 +1,8 @@
 """The file with the keys of TLS session tickets: kept over restarts, so that clients resume their sessions.
 
-One line a key (Unix time at which it was made, name, secret), then a line with the SHA-256 of those above. A file that is
-torn, or that others can read or have put there, is not believed: what follows is a full handshake for each client, once.
+One line a key (Unix time at which it was made, name, secret), then a line with the SHA-256 of those above. A file that
+is torn, or that others can read or have put there, is not believed: what follows is a full handshake for each client,
+once.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ def load_keys(path: Path) -> tuple[tuple[TicketKey, ...], str]:
     try:
         found = os.fstat(opened)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            return (), f"{path} is open to others, or not ours"
+            return (), f"{path} is readable by others or belongs to another user"
         return _parse(os.read(opened, FILE_BYTES_MAX).decode("ascii")), ""
     except (OSError, ValueError):
-        return (), f"{path} is torn"
+        return (), f"{path} is damaged"
     finally:
         os.close(opened)
 

@@ -2,8 +2,9 @@
 
     app = FastAPI(lifespan=sdlb.lifespan("catalog-1.0.1", routes=["example.com/catalog*"], port=8001))
 
-uvicorn closes its sockets when SIGTERM comes, and ends the lifespan after that: requests that are on their way then find
-nobody. So the signal is kept until the instance is drained, and given to uvicorn then; a second one is given at once.
+uvicorn closes its sockets when SIGTERM comes, and ends the lifespan after that: requests that are on their way then
+find nobody. So the signal is kept until the instance is drained, and given to uvicorn then; a second one is given at
+once.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Registration:
         try:
             await self._serving.__aenter__()
         except Problem as problem:
-            log.error("%s can't be registered: %s", self._serving.spec.label, problem.detail)
+            log.error("%s cannot be registered: %s", self._serving.spec.label, problem.detail)
         else:
             self._entered = True
 

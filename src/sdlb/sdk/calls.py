@@ -54,7 +54,7 @@ def default_socket() -> str:
     state = os.environ.get("XDG_STATE_HOME") or f"{os.environ.get('HOME') or '/tmp'}/.local/state"
     found = sorted(found or glob.glob(f"{glob.escape(state)}/sdlb/*/sdlb.sock"))
     if len(found) > 1:
-        text = f"there are several nodes here ({', '.join(found)}); name one with --socket or SDLB_SOCKET"
+        text = f"several nodes run here ({', '.join(found)}); select one with --socket or SDLB_SOCKET"
         raise Problem(BASE + "which-node", 0, text)
     return found[0] if found else DEFAULT_SOCKET
 
@@ -80,7 +80,7 @@ class Call(Generic[T]):
         try:
             return msgspec.convert(msgspec.json.decode(content) if content else {}, self.answer, strict=False)
         except msgspec.MsgspecError as error:
-            text = f"{self.method} {self.path}: the node's answer can't be read ({error}); are both of one version?"
+            text = f"{self.method} {self.path}: the node's response cannot be read ({error}); use the same version of sdlb on both sides"
             raise Problem(BASE + "bad-answer", status, text) from error
 
 
@@ -96,7 +96,7 @@ def problem(status: int, content: bytes) -> Problem:
         document = msgspec.json.decode(content, type=_Document)
     except msgspec.MsgspecError:
         text = content.decode("utf-8", "replace").strip()[:200]
-        return Problem("about:blank", status, f"the node answered {status}: {text or 'nothing more'}")
+        return Problem("about:blank", status, f"the node answered {status}: {text or 'no details'}")
     detail = document.detail or document.title or f"the node answered {status}"
     return Problem(document.type, status, detail, document.title)
 

@@ -51,7 +51,7 @@ def events_request(parser: Parser, *, follow: bool) -> httpx.Request:
 def unreachable(socket: str, error: httpx.TransportError) -> Unreachable:
     """Says why in the system's words ("No such file or directory") where there are any."""
     if isinstance(error, httpx.TimeoutException):
-        return Unreachable(socket, "something listens there", hangs=True)
+        return Unreachable(socket, "it accepts connections but does not answer", hangs=True)
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:

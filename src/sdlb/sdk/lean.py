@@ -1,7 +1,7 @@
 """One call at a time to the node, on asyncio alone: what `sdlb run` uses.
 
-A host may have many instances and each has its `sdlb run` beside it; without the HTTP client library one is 12 MB smaller.
-A connection a call: a lease is renewed every few seconds, and a restarted control needs no special care.
+A host may have many instances and each has its `sdlb run` beside it; without the HTTP client library one is 12 MB
+smaller. A connection a call: a lease is renewed every few seconds, and a restarted control needs no special care.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ async def carry_out(socket: str, call: Call[T]) -> T:
             finally:
                 writer.close()
     except TimeoutError:
-        raise Unreachable(socket, "something listens there", hangs=True) from None
+        raise Unreachable(socket, "it accepts connections but does not answer", hangs=True) from None
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError, IndexError):
-        raise Unreachable(socket, "the connection broke, or what answers there is no node") from None
+        raise Unreachable(socket, "the connection broke, or it is not a node") from None
     except OSError as error:
         raise Unreachable(socket, error.strerror or str(error)) from error
     return call.read(*answer)

@@ -39,12 +39,12 @@ class Unreachable(Problem):
 
     def __init__(self, socket: str, why: str, *, hangs: bool = False) -> None:
         text = f"no node answers at {socket} ({why})"
-        do = "start one with 'sdlb node', or name its socket with --socket or SDLB_SOCKET"
+        do = "start one with 'sdlb node', or give its socket with --socket or SDLB_SOCKET"
         if why in _FORBIDDEN:
-            text = f"the socket {socket} may not be used by this user ({why})"
-            do = 'use the user that runs the node, or a group that may with listen.socket_mode = "0660"'
+            text = f"this user has no access to the socket {socket} ({why})"
+            do = 'use the user that runs the node, or grant a group access with listen.socket_mode = "0660"'
         elif hangs:
-            do = "its control hangs, is stopped or is overloaded: see its log (its engine serves on)"
+            do = "its control hangs, is stopped or is overloaded; see the node's log (its engine keeps serving)"
         super().__init__(BASE + "node-unreachable", 0, f"{text}; {do}", "No node reached")
         self.socket = socket
         self.why = why

@@ -1,4 +1,5 @@
-"""When an instance registers again, and what is worth telling about it. No I/O, no clock: `serve` and `sdlb run` drive it.
+"""When an instance registers again, and what is worth telling about it. No I/O, no clock: `serve` and `sdlb run` drive
+it.
 
 A lease is renewed after a third of its time, so that two attempts may fail. A node that isn't up (not yet, or its
 control is just restarting) is tried again and again: its engine serves on meanwhile, and the node learns of the
@@ -38,7 +39,7 @@ class Renewal:
     def succeeded(self, instance: Instance) -> float:
         """Seconds until the next renewal."""
         if self._trouble:
-            self._tell(f"{self.spec.label} is registered again" if self.registered else "the node is there now")
+            self._tell(f"{self.spec.label} is registered again" if self.registered else "the node is reachable now")
         self.instance, self._retry_s, self._trouble = instance, 0.0, ""
         if _undecided(instance) and self._looks < LOOKS_MAX:
             self._looks += 1
@@ -59,7 +60,7 @@ class Renewal:
         """Seconds until the next attempt."""
         if problem.code != self._trouble:
             self._trouble = problem.code
-            self._tell(f"{problem.detail} (trying again until it works)")
+            self._tell(f"{problem.detail} (retrying)")
         self._retry_s = min(max(self._retry_s * 2, RETRY_FIRST_S), RETRY_MAX_S)
         return self._retry_s
 

@@ -139,7 +139,7 @@ class Serving:
                 try:
                     wait_s = self._attempt(client)
                 except Problem as problem:
-                    log.error("%s can't be registered: %s", self.spec.label, problem.detail)
+                    log.error("%s cannot be registered: %s", self.spec.label, problem.detail)
                     return
 
     # ------------------------------------------------------------------ async with
@@ -195,7 +195,7 @@ class Serving:
                 try:
                     wait_s = await self._attempt_async(client)
                 except Problem as problem:
-                    log.error("%s can't be registered: %s", self.spec.label, problem.detail)
+                    log.error("%s cannot be registered: %s", self.spec.label, problem.detail)
                     return
 
     # ------------------------------------------------------------------ how it ended
@@ -212,7 +212,9 @@ class Serving:
             log.warning("%s was not drained: %s", self.spec.label, problem.detail)
 
     def _unseen(self) -> str:
-        return f"{self.spec.label} was not drained: no node answered at {self.socket} for {self.drain_deadline_s:g} s"
+        return (
+            f"{self.spec.label} was not drained: no node answered at {self.socket} within {self.drain_deadline_s:g} s"
+        )
 
 
 def serve(

@@ -50,7 +50,8 @@ class Claim(Value, frozen=True):
 
 
 class Former(Value, frozen=True):
-    """What was registered under the id before, and still drains. `state`: "registered", "draining", "drained", "lapsed"."""
+    """What was registered under the id before, and still drains. `state`: "registered", "draining", "drained",
+    "lapsed"."""
 
     version: str = ""
     endpoint: str = ""
@@ -87,8 +88,8 @@ class Instance(Value, frozen=True):
 
 
 class Version(Value, frozen=True):
-    """One version of a service as its roots see it. `share`: percent of the service's new requests; `silent`: how many of
-    the instances are on nodes that are not heard of."""
+    """One version of a service as its roots see it. `share`: percent of the service's new requests; `silent`: how many
+    of the instances are on nodes that are not heard of."""
 
     version: str = ""
     state: str = ""
@@ -129,7 +130,8 @@ class Services(Value, frozen=True):
 
 
 class Parent(Value, frozen=True):
-    """`state`: "connected", "connecting", "lost" (its lease ran out) or "refused"; `silent_s`: since it was last heard."""
+    """`state`: "connected", "connecting", "lost" (its lease ran out) or "refused"; `silent_s`: since it was last
+    heard."""
 
     address: str = ""
     name: str = ""
@@ -163,7 +165,8 @@ class EngineProcess(Value, frozen=True):
 
 
 class EngineUpgrade(Value, frozen=True):
-    """One engine has taken over: `now` serves; `before` answers what it has open, for `deadline_s` at most, and ends."""
+    """One engine has taken over: `now` serves; `before` answers what it has open, for `deadline_s` at most, and
+    ends."""
 
     node: str = ""
     now: EngineProcess = EngineProcess()
@@ -210,8 +213,8 @@ class Tree(Value, frozen=True):
 
 
 class Site(Value, frozen=True):
-    """Hosts with a certificate of their own. `state`: "waiting", "serving", "kept" (with an earlier certificate) or "refused";
-    `not_after_s`: Unix time at which the certificate ends."""
+    """Hosts with a certificate of their own. `state`: "waiting", "serving", "kept" (with an earlier certificate) or
+    "refused"; `not_after_s`: Unix time at which the certificate ends."""
 
     name: str = msgspec.field(default="", name="site")
     hosts: tuple[str, ...] = ()
@@ -417,5 +420,5 @@ def health_of(text: str) -> Health:
     if text.startswith("/"):
         return Health(kind="http", path=text)
     raise Problem(
-        BASE + "bad-health", 400, f"health check '{text}' is not known; write a path like /health, 'tcp' or 'none'"
+        BASE + "bad-health", 400, f"health check '{text}' is unknown; use a path like /health, 'tcp' or 'none'"
     )

@@ -1,7 +1,7 @@
 """`sdlb demo`: a whole tree of real processes on this machine, real services, real traffic, and what became of it.
 
-Two edges, two middle nodes and four hosts; the story is in `story.py`, the load in `load.py` (a process of its own), the
-checking of every answer in `check.py`, the starting and ending of processes in `launch.py`.
+Two edges, two middle nodes and four hosts; the story is in `story.py`, the load in `load.py` (a process of its own),
+the checking of every answer in `check.py`, the starting and ending of processes in `launch.py`.
 
 Exit code 0: every request was answered, each by a version that was allowed; 1: not so, or the story could not go on.
 """
@@ -35,12 +35,12 @@ class Interrupted(BaseException):
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "demo",
-        help="a whole tree on this machine: real nodes, services and traffic",
-        description="Plays the catalog story on this machine: 2 edges, 2 middle nodes and 4 hosts as real processes "
-        "on loopback ports, real web applications, real traffic. Every answer is checked. Takes under a minute.",
+        help="run a whole tree with real services and traffic on this machine",
+        description="Runs the catalog story on this machine: 2 edge, 2 middle and 4 host nodes as real processes on "
+        "loopback ports, with real web applications and real traffic. Every response is checked. Takes under a minute.",
     )
-    parser.add_argument("--keep", action="store_true", help="leave it running at the end, until Ctrl-C")
-    parser.add_argument("--json", action="store_true", help="end with one JSON object; progress goes to stderr")
+    parser.add_argument("--keep", action="store_true", help="keep it running at the end, until Ctrl-C")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end; progress goes to stderr")
     return parser
 
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         with Launcher("sdlb-demo-") as launcher, screen(json=args.json) as shown:
             story = Story(launcher, shown)
             try:
-                shown.say(f"starting 2 edges, 2 middle nodes and 4 hosts in {launcher.folder}")
+                shown.say(f"starting 2 edge nodes, 2 middle nodes and 4 host nodes in {launcher.folder}")
                 story.build()
                 story.play()
                 if args.keep:
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
                 return code
             except (Late, Problem) as error:
                 story.calm()
-                shown.failure(f"the story could not go on: {error}")
+                shown.failure(f"the demo failed: {error}")
                 if args.json:
                     print(json.dumps(result(story.figures)), flush=True)
                 return 1
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
                 story.calm()  # else each request that the end of the nodes costs would be told
                 raise
     except Interrupted:
-        print("interrupted; everything that was started has been ended", file=sys.stderr)
+        print("interrupted; all processes of the demo were stopped", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -94,16 +94,16 @@ def result(figures: Figures) -> dict[str, object]:
 def _verdict(figures: Figures, shown: Screen) -> int:
     lost, wrong, requests = figures.total("lost"), figures.total("wrong_version"), figures.total("requests")
     if lost or wrong or figures.total("answered") != requests or not requests:
-        shown.say(f"{requests:,} requests: {lost:,} lost, {wrong:,} answered by a version that was not allowed")
+        shown.say(f"{requests:,} requests: {lost:,} lost, {wrong:,} answered by a wrong version")
         return 1
-    shown.say(f"{requests:,} requests, all answered, each by a version that was allowed")
+    shown.say(f"{requests:,} requests, all answered, each by a permitted version")
     return 0
 
 
 def _keep(story: Story, shown: Screen, ending: threading.Event) -> None:
     host, edge = story.hosts[0], story.edges[0]
     shown.say(
-        "\nit stays until Ctrl-C. Try:\n"
+        "\nThe demo keeps running until Ctrl-C. Try:\n"
         f"  export SDLB_SOCKET={host.socket}\n"
         "  sdlb status; sdlb tree; sdlb routes; sdlb events -f\n"
         f"  curl -H 'Host: shop.example' http://{edge.http}/catalog/items"

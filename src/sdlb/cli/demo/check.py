@@ -3,8 +3,8 @@
 Three rules, all on one clock (CLOCK_MONOTONIC, shared by the processes of a machine):
 
 1. A version may answer only requests that it received while the story says that it could run: from when its first
-   instance was started (or, for one that must wait, from when the last of those it waits for was told to stop) until its
-   last instance had ended.
+   instance was started (or, for one that must wait, from when the last of those it waits for was told to stop) until
+   its last instance had ended.
 2. Two incompatible versions of a service never overlap: what the later one received lies after the end of
    everything that the earlier one answered.
 3. The right service answers: the one whose route is the most specific, as the story knew it when the request was sent.
@@ -79,7 +79,7 @@ class Rules:
         """Why this answer must not have come from this version; "" when it may."""
         name = f"{answer.service}-{answer.version}"
         if answer.service not in expected:
-            return f"{name} answered what belongs to {' or '.join(sorted(expected))}"
+            return f"{name} answered a request for {' or '.join(sorted(expected))}"
         windows = self._windows.get((answer.service, answer.version), [])
         if not any(begin <= answer.received_ns <= end for begin, end in windows):
             return f"{name} was not allowed when it received the request"
@@ -97,7 +97,7 @@ class Rules:
             earlier = other_place < place and answer.received_ns <= seen.last_finished_ns
             later = other_place > place and answer.finished_ns >= seen.first_received_ns
             if earlier or later:
-                return f"{answer.service}-{answer.version} and {other}.x were open at one time"
+                return f"{answer.service}-{answer.version} and {other}.x were active at the same time"
         return ""
 
 

@@ -2,9 +2,9 @@
 
     python -m sdlb.cli.demo.load 127.0.0.1:20080 127.0.0.1:20081
 
-It sends a bounded rate of requests over kept-alive connections to all entries in turn, whatever is outstanding (an answer
-that is late doesn't hold the next request back), and checks every answer whole. Nothing is ever sent a second time: what
-a client would lose counts as lost.
+It sends a bounded rate of requests over kept-alive connections to all entries in turn, whatever is outstanding (an
+answer that is late doesn't hold the next request back), and checks every answer whole. Nothing is ever sent a second
+time: what a client would lose counts as lost.
 
 Standard input: one JSON object a line, `{"do": ...}` (see `Load.obey`). Standard output: one JSON object a line, the
 figures of all phases five times a second, and a last one with `"done": true` after `{"do": "stop"}`.
@@ -129,7 +129,7 @@ class Load:
         except (Broken, TimeoutError) as error:
             wait_ms = (time.monotonic_ns() - sent_ns) / MS
             tally.lose(wait_ms)
-            text = str(error) or f"no answer in {TIMEOUT_S:g} s"
+            text = str(error) or f"no response within {TIMEOUT_S:g} s"
             self._failures.append(f"lost: {target} at port {entry[1]} after {wait_ms:.0f} ms: {text}")
             return
         wait_ns = time.monotonic_ns() - sent_ns - (answer.finished_ns - answer.received_ns)

@@ -1,9 +1,10 @@
-"""The story that `sdlb demo` plays: one method a phase, in order. Every wait is bounded; a phase that can't go on raises Late.
+"""The story that `sdlb demo` plays: one method a phase, in order. Every wait is bounded; a phase that can't go on
+raises Late.
 
-What is promised and what can't be: registering, draining, re-configuring, a killed control and a node that comes or goes
-lose nothing at all. A node that is killed takes what is in flight through it along: the entry asks again elsewhere when
-that is safe (GET and the like), and nobody can when it isn't (a POST that may have been acted on, an answer that is half
-out). So while the middle node is killed the load is short GETs only, and the output says so.
+What is promised and what can't be: registering, draining, re-configuring, a killed control and a node that comes or
+goes lose nothing at all. A node that is killed takes what is in flight through it along: the entry asks again elsewhere
+when that is safe (GET and the like), and nobody can when it isn't (a POST that may have been acted on, an answer that
+is half out). So while the middle node is killed the load is short GETs only, and the output says so.
 """
 
 from __future__ import annotations
@@ -42,14 +43,18 @@ class Story:
         self._running: dict[tuple[str, str], list[Instance]] = {}
         self._traffic: Traffic | None = None
         self.phases = (
-            Phase("start", f"four times catalog-{OLD}, one on each host", self._start),
-            Phase("rolling", f"rolling to {NEW}, host by host; priority: higher", self._rolling),
-            Phase("canary", f"{CANARY} as a canary for {CANARY_PERCENT} % of the requests, then back", self._canary),
-            Phase("incompatible", f"{NEXT} is incompatible: it waits for the last {NEW} to stop", self._incompatible),
+            Phase("start", f"catalog-{OLD} starts on each of the four hosts", self._start),
+            Phase("rolling", f"rolling update to {NEW}, host by host; priority: higher", self._rolling),
+            Phase(
+                "canary", f"{CANARY} as a canary with {CANARY_PERCENT} % of the requests, then withdrawn", self._canary
+            ),
+            Phase(
+                "incompatible", f"{NEXT} is incompatible: it waits until the last {NEW} has stopped", self._incompatible
+            ),
             Phase("second-service", f"a second service on the longer route {SEARCH_ROUTE}", self._second_service),
-            Phase("conflict", "another service claims a route that is taken", self._conflict),
+            Phase("conflict", "another service claims the same route", self._conflict),
             Phase("kill-control", "kill -9 of edge-1's control", self._kill_control),
-            Phase("kill-node", "kill -9 of the whole of rack-1, control and engine", self._kill_node),
+            Phase("kill-node", "kill -9 of rack-1, control and engine", self._kill_node),
         )
 
     @property
@@ -86,7 +91,9 @@ class Story:
         self._at_edges("/catalog/items", "catalog", OLD)
         self.traffic.expect("catalog", "catalog")
         self.traffic.send(RATE)
-        self._screen.note(f"all active; {RATE:.0f} requests a second over both edges, GET and POST, some slow, begin")
+        self._screen.note(
+            f"all active; traffic starts: {RATE:.0f} requests a second over both edges, GET and POST, some slow"
+        )
         time.sleep(2.5)
 
     def _rolling(self) -> None:
@@ -112,7 +119,7 @@ class Story:
         after = self.traffic.figures.by_version("canary")
         counts = {name: after[name] - before.get(name, 0) for name in after}
         got, every = counts.get(f"catalog-{CANARY}", 0), sum(counts.values()) or 1
-        self._screen.note(f"measured: {100 * got / every:.1f} % of {every:,} requests; now back")
+        self._screen.note(f"measured: {100 * got / every:.1f} % of {every:,} requests; the canary is withdrawn")
         self._end(*self._running["catalog", CANARY])
         self.traffic.end("catalog", CANARY)
         with self.hosts[0].client() as client:
@@ -120,7 +127,7 @@ class Story:
 
     def _incompatible(self) -> None:
         new = self._launch("catalog", NEXT, CATALOG_ROUTE, self.hosts, state="waiting")
-        self._screen.note(f"{NEXT} runs on all hosts and waits: {new[0].wait('waiting').reason}")
+        self._screen.note(f"{NEXT} runs on all hosts and is waiting: {new[0].wait('waiting').reason}")
         time.sleep(1.0)
         *most, last = self._running["catalog", NEW]
         for instance in most:
@@ -140,13 +147,13 @@ class Story:
         self._at_edges("/catalog/items", "catalog", NEXT)
         time.sleep(0.5)
         parked = self._waited("incompatible") - waited
-        self._screen.note(f"the last {NEW} has stopped, {NEXT} serves; {parked} requests waited in between")
+        self._screen.note(f"the last {NEW} has stopped, {NEXT} is active; {parked} requests were parked in between")
         time.sleep(1.0)
 
     def _second_service(self) -> None:
         self.traffic.expect("search", "catalog")
         time.sleep(0.7)
-        self._screen.note("/catalog/search is answered by catalog, as nothing more specific is claimed")
+        self._screen.note("catalog answers /catalog/search, because no service claims a more specific route")
         self.traffic.expect("search", "catalog", "search")
         self.traffic.start("search", "1.0.0")
         self._launch("search", "1.0.0", SEARCH_ROUTE, self.hosts[1:3])
@@ -154,7 +161,7 @@ class Story:
         self.traffic.expect("search", "search")
         with self.edges[0].client() as client:
             route = next(route for route in client.routes().routes if route.route == SEARCH_ROUTE)
-        self._screen.note(f"search-1.0.0 active: {route.route} shadows {', '.join(route.shadows)} for what it matches")
+        self._screen.note(f"search-1.0.0 active: {route.route} shadows {', '.join(route.shadows)} where it matches")
         time.sleep(1.2)
 
     def _conflict(self) -> None:
@@ -172,24 +179,26 @@ class Story:
         edge = self.edges[0]
         engines = edge.engine_pids()
         edge.kill_control()
-        self._screen.note("edge-1 has no control; its engine serves on")
+        self._screen.note("edge-1 has no control; its engine keeps serving")
         time.sleep(1.0)
         edge.start()
         edge.wait_ready()
         same = edge.engine_pids() == engines and bool(engines)
-        self._screen.note(f"control is back{' and has taken the same engine over' if same else ', with a new engine'}")
+        self._screen.note(f"control is back{' and attached to the same engine' if same else ', with a new engine'}")
         time.sleep(0.5)
 
     def _kill_node(self) -> None:
         rack = self.racks[0]
-        self._screen.note("GETs only for this phase: what a killed node has in flight can only be asked again if safe")
+        self._screen.note(
+            "GETs only in this phase: of the requests in flight at a killed node only safe ones can be retried"
+        )
         rack.kill()
-        self._screen.note("rack-1 is gone; all flows through rack-2")
+        self._screen.note("rack-1 is gone; all traffic goes through rack-2")
         time.sleep(1.5)
         rack.start()
         rack.wait_ready()
         until("rack-1 in use again", lambda: all(self._reaches(edge, rack) for edge in self.edges))
-        self._screen.note("rack-1 is back and in use")
+        self._screen.note("rack-1 is back and gets traffic")
         time.sleep(1.0)
 
     # ------------------------------------------------------------- what the phases share
