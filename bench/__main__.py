@@ -24,18 +24,18 @@ CASES: dict[str, Callable[[bool], report.Report]] = {
     "scale": scale.run,
 }
 EPILOG = """cases:
-  proxy     CPU a request of sdlb-engine, nginx and HAProxy, side by side
-  edge      the same at the public edge, beside Envoy and a blind forwarder too: TLS, HTTP/2, large answers, handshakes,
+  proxy     CPU per request of sdlb-engine, nginx and HAProxy, side by side
+  edge      the same at the public edge, also beside Envoy and a TCP forwarder: TLS, HTTP/2, large responses, handshakes,
             gRPC, with 10,000 routes and an access log
-  latency   what each of them adds to the time of a request at half load
-  cores     what two cores carry, beside one
-  tiers     what a hop between two nodes costs, beside the public one
+  latency   the latency that each of them adds at half load
+  cores     the throughput of two cores compared with one
+  tiers     the cost of a hop between two nodes compared with the public hop
   idle      CPU and memory of a host node with 20 instances
-  register  10,000 claims from empty through three tiers; memory of the root
-  change    one claim more or less among 10,000, seen at a root three tiers up, under traffic
-  reads     what decisions wait while lists of 10,000 services, routes and instances are read
-  scale     cost by the number of routes, memory by the number of connections that rest
-  upgrade   engines that take over from each other under full load: what is lost
+  register  10,000 claims from an empty start through three tiers; memory of the root
+  change    one claim added or withdrawn among 10,000, seen at a root three tiers up, under traffic
+  reads     the delay of decisions while lists of 10,000 services, routes and instances are read
+  scale     cost by the number of routes, memory by the number of idle connections
+  upgrade   hot restarts of the engine under full load: lost requests
 All of them take about 25 minutes (--quick: six). The tables are also written to bench/out/."""
 
 
@@ -43,12 +43,12 @@ def main() -> int:
     """Exit code 0 whatever was measured; 1 when a case could not be run."""
     parser = argparse.ArgumentParser(
         "python -m bench",
-        description="Measures sdlb beside its targets, on loopback.",
+        description="Measures sdlb beside other proxies, on loopback.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("case", nargs="*", metavar="case", help=f"{', '.join(CASES)}; all without any")
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, to check that it runs")
     parser.add_argument("--json", action="store_true", help="one JSON object in place of the tables")
     chosen = parser.parse_args()
     unknown = [name for name in chosen.case if name not in CASES]

@@ -70,7 +70,7 @@ class Load:
         )
         status = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", said)
         if counts is None or status is None:
-            raise CannotRun(f"h2load said: {said.strip()[-500:]}")
+            raise CannotRun(f"h2load printed: {said.strip()[-500:]}")
         lost = sum(int(counts[n]) for n in (3, 4, 5)) + sum(int(status[n]) for n in (2, 3, 4))
         return int(counts[2]), lost, said
 
@@ -105,7 +105,7 @@ def run(quick: bool) -> Report:
         took = time.monotonic() - began
         after = tree.cpu_s()
         if not load.runs:
-            raise CannotRun(f"h2load ended early: {load.result()[2].strip()[-300:]}")
+            raise CannotRun(f"h2load stopped early: {load.result()[2].strip()[-300:]}")
         answered, lost, said = load.result()
     rows = [
         below(f"claim added, served by the root, p99 of {len(there)}", _ms(there, 0.99), VISIBLE_MS, "ms"),
@@ -193,5 +193,5 @@ def _pauses(services: int, changes: int) -> list[float]:
                 pauses.append(engine.apply(gone=[one], gone_routes=[one.claim.route]))
             time.sleep(0.001)
         if not load.runs:
-            raise CannotRun(f"h2load ended early: {load.result()[2].strip()[-300:]}")
+            raise CannotRun(f"h2load stopped early: {load.result()[2].strip()[-300:]}")
         return pauses

@@ -88,7 +88,7 @@ def _report(took: dict[str, list[tuple[float, float]]], rounds: int, versions: s
         growth = 2 * us[one] / us[two]
         target, met = (f">= {GROWTH} x", growth >= GROWTH) if name == "sdlb" else ("", None)
         rows.append(
-            Row(f"{name}: what two cores carry, by CPU a request", target,
+            Row(f"{name}: throughput of two cores, by CPU per request", target,
                 f"{growth:.2f} x ({us[one]:.1f} us, {us[two]:.1f} us)", met)
         )  # fmt: skip
         rows.append(

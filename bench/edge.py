@@ -1,4 +1,4 @@
-"""CPU a request at the public edge, in the cases that an edge lives on: beside nginx, HAProxy, Envoy and a blind forwarder."""
+"""CPU per request at the public edge, in the cases that an edge lives on: beside nginx, HAProxy, Envoy and a blind forwarder."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ CASES = (
         *("handshakes", "a full handshake and one request", _wrk("/x", 16, "https", close=True)),
         (Limit(0.55, ("haproxy",)),),
     ),
-    Case("grpc", "gRPC unary in clear text, 8 connections, 32 streams", _grpc, (Limit(0.50, ("envoy",)),)),
+    Case("grpc", "gRPC unary unencrypted, 8 connections, 32 streams", _grpc, (Limit(0.50, ("envoy",)),)),
 )
 
 
@@ -99,7 +99,9 @@ def run(quick: bool) -> Report:
         f"core; median (lowest to highest) of {rounds} runs in turn. " + "; ".join(versions.values()) + ".",
         *(f"{name} was not measured: {why}." for name, why in absent.items()),
     ]
-    return Report("edge", "CPU a request at the public edge", how, rows, {"us_per_request": took, "versions": versions})
+    return Report(
+        "edge", "CPU per request at the public edge", how, rows, {"us_per_request": took, "versions": versions}
+    )
 
 
 def cost(stand: Stand, case: Case, names: Sequence[str], rounds: int, seconds: int) -> dict[str, list[float]]:

@@ -52,6 +52,6 @@ def ask(words: Sequence[str], name: str, core: int | str | None = None) -> tuple
     wrong = "Non-2xx" in said or "Socket errors" in said or re.search(r" [1-9]\d* [345]xx", said)
     if found is None or rate is None or wrong or found[1] == "0":
         raise CannotRun(
-            f"{name} did not answer every request well; {words[0]} said: {said.strip()[-600:] or 'nothing'}"
+            f"{name} did not answer every request correctly; {words[0]} printed: {said.strip()[-600:] or 'nothing'}"
         )
     return int(found[1]), float(rate[1])

@@ -86,12 +86,12 @@ def listening(process: subprocess.Popen[bytes], address: str, log: Path, timeout
     def answers() -> bool:
         if process.poll() is not None:
             last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
-            raise CannotRun(f"{process.args!r} ended with code {process.returncode}: {' '.join(last)}")
+            raise CannotRun(f"{process.args!r} exited with code {process.returncode}: {' '.join(last)}")
         with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1.0):
             return True
         return False
 
-    until(f"something listens on {address}", answers, timeout_s)
+    until(f"another process listens on {address}; stop it", answers, timeout_s)
 
 
 def family(pid: int) -> list[int]:

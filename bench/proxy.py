@@ -35,7 +35,7 @@ def run(quick: bool) -> Report:
         + ".",
     ]
     figures_out = {"us_per_request": took, "requests_per_s": rates, "versions": versions}
-    return Report("proxy", "CPU a request beside nginx and HAProxy", how, rows, figures_out)
+    return Report("proxy", "CPU per request beside nginx and HAProxy", how, rows, figures_out)
 
 
 def _spread(values: list[float]) -> str:

@@ -249,12 +249,12 @@ def run(quick: bool) -> Report:
     rows: list[Row] = []
     for name, figure in figures.items():
         if name == "nothing":
-            rows.append(Row("no read: decisions, median and 99 of 100", "", figure.waits))
+            rows.append(Row("no read: decisions, median and p99", "", figure.waits))
             continue
         in_one = f"; in one go {whole[name]:.0f} ms" if name in whole else ""
         rows.append(Row(f"{name}: the read", "", f"{figure.took_ms:.0f} ms{in_one}"))
         rows.append(below(f"{name}: longest slice", figure.slice_ms, SLICE_MS, "ms of CPU"))
-        rows.append(Row(f"{name}: decisions meanwhile, median and 99 of 100", "", figure.waits))
+        rows.append(Row(f"{name}: decisions meanwhile, median and p99", "", figure.waits))
     how = [
         f"One root with {count:,} services, each with a route and an instance. Each list is read {rounds} times over the API,",
         "by another process, while renewals that change something are made one after the other. A slice is what the",

@@ -90,7 +90,7 @@ def machine() -> str:
 def targets(reports: Sequence[Report]) -> str:
     """All figures that have a target, in one table."""
     rows = [(row.what, row.target, row.measured, row.verdict) for each in reports for row in each.rows if row.verdict]
-    return "\n".join(["## all targets", "", *table(rows)]) + "\n"
+    return "\n".join(["## all limits", "", *table(rows)]) + "\n"
 
 
 def write(reports: Sequence[Report], machine_line: str) -> Path:

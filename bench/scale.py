@@ -1,4 +1,4 @@
-"""What grows and what must not: cost by the number of routes, memory by the number of connections that rest.
+"""What grows and what must not: cost by the number of routes, memory by the number of idle connections.
 
 Cost: three engines on one core, asked in turn for the same ten routes, and for a thousand of all: the first is what routes cost that
 nobody asks for, the second what it costs when the traffic spreads. Memory: 5,000 connections, each of which has had one request and
@@ -204,7 +204,7 @@ def _report(cost: dict[str, list[float]], memory: dict[str, dict[str, float]], c
     for kind, by in memory.items():
         target = f"<= {by['nginx']:.1f} KiB (nginx)"
         rows.append(
-            Row(f"memory a resting connection, {kind}", target, f"{by['sdlb']:.1f} KiB", by["sdlb"] <= by["nginx"])
+            Row(f"memory per idle connection, {kind}", target, f"{by['sdlb']:.1f} KiB", by["sdlb"] <= by["nginx"])
         )
     how = [
         f"CPU: HTTP/1.1, 64 connections, {backend.BODY_BYTES}-byte answers, medians of {len(next(iter(cost.values())))} runs in turn.",

@@ -114,7 +114,7 @@ def _report(said: dict[str, str], took: list[float], seconds: int) -> Report:
     )
     rows.append(Row("from the command to a new engine that serves", "", f"{processes.median(took):.0f} ms (median)"))
     how = [f"{len(took)} upgrades in {seconds} s, one real node, four loads at once as fast as they get answers."]
-    return Report("upgrade", "Requests lost while engines take over from each other", how, rows, {"said": said})
+    return Report("upgrade", "Requests lost in hot restarts of the engine", how, rows, {"said": said})
 
 
 def _count(text: str) -> tuple[int, int]:
@@ -128,4 +128,4 @@ def _count(text: str) -> tuple[int, int]:
         r"requests: (\d+) total, \d+ started, (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored", text
     ):
         return int(h2load[3]), int(h2load[4]) + int(h2load[5])
-    raise CannotRun(f"a load said: {text.strip()[-400:] or 'nothing'}")
+    raise CannotRun(f"a load generator printed: {text.strip()[-400:] or 'nothing'}")

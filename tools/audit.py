@@ -50,11 +50,13 @@ class Verdict:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m tools.audit", description="Looks for known vulnerabilities of our dependencies."
+        prog="python -m tools.audit", description="Checks the dependencies for known vulnerabilities."
     )
     parser.add_argument("--pip-audit", default=str(Path(sys.executable).parent / "pip-audit"))
     parser.add_argument("--cargo-deny", default="cargo-deny")
-    parser.add_argument("--within-s", type=float, default=WITHIN_S, help="for each of the two (%(default)s)")
+    parser.add_argument(
+        "--within-s", type=float, default=WITHIN_S, help="the timeout of each of the two checks (%(default)s)"
+    )
     args = parser.parse_args()
     words = [args.pip_audit, "--require-hashes", "--disable-pip", "--format=json", "--progress-spinner=off"]
     words += ["-r", "requirements.lock", "-r", "requirements-dev.lock"]
@@ -72,7 +74,7 @@ def say(database: str, program: str, verdict: Verdict) -> int:
         print(f"audit: {program} failed: {verdict.failed}", flush=True)
         return 2
     if not verdict.reached:
-        print(f"audit: the advisory database of {database} could not be had; not checked", flush=True)
+        print(f"audit: the advisory database of {database} could not be fetched; not checked", flush=True)
         return 0
     for line in (*verdict.advisories, *verdict.notes):
         print(f"audit: {line}", flush=True)
@@ -129,7 +131,7 @@ def read_cargo_deny(done: Done) -> Verdict:
 
 def last_line(done: Done) -> str:
     lines = (done.error + done.out).strip().splitlines()
-    return f"{lines[-1] if lines else 'it said nothing'} (exit code {done.code})"
+    return f"{lines[-1] if lines else 'no output'} (exit code {done.code})"
 
 
 def run(words: Sequence[str], folder: Path, within_s: float) -> Done:

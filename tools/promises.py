@@ -71,11 +71,11 @@ SEEN = {
     2: (
         EXPLORED,
         'as promise 1; long leases, remnants and `on_silence = "wait"` only here and in scenarios',
-        "a host's clock runs at the speed of its parents' clocks; an instance that nobody renews for lease and fence has "
-        "stopped, unless the policy waits",
+        "a host's clock runs at the speed of its parents' clocks; an instance that is not renewed for lease and "
+        "fence time has stopped, unless the policy waits",
     ),
     3: (
-        f"make before break by itself, without parking: {EXPLORED}",
+        f"make before break alone, without parking: {EXPLORED}",
         "requests that walk through the engines' tables; on real processes with every answer checked",
         "what is in flight on a process, an engine or a machine that dies is lost; the entry's engine lives",
     ),
@@ -83,18 +83,18 @@ SEEN = {
     5: (
         "from every state that is reached: the tree comes to what its live instances imply",
         "as promise 1, looked at 60 seconds after the last fault",
-        'faults stop; under `on_silence = "wait"` an operator says what has stopped',
+        'faults stop; under `on_silence = "wait"` an operator reports what has stopped',
     ),
     6: (
         "not",
         "one lying child among honest ones takes no route and no service; unit tests lie about every field of a claim",
-        "nodes are who they say they are (mutual TLS); decisions are not signed yet",
+        "nodes are authenticated (mutual TLS); decisions are not signed yet",
     ),
     7: ("not", "sizes and messages of every step; `python -m bench.core` measures the CPU time", "-"),
     8: (
         f"kill -9 before and after every write: {EXPLORED}",
         "power cuts that lose what was not durable, older and lost disks, copied state folders",
-        "a durable write is on disk when it is confirmed; SQLite's log is intact or says that it is not",
+        "a durable write is on disk when it is confirmed; SQLite's log is intact or SQLite reports that it is not",
     ),
 }
 """For each promise: what is explored exhaustively, what is only sampled, what is assumed."""
@@ -128,7 +128,7 @@ def main(args: list[str]) -> int:
         return 2
     problems = list(_lacking(checks, tests))
     if not PAGE.exists() or PAGE.read_text() != page:
-        problems.append("docs/promises.md is not what the markers say: run `make promises`")
+        problems.append("docs/promises.md does not match the markers; run `make promises`")
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
@@ -141,7 +141,7 @@ def _lacking(checks: dict[int, list[Shown]], tests: dict[int, list[Shown]]) -> I
         if number not in checks and number not in NO_CHECK:
             yield f"promise {number} ({name}) has no check in src/sdlb/sim: register one with @check({number}, ...)"
         if number in checks and number in NO_CHECK:
-            yield f"promise {number} ({name}) has a check by now: take it out of NO_CHECK in tools/promises.py"
+            yield f"promise {number} ({name}) has a check by now; remove it from NO_CHECK in tools/promises.py"
         if not any(_is_end_to_end(shown) for shown in tests.get(number, ())):
             yield f"promise {number} ({name}) has no test in tests/e2e: mark one with @pytest.mark.promise({number})"
 

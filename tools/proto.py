@@ -30,7 +30,7 @@ def main(args: list[str]) -> int:
         old = [path.name for path in fresh if not _same(path, WIRE / path.name)]
         left = {path.name for path in WIRE.glob("*_pb2.py*")} - {path.name for path in fresh}
     for name in [*old, *sorted(left)]:
-        print(f"src/sdlb/wire/{name} is not what proto/ says: run `make proto`", file=sys.stderr)
+        print(f"src/sdlb/wire/{name} does not match proto/; run `make proto`", file=sys.stderr)
     return 1 if old or left else 0
 
 

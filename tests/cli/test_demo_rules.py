@@ -31,19 +31,19 @@ def answer(version: str, received_ns: int, finished_ns: int | None = None, servi
 
 def test_a_version_answers_only_while_it_may() -> None:
     judge = rules("1.0.1", at_ns=100)
-    assert "not allowed" in judge.wrong(answer("1.0.1", 99), CATALOG)
+    assert "not permitted" in judge.wrong(answer("1.0.1", 99), CATALOG)
     assert judge.wrong(answer("1.0.1", 100), CATALOG) == ""
     judge.end("catalog", "1.0.1", 200)
     assert judge.wrong(answer("1.0.1", 200, 300), CATALOG) == ""
-    assert "not allowed" in judge.wrong(answer("1.0.1", 201), CATALOG)
+    assert "not permitted" in judge.wrong(answer("1.0.1", 201), CATALOG)
     judge.start("catalog", "1.0.1", 400)  # it may come back
     assert judge.wrong(answer("1.0.1", 401), CATALOG) == ""
-    assert "not allowed" in judge.wrong(answer("1.0.1", 300), CATALOG)
+    assert "not permitted" in judge.wrong(answer("1.0.1", 300), CATALOG)
 
 
 def test_unknown_versions_and_other_services_are_wrong() -> None:
     judge = rules("1.0.1")
-    assert "not allowed" in judge.wrong(answer("1.0.2", 1), CATALOG)
+    assert "not permitted" in judge.wrong(answer("1.0.2", 1), CATALOG)
     assert "a request for catalog" in judge.wrong(answer("1.0.1", 1, service="search"), CATALOG)
 
 

@@ -43,7 +43,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         if args.logs is not None:
             args.logs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        parser.error(f"{error.filename}: cannot be written: {error.strerror}; name another place")
+        parser.error(f"{error.filename}: cannot be written: {error.strerror}; use another path")
     return args
 
 
@@ -82,7 +82,7 @@ def main() -> int:
         print(f"make chaos cannot be run here: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("make chaos: interrupted; everything that it started has ended", file=sys.stderr)
+        print("make chaos: interrupted; all its processes were stopped", file=sys.stderr)
         return 130
 
 

@@ -181,7 +181,7 @@ class Network:
         self._wire.stdin.flush()
         answer = self._wire.stdout.readline()
         if not answer:
-            raise NoNetworkError("wire.py has ended")
+            raise NoNetworkError("wire.py has exited")
         return int(answer)
 
 

@@ -47,11 +47,11 @@ def _list(scenarios: list[tuple[str, str]], as_json: bool) -> int:
 
 def _show(report: Report) -> None:
     word = ("held", "green") if report.ok else ("BROKEN", "red")
-    seen = "all there is" if report.whole else "a part"
+    seen = "complete" if report.whole else "partial"
     out.line(
         f"{report.scenario:<22} ",
         word,
-        f"  {report.states:,} states ({seen}), {report.transitions:,} transitions, {report.rests:,} at rest, depth "
+        f"  {report.states:,} states ({seen}), {report.transitions:,} transitions, {report.rests:,} idle, depth "
         f"{report.depth}; {report.node_steps:,} steps of nodes, {report.cpu_s:.1f} s of CPU",
     )
     out.line("    " + ", ".join(f"{number:,} {kind}" for kind, number in report.kinds.items()))
@@ -67,6 +67,6 @@ def _sum_up(reports: list[Report], failed: int) -> None:
     whole = sum(report.whole for report in reports)
     verdict = f"{failed} broke a promise" if failed else "all held"
     out.line(
-        f"{len(reports)} scenarios ({whole} seen whole), {states:,} distinct states, {states / max(seconds, 1e-9):,.0f} "
-        f"states a CPU second: {verdict}"
+        f"{len(reports)} scenarios ({whole} complete), {states:,} distinct states, {states / max(seconds, 1e-9):,.0f} "
+        f"states per CPU second: {verdict}"
     )

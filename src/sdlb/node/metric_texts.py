@@ -10,7 +10,7 @@ TEXTS: dict[str, str] = {
     ),
     "connections_total": "Accepted connections.",
     "connections_inherited_total": (
-        "Idle client connections taken over from the previous engine in a hot restart; connections_total does "
+        "Idle client connections handed over by the previous engine in a hot restart; connections_total does "
         "not count them again."
     ),
     "limit_connections_total": "Times that accepting paused at the connection limit.",
@@ -107,7 +107,7 @@ TEXTS: dict[str, str] = {
     "retry_budget_exhausted_total": "Retries not made because the retry budget was used up.",
     "upgrades_total": "Connections upgraded to another protocol.",
     "upgrades_open": "Open upgraded connections.",
-    "upstream_inherited_total": "Idle upstream connections taken over from the previous engine in a hot restart.",
+    "upstream_inherited_total": "Idle upstream connections handed over by the previous engine in a hot restart.",
     "upstream_unsolicited_total": "Idle upstream connections closed because they sent unrequested data.",
     "upstream_malformed_total": "Malformed upstream responses: 502.",
     "upstream_over_limit_total": "Upstream responses with a header or trailers over the limits: 502, or cut off.",
@@ -135,5 +135,5 @@ TEXTS: dict[str, str] = {
     "link_refused_ours_total": "Links refused because the other node rejected this node's certificate.",
     "link_refused_other_total": "Links refused because the other side does not speak the nodes' mutual TLS.",
     "timeout_link_total": "Links and HTTP/2 upstream connections closed because a ping was not answered.",
-    "upstream_silent_total": "Requests whose upstream connection turned out to be dead.",
+    "upstream_silent_total": "Requests on an upstream connection that turned out to be dead.",
 }

@@ -56,10 +56,10 @@ async def read_head(reader: asyncio.StreamReader) -> Request | None:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:
         if error.partial:
-            raise BadRequest("the connection ended inside a request head") from None
+            raise BadRequest("the connection was closed inside a request header") from None
         return None
     except asyncio.LimitOverrunError:
-        raise BadRequest("the request head is too long") from None
+        raise BadRequest("the request header is too long") from None
     received_ns = time.monotonic_ns()
     lines = head[:-4].decode("latin-1").split("\r\n")
     words = lines[0].split(" ")
@@ -90,7 +90,7 @@ async def body_pieces(reader: asyncio.StreamReader, headers: dict[str, str]) -> 
                 return b"".join(pieces)
             pieces.append(await reader.readexactly(size))
             if await reader.readexactly(2) != b"\r\n":
-                raise BadRequest("a chunk doesn't end where it should")
+                raise BadRequest("a chunk does not end where it should")
     length = int(headers.get("content-length", "0"))
     if length > BODY_BYTES_MAX:
         raise BadRequest("the body is too long")

@@ -82,7 +82,7 @@ class Rules:
             return f"{name} answered a request for {' or '.join(sorted(expected))}"
         windows = self._windows.get((answer.service, answer.version), [])
         if not any(begin <= answer.received_ns <= end for begin, end in windows):
-            return f"{name} was not allowed when it received the request"
+            return f"{name} was not permitted when it received the request"
         return self._overlap(answer)
 
     def _overlap(self, answer: Answer) -> str:

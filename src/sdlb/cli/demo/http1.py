@@ -79,7 +79,7 @@ class Connection:
         assert self._reader is not None
         if headers.get("transfer-encoding", "").lower() != "chunked":
             if "content-length" not in headers:
-                raise Broken("an answer without a length")
+                raise Broken("a response without a length")
             return await self._reader.readexactly(int(headers["content-length"]))
         pieces: list[bytes] = []
         while True:
@@ -94,7 +94,7 @@ class Connection:
                 return b"".join(pieces)
             pieces.append(await self._reader.readexactly(size))
             if await self._reader.readexactly(2) != b"\r\n":
-                raise Broken("a chunk doesn't end where it should")
+                raise Broken("a chunk does not end where it should")
 
     def close(self) -> None:
         if self._writer is not None:
@@ -105,5 +105,5 @@ class Connection:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, asyncio.IncompleteReadError):
-        return f"the connection was closed after {len(error.partial)} bytes of a part of the answer"
+        return f"the connection was closed after {len(error.partial)} bytes of a part of the response"
     return f"{type(error).__name__}: {error}"

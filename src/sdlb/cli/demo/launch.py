@@ -152,7 +152,7 @@ class Node:
 
     def ready(self) -> bool:
         if self.process is not None and self.process.poll() is not None:
-            raise Late(f"{self.name} ended with code {self.process.returncode}: {self.tail()}")
+            raise Late(f"{self.name} exited with code {self.process.returncode}: {self.tail()}")
         with self.client() as client:
             tree = client.tree()
         return tree.ready and all(parent.state == "connected" for parent in tree.parents)
@@ -197,7 +197,7 @@ class Node:
         self.terminate()
         assert self.process is not None
         code = self.process.wait(timeout_s)
-        until(f"the engine of {self.name} ended", lambda: not self.engine_pids(), timeout_s)
+        until(f"the engine of {self.name} exited", lambda: not self.engine_pids(), timeout_s)
         return code
 
     def tail(self, lines: int = 15) -> str:
@@ -231,7 +231,7 @@ class Instance:
 
         def done() -> bool:
             if self.process.poll() is not None:
-                raise Late(f"{self.name} on {self.node.name} ended with code {self.process.returncode}: {self.tail()}")
+                raise Late(f"{self.name} on {self.node.name} exited with code {self.process.returncode}: {self.tail()}")
             return self.state() == state
 
         until(f"{self.name} on {self.node.name} {state}", done, timeout_s)

@@ -182,9 +182,9 @@ def _read(response: Response, method: str, target: str, digest: str) -> Answer:
         echoed = (said["method"], said["target"], said["body_sha256"])
         answer = Answer(said["service"], said["version"], said["received_ns"], said["finished_ns"])
     except (ValueError, KeyError, TypeError) as error:
-        raise Broken(f"an answer that isn't the application's: {response.body[:80]!r} ({error})") from error
+        raise Broken(f"a response that is not the application's: {response.body[:80]!r} ({error})") from error
     if echoed != (method, target, digest):
-        raise Broken(f"the answer to another request: {echoed[0]} {echoed[1]}, body {echoed[2][:12]}")
+        raise Broken(f"the response to another request: {echoed[0]} {echoed[1]}, body {echoed[2][:12]}")
     return answer
 
 

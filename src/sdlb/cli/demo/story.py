@@ -226,7 +226,7 @@ class Story:
         for instance in instances:
             code = instance.stop()
             if code != 0:
-                raise Late(f"{instance.name} on {instance.node.name} ended with code {code}: {instance.tail()}")
+                raise Late(f"{instance.name} on {instance.node.name} exited with code {code}: {instance.tail()}")
 
     def _at_edges(self, path: str, service: str, version: str) -> None:
         """Until both edges would send a request for the path to this version."""

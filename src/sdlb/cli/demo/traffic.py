@@ -79,7 +79,7 @@ class Traffic:
         until("all requests answered", lambda: self.figures.done or self._process.poll() is not None, timeout_s)
         self._thread.join(5.0)
         if not self.figures.done:
-            raise Late(f"the load generator ended with code {self._process.returncode} before its last report")
+            raise Late(f"the load generator exited with code {self._process.returncode} before its last report")
         return self.figures
 
     def _order(self, **order: object) -> None:
@@ -88,7 +88,7 @@ class Traffic:
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise Late(f"the load generator has ended (code {self._process.poll()})") from None
+            raise Late(f"the load generator has exited (code {self._process.poll()})") from None
 
     def _read(self) -> None:
         assert self._process.stdout is not None
