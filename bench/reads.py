@@ -34,7 +34,7 @@ from sdlb.node.lists import Lists
 from sdlb.node.loop import NodeLoop
 from sdlb.node.places import listen_unix
 from sdlb.node.server import serve_api
-from sdlb.seams.engine import Figures
+from sdlb.seams.engine import EngineStats
 
 SLICE_MS = 10.0
 READS = {
@@ -64,7 +64,7 @@ class _Engine:
     """Confirms everything in the next iteration."""
 
     loop: NodeLoop
-    figures: Figures = field(default_factory=Figures)
+    stats: EngineStats = field(default_factory=EngineStats)
 
     def apply(self, delta: Apply) -> None:
         asyncio.get_running_loop().call_soon(self._confirm, delta)

@@ -53,8 +53,8 @@ BAD_FILE = (
     '{"fields":{"level":"ERROR","message":"failed to validate configuration file deny.toml","timestamp":""},"type":"log"}\n'
 )
 
-PYPI_NOT_HAD = "audit: the advisory database of PyPI could not be had; not checked"
-RUSTSEC_NOT_HAD = "audit: the advisory database of RustSec could not be had; not checked"
+PYPI_NOT_HAD = "audit: the advisory database of PyPI could not be fetched; not checked"
+RUSTSEC_NOT_HAD = "audit: the advisory database of RustSec could not be fetched; not checked"
 
 
 @pytest.fixture
