@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from sdlb.core.messages import ACTIVE, HOSTS_MAX, Cause, Claim, ClaimKey, Stage
 from sdlb.core.settings import Settings
-from sdlb.core.slot import NEVER, Part, Permit, Phase, Slot, digest_of
+from sdlb.core.slot import ALL_SEEN, Part, Permit, Phase, Slot, digest_of
 from sdlb.core.source import SILENT, STEPS, Source, Standing, Step
 from sdlb.core.state import State
 
@@ -42,7 +42,7 @@ def parts(draw: st.DrawFn) -> Part:
         scope=draw(ROOTS),
         granted=draw(ROOTS),
         refused=draw(ROOTS),
-        seen=draw(SMALL | st.just(NEVER)),
+        seen=draw(SMALL | st.just(ALL_SEEN)),
         lease_s=draw(SMALL),
         doubted=draw(SMALL),
         capacity=draw(SMALL),
@@ -53,7 +53,7 @@ def parts(draw: st.DrawFn) -> Part:
         stable=flags[3],
         goes=flags[4],
         covered=flags[5],
-        coming=flags[6],
+        arriving=flags[6],
         kept=flags[7],
     )
 
@@ -109,7 +109,7 @@ def check_sums(slot: Slot, held: dict[str, Part]) -> None:
     assert -sums.doubted.get(0) == max((part.doubted for part in known), default=0)
     assert -sums.generations.get(0) == max((part.generation for part in known), default=0)
     assert -sums.open_generations.get(0) == max((part.generation for part in opened), default=0)
-    assert sums.seen.get(NEVER) == min((part.seen for part in known), default=NEVER)
+    assert sums.seen.get(ALL_SEEN) == min((part.seen for part in known), default=ALL_SEEN)
     assert slot.count() == count_of(known)
 
 
@@ -202,18 +202,18 @@ class Model:
 
     claim: Claim
     child: str
-    standing: Standing = Standing.WISHING
-    quiet: bool = False
-    twins: frozenset[str] = frozenset()
+    standing: Standing = Standing.CLAIMED
+    unlinked: bool = False
+    covered_by: frozenset[str] = frozenset()
 
     @property
-    def speaks(self) -> bool:
-        return not self.quiet and self.standing not in SILENT
+    def is_live(self) -> bool:
+        return not self.unlinked and self.standing not in SILENT
 
 
 HOSTS = ["h1", "h2", "h3"]
 CHILDREN = ["x", "y", "z", "h1", "h2"]  # three racks and two hosts
-STEPPED = [Step.ADMIT, Step.LEAVE, Step.STAY, Step.SILENCE, Step.VOICE, Step.PRESUME]
+STEPPED = [Step.ADMIT, Step.LEAVE, Step.STAY, Step.SILENCE, Step.HEARD, Step.PRESUME]
 
 
 def claim_of(hosts: tuple[str, ...]) -> Claim:
@@ -251,15 +251,15 @@ class Twins(RuleBasedStateMachine):
             self.model[target] = Model(claim, name)
         source.claim = claim
         mine = self.model[target]
-        mine.claim, mine.twins = claim, frozenset()
-        self.state.slots[KEY].match_twins(source)
+        mine.claim, mine.covered_by = claim, frozenset()
+        self.state.slots[KEY].update_coverage(source)
         for other_target, other in self.model.items():
             if other_target == target:
                 continue
-            if mine.speaks and self.speaks_for(mine, other):
-                other.twins |= {target}
-            if other.speaks and self.speaks_for(other, mine):
-                mine.twins |= {other_target}
+            if mine.is_live and self.speaks_for(mine, other):
+                other.covered_by |= {target}
+            if other.is_live and self.speaks_for(other, mine):
+                mine.covered_by |= {other_target}
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), step=st.sampled_from(STEPPED))
@@ -272,11 +272,11 @@ class Twins(RuleBasedStateMachine):
         self.state.step(KEY, self.state.slots[KEY].sources[target], step)
 
     @precondition(lambda self: self.model)
-    @rule(data=st.data(), quiet=st.booleans())
-    def loses_or_finds_its_link(self, data: st.DataObject, quiet: bool) -> None:
+    @rule(data=st.data(), unlinked=st.booleans())
+    def loses_or_finds_its_link(self, data: st.DataObject, unlinked: bool) -> None:
         target = data.draw(st.sampled_from(sorted(self.model)))
-        self.model[target].quiet = quiet
-        self.state.slots[KEY].sources[target].quiet = quiet
+        self.model[target].unlinked = unlinked
+        self.state.slots[KEY].sources[target].unlinked = unlinked
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), cause=st.sampled_from(list(Cause)) | st.none())
@@ -285,11 +285,11 @@ class Twins(RuleBasedStateMachine):
         del self.model[target]
         self.state.known_stopped.clear()
         self.state.drop_source(KEY, target, cause)
-        stopped = {name for name, other in self.model.items() if target in other.twins and not other.speaks}
+        stopped = {name for name, other in self.model.items() if target in other.covered_by and not other.is_live}
         expected = stopped if cause is Cause.STOPPED else set[str]()
         assert sorted(self.state.known_stopped) == sorted((name, KEY) for name in expected)
         for other in self.model.values():
-            other.twins -= {target}
+            other.covered_by -= {target}
 
     # ------------------------------------------------------------------ what must hold
 
@@ -300,9 +300,9 @@ class Twins(RuleBasedStateMachine):
         assert set(sources) == set(self.model)
         for target, mine in self.model.items():
             assert slot is not None
-            live = any(self.model[twin].speaks for twin in mine.twins)
-            assert slot.covered(sources[target]) == (not mine.speaks and live), target
-            assert sources[target].twins == mine.twins, target
+            live = any(self.model[twin].is_live for twin in mine.covered_by)
+            assert slot.covered(sources[target]) == (not mine.is_live and live), target
+            assert sources[target].covered_by == mine.covered_by, target
 
     @invariant()
     def a_host_that_is_a_child_itself_is_spoken_for_by_nobody(self) -> None:
@@ -310,7 +310,7 @@ class Twins(RuleBasedStateMachine):
         for source in slot.sources.values() if slot is not None else ():
             if source.child in HOSTS:
                 assert not slot.covered(source)  # type: ignore[union-attr]
-                assert not source.twins
+                assert not source.covered_by
 
     @invariant()
     def the_index_names_what_is_there(self) -> None:
@@ -319,8 +319,8 @@ class Twins(RuleBasedStateMachine):
             return
         found = {(host, target) for host, targets in slot.by_host.items() for target in targets}
         assert found == {(host, target) for target, mine in self.model.items() for host in mine.claim.hosts}
-        pairs = {(twin, target) for target, mine in self.model.items() for twin in mine.twins}
-        assert {(twin, target) for twin, targets in slot.twin_of.items() for target in targets} == pairs
+        pairs = {(twin, target) for target, mine in self.model.items() for twin in mine.covered_by}
+        assert {(twin, target) for twin, targets in slot.covers.items() for target in targets} == pairs
 
 
 TestTwins = Twins.TestCase

@@ -8,9 +8,9 @@ from random import Random
 import pytest
 
 from sdlb.core import saved
-from sdlb.core.authority import LEAP_MAX, Delegated, Root, _Trust  # pyright: ignore[reportPrivateUsage]
+from sdlb.core.authority import LEAP_MAX, Delegated, Root, _Evidence  # pyright: ignore[reportPrivateUsage]
 from sdlb.core.children import Children
-from sdlb.core.decisions import Facts, ServiceRecord
+from sdlb.core.decisions import Report, ServiceRecord
 from sdlb.core.downlink import Downlink
 from sdlb.core.effects import Note, ReleaseHeld
 from sdlb.core.messages import ACTIVE, Claim, ClaimKey, Stage
@@ -55,12 +55,12 @@ class Bench:
         self.root.decide(now)
         return self.root.records["catalog"]
 
-    def trust(self) -> _Trust:
+    def trust(self) -> _Evidence:
         record = self.root.records["catalog"]
-        return _Trust(self.root, record, list(self.state.slots.values()))
+        return _Evidence(self.root, record, list(self.state.slots.values()))
 
-    def facts(self, key: ClaimKey) -> Facts:
-        return self.trust().facts([self.state.slots[key]])
+    def reports(self, key: ClaimKey) -> Report:
+        return self.trust().reports([self.state.slots[key]])
 
     def codes(self) -> list[str]:
         return [effect.code for effect in self.state.effects if isinstance(effect, Note)]
@@ -138,17 +138,17 @@ def test_the_newest_generation_of_that_scope_is_taken_over() -> None:
 def test_what_is_open_under_a_number_that_is_not_believed_is_not_vouched_for() -> None:
     bench = doubtful()
     bench.report("stray", NEW, 7)
-    assert not bench.facts(NEW).vouched
-    assert bench.facts(OLD).backing == 2
+    assert not bench.reports(NEW).vouched
+    assert bench.reports(OLD).backing == 2
 
 
 def test_what_was_recalled_here_is_not_vouched_for() -> None:
     bench = Bench(THIRD)
     slot = bench.report("host", NEW, 3)
-    assert bench.facts(NEW).vouched
+    assert bench.reports(NEW).vouched
     slot.phase, slot.opened = Phase.CLOSING, 3
-    assert not bench.facts(NEW).vouched
-    assert bench.facts(NEW).open
+    assert not bench.reports(NEW).vouched
+    assert bench.reports(NEW).open
 
 
 @pytest.mark.parametrize(("others", "majority"), [(0, True), (1, False), (2, False)])
@@ -157,7 +157,7 @@ def test_more_than_half_of_those_that_claim_a_route_are_a_majority(others: int, 
     bench.report("host", NEW, 3)
     for number in range(others):
         bench.report(f"other-{number}", OLD, 3)
-    assert bench.facts(NEW).majority is majority
+    assert bench.reports(NEW).majority is majority
 
 
 # ---------------------------------------------------------------------- seniority, roles, the disk

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sdlb.core.authority import SCOPE_MAX, Root
-from sdlb.core.belief import most_report, reports
 from sdlb.core.messages import ClaimKey
 from sdlb.core.slot import Part, Slot
+from sdlb.core.votes import majority_generation, reports
 from tests.core.forest import Forest, Node, key_of
 
 KEY = ClaimKey("catalog", "1.0.1", "example.com/*")
@@ -34,7 +34,7 @@ def voted(parts: dict[str, Part]) -> list[int]:
     [([], 0), ([5], 5), ([5, 3], 3), ([5, 3, 3], 3), ([5, 5, 3], 5), ([5, 5, 3, 3], 3), ([9, 5, 5, 3], 5)],
 )
 def test_a_generation_counts_when_more_than_half_report_it(votes: list[int], believed: int) -> None:
-    assert most_report(votes) == believed
+    assert majority_generation(votes) == believed
 
 
 def test_the_instances_of_a_node_have_one_vote_together() -> None:

@@ -6,19 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from sdlb.core.decisions import SAME_TIME_US, Facts, HolderRecord, ServiceRecord, decide_route, decide_service
+from sdlb.core.decisions import SAME_TIME_US, HolderRecord, Report, ServiceRecord, decide_route, decide_service
 from sdlb.model.reason import Asking, Closing, Contested, NewerGeneration, Reason, RouteConflict, Settling, StillRunning
 
 RECORD = ServiceRecord(3, {"1": 10}, ("1",))
-SERVES = Facts(10, open=True, may_be_open=True, vouched=True, backing=1, generation=3)
+SERVES = Report(10, open=True, may_be_open=True, vouched=True, backing=1, generation=3)
 THERE = frozenset({"other-root"})
 
 
 def decide(
-    record: ServiceRecord, facts: dict[str, Facts], *, now: float = 0.0, settling: bool = False, heard: int = 0
+    record: ServiceRecord, reports: dict[str, Report], *, now: float = 0.0, settling: bool = False, heard: int = 0
 ) -> tuple[ServiceRecord, dict[str, Reason]]:
     """No two versions get along."""
-    return decide_service(record, facts, lambda a, b: a == b, now=now, settling=settling, hold_s=20.0, heard=heard)
+    return decide_service(record, reports, lambda a, b: a == b, now=now, settling=settling, hold_s=20.0, heard=heard)
 
 
 def active(*args: object, **more: object) -> list[str]:
@@ -27,7 +27,7 @@ def active(*args: object, **more: object) -> list[str]:
 
 @pytest.mark.parametrize("vouched", [True, False])
 def test_what_is_absent_while_a_root_settles_gives_way_only_to_what_serves_by_decision(vouched: bool) -> None:
-    other = Facts(5, open=True, may_be_open=True, granted=THERE, vouched=vouched, generation=3 if vouched else 0)
+    other = Report(5, open=True, may_be_open=True, granted=THERE, vouched=vouched, generation=3 if vouched else 0)
     assert active(RECORD, {"2": other}, settling=True) == (["2"] if vouched else ["1"])
 
 
@@ -45,22 +45,22 @@ def test_a_root_that_grants_both_decides_nothing() -> None:
 
 
 def test_a_number_that_is_not_vouched_for_is_none() -> None:
-    other = Facts(20, open=True, may_be_open=True, granted=THERE, generation=9, backing=0)
+    other = Report(20, open=True, may_be_open=True, granted=THERE, generation=9, backing=0)
     assert active(RECORD, {"1": SERVES, "2": other}) == ["1"]
 
 
 @pytest.mark.parametrize("order", ["12", "21"])
 def test_equal_stamps_are_settled_by_the_name(order: str) -> None:
-    record, reasons = decide(ServiceRecord(), {version: Facts(7) for version in order})
+    record, reasons = decide(ServiceRecord(), {version: Report(7) for version in order})
     assert list(record.active) == ["1"]
     assert reasons == {"2": StillRunning("1", 0, ())}
 
 
 def test_the_earliest_goes_first_also_where_something_else_keeps_it_waiting() -> None:
-    closing = Facts(9, may_be_open=True)
+    closing = Report(9, may_be_open=True)
     record, reasons = decide_service(
         ServiceRecord(3, era=("0",)),
-        {"0": closing, "1": Facts(2), "2": Facts(3)},
+        {"0": closing, "1": Report(2), "2": Report(3)},
         lambda a, b: a == b or {a, b} == {"0", "2"},
         now=0.0,
         settling=False,
@@ -78,33 +78,33 @@ def test_a_newer_generation_replaces_what_is_on_record() -> None:
 
 
 def test_a_generation_that_was_heard_of_is_waited_for() -> None:
-    facts = {"1": Facts(10), "2": Facts(20)}
-    record, reasons = decide(RECORD, facts, heard=5)
+    reports = {"1": Report(10), "2": Report(20)}
+    record, reasons = decide(RECORD, reports, heard=5)
     assert (list(record.active), record.generation, record.hold_until) == ([], 3, 20.0)
     assert reasons["1"] == NewerGeneration(5)
-    record, _ = decide(record, facts, now=19.9, heard=5)
+    record, _ = decide(record, reports, now=19.9, heard=5)
     assert not record.active
-    record, _ = decide(record, facts, now=20.0, heard=5)
+    record, _ = decide(record, reports, now=20.0, heard=5)
     assert list(record.active) == ["1"] and record.generation > 5 - 1
 
 
 def test_each_incompatible_replacement_is_a_new_generation_with_an_era_of_its_own() -> None:
-    record, _ = decide(RECORD, {"2": Facts(20)})
+    record, _ = decide(RECORD, {"2": Report(20)})
     assert (record.generation, record.era) == (4, ("2",))
     record, _ = decide_service(
-        record, {"2": Facts(20), "2b": Facts(30)}, lambda *_: True, now=0.0, settling=False, hold_s=20.0
+        record, {"2": Report(20), "2b": Report(30)}, lambda *_: True, now=0.0, settling=False, hold_s=20.0
     )
     assert (record.generation, record.era) == (4, ("2", "2b"))
 
 
 def test_while_a_root_settles_nothing_new_opens_that_is_not_compatible_with_the_era() -> None:
-    record, reasons = decide(replace(RECORD, active={}), {"2": Facts(20)}, settling=True)
+    record, reasons = decide(replace(RECORD, active={}), {"2": Report(20)}, settling=True)
     assert not record.active and reasons == {"2": Settling("1")}
 
 
 def test_what_was_recalled_and_may_be_open_is_waited_for() -> None:
-    facts = {"1": Facts(10, may_be_open=True), "2": Facts(20)}
-    record, reasons = decide(replace(RECORD, active={}, closing=("1",)), facts)
+    reports = {"1": Report(10, may_be_open=True), "2": Report(20)}
+    record, reasons = decide(replace(RECORD, active={}, closing=("1",)), reports)
     assert "2" not in record.active and "2" in reasons
 
 
@@ -119,59 +119,59 @@ def test_policy_recalls_the_junior_of_two_and_does_not_let_it_in_again() -> None
 
 
 def route(
-    holder: HolderRecord | None, facts: dict[str, Facts], settling: bool = False
+    holder: HolderRecord | None, reports: dict[str, Report], settling: bool = False
 ) -> tuple[str, dict[str, Reason]]:
-    held, reasons = decide_route(holder, facts, route="r", decided_by="edge", settling=settling)
+    held, reasons = decide_route(holder, reports, route="r", decided_by="edge", settling=settling)
     return held.service if held is not None else "", reasons
 
 
 def test_a_holder_without_a_claim_keeps_its_route_while_the_root_settles() -> None:
     for settling, holder in ((True, "a"), (False, "b")):
-        assert route(HolderRecord("a", 1, True), {"b": Facts(2)}, settling)[0] == holder
+        assert route(HolderRecord("a", 1, True), {"b": Report(2)}, settling)[0] == holder
 
 
 @pytest.mark.parametrize(("stamp", "holder"), [(5, "b"), (15, "a"), (10, "a")])
 def test_of_two_that_roots_have_granted_a_route_the_earlier_one_gets_it(stamp: int, holder: str) -> None:
-    facts = {"a": replace(SERVES, stamp=10, refused=THERE), "b": replace(SERVES, stamp=stamp, granted=THERE)}
-    assert route(HolderRecord("a", 10, True), facts)[0] == holder
+    reports = {"a": replace(SERVES, stamp=10, refused=THERE), "b": replace(SERVES, stamp=stamp, granted=THERE)}
+    assert route(HolderRecord("a", 10, True), reports)[0] == holder
 
 
 def test_the_word_of_who_wants_a_route_alone_takes_it_from_nobody() -> None:
     """A root that has given the route to another also refuses the holder, whose own sources say so."""
-    facts = {"a": Facts(10), "b": replace(SERVES, stamp=5, granted=THERE)}
-    assert route(HolderRecord("a", 10, True), facts)[0] == "a"
+    reports = {"a": Report(10), "b": replace(SERVES, stamp=5, granted=THERE)}
+    assert route(HolderRecord("a", 10, True), reports)[0] == "a"
 
 
 @pytest.mark.parametrize(("confirmed", "holder"), [(True, "a"), (False, "b")])
 def test_a_holder_that_has_served_keeps_its_route_from_one_that_is_open(confirmed: bool, holder: str) -> None:
-    assert route(HolderRecord("a", 1, confirmed), {"a": Facts(1), "b": replace(SERVES, stamp=2)})[0] == holder
+    assert route(HolderRecord("a", 1, confirmed), {"a": Report(1), "b": replace(SERVES, stamp=2)})[0] == holder
 
 
 def test_most_children_take_a_route_from_a_holder_that_does_not_serve() -> None:
     other = replace(SERVES, stamp=2, majority=True)
-    assert route(HolderRecord("a", 1, True), {"a": Facts(1), "b": other})[0] == "b"
+    assert route(HolderRecord("a", 1, True), {"a": Report(1), "b": other})[0] == "b"
     assert route(HolderRecord("a", 1, True), {"a": SERVES, "b": other})[0] == "a"
 
 
 @pytest.mark.parametrize(
     ("a", "b", "holder"),
     [
-        (Facts(1), replace(SERVES, stamp=2), "b"),
-        (Facts(1), Facts(2, open=True), "b"),
-        (Facts(2), Facts(1), "b"),
-        (Facts(1), Facts(1), "a"),
+        (Report(1), replace(SERVES, stamp=2), "b"),
+        (Report(1), Report(2, open=True), "b"),
+        (Report(2), Report(1), "b"),
+        (Report(1), Report(1), "a"),
     ],
 )
-def test_a_free_route_goes_to_who_serves_it_then_to_the_earlier(a: Facts, b: Facts, holder: str) -> None:
+def test_a_free_route_goes_to_who_serves_it_then_to_the_earlier(a: Report, b: Report, holder: str) -> None:
     assert route(None, {"a": a, "b": b})[0] == holder
 
 
 def test_a_new_holder_waits_until_the_other_service_has_closed() -> None:
     record = HolderRecord("a", 1)
-    held, reasons = route(record, {"a": Facts(1), "b": Facts(2, may_be_open=True)})
+    held, reasons = route(record, {"a": Report(1), "b": Report(2, may_be_open=True)})
     assert held == "a"
     assert reasons == {"a": Closing("b", ()), "b": RouteConflict("r", "a", "edge")}
-    assert "a" not in route(record, {"a": Facts(1), "b": Facts(2)})[1]
+    assert "a" not in route(record, {"a": Report(1), "b": Report(2)})[1]
 
 
 @pytest.mark.promise(6)
@@ -182,23 +182,23 @@ def test_what_a_child_says_of_another_roots_order_counts_only_where_both_came_at
     """A child says that another root gave its version an old stamp; the rules have changed, one of the two has to go."""
     record = ServiceRecord(3, {"1": 10, "2": 20}, ("1", "2"))
     first, late = 10_000_000, 10_000_000 + apart_us
-    facts = {"1": replace(SERVES, stamp=first, own=first), "2": replace(SERVES, stamp=1, own=late)}
-    assert active(record, facts) == [stays]
+    reports = {"1": replace(SERVES, stamp=first, own=first), "2": replace(SERVES, stamp=1, own=late)}
+    assert active(record, reports) == [stays]
 
 
 @pytest.mark.parametrize(("one", "two", "stays"), [(True, False, "2"), (False, False, "1"), (True, True, "1")])
 def test_what_serves_is_not_recalled_for_what_is_only_remembered(one: bool, two: bool, stays: str) -> None:
     """The rules have changed: two that are active do not fit any more."""
     record = ServiceRecord(3, {"1": 10, "2": 20}, ("1", "2"))
-    facts = {"1": replace(SERVES, remembered=one), "2": replace(SERVES, stamp=20, remembered=two)}
-    assert active(record, facts) == [stays]
+    reports = {"1": replace(SERVES, remembered=one), "2": replace(SERVES, stamp=20, remembered=two)}
+    assert active(record, reports) == [stays]
 
 
 def test_nothing_is_recalled_while_reports_are_missing() -> None:
     record = ServiceRecord(3, {"1": 10, "2": 20}, ("1", "2"))
-    facts = {"1": SERVES, "2": replace(SERVES, stamp=20)}
-    assert active(record, facts, settling=True) == ["1", "2"]
-    assert active(record, facts) == ["1"]
+    reports = {"1": SERVES, "2": replace(SERVES, stamp=20)}
+    assert active(record, reports, settling=True) == ["1", "2"]
+    assert active(record, reports) == ["1"]
 
 
 @pytest.mark.parametrize(
@@ -214,6 +214,6 @@ def test_a_starting_root_closes_nothing_that_serves_for_what_its_disk_says(
     settling: bool, remembered: bool, vouched: bool, reason: Reason
 ) -> None:
     other = replace(SERVES, stamp=20, vouched=vouched, open=vouched, may_be_open=vouched)
-    facts = {"1": replace(SERVES, remembered=remembered), "2": other}
-    record, reasons = decide(RECORD, facts, settling=settling)
+    reports = {"1": replace(SERVES, remembered=remembered), "2": other}
+    record, reasons = decide(RECORD, reports, settling=settling)
     assert list(record.active) == ["1"] and reasons == {"2": reason}

@@ -8,7 +8,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdlb.core.decisions import Facts, HolderRecord, ServiceRecord, decide_route, decide_service
+from sdlb.core.decisions import HolderRecord, Report, ServiceRecord, decide_route, decide_service
 from sdlb.model.reason import Closing, Contested, NewerGeneration, PresumedStopped, Reason, Settling, StillRunning
 from sdlb.model.version import Compatibility
 
@@ -28,11 +28,11 @@ RULE_SETS = st.sampled_from(
 
 
 @st.composite
-def facts(draw: st.DrawFn) -> Facts:
-    """As `_Trust` makes them: only what is open is backed, only what is backed has a generation that counts."""
+def reports(draw: st.DrawFn) -> Report:
+    """As `_Evidence` makes them: only what is open is backed, only what is backed has a generation that counts."""
     is_open = draw(st.booleans())
     backing = draw(st.integers(0, 3)) if is_open else 0
-    return Facts(
+    return Report(
         stamp=draw(st.integers(0, 5)),
         count=1,
         open=is_open,
@@ -47,7 +47,7 @@ def facts(draw: st.DrawFn) -> Facts:
     )
 
 
-ALL_FACTS = st.dictionaries(st.sampled_from(VERSIONS), facts(), max_size=5)
+ALL_FACTS = st.dictionaries(st.sampled_from(VERSIONS), reports(), max_size=5)
 
 
 @st.composite
@@ -66,7 +66,7 @@ def records(draw: st.DrawFn) -> ServiceRecord:
 
 def decide(
     record: ServiceRecord,
-    known: dict[str, Facts],
+    known: dict[str, Report],
     *,
     settling: bool = False,
     rules: Compatibility = RULES,
@@ -76,13 +76,13 @@ def decide(
     return decide_service(record, known, rules.compatible, now=now, settling=settling, hold_s=20.0, heard=heard)
 
 
-def newcomer(fact: Facts) -> Facts:
-    return Facts(fact.stamp, 1)
+def newcomer(report: Report) -> Report:
+    return Report(report.stamp, 1)
 
 
-def word_of_a_child(fact: Facts, record: ServiceRecord) -> Facts:
+def word_of_a_child(report: Report, record: ServiceRecord) -> Report:
     """Whatever a child may say, but for what takes more than one to say, or another root."""
-    return replace(fact, granted=frozenset(), majority=False, generation=min(fact.generation, record.generation))
+    return replace(report, granted=frozenset(), majority=False, generation=min(report.generation, record.generation))
 
 
 # ---------------------------------------------------------------------- the active set
@@ -90,7 +90,7 @@ def word_of_a_child(fact: Facts, record: ServiceRecord) -> Facts:
 
 @given(records(), ALL_FACTS, st.booleans(), RULE_SETS, st.integers(0, 5))
 def test_what_is_active_gets_along_and_what_is_not_has_a_reason(
-    record: ServiceRecord, known: dict[str, Facts], settling: bool, rules: Compatibility, heard: int
+    record: ServiceRecord, known: dict[str, Report], settling: bool, rules: Compatibility, heard: int
 ) -> None:
     """Promise 1, also after policy or declarations have changed. While a root settles, two that were active stay."""
     after, reasons = decide(record, known, settling=settling, rules=rules, heard=heard)
@@ -105,7 +105,7 @@ def test_what_is_active_gets_along_and_what_is_not_has_a_reason(
 
 @given(records(), ALL_FACTS, RULE_SETS)
 def test_a_newcomer_gets_along_with_what_is_absent_too(
-    record: ServiceRecord, known: dict[str, Facts], rules: Compatibility
+    record: ServiceRecord, known: dict[str, Report], rules: Compatibility
 ) -> None:
     """While a root settles, what is on record and has not been reported blocks as if it had."""
     after, _ = decide(record, {v: newcomer(f) for v, f in known.items()}, settling=True, rules=rules)
@@ -119,7 +119,7 @@ def test_of_two_that_no_longer_get_along_the_senior_one_stays(
 ) -> None:
     record = replace(record, generation=1, active={"1.0.0": one, "1.0.1": other}, era=("1.0.0", "1.0.1"), closing=())
     known = {
-        version: Facts(stamp, 1, open=True, may_be_open=True, vouched=True, backing=1, generation=1)
+        version: Report(stamp, 1, open=True, may_be_open=True, vouched=True, backing=1, generation=1)
         for version, stamp in record.active.items()
     }
     after, reasons = decide(record, known, rules=rules)
@@ -135,7 +135,7 @@ def test_of_two_that_no_longer_get_along_the_senior_one_stays(
 
 def test_one_that_was_let_in_by_a_declaration_goes_when_nobody_declares_it_any_more() -> None:
     record = ServiceRecord(1, {"1.0.0": 1, "2.0.0": 2}, ("1.0.0", "2.0.0"))
-    serving = Facts(1, 1, open=True, may_be_open=True, vouched=True, backing=1, generation=1)
+    serving = Report(1, 1, open=True, may_be_open=True, vouched=True, backing=1, generation=1)
     after, reasons = decide(record, {"1.0.0": serving, "2.0.0": replace(serving, stamp=2)})
     assert set(after.active) == {"1.0.0"}
     assert set(reasons) == {"2.0.0"}
@@ -143,7 +143,7 @@ def test_one_that_was_let_in_by_a_declaration_goes_when_nobody_declares_it_any_m
 
 @given(records(), ALL_FACTS, st.booleans(), RULE_SETS)
 def test_deciding_again_changes_nothing_in_the_end(
-    record: ServiceRecord, known: dict[str, Facts], settling: bool, rules: Compatibility
+    record: ServiceRecord, known: dict[str, Report], settling: bool, rules: Compatibility
 ) -> None:
     for _ in VERSIONS:
         record, _ = decide(record, known, settling=settling, rules=rules)
@@ -152,7 +152,7 @@ def test_deciding_again_changes_nothing_in_the_end(
 
 @given(records(), ALL_FACTS, st.booleans(), RULE_SETS, st.randoms(use_true_random=False))
 def test_the_order_in_which_claims_came_decides_nothing(
-    record: ServiceRecord, known: dict[str, Facts], settling: bool, rules: Compatibility, rng: Random
+    record: ServiceRecord, known: dict[str, Report], settling: bool, rules: Compatibility, rng: Random
 ) -> None:
     shuffled, active = list(known.items()), list(record.active.items())
     rng.shuffle(shuffled)
@@ -164,7 +164,7 @@ def test_the_order_in_which_claims_came_decides_nothing(
 
 
 @given(records(), ALL_FACTS, st.booleans())
-def test_a_record_is_never_changed_in_place(record: ServiceRecord, known: dict[str, Facts], settling: bool) -> None:
+def test_a_record_is_never_changed_in_place(record: ServiceRecord, known: dict[str, Report], settling: bool) -> None:
     before = replace(record, active=dict(record.active))
     decide(record, known, settling=settling)
     assert record == before
@@ -172,7 +172,7 @@ def test_a_record_is_never_changed_in_place(record: ServiceRecord, known: dict[s
 
 @given(records(), ALL_FACTS, st.booleans(), RULE_SETS, st.integers(0, 6))
 def test_the_generation_never_goes_back(
-    record: ServiceRecord, known: dict[str, Facts], settling: bool, rules: Compatibility, heard: int
+    record: ServiceRecord, known: dict[str, Report], settling: bool, rules: Compatibility, heard: int
 ) -> None:
     after, _ = decide(record, known, settling=settling, rules=rules, heard=heard)
     assert after.generation >= record.generation
@@ -181,7 +181,7 @@ def test_the_generation_never_goes_back(
 
 @given(records(), ALL_FACTS)
 def test_what_was_not_compatible_with_the_era_starts_a_generation(
-    record: ServiceRecord, known: dict[str, Facts]
+    record: ServiceRecord, known: dict[str, Report]
 ) -> None:
     after, _ = decide(record, {v: newcomer(f) for v, f in known.items()})
     foreign = [v for v in after.active if not all(RULES.compatible(v, old) for old in record.era)]
@@ -194,19 +194,19 @@ def test_what_was_not_compatible_with_the_era_starts_a_generation(
 
 @given(records(), ALL_FACTS)
 def test_the_incumbent_stays_while_nobody_else_is_open_or_granted(
-    record: ServiceRecord, known: dict[str, Facts]
+    record: ServiceRecord, known: dict[str, Report]
 ) -> None:
     """Promise 2: only the last stop of an incompatible version makes room for the next."""
     known = {
-        version: Facts(
-            fact.stamp,
+        version: Report(
+            report.stamp,
             1,
             open=version in record.active,
             vouched=version in record.active,
             backing=int(version in record.active),
             generation=record.generation if version in record.active else 0,
         )
-        for version, fact in known.items()
+        for version, report in known.items()
     }
     stay = {version for version in record.active if version in known}
     after, _ = decide(replace(record, closing=()), known)
@@ -216,19 +216,19 @@ def test_the_incumbent_stays_while_nobody_else_is_open_or_granted(
 
 
 @given(records(), ALL_FACTS, st.booleans())
-def test_the_word_of_children_beats_no_record(record: ServiceRecord, known: dict[str, Facts], settling: bool) -> None:
+def test_the_word_of_children_beats_no_record(record: ServiceRecord, known: dict[str, Report], settling: bool) -> None:
     """Without a newer generation that is believed, and without another root that grants it and not the incumbent."""
-    known = {version: word_of_a_child(fact, record) for version, fact in known.items()}
+    known = {version: word_of_a_child(report, record) for version, report in known.items()}
     after, _ = decide(record, known, settling=settling, heard=record.generation)
     assert {version for version in record.active if version in known} <= set(after.active)
 
 
 @given(records(), ALL_FACTS, st.booleans())
 def test_a_root_that_grants_both_is_no_evidence_for_one(
-    record: ServiceRecord, known: dict[str, Facts], settling: bool
+    record: ServiceRecord, known: dict[str, Report], settling: bool
 ) -> None:
     known = {
-        version: replace(word_of_a_child(fact, record), granted=frozenset(PEERS)) for version, fact in known.items()
+        version: replace(word_of_a_child(report, record), granted=frozenset(PEERS)) for version, report in known.items()
     }
     after, _ = decide(record, known, settling=settling)
     assert {version for version in record.active if version in known} <= set(after.active)
@@ -236,7 +236,7 @@ def test_a_root_that_grants_both_is_no_evidence_for_one(
 
 @given(records(), ALL_FACTS, st.booleans())
 def test_an_incumbent_loses_only_to_a_newer_generation_or_another_root(
-    record: ServiceRecord, known: dict[str, Facts], settling: bool
+    record: ServiceRecord, known: dict[str, Report], settling: bool
 ) -> None:
     after, _ = decide(record, known, settling=settling)
     newest = max((f.generation for f in known.values() if f.vouched), default=0)
@@ -251,12 +251,12 @@ def test_an_incumbent_loses_only_to_a_newer_generation_or_another_root(
 
 def test_the_incumbent_yields_to_what_another_root_granted_earlier() -> None:
     record = ServiceRecord(1, {"1.0.0": 9}, ("1.0.0",))
-    granted = Facts(3, may_be_open=True, granted=frozenset({"edge-2"}))
+    granted = Report(3, may_be_open=True, granted=frozenset({"edge-2"}))
     for known, winner in (
-        ({"1.0.0": Facts(9), "2.0.0": granted}, set()),
-        ({"1.0.0": Facts(2), "2.0.0": granted}, {"1.0.0"}),
-        ({"1.0.0": Facts(9, granted=frozenset({"edge-2"})), "2.0.0": granted}, {"1.0.0"}),
-        ({"1.0.0": Facts(9, open=True, vouched=True, backing=1, generation=1), "2.0.0": granted}, {"1.0.0"}),
+        ({"1.0.0": Report(9), "2.0.0": granted}, set()),
+        ({"1.0.0": Report(2), "2.0.0": granted}, {"1.0.0"}),
+        ({"1.0.0": Report(9, granted=frozenset({"edge-2"})), "2.0.0": granted}, {"1.0.0"}),
+        ({"1.0.0": Report(9, open=True, vouched=True, backing=1, generation=1), "2.0.0": granted}, {"1.0.0"}),
     ):
         after, _ = decide(record, known)
         assert set(after.active) & {"1.0.0"} == winner & {"1.0.0"}, known
@@ -266,9 +266,9 @@ def test_the_incumbent_yields_to_what_another_root_granted_earlier() -> None:
 
 
 @given(ALL_FACTS, RULE_SETS)
-def test_somebody_is_let_in_where_nobody_is(known: dict[str, Facts], rules: Compatibility) -> None:
+def test_somebody_is_let_in_where_nobody_is(known: dict[str, Report], rules: Compatibility) -> None:
     """Promise 5: no service waits for ever with nobody active."""
-    known = {version: newcomer(fact) for version, fact in known.items()}
+    known = {version: newcomer(report) for version, report in known.items()}
     after, reasons = decide(ServiceRecord(), known, rules=rules)
     assert bool(after.active) == bool(known)
     first = min(known, key=lambda v: (known[v].stamp, v), default=None)
@@ -278,21 +278,21 @@ def test_somebody_is_let_in_where_nobody_is(known: dict[str, Facts], rules: Comp
 
 @given(records(), ALL_FACTS, st.booleans())
 def test_nothing_opens_beside_what_may_be_open_still(
-    record: ServiceRecord, known: dict[str, Facts], settling: bool
+    record: ServiceRecord, known: dict[str, Report], settling: bool
 ) -> None:
     """Promise 1: what is let in anew is compatible with all that may be open, unless it serves with consent itself."""
     after, _ = decide(record, known, settling=settling)
     for version in set(after.active) - set(record.active):
-        for other, fact in known.items():
-            if fact.may_be_open and not RULES.compatible(version, other):
+        for other, report in known.items():
+            if report.may_be_open and not RULES.compatible(version, other):
                 assert known[version].vouched
 
 
 @given(records(), ALL_FACTS, st.booleans())
 def test_what_serves_under_the_newest_generation_is_closed_only_for_what_serves_as_well(
-    record: ServiceRecord, known: dict[str, Facts], settling: bool
+    record: ServiceRecord, known: dict[str, Report], settling: bool
 ) -> None:
-    known = {version: replace(fact, granted=frozenset()) for version, fact in known.items()}
+    known = {version: replace(report, granted=frozenset()) for version, report in known.items()}
     newest = max((f.generation for f in known.values() if f.vouched), default=0)
     serving = {v for v, f in known.items() if f.vouched and f.generation == newest >= record.generation}
     after, _ = decide(record, known, settling=settling)
@@ -304,7 +304,7 @@ def test_what_serves_under_the_newest_generation_is_closed_only_for_what_serves_
 
 @given(records(), ALL_FACTS)
 def test_a_root_that_settles_starts_no_generation_with_what_is_not_open(
-    record: ServiceRecord, known: dict[str, Facts]
+    record: ServiceRecord, known: dict[str, Report]
 ) -> None:
     after, reasons = decide(record, {v: newcomer(f) for v, f in known.items()}, settling=True)
     assert after.generation in (record.generation, 1)
@@ -316,13 +316,13 @@ def test_a_root_that_settles_starts_no_generation_with_what_is_not_open(
 
 def test_each_reason_names_what_is_in_the_way() -> None:
     record = ServiceRecord(2, {"1.0.0": 1}, ("1.0.0",), closing=("3.0.0",))
-    serving = Facts(1, 4, open=True, may_be_open=True, vouched=True, backing=1, generation=2, hosts=("host-1",))
-    new = Facts(5, 1)
+    serving = Report(1, 4, open=True, may_be_open=True, vouched=True, backing=1, generation=2, hosts=("host-1",))
+    new = Report(5, 1)
     assert decide(record, {"1.0.0": serving, "2.0.0": new})[1] == {"2.0.0": StillRunning("1.0.0", 4, ("host-1",))}
     silent = replace(serving, presumed=True)
     assert decide(record, {"1.0.0": silent, "2.0.0": new})[1] == {"2.0.0": PresumedStopped("1.0.0", ("host-1",))}
     assert decide(record, {"2.0.0": new}, settling=True)[1] == {"2.0.0": Settling("1.0.0")}
-    recalled = Facts(9, may_be_open=True, hosts=("host-2",))
+    recalled = Report(9, may_be_open=True, hosts=("host-2",))
     after, reasons = decide(replace(record, active={}), {"2.0.0": new, "3.0.0": recalled})
     assert reasons == {"2.0.0": Closing("3.0.0", ("host-2",)), "3.0.0": Contested("2.0.0")}
     assert after.closing == ("3.0.0",)
@@ -335,8 +335,8 @@ def test_each_reason_names_what_is_in_the_way() -> None:
 def test_an_old_record_yields_to_what_is_open_under_a_newer_generation() -> None:
     record = ServiceRecord(1, {"1.0.0": 3}, ("1.0.0",))
     known = {
-        "1.0.0": Facts(3, may_be_open=True),
-        "2.0.0": Facts(9, open=True, may_be_open=True, vouched=True, backing=1, generation=2),
+        "1.0.0": Report(3, may_be_open=True),
+        "2.0.0": Report(9, open=True, may_be_open=True, vouched=True, backing=1, generation=2),
     }
     after, reasons = decide(record, known)
     assert (after.generation, set(after.active)) == (2, {"2.0.0"})
@@ -345,13 +345,13 @@ def test_an_old_record_yields_to_what_is_open_under_a_newer_generation() -> None
 
 def test_what_is_not_vouched_for_is_never_newer() -> None:
     record = ServiceRecord(1, {"1.0.0": 3}, ("1.0.0",))
-    known = {"1.0.0": Facts(3), "2.0.0": Facts(0, open=True, may_be_open=True, generation=9)}
+    known = {"1.0.0": Report(3), "2.0.0": Report(0, open=True, may_be_open=True, generation=9)}
     after, _ = decide(record, known)
     assert (after.generation, set(after.active)) == (1, {"1.0.0"})
 
 
 def test_a_generation_that_was_only_heard_of_is_waited_for_but_not_for_ever() -> None:
-    record, known = ServiceRecord(), {"2.0.0": Facts(1)}
+    record, known = ServiceRecord(), {"2.0.0": Report(1)}
     for now in (100.0, 119.0):
         record, reasons = decide(record, known, heard=3, now=now)
         assert reasons == {"2.0.0": NewerGeneration(3)}
@@ -363,7 +363,7 @@ def test_a_generation_that_was_only_heard_of_is_waited_for_but_not_for_ever() ->
 
 def test_while_a_newer_generation_is_waited_for_only_what_is_open_stays_granted() -> None:
     record = ServiceRecord(1, {"1.0.0": 1, "1.0.1": 2}, ("1.0.0", "1.0.1"))
-    known = {"1.0.0": Facts(1), "1.0.1": Facts(2, open=True, may_be_open=True, vouched=True, backing=1, generation=1)}
+    known = {"1.0.0": Report(1), "1.0.1": Report(2, open=True, may_be_open=True, vouched=True, backing=1, generation=1)}
     after, reasons = decide(record, known, heard=5, now=1.0)
     assert set(after.active) == {"1.0.1"}
     assert reasons == {"1.0.0": NewerGeneration(5)}
@@ -377,21 +377,21 @@ class Roots:
     """Roots that hear the same children, whose nodes open what all of them grant."""
 
     records: dict[str, ServiceRecord]
-    known: dict[str, Facts]
+    known: dict[str, Report]
     recalled: dict[str, set[str]] = field(default_factory=dict)
 
-    def facts_of(self, name: str) -> dict[str, Facts]:
-        found: dict[str, Facts] = {}
-        for version, fact in self.known.items():
+    def facts_of(self, name: str) -> dict[str, Report]:
+        found: dict[str, Report] = {}
+        for version, report in self.known.items():
             granted = frozenset(n for n, r in self.records.items() if n != name and version in r.active)
             mine = version in self.recalled.get(name, set())
-            vouched = fact.open and not mine
+            vouched = report.open and not mine
             found[version] = replace(
-                fact,
+                report,
                 granted=granted,
                 vouched=vouched,
-                backing=fact.backing if vouched else 0,
-                generation=fact.generation if vouched else 0,
+                backing=report.backing if vouched else 0,
+                generation=report.generation if vouched else 0,
             )
         return found
 
@@ -405,14 +405,14 @@ class Roots:
 
     def nodes_follow(self) -> None:
         newest = max(r.generation for r in self.records.values())
-        for version, fact in self.known.items():
+        for version, report in self.known.items():
             is_open = all(version in r.active for r in self.records.values())
-            generation = (fact.generation if fact.open else newest) if is_open else 0
+            generation = (report.generation if report.open else newest) if is_open else 0
             self.known[version] = replace(
-                fact,
+                report,
                 open=is_open,
                 may_be_open=is_open,
-                backing=max(1, fact.backing) if is_open else 0,
+                backing=max(1, report.backing) if is_open else 0,
                 generation=generation,
             )
 
@@ -428,7 +428,7 @@ def test_all_roots_settle_a_contest_alike(
     """Each has granted something else at first, and some of it serves; they decide in any order."""
     names = [f"edge-{number}" for number in range(1, len(granted) + 1)]
     known = {
-        version: Facts(
+        version: Report(
             stamp, 1, open=backing > 0, may_be_open=backing > 0, backing=backing, generation=int(backing > 0)
         )
         for version, (stamp, backing) in claims.items()
@@ -459,7 +459,7 @@ def test_all_roots_settle_a_contest_alike(
 
 # ---------------------------------------------------------------------- routes
 
-SERVICES = st.dictionaries(st.sampled_from(["catalog", "search", "shop", "site"]), facts(), max_size=4)
+SERVICES = st.dictionaries(st.sampled_from(["catalog", "search", "shop", "site"]), reports(), max_size=4)
 CONTENDERS = ["catalog", "search", "shop"]
 HOLDERS = st.none() | st.builds(
     HolderRecord, st.sampled_from(["catalog", "search", "gone"]), st.integers(0, 5), st.booleans()
@@ -467,21 +467,21 @@ HOLDERS = st.none() | st.builds(
 
 
 @st.composite
-def held(draw: st.DrawFn) -> tuple[HolderRecord, dict[str, Facts]]:
+def held(draw: st.DrawFn) -> tuple[HolderRecord, dict[str, Report]]:
     """A route whose holder claims it."""
-    known = {**draw(SERVICES), "catalog": draw(facts())}
+    known = {**draw(SERVICES), "catalog": draw(reports())}
     return HolderRecord("catalog", draw(st.integers(0, 5)), draw(st.booleans())), known
 
 
 def decide_holder(
-    holder: HolderRecord | None, known: dict[str, Facts], *, settling: bool = False
+    holder: HolderRecord | None, known: dict[str, Report], *, settling: bool = False
 ) -> tuple[HolderRecord | None, dict[str, Reason]]:
     return decide_route(holder, known, route="a.example/*", decided_by="root", settling=settling)
 
 
 @given(HOLDERS, SERVICES, st.booleans())
 def test_a_route_has_one_holder_and_everybody_else_a_reason(
-    holder: HolderRecord | None, known: dict[str, Facts], settling: bool
+    holder: HolderRecord | None, known: dict[str, Report], settling: bool
 ) -> None:
     after, reasons = decide_holder(holder, known, settling=settling)
     name = after.service if after is not None else None
@@ -493,11 +493,11 @@ def test_a_route_has_one_holder_and_everybody_else_a_reason(
 
 @given(st.sampled_from(["catalog", "search", "shop"]), SERVICES, st.booleans(), st.booleans())
 def test_who_holds_a_route_keeps_it_from_who_only_asks(
-    holder: str, known: dict[str, Facts], settling: bool, confirmed: bool
+    holder: str, known: dict[str, Report], settling: bool, confirmed: bool
 ) -> None:
     known = {
-        name: Facts(fact.stamp, 1, open=name == holder, vouched=name == holder, backing=int(name == holder))
-        for name, fact in known.items()
+        name: Report(report.stamp, 1, open=name == holder, vouched=name == holder, backing=int(name == holder))
+        for name, report in known.items()
     }
     after, _ = decide_holder(HolderRecord(holder, 1, confirmed), known, settling=settling)
     if holder in known or settling:
@@ -506,7 +506,7 @@ def test_who_holds_a_route_keeps_it_from_who_only_asks(
 
 @given(held(), st.booleans())
 def test_a_holder_that_has_served_loses_to_another_root_or_to_most_children_alone(
-    route: tuple[HolderRecord, dict[str, Facts]], settling: bool
+    route: tuple[HolderRecord, dict[str, Report]], settling: bool
 ) -> None:
     holder, known = replace(route[0], confirmed=True), route[1]
     after, _ = decide_holder(holder, known, settling=settling)
@@ -518,17 +518,17 @@ def test_a_holder_that_has_served_loses_to_another_root_or_to_most_children_alon
 
 @given(held(), st.booleans())
 def test_one_child_takes_no_route_from_a_holder_that_serves(
-    route: tuple[HolderRecord, dict[str, Facts]], settling: bool
+    route: tuple[HolderRecord, dict[str, Report]], settling: bool
 ) -> None:
     holder, known = route
-    known = {name: replace(fact, granted=frozenset()) for name, fact in known.items()}
+    known = {name: replace(report, granted=frozenset()) for name, report in known.items()}
     known[holder.service] = replace(known[holder.service], open=True)
     after, _ = decide_holder(holder, known, settling=settling)
     assert after == replace(holder, confirmed=True)
 
 
 @given(SERVICES)
-def test_a_free_route_goes_to_who_serves_it_else_to_the_earliest(known: dict[str, Facts]) -> None:
+def test_a_free_route_goes_to_who_serves_it_else_to_the_earliest(known: dict[str, Report]) -> None:
     after, _ = decide_holder(None, known)
     first = min(known, key=lambda s: (-known[s].backing, not known[s].open, known[s].stamp, s), default=None)
     assert (after.service if after is not None else None) == first
@@ -536,13 +536,13 @@ def test_a_free_route_goes_to_who_serves_it_else_to_the_earliest(known: dict[str
 
 @given(HOLDERS, SERVICES, st.booleans())
 def test_a_new_holder_waits_while_the_route_may_be_open_for_another(
-    holder: HolderRecord | None, known: dict[str, Facts], settling: bool
+    holder: HolderRecord | None, known: dict[str, Report], settling: bool
 ) -> None:
     """One that has served does not: what serves besides came from elsewhere, and goes."""
     after, reasons = decide_holder(holder, known, settling=settling)
     if after is None or after.service not in known:
         return
-    others = {name for name, fact in known.items() if name != after.service and fact.may_be_open}
+    others = {name for name, report in known.items() if name != after.service and report.may_be_open}
     changed = holder is not None and holder.service in known and holder.service != after.service
     waits = isinstance(reasons.get(after.service), Closing)
     assert waits == (changed or bool(others and not after.confirmed))
@@ -550,7 +550,7 @@ def test_a_new_holder_waits_while_the_route_may_be_open_for_another(
 
 @given(HOLDERS, SERVICES, st.booleans(), st.randoms(use_true_random=False))
 def test_the_order_decides_nothing_about_a_route(
-    holder: HolderRecord | None, known: dict[str, Facts], settling: bool, rng: Random
+    holder: HolderRecord | None, known: dict[str, Report], settling: bool, rng: Random
 ) -> None:
     shuffled = list(known.items())
     rng.shuffle(shuffled)
@@ -559,7 +559,7 @@ def test_the_order_decides_nothing_about_a_route(
 
 @given(HOLDERS, SERVICES, st.booleans())
 def test_deciding_a_route_again_changes_nothing_in_the_end(
-    holder: HolderRecord | None, known: dict[str, Facts], settling: bool
+    holder: HolderRecord | None, known: dict[str, Report], settling: bool
 ) -> None:
     for _ in range(len(known) + 1):
         holder, _ = decide_holder(holder, known, settling=settling)
@@ -584,7 +584,7 @@ def test_all_roots_give_a_route_to_the_same_service(
         rng.shuffle(order)
         for name in order:
             known = {
-                service: Facts(
+                service: Report(
                     stamp,
                     1,
                     open=backing[service] > 0,

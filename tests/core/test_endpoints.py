@@ -10,7 +10,7 @@ from sdlb.core import events as ev
 from sdlb.core.children import Children, verdict_of
 from sdlb.core.endpoints import CAPACITY_MAX, Endpoints
 from sdlb.core.events import EndpointKey, EngineAttached
-from sdlb.core.locals import Locals
+from sdlb.core.local_instances import LocalInstances
 from sdlb.core.messages import ACTIVE, WAITING, Claim, Doc, DownState, Stage
 from sdlb.core.parents import Parents
 from sdlb.core.settings import Settings
@@ -30,7 +30,7 @@ class Bench:
         self.state = State(Settings("rack", "id-rack", 1, ("edge",), **settings), Random(0))  # type: ignore[arg-type]
         children = Children(self.state)
         self.parents = Parents(self.state, 0.0)
-        self.endpoints = Endpoints(self.state, children, Locals(self.state))
+        self.endpoints = Endpoints(self.state, children, LocalInstances(self.state))
         self.state.table.on_attached(EngineAttached("boot", 0, 0), 0.0, 10.0)
         self.confirm()
 
@@ -61,9 +61,9 @@ def test_only_a_confirmed_endpoint_that_is_heard_of_lets_another_one_go() -> Non
     bench = Bench()
     slot = bench.slot(Standing.ADMITTED)
     bench.settle(slot)
-    assert (bench.part(slot).stable, bench.part(slot).ready, bench.part(slot).coming) == (False, 0, True)
+    assert (bench.part(slot).stable, bench.part(slot).ready, bench.part(slot).arriving) == (False, 0, True)
     bench.confirm()
-    assert (bench.part(slot).stable, bench.part(slot).ready, bench.part(slot).coming) == (True, 8, False)
+    assert (bench.part(slot).stable, bench.part(slot).ready, bench.part(slot).arriving) == (True, 8, False)
     slot.sources["n:host"].standing = Standing.SUSPECT
     assert (bench.part(slot).stable, bench.part(slot).ready) == (False, 8)
 
@@ -159,11 +159,11 @@ def test_it_does_not_wait_for_a_further_one_or_for_one_elsewhere() -> None:
 
 def test_over_a_restart_what_leaves_is_in_the_first_table() -> None:
     bench = Bench()
-    bench.state.table.known = False
+    bench.state.table.synced = False
     slot = bench.slot(Standing.LEAVING)
     bench.settle(slot)
     assert bench.wanted(slot)
-    bench.state.table.known = True
+    bench.state.table.synced = True
     slot.acked.add("edge")
     bench.settle(slot)
     assert not bench.wanted(slot)
@@ -174,7 +174,7 @@ def test_a_child_in_another_zone_is_far(zone: str, far: bool) -> None:
     forest = Forest({"edge": (), "host": ("edge",)})
     children = forest["edge"].balancer._children  # pyright: ignore[reportPrivateUsage]
     bench = Bench(labels=(("zone", "a"),))
-    endpoints = Endpoints(bench.state, children, Locals(bench.state))
+    endpoints = Endpoints(bench.state, children, LocalInstances(bench.state))
     children.by_name["host"].labels = (f"zone={zone}",) if zone else ()
     assert endpoints._is_far(Source("n:host", Claim(KEY), "host")) is far  # pyright: ignore[reportPrivateUsage]
 
@@ -184,8 +184,8 @@ def test_a_child_in_another_zone_is_far(zone: str, far: bool) -> None:
 
 def test_a_newcomer_hears_no_consent_from_a_node_that_is_cut_off() -> None:
     slot = Slot(KEY, permit=Permit(ACTIVE))
-    wishing, admitted = (Source("n:a", Claim(KEY), "a", each) for each in (Standing.WISHING, Standing.ADMITTED))
-    verdict = verdict_of(slot, wishing, "rack")
+    claimed, admitted = (Source("n:a", Claim(KEY), "a", each) for each in (Standing.CLAIMED, Standing.ADMITTED))
+    verdict = verdict_of(slot, claimed, "rack")
     assert (verdict.state, verdict.reason) == (WAITING, NoParent())
     assert verdict_of(slot, admitted, "rack").state == ACTIVE
 

@@ -103,7 +103,7 @@ def test_what_this_control_knows_nothing_of_is_kept_for_a_while_and_may_be_in_fl
     table = new_table()
     table.on_attached(attached(epoch=7, endpoints=1), 0.0, 10.0, unsure=True)
     table.put_endpoint(TWO, 8)
-    assert not confirm(table).replace and not table.known
+    assert not confirm(table).replace and not table.synced
     assert table.present(ONE)
     assert table.keep_until == 10.0
     delta = sent(table, 10.0)
@@ -156,7 +156,7 @@ def test_while_an_unknown_table_is_kept_anything_may_be_in_flight_also_for_one_t
     table = table_of(ONE)
     assert not table.present(TWO)
     table.on_attached(attached(epoch=300, endpoints=3, boot="other"), 0.0, 10.0, unsure=True)
-    assert table.known and table.present(TWO)
+    assert table.synced and table.present(TWO)
 
 
 def test_a_member_may_get_requests_until_the_engine_has_confirmed_that_it_is_out() -> None:

@@ -51,9 +51,9 @@ PLACES = {
     "the endpoints": lambda node: (node.balancer._endpoints, "settle"),
     "the sums": lambda node: (node.balancer._endpoints, "refresh"),
     "the whole slot": lambda node: (node.balancer, "_settle_slot"),
-    "the debt to the parents": lambda node: (node.balancer._parents, "owe"),
-    "the debt to the children": lambda node: (node.balancer._children, "owe"),
-    "the parents' word": lambda node: (node.balancer._parents, "permit"),
+    "what the parents are sent": lambda node: (node.balancer._parents, "mark_dirty"),
+    "what the children are sent": lambda node: (node.balancer._children, "mark_dirty"),
+    "the decision of the parents": lambda node: (node.balancer._parents, "permit"),
     "the claim": lambda node: (node.balancer._parents, "claim"),
 }
 

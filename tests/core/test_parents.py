@@ -69,8 +69,8 @@ class Bench:
     def permit(self, now: float = 0.0) -> Permit:
         return self.parents.permit(self.slot, now)
 
-    def voices(self, now: float = 0.0) -> list[str]:
-        return [uplink.parent for uplink in self.parents.voices(now)]
+    def with_say(self, now: float = 0.0) -> list[str]:
+        return [uplink.parent for uplink in self.parents.with_say(now)]
 
 
 # ---------------------------------------------------------------------- who has a say
@@ -79,17 +79,17 @@ class Bench:
 def test_a_parent_has_a_voice_until_its_lease_is_over() -> None:
     bench = Bench()
     bench["p-1"].heard(5.0)
-    assert bench.voices(9.9) == ["p-1", "p-2"]
-    assert bench.voices(10.0) == ["p-1"]
-    assert bench.voices(15.0) == []
+    assert bench.with_say(9.9) == ["p-1", "p-2"]
+    assert bench.with_say(10.0) == ["p-1"]
+    assert bench.with_say(15.0) == []
 
 
 def test_a_link_that_breaks_leaves_the_voice_unless_others_pass_the_same_roots_on() -> None:
     apart, same = Bench(), Bench("rack", "rack")
     for bench in (apart, same):
         bench["p-1"].phase = Phase.IDLE
-    assert apart.voices() == ["p-1", "p-2"]
-    assert same.voices() == ["p-2"]
+    assert apart.with_say() == ["p-1", "p-2"]
+    assert same.with_say() == ["p-2"]
 
 
 def test_a_root_that_cannot_write_has_a_voice_for_lease_and_fence() -> None:
@@ -97,17 +97,17 @@ def test_a_root_that_cannot_write_has_a_voice_for_lease_and_fence() -> None:
     bench.parents.on_beat(bench["p-1"], Beat(0, 0, has_say=False), 5.0)
     for uplink in bench.parents.links.values():
         uplink.heard(24.0)
-    assert bench.voices(24.9) == ["p-1", "p-2"]
-    assert bench.voices(25.0) == ["p-2"]
+    assert bench.with_say(24.9) == ["p-1", "p-2"]
+    assert bench.with_say(25.0) == ["p-2"]
     assert list(bench.state.due_timers(25.0)) == [("mute", "p-1")]
 
 
 def test_a_node_between_that_is_cut_off_has_no_voice_at_once() -> None:
     bench = Bench("rack", "other")
     bench.parents.on_beat(bench["p-1"], Beat(0, 0, has_say=False), 5.0)
-    assert bench.voices(5.0) == ["p-2"]
+    assert bench.with_say(5.0) == ["p-2"]
     bench.parents.on_beat(bench["p-1"], Beat(0, 0), 6.0)
-    assert bench.voices(6.0) == ["p-1", "p-2"]
+    assert bench.with_say(6.0) == ["p-1", "p-2"]
 
 
 # ---------------------------------------------------------------------- what they say together
@@ -171,7 +171,7 @@ def test_without_a_voice_what_serves_serves_on_and_nothing_opens() -> None:
 def test_what_is_doubted_is_in_force_once_all_have_said_so() -> None:
     bench = Bench()
     bench.holds()
-    bench.parents.doubt()
+    bench.parents.require_confirmation()
     assert bench.permit().state == WAITING and bench.permit(10.0).state == WAITING
     for parent in ("p-1", "p-2"):
         bench.say(parent, ACTIVE)
@@ -185,7 +185,7 @@ def test_what_a_parent_has_said_since_the_start_is_not_doubted() -> None:
     bench = Bench()
     bench.holds()
     bench.say("p-1", WAITING, 1, reason=NoParent())
-    bench.parents.doubt()
+    bench.parents.require_confirmation()
     assert not bench.parents.unconfirmed
 
 
@@ -214,7 +214,7 @@ def test_the_acknowledgement_of_another_drain_is_none() -> None:
 
 def test_a_root_that_cannot_write_holds_no_drain_up_after_lease_and_fence() -> None:
     bench = Bench()
-    bench["p-1"].mute_since = 0.0
+    bench["p-1"].no_say_since = 0.0
     bench.slot.acked = {"p-2"}
     for uplink in bench.parents.links.values():
         uplink.heard(19.0)
@@ -331,7 +331,7 @@ def test_of_two_addresses_of_one_parent_the_lower_one_is_used(first: str) -> Non
     bench[second].phase, bench[second].node_id = Phase.GREETING, ""
     path = Path(("edge",), ("edge",), ("id-edge",))
     bench.parents.on_welcome(bench[second], Welcome("edge", "id-edge", 1, path, 0, "n"), 1.0)
-    assert (bench["p-1"].phase, bench["p-2"].phase) == (Phase.UP, Phase.DOUBLE)
+    assert (bench["p-1"].phase, bench["p-2"].phase) == (Phase.UP, Phase.DUPLICATE)
 
 
 def test_what_the_roots_say_themselves_is_passed_up_and_of_others_what_is_said_below() -> None:

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdlb.core import events as ev
-from sdlb.core.asking import Asking
 from sdlb.core.children import Children
 from sdlb.core.effects import Answered, Execute, ToChild
 from sdlb.core.events import AskDone
+from sdlb.core.forwarding import Forwarder
 from sdlb.core.messages import Answer, Ask, RootAnswer
 from sdlb.core.parents import Parents
 from sdlb.core.relay import DONE_BYTES_MAX, DONE_MAX, Relay
@@ -59,10 +59,10 @@ def test_what_is_kept_of_answers_is_bounded(sizes: list[int]) -> None:
 
 def test_an_ask_that_comes_again_is_answered_and_not_carried_out_again() -> None:
     state = State(Settings("edge", "id-edge", 1), Random(0))
-    asking = Asking(state, Children(state), Parents(state, 0.0))
-    asking.ask(Ask("1", "PUT", "/x"), None, True, 0.0)
-    asking.done_here(AskDone("1", 200, b""))
-    asking.ask(Ask("1", "PUT", "/x"), 7, True, 1.0)
+    forwarder = Forwarder(state, Children(state), Parents(state, 0.0))
+    forwarder.ask(Ask("1", "PUT", "/x"), None, True, 0.0)
+    forwarder.done_here(AskDone("1", 200, b""))
+    forwarder.ask(Ask("1", "PUT", "/x"), 7, True, 1.0)
     kinds = [type(effect) for effect in state.effects]
     assert kinds == [Execute, Answered, ToChild]
 

@@ -261,7 +261,7 @@ def test_nothing_stays_of_a_registration_that_had_drained_when_its_id_was_taken(
     if removed:
         forest["host"].inbox.append(ev.InstanceGone("a", "its process is gone"))
         forest.settle()
-    assert len(forest["host"].balancer._locals.by_target) == (0 if removed else 1)
+    assert len(forest["host"].balancer._local.by_target) == (0 if removed else 1)
     forest.put("host", "b", "2.0.0")
     assert forest["host"].state("b") == ("active" if removed else "waiting")
 

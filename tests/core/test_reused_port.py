@@ -90,7 +90,7 @@ def test_what_is_registered_elsewhere_by_now_is_not_concerned() -> None:
     put(forest, "shop")
     assert served(forest) == {"catalog", "shop"}
     forest.remove("host", "a")
-    assert set(forest["host"].balancer._locals._at) == {PORT}
+    assert set(forest["host"].balancer._local._at) == {PORT}
 
 
 @pytest.mark.parametrize(("before", "after"), [("", "8"), ("7", ""), ("", "")])

@@ -24,7 +24,7 @@ def rack(state: State, name: str, *hosts: str) -> Source:
         digest ^= digest_of(host)
     source = Source(f"n:{name}", Claim(KEY, hosts=hosts, hosts_digest=digest, stage=Stage.OPEN), name)
     source.step(Step.ADMIT)
-    state.put_source(KEY, source).match_twins(source)
+    state.put_source(KEY, source).update_coverage(source)
     return source
 
 
@@ -62,7 +62,7 @@ def test_what_is_said_just_before_a_silence_is_noticed_is_not_forgotten(cause: C
     state.drop_source(KEY, "n:rack-2", cause)
     assert state.known_stopped == [], "it may still speak for itself"
     assert one.contradicted is told
-    state.slots[KEY].match_twins(one)
+    state.slots[KEY].update_coverage(one)
     assert not one.contradicted, "it does"
 
 
@@ -90,9 +90,9 @@ def test_a_silent_source_is_covered_while_a_live_one_speaks_for_its_hosts() -> N
     assert not slot.covered(one), "it speaks for itself"
     state.step(KEY, one, Step.SILENCE)
     assert slot.covered(one)
-    other.quiet = True
+    other.unlinked = True
     assert not slot.covered(one), "it has no link"
-    other.quiet = False
+    other.unlinked = False
     state.step(KEY, other, Step.SILENCE)
     assert not slot.covered(one), "it is silent too"
 
@@ -110,7 +110,7 @@ def test_what_others_said_is_compared_with_the_latest_report() -> None:
     one = rack(state, "rack-1", "host-1")
     rack(state, "rack-2", "host-1")
     one.claim = Claim(KEY, hosts=("host-1", "host-2"), hosts_digest=digest_of("host-1") ^ digest_of("host-2"))
-    state.slots[KEY].match_twins(one)
+    state.slots[KEY].update_coverage(one)
     state.step(KEY, one, Step.SILENCE)
     assert not state.slots[KEY].covered(one)
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 import pytest
 
 from sdlb.core.messages import Claim, ClaimKey
-from sdlb.core.slot import TURNS, Phase, Slot, Turn
+from sdlb.core.slot import TRANSITIONS, Phase, Slot, Transition
 from sdlb.core.source import ENDPOINT, OUT, SILENT, STEPS, Source, Standing, Step
 
 KEY = ClaimKey("catalog", "1.0.1", "example.com/*")
@@ -16,14 +16,14 @@ State = TypeVar("State", bound=Enum)
 Move = TypeVar("Move", bound=Enum)
 
 SOURCES = """
-             admit     leave    stay      return    expire  silence   voice     omit      presume   stop
-    wishing  admitted  leaving  wishing   -         forced  wishing   wishing   remnant   presumed  gone
+             admit     leave    stay      return    expire  silence   heard     omit      presume   stop
+    claimed  admitted  leaving  claimed   -         forced  claimed   claimed   remnant   presumed  gone
     admitted admitted  leaving  admitted  -         forced  suspect   admitted  remnant   presumed  gone
     suspect  -         leaving  suspect   -         -       suspect   admitted  remnant   presumed  gone
-    leaving  -         leaving  wishing   admitted  forced  leaving   leaving   remnant   presumed  gone
-    forced   -         forced   wishing   -         forced  -         -         -         presumed  gone
+    leaving  -         leaving  claimed   admitted  forced  leaving   leaving   remnant   presumed  gone
+    forced   -         forced   claimed   -         forced  -         -         -         presumed  gone
     remnant  -         -        -         -         -       -         -         -         presumed  gone
-    presumed -         leaving  wishing   -         -       presumed  wishing   presumed  presumed  gone
+    presumed -         leaving  claimed   -         -       presumed  claimed   presumed  presumed  gone
     gone     -         -        -         -         -       -         -         -         -         -
 """
 SLOTS = """
@@ -58,21 +58,21 @@ def test_each_step_of_a_source(state: Standing, step: Step, after: Standing | No
     assert ((state, step) in STEPS) == (after is not None)
 
 
-@pytest.mark.parametrize(("phase", "turn", "after"), read(SLOTS, Phase, Turn))
-def test_each_turn_of_a_slot(phase: Phase, turn: Turn, after: Phase | None) -> None:
+@pytest.mark.parametrize(("phase", "transition", "after"), read(SLOTS, Phase, Transition))
+def test_each_transition_of_a_slot(phase: Phase, transition: Transition, after: Phase | None) -> None:
     slot = Slot(KEY, phase=phase)
     if after is None:
         with pytest.raises(KeyError):
-            slot.turn(turn)
+            slot.transition(transition)
         assert slot.phase is phase
     else:
-        slot.turn(turn)
+        slot.transition(transition)
         assert slot.phase is after
-    assert ((phase, turn) in TURNS) == (after is not None)
+    assert ((phase, transition) in TRANSITIONS) == (after is not None)
 
 
 def test_every_standing_can_be_reached_and_left() -> None:
-    reached = {Standing.WISHING}
+    reached = {Standing.CLAIMED}
     while more := {after for (state, _), after in STEPS.items() if state in reached} - reached:
         reached |= more
     assert reached == set(Standing)
@@ -86,7 +86,7 @@ def test_what_gets_new_requests_what_leaves_and_what_is_silent() -> None:
     assert not ENDPOINT & OUT
 
 
-@pytest.mark.parametrize("step", [Step.LEAVE, Step.STAY, Step.VOICE])
+@pytest.mark.parametrize("step", [Step.LEAVE, Step.STAY, Step.HEARD])
 def test_what_was_presumed_to_have_stopped_comes_back_as_a_newcomer(step: Step) -> None:
     """Promise 1: something else may have opened meanwhile."""
     assert STEPS[Standing.PRESUMED, step] not in ENDPOINT

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sdlb.core import authority, children, decisions, locals, parents, policies, slot, state, table
+from sdlb.core import authority, children, decisions, local_instances, parents, policies, slot, state, table
 from sdlb.core.messages import ACTIVE, Cause
 from sdlb.core.slot import Permit
 from sdlb.model.reason import Nothing
@@ -141,12 +141,12 @@ def test_an_active_set_that_the_disk_brings_back_older(monkeypatch: pytest.Monke
 
 
 def test_no_guard_for_two_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(children.Children, "_weigh_guard", lambda self: None)
+    monkeypatch.setattr(children.Children, "_update_guard", lambda self: None)
     _breaks("both-children-silent", 4)
 
 
 def test_a_permit_of_the_disk_that_nobody_doubts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parents.Parents, "doubt", lambda self: None)
+    monkeypatch.setattr(parents.Parents, "require_confirmation", lambda self: None)
     _breaks("restarted-while-cut-off", 4)
 
 
@@ -170,24 +170,24 @@ def test_children_that_set_policies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_registration_that_replaces_another_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    replace = locals.Locals._replace  # type: ignore[reportPrivateUsage]
+    replace = local_instances.LocalInstances._replace  # type: ignore[reportPrivateUsage]
 
-    def at_once(self: locals.Locals, old: Any, event: Any, now: float) -> None:
+    def at_once(self: local_instances.LocalInstances, old: Any, event: Any, now: float) -> None:
         replace(self, old, event, now)
         self._forget(old, Cause.STOPPED, "instance-removed", "it was replaced")  # type: ignore[reportPrivateUsage]
 
-    monkeypatch.setattr(locals.Locals, "_replace", at_once)
+    monkeypatch.setattr(local_instances.LocalInstances, "_replace", at_once)
     _breaks("registered-again-with-a-compatible-version", 3)
     _breaks("registered-again-with-an-incompatible-version", 2, 3)
 
 
 def test_ids_that_anybody_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locals.Locals, "conflict", lambda self, event: "")
+    monkeypatch.setattr(local_instances.LocalInstances, "conflict", lambda self, event: "")
     _breaks("another-owner-takes-the-id", 2, 3, 4)
 
 
 def test_a_rack_that_cannot_speak_for_the_hosts_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slot, "_speaks_for", lambda one, other: False)
+    monkeypatch.setattr(slot, "_covers", lambda one, other: False)
     _breaks("rack-lost-during-a-rollout", 3)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sdlb.core import balancer, children, decisions, locals, parents, state, table
+from sdlb.core import balancer, children, decisions, local_instances, parents, state, table
 from sdlb.core import effects as ef
 from sdlb.core.messages import ACTIVE, WAITING, Cause
 from sdlb.core.slot import Permit
@@ -74,7 +74,7 @@ def test_no_fence_after_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_node_that_does_not_wait_for_what_its_engine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked to drain an instance after its start and before its engine is attached, it takes it for drained."""
-    monkeypatch.setattr(table.Table, "known", property(lambda _: True, lambda *_: None), raising=False)
+    monkeypatch.setattr(table.Table, "synced", property(lambda _: True, lambda *_: None), raising=False)
     assert _finds("drain-kill-host-1", {3})
 
 
@@ -99,7 +99,7 @@ def test_a_node_that_closes_what_serves_when_it_is_cut_off(monkeypatch: pytest.M
     permit = parents.Parents.permit
 
     def strict(self: parents.Parents, slot: Any, now: float) -> Permit:
-        if not any(uplink.ever_heard for uplink in self.voices(now)):
+        if not any(uplink.ever_heard for uplink in self.with_say(now)):
             return Permit(WAITING, NoParent(), "me", slot.permit.generation)
         return permit(self, slot, now)
 
@@ -114,7 +114,7 @@ def test_what_leaves_with_its_rack_and_is_taken_for_stopped(monkeypatch: pytest.
 
 def test_a_host_that_believes_its_old_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the copy says was active is opened again, and nobody is asked."""
-    monkeypatch.setattr(parents.Parents, "doubt", lambda self, **_: None)
+    monkeypatch.setattr(parents.Parents, "require_confirmation", lambda self, **_: None)
     assert _finds("restore-host", {1, 2})
 
 
@@ -124,7 +124,7 @@ def test_a_policy_that_recalls_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_lease_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locals.Locals, "check_lease", lambda self, target, now: None)
+    monkeypatch.setattr(local_instances.LocalInstances, "check_lease", lambda self, target, now: None)
     assert _finds("lapse", {5})
 
 
@@ -185,7 +185,7 @@ def test_writes_that_a_power_cut_takes_away(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_drain_that_a_restart_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locals.Locals, "resume_drains", lambda self, now: None)
+    monkeypatch.setattr(local_instances.LocalInstances, "resume_drains", lambda self, now: None)
     assert _finds("hosts-deploy-kill", {5})
 
 

@@ -12,14 +12,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from sdlb.core import saved
-from sdlb.core.belief import most_report, reports
 from sdlb.core.children import Children
-from sdlb.core.decisions import Compatible, Facts, HolderRecord, ServiceRecord, decide_route, decide_service
+from sdlb.core.decisions import Compatible, HolderRecord, Report, ServiceRecord, decide_route, decide_service
 from sdlb.core.effects import ReleaseHeld
 from sdlb.core.messages import ACTIVE, REFUSED, WAITING, ClaimKey, Doc, Path, Stage
 from sdlb.core.parents import Parents
 from sdlb.core.slot import HOSTS_MAX, Part, Permit, Phase, Slot, Sums
 from sdlb.core.state import State, key_of, text_of
+from sdlb.core.votes import generation_votes, majority_generation
 from sdlb.model.reason import Asking, Nothing, Reason
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Authority(Protocol):
         """Nobody claims it any more."""
         ...
 
-    def look_again(self) -> None:
+    def review_all(self) -> None:
         """At all there is on record, also at what nobody claims any more."""
         ...
 
@@ -117,10 +117,10 @@ class Delegated:
         return self._parents.path()
 
     def has_say(self, now: float) -> bool:
-        return self._state.writes and self.admits(now)
+        return self._state.can_write and self.admits(now)
 
     def admits(self, now: float) -> bool:
-        return any(uplink.ever_heard for uplink in self._parents.voices(now))
+        return any(uplink.ever_heard for uplink in self._parents.with_say(now))
 
     def follow(self) -> None:
         pass
@@ -131,7 +131,7 @@ class Delegated:
     def forget(self, key: ClaimKey) -> None:
         pass
 
-    def look_again(self) -> None:
+    def review_all(self) -> None:
         pass
 
 
@@ -234,7 +234,7 @@ class Root:
         return Path((name,), (name,), (node_id,))
 
     def has_say(self, now: float) -> bool:
-        return self._state.writes
+        return self._state.can_write
 
     def admits(self, now: float) -> bool:
         return True
@@ -254,7 +254,7 @@ class Root:
 
     # ------------------------------------------------------------------ deciding
 
-    def look_again(self) -> None:
+    def review_all(self) -> None:
         self._state.dirty_services.update(dict.fromkeys(self.records))
         self._state.dirty_routes.update(dict.fromkeys(self.holders))
 
@@ -278,11 +278,11 @@ class Root:
         for key in state.by_route.get(route, ()):
             if state.slots[key].sources:
                 slots.setdefault(key.service, []).append(state.slots[key])
-        trust = _Trust(self, None, [slot for each in slots.values() for slot in each])
-        facts = {service: trust.facts(each) for service, each in slots.items()}
+        trust = _Evidence(self, None, [slot for each in slots.values() for slot in each])
+        reports = {service: trust.reports(each) for service, each in slots.items()}
         before = self.holders.get(route)
         holder, reasons = decide_route(
-            before, facts, route=route, decided_by=state.settings.name, settling=self.settling
+            before, reports, route=route, decided_by=state.settings.name, settling=self.settling
         )
         if holder != before:
             self._propose_holder(route, holder)
@@ -304,13 +304,13 @@ class Root:
         if before is None and not slots:
             return
         before = before or ServiceRecord()
-        trust = _Trust(self, before, [slot for each in slots.values() for slot in each])
-        facts = {version: trust.facts(each) for version, each in slots.items()}
+        trust = _Evidence(self, before, [slot for each in slots.values() for slot in each])
+        reports = {version: trust.reports(each) for version, each in slots.items()}
         start = replace(before, scope=self._widened(before.scope, trust.adopted)) if trust.adopted else before
-        start = self._outbid(service, start, trust, now)
+        start = self._raise_above_doubted(service, start, trust, now)
         record, reasons = decide_service(
             start,
-            facts,
+            reports,
             self._compatible(service, slots),
             now=now,
             settling=self.settling,
@@ -319,7 +319,7 @@ class Root:
         )
         if not record.same_on_disk(before):
             self._propose_service(service, record)
-            self._report(service, before, record)
+            self._note_active_set(service, before, record)
             if record.closing != before.closing:
                 self._again_services[service] = None
         else:
@@ -331,7 +331,7 @@ class Root:
             if self.permit(state.slots[key], now) != state.slots[key].permit:
                 state.dirty.setdefault(key, {})
 
-    def _outbid(self, service: str, record: ServiceRecord, trust: _Trust, now: float) -> ServiceRecord:
+    def _raise_above_doubted(self, service: str, record: ServiceRecord, trust: _Evidence, now: float) -> ServiceRecord:
         """A newer generation that too few report for too long: what is on record stays, under a number above it, so that
         nobody takes this root's word for the older one. Where other roots decide too, these are waited for."""
         if trust.reported <= max(record.generation, trust.heard) or record.blank or trust.has_peers:
@@ -349,7 +349,7 @@ class Root:
         self._state.note("generation-doubted", text, "warning", service=service)
         return replace(record, generation=generation + 1)
 
-    def _report(self, service: str, before: ServiceRecord, after: ServiceRecord) -> None:
+    def _note_active_set(self, service: str, before: ServiceRecord, after: ServiceRecord) -> None:
         if set(before.active) != set(after.active):
             names = ", ".join(sorted(after.active)) or "nothing"
             self._state.note(
@@ -370,7 +370,7 @@ class Root:
         return compatible
 
     def context(self) -> tuple[str, frozenset[str], Callable[[ClaimKey], int]]:
-        """For `_Trust`: this root's id, the ids of roots that its children hear besides, the seniority of a claim."""
+        """For `_Evidence`: this root's id, the ids of roots that its children hear besides, the seniority of a claim."""
         node_id = self._state.settings.node_id
         return node_id, self._children.other_roots() - {node_id}, self._stamp
 
@@ -400,7 +400,7 @@ class Root:
 _BLANK = ServiceRecord()
 
 
-class _Trust:
+class _Evidence:
     """What children report about decisions, weighed against what this root has on record.
 
     A generation above the record counts only within the record's scope, and when more than half of the children that
@@ -421,8 +421,8 @@ class _Trust:
         doubted = [-slot.sums.doubted.get(0) for slot in slots]
         newest = max((*doubted, *(slot.generation() for slot in slots)), default=0)
         if record is not None and newest > known.generation:
-            votes = reports(slots, self._is_ours, self._most)
-            believed = max(votes, default=0) if known.blank else most_report(votes)
+            votes = generation_votes(slots, self._is_ours, self._most)
+            believed = max(votes, default=0) if known.blank else majority_generation(votes)
             self.reported = max((*votes, *(each for each in doubted if each <= self._most)), default=0)
             self.heard = believed if believed > known.generation else 0
             self._ceiling = max(self._ceiling, self.heard)
@@ -449,7 +449,7 @@ class _Trust:
     def _is_ours(self, scope: tuple[str, ...]) -> bool:
         return not scope or not self._ours.isdisjoint(scope)
 
-    def facts(self, slots: list[Slot]) -> Facts:
+    def reports(self, slots: list[Slot]) -> Report:
         """Over all the slots of one version of a service, or of one service on a route."""
         is_open = any(s.sums.present or s.sums.open or s.sums.silent for s in slots)
         recalled = all(s.phase is Phase.CLOSING and s.generation() <= s.opened for s in slots)
@@ -464,7 +464,7 @@ class _Trust:
             told = max(s.generation() for s in slots)
             generation = told if told <= self._ceiling else 0
         silent = sum(each.silent for each in sums)
-        return Facts(
+        return Report(
             stamp=min(self._seniority(s) for s in slots),
             own=min(self._stamp(s.key) for s in slots),
             count=max(s.count() for s in slots),  # an instance with several routes counts once
@@ -478,7 +478,7 @@ class _Trust:
             generation=generation,
             hosts=tuple(sorted({host for s in slots for host in s.hosts()})[:HOSTS_MAX]),
             presumed=bool(silent) and silent == sum(each.parts for each in sums),
-            remembered=all(each.kept == each.parts for each in sums),
+            remembered=all(each.recorded_only == each.parts for each in sums),
         )
 
     def _refused(self, sums: list[Sums]) -> frozenset[str]:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, cast
 
 from sdlb.core import events as ev
 from sdlb.core import saved as formats
-from sdlb.core.asking import Asking
 from sdlb.core.authority import Authority, Delegated, Root
 from sdlb.core.children import Children
 from sdlb.core.effects import Apply, Changed, Effect, Persist, Stopped
 from sdlb.core.endpoints import Endpoints
-from sdlb.core.locals import Locals
+from sdlb.core.forwarding import Forwarder
+from sdlb.core.local_instances import LocalInstances
 from sdlb.core.messages import (
     ACTIVE,
     REFUSED,
@@ -42,7 +42,7 @@ from sdlb.core.parents import Parents
 from sdlb.core.routes import Routes
 from sdlb.core.saved import EPOCH_MAX, permit_to
 from sdlb.core.settings import Settings
-from sdlb.core.slot import Permit, Slot, Turn
+from sdlb.core.slot import Permit, Slot, Transition
 from sdlb.core.slot import Phase as SlotPhase
 from sdlb.core.source import Standing, Step
 from sdlb.core.state import ALL, State, text_of
@@ -66,25 +66,25 @@ class Balancer:
         self._saved: Mapping[str, object] = saved
         self._state = state = State(settings, rng)
         self._children = Children(state)
-        self._locals = Locals(state)
+        self._local = LocalInstances(state)
         self._parents = Parents(state, 0.0)
         self._authority: Authority = (
             Root(state, self._children) if settings.is_root else Delegated(state, self._parents)
         )
-        self._asking = Asking(state, self._children, self._parents)
-        self._endpoints = Endpoints(state, self._children, self._locals)
+        self._forwarder = Forwarder(state, self._children, self._parents)
+        self._endpoints = Endpoints(state, self._children, self._local)
         self._routes = Routes(state)
         self._routes_due: dict[str, None] = {}
         self._batch: list[tuple[ClaimKey, dict[str, None]]] = []  # permits are settled, the rest is not
         self._path: Path | None = None
-        self._say = True
-        self._sure = False  # it is known what the engine has
+        self._has_say = True
+        self._contents_known = False  # it is known what the engine has
         self._boot_id = ""  # of the engine that the saved permits were in force at
         self._saved_epoch = EPOCH_MAX  # of the last delta that this state folder knows of
         self._older = False  # the state folder is an older copy, and no parent has confirmed it yet
         self._stopped = False
         self._delta: Apply | None = None  # made, and not handed out yet: a fault of ours came between
-        self.view = View(state, self._children, self._locals, self._parents, self._authority)
+        self.view = View(state, self._children, self._local, self._parents, self._authority)
 
     # ------------------------------------------------------------------ start
 
@@ -126,7 +126,7 @@ class Balancer:
                 case "parent":
                     self._parents.load(rest, str(value))
                 case "instance":
-                    self._locals.load(rest, value, now)
+                    self._local.load(rest, value, now)
                 case "engine":
                     self._boot_id, self._saved_epoch, self._older = formats.engine_from(value)
                 case _ if kind in LATER:
@@ -159,7 +159,7 @@ class Balancer:
         if gap > self.settings.lease_s / 2:
             state.note("stalled", f"control did not run for {gap:.1f} s; leases are extended by it", "warning")
             self._children.shift(gap)
-            self._locals.shift(gap)
+            self._local.shift(gap)
         state.now, state.wall_s = now, wall_s
         for event in events:
             self._dispatch(event, now)
@@ -179,24 +179,24 @@ class Balancer:
             case ev.EngineApplied():
                 for endpoint in state.table.on_applied(event.epoch):
                     state.touch(endpoint.claim, endpoint.target)
-                self._warm_up(now)
-                if not self._sure and state.table.sure:
-                    self._sure = True
+                self._on_engine_confirmed(now)
+                if not self._contents_known and state.table.contents_known:
+                    self._contents_known = True
                     state.touch_all()  # until now, something of anything might have been in flight
             case ev.EngineDrained():
                 if state.table.on_drained(event.key, event.epoch):
                     state.touch(event.key.claim, event.key.target)
-                    self._locals.look(event.key.target)
+                    self._local.on_slot_changed(event.key.target)
             case ev.InstancePut():
-                self._locals.on_put(event, now)
+                self._local.on_put(event, now)
             case ev.InstanceHealth():
-                self._locals.on_health(event)
+                self._local.on_health(event)
             case ev.InstanceDrain():
-                self._locals.on_drain(event, now)
+                self._local.on_drain(event, now)
             case ev.InstanceRemove():
-                self._locals.on_remove(event, now)
+                self._local.on_remove(event, now)
             case ev.InstanceGone():
-                self._locals.on_gone(event)
+                self._local.on_gone(event)
             case ev.ChildConnected():
                 self._children.on_connected(event, now, self._authority.path(), self._authority.has_say(now))
             case ev.ChildClosed():
@@ -205,7 +205,7 @@ class Balancer:
                 self._parents.on_connected(event, now)
             case ev.ParentClosed():
                 self._parents.on_closed(event, now)
-                self._asking.on_parent_closed(event.parent)
+                self._forwarder.on_parent_closed(event.parent)
             case ev.EngineAttached():
                 self._on_engine_attached(event, now)
             case ev.EngineRejected():
@@ -230,9 +230,9 @@ class Balancer:
                 self._children.on_forget(event)
             case ev.AskUp():
                 ask = Ask(event.id, event.method, event.path, event.body, self.settings.name)
-                self._asking.ask(ask, None, self._authority.is_root, now)
+                self._forwarder.ask(ask, None, self._authority.is_root, now)
             case ev.AskDone():
-                self._asking.done_here(event)
+                self._forwarder.done_here(event)
             case ev.Stop():
                 self._on_stop(event, now)
 
@@ -250,7 +250,7 @@ class Balancer:
             case Beat() as beat:
                 self._children.on_beat(child, beat)
             case Ask() as ask:
-                self._asking.ask(ask, event.link, self._authority.is_root, now)
+                self._forwarder.ask(ask, event.link, self._authority.is_root, now)
             case Bye() as bye:
                 self._children.on_bye(child, bye, now)
             case _:
@@ -272,7 +272,7 @@ class Balancer:
                 uplink.heard(now)
                 self._parents.on_beat(uplink, beat, now)
             case Answer() as answer:
-                self._asking.answered(event.parent, answer, now)
+                self._forwarder.answered(event.parent, answer, now)
 
     def _on_engine_attached(self, event: ev.EngineAttached, now: float) -> None:
         state, table = self._state, self._state.table
@@ -285,9 +285,9 @@ class Balancer:
             text = "the engine was told more than this state folder knows of: it is an older copy; what was active must be confirmed"
             state.note("restored", text, "warning")
         if behind or (first and not known):
-            self._parents.doubt()
+            self._parents.require_confirmation()
         elif first:
-            self._parents.doubt(closed=True)
+            self._parents.require_confirmation(closed=True)
         unsure = behind or (first and not state.slots)
         for key in table.on_attached(event, now, self.settings.lease_s, unsure=unsure):
             state.touch(key)
@@ -296,8 +296,8 @@ class Balancer:
             text = "the engine has routes that this control knows nothing of; keeping them for one lease"
             state.note("engine-kept", text, "warning")
             state.set_timer(table.keep_until, "engine", "keep")
-        state.warm = False
-        self._sure = table.sure
+        state.engine_confirmed = False
+        self._contents_known = table.contents_known
 
     def _keep_on(self, now: float) -> None:
         """The lease is over during which nothing was deleted from an unknown table. A node that has not reached a root since it
@@ -311,24 +311,24 @@ class Balancer:
         """Before each delta. An engine that outlives this control then tells whether the state folder is up to date: the
         incarnation does not, when a copy is restored that is younger than the last start."""
         table = self._state.table
-        self._older = self._older and not (table.sure and not self._parents.unconfirmed)
+        self._older = self._older and not (table.contents_known and not self._parents.unconfirmed)
         self._state.persist("engine/", formats.engine_to(table.boot_id, epoch, self._older), durable=False)
 
-    def _on_store(self, writes: bool, now: float) -> None:
+    def _on_store(self, can_write: bool, now: float) -> None:
         state = self._state
-        state.writes = writes
-        if writes:
+        state.can_write = can_write
+        if can_write:
             state.clear_timer("follow")
         else:
             state.set_timer(now + self.settings.silence_s, "follow")
 
-    def _warm_up(self, now: float) -> None:
-        if not self._state.warm:
-            self._state.warm = True
+    def _on_engine_confirmed(self, now: float) -> None:
+        if not self._state.engine_confirmed:
+            self._state.engine_confirmed = True
             self._state.touch_all()
             if self._state.table.keep_until is None:  # else those below report first what there is ("dial-all")
                 self._parents.start_dialing(now)
-            self._locals.resume_drains(now)
+            self._local.resume_drains(now)
 
     # ------------------------------------------------------------------ time
 
@@ -357,11 +357,11 @@ class Balancer:
             case "dial-all":
                 self._parents.start_dialing(now)
             case "instance":
-                self._locals.check_lease(name, now)
+                self._local.check_lease(name, now)
             case "drain":
-                self._locals.check_drain(name, now)
+                self._local.check_drain(name, now)
             case "replaced":
-                self._locals.check_replaced(name, now)
+                self._local.check_replaced(name, now)
             case "settled":
                 for child in sorted(self._children.unsynced):
                     self._children.mark_synced(child)
@@ -374,7 +374,7 @@ class Balancer:
             case "route":
                 self._routes.on_timer(name)
             case "ask":
-                self._asking.finish(name)
+                self._forwarder.finish(name)
             case "stop":
                 self._finish_stop(clean=False)
             case _:
@@ -393,7 +393,7 @@ class Balancer:
     def _finish_stop(self, clean: bool) -> None:
         if not self._stopped:
             self._stopped = True
-            self._parents.say_bye()
+            self._parents.send_bye()
             self._state.effects.append(Stopped(clean))
 
     # ------------------------------------------------------------------ settling
@@ -406,13 +406,13 @@ class Balancer:
             if self._delta is not None:
                 self._save_engine(self._delta.epoch)
         path = self._authority.path()
-        for doc_id in state.policies.take_news():
-            self._parents.owe_doc(doc_id)
-            self._children.owe_doc(doc_id)
+        for doc_id in state.policies.take_changed():
+            self._parents.mark_doc_dirty(doc_id)
+            self._children.mark_doc_dirty(doc_id)
             self._children.remnants.recheck(doc_id.partition("/")[2])
         say = self._authority.has_say(now)
-        if say != self._say:
-            self._say = say
+        if say != self._has_say:
+            self._has_say = say
             self._children.beat(say)  # at once, and again with every beat
             state.touch_all()
         self._settle(now)
@@ -443,7 +443,7 @@ class Balancer:
         state = self._state
         if self._children.just_settled:
             self._children.just_settled = False
-            self._authority.look_again()
+            self._authority.review_all()
         if self._children.recount:
             self._children.recount = False
             for doc in self._state.policies.held_by_most(len(self._children.by_name)):
@@ -480,20 +480,20 @@ class Balancer:
         state = self._state
         slot = state.slots.get(key)
         if slot is None:
-            self._parents.owe(key)
+            self._parents.mark_dirty(key)
             return
         self._endpoints.settle(slot, targets, self._parents, now)
         if slot.phase is SlotPhase.CLOSING and slot.conforms_below() and not slot.sums.present and not slot.sums.open:
-            slot.turn(Turn.CONFORM)
+            slot.transition(Transition.CONFORM)
             self._forget_permit(slot)  # not before: a restart in between goes on with the recall, it does not skip it
         for target in list(slot.sources) if ALL in targets else targets:
             if target.startswith("i:"):
-                self._locals.look(target)
-        told = slot.told
-        slot.told = (slot.permit, slot.epoch)
-        news = slot.told[1] != told[1] or ALL in targets or _is_news(told[0], slot.permit)
-        self._parents.owe(key)
-        self._children.owe(slot, targets, news=news, lagging=slot.permit != told[0])
+                self._local.on_slot_changed(target)
+        sent = slot.sent
+        slot.sent = (slot.permit, slot.epoch)
+        news = slot.sent[1] != sent[1] or ALL in targets or _differs_beyond_counts(sent[0], slot.permit)
+        self._parents.mark_dirty(key)
+        self._children.mark_dirty(slot, targets, news=news, lagging=slot.permit != sent[0])
         if not slot.sources:
             self._forget_slot(slot)
 
@@ -528,9 +528,9 @@ class Balancer:
             slot.epoch = state.next_number()
         if permit.state == ACTIVE:
             slot.opened, slot.opened_scope = permit.generation, permit.scope
-            slot.turn(Turn.GRANT)
+            slot.transition(Transition.GRANT)
         elif old.state == ACTIVE:
-            slot.turn(Turn.RECALL)
+            slot.transition(Transition.RECALL)
             slot.revoked_epoch = slot.epoch
             state.dirty_routes[slot.key.route] = None
             state.dirty_services[slot.key.service] = None
@@ -550,17 +550,17 @@ class Balancer:
         if not slot.active:
             return
         names = slot.sources if changed or ALL in targets else targets
-        wishing = [s for t in names if (s := slot.sources.get(t)) is not None and s.standing is Standing.WISHING]
-        if not wishing or not self._authority.admits(now):
+        claimed = [s for t in names if (s := slot.sources.get(t)) is not None and s.standing is Standing.CLAIMED]
+        if not claimed or not self._authority.admits(now):
             return
-        for source in wishing:
+        for source in claimed:
             source.step(Step.ADMIT)
             targets[source.target] = None
             if not source.child:
-                self._locals.admitted(source.target)
+                self._local.admitted(source.target)
 
 
-def _is_news(before: Permit, permit: Permit) -> bool:
+def _differs_beyond_counts(before: Permit, permit: Permit) -> bool:
     """A difference in more than the counts of its reason."""
     return before != permit and not (
         replace(before, reason=permit.reason) == permit and differ_in_counts(before.reason, permit.reason)

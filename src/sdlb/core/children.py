@@ -61,7 +61,7 @@ class Children:
         self.remnants = Remnants(state, self.is_linked)
         self.root_votes: Counter[str] = Counter()  # id of a root -> children that hear it
         self._lagging: dict[ClaimKey, None] = {}  # only counts in the reason have changed: sent with the next beat
-        self._owed: dict[str, None] = {}  # children that something may have to be sent to
+        self._pending: dict[str, None] = {}  # children that something may have to be sent to
 
     # ------------------------------------------------------------------ what the disk had
 
@@ -81,7 +81,7 @@ class Children:
 
     def on_connected(self, event: ChildConnected, now: float, path: Path, has_say: bool) -> None:
         state, hello = self._state, event.hello
-        refused = self._objection(hello, path, now, has_say)
+        refused = self._check_hello(hello, path, now, has_say)
         if refused is not None:
             level = "info" if refused.code == "still-connected" else "warning"
             state.note("child-refused", f"{hello.node} was refused: {refused.detail}", level, child=hello.node)
@@ -105,7 +105,7 @@ class Children:
         self.by_link[event.link] = child
         state.table.set_upstream(child.target, True, child.address)
         state.persist(f"child/{child.name}", saved.child_to(child), durable=False)
-        self._voice(child)
+        self._heard_again(child)
         protocol = min(hello.protocol_max, PROTOCOL_MAX)
         welcome = Welcome(
             state.settings.name,
@@ -126,10 +126,10 @@ class Children:
             child.sent_docs.update((doc.id, doc.rank) for doc in state.policies.docs.values())
         else:
             child.dirty_docs.update(dict.fromkeys(state.policies.docs))
-        self._owed[child.name] = None
+        self._pending[child.name] = None
         state.note("child-connected", f"{child.name} is connected", child=child.name)
 
-    def _objection(self, hello: Hello, path: Path, now: float, has_say: bool) -> Refused | None:
+    def _check_hello(self, hello: Hello, path: Path, now: float, has_say: bool) -> Refused | None:
         if hello.protocol > PROTOCOL_MAX or hello.protocol_max < PROTOCOL_MIN:
             spoken = f"{PROTOCOL_MIN} to {PROTOCOL_MAX}, not {hello.protocol} to {hello.protocol_max}"
             return Refused("protocol", f"this node speaks protocol {spoken}; use neighbouring releases of sdlb")
@@ -187,19 +187,19 @@ class Children:
             self._state.effects.append(DropChild(child.link))
         child.link = None
         self._state.policies.forget_child(child.name)
-        self._quiet(child, True)
+        self._set_unlinked(child, True)
 
-    def _quiet(self, child: Downlink, quiet: bool) -> None:
+    def _set_unlinked(self, child: Downlink, unlinked: bool) -> None:
         """Whether others may speak for it: only what has twins is concerned."""
         for key in child.keys:
             slot = self._state.slots[key]
             source = slot.sources[child.target]
-            source.quiet = quiet
-            if quiet and source.contradicted:
+            source.unlinked = unlinked
+            if unlinked and source.contradicted:
                 self._state.known_stopped.append((child.target, key))
-            if source.twins:
+            if source.covered_by:
                 self._state.touch(key, child.target)
-            for name in slot.twin_of.get(child.target, ()):
+            for name in slot.covers.get(child.target, ()):
                 self._state.touch(key, name)
 
     def on_closed(self, event: ChildClosed) -> None:
@@ -213,7 +213,7 @@ class Children:
         if child.rival is not None and now >= child.rival.since + self._state.settings.beat_s / 2:
             child.rival.answered = True
         if child.suspect:
-            self._voice(child)
+            self._heard_again(child)
 
     def on_beat(self, child: Downlink, beat: Beat) -> None:
         if child.behind(beat):
@@ -249,7 +249,7 @@ class Children:
             return
         text = f"{event.name} was forgotten: an operator says that it has stopped"
         self._state.note("child-forgotten", text, "warning", child=event.name)
-        self._weigh_guard()
+        self._update_guard()
 
     # ------------------------------------------------------------------ claims
 
@@ -260,7 +260,7 @@ class Children:
         child.claims_due = False
         self.mark_synced(child.name)
         if message.roots is not None:
-            self._hears(child, message.roots)
+            self._set_roots(child, message.roots)
         for claim in message.claims:
             if message.full and child.restarted:
                 self._keep_rest(child, claim, now)
@@ -273,7 +273,7 @@ class Children:
                 self._omit(child, key, Cause.UNKNOWN, now)
             child.restarted = False
 
-    def _hears(self, child: Downlink, roots: tuple[str, ...]) -> None:
+    def _set_roots(self, child: Downlink, roots: tuple[str, ...]) -> None:
         for root in child.roots:
             self.root_votes[root] -= 1
             if not self.root_votes[root]:
@@ -304,7 +304,7 @@ class Children:
         state = self._state
         child.keys[claim.key] = None
         child.dirty[claim.key] = None
-        self._owed[child.name] = None
+        self._pending[child.name] = None
         slot = state.slots.get(claim.key)
         source = slot.sources.get(child.target) if slot is not None else None
         if slot is None or source is None:
@@ -317,13 +317,13 @@ class Children:
                 return
             source.claim = claim
             state.touch(claim.key, child.target)
-        source.quiet = child.link is None
+        source.unlinked = child.link is None
         # An endpoint that is still in the engine's table is not new: a node that is cut off may keep it.
         kept = source.standing is Standing.LEAVING and state.table.applied(EndpointKey(claim.key, child.target))
         source.step(Step.LEAVE if claim.leaving else Step.RETURN if kept else Step.STAY)
         if child.suspect:
             source.step(Step.SILENCE)
-        slot.match_twins(source)
+        slot.update_coverage(source)
         if save:
             name = f"claim/{child.name}/{text_of(claim.key)}"
             state.persist(name, saved.claim_to(claim), durable=False)
@@ -343,7 +343,7 @@ class Children:
         if slot is None or child.target not in slot.sources:
             return
         source = slot.sources[child.target]
-        self.remnants.keep(slot, source.claim, child.name, cause, now, source.twins)
+        self.remnants.keep(slot, source.claim, child.name, cause, now, source.covered_by)
         self._drop(child, key, None)
 
     def _keep_rest(self, child: Downlink, claim: Claim, now: float) -> None:
@@ -364,7 +364,7 @@ class Children:
         self._state.persist(f"claim/{child.name}/{text_of(key)}", None, durable=False)
 
     def _remove(self, child: Downlink) -> None:
-        self._hears(child, ())
+        self._set_roots(child, ())
         self._count_suspect(child, False)
         del self.by_name[child.name]
         self.recount = True
@@ -406,7 +406,7 @@ class Children:
             for key in child.keys:
                 state.step(key, state.slots[key].sources[child.target], Step.SILENCE)
             state.note("child-silent", f"{name} has been silent for its lease", "warning", child=name)
-        self._weigh_guard()
+        self._update_guard()
         fence = lapse + state.settings.fence_s
         if now < fence:
             state.set_timer(fence, "child", name)
@@ -420,21 +420,21 @@ class Children:
             child.suspect = suspect
             self.suspects += 1 if suspect else -1
 
-    def _voice(self, child: Downlink) -> None:
+    def _heard_again(self, child: Downlink) -> None:
         for key in child.keys:
             source = self._state.slots[key].sources[child.target]
-            if child.suspect or source.quiet:
-                source.quiet = child.link is None
+            if child.suspect or source.unlinked:
+                source.unlinked = child.link is None
                 if child.suspect:
-                    self._state.step(key, source, Step.VOICE)
+                    self._state.step(key, source, Step.HEARD)
         if child.suspect:
             self._count_suspect(child, False)
             self._state.set_timer(child.heard_at + self._state.settings.lease_s, "child", child.name)
-            self._weigh_guard()
+            self._update_guard()
         else:
-            self._quiet(child, child.link is None)
+            self._set_unlinked(child, child.link is None)
 
-    def _weigh_guard(self) -> None:
+    def _update_guard(self) -> None:
         share = self._state.settings.guard_share
         guarded = len(self.by_name) >= GUARD_CHILDREN_MIN and self.suspects > len(self.by_name) * share
         if guarded == self.guarded:
@@ -467,17 +467,17 @@ class Children:
             return
         state.note("child-presumed-stopped", f"{child.name} is presumed to have stopped", "warning", child=child.name)
         self._remove(child)
-        self._weigh_guard()
+        self._update_guard()
 
     # ------------------------------------------------------------------ what they are sent
 
-    def owe_doc(self, doc_id: str) -> None:
+    def mark_doc_dirty(self, doc_id: str) -> None:
         """To all, also to those that have nothing of the service: every root below and above must come to know it."""
         for child in self.by_link.values():
             child.dirty_docs[doc_id] = None
-            self._owed[child.name] = None
+            self._pending[child.name] = None
 
-    def owe(self, slot: Slot, targets: dict[str, None], news: bool, lagging: bool) -> None:
+    def mark_dirty(self, slot: Slot, targets: dict[str, None], news: bool, lagging: bool) -> None:
         """`news`: there is another verdict, for every child; `lagging`: another count in its reason. Without, only the
         touched ones are looked at."""
         if lagging and not news:
@@ -488,7 +488,7 @@ class Children:
             if child is None or child.target != target:
                 continue
             child.dirty[slot.key] = None
-            self._owed[child.name] = None
+            self._pending[child.name] = None
 
     def beat(self, has_say: bool) -> None:
         for key in self._lagging:
@@ -504,16 +504,16 @@ class Children:
                 child.dirty.update(child.lagging)
                 child.due.update(child.lagging)
                 child.lagging.clear()
-                self._owed[child.name] = None
+                self._pending[child.name] = None
             self._state.effects.append(ToChild(link, child.beat(has_say)))
 
     def flush(self, path: Path, path_changed: bool) -> None:
         """Costs what there is to send, however many children there are."""
-        if not self._owed and not path_changed:
+        if not self._pending and not path_changed:
             return
-        names = self.by_name if path_changed else self._owed
+        names = self.by_name if path_changed else self._pending
         links = sorted(c.link for c in map(self.by_name.get, names) if c is not None and c.link is not None)
-        self._owed.clear()
+        self._pending.clear()
         for link in links:
             self._flush_one(self.by_link[link], link, path)
 
@@ -560,7 +560,7 @@ def verdict_of(slot: Slot, source: Source, node: str) -> Verdict:
     """For this source: one that was never admitted gets no consent while this node cannot give it (it is cut off)."""
     permit = slot.permit
     state, reason = permit.state, permit.reason
-    if slot.active and source.standing is Standing.WISHING:
+    if slot.active and source.standing is Standing.CLAIMED:
         state, reason = WAITING, NoParent()
     decided_by = permit.decided_by or node
     return Verdict(slot.key, state, reason, decided_by, permit.generation, permit.scope, permit.stamp, slot.epoch)

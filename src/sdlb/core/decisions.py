@@ -42,7 +42,7 @@ SAME_TIME_US = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Report:
     """What is known of a version of a service (or of a service on a route), over all sources.
 
     `stamp`: the earliest of this root and of those that decide with it, as children report. `vouched`: open by a decision
@@ -102,7 +102,7 @@ class _Draft:
     """A record while it is being decided."""
 
     record: ServiceRecord
-    facts: Mapping[str, Facts]
+    reports: Mapping[str, Report]
     compatible: Compatible
     now: float
     settling: bool
@@ -110,8 +110,8 @@ class _Draft:
     recalled: set[str] = field(default_factory=set[str])
 
     def rank(self, version: str) -> tuple[int, int, int, str]:
-        fact = self.facts[version]
-        return (-fact.generation if fact.vouched else 0, -fact.backing, fact.stamp, version)
+        report = self.reports[version]
+        return (-report.generation if report.vouched else 0, -report.backing, report.stamp, version)
 
     def rivals(self, version: str) -> list[str]:
         return [other for other in self.active if other != version and not self.compatible(other, version)]
@@ -127,7 +127,7 @@ class _Draft:
 
 def decide_service(
     record: ServiceRecord,
-    facts: Mapping[str, Facts],
+    reports: Mapping[str, Report],
     compatible: Compatible,
     *,
     now: float,
@@ -138,14 +138,14 @@ def decide_service(
     """`facts`: by version, of those whose claim is not refused. `heard`: the newest generation that is believed, of what
     is open or not. `settling`: children that are on record have not all reported since this root started, so what is
     absent may only be late."""
-    draft = _Draft(record, facts, compatible, now, settling, dict(record.active))
+    draft = _Draft(record, reports, compatible, now, settling, dict(record.active))
     _yield_to_newer(draft, hold_s, heard)
     if not settling:
-        for version in [v for v in draft.active if v not in facts]:
+        for version in [v for v in draft.active if v not in reports]:
             del draft.active[version]
     _part_incompatible(draft)
     _settle_contests(draft)
-    unconfirmed = {v for v, f in facts.items() if v not in draft.active and (f.may_be_open or v in draft.recalled)}
+    unconfirmed = {v for v, f in reports.items() if v not in draft.active and (f.may_be_open or v in draft.recalled)}
     draft.set(closing=tuple(sorted(unconfirmed)))
     reasons = _admit(draft)
     draft.set(active=dict(sorted(draft.active.items())))
@@ -153,11 +153,11 @@ def decide_service(
 
 
 def _yield_to_newer(draft: _Draft, hold_s: float, heard: int) -> None:
-    newest = max((f.generation for f in draft.facts.values() if f.vouched), default=0)
+    newest = max((f.generation for f in draft.reports.values() if f.vouched), default=0)
     if newest > draft.record.generation:
         kept: list[str] = []
-        for version in sorted(draft.facts, key=draft.rank):
-            serves = draft.facts[version].vouched and draft.facts[version].generation == newest
+        for version in sorted(draft.reports, key=draft.rank):
+            serves = draft.reports[version].vouched and draft.reports[version].generation == newest
             if serves and all(draft.compatible(version, other) for other in kept):
                 kept.append(version)
                 draft.recall(draft.rivals(version))
@@ -169,7 +169,7 @@ def _yield_to_newer(draft: _Draft, hold_s: float, heard: int) -> None:
     if draft.record.heard != heard:
         draft.set(heard=heard, hold_until=draft.now + hold_s)
     if draft.now < draft.record.hold_until:
-        draft.recall([v for v in draft.active if v not in draft.facts or not draft.facts[v].open])
+        draft.recall([v for v in draft.active if v not in draft.reports or not draft.reports[v].open])
     else:
         draft.set(generation=heard)
 
@@ -181,17 +181,17 @@ def _part_incompatible(draft: _Draft) -> None:
     This root's own stamps decide which one is senior. The stamps of other roots, which children report, count only if both
     claims arrived within SAME_TIME_US.
     """
-    facts = draft.facts
+    reports = draft.reports
     if draft.settling:
         return
 
     def before(a: str, b: str) -> int:
-        one, two = facts[a], facts[b]
+        one, two = reports[a], reports[b]
         apart = one.own - two.own
         stamps = apart if abs(apart) > SAME_TIME_US else one.stamp - two.stamp
         return one.remembered - two.remembered or stamps or (-1 if a < b else 1)
 
-    order = sorted((v for v in draft.active if v in facts), key=cmp_to_key(before))
+    order = sorted((v for v in draft.active if v in reports), key=cmp_to_key(before))
     for index, version in enumerate(order):
         if version in draft.active:
             juniors = [other for other in order[index + 1 :] if other in draft.active]
@@ -199,11 +199,11 @@ def _part_incompatible(draft: _Draft) -> None:
 
 
 def _settle_contests(draft: _Draft) -> None:
-    for version in sorted(draft.facts):
-        fact = draft.facts[version]
-        if version in draft.active or version in draft.recalled or not fact.granted:
+    for version in sorted(draft.reports):
+        report = draft.reports[version]
+        if version in draft.active or version in draft.recalled or not report.granted:
             continue
-        if fact.vouched and fact.generation < draft.record.generation:
+        if report.vouched and report.generation < draft.record.generation:
             continue  # older: it gives way
         rivals = draft.rivals(version)
         # An absent rival may be late, after a restart; what serves with another root's consent does not wait for it.
@@ -212,26 +212,26 @@ def _settle_contests(draft: _Draft) -> None:
 
 
 def _prevails(draft: _Draft, version: str, rival: str) -> bool:
-    fact, other = draft.facts[version], draft.facts.get(rival)
+    report, other = draft.reports[version], draft.reports.get(rival)
     if other is None:
-        return fact.vouched
-    return bool(fact.granted - other.granted) and draft.rank(version) < draft.rank(rival)
+        return report.vouched
+    return bool(report.granted - other.granted) and draft.rank(version) < draft.rank(rival)
 
 
 def _admit(draft: _Draft) -> dict[str, Reason]:
     reasons: dict[str, Reason] = {}
-    record, facts = draft.record, draft.facts
+    record, reports = draft.record, draft.reports
     started = bool(draft.active)
     held = record.heard > record.generation and draft.now < record.hold_until
     newest = record.generation
     first: str | None = None
-    for version in sorted((v for v in facts if v not in draft.active), key=draft.rank):
-        fact = facts[version]
+    for version in sorted((v for v in reports if v not in draft.active), key=draft.rank):
+        report = reports[version]
         reason = _blocker(draft, version, newest)
-        if reason is None and draft.settling and not fact.vouched:
+        if reason is None and draft.settling and not report.vouched:
             # What has opened while this root was away may not have been reported yet.
             reason = next((Settling(old) for old in record.era if not draft.compatible(old, version)), None)
-        if reason is None and held and not fact.vouched and not fact.granted:
+        if reason is None and held and not report.vouched and not report.granted:
             reason = NewerGeneration(record.heard)
         if reason is None and not started and first is not None and not draft.compatible(first, version):
             reason = Contested(first)
@@ -243,77 +243,77 @@ def _admit(draft: _Draft) -> dict[str, Reason]:
         era, generation = draft.record.era, draft.record.generation
         if not all(draft.compatible(version, old) for old in era):
             generation, era = generation + 1, ()
-        generation = max(generation, 1, fact.generation if fact.vouched or fact.granted else 0)
+        generation = max(generation, 1, report.generation if report.vouched or report.granted else 0)
         draft.set(generation=generation, era=tuple(sorted({*era, version})))
-        draft.active[version] = fact.stamp
+        draft.active[version] = report.stamp
     return reasons
 
 
 def _blocker(draft: _Draft, version: str, newest: int) -> Reason | None:
-    facts = draft.facts
+    reports = draft.reports
     for other in sorted(draft.active):
         if not draft.compatible(other, version):
-            if other not in facts:
+            if other not in reports:
                 return Settling(other)
-            if draft.settling and facts[other].remembered and facts[version].vouched:
+            if draft.settling and reports[other].remembered and reports[version].vouched:
                 # It serves, and what it would wait for may have gone while this root was away: no answer closes nothing.
                 return Asking()
-            if facts[other].presumed:
-                return PresumedStopped(other, facts[other].hosts)
-            return StillRunning(other, facts[other].count, facts[other].hosts)
-    if facts[version].vouched and facts[version].generation >= newest and version not in draft.recalled:
+            if reports[other].presumed:
+                return PresumedStopped(other, reports[other].hosts)
+            return StillRunning(other, reports[other].count, reports[other].hosts)
+    if reports[version].vouched and reports[version].generation >= newest and version not in draft.recalled:
         # It serves, with another root's consent: to let it wait for what is closing would only close it too.
         return None
-    for other in sorted(facts):
+    for other in sorted(reports):
         if other != version and other in draft.record.closing and not draft.compatible(other, version):
-            return Closing(other, facts[other].hosts)
+            return Closing(other, reports[other].hosts)
     return None
 
 
 def decide_route(
-    holder: HolderRecord | None, facts: Mapping[str, Facts], *, route: str, decided_by: str, settling: bool
+    holder: HolderRecord | None, reports: Mapping[str, Report], *, route: str, decided_by: str, settling: bool
 ) -> tuple[HolderRecord | None, dict[str, Reason]]:
     """Who holds `route` among the services in `facts`, and why each other service (or the new holder, yet) may not."""
     before = holder
-    if holder is not None and holder.service not in facts and not settling:
+    if holder is not None and holder.service not in reports and not settling:
         holder = None
-    if not facts:
+    if not reports:
         return holder, {}
     if holder is None:
-        holder = _hold(min(facts, key=lambda s: _order(s, facts)), facts)
-    elif holder.service in facts:
-        takers = [s for s in facts if s != holder.service and _takes_over(holder, s, facts)]
+        holder = _hold(min(reports, key=lambda s: _order(s, reports)), reports)
+    elif holder.service in reports:
+        takers = [s for s in reports if s != holder.service and _takes_over(holder, s, reports)]
         if takers:
-            holder = _hold(min(takers, key=lambda s: _order(s, facts)), facts)
-        if facts[holder.service].open and not holder.confirmed:
+            holder = _hold(min(takers, key=lambda s: _order(s, reports)), reports)
+        if reports[holder.service].open and not holder.confirmed:
             holder = replace(holder, confirmed=True)
     reasons: dict[str, Reason] = {}
-    for service in sorted(facts):
+    for service in sorted(reports):
         if service == holder.service:
             continue
         reasons[service] = RouteConflict(route, holder.service, decided_by)
         changed = before is not None and service == before.service
-        if holder.service in facts and (changed or (facts[service].may_be_open and not holder.confirmed)):
-            reasons[holder.service] = Closing(service, facts[service].hosts)
+        if holder.service in reports and (changed or (reports[service].may_be_open and not holder.confirmed)):
+            reasons[holder.service] = Closing(service, reports[service].hosts)
     return holder, reasons
 
 
-def _hold(service: str, facts: Mapping[str, Facts]) -> HolderRecord:
-    return HolderRecord(service, facts[service].stamp)
+def _hold(service: str, reports: Mapping[str, Report]) -> HolderRecord:
+    return HolderRecord(service, reports[service].stamp)
 
 
-def _takes_over(holder: HolderRecord, service: str, facts: Mapping[str, Facts]) -> bool:
+def _takes_over(holder: HolderRecord, service: str, reports: Mapping[str, Report]) -> bool:
     """Another root has granted the route to `service` and refuses the holder, or `service` serves and this root has missed
     that (its disk is old or was lost): then more than half of those that claim the route say so, or the holder has never
     served."""
-    mine, other = facts[holder.service], facts[service]
+    mine, other = reports[holder.service], reports[service]
     if not mine.open and (other.majority or (other.open and not holder.confirmed)):
         return True
     evidence = other.granted & mine.refused  # one child alone can say the first, not the second
-    return bool(evidence) and _order(service, facts) < _order(holder.service, facts)
+    return bool(evidence) and _order(service, reports) < _order(holder.service, reports)
 
 
-def _order(service: str, facts: Mapping[str, Facts]) -> tuple[int, bool, int, str]:
+def _order(service: str, reports: Mapping[str, Report]) -> tuple[int, bool, int, str]:
     """Who comes first where nothing on record decides."""
-    fact = facts[service]
-    return -fact.backing, not fact.open, fact.stamp, service
+    report = reports[service]
+    return -report.backing, not report.open, report.stamp, service

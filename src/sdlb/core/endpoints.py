@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from sdlb.core.children import Children
 from sdlb.core.events import EndpointKey
-from sdlb.core.locals import Locals
+from sdlb.core.local_instances import LocalInstances
 from sdlb.core.messages import Stage
 from sdlb.core.parents import Parents
 from sdlb.core.slot import Part, Slot
@@ -18,10 +18,10 @@ CAPACITY_MAX = (1 << 32) - 1  # of one endpoint, as proto/engine.proto has it
 
 
 class Endpoints:
-    def __init__(self, state: State, children: Children, locals_: Locals) -> None:
+    def __init__(self, state: State, children: Children, local: LocalInstances) -> None:
         self._state = state
         self._children = children
-        self._locals = locals_
+        self._local = local
 
     # ------------------------------------------------------------------ sums
 
@@ -37,7 +37,7 @@ class Endpoints:
         applied, present = table.applied(endpoint), table.present(endpoint)
         serves = standing in ENDPOINT
         stays = serves and slot.active and not self._state.stopping
-        comes = standing in (Standing.WISHING, Standing.ADMITTED, Standing.SUSPECT) and not self._state.stopping
+        comes = standing in (Standing.CLAIMED, Standing.ADMITTED, Standing.SUSPECT) and not self._state.stopping
         gone = standing in (Standing.REMNANT, Standing.PRESUMED)
         claims = not gone and not self._state.stopping
         # a child that stops or drains claims no capacity: this one was recalled, and its turn may come again
@@ -63,11 +63,11 @@ class Endpoints:
             present=present,
             child=bool(source.child),
             stable=stays and standing is Standing.ADMITTED and applied and claim.capacity > 0,
-            goes=present and not stays,
+            departing=present and not stays,
             covered=slot.covered(source),
-            kept=gone or source.child in self._children.unsynced,
+            recorded_only=gone or source.child in self._children.unsynced,
             why=claim.why,
-            coming=stays and standing is Standing.ADMITTED and not applied and (claim.opening or claim.capacity > 0),
+            arriving=stays and standing is Standing.ADMITTED and not applied and (claim.opening or claim.capacity > 0),
         )
 
     # ------------------------------------------------------------------ the engine
@@ -78,7 +78,7 @@ class Endpoints:
             slot.serving = serving
             targets[ALL] = None
         self.refresh(slot, targets)
-        if slot.sums.goes and not slot.sums.stable:
+        if slot.sums.departing and not slot.sums.stable:
             if not slot.leaving:
                 slot.leaving = self._state.next_number()
                 slot.acked.clear()
@@ -100,10 +100,10 @@ class Endpoints:
     def _successor_comes(self, slot: Slot) -> bool:
         """The last endpoint of a version leaves while another version of the service is about to serve the route here:
         make before break, though the two are different keys. What is past its deadline does not wait (`_waits`)."""
-        if not slot.serving or not slot.sums.goes or slot.sums.stable:
+        if not slot.serving or not slot.sums.departing or slot.sums.stable:
             return False
         siblings = [each for each in self._siblings(slot) if each.active]
-        return any(each.sums.coming for each in siblings) and not any(each.sums.stable for each in siblings)
+        return any(each.sums.arriving for each in siblings) and not any(each.sums.stable for each in siblings)
 
     def _siblings(self, slot: Slot) -> list[Slot]:
         """Other keys of the service whose routes may match the same requests."""
@@ -112,11 +112,11 @@ class Endpoints:
         return [slots[k] for k in others if k.route == key.route or _overlap(k.route, key.route)]
 
     def _tell_siblings(self, slot: Slot) -> None:
-        comes = slot.active and bool(slot.sums.coming), bool(slot.sums.stable)
-        if comes != slot.comes:
-            slot.comes = comes
+        comes = slot.active and bool(slot.sums.arriving), bool(slot.sums.stable)
+        if comes != slot.announced:
+            slot.announced = comes
             for each in self._siblings(slot):
-                if each.sums.goes:
+                if each.sums.departing:
                     self._state.touch(each.key)
 
     def _settle_one(self, slot: Slot, target: str, serving: bool, free: bool) -> None:
@@ -132,7 +132,7 @@ class Endpoints:
             del slot.endpoints[target]
 
     def _wanted(self, source: Source) -> bool:
-        if source.standing is Standing.LEAVING and not self._state.table.known and self._state.settings.parents:
+        if source.standing is Standing.LEAVING and not self._state.table.synced and self._state.settings.parents:
             return True  # the engine may have it from before: it is taken out in order, once that is known
         return source.standing in ENDPOINT and source.claim.capacity > 0
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from sdlb.core.belief import most_report, reports
 from sdlb.core.effects import Dial, HangUp, Reincarnate, ToParent
 from sdlb.core.events import ParentClosed, ParentConnected
 from sdlb.core.messages import (
@@ -37,6 +36,7 @@ from sdlb.core.slot import Permit, Slot
 from sdlb.core.source import Source, Standing
 from sdlb.core.state import State
 from sdlb.core.uplink import Phase, Uplink
+from sdlb.core.votes import generation_votes, majority_generation
 from sdlb.model.reason import Asking, NoParent, Nothing
 
 UNDECIDED = (Asking.code, NoParent.code)
@@ -68,11 +68,11 @@ class Parents:
 
     def dial(self, parent: str, now: float) -> None:
         uplink = self.links[parent]
-        if uplink.phase not in (Phase.IDLE, Phase.REFUSED, Phase.DOUBLE):
+        if uplink.phase not in (Phase.IDLE, Phase.REFUSED, Phase.DUPLICATE):
             return
         if now < uplink.dial_at:
             self._state.set_timer(uplink.dial_at, "dial", parent)
-        elif uplink.phase is Phase.DOUBLE and self._twin(uplink) is not None:
+        elif uplink.phase is Phase.DUPLICATE and self._same_node(uplink) is not None:
             uplink.dial_at = now + self._state.settings.lease_s
             self._state.set_timer(uplink.dial_at, "dial", parent)
         else:
@@ -102,7 +102,7 @@ class Parents:
 
     def on_closed(self, event: ParentClosed, now: float) -> None:
         uplink = self.links[event.parent]
-        if uplink.phase not in (Phase.IDLE, Phase.REFUSED, Phase.DOUBLE):
+        if uplink.phase not in (Phase.IDLE, Phase.REFUSED, Phase.DUPLICATE):
             was_up = uplink.phase is Phase.UP
             if was_up:
                 self._state.note("parent-disconnected", f"the link to {event.parent} broke", parent=event.parent)
@@ -119,7 +119,7 @@ class Parents:
         self._state.effects.append(HangUp(uplink.parent))
         self._closed(uplink, now, detail, phase)
 
-    def _twin(self, uplink: Uplink) -> Uplink | None:
+    def _same_node(self, uplink: Uplink) -> Uplink | None:
         """Another address by which the same node is connected."""
         for other in self.links.values():
             same = other is not uplink and other.node_id and other.node_id == uplink.node_id
@@ -135,13 +135,13 @@ class Parents:
         if state.settings.name in message.path.ancestors:
             self._cycle(uplink, now)
             return
-        self._knows(uplink, message.node_id)
-        twin = self._twin(uplink)
-        if twin is not None and twin.parent < uplink.parent:
-            self._on_double(uplink, twin, message, now)
+        self._on_node_id(uplink, message.node_id)
+        other = self._same_node(uplink)
+        if other is not None and other.parent < uplink.parent:
+            self._on_duplicate(uplink, other, message, now)
             return
-        if twin is not None:
-            self._on_double(twin, uplink, message, now)
+        if other is not None:
+            self._on_duplicate(other, uplink, message, now)
         same = uplink.welcome(message, now)
         self._lost.discard(uplink.parent)
         state.clear_timer("greeting", uplink.parent)
@@ -169,13 +169,13 @@ class Parents:
         else:
             self._state.persist(f"parent/{parent}", None, durable=False)
 
-    def _knows(self, uplink: Uplink, node_id: str) -> None:
+    def _on_node_id(self, uplink: Uplink, node_id: str) -> None:
         """Who is at this address. Another one than before: it has lost its disk, or took the place of that one."""
         uplink.node_id = node_id
         if node_id == uplink.known_id:
             return
         if uplink.known_id:
-            self._state.policies.succeed(uplink.known_id, node_id)
+            self._state.policies.on_root_replaced(uplink.known_id, node_id)
         uplink.known_id = node_id
         self._state.persist(f"parent/{uplink.parent}", node_id, durable=False)
 
@@ -185,15 +185,15 @@ class Parents:
         self._state.note("cycle", detail, "error", parent=uplink.parent)
         self.hang_up(uplink, now, detail, Phase.REFUSED)
 
-    def _on_double(self, uplink: Uplink, twin: Uplink, message: Welcome, now: float) -> None:
+    def _on_duplicate(self, uplink: Uplink, other: Uplink, message: Welcome, now: float) -> None:
         """Two addresses of one node: the lower one is used, the other waits."""
-        if twin.nonce in ("", message.nonce) or uplink.nonce == message.nonce:
-            detail = f"{uplink.parent} and {twin.parent} are addresses of one node, {message.node}; remove one of them"
+        if other.nonce in ("", message.nonce) or uplink.nonce == message.nonce:
+            detail = f"{uplink.parent} and {other.parent} are addresses of one node, {message.node}; remove one of them"
             self._state.note("parent-twice", detail, "warning", parent=uplink.parent)
         else:
-            detail = f"{uplink.parent} and {twin.parent} are two nodes with one identity: a copied state folder"
+            detail = f"{uplink.parent} and {other.parent} are two nodes with one identity: a copied state folder"
             self._state.note("parent-cloned", detail, "error", parent=uplink.parent)
-        self.hang_up(uplink, now, detail, Phase.DOUBLE)
+        self.hang_up(uplink, now, detail, Phase.DUPLICATE)
         self._state.set_timer(uplink.dial_at, "dial", uplink.parent)
 
     def on_refused(self, uplink: Uplink, message: Refused, now: float) -> None:
@@ -208,14 +208,14 @@ class Parents:
             state.effects.append(Reincarnate(state.incarnation))
             text = f"{uplink.parent} knows a later state of this node; going on as incarnation {state.incarnation}"
             state.note("restored", text, "warning", parent=uplink.parent)
-            self.doubt()
+            self.require_confirmation()
             self.hang_up(uplink, now, message.detail)
             return
         state.note(f"refused-{message.code}", f"{uplink.parent} refused us: {message.detail}", "error")
         self.hang_up(uplink, now, message.detail, Phase.REFUSED)
         state.touch_all()
 
-    def doubt(self, *, closed: bool = False) -> None:
+    def require_confirmation(self, *, closed: bool = False) -> None:
         """What is active without the word of a parent that was heard since the start waits for one. (A root has none, and
         goes by its records.) `closed`: only what the engine does not have: it vouches for what serves, and nothing more.
         """
@@ -233,12 +233,12 @@ class Parents:
             self._start_over(uplink, now)
             return
         uplink.acknowledge(beat.received)
-        if beat.has_say == (uplink.mute_since is None):
+        if beat.has_say == (uplink.no_say_since is None):
             return
-        uplink.mute_since = None if beat.has_say else now
-        silenced_at = uplink.silenced_at(self._state.settings.silence_s)
-        if silenced_at is not None and silenced_at > now:
-            self._state.set_timer(silenced_at, "mute", uplink.parent)
+        uplink.no_say_since = None if beat.has_say else now
+        say_ends_at = uplink.say_ends_at(self._state.settings.silence_s)
+        if say_ends_at is not None and say_ends_at > now:
+            self._state.set_timer(say_ends_at, "mute", uplink.parent)
         self._state.touch_all()
 
     def _start_over(self, uplink: Uplink, now: float) -> None:
@@ -337,13 +337,13 @@ class Parents:
 
     # ------------------------------------------------------------------ what they say together
 
-    def voices(self, now: float) -> list[Uplink]:
+    def with_say(self, now: float) -> list[Uplink]:
         """The parents whose consent is needed. Empty: this node is cut off."""
-        patience_s = self._state.settings.silence_s
+        silence_s = self._state.settings.silence_s
         touching: list[Uplink] = []
         for uplink in self.links.values():
-            silenced_at = uplink.silenced_at(patience_s)
-            if uplink.in_touch(now) and (silenced_at is None or now < silenced_at):
+            say_ends_at = uplink.say_ends_at(silence_s)
+            if uplink.in_touch(now) and (say_ends_at is None or now < say_ends_at):
                 touching.append(uplink)
         spoken_for: set[str] = set()
         for uplink in touching:
@@ -352,14 +352,14 @@ class Parents:
         return [u for u in touching if u.phase is Phase.UP or not _includes(spoken_for, u.path.root_ids)]
 
     def permit(self, slot: Slot, now: float) -> Permit:
-        voices, held = self.voices(now), slot.permit
+        with_say, held = self.with_say(now), slot.permit
         active = slot.active and slot.key not in self.unconfirmed
-        if not any(uplink.ever_heard for uplink in voices):
+        if not any(uplink.ever_heard for uplink in with_say):
             if active:
                 return held
             return Permit(WAITING, NoParent(), self._state.settings.name, held.generation, held.scope, held.stamp)
         newest = self._newest(slot)
-        verdicts = [self._said(u.verdicts.get(slot.key), newest) for u in voices]
+        verdicts = [self._said(u.verdicts.get(slot.key), newest) for u in with_say]
         if active:
             verdicts = [None if v is not None and _says_nothing(v, held) else v for v in verdicts]
         said = [v for v in verdicts if v is not None]
@@ -373,7 +373,7 @@ class Parents:
             )
         if active and not said:
             return held  # nobody says anything: what holds, holds
-        unknown = tuple(u.name or u.parent for u, v in zip(voices, verdicts, strict=True) if v is None)
+        unknown = tuple(u.name or u.parent for u, v in zip(with_say, verdicts, strict=True) if v is None)
         if unknown and not active:
             best = max(said, key=lambda v: v.generation, default=None)
             generation, scope = (best.generation, best.scope) if best is not None else (held.generation, held.scope)
@@ -415,10 +415,10 @@ class Parents:
 
     def drained(self, slot: Slot, now: float) -> bool:
         """Whether every parent in touch has taken us out for this key."""
-        patience_s = self._state.settings.silence_s
+        silence_s = self._state.settings.silence_s
         for uplink in self.links.values():
-            silenced_at = uplink.silenced_at(patience_s) if uplink.is_root else None
-            mute = silenced_at is not None and now >= silenced_at
+            say_ends_at = uplink.say_ends_at(silence_s) if uplink.is_root else None
+            mute = say_ends_at is not None and now >= say_ends_at
             if uplink.in_touch(now) and not mute and uplink.parent not in slot.acked:
                 return False
         return True
@@ -465,8 +465,8 @@ class Parents:
         newest = self._newest(slot)
         if generation > newest.generation > 0 and overlap(scope, newest.scope):
             slots = (self._state.slots[key] for key in self._state.by_service.get(slot.key.service, ()))
-            votes = reports(slots, lambda each: overlap(each, newest.scope), 1 << 53)
-            believed = max(most_report(votes), newest.generation)
+            votes = generation_votes(slots, lambda each: overlap(each, newest.scope), 1 << 53)
+            believed = max(majority_generation(votes), newest.generation)
             if generation > believed:
                 return believed, newest.scope, max(generation, doubted)
         elif not slot.open() and newest.generation > generation:
@@ -477,7 +477,7 @@ class Parents:
     def _closed_below(slot: Slot) -> bool:
         return not slot.active and not slot.sums.present and slot.conforms_below()
 
-    def owe(self, key: ClaimKey) -> None:
+    def mark_dirty(self, key: ClaimKey) -> None:
         for uplink in self.links.values():
             uplink.dirty[key] = None
 
@@ -494,7 +494,7 @@ class Parents:
         below = (slot for slot in slots.values() if any(s.child for s in slot.sources.values()))
         return tuple(sorted({slot.key for slot in (*served, *below)}))
 
-    def owe_doc(self, doc_id: str) -> None:
+    def mark_doc_dirty(self, doc_id: str) -> None:
         for uplink in self.links.values():
             uplink.dirty_docs[doc_id] = None
 
@@ -546,7 +546,7 @@ class Parents:
         if message is not None:
             state.effects.append(ToParent(uplink.parent, message))
 
-    def say_bye(self) -> None:
+    def send_bye(self) -> None:
         for parent, uplink in self.links.items():
             if uplink.phase is Phase.UP:
                 self._state.effects += [ToParent(parent, uplink.bye(self.left())), HangUp(parent)]
@@ -557,7 +557,7 @@ def _may_serve(source: Source) -> bool:
     """It had an endpoint when this control was last heard of, as its state folder has it."""
     claim = source.claim
     return claim.stage is Stage.OPEN or (
-        source.standing is not Standing.WISHING and bool(claim.capacity or claim.leaving)
+        source.standing is not Standing.CLAIMED and bool(claim.capacity or claim.leaving)
     )
 
 

@@ -93,7 +93,7 @@ class Policies:
         self.docs[doc.id] = doc
         self._state.persist(f"doc/{doc.id}", saved.doc_to(doc), durable=False)
 
-    def succeed(self, old: str, new: str) -> None:
+    def on_root_replaced(self, old: str, new: str) -> None:
         """A root has lost its disk and came back under another id: what was in force under it is known to be its own."""
         for doc in list(self.docs.values()):
             if old in doc.scope:
@@ -171,7 +171,7 @@ class Policies:
                 del self._count[doc_id, digest]
                 self._newer.pop((doc_id, digest), None)
 
-    def take_news(self) -> Iterator[str]:
+    def take_changed(self) -> Iterator[str]:
         """Each is taken out once it was passed on: a fault in one leaves the others."""
         while self.news:
             doc_id = next(iter(self.news))

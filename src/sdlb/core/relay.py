@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from sdlb.core.messages import Answer, RootAnswer
 
-PATIENCE_S = 4.0
-LATECOMERS_S = 1.0
+ANSWER_TIMEOUT_S = 4.0
+LATE_ANSWER_TIMEOUT_S = 1.0
 """How long the others are waited for once a root has answered: a root that hangs must not make those below run out of
 patience, who would then have no answer at all."""
 DONE_MAX = 256
@@ -47,7 +47,7 @@ class Relay:
                 pending.links.append(link)
             return False
         links = [] if link is None else [link]
-        self.pending[ask_id] = Pending(links, link is None, set(parents), deadline=now + PATIENCE_S)
+        self.pending[ask_id] = Pending(links, link is None, set(parents), deadline=now + ANSWER_TIMEOUT_S)
         return True
 
     def answered(self, parent: str, answer: Answer) -> bool:

@@ -37,7 +37,7 @@ class Remnants:
         slot.index(target, source.claim.hosts)
         self._arm(slot, source, Cause(int(str(value.get("cause", 3)))), now)
 
-    def keep(self, slot: Slot, claim: Claim, child: str, cause: Cause, now: float, twins: set[str]) -> None:
+    def keep(self, slot: Slot, claim: Claim, child: str, cause: Cause, now: float, covered_by: set[str]) -> None:
         """`twins`: who spoke for it while it was claimed."""
         for known in [each for each in slot.sources.values() if each.child == child and each.target.startswith(PREFIX)]:
             if includes(claim, known.claim):
@@ -48,15 +48,15 @@ class Remnants:
         if number > REMNANTS_MAX:
             number = REMNANTS_MAX
             claim = self._merged(slot, f"{PREFIX}{child}#{number}", claim)
-            twins = set()
+            covered_by = set()
         target = f"{PREFIX}{child}#{number}"
         claim = replace(claim, capacity=0, opening=False, leaving=0)
         source = Source(target, claim, child)
         self._state.put_source(slot.key, source)
         slot.index(target, claim.hosts)
-        for twin in twins:
-            source.twins.add(twin)
-            slot.twin_of.setdefault(twin, set()).add(target)
+        for twin in covered_by:
+            source.covered_by.add(twin)
+            slot.covers.setdefault(twin, set()).add(target)
         self._arm(slot, source, cause, now)
         value = {**saved.claim_to(claim), "cause": int(cause)}
         self._state.persist(f"remnant/{target}/{text_of(slot.key)}", value, durable=False)

@@ -21,7 +21,7 @@ from sdlb.core.source import SILENT, Source
 from sdlb.model.reason import Asking, Reason
 
 T = TypeVar("T")
-NEVER = 1 << 63  # a `seen` that conforms to every verdict: local instances do what they are told
+ALL_SEEN = 1 << 63  # a `seen` that conforms to every verdict: local instances do what they are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +42,19 @@ class Phase(Enum):
     CLOSING = "closing"  # recalled, and not everything below has confirmed
 
 
-class Turn(Enum):
+class Transition(Enum):
     GRANT = "grant"
     RECALL = "recall"
     CONFORM = "conform"
 
 
-TURNS: Final[dict[tuple[Phase, Turn], Phase]] = {
-    (Phase.SHUT, Turn.GRANT): Phase.OPEN,
-    (Phase.SHUT, Turn.CONFORM): Phase.SHUT,
-    (Phase.OPEN, Turn.GRANT): Phase.OPEN,
-    (Phase.OPEN, Turn.RECALL): Phase.CLOSING,
-    (Phase.CLOSING, Turn.GRANT): Phase.OPEN,
-    (Phase.CLOSING, Turn.CONFORM): Phase.SHUT,
+TRANSITIONS: Final[dict[tuple[Phase, Transition], Phase]] = {
+    (Phase.SHUT, Transition.GRANT): Phase.OPEN,
+    (Phase.SHUT, Transition.CONFORM): Phase.SHUT,
+    (Phase.OPEN, Transition.GRANT): Phase.OPEN,
+    (Phase.OPEN, Transition.RECALL): Phase.CLOSING,
+    (Phase.CLOSING, Transition.GRANT): Phase.OPEN,
+    (Phase.CLOSING, Transition.CONFORM): Phase.SHUT,
 }
 
 
@@ -73,7 +73,7 @@ class Part:
     scope: tuple[str, ...] = ()
     granted: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
-    seen: int = NEVER
+    seen: int = ALL_SEEN
     lease_s: int = 0
     doubted: int = 0
     capacity: int = 0
@@ -82,35 +82,35 @@ class Part:
     present: bool = False
     child: bool = False
     stable: bool = False  # a confirmed endpoint that stays
-    goes: bool = False  # to be taken out, and may still carry requests
+    departing: bool = False  # to be taken out, and may still carry requests
     covered: bool = False
-    coming: bool = False  # allowed to serve, and about to
+    arriving: bool = False  # allowed to serve, and about to
     why: str = ""  # the reason why it has no capacity
-    kept: bool = False  # on record only: a remnant, presumed, or of a child that was not heard since the start
+    recorded_only: bool = False  # on record only: a remnant, presumed, or of a child that was not heard since the start
 
 
-class _Least:
+class _Minimum:
     """The smallest of a changing collection of numbers; found again only when the smallest one has gone."""
 
-    __slots__ = ("_counts", "_least")
+    __slots__ = ("_counts", "_minimum")
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
-        self._least: int | None = None
+        self._minimum: int | None = None
 
     def add(self, number: int, by: int) -> None:
         count = self._counts[number] + by
         if count:
             self._counts[number] = count
-            if by > 0 and (self._least is None or number < self._least):
-                self._least = number
+            if by > 0 and (self._minimum is None or number < self._minimum):
+                self._minimum = number
         else:
             del self._counts[number]
-            if number == self._least:
-                self._least = min(self._counts, default=None)
+            if number == self._minimum:
+                self._minimum = min(self._counts, default=None)
 
     def get(self, default: int) -> int:
-        return default if self._least is None else self._least
+        return default if self._minimum is None else self._minimum
 
 
 class _Set:
@@ -154,20 +154,20 @@ class Sums:
     open: int = 0
     silent: int = 0
     stable: int = 0
-    goes: int = 0
-    coming: int = 0
-    kept: int = 0
+    departing: int = 0
+    arriving: int = 0
+    recorded_only: int = 0
     parts: int = 0
     hosts: _Set = field(default_factory=_Set)
     compatible: _Set = field(default_factory=_Set)
     granted: _Set = field(default_factory=_Set)
     refused: _Set = field(default_factory=_Set)
-    stamps: _Least = field(default_factory=_Least)
-    seen: _Least = field(default_factory=_Least)
-    leases: _Least = field(default_factory=_Least)  # negated: the longest
-    doubted: _Least = field(default_factory=_Least)  # negated: the newest
-    generations: _Least = field(default_factory=_Least)  # negated: the newest
-    open_generations: _Least = field(default_factory=_Least)
+    stamps: _Minimum = field(default_factory=_Minimum)
+    seen: _Minimum = field(default_factory=_Minimum)
+    leases: _Minimum = field(default_factory=_Minimum)  # negated: the longest
+    doubted: _Minimum = field(default_factory=_Minimum)  # negated: the newest
+    generations: _Minimum = field(default_factory=_Minimum)  # negated: the newest
+    open_generations: _Minimum = field(default_factory=_Minimum)
     scopes: Counter[tuple[str, ...]] = field(default_factory=Counter[tuple[str, ...]])
     digests: Counter[int] = field(default_factory=Counter[int])
     digest: int = 0  # exclusive or of the different `hosts_digest`
@@ -175,14 +175,14 @@ class Sums:
     def add(self, part: Part, by: int) -> None:
         self.present += by * part.present
         self.stable += by * part.stable
-        self.goes += by * part.goes
-        self.coming += by * part.coming
+        self.departing += by * part.departing
+        self.arriving += by * part.arriving
         self.capacity += by * part.capacity
         self.ready += by * part.ready
         if part.covered:
             return
         self.parts += by
-        self.kept += by * part.kept
+        self.recorded_only += by * part.recorded_only
         if part.child:
             self.child_count += by * part.count
             self.host_names += by * len(part.hosts)
@@ -221,7 +221,7 @@ class Slot:
     parts: dict[str, Part] = field(default_factory=dict[str, Part])
     sums: Sums = field(default_factory=Sums)
     permit: Permit = Permit()
-    told: tuple[Permit, int] = (Permit(), 0)  # permit and epoch, as the children were last told
+    sent: tuple[Permit, int] = (Permit(), 0)  # permit and epoch, as the children were last told
     on_disk: bool = False  # its permit is, until the recall is carried out
     phase: Phase = Phase.SHUT
     epoch: int = 0  # of the permit, as told to the children
@@ -233,11 +233,11 @@ class Slot:
     acked: set[str] = field(default_factory=set[str])  # parents that took us out under `leaving`
     cause: int = 0  # the worst `Cause` of what has gone since the slot was empty
     by_host: dict[str, dict[str, None]] = field(default_factory=dict[str, dict[str, None]])
-    twin_of: dict[str, set[str]] = field(default_factory=dict[str, set[str]])  # target -> sources that it speaks for
+    covers: dict[str, set[str]] = field(default_factory=dict[str, set[str]])  # target -> sources that it speaks for
     _hosts: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])  # as indexed in `by_host`
     serving: bool = False  # as of the last time that all sources were looked at
     free: bool = True
-    comes: tuple[bool, bool] = (
+    announced: tuple[bool, bool] = (
         False,
         False,
     )  # whether endpoints are about to serve, and whether some stay, as told to others
@@ -246,8 +246,8 @@ class Slot:
     def active(self) -> bool:
         return self.permit.state == ACTIVE
 
-    def turn(self, turn: Turn) -> None:
-        self.phase = TURNS[self.phase, turn]
+    def transition(self, transition: Transition) -> None:
+        self.phase = TRANSITIONS[self.phase, transition]
 
     # ------------------------------------------------------------------ sums
 
@@ -267,9 +267,9 @@ class Slot:
 
     # ------------------------------------------------------------------ who speaks for whom
 
-    def match_twins(self, source: Source) -> None:
+    def update_coverage(self, source: Source) -> None:
         """After `source` has reported: which others it speaks for from now on, and which speak for it."""
-        self.forget_twins(source.target)
+        self.clear_coverage(source.target)
         claim = source.claim
         self.index(source.target, claim.hosts if source.child else ())
         if not claim.hosts or not source.child:
@@ -279,12 +279,12 @@ class Slot:
             other = self.sources.get(target)
             if other is None:
                 continue
-            if speaks(source) and _speaks_for(source, other):
-                other.twins.add(source.target)
-                self.twin_of.setdefault(source.target, set()).add(target)
-            if speaks(other) and _speaks_for(other, source):
-                source.twins.add(target)
-                self.twin_of.setdefault(target, set()).add(source.target)
+            if is_live(source) and _covers(source, other):
+                other.covered_by.add(source.target)
+                self.covers.setdefault(source.target, set()).add(target)
+            if is_live(other) and _covers(other, source):
+                source.covered_by.add(target)
+                self.covers.setdefault(target, set()).add(source.target)
 
     def index(self, target: str, hosts: tuple[str, ...]) -> None:
         """Find `target` by the hosts that it names."""
@@ -303,20 +303,20 @@ class Slot:
         else:
             self._hosts.pop(target, None)
 
-    def forget_twins(self, target: str) -> None:
+    def clear_coverage(self, target: str) -> None:
         """What others said is compared with what this source says next, not with what it said before."""
         source = self.sources.get(target)
         if source is not None:
-            for twin in source.twins:
-                self.twin_of.get(twin, set()).discard(target)
-            source.twins.clear()
+            for twin in source.covered_by:
+                self.covers.get(twin, set()).discard(target)
+            source.covered_by.clear()
             source.contradicted = False
 
     def covered(self, source: Source) -> bool:
         """Silent, and a live source speaks for all of its hosts."""
-        if speaks(source):
+        if is_live(source):
             return False
-        return any((t := self.sources.get(twin)) is not None and speaks(t) for twin in source.twins)
+        return any((t := self.sources.get(twin)) is not None and is_live(t) for twin in source.covered_by)
 
     # ------------------------------------------------------------------ the aggregate of the sources
 
@@ -410,11 +410,11 @@ class Slot:
         """Open somewhere below, or told to open once and not yet known to have followed the recall."""
         if self.sums.open or self.sums.silent:
             return True
-        return self.phase is Phase.CLOSING and self.sums.seen.get(NEVER) < self.revoked_epoch
+        return self.phase is Phase.CLOSING and self.sums.seen.get(ALL_SEEN) < self.revoked_epoch
 
     def conforms_below(self) -> bool:
         """Every source has carried out the permit's epoch throughout its subtree."""
-        return self.sums.seen.get(NEVER) >= self.epoch
+        return self.sums.seen.get(ALL_SEEN) >= self.epoch
 
 
 def _count(counts: Counter[T], key: T, by: int) -> bool:
@@ -431,11 +431,11 @@ def digest_of(host: str) -> int:
     return int.from_bytes(blake2b(host.encode(), digest_size=6).digest(), "big")
 
 
-def speaks(source: Source) -> bool:
-    return not source.quiet and source.standing not in SILENT
+def is_live(source: Source) -> bool:
+    return not source.unlinked and source.standing not in SILENT
 
 
-def _speaks_for(one: Source, other: Source) -> bool:
+def _covers(one: Source, other: Source) -> bool:
     """A host that is a child itself speaks for itself alone."""
     return other.child not in other.claim.hosts and includes(one.claim, other.claim)
 

@@ -1,9 +1,9 @@
 r"""One source of a claim key at a node: a local instance, a child node, or a remnant of one. Its life is the table below.
 
-    wishing --admit--> admitted --leave--> leaving --expire--> forced
-       |                  |  \--silence--> suspect --voice--> admitted
+    claimed --admit--> admitted --leave--> leaving --expire--> forced
+       |                  |  \--silence--> suspect --heard--> admitted
        |                  |                   |
-       +------omit--------+-------omit--------+--> remnant --presume--> presumed --voice--> wishing
+       +------omit--------+-------omit--------+--> remnant --presume--> presumed --heard--> claimed
     any --stop--> gone
 
 Only `admitted` and `suspect` (as a last resort) are endpoints for new requests; `leaving` still is until the parents
@@ -20,7 +20,7 @@ from sdlb.core.messages import Cause, Claim
 
 
 class Standing(Enum):
-    WISHING = "wishing"  # claimed, never allowed to serve here
+    CLAIMED = "claimed"  # claimed, never allowed to serve here
     ADMITTED = "admitted"  # an endpoint whenever the key is active and it has capacity
     SUSPECT = "suspect"  # its node is silent; its engine may still serve
     LEAVING = "leaving"  # asked to be taken out: break after make
@@ -37,7 +37,7 @@ class Step(Enum):
     RETURN = "return"  # it no longer asks to be taken out, and is still in the engine's table
     EXPIRE = "expire"  # the deadline of its drain has passed, or its lease at this host
     SILENCE = "silence"  # the lease of its node ran out
-    VOICE = "voice"  # its node was heard again
+    HEARD = "heard"  # its node was heard again
     OMIT = "omit"  # its node left, or reported in full without it
     PRESUME = "presume"  # lease and fence are over
     STOP = "stop"  # it is known to have stopped, or nothing waits for it any more
@@ -46,45 +46,45 @@ class Step(Enum):
 _S, _E = Standing, Step
 
 STEPS: Final[dict[tuple[Standing, Step], Standing]] = {
-    (_S.WISHING, _E.ADMIT): _S.ADMITTED,
-    (_S.WISHING, _E.LEAVE): _S.LEAVING,
-    (_S.WISHING, _E.STAY): _S.WISHING,
-    (_S.WISHING, _E.EXPIRE): _S.FORCED,
-    (_S.WISHING, _E.SILENCE): _S.WISHING,
-    (_S.WISHING, _E.VOICE): _S.WISHING,
-    (_S.WISHING, _E.OMIT): _S.REMNANT,
-    (_S.WISHING, _E.PRESUME): _S.PRESUMED,
+    (_S.CLAIMED, _E.ADMIT): _S.ADMITTED,
+    (_S.CLAIMED, _E.LEAVE): _S.LEAVING,
+    (_S.CLAIMED, _E.STAY): _S.CLAIMED,
+    (_S.CLAIMED, _E.EXPIRE): _S.FORCED,
+    (_S.CLAIMED, _E.SILENCE): _S.CLAIMED,
+    (_S.CLAIMED, _E.HEARD): _S.CLAIMED,
+    (_S.CLAIMED, _E.OMIT): _S.REMNANT,
+    (_S.CLAIMED, _E.PRESUME): _S.PRESUMED,
     (_S.ADMITTED, _E.ADMIT): _S.ADMITTED,
     (_S.ADMITTED, _E.LEAVE): _S.LEAVING,
     (_S.ADMITTED, _E.STAY): _S.ADMITTED,
     (_S.ADMITTED, _E.EXPIRE): _S.FORCED,
     (_S.ADMITTED, _E.SILENCE): _S.SUSPECT,
-    (_S.ADMITTED, _E.VOICE): _S.ADMITTED,
+    (_S.ADMITTED, _E.HEARD): _S.ADMITTED,
     (_S.ADMITTED, _E.OMIT): _S.REMNANT,
     (_S.ADMITTED, _E.PRESUME): _S.PRESUMED,
     (_S.SUSPECT, _E.LEAVE): _S.LEAVING,
     (_S.SUSPECT, _E.STAY): _S.SUSPECT,
     (_S.SUSPECT, _E.SILENCE): _S.SUSPECT,
-    (_S.SUSPECT, _E.VOICE): _S.ADMITTED,
+    (_S.SUSPECT, _E.HEARD): _S.ADMITTED,
     (_S.SUSPECT, _E.OMIT): _S.REMNANT,
     (_S.SUSPECT, _E.PRESUME): _S.PRESUMED,
     (_S.LEAVING, _E.LEAVE): _S.LEAVING,
-    (_S.LEAVING, _E.STAY): _S.WISHING,
+    (_S.LEAVING, _E.STAY): _S.CLAIMED,
     (_S.LEAVING, _E.RETURN): _S.ADMITTED,
     (_S.LEAVING, _E.EXPIRE): _S.FORCED,
     (_S.LEAVING, _E.SILENCE): _S.LEAVING,
-    (_S.LEAVING, _E.VOICE): _S.LEAVING,
+    (_S.LEAVING, _E.HEARD): _S.LEAVING,
     (_S.LEAVING, _E.OMIT): _S.REMNANT,
     (_S.LEAVING, _E.PRESUME): _S.PRESUMED,
     (_S.FORCED, _E.LEAVE): _S.FORCED,
-    (_S.FORCED, _E.STAY): _S.WISHING,
+    (_S.FORCED, _E.STAY): _S.CLAIMED,
     (_S.FORCED, _E.EXPIRE): _S.FORCED,
     (_S.FORCED, _E.PRESUME): _S.PRESUMED,
     (_S.REMNANT, _E.PRESUME): _S.PRESUMED,
     (_S.PRESUMED, _E.LEAVE): _S.LEAVING,
-    (_S.PRESUMED, _E.STAY): _S.WISHING,
+    (_S.PRESUMED, _E.STAY): _S.CLAIMED,
     (_S.PRESUMED, _E.SILENCE): _S.PRESUMED,
-    (_S.PRESUMED, _E.VOICE): _S.WISHING,
+    (_S.PRESUMED, _E.HEARD): _S.CLAIMED,
     (_S.PRESUMED, _E.OMIT): _S.PRESUMED,
     (_S.PRESUMED, _E.PRESUME): _S.PRESUMED,
     **{(standing, _E.STOP): _S.GONE for standing in _S if standing is not _S.GONE},
@@ -106,11 +106,11 @@ class Source:
     target: str
     claim: Claim
     child: str = ""  # the node's name, "" for an instance
-    standing: Standing = Standing.WISHING
+    standing: Standing = Standing.CLAIMED
     cause: Cause = Cause.STOPPED
     until: float = 0.0
-    quiet: bool = False  # its node has no link at the moment
-    twins: set[str] = field(default_factory=set[str])
+    unlinked: bool = False  # its node has no link at the moment
+    covered_by: set[str] = field(default_factory=set[str])
     contradicted: bool = False
 
     def step(self, step: Step) -> None:

@@ -10,7 +10,7 @@ from sdlb.core.effects import Effect, Note
 from sdlb.core.messages import Cause, ClaimKey
 from sdlb.core.policies import Policies
 from sdlb.core.settings import Settings
-from sdlb.core.slot import Slot, speaks
+from sdlb.core.slot import Slot, is_live
 from sdlb.core.source import Source, Step
 from sdlb.core.table import Table
 from sdlb.model.policy import Policy
@@ -53,9 +53,9 @@ class State:
         self.changed_services: dict[str, None] = {}
         self.now = 0.0
         self.wall_s = 0.0
-        self.warm = False  # the engine has confirmed the table at least once
+        self.engine_confirmed = False  # the engine has confirmed the table at least once
         self.stopping = False
-        self.writes = True  # decisions reach the disk
+        self.can_write = True  # decisions reach the disk
         self.known_stopped: list[tuple[str, ClaimKey]] = []  # sources that others spoke for
         self._number = settings.incarnation << 32
         self._timers: list[tuple[float, int, str, str]] = []
@@ -82,13 +82,13 @@ class State:
         self._set[kind, name] = at
         self._timer_count += 1
         heapq.heappush(self._timers, (at, self._timer_count, kind, name))
-        self._throw_away_stale()
+        self._compact_timers()
 
     def clear_timer(self, kind: str, name: str = "") -> None:
         if self._set.pop((kind, name), None) is not None:
-            self._throw_away_stale()
+            self._compact_timers()
 
-    def _throw_away_stale(self) -> None:
+    def _compact_timers(self) -> None:
         """Those that were set again or cleared, once they are more than half."""
         if len(self._timers) > 2 * len(self._set) + 64:
             self._timers = [timer for timer in self._timers if self._set.get((timer[2], timer[3])) == timer[0]]
@@ -144,8 +144,8 @@ class State:
         slot = self.slots.get(key)
         if slot is None or target not in slot.sources:
             return
-        spoken_for = slot.twin_of.pop(target, set[str]())
-        slot.forget_twins(target)
+        spoken_for = slot.covers.pop(target, set[str]())
+        slot.clear_coverage(target)
         slot.index(target, ())
         slot.sources.pop(target).step(Step.STOP)
         if cause is not None:
@@ -155,9 +155,9 @@ class State:
             other = slot.sources.get(name)
             if other is None:
                 continue
-            other.twins.discard(target)
+            other.covered_by.discard(target)
             self.touch(key, name)
-            if cause is Cause.STOPPED and not speaks(other):
+            if cause is Cause.STOPPED and not is_live(other):
                 self.known_stopped.append((name, key))
             elif cause is Cause.STOPPED:
                 other.contradicted = True  # it may be silent already, before its lease is over
@@ -166,7 +166,7 @@ class State:
         """A step in the life of a source, with those that it speaks for, whom its silence or voice concerns."""
         source.step(step)
         self.touch(key, source.target)
-        for name in self.slots[key].twin_of.get(source.target, ()):
+        for name in self.slots[key].covers.get(source.target, ()):
             self.touch(key, name)
 
     def forget_slot(self, key: ClaimKey) -> None:

@@ -43,7 +43,7 @@ class Table:
         self._dirty_services: dict[str, None] = {}
         self._attached = False
         self._confirmed = 0  # the last epoch that the engine is known to have carried out
-        self.known = False  # the engine has confirmed a whole table of this control
+        self.synced = False  # the engine has confirmed a whole table of this control
         self._boot_id = ""
         self._replace = False
         self._outstanding: Apply | None = None
@@ -143,22 +143,22 @@ class Table:
 
     def present(self, key: EndpointKey) -> bool:
         """Something may be in flight. As long as it is not known what the engine has from before, anything may be."""
-        return self.has(key) or not self.sure
+        return self.has(key) or not self.contents_known
 
     def has(self, key: EndpointKey) -> bool:
         """The engine was sent it, and it may be in flight there."""
         return key in self._sent or key in self._draining or key in self._applied
 
     @property
-    def sure(self) -> bool:
+    def contents_known(self) -> bool:
         """It is known what the engine has."""
-        return self.known and self._keep_until is None
+        return self.synced and self._keep_until is None
 
     def routable(self, key: EndpointKey) -> bool:
         """The engine may still send new requests to it: what it was told last is not known to be in force."""
         if key in self._sent or key in self._applied or self._draining.get(key, 0) > self._confirmed:
             return True
-        return not self.sure
+        return not self.contents_known
 
     @property
     def empty(self) -> bool:
@@ -209,7 +209,7 @@ class Table:
         self._outstanding = self._unanswered = None
         self._attached = True
         self._replace = True
-        self.known = self.known or not (event.endpoints or event.draining)
+        self.synced = self.synced or not (event.endpoints or event.draining)
         self._epoch = max(self._epoch, event.epoch)
         self._confirmed = event.epoch
         cold = event.endpoints > 0 and unsure
@@ -373,7 +373,7 @@ class Table:
             return []
         self._outstanding = None
         self._confirmed = epoch
-        self.known = self.known or delta.replace
+        self.synced = self.synced or delta.replace
         touched: dict[EndpointKey, None] = {}
         for endpoint in delta.put_endpoints:
             if endpoint.key in self._sent:

@@ -31,7 +31,7 @@ class Phase(Enum):
     GREETING = "greeting"
     UP = "up"
     REFUSED = "refused"
-    DOUBLE = "double"  # this address leads to a parent that is connected by another one
+    DUPLICATE = "double"  # this address leads to a parent that is connected by another one
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Uplink:
         self.nonce = ""
         self.protocol = 1
         self.path = Path()
-        self.mute_since: float | None = None  # it says that it has no say
+        self.no_say_since: float | None = None  # it says that it has no say
         self.welcomed_at = started_at
         self.detail = "not connected yet"
         self.dial_at = started_at
@@ -77,7 +77,7 @@ class Uplink:
         self._full = True
 
     def in_touch(self, now: float) -> bool:
-        return self.phase not in (Phase.REFUSED, Phase.DOUBLE) and now < self.heard_at + self._lease_s
+        return self.phase not in (Phase.REFUSED, Phase.DUPLICATE) and now < self.heard_at + self._lease_s
 
     @property
     def lost_at(self) -> float:
@@ -87,12 +87,12 @@ class Uplink:
     def is_root(self) -> bool:
         return bool(self.node_id) and self.path.root_ids == (self.node_id,)
 
-    def silenced_at(self, patience_s: float) -> float | None:
+    def say_ends_at(self, silence_s: float) -> float | None:
         """From when on it has no say, though it is in touch: a node between that is cut off itself at once, a root that
-        cannot write after `patience_s`."""
-        if self.mute_since is None:
+        cannot write after `silence_s`."""
+        if self.no_say_since is None:
             return None
-        return self.mute_since + patience_s if self.is_root else self.mute_since
+        return self.no_say_since + silence_s if self.is_root else self.no_say_since
 
     # ------------------------------------------------------------------ the link
 
@@ -116,7 +116,7 @@ class Uplink:
         """Whether the parent still holds exactly what was last sent (then differences suffice)."""
         self.phase = Phase.UP
         self.heard(now)
-        self.mute_since = None
+        self.no_say_since = None
         self.welcomed_at = now
         self._failures = 0
         self.detail = "connected"

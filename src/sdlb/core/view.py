@@ -11,7 +11,7 @@ from sdlb.core.downlink import Downlink
 from sdlb.core.events import EndpointKey
 from sdlb.core.explain import explain, refused
 from sdlb.core.instance import Instance, Life
-from sdlb.core.locals import Locals
+from sdlb.core.local_instances import LocalInstances
 from sdlb.core.messages import ACTIVE, REFUSED, WAITING, Doc
 from sdlb.core.parents import Parents
 from sdlb.core.saved import health_to
@@ -42,12 +42,12 @@ class View:
     """Reads; nothing here changes anything."""
 
     def __init__(
-        self, state: State, children: Children, locals_: Locals, parents: Parents, authority: Authority
+        self, state: State, children: Children, local: LocalInstances, parents: Parents, authority: Authority
     ) -> None:
         self.settings = state.settings
         self._state = state
         self._children = children
-        self._locals = locals_
+        self._local = local
         self._parents = parents
         self._authority = authority
         self.public = False  # the node's entry listeners have the hardened preset
@@ -59,16 +59,16 @@ class View:
         return self._authority.records if isinstance(self._authority, Root) else {}
 
     def instance(self, instance_id: str) -> dict[str, Any] | None:
-        instance = self._locals.by_id.get(instance_id)
+        instance = self._local.by_id.get(instance_id)
         return None if instance is None else self._instance(instance)
 
     def healthy(self, instance_id: str) -> bool | None:
         """As far as is known; None: there is no such instance."""
-        instance = self._locals.by_id.get(instance_id)
+        instance = self._local.by_id.get(instance_id)
         return None if instance is None else instance.healthy
 
     def instances(self) -> list[dict[str, Any]]:
-        return [self._instance(self._locals.by_id[name]) for name in sorted(self._locals.by_id)]
+        return [self._instance(self._local.by_id[name]) for name in sorted(self._local.by_id)]
 
     def _instance(self, instance: Instance) -> dict[str, Any]:
         spec, slots = instance.spec, self._slots(instance)
@@ -96,7 +96,7 @@ class View:
             "drained": instance.life is Life.DRAINED,
             "owner": instance.owner,
             "target": instance.target,
-            "former": [self._former(each) for each in self._locals.former(spec.id)],
+            "former": [self._former(each) for each in self._local.former(spec.id)],
             "node": self.settings.name,
         }
 
@@ -105,13 +105,11 @@ class View:
 
     def at_endpoint(self, endpoint: str) -> list[str]:
         """Ids of the registrations in force that name it."""
-        return self._locals.at_endpoint(endpoint)
+        return self._local.at_endpoint(endpoint)
 
     def replaced(self) -> list[InstanceSpec]:
         """Former registrations that are still there."""
-        return [
-            each.spec for each in self._locals.by_target.values() if self._locals.by_id.get(each.spec.id) is not each
-        ]
+        return [each.spec for each in self._local.by_target.values() if self._local.by_id.get(each.spec.id) is not each]
 
     def _former(self, instance: Instance) -> dict[str, Any]:
         spec = instance.spec
@@ -140,7 +138,7 @@ class View:
 
     def instance_states(self) -> list[str]:
         """One for each instance."""
-        return [self._instance_state(each, self._slots(each))[0] for each in self._locals.by_id.values()]
+        return [self._instance_state(each, self._slots(each))[0] for each in self._local.by_id.values()]
 
     # ------------------------------------------------------------------ services
 
@@ -220,7 +218,7 @@ class View:
     def _why(self, slots: list[Slot]) -> str:
         """Of one instance: of this host, else as a child has reported it."""
         sources = sorted({target for slot in slots for target, source in slot.sources.items() if not source.child})
-        instances = [each for each in self._locals.by_id.values() if each.target in sources]
+        instances = [each for each in self._local.by_id.values() if each.target in sources]
         found = [(each.spec.id, each.why) for each in instances if each.superseded or not each.healthy]
         reported = [why for slot in slots if (why := slot.why())]
         return [*(f"{name}: {why}" for name, why in found), *reported, ""][0]
@@ -281,7 +279,7 @@ class View:
 
     def cut_off(self) -> bool:
         """No parent in touch: serves on with what it has, opens nothing."""
-        return not self._authority.is_root and not self._parents.voices(self._state.now)
+        return not self._authority.is_root and not self._parents.with_say(self._state.now)
 
     def _parent(self, parent: str) -> dict[str, Any]:
         uplink = self._parents.links[parent]
@@ -295,7 +293,7 @@ class View:
         }
 
     def _parent_state(self, uplink: Uplink) -> str:
-        if uplink.phase in (Phase.REFUSED, Phase.DOUBLE):
+        if uplink.phase in (Phase.REFUSED, Phase.DUPLICATE):
             return "refused"
         if not uplink.in_touch(self._state.now):
             return "lost"
@@ -332,7 +330,7 @@ class View:
     def ready(self) -> tuple[bool, str]:
         if not self._state.table.attached:
             return False, "the engine is not attached"
-        if not self._state.warm:
+        if not self._state.engine_confirmed:
             return False, "the engine has not confirmed its table yet"
         if self._authority.is_root or any(u.phase is Phase.UP for u in self._parents.links.values()):
             return True, "ready"
@@ -393,7 +391,7 @@ class View:
             "sources": sum(len(slot.sources) for slot in state.slots.values()),
             "table": state.table.size(),
             "children": len(self._children.by_name),
-            "instances": len(self._locals.by_target),
+            "instances": len(self._local.by_target),
             "told": sum(len(child.sent) for child in self._children.by_name.values()),
             "claimed": sum(len(uplink.sent) for uplink in self._parents.links.values()),
             "policies": len(state.policies.docs),
@@ -404,7 +402,7 @@ class View:
 def permit_for(slot: Slot, target: str) -> Permit:
     """As it holds for one source: a newcomer gets no consent from a node that is cut off."""
     source = slot.sources.get(target)
-    if slot.active and source is not None and source.standing is Standing.WISHING:
+    if slot.active and source is not None and source.standing is Standing.CLAIMED:
         return Permit(WAITING, NoParent(), slot.permit.decided_by, slot.permit.generation)
     return slot.permit
 

@@ -12,11 +12,11 @@ class Lists(View):
     """Of the same node as `view`. Reads; nothing here changes anything."""
 
     def __init__(self, view: View) -> None:
-        super().__init__(view._state, view._children, view._locals, view._parents, view._authority)
+        super().__init__(view._state, view._children, view._local, view._parents, view._authority)
         self._head = _Head(view)
 
     def instance_ids(self) -> list[str]:
-        return sorted(self._locals.by_id)
+        return sorted(self._local.by_id)
 
     def child_names(self) -> list[str]:
         return sorted(self._children.by_name)
@@ -35,7 +35,7 @@ class Lists(View):
 
 class _Head(View):
     def __init__(self, view: View) -> None:
-        super().__init__(view._state, view._children, view._locals, view._parents, view._authority)
+        super().__init__(view._state, view._children, view._local, view._parents, view._authority)
 
     def tree(self) -> dict[str, Any]:
         return {name: value for name, value in super().tree().items() if name not in ("children", "instances")}

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sdlb.sim.world import World
 
 RECOVERY_S = 40.0  # so long after a fault that may split the tree, what is left of it must have been sorted out
-NEVER = -1e9
+ALL_SEEN = -1e9
 
 
 class Affected:
@@ -19,7 +19,7 @@ class Affected:
         self._harmed_services: dict[str, float] = {}
         self._split: dict[str, float] = {}
         self._disturbed: dict[str, float] = {}
-        self._everything = NEVER  # what has no place: the weather
+        self._everything = ALL_SEEN  # what has no place: the weather
 
     # ------------------------------------------------------------------ what happened
 
@@ -47,7 +47,7 @@ class Affected:
     @property
     def undisturbed(self) -> bool:
         """Nothing has happened at all so far."""
-        return not self._disturbed and self._everything == NEVER
+        return not self._disturbed and self._everything == ALL_SEEN
 
     # ------------------------------------------------------------------ what it excuses
 
@@ -55,11 +55,11 @@ class Affected:
         return self._world.clock.now - when < RECOVERY_S
 
     def is_split(self, service: str) -> bool:
-        return self._lately(self._split.get(service, NEVER))
+        return self._lately(self._split.get(service, ALL_SEEN))
 
     def harmed(self, entry: str, service: str) -> bool:
         """Something happened of late that excuses the loss of a request for this service that enters there."""
-        if self.is_split(service) or self._lately(self._harmed_services.get(service, NEVER)):
+        if self.is_split(service) or self._lately(self._harmed_services.get(service, ALL_SEEN)):
             return True
         recent = [name for name, when in self._harmed_nodes.items() if self._lately(when)]
         if not recent:
@@ -73,8 +73,8 @@ class Affected:
 
     def steady(self, name: str, seconds: float) -> bool:
         """Nothing has happened to this node for so long."""
-        return self._world.clock.now - self._disturbed.get(name, NEVER) > seconds
+        return self._world.clock.now - self._disturbed.get(name, ALL_SEEN) > seconds
 
     def disturbed(self, upper: Iterable[str]) -> bool:
         """Something happened of late to one of these nodes or to the links between them."""
-        return self._lately(self._everything) or any(self._lately(self._disturbed.get(n, NEVER)) for n in upper)
+        return self._lately(self._everything) or any(self._lately(self._disturbed.get(n, ALL_SEEN)) for n in upper)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sdlb.model.policy import Policy
 from sdlb.sim import bridge
-from sdlb.sim.affected import NEVER, RECOVERY_S
+from sdlb.sim.affected import ALL_SEEN, RECOVERY_S
 from sdlb.sim.process import Process
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Relations:
         known = self._known.get((root, service))
         if known is None:
             policy = Policy() if text is None else Policy.from_json(text)
-            known = self._known[root, service] = Known(text, policy, NEVER if text is None else now, now)
+            known = self._known[root, service] = Known(text, policy, ALL_SEEN if text is None else now, now)
         elif known.text != text:
             policy = Policy() if text is None else Policy.from_json(text)
             if policy.compatibility != known.policy.compatibility:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sdlb.core import effects as ef
 from sdlb.core.messages import ACTIVE
-from sdlb.sim.affected import NEVER, RECOVERY_S
+from sdlb.sim.affected import ALL_SEEN, RECOVERY_S
 from sdlb.sim.process import Process
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Touch:
         return any(claim["state"] != ACTIVE and claim["reason_code"] not in UNDECIDED for claim in claims)
 
     def fresh(self, name: str) -> bool:
-        return self._world.clock.now - self.fresh_at.get(name, NEVER) < RECOVERY_S
+        return self._world.clock.now - self.fresh_at.get(name, ALL_SEEN) < RECOVERY_S
 
     # ------------------------------------------------------------------ both ways
 
@@ -92,7 +92,7 @@ class Touch:
         """When news of this node last reached the root, over whatever way; long silences that just ended count as none."""
         if name == root:
             return self._world.clock.now
-        best, now = NEVER, self._world.clock.now
+        best, now = ALL_SEEN, self._world.clock.now
         for parent in self._world.shape.parents[name]:
             edge = self._world.network.edges[name, parent]
             if root in self._world.shape.above(parent) and now - edge.up_gap_end > RECOVERY_S:
@@ -103,17 +103,17 @@ class Touch:
         """Whether this root has had reason to take the process for stopped, though nobody said that it has."""
         world = self._world
         heard = self.heard_at(root, other.host)
-        if heard <= self.fresh_at.get(root, NEVER):
+        if heard <= self.fresh_at.get(root, ALL_SEEN):
             return True  # it has known nothing of it since its disk was lost
         if world.relations.waits_for_silent(root, other.spec.service, heard):
-            return self.forgotten_at.get(world.shape.tree_of(root), NEVER) >= heard
+            return self.forgotten_at.get(world.shape.tree_of(root), ALL_SEEN) >= heard
         return world.clock.now - heard >= world.shape.presumed_after_s(other.spec.ttl_s)
 
     def moved_out(self, root: str, service: str) -> bool:
         """Whether a node below this root went elsewhere, so that the root still has to reckon with what it had."""
-        world, left = self._world, self.left_at.get(root, NEVER)
+        world, left = self._world, self.left_at.get(root, ALL_SEEN)
         if world.relations.waits_for_silent(root, service, left):
-            return self.forgotten_at.get(world.shape.tree_of(root), NEVER) < left
+            return self.forgotten_at.get(world.shape.tree_of(root), ALL_SEEN) < left
         longest_s = max((p.spec.ttl_s for p in world.by_service.get(service, {}).values()), default=0.0)
         return world.clock.now - left < world.shape.presumed_after_s(longest_s) + 2 * world.shape.slack_s
 

@@ -16,7 +16,7 @@ JSON readers hold whole numbers up to here without loss (RFC 8259, 6)."""
 U32_MAX: Final = (1 << 32) - 1
 NUMBER_MAX: Final = (1 << 63) - 1
 """Verdict epochs and numbers of drains: an incarnation in the upper half, a count in the lower half (`core.state`). They
-stay below `core.slot.NEVER`, which is 2^63 and conforms to every epoch; on the wire that is written as NUMBER_MAX."""
+stay below `core.slot.ALL_SEEN`, which is 2^63 and conforms to every epoch; on the wire that is written as NUMBER_MAX."""
 INCARNATION_MAX: Final = (1 << 31) - 1
 """So that an incarnation makes numbers up to NUMBER_MAX."""
 REFUSED_INCARNATION_MAX: Final = (1 << 30) - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdlb.core import effects as ef
 from sdlb.core.messages import ACTIVE, ClaimKey, DownMessage, DownState
 from sdlb.sim import bridge
-from sdlb.sim.affected import NEVER, RECOVERY_S
+from sdlb.sim.affected import ALL_SEEN, RECOVERY_S
 from sdlb.sim.check import Check, check
 from sdlb.sim.host import Host
 from sdlb.sim.world import World
@@ -43,7 +43,7 @@ class AuthoritySurvives(Check):
         world = self.world
         known, versions, since = self._acted.get((host.name, key.service), (0, set[str](), 0.0))
         above = world.shape.above(host.name)
-        forgot = max(world.forgot_at.get(name, NEVER) for name in above)
+        forgot = max(world.forgot_at.get(name, ALL_SEEN) for name in above)
         if since < forgot or world.clock.now - forgot < RECOVERY_S:
             known, versions = 0, set[str]()  # its disk or a root's was lost: what was decided is gone with it
         if generation < known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdlb.core import effects as ef
 from sdlb.core import events as ev
 from sdlb.core.messages import ACTIVE, ClaimKey
-from sdlb.sim.affected import NEVER, RECOVERY_S
+from sdlb.sim.affected import ALL_SEEN, RECOVERY_S
 from sdlb.sim.check import Check, check
 from sdlb.sim.host import Host
 from sdlb.sim.process import Process
@@ -35,7 +35,7 @@ class StaticStability(Check):
 
     def _justified(self, host: Host, key: ev.EndpointKey) -> None:
         world, now = self.world, self.world.clock.now
-        if now - world.touch.fresh_at.get(host.name, NEVER) < RECOVERY_S or host.name in world.outside:
+        if now - world.touch.fresh_at.get(host.name, ALL_SEEN) < RECOVERY_S or host.name in world.outside:
             return  # its disk was lost: it goes by what it is told again
         self.compared()
         if key.target.startswith("n:"):

@@ -133,7 +133,7 @@ def registrations(control: Control) -> dict[str, Registration]:
     """By target, former ones too."""
     views = {str(view["target"]): view for view in control.view.instances()}
     found: dict[str, Registration] = {}
-    for target, instance in control.balancer._locals.by_target.items():  # type: ignore[reportPrivateUsage]
+    for target, instance in control.balancer._local.by_target.items():  # type: ignore[reportPrivateUsage]
         spec, view, late = instance.spec, views.get(target), instance.forced
         key = (spec.service, spec.version, spec.routes[0])
         if view is None:

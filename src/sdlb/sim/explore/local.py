@@ -222,7 +222,7 @@ def _given_up(nodes: Nodes, control: int, key: ev.EndpointKey, memory: Memory) -
     if kind == "n":
         child = nodes.index[name]
         return (child, key.claim) not in memory.heard or memory.since[child] >= PRESUMED_TICKS
-    known = nodes.facts(control).get(key.target)
+    known = nodes.reports(control).get(key.target)
     return (
         known is None
         or known.state in ("draining", "drained", "lapsed")

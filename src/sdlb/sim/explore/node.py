@@ -100,7 +100,7 @@ class Nodes:
             self.controls.append(copies.keep(control))
         return known
 
-    def facts(self, control: int) -> dict[str, core.Registration]:
+    def reports(self, control: int) -> dict[str, core.Registration]:
         """target -> what its node says of an instance"""
         known = self._facts.get(control)
         if known is None:

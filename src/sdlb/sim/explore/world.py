@@ -156,7 +156,7 @@ class World:
         """Of an instance, at its host."""
         spec = self._specs[number]
         key = (spec.service, spec.version, spec.routes[0])
-        return next((r for r in self.nodes.facts(control).values() if r.id == spec.id and r.key == key), None)
+        return next((r for r in self.nodes.reports(control).values() if r.id == spec.id and r.key == key), None)
 
     def engine_steps(self, state: State, node: int) -> list[Step]:
         own = self.nodes.states[state[node]]

@@ -7,12 +7,12 @@ from sdlb.core.effects import Answered, Execute, ToChild, ToParent
 from sdlb.core.events import AskDone
 from sdlb.core.messages import Answer, Ask, RootAnswer
 from sdlb.core.parents import Parents
-from sdlb.core.relay import LATECOMERS_S, PATIENCE_S, Relay
+from sdlb.core.relay import ANSWER_TIMEOUT_S, LATE_ANSWER_TIMEOUT_S, Relay
 from sdlb.core.state import State
 from sdlb.core.uplink import Phase
 
 
-class Asking:
+class Forwarder:
     def __init__(self, state: State, children: Children, parents: Parents) -> None:
         self._state = state
         self._children = children
@@ -37,7 +37,7 @@ class Asking:
         else:
             state.effects += [ToParent(parent, ask) for parent in sorted(up)]
         if up:
-            state.set_timer(now + PATIENCE_S, "ask", ask.id)
+            state.set_timer(now + ANSWER_TIMEOUT_S, "ask", ask.id)
         else:
             self.finish(ask.id)
 
@@ -50,7 +50,7 @@ class Asking:
         if self._relay.answered(parent, answer):
             self.finish(answer.id)
         elif answer.answers and answer.id in self._relay.pending:
-            self._state.set_timer(now + LATECOMERS_S, "ask", answer.id)
+            self._state.set_timer(now + LATE_ANSWER_TIMEOUT_S, "ask", answer.id)
 
     def on_parent_closed(self, parent: str) -> None:
         for ask_id in self._relay.lost(parent):

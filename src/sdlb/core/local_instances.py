@@ -13,7 +13,7 @@ from sdlb.core import saved
 from sdlb.core.events import EndpointKey, InstanceDrain, InstanceGone, InstanceHealth, InstancePut, InstanceRemove
 from sdlb.core.instance import Instance, Life, lease_end, replaces, same_service
 from sdlb.core.messages import Cause, Claim
-from sdlb.core.slot import NEVER, digest_of
+from sdlb.core.slot import ALL_SEEN, digest_of
 from sdlb.core.source import Source, Standing, Step
 from sdlb.core.state import State
 from sdlb.model.instance import InstanceSpec
@@ -24,7 +24,7 @@ DRAIN_S = 30.0
 """How long what is in flight at a replaced registration is waited for."""
 
 
-class Locals:
+class LocalInstances:
     def __init__(self, state: State) -> None:
         self._state = state
         self.by_id: dict[str, Instance] = {}
@@ -385,7 +385,7 @@ class Locals:
 
     # ------------------------------------------------------------------ what follows
 
-    def look(self, target: str) -> None:
+    def on_slot_changed(self, target: str) -> None:
         """A slot of this registration has changed."""
         instance = self.by_target.get(target)
         if instance is not None:
@@ -450,7 +450,7 @@ class Locals:
                 hosts_digest=digest_of(host),
                 compatible=tuple(sorted(spec.compatible)),
                 leaving=instance.leaving if instance.life is not Life.REGISTERED else 0,
-                seen=NEVER,
+                seen=ALL_SEEN,
                 lease_s=math.ceil(spec.ttl_s),
                 why="" if serves else f"{spec.id}: {instance.why}",
             )

@@ -10,7 +10,7 @@ from sdlb.core.slot import Slot
 Scope = tuple[str, ...]
 
 
-def reports(slots: Iterable[Slot], counts: Callable[[Scope], bool], most: int) -> list[int]:
+def generation_votes(slots: Iterable[Slot], counts: Callable[[Scope], bool], most: int) -> list[int]:
     """The newest generation of each child that has the service, the highest first. This node's own instances are one voter,
     a child and its remnants another.
 
@@ -31,7 +31,7 @@ def _voter(target: str) -> str:
     return child_of(target) if target.startswith(PREFIX) else target[2:]
 
 
-def most_report(votes: list[int]) -> int:
+def majority_generation(votes: list[int]) -> int:
     """What more than half of the voters report at least; 0: there are none."""
     place = len(votes) // 2
     return votes[place] if place < len(votes) else 0
