@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdlb.core import messages as m
-from sdlb.core.slot import NEVER
+from sdlb.core.slot import ALL_SEEN
 from sdlb.wire import limits, tree
 from sdlb.wire import tree_pb2 as pb
 from tests.wire import values
@@ -89,9 +89,9 @@ def test_what_is_over_the_limits_is_cut_and_can_be_read(up: m.UpState, down: m.D
 
 
 def test_what_conforms_to_everything_still_does_so_on_the_wire() -> None:
-    read = tree.decode_up(tree.encode_up(m.UpState(1, claims=(m.Claim(KEY, seen=NEVER),))))
+    read = tree.decode_up(tree.encode_up(m.UpState(1, claims=(m.Claim(KEY, seen=ALL_SEEN),))))
     assert isinstance(read, m.UpState)
-    assert (limits.INCARNATION_MAX << 32) + (1 << 32) - 1 <= read.claims[0].seen < NEVER
+    assert (limits.INCARNATION_MAX << 32) + (1 << 32) - 1 <= read.claims[0].seen < ALL_SEEN
 
 
 def _claim(**changes: Any) -> pb.Up:

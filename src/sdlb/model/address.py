@@ -1,4 +1,4 @@
-"""Names of nodes, and where they and their instances are reached."""
+"""Checks of node names and network addresses."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ _ADDRESS = "host:port, for example 127.0.0.1:7700 or [::1]:7700"
 
 
 def check_name(text: str) -> str:
-    """A node's name. Raises ValueError."""
+    """Returns `text` if it is a valid node name. Raises ValueError with what was expected."""
     if not NAME.match(text):
         raise ValueError("a name of up to 64 letters, digits, '.', '_' and '-'")
     return text
 
 
 def check_address(text: str, *, zero: bool = False, wildcard: bool = True, names: bool = False) -> str:
-    """`host:port` with an IP address (with `names` also a host name). Raises ValueError with what was expected."""
+    """Returns `text` if it is `host:port` with an IP address. Raises ValueError with what was expected.
+
+    `zero`: port 0 is allowed; `wildcard`: the unspecified address is allowed; `names`: a host name is allowed.
+    """
     host, colon, port = text.rpartition(":")
     if not colon or not (port.isascii() and port.isdigit()) or len(port) > 5:
         raise ValueError(_ADDRESS)
@@ -38,7 +41,8 @@ def check_address(text: str, *, zero: bool = False, wildcard: bool = True, names
         raise ValueError("IPv6 addresses in brackets: [::1]:7700")
     zone = getattr(address, "scope_id", None)
     if zone is not None and not zone.isdigit() and not names:
-        raise ValueError("an interface by its number: [fe80::1%2]:7700")  # the engine knows no interface by name
+        # The engine reads numeric zone ids only.
+        raise ValueError("an interface by its number: [fe80::1%2]:7700")
     if not wildcard and address.is_unspecified:
         raise ValueError("an address that others can connect to, not the unspecified one")
     return text

@@ -1,4 +1,4 @@
-"""A node's own certificate, by which other nodes know it (`[identity]` in the node file)."""
+"""The certificate with which a node authenticates to other nodes (`[identity]` in the node file)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from sdlb.model.site import PemFile
 
 @dataclass(frozen=True, slots=True)
 class IdentitySpec:
-    """Its files. `key` None: the private key is in the certificate's file. `ca`: authorities of all nodes."""
+    """The files that the node file names.
+
+    `key` None: the private key is in the certificate's file. `ca`: the CA certificates that signed the nodes' certificates.
+    """
 
     certificate: PemFile
     key: PemFile | None
@@ -25,7 +28,7 @@ class IdentitySpec:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What they had. `pem`: the chain, its own certificate first, and the private key."""
+    """The content of those files. `pem`: the chain, leaf certificate first, and the private key. `ca`: PEM."""
 
     pem: bytes = field(repr=False)
     ca: bytes = field(repr=False)

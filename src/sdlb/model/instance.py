@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """How the host node asks the instance whether it is well. `kind`: "http", "tcp" or "none".
+    """The health check that the host node runs. `kind`: "http", "tcp" or "none".
 
-    `host`: what an HTTP check asks for ("": the endpoint); `status`: which answers are well, "200-399" or "200,204".
+    `rise`, `fall`: consecutive results that change the state. `host`: the Host header of an HTTP check ("": the endpoint).
+    `status`: the response codes that count as healthy, "200-399" or "200,204".
     """
 
     kind: str = "tcp"
@@ -26,7 +27,8 @@ class HealthCheck:
 class InstanceSpec:
     """Validated and canonical: routes are `str(Pattern)`, endpoint is "host:port" or "unix:/path".
 
-    `protocol`: "http1", or "h2c" (HTTP/2 in clear text with prior knowledge: gRPC servers).
+    `protocol`: "http1", or "h2c" (unencrypted HTTP/2 with prior knowledge, as gRPC servers speak it). `capacity`: requests
+    at once. `ttl_s` 0: the registration has no lease. `pid` 0: the process is not watched.
     """
 
     id: str
@@ -38,6 +40,6 @@ class InstanceSpec:
     compatible: tuple[str, ...] = ()
     capacity: int = 100
     health: HealthCheck = HealthCheck()
-    ttl_s: float = 10.0  # 0: no lease
-    pid: int = 0  # 0: not watched
+    ttl_s: float = 10.0
+    pid: int = 0
     labels: tuple[tuple[str, str], ...] = ()

@@ -1,4 +1,7 @@
-"""What operators set for a service, live: priority among versions, compatibility, silence, parking; `traffic` has the rest."""
+"""The policy of a service: priority among versions, compatibility, silence, parking. `traffic` holds the other settings.
+
+Operators change it at run time; the field names are the keys of the JSON document.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ KEYS = ("priority", "shares", "sticky", "compatibility", "on_silence", "park", *
 
 @dataclass(frozen=True, slots=True)
 class Sticky:
-    """One client stays with one version: by the value of a cookie or header, or by its address. `by`: see STICKY_BY."""
+    """Session affinity to a version, by the value of a cookie or header, or by the client's address. `by`: see STICKY_BY."""
 
     by: str
     name: str = ""
@@ -27,7 +30,7 @@ class Sticky:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """How many requests of a service wait, and for how long, while it has no active version but one is expected."""
+    """Limits for requests that are held while the service has no active version but one is expected."""
 
     requests_max: int = 1000
     timeout_s: float = 30.0
@@ -35,7 +38,7 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`shares`: version -> percent, for priority "share"; what they leave goes to the other versions by capacity."""
+    """`shares`: version -> percent, for priority "share". The other versions get the rest, by capacity."""
 
     priority: str = "even"
     shares: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -47,7 +50,10 @@ class Policy:
 
     @staticmethod
     def from_json(text: str, where: str = "policy", *, lenient: bool = False) -> Policy:
-        """The whole document or Invalid, which names the key. `lenient`: as other nodes send it, unknown keys ignored."""
+        """Reads a document. Raises Invalid, which names the key.
+
+        `lenient`: unknown keys are ignored, because a node of a newer release may have sent them.
+        """
         if len(text) > 65536:
             raise Invalid("bad-policy", where, "is longer than 64 KiB", "make it shorter")
         try:
@@ -101,7 +107,7 @@ def _sticky(top: Reader) -> Sticky | None:
     name = reader.get("name")
     name = "" if name is None else name
     if not isinstance(name, str) or len(name) > 128 or not name.isascii() or (by != "client" and not name):
-        raise reader.fail("name", f"name the {by} that tells one client from another")
+        raise reader.fail("name", f"name the {by} that identifies a client")
     return Sticky(by, name if by != "client" else "")
 
 

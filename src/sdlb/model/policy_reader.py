@@ -1,4 +1,4 @@
-"""Reads a policy document: one JSON object after the other, each with known keys."""
+"""Reads the JSON objects of a policy document and reports each bad key."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LIST_MAX = 64
 
 
 class Reader:
-    """One JSON object with known keys; every complaint names the key and what was expected."""
+    """One JSON object with known keys. Every Invalid that it raises names the key and what was expected."""
 
     def __init__(self, data: object, where: str, keys: tuple[str, ...], lenient: bool = False) -> None:
-        """`lenient`: keys that are not known belong to a newer release and are ignored."""
+        """Raises Invalid if `data` is no object or has unknown keys. `lenient`: unknown keys are ignored."""
         self._where = where
         self._lenient = lenient
         if not isinstance(data, dict):
@@ -65,7 +65,7 @@ class Reader:
         return value
 
     def name(self, key: str, do: str) -> str:
-        """Of a header or cookie."""
+        """The name of a header field or cookie; "" if it is not set."""
         value = self._data.get(key)
         value = "" if value is None else value
         if not isinstance(value, str) or len(value) > 128 or any(c <= " " or c > "~" or c in '=;,:"' for c in value):

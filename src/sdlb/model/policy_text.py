@@ -1,4 +1,4 @@
-"""A policy document as people read it: one line a setting, and what a change has changed."""
+"""Prints a policy document: one line per setting, and the differences between two documents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TABLES = ("compatibility", "park", "balance", "outlier", "limits")
 
 
 def lines(document: Document) -> Iterator[tuple[str, str]]:
-    """One line a setting; those that are tables of settings are taken apart, as the options are."""
+    """(setting, value) pairs. Nested tables become dotted names (`park.timeout_s`), as in the options of `sdlb policy`."""
     for key, value in document.items():
         if key in TABLES and isinstance(value, dict):
             for inner, setting in cast("Document", value).items():
@@ -19,17 +19,17 @@ def lines(document: Document) -> Iterator[tuple[str, str]]:
             yield key, setting_text(value)
 
 
-def changes(had: Document, has: Document) -> list[str]:
-    """ "priority: even -> share" for each setting that differs."""
-    before = dict(lines(had))
-    now = dict(lines(has))
+def changes(old: Document, new: Document) -> list[str]:
+    """One line per setting that differs: "priority: even -> share"."""
+    before = dict(lines(old))
+    now = dict(lines(new))
     keys = [*now, *(key for key in before if key not in now)]
     found = [(key, before.get(key, "-"), now.get(key, "-")) for key in keys]
-    return [f"{key}: {old} -> {new}" for key, old, new in found if old != new]
+    return [f"{key}: {had} -> {has}" for key, had, has in found if had != has]
 
 
 def setting_text(value: object) -> str:
-    """1.0.2=5 for a table, 1.0.2~2.0.0 for a pair, "-" for nothing."""
+    """A value as text: "1.0.2=5" for a table, "1.0.2~2.0.0" for a pair, "-" for nothing."""
     if isinstance(value, dict):
         table = cast("dict[str, Any]", value)
         if set(table) == {"by", "name"}:
@@ -42,7 +42,7 @@ def setting_text(value: object) -> str:
             or "-"
         )
     if isinstance(value, bool):
-        return str(value).lower()  # as it is written in a change
+        return str(value).lower()  # as in the options of `sdlb policy set`
     if isinstance(value, float):
         return f"{value:g}"
     return str(value) if value not in ("", None) else "-"

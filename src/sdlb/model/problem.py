@@ -1,4 +1,4 @@
-"""One error for every kind of bad input: where it is, what is wrong, what to do."""
+"""The error for bad input of any kind: where it is, what is wrong, what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Invalid(ValueError):
-    """Input that is refused as a whole. `code` is stable (it ends the RFC 9457 `type`), the rest is for people.
+    """Invalid input. `code` is stable: it is the end of the RFC 9457 `type`. The other fields are text for people.
 
     >>> str(Invalid("bad-route", "route 'x'", "has no path", "write it as host/path, for example example.com/catalog*"))
     "route 'x': has no path; write it as host/path, for example example.com/catalog*"

@@ -1,7 +1,8 @@
-"""Why something waits or is refused: a stable code with fields. The sentence is made where a person reads it (`str`).
+"""Reasons why a claim waits or is refused: a stable code with fields. `str(reason)` is the sentence for people.
 
-A reason travels as its code and its fields (`to_fields`, `reason_of`). A code that this release does not know keeps its
-fields and the sentence that the sender made of it.
+Nodes send a reason as its code, its fields and its sentence (`to_fields`, `reason_of`). A node that does not know the code
+keeps the fields and shows the sentence of the sender. Class and field names are part of the digest by which two nodes
+compare verdicts, so a rename makes neighbouring releases send all verdicts again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Reason:
 
     code: ClassVar[str] = ""
     counts: ClassVar[tuple[str, ...]] = ()
-    """Fields that may lag behind: a change in nothing else is sent with the next heartbeat."""
+    """Fields whose changes are not urgent: a change of these alone is sent with the next heartbeat."""
 
     def __str__(self) -> str:
         return ""
@@ -29,12 +30,12 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Nothing(Reason):
-    """There is nothing to explain: the claim is active."""
+    """No reason: the claim is active."""
 
 
 @dataclass(frozen=True, slots=True)
 class StillRunning(Reason):
-    """An incompatible version is active. `hosts`: some of the nodes that have instances of it."""
+    """An incompatible version is active. `hosts`: up to five nodes that have instances of it."""
 
     code: ClassVar[str] = "still-running"
     counts: ClassVar[tuple[str, ...]] = ("count", "hosts")
@@ -49,7 +50,7 @@ class StillRunning(Reason):
 
 @dataclass(frozen=True, slots=True)
 class Closing(Reason):
-    """A recalled version has not confirmed everywhere that it gets no new requests."""
+    """An incompatible version was recalled, and not every node has confirmed yet that it gets no new requests."""
 
     code: ClassVar[str] = "closing"
     counts: ClassVar[tuple[str, ...]] = ("hosts",)
@@ -57,23 +58,23 @@ class Closing(Reason):
     hosts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.name} is being closed{_on(self.hosts)}"
+        return f"{self.name} is closing{_on(self.hosts)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Settling(Reason):
-    """This root has just started and has not heard from all the children that had an active version."""
+    """This root has restarted and still waits for reports of children that had an active version."""
 
     code: ClassVar[str] = "settling"
     version: str
 
     def __str__(self) -> str:
-        return f"{self.version} was active before this root restarted, and not all nodes that had it have reported yet"
+        return f"{self.version} was active before this root restarted, and not all of its nodes have reported yet"
 
 
 @dataclass(frozen=True, slots=True)
 class PresumedStopped(Reason):
-    """The policy is `on_silence = "wait"` and the nodes that had an incompatible version are silent."""
+    """An incompatible version is silent, and the policy `on_silence = "wait"` does not let this version open."""
 
     code: ClassVar[str] = "presumed-stopped"
     counts: ClassVar[tuple[str, ...]] = ("hosts",)
@@ -86,6 +87,8 @@ class PresumedStopped(Reason):
 
 @dataclass(frozen=True, slots=True)
 class NewerGeneration(Reason):
+    """Children report a generation that is newer than the record of this root."""
+
     code: ClassVar[str] = "newer-generation"
     generation: int
 
@@ -95,6 +98,8 @@ class NewerGeneration(Reason):
 
 @dataclass(frozen=True, slots=True)
 class Contested(Reason):
+    """An incompatible version claimed earlier and opens first."""
+
     code: ClassVar[str] = "contested"
     version: str
 
@@ -115,6 +120,8 @@ class Incompatible(Reason):
 
 @dataclass(frozen=True, slots=True)
 class RouteConflict(Reason):
+    """Another service holds the route."""
+
     code: ClassVar[str] = "route-conflict"
     route: str
     holder: str
@@ -126,6 +133,8 @@ class RouteConflict(Reason):
 
 @dataclass(frozen=True, slots=True)
 class Asking(Reason):
+    """Some parents have not decided yet."""
+
     code: ClassVar[str] = "asking"
     parents: tuple[str, ...] = ()
 
@@ -135,7 +144,7 @@ class Asking(Reason):
 
 @dataclass(frozen=True, slots=True)
 class NoParent(Reason):
-    """A node that is cut off from its authority opens nothing new."""
+    """The node is cut off: it reaches no root, so it opens nothing new."""
 
     code: ClassVar[str] = "no-parent"
 
@@ -145,7 +154,7 @@ class NoParent(Reason):
 
 @dataclass(frozen=True, slots=True)
 class Unconfirmed(Reason):
-    """The permit is from before a restart of the engine; a parent in touch must confirm it."""
+    """The permit was given before a restart of the engine. A parent must confirm it."""
 
     code: ClassVar[str] = "unconfirmed"
 
@@ -155,7 +164,7 @@ class Unconfirmed(Reason):
 
 @dataclass(frozen=True, slots=True)
 class Replacing(Reason):
-    """The instance registered again as something incompatible; its former registration still drains."""
+    """The instance registered again with an incompatible version, and its former registration is still draining."""
 
     code: ClassVar[str] = "replacing"
     version: str
@@ -166,7 +175,10 @@ class Replacing(Reason):
 
 @dataclass(frozen=True, slots=True)
 class NothingReady(Reason):
-    """An active version can take no request. `why`: of an instance, as its node has reported. Made where it is read: it never travels."""
+    """An active version has no ready instance. `why`: the reason of one instance, as its node reported it.
+
+    Built by the node that answers a read; nodes do not send it to each other.
+    """
 
     code: ClassVar[str] = "nothing-ready"
     hosts: tuple[str, ...] = ()
@@ -178,7 +190,7 @@ class NothingReady(Reason):
 
 @dataclass(frozen=True, slots=True)
 class Foreign(Reason):
-    """A reason of another release: `code` is an instance attribute here."""
+    """A reason that only another release knows. `code` is an instance attribute here."""
 
     name: str = ""
     text: str = ""
@@ -213,7 +225,7 @@ _NOTHING = Nothing()
 
 
 def to_fields(reason: Reason) -> dict[str, str]:
-    """Field -> text; a list of names is joined by spaces (no name contains one)."""
+    """Field name -> text. A list of names is joined by spaces, because no name contains one."""
     if isinstance(reason, Foreign):
         return dict(reason.values)
     found: dict[str, str] = {}
@@ -224,7 +236,7 @@ def to_fields(reason: Reason) -> dict[str, str]:
 
 
 def reason_of(code: str, values: Mapping[str, str], text: str) -> Reason:
-    """The reason that `code` and `to_fields` describe; `text` is the sender's sentence, used when they are not enough."""
+    """The inverse of `to_fields`. `text`: the sender's sentence, for a code or fields that this release does not know."""
     if not code:
         return _NOTHING
     kind = KINDS.get(code)
@@ -245,7 +257,7 @@ def reason_of(code: str, values: Mapping[str, str], text: str) -> Reason:
 
 
 def differ_in_counts(old: Reason, new: Reason) -> bool:
-    """Whether the two differ in counts alone, so that the newer may wait for the next heartbeat."""
+    """Whether the two differ only in `counts`, so that the newer one may wait for the next heartbeat."""
     if type(old) is not type(new) or not new.counts:
         return False
     return all(getattr(old, f.name) == getattr(new, f.name) for f in fields(new) if f.name not in new.counts)

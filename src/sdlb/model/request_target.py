@@ -1,6 +1,6 @@
-"""What the engine makes of a request's host and path, rule for rule (engine/crates/http1: `host.rs`, `path.rs`, `bytes.rs`).
+"""Canonical host and path of a request, by the same rules as the engine (engine/crates/http1: `host.rs`, `path.rs`, `bytes.rs`).
 
-A property test asks both (`tests/e2e/test_explain_agrees.py`).
+A property test compares the two (`tests/e2e/test_explain_agrees.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from sdlb.model.problem import Invalid
 from sdlb.model.route import HIDDEN_DOTS, canonical_host, remove_dot_segments
 
 REFUSED = frozenset(b'"#<>\\`')
-"""Visible ASCII that no path holds."""
+"""Visible ASCII characters that are not valid in a path (RFC 3986, 3.3)."""
 ENCODED_SLASH = "%2F"
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _HEX = frozenset("0123456789abcdefABCDEF")
@@ -19,18 +19,20 @@ _HOST = re.compile(r"^(?=.{1,253}\Z)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z")
 
 
 def request_host(text: str) -> str:
-    """Canonical, without a port. Labels may have any length. Raises Invalid."""
+    """The canonical host without port. Unlike in a route, a label may have any length. Raises Invalid."""
     name = text.removesuffix(".")
     return name.lower() if _HOST.match(name) else canonical_host(text)
 
 
 def request_path(text: str, *, public: bool) -> str:
-    """The path as it is matched and forwarded. Raises Invalid with what the engine answers 400 for. `public`: on a listener
-    with the hardened preset."""
+    """The path as it is matched and forwarded. Raises Invalid where the engine answers 400.
+
+    `public`: the listener has the hardened preset.
+    """
     where = f"path {text[:80]!r}"
     bad = next((char for char in text if not "!" <= char <= "~" or ord(char) in REFUSED), None)
     if bad is not None:
-        raise Invalid("bad-path", where, f"has {bad!r}, which no path holds", "percent-encode it")
+        raise Invalid("bad-path", where, f"has {bad!r}, which is not valid in a path", "percent-encode it")
     if not text.startswith("/"):
         raise Invalid("bad-path", where, "does not start with /", "paths are absolute")
     path = remove_dot_segments(_escapes(text, where, public))
@@ -40,7 +42,7 @@ def request_path(text: str, *, public: bool) -> str:
 
 
 def _escapes(text: str, where: str, public: bool) -> str:
-    """Unreserved characters decoded, the digits of the others in capitals."""
+    """Decodes unreserved characters; writes the hex digits of the others in upper case."""
     out: list[str] = []
     for place, part in enumerate(text.split("%")):
         if place == 0:

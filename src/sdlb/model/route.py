@@ -1,8 +1,8 @@
-"""Route patterns: which requests a claim takes.
+"""Route patterns: which requests a claim receives.
 
 A pattern is `[host]/path` (contract, "Route patterns"). Host: exact, `*.suffix` (one or more labels) or `*`. Path: exact,
-literal prefix (`/catalog*`) or segment prefix (`/catalog/*`). Of all patterns that match a whole request the most specific
-one wins: host first (exact, longest suffix, any), then path (exact, longest literal prefix).
+literal prefix (`/catalog*`) or segment prefix (`/catalog/*`). The most specific pattern that matches both host and path
+wins: host first (exact, longest suffix, any), then path (exact, longest literal prefix).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PATTERN_CHARS_MAX = 1024
 _LABEL = re.compile(r"^(?!-)[a-z0-9_-]{1,63}(?<!-)\Z")
 _HEX = "0123456789abcdefABCDEF"
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_PATH_CHARS = _UNRESERVED | frozenset(b"!$&'()+,=:@;/")  # RFC 3986 pchar and "/"; "*" and "%" apart
+_PATH_CHARS = _UNRESERVED | frozenset(b"!$&'()+,=:@;/")  # RFC 3986 pchar and "/", without "*" and "%"
 HIDDEN_DOTS = re.compile(r"(/|%2F)\.\.?(/|%2F|\Z)")
 _EXAMPLE = "write it as host/path, for example example.com/catalog*"
 
@@ -30,7 +30,7 @@ def _invalid(text: str, what: str, do: str = _EXAMPLE) -> Invalid:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Pattern:
-    """`host`: "", "*", "*.suffix" or exact, as A-labels. `path`: as written, canonical, with at most one final `*`."""
+    """`host`: "*", "*.suffix" or exact, as A-labels. `path`: canonical, with at most one `*`, at its end."""
 
     host: str
     path: str
@@ -68,7 +68,7 @@ class Pattern:
 
     @property
     def specificity(self) -> tuple[int, int, int, int]:
-        """Bigger wins; two different patterns that match one request never have the same."""
+        """The greater one wins. Two different patterns that match the same request never have equal values."""
         if self.host == "*":
             kind, labels = 0, 0
         elif self.host.startswith("*."):
@@ -80,7 +80,7 @@ class Pattern:
     # ------------------------------------------------------------------ two patterns
 
     def hosts(self) -> list[str]:
-        """This one's host and all wider ones, the narrowest first."""
+        """The host of this pattern and all less specific ones, the most specific first."""
         hosts = [self.host]
         rest = self.host.removeprefix("*.")
         while self.host != "*" and (rest := rest.partition(".")[2]):
@@ -90,7 +90,10 @@ class Pattern:
         return hosts
 
     def wider(self) -> Iterator[Pattern]:
-        """All less specific patterns that match everything that this one does: as many as it has characters and labels."""
+        """All less specific patterns that match everything that this one matches, the most specific first.
+
+        Their number is that of the path's characters times the host's labels.
+        """
         literal = self.path.removesuffix("*")
         paths = [f"{literal[:size]}*" for size in range(len(literal), 0, -1)]
         if self.path != f"{literal}*":
@@ -101,11 +104,11 @@ class Pattern:
                     yield Pattern(host, path)
 
     def overlaps(self, other: Pattern) -> bool:
-        """Whether some request matches both."""
+        """Whether a request can match both."""
         return _hosts_overlap(self.host, other.host) and _paths_overlap(self.path, other.path)
 
     def shadows(self, other: Pattern) -> bool:
-        """Whether this one takes requests that would be the other's if this one were not there."""
+        """Whether this pattern receives requests that `other` would receive without it."""
         return self != other and self.overlaps(other) and self.specificity > other.specificity
 
 
@@ -131,7 +134,7 @@ def _paths_overlap(a: str, b: str) -> bool:
 
 
 def best(patterns: Iterable[Pattern], host: str, path: str) -> Pattern | None:
-    """The one that gets the request, or None."""
+    """The pattern that wins the request, or None."""
     return max((p for p in patterns if p.matches(host, path)), key=lambda p: p.specificity, default=None)
 
 
@@ -195,7 +198,7 @@ def _without_port(text: str) -> str:
         host, colon, digits = text.partition(":")
         port = colon + digits
     if port and (not port[1:].isdigit() or not port.startswith(":") or not port.isascii() or int(port[1:]) > 65535):
-        raise Invalid("bad-host", f"host {text[:80]!r}", "has a bad port", "write host or host:port")
+        raise Invalid("bad-host", f"host {text[:80]!r}", "has an invalid port", "write host or host:port")
     return host
 
 
@@ -209,10 +212,10 @@ def _address(host: str, where: str) -> str:
 
 
 def canonical_path(text: str) -> str:
-    """What is matched and forwarded: dot segments resolved once, percent-encoding normalised (RFC 3986, 6.2.2).
+    """The path as it is matched and forwarded: dot segments resolved, percent-encoding normalised (RFC 3986, 6.2.2).
 
-    Raises Invalid for what two parsers could read differently: an encoded backslash or control character, a dot segment for
-    those who decode slashes. An encoded slash stays one: requests with it need the policy's `path.encoded_slash`.
+    Raises Invalid for a path that two parsers could read differently: one with an encoded backslash or control character, or
+    with a dot segment beside an encoded slash. An encoded slash is kept; the policy's `path.encoded_slash` decides about it.
     """
     where = f"path {text[:80]!r}"
     if not text.startswith("/"):
@@ -248,7 +251,7 @@ def _normal_encoding(text: str, where: str) -> str:
 
 
 def remove_dot_segments(path: str) -> str:
-    """RFC 3986, 5.2.4, for absolute paths; empty segments (//) are kept, since they mean something to some services."""
+    """RFC 3986, 5.2.4, for absolute paths. Empty segments (//) are kept, because some services give them a meaning."""
     if "/." not in path:
         return path
     out: list[str] = []

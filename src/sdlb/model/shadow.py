@@ -1,9 +1,9 @@
-"""Which patterns take requests from which others, for a whole table at once.
+"""Which patterns shadow which others, for a whole route table.
 
-Two patterns overlap where one's host stands within the other's and one's path begins with the other's: hosts and paths
-are each nested or apart. So for each pattern it is enough to look, on its own host and on each wider one, for paths that
-it begins with (a look-up for each of its lengths) and for paths that begin with it (a stretch of a sorted list). The cost
-is that of what is found, not that of all pairs.
+Hosts are either nested or disjoint, and so are paths. Two patterns overlap if one host includes the other and one path is
+a prefix of the other. So each pattern is compared, on its own host and on each less specific one, with the paths that are
+its prefixes (one look-up per length) and with the paths that it is a prefix of (a range of a sorted list). The cost grows
+with the number of overlaps found, not with the number of pairs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ AFTER_ALL = chr(0x10FFFF)
 
 
 def shadows(patterns: Iterable[Pattern]) -> dict[Pattern, set[Pattern]]:
-    """For each pattern, those that `Pattern.shadows` is true of; a pattern that shadows none is left out."""
+    """Pattern -> the patterns that it shadows (`Pattern.shadows`). A pattern that shadows none is left out."""
     by_host: dict[str, dict[str, Pattern]] = {}
     for pattern in patterns:
         by_host.setdefault(pattern.host, {})[pattern.path] = pattern

@@ -1,4 +1,4 @@
-"""Sites: hosts with certificates of their own (`[[site]]` in the node file), and the keys of TLS session tickets."""
+"""Sites: hosts with their own certificates (`[[site]]` in the node file), and the keys of TLS session tickets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sdlb.model.route import Pattern
 
 @dataclass(frozen=True, slots=True)
 class PemFile:
-    """`where`: the place in the node file that names it, for complaints."""
+    """`where`: the place in the node file that names the file, for error messages."""
 
     path: str
     where: str = field(default="", compare=False)
@@ -19,9 +19,9 @@ class PemFile:
 
 @dataclass(frozen=True, slots=True)
 class SiteSpec:
-    """A site as it is configured. `certificates`: chain and key of each, in one file (key None) or in two.
+    """A site as configured. `certificates`: the files of chain and key; key None: both are in one file.
 
-    `client_ca`: clients are asked for a certificate of these authorities, and `client_required`: refused without one.
+    `client_ca`: clients are asked for a certificate signed by these CAs. `client_required`: a client without one is refused.
     """
 
     hosts: tuple[str, ...]
@@ -31,7 +31,7 @@ class SiteSpec:
 
     @property
     def key(self) -> str:
-        """Names it in answers, logs and metrics."""
+        """The name of the site in API responses, logs and metrics."""
         return self.hosts[0]
 
     def files(self) -> Iterator[PemFile]:
@@ -45,7 +45,7 @@ class SiteSpec:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A site as the engine gets it: what its files had. `certificates`: PEM, each with its private key."""
+    """A site as the engine gets it, with the content of the files. `certificates`: PEM, each with its private key."""
 
     key: str
     hosts: tuple[str, ...]
@@ -56,10 +56,10 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class SiteState:
-    """What the engine said of a site that it was given.
+    """The engine's report about a site that it was sent.
 
-    `error`: refused, it has what it had. `not_after_s`: Unix time at which the certificate that ends first ends.
-    `warnings`: it serves, and somebody should know.
+    `error`: the site was refused and keeps its former certificates. `not_after_s`: Unix time at which the first of its
+    certificates expires. `warnings`: the site serves, but an operator should look at it.
     """
 
     key: str
@@ -70,7 +70,7 @@ class SiteState:
 
 @dataclass(frozen=True, slots=True)
 class TicketKey:
-    """`name`: 16 bytes, goes in clear with each ticket; `secret`: 32 bytes. `made_s`: Unix time."""
+    """`name`: 16 bytes, sent unencrypted with each ticket. `secret`: 32 bytes. `made_s`: Unix time of its creation."""
 
     name: bytes
     secret: bytes = field(repr=False)
@@ -78,9 +78,9 @@ class TicketKey:
 
 
 def check_site_host(text: str) -> str:
-    """A host of a site, canonical: `example.com`, `*.example.com` or `*`. Raises ValueError with what was expected."""
+    """Returns the canonical host of a site: `example.com`, `*.example.com` or `*`. Raises ValueError with what was expected."""
     expected = 'a host name: "example.com", "*.example.com" (one or more labels) or "*" (every other name, and none)'
-    if not text or "/" in text or ":" in text:  # TLS names no ports, and no addresses (RFC 6066, section 3)
+    if not text or "/" in text or ":" in text:  # SNI carries no ports and no addresses (RFC 6066, section 3)
         raise ValueError(expected)
     try:
         host = Pattern.parse(text).host

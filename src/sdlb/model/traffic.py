@@ -1,6 +1,6 @@
-"""What of a policy the engines carry out by themselves: which endpoint gets a request, limits, time-outs, who is taken out.
+"""The part of a policy that engines apply: load balancing, outlier ejection, limits, timeouts, retries.
 
-It holds for all versions of the service, at entries and below.
+It applies to all versions of the service, at every node. The field names are the keys of the JSON document.
 """
 
 from __future__ import annotations
@@ -31,8 +31,12 @@ RETRIES_MAX = 30
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """`hash_load`: a member has at most so many times its fair share of what is in flight. `slow_start_s`: a member that is
-    new, or back, gets its full share after so long. `zones`: "prefer" sends to other zones what the own has no room for."""
+    """How an endpoint is chosen.
+
+    `hash_load`: with "hash", an endpoint gets at most this multiple of its fair share of requests in flight.
+    `slow_start_s`: a new or returning endpoint gets its full share after this time. `zones`: with "prefer", other zones get
+    only the requests for which the node's own zone has no capacity.
+    """
 
     algorithm: str = "least_requests"
     hash_by: str = "client"
@@ -44,8 +48,11 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class Outlier:
-    """Members that do worse than the others are taken out for a while. `success_deviations`: below the mean success rate by
-    so many standard deviations; `latency_factor`: above the median latency by so many times; 0: not by this."""
+    """Outlier ejection: an endpoint that does worse than the others gets no requests for a while. 0 turns a criterion off.
+
+    `success_deviations`: its success rate is this many standard deviations below the mean. `latency_factor`: its latency is
+    this multiple of the median. Endpoints are compared every `interval_s`, if they had `requests_min` requests.
+    """
 
     success_deviations: float = 0.0
     latency_factor: float = 0.0
@@ -56,8 +63,12 @@ class Outlier:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """0: no limit. `in_flight`: requests at each entry; `endpoint_*`: of each engine to each endpoint; `pending`: how many wait,
-    `pending_timeout_s` at most, for one of those in flight to end. `adaptive`: the limit in flight follows the latency."""
+    """0: no limit.
+
+    `in_flight`: requests at once at each entry. `endpoint_in_flight`, `endpoint_connections`: from each engine to each
+    endpoint. `pending`: requests that wait, up to `pending_timeout_s`, until one in flight ends. `adaptive`: the limit of
+    requests in flight follows the latency.
+    """
 
     in_flight: int = 0
     endpoint_in_flight: int = 0
@@ -69,17 +80,20 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """`encoded_slash`: a path with `%2F` is refused on public nodes, or kept as it is."""
+    """`encoded_slash`: a path with `%2F` is refused on public nodes ("refuse"), or forwarded unchanged ("keep")."""
 
     encoded_slash: str = "refuse"
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """`timeout_s`: from the first try to the head of the answer; `try_timeout_s`: the same for each try that may be repeated;
-    0: none but the node's. `retries_max`: tries after the first, as far as the retry budget pays for them; -1: any number.
-    `hedge_s`: a request that may be done twice and has no answer after so long is asked of a second endpoint; 0: never.
-    `proxy_protocol`: a header of that version goes ahead of each request to an instance."""
+    """Settings for all requests of a service.
+
+    `timeout_s`: from the first attempt to the response head; 0: the node's limit alone. `try_timeout_s`: the same for each
+    attempt that may be retried; 0: none. `retries_max`: retries per request within the retry budget; -1: no limit of its own.
+    `hedge_s`: an idempotent request without a response after this time is also sent to a second endpoint; 0: never.
+    `proxy_protocol`: version of the PROXY protocol header that precedes each request to an instance.
+    """
 
     balance: Balance = Balance()
     outlier: Outlier = Outlier()
@@ -97,7 +111,7 @@ class Traffic:
         default = Traffic()
         retries_max = top.number("retries_max", default.retries_max, -1, RETRIES_MAX)
         if retries_max != int(retries_max):
-            raise top.fail("retries_max", f"use a whole number up to {RETRIES_MAX}, or -1 for any number")
+            raise top.fail("retries_max", f"use a whole number up to {RETRIES_MAX}, or -1 for no limit")
         return Traffic(
             balance=_balance(top),
             outlier=_outlier(top),
@@ -115,7 +129,7 @@ class Traffic:
 
 
 def _seconds(reader: Reader, key: str, default: float) -> float:
-    """0, or from a millisecond on: what is less would be none."""
+    """0, or at least a millisecond: the engine counts in milliseconds, and less would be rounded to 0."""
     value = reader.number(key, default, 0, 3600)
     if 0 < value < 0.001:
         raise reader.fail(key, "use 0, or a number from 0.001 to 3600")
@@ -133,9 +147,9 @@ def _balance(top: Reader) -> Balance:
         return Balance()
     algorithm = reader.one_of("algorithm", ALGORITHMS, "least_requests")
     by = reader.one_of("hash_by", HASH_BY, "client")
-    name = reader.name("hash_name", f"name the {by} that tells one request from another")
+    name = reader.name("hash_name", f"name the {by} to hash")
     if algorithm == "hash" and by in ("header", "cookie") and not name:
-        raise reader.fail("hash_name", f"name the {by} that tells one request from another")
+        raise reader.fail("hash_name", f"name the {by} to hash")
     return Balance(
         algorithm=algorithm,
         hash_by=by,
@@ -152,7 +166,9 @@ def _outlier(top: Reader) -> Outlier:
         return Outlier()
     factor = reader.number("latency_factor", 0.0, 0, 1000)
     if 0 < factor <= 1:
-        raise reader.fail("latency_factor", "use 0, or a number over 1: half of the members are at the median or above")
+        raise reader.fail(
+            "latency_factor", "use 0, or a number over 1: half of the endpoints are at the median or above"
+        )
     return Outlier(
         success_deviations=reader.number("success_deviations", 0.0, 0, 100),
         latency_factor=factor,

@@ -1,6 +1,6 @@
-"""Versions and which of them may serve side by side (contract, "Versions").
+"""Versions, and which of them may serve side by side (contract, "Versions").
 
-Compatible is symmetric: either side's declaration is enough, and an operator's explicit allow or deny beats both.
+Compatibility is symmetric: the declaration of one version is enough. An operator's explicit allow or deny overrides both.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SortKey = tuple[tuple[int, int, str], ...]
 
 
 def split_name(text: str) -> tuple[str, str]:
-    """`catalog-1.0.1` -> ("catalog", "1.0.1"): the version starts after the last `-` that is followed by a digit."""
+    """`catalog-1.0.1` -> ("catalog", "1.0.1"): the version starts after the last `-` before a digit. Raises Invalid."""
     for at in range(len(text) - 2, 0, -1):
         if text[at] == "-" and text[at + 1] in "0123456789":
             return text[:at], text[at + 1 :]
@@ -40,6 +40,7 @@ def split_name(text: str) -> tuple[str, str]:
 
 
 def check_service(text: str) -> str:
+    """Returns `text` if it is a service name. Raises Invalid."""
     if len(text) > NAME_CHARS_MAX or not SERVICE.match(text):
         do = f"use 1 to {NAME_CHARS_MAX} letters, digits, dots, hyphens and underscores, a letter or digit at both ends"
         raise Invalid("bad-service", f"service {text[:80]!r}", "is not a service name", do)
@@ -47,7 +48,7 @@ def check_service(text: str) -> str:
 
 
 def check_version(text: str, scheme: str = "opaque") -> str:
-    """An identifier in any scheme; with "numeric" or "semver" also of that form."""
+    """Returns `text` if it is a version of the scheme; "opaque" allows any identifier. Raises Invalid."""
     where = f"version {text[:80]!r}"
     if len(text) > NAME_CHARS_MAX or not VERSION.match(text):
         do = f"use 1 to {NAME_CHARS_MAX} letters, digits and . _ + ~ -, the first a letter or digit"
@@ -64,7 +65,7 @@ def check_version(text: str, scheme: str = "opaque") -> str:
 
 @lru_cache(maxsize=65536)
 def parts(version: str) -> tuple[int, ...] | None:
-    """The numbers of a numeric version, or of the core of a semantic one; None for anything else."""
+    """The numbers of a numeric version, or of the core of a semantic version. None for anything else."""
     core = re.split(r"[-+]", version, maxsplit=1)[0]
     if not _NUMERIC.match(core) or core.count(".") >= PARTS_MAX:
         return None
@@ -73,7 +74,7 @@ def parts(version: str) -> tuple[int, ...] | None:
 
 @lru_cache(maxsize=65536)
 def sort_key(version: str, scheme: str = "numeric") -> SortKey:
-    """Orders versions: by numbers, semver pre-releases before their release (semver.org, 11), the rest by text."""
+    """Sort key: by numbers, semver pre-releases before their release (semver.org, 11), other versions by text."""
     numbers = parts(version)
     if scheme == "opaque" or numbers is None:
         return ((0, 0, version),)
@@ -111,10 +112,12 @@ def parse_declaration(text: str) -> tuple[tuple[str, str], ...]:
             check_version(version, "opaque")
         except Invalid:
             raise Invalid(
-                "bad-compatible", where, f"{item!r} is no condition", "write '>=1.0,<1.2' or a version"
+                "bad-compatible", where, f"{item!r} is not a condition", "write '>=1.0,<1.2' or a version"
             ) from None
         if operator != "=" and parts(version) is None:
-            raise Invalid("bad-compatible", where, f"{version!r} can't be compared", "compare with numbers like 1.2")
+            raise Invalid(
+                "bad-compatible", where, f"{version!r} cannot be compared", "compare with numbers, for example 1.2"
+            )
         conditions.append((operator, version))
     if len(conditions) > CONDITIONS_MAX:
         raise Invalid("bad-compatible", where, f"has more than {CONDITIONS_MAX} conditions", "write fewer")
@@ -142,8 +145,8 @@ def _holds(version: str, operator: str, bound: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Compatibility:
-    """What an operator sets for a service. `ranges`: versions in one and the same range are compatible; `allow` and
-    `deny`: pairs that beat everything else (deny first)."""
+    """The compatibility rules of a service. `ranges`: versions within the same range are compatible. `allow`, `deny`: pairs
+    that override all other rules; deny overrides allow."""
 
     scheme: str = "numeric"
     rule: str = "patch"
@@ -152,11 +155,14 @@ class Compatibility:
     deny: tuple[tuple[str, str], ...] = ()
 
     def compatible(self, a: str, b: str, declared_a: tuple[str, ...] = (), declared_b: tuple[str, ...] = ()) -> bool:
-        """Symmetric; every version is compatible with itself."""
+        """Whether two versions may serve side by side. Symmetric; a version is compatible with itself.
+
+        `declared_a`, `declared_b`: what the instances of each version declare, as in `parse_declaration`.
+        """
         return a == b or _compatible(self, a, b, declared_a, declared_b)
 
 
-@lru_cache(maxsize=8192)  # of pairs: a service that had hundreds of versions would fill a large one
+@lru_cache(maxsize=8192)  # pairs; a service with hundreds of versions has tens of thousands of them
 def _compatible(rules: Compatibility, a: str, b: str, declared_a: tuple[str, ...], declared_b: tuple[str, ...]) -> bool:
     if (a, b) in rules.deny or (b, a) in rules.deny:
         return False

@@ -7,7 +7,7 @@ import pytest
 from sdlb.core.authority import SCOPE_MAX, Root
 from sdlb.core.messages import ClaimKey
 from sdlb.core.slot import Part, Slot
-from sdlb.core.votes import majority_generation, reports
+from sdlb.core.votes import generation_votes, majority_generation
 from tests.core.forest import Forest, Node, key_of
 
 KEY = ClaimKey("catalog", "1.0.1", "example.com/*")
@@ -26,7 +26,7 @@ def child(generation: int, scope: tuple[str, ...] = OURS, *, covered: bool = Fal
 
 
 def voted(parts: dict[str, Part]) -> list[int]:
-    return reports([slot_of(parts)], lambda scope: scope == OURS, 100)
+    return generation_votes([slot_of(parts)], lambda scope: scope == OURS, 100)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_the_instances_of_a_node_have_one_vote_together() -> None:
 
 def test_a_child_has_one_vote_for_all_its_claims() -> None:
     one, other = slot_of({"n:host": child(2)}), slot_of({"n:host": child(3)})
-    assert reports([one, other], lambda _: True, 100) == [3]
+    assert generation_votes([one, other], lambda _: True, 100) == [3]
 
 
 def test_a_child_and_what_is_kept_of_it_have_one_vote() -> None:
