@@ -51,10 +51,10 @@ def parts(draw: st.DrawFn) -> Part:
         present=flags[1],
         child=flags[2],
         stable=flags[3],
-        goes=flags[4],
+        departing=flags[4],
         covered=flags[5],
         arriving=flags[6],
-        kept=flags[7],
+        recorded_only=flags[7],
     )
 
 
@@ -86,12 +86,12 @@ def check_sums(slot: Slot, held: dict[str, Part]) -> None:
     opened = [part for part in known if part.stage is Stage.OPEN]
     sums = slot.sums
     # What is covered still has endpoints and requests in flight here.
-    for name in ("capacity", "ready", "present", "stable", "goes", "coming"):
+    for name in ("capacity", "ready", "present", "stable", "departing", "arriving"):
         assert getattr(sums, name) == sum(getattr(part, name) for part in every), name
     assert sums.parts == len(known)
     assert sums.opening == sum(part.opening for part in known)
     assert sums.open == len(opened)
-    assert sums.kept == sum(part.kept for part in known)
+    assert sums.recorded_only == sum(part.recorded_only for part in known)
     assert sums.silent == sum(part.stage is Stage.SILENT for part in known)
     assert sums.local_count == sum(part.count for part in known if not part.child)
     assert sums.child_count == sum(part.count for part in known if part.child)

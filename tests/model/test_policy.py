@@ -87,7 +87,7 @@ BAD = {
     "latency of half": ('{"outlier": {"latency_factor": 0.5}}', "over 1"),
     "limit": ('{"limits": {"in_flight": 1.5}}', "whole number"),
     "no flag": ('{"limits": {"adaptive": 1}}', "true or false"),
-    "retries": ('{"retries_max": 1.5}', "-1 for any"),
+    "retries": ('{"retries_max": 1.5}', "-1 for no limit"),
     "range": ('{"compatibility": {"ranges": [">=blue"]}}', "compared"),
 }
 

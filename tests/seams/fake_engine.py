@@ -15,7 +15,7 @@ class FakeSites:
     """Takes every site, says so in the next turn."""
 
     def __init__(self) -> None:
-        self.told: Callable[[Sequence[SiteState]], None] = lambda _: None
+        self.on_states: Callable[[Sequence[SiteState]], None] = lambda _: None
         self.sites: dict[str, Site] = {}
         self.keys: tuple[TicketKey, ...] = ()
 
@@ -23,7 +23,7 @@ class FakeSites:
         self.sites.update((site.key, site) for site in sites)
         if keep is not None:
             self.sites = {key: site for key, site in self.sites.items() if key in keep}
-        asyncio.get_running_loop().call_soon(lambda: self.told([SiteState(site.key) for site in sites]))
+        asyncio.get_running_loop().call_soon(lambda: self.on_states([SiteState(site.key) for site in sites]))
 
     def ticket_keys(self, keys: Sequence[TicketKey]) -> None:
         self.keys = tuple(keys)

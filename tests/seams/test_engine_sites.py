@@ -34,7 +34,7 @@ class Control:
         self.engine = NativeEngine(
             self.folder / "engine.sock", self.folder / "engine.log", 2, self.events.append, self.notes.append
         )
-        self.engine.sites.told = self.states.extend
+        self.engine.sites.on_states = self.states.extend
 
     async def until(self, done: Callable[[], bool]) -> None:
         for _ in range(3000):

@@ -22,7 +22,7 @@ class EngineSites:
     """What is wanted, for all engines: two while one takes over from the other."""
 
     def __init__(self) -> None:
-        self.told: Callable[[Sequence[SiteState]], None] = _nobody
+        self.on_states: Callable[[Sequence[SiteState]], None] = _nobody
         self.wanted: dict[str, Site] = {}
         self.taken: dict[str, Site] = {}
         self.keys: tuple[TicketKey, ...] = ()
@@ -92,7 +92,7 @@ class SiteFeed:
             if not state.error and state.key in self._all.wanted:
                 self._all.taken[state.key] = sent[state.key]
         if states:
-            self._all.told(states)
+            self._all.on_states(states)
 
     def _send_batch(self, sites: list[Site]) -> None:
         self._given.update((site.key, site) for site in sites)

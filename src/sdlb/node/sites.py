@@ -49,7 +49,7 @@ class SiteWatch:
         self._ending_at = 0
         self._turn = asyncio.Lock()
         self._any = asyncio.Event()
-        sink.told = self._on_told
+        sink.on_states = self._on_states
 
     # ------------------------------------------------------------------ sites come and go
 
@@ -120,7 +120,7 @@ class SiteWatch:
 
     # ------------------------------------------------------------------ what the engine says
 
-    def _on_told(self, states: Sequence[SiteState]) -> None:
+    def _on_states(self, states: Sequence[SiteState]) -> None:
         self._tell_all(self._known.on_applied(states, int(self._wall())))
 
     def views(self) -> list[dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""What a node needs from outside, as Protocols: one file each, one test suite over every implementation."""
+"""Interfaces to everything outside the core, as Protocols: one file each, with one test suite for all implementations."""

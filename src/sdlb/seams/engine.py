@@ -1,7 +1,7 @@
-"""The engine as control sees it (proto/engine.proto has the meanings).
+"""Interface to the engine (proto/engine.proto defines the messages).
 
-Implementations hand in `EngineAttached`, `EngineApplied`, `EngineRejected`, `EngineDrained`, `EngineLost` and
-`EngineJoined` (core/events.py), and keep the figures that metrics and API read.
+Implementations report `EngineAttached`, `EngineApplied`, `EngineRejected`, `EngineDrained`, `EngineLost` and
+`EngineJoined` (core/events.py) to the node's loop, and keep the statistics that metrics and the API read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sdlb.model.identity import Identity
 from sdlb.model.site import Site, SiteState, TicketKey
 
 LATENCY_BUCKETS_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
-"""Upper bounds of `GroupTotals.latency`; one more counts the rest."""
+"""Upper bounds of the buckets in `GroupTotals.latency`. The list has one more bucket for all above."""
 
 
 def _head_buckets() -> tuple[float, ...]:
@@ -28,14 +28,16 @@ def _head_buckets() -> tuple[float, ...]:
 
 
 HEAD_BUCKETS_S = _head_buckets()
-"""Upper bounds of `InstanceTotals.heads`: from 0.5 ms in steps of 10 % to 60 s, as the engine has them (`routes/src/asked.rs`);
-one more counts the rest."""
+"""Upper bounds of the buckets in `InstanceTotals.heads`: 0.5 ms to 60 s in steps of 10 %, the same as in the engine
+(`routes/src/asked.rs`). The list has one more bucket for all above."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """`key`: "http" and "https" take clients, "node" takes parents' requests and children's links. `trusted_proxies`: networks
-    whose word about their clients is believed."""
+    """`key`: "http" and "https" accept clients, "node" accepts requests of parents and links of children.
+
+    `trusted_proxies`: networks whose forwarding headers and PROXY protocol headers are trusted.
+    """
 
     key: str
     address: str
@@ -46,7 +48,7 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """`limits`: names of `Limits` in engine.proto, without those that keep the engine's default."""
+    """`limits`: field names of `Limits` in engine.proto. Those that are absent keep the engine's default."""
 
     node: str
     listeners: tuple[Listener, ...]
@@ -54,26 +56,30 @@ class EngineConfig:
     limits: Mapping[str, int] = field(default_factory=dict[str, int])
     access_log: str = ""
     identity: Identity | None = None
-    """This node's own certificate; None: node links are in clear text."""
+    """This node's own certificate. None: node links are unencrypted."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceTotals:
-    """What became of requests at the instances of one service version that this engine asks itself. `requests`: each attempt;
-    `broken`: those without an answer that could be used; `unreached`: no connection, not among `requests`."""
+    """Totals of the attempts that this engine sent to instances of one service version, without those through child nodes.
+
+    `answers`: responses by status class, 1xx to 5xx. `broken`: attempts without a usable response. `unreached`: attempts
+    without a connection; these are not part of `requests`.
+    """
 
     requests: int = 0
     answers: Sequence[int] = ()
     broken: int = 0
     unreached: int = 0
     heads: Sequence[int] = ()
-    """Times to the head of an answer, by HEAD_BUCKETS_S."""
+    """Times to the response head, by HEAD_BUCKETS_S."""
     head_us_sum: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class GroupTotals:
-    """Totals of one service version since the engine's start."""
+    """Totals of one service version since the start of the engine. `status`: responses by class, 1xx to 5xx. `failed`: answered
+    by the engine with 502, 503 or 504."""
 
     requests: int = 0
     status: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
@@ -83,7 +89,7 @@ class GroupTotals:
     latency: Sequence[int] = ()
     latency_us_sum: int = 0
     grpc_status: Sequence[int] = ()
-    """Answers to gRPC calls by code, 0 to 16, then those without a valid one; empty: there were none."""
+    """gRPC responses by code, 0 to 16, then those without a valid code. Empty: there were no gRPC calls."""
     at_instances: InstanceTotals | None = None
 
 
@@ -99,16 +105,17 @@ class UpstreamTotals:
 
 @dataclass(slots=True)
 class EngineStats:
-    """What the engine said last. `ejected`: target -> why, while passive health keeps it out.
+    """The latest statistics and state that the engine reported.
 
-    `draining`: deleted members -> their requests in flight.
+    `ejected`: key of an upstream -> the reason, while outlier ejection keeps it out. `draining`: deleted endpoint -> its
+    requests in flight. `bound`: key of a listener -> its address.
     """
 
     pid: int = 0
     version: str = ""
     attached: bool = False
     hangs: bool = False
-    """It is attached, and does not answer."""
+    """The engine is attached but does not answer pings."""
     bound: dict[str, str] = field(default_factory=dict[str, str])
     groups: dict[tuple[str, str], GroupTotals] = field(default_factory=dict[tuple[str, str], GroupTotals])
     upstreams: dict[str, UpstreamTotals] = field(default_factory=dict[str, UpstreamTotals])
@@ -116,16 +123,16 @@ class EngineStats:
     ejected: dict[str, str] = field(default_factory=dict[str, str])
     draining: dict[EndpointKey, int] = field(default_factory=dict[EndpointKey, int])
     identity_not_after_s: int = 0
-    """Unix time at which the node's own certificate ends; 0: it has none."""
+    """Unix time at which the node's own certificate expires. 0: it has none."""
 
 
 class EngineFailed(OSError):
-    """The engine could not be started or upgraded, or does not take the configuration."""
+    """The engine could not be started or upgraded, or refused the configuration."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upgraded:
-    """One engine process has taken over from another, which ends within `deadline_s`."""
+    """Result of a hot restart: the new engine process and the old one, which exits within `deadline_s`."""
 
     pid: int
     version: str
@@ -135,17 +142,20 @@ class Upgraded:
 
 
 class SiteSink(Protocol):
-    """Sites and ticket keys: kept, and given to each engine that is attached to, before its listeners."""
+    """Keeps the sites and ticket keys, and sends them to each newly attached engine before its listeners."""
 
-    told: Callable[[Sequence[SiteState]], None]
-    """Called with what the engine says of the sites that it was given."""
+    on_states: Callable[[Sequence[SiteState]], None]
+    """Called with the engine's report about the sites that it was sent."""
 
     def put(self, sites: Sequence[Site], keep: Collection[str] | None = None) -> None:
-        """`keep`: the keys of all sites; others are deleted. One that the engine refuses keeps what it had."""
+        """Adds or replaces `sites`. `keep`: the keys of all sites; others are deleted. None: nothing is deleted.
+
+        A site that the engine refuses keeps its former certificates.
+        """
         ...
 
     def ticket_keys(self, keys: Sequence[TicketKey]) -> None:
-        """The first one seals, all of them open."""
+        """The first key encrypts new session tickets; all keys decrypt them."""
         ...
 
 
@@ -156,43 +166,46 @@ class Engine(Protocol):
     def sites(self) -> SiteSink: ...
 
     async def start(self, config: EngineConfig, settle_s: float = 0.0) -> None:
-        """Attaches to the running engine, or starts one, and configures it; from then on keeps it attached.
+        """Attaches to the running engine or starts one, configures it, and keeps it attached from then on.
 
-        `settle_s`: for so long after the start of an engine, requests that no route matches wait for one: children have not
-        reported yet.
+        `settle_s`: time after the start of an engine during which requests without a matching route wait for one, because
+        children have not reported yet.
 
-        Raises EngineFailed when it cannot be started, or refuses the configuration (a port that is taken).
+        Raises EngineFailed if the engine cannot be started or refuses the configuration (a port in use).
         """
         ...
 
     async def configure(self, config: EngineConfig) -> str:
-        """Other listeners and limits, as a whole. "" or why nothing was changed."""
+        """Replaces listeners and limits, all or nothing. Returns "", or the reason why nothing was changed."""
         ...
 
     def apply(self, delta: Apply) -> None:
-        """Dropped when the engine is not attached: the next EngineAttached makes the core send everything."""
+        """Sends a delta. It is dropped while the engine is not attached; the core sends the whole table on EngineAttached."""
         ...
 
     def reopen_log(self) -> None:
-        """The file of the access log was moved away: from here on lines go to a new one of its name."""
+        """Opens the access log again under its name, after the file was moved for rotation."""
         ...
 
     async def upgrade(self, deadline_s: float) -> Upgraded:
-        """A new process of the engine that is installed now takes the listening sockets over; the old one answers what it has
-        open until the deadline, in seconds. Raises EngineFailed: the old one serves on as if nothing had been.
+        """Hot restart: starts the installed engine and hands the listening sockets over to it.
+
+        The old process finishes its open requests until the deadline. Raises EngineFailed; then the old process serves on
+        unchanged.
         """
         ...
 
     async def drain_clients(self, deadline_s: float) -> None:
-        """The node is about to leave: entry listeners are closed, what their clients have asked for is answered. Returns when
-        the last of them has gone, or the deadline has passed. Requests of the nodes above are served on.
+        """Closes the entry listeners before the node leaves, and finishes the requests of their clients.
+
+        Returns when the last client connection has closed, or at the deadline. Requests from parents are still served.
         """
         ...
 
     async def shut_down(self, deadline_s: float) -> None:
-        """Ends the engine process: no new connections, what is in flight is answered until the deadline."""
+        """Stops the engine process: accepts no new connections and finishes requests in flight until the deadline."""
         ...
 
     async def detach(self) -> None:
-        """Lets go of the engine, which serves on."""
+        """Closes the control connection; the engine serves on."""
         ...

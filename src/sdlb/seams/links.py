@@ -1,7 +1,7 @@
-"""Streams to parents and from children (`Tree.Link`, proto/tree.proto). None of these methods waits.
+"""Interfaces to the streams to parents and from children (`Tree.Link`, proto/tree.proto). Only `close` waits.
 
-Implementations hand in `ParentConnected`, `ParentMessage`, `ParentClosed`, `ChildConnected`, `ChildMessage` and
-`ChildClosed` (core/events.py). After `hang_up` or `drop` no further event of that stream comes.
+Implementations report `ParentConnected`, `ParentMessage`, `ParentClosed`, `ChildConnected`, `ChildMessage` and
+`ChildClosed` (core/events.py). After `hang_up` or `drop` they report nothing more about that stream.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from sdlb.core.messages import DownMessage, UpMessage
 
 class ParentLinks(Protocol):
     def dial(self, parent: str) -> None:
-        """Answered by ParentConnected or ParentClosed. An open stream to the same parent is closed first."""
+        """Opens a stream; ParentConnected or ParentClosed follows. An open stream to the same parent is closed first."""
         ...
 
     def send(self, parent: str, message: UpMessage) -> None:
-        """Dropped when no stream is open; a parent that reads nothing is hung up (ParentClosed)."""
+        """Queues a message. It is dropped when no stream is open. A stream whose queue is full is closed (ParentClosed)."""
         ...
 
     def hang_up(self, parent: str) -> None: ...
 
     async def close(self) -> None:
-        """Sends what is queued (bounded in time), then closes all streams."""
+        """Sends what is queued, for a limited time, then closes all streams."""
         ...
 
 
 class ChildLinks(Protocol):
     def send(self, link: int, message: DownMessage) -> None:
-        """Dropped when the link is gone; a child that reads nothing is dropped (ChildClosed)."""
+        """Queues a message. It is dropped when the link is closed. A link whose queue is full is closed (ChildClosed)."""
         ...
 
     def drop(self, link: int) -> None:
-        """Closes the link after what was sent before has gone out."""
+        """Closes the link after the queued messages have been sent."""
         ...
 
     async def close(self) -> None: ...

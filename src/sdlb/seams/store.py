@@ -1,4 +1,4 @@
-"""Where a node keeps what it decided: a map of keys to JSON values."""
+"""Interface to the store that keeps a node's decisions over restarts: a map from keys to JSON values."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from typing import Protocol
 from sdlb.core.effects import Note
 
 NoteSink = Callable[[Note], None]
-"""Takes what a part of the node has to say: to the log and to `/v1/events`."""
+"""Receives a note for the log and `/v1/events`."""
 
 
 class StoreFailed(OSError):
-    """The store could not write (disk full, read-only). Nothing of the commit was written; it may be tried again."""
+    """The store could not write (disk full, read-only). Nothing of the commit was written; the caller may retry."""
 
 
 class Store(Protocol):
     async def load(self) -> dict[str, object]:
-        """All that was committed. What can't be trusted is set aside and told (`state-set-aside`): then it is empty."""
+        """Returns everything that was committed. A damaged store is set aside with an event (`state-set-aside`), and the
+        result is empty."""
         ...
 
     async def commit(self, puts: Mapping[str, object], durable: bool) -> None:
-        """All of `puts` or nothing, in the order of the calls; None deletes. Returns when it is written.
+        """Writes all of `puts` or nothing, in the order of the calls; None deletes a key. Returns when it is written.
 
-        `durable`: also when the machine loses power from here on. Without it only a crash of the process is survived.
+        `durable`: the write survives a power loss from then on; without it, only a crash of the process.
         Raises StoreFailed.
         """
         ...
 
     async def close(self) -> None:
-        """Writes what was committed; safe to call twice."""
+        """Writes pending commits; safe to call twice."""
         ...
