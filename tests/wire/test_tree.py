@@ -172,7 +172,7 @@ BAD_DOWN = {
     "a long reason": _verdict(reason="x" * 8193),
     "too many fields": _verdict(reason_fields=dict.fromkeys(MANY_NAMES, "")),
     "a long field": _verdict(reason_fields={"a": "x" * 8193}),
-    "who decided": _verdict(decided_by="a b"),
+    "the node that decided": _verdict(decided_by="a b"),
     "an unknown state": _verdict(state=9),
     "a drain": pb.Down(state=pb.DownState(drained=[pb.DrainAck(key=PB_KEY, leaving=1 << 63)])),
     "a dropped document": pb.Down(state=pb.DownState(dropped_docs=["a b"])),

@@ -1,1 +1,1 @@
-"""Bytes <-> core messages. `*_pb2` are generated from proto/ (`make proto`); the other modules convert."""
+"""Conversion between bytes and core messages. `*_pb2` are generated from proto/ (`make proto`)."""

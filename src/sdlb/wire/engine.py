@@ -1,4 +1,4 @@
-"""Control <-> engine: core effects -> proto/engine.proto, and the parts of it that become core events."""
+"""Conversion between control and engine: core effects to proto/engine.proto, and parts of its messages to core events."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _target(target: UpstreamPut) -> pb.Target:
 
 
 def _member(member: EndpointPut) -> pb.Member:
-    """The capacity of a child is a sum that its parent does not bound; the engine counts with 32 bits."""
+    """Cuts the capacity to 32 bits, as the engine counts. The capacity of a child is a sum without a bound."""
     capacity = min(member.capacity, U32_MAX)
     return pb.Member(key=_key(member.key), capacity=capacity, last_resort=member.last_resort, far=member.far)
 
@@ -118,6 +118,7 @@ def _percent(share: float) -> int:
 
 
 def to_delta(delta: Apply) -> pb.ToEngine:
+    """The message `Delta`."""
     message = pb.Delta(
         epoch=delta.epoch,
         replace=delta.replace,
@@ -134,7 +135,7 @@ def to_delta(delta: Apply) -> pb.ToEngine:
 
 
 def to_configure(config: EngineConfig, settle_s: float = 0.0) -> pb.ToEngine:
-    """`settle_s`: the table may lack routes for so long."""
+    """The message `Configure`. `settle_s`: time during which the table may still lack routes."""
     listeners = [
         pb.Listener(
             key=each.key,
@@ -163,7 +164,7 @@ def to_configure(config: EngineConfig, settle_s: float = 0.0) -> pb.ToEngine:
 
 
 def to_sites(sites: Iterable[Site], keep: Collection[str] | None = None) -> pb.ToEngine:
-    """`keep`: the keys of all sites; others are deleted."""
+    """The message `Sites`. `keep`: the keys of all sites; others are deleted. None: nothing is deleted."""
     message = pb.Sites(put=[_site(site) for site in sites])
     if keep is not None:
         message.prune = True

@@ -1,11 +1,10 @@
-"""Node links: `core.messages` <-> proto/tree.proto.
+"""Conversion for node links: `core.messages` to and from proto/tree.proto.
 
-Decoding gives the same values back that were encoded (but for what is over the limits of `wire.limits`), and raises
-DecodeError for anything that is no message, names no known kind, is over a limit, or holds a name that could not have
-been registered.
+Decoding returns the values that were encoded, except values over the limits of `wire.limits`. It raises DecodeError for
+bytes that are not a message, an unknown kind, a value over a limit, and a name that no instance could register.
 
-Protocol 1, the release before, knows fewer fields. What it reads is written too (`open`, `presumed`, `granted`,
-`withdrawn`, the sentence of a reason), and read where the newer field is absent.
+Protocol 1, of the previous release, has fewer fields. Encoding also writes the fields that protocol 1 reads (`open`,
+`presumed`, `granted`, `withdrawn`, the sentence of a reason). Decoding reads them where the newer field is absent.
 """
 
 from __future__ import annotations
@@ -43,20 +42,19 @@ def _key(key: m.ClaimKey) -> pb.ClaimKey:
 
 def _to_key(key: pb.ClaimKey) -> m.ClaimKey:
     if max(len(key.service), len(key.version), len(key.route)) > at.KEY_CHARS_MAX:
-        raise DecodeError(f"a name of over {at.KEY_CHARS_MAX} characters in a claim")
+        raise DecodeError(f"a claim has a name longer than {at.KEY_CHARS_MAX} characters")
     return _checked_key(key.service, key.version, key.route)
 
 
 @lru_cache(maxsize=65536)
 def _checked_key(service: str, version: str, route: str) -> m.ClaimKey:
-    """What a node checks of its own instances it checks of what others send too: an engine refuses a whole delta for
-    one bad name in it."""
+    """Applies the checks for local instances to claims of other nodes too: one bad name makes the engine refuse a delta."""
     try:
         key = m.ClaimKey(check_service(service), check_version(version), str(Pattern.parse(route)))
     except Invalid as problem:
-        raise DecodeError(f"a claim with a bad key: {problem}") from None
+        raise DecodeError(f"a claim has an invalid key: {problem}") from None
     if key.route != route:
-        raise DecodeError(f"a claim whose route is not in its one spelling, {key.route!r}")
+        raise DecodeError(f"a claim has a route that is not canonical, which is {key.route!r}")
     return key
 
 
@@ -64,12 +62,12 @@ def _declarations(texts: Sequence[str]) -> tuple[str, ...]:
     if not texts:
         return ()
     if len(texts) > at.COMPATIBLE_MAX:
-        raise DecodeError(f"a claim with {len(texts)} declarations; at most {at.COMPATIBLE_MAX}")
+        raise DecodeError(f"a claim has {len(texts)} declarations; the limit is {at.COMPATIBLE_MAX}")
     try:
         for text in texts:
             parse_declaration(text)
     except Invalid as problem:
-        raise DecodeError(f"a claim with a bad declaration: {problem}") from None
+        raise DecodeError(f"a claim has an invalid declaration: {problem}") from None
     return tuple(texts)
 
 
@@ -77,7 +75,8 @@ def _declarations(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _claim(claim: m.Claim) -> pb.Claim:
-    """Protocol 1 has 32 bits for sums. For it, what is silent may be open: it must not count as stopped."""
+    """Protocol 1 has 32 bits for sums. It has no stage SILENT, so a silent claim is also written as `open`: it must not count
+    as stopped."""
     capacity, count = at.at_most(claim.capacity), at.at_most(claim.count)
     message = pb.Claim(
         key=_key(claim.key),
@@ -136,7 +135,7 @@ def _to_stage(claim: pb.Claim) -> m.Stage:
     if claim.stage:
         stage = _STAGE_OF.get(claim.stage)
         if stage is None:
-            raise DecodeError(f"a claim of the unknown stage {claim.stage}")
+            raise DecodeError(f"a claim has the unknown stage {claim.stage}")
         return stage
     if claim.presumed:
         return m.Stage.SILENT
@@ -144,7 +143,7 @@ def _to_stage(claim: pb.Claim) -> m.Stage:
 
 
 def _to_gone(message: pb.UpState) -> tuple[m.Gone, ...]:
-    """Those that have stopped first."""
+    """Stopped claims come first, because the message lists them separately."""
     stopped = [m.Gone(_to_key(key), m.Cause.STOPPED) for key in message.withdrawn]
     others = [m.Gone(_to_key(gone.key), _CAUSE_OF.get(gone.cause, m.Cause.UNKNOWN)) for gone in message.gone]
     return (*stopped, *others)
@@ -183,12 +182,12 @@ def _to_docs(policies: Sequence[pb.Policy], others: Sequence[pb.Doc]) -> tuple[m
 
 def _to_doc(kind: str, name: str, doc: pb.Policy | pb.Doc, body: bytes) -> m.Doc:
     if not kind or "/" in kind or not name:
-        raise DecodeError(f"a document of kind {kind[:40]!r} with the name {name[:40]!r}")
+        raise DecodeError(f"a document has the kind {kind[:40]!r} and the name {name[:40]!r}")
     if kind == m.POLICY:
         try:
-            check_service(name)  # it becomes part of what the engine is given
+            check_service(name)  # the engine gets the name
         except Invalid as problem:
-            raise DecodeError(f"a policy with a bad name: {problem}") from None
+            raise DecodeError(f"a policy has an invalid name: {problem}") from None
     return m.Doc(
         at.name(kind, "the kind of a document"),
         at.name(name, "the name of a document"),
@@ -221,10 +220,10 @@ def _verdict(verdict: m.Verdict) -> pb.Verdict:
 def _to_verdict(verdict: pb.Verdict) -> m.Verdict:
     state = _STATE_NAMES.get(verdict.state)
     if state is None:
-        raise DecodeError(f"a verdict of the unknown state {verdict.state}")
+        raise DecodeError(f"a verdict has the unknown state {verdict.state}")
     fields = dict(verdict.reason_fields)
     if len(fields) > at.FIELDS_MAX:
-        raise DecodeError(f"a reason with {len(fields)} fields; at most {at.FIELDS_MAX}")
+        raise DecodeError(f"a reason has {len(fields)} fields; the limit is {at.FIELDS_MAX}")
     for name, value in fields.items():
         at.name(name, "a field of a reason")
         at.text(value, at.TEXT_CHARS_MAX, "a field of a reason")
@@ -234,7 +233,7 @@ def _to_verdict(verdict: pb.Verdict) -> m.Verdict:
         key=_to_key(verdict.key),
         state=state,
         reason=reason_of(code, fields, sentence),
-        decided_by=at.name(verdict.decided_by, "who decided"),
+        decided_by=at.name(verdict.decided_by, "the node that decided"),
         generation=at.number(verdict.generation, at.COUNT_MAX, "a generation"),
         scope=at.names(verdict.scope, "roots of a scope"),
         stamp=at.number(verdict.stamp, at.COUNT_MAX, "a stamp"),
@@ -312,7 +311,7 @@ def encode_up(message: m.UpMessage) -> bytes:
 
 
 def decode_up(raw: bytes) -> m.UpMessage:
-    """Raises DecodeError."""
+    """Reads a message of a child. Raises DecodeError."""
     try:
         up = pb.Up.FromString(raw)
     except ProtobufError as error:
@@ -328,23 +327,23 @@ def decode_up(raw: bytes) -> m.UpMessage:
                 tuple([_to_claim(claim) for claim in state.claims]),
                 _to_gone(state),
                 _to_docs(state.policies, state.docs),
-                at.names(state.hears.ids, "roots that are heard") if state.HasField("hears") else None,
+                at.names(state.hears.ids, "roots in reach") if state.HasField("hears") else None,
             )
         case "beat":
             return _to_beat(up.beat)
         case "ask":
             ask = up.ask
             return m.Ask(
-                at.name(ask.id, "the id of a question"),
+                at.name(ask.id, "the id of a forwarded call"),
                 at.name(ask.method, "a method"),
                 at.text(ask.path, at.PATH_CHARS_MAX, "a path"),
-                at.body(ask.body, "a question"),
-                at.name(ask.asker, "who asks"),
+                at.body(ask.body, "a forwarded call"),
+                at.name(ask.asker, "the asking node"),
             )
         case "bye":
             return m.Bye(tuple(_to_key(key) for key in up.bye.left))
         case _:
-            raise DecodeError("a message of no known kind")
+            raise DecodeError("a message has an unknown kind")
 
 
 def _to_hello(hello: pb.Hello) -> m.Hello:
@@ -367,7 +366,7 @@ def _to_hello(hello: pb.Hello) -> m.Hello:
 
 def _labels(labels: Sequence[str]) -> tuple[str, ...]:
     if len(labels) > at.LABELS_MAX:
-        raise DecodeError(f"{len(labels)} labels; at most {at.LABELS_MAX}")
+        raise DecodeError(f"{len(labels)} labels; the limit is {at.LABELS_MAX}")
     return tuple(at.text(label, at.LABEL_CHARS_MAX, "a label") for label in labels)
 
 
@@ -425,7 +424,7 @@ def encode_down(message: m.DownMessage) -> bytes:
 
 
 def decode_down(raw: bytes) -> m.DownMessage:
-    """Raises DecodeError."""
+    """Reads a message of a parent. Raises DecodeError."""
     try:
         down = pb.Down.FromString(raw)
     except ProtobufError as error:
@@ -457,7 +456,7 @@ def decode_down(raw: bytes) -> m.DownMessage:
         case "answer":
             return _to_answer(down.answer)
         case _:
-            raise DecodeError("a message of no known kind")
+            raise DecodeError("a message has an unknown kind")
 
 
 def _to_welcome(welcome: pb.Welcome) -> m.Welcome:
@@ -480,16 +479,16 @@ def _to_drained(ack: pb.DrainAck) -> m.DrainAck:
 
 def _to_answer(answer: pb.Answer) -> m.Answer:
     if len(answer.answers) > at.ANCESTORS_MAX:
-        raise DecodeError(f"{len(answer.answers)} answers to one question; at most {at.ANCESTORS_MAX}")
+        raise DecodeError(f"{len(answer.answers)} answers to one call; the limit is {at.ANCESTORS_MAX}")
     answers = tuple(
         m.RootAnswer(at.name(each.root, "the name of a root"), _status(each.status), each.body)
         for each in answer.answers
     )
-    unreachable = at.names(answer.unreachable, "nodes that gave no answer", at.ANCESTORS_MAX, at.ADDRESS_CHARS_MAX)
-    return m.Answer(at.name(answer.id, "the id of a question"), answers, unreachable)
+    unreachable = at.names(answer.unreachable, "nodes without an answer", at.ANCESTORS_MAX, at.ADDRESS_CHARS_MAX)
+    return m.Answer(at.name(answer.id, "the id of a forwarded call"), answers, unreachable)
 
 
 def _status(status: int) -> int:
     if not 100 <= status <= 599:
-        raise DecodeError(f"{status} is no status of an answer")
+        raise DecodeError(f"{status} is not a valid status of an answer")
     return status
