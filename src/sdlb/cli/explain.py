@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         out.json(explanation)
     else:
         for label, *line in lines(explanation):
-            out.line((f"{label:<9}", "bold"), *line)
+            out.line((f"{label:<9}", "bold"), *line, hang=" " * 9)
     return 1 if explanation.status else 0
 
 

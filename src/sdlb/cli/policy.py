@@ -327,7 +327,7 @@ def show(policy: Policy, as_json: bool) -> None:
     settings = list(lines(policy.policy))
     width = max(len(key) for key, _ in settings) + 2
     for key, value in settings:
-        out.line(f"  {key:<{width}}", value)
+        out.line(f"  {key:<{width}}", value, hang=" " * (width + 2))
     _tell_roots(policy)
 
 

@@ -41,7 +41,7 @@ def _list(scenarios: list[tuple[str, str]], as_json: bool) -> int:
     else:
         width = max(len(name) for name, _ in scenarios)
         for name, text in scenarios:
-            out.line(f"{name:<{width}}  {text}")
+            out.line(f"{name:<{width}}  {text}", hang=" " * (width + 2))
     return 0
 
 

@@ -33,8 +33,15 @@ def run(args: argparse.Namespace) -> int:
         out.json(tree)
         return 0
     for line in draw(tree, every=args.all):
-        out.line(*line)
+        out.line(*line, hang=hang_of(line))
     return 0
+
+
+def hang_of(line: Line) -> str:
+    """What the second and later lines of a wrapped entry begin with: the drawing goes on beside them."""
+    first = out.plain(line[0]) if line else ""
+    drawing = first if first[-3:] in ("├─ ", "└─ ", "|- ", "`- ") else ""
+    return drawing.replace("├─", "│ ").replace("└─", "  ").replace("|-", "| ").replace("`-", "  ") + " " * 4
 
 
 def draw(tree: Tree, *, every: bool = False) -> Iterator[Line]:
