@@ -106,6 +106,7 @@ lint-python: setup ## ruff, pyright, import-linter, generated files, words
 	$(BIN)/pyright
 	$(BIN)/python -m tools.proto --check
 	$(BIN)/python -m tools.promises --check
+	$(BIN)/python -m tools.reference --check
 	$(BIN)/python -m tools.prose
 
 .PHONY: lint-engine
@@ -131,6 +132,10 @@ proto: setup ## generate src/sdlb/wire/*_pb2 from proto/
 .PHONY: promises
 promises: setup ## generate docs/promises.md from the markers in the code
 	$(BIN)/python -m tools.promises
+
+.PHONY: reference
+reference: setup ## generate the tables of docs/reference from the code
+	$(BIN)/python -m tools.reference
 
 .PHONY: lock
 lock: $(STAMPS)/venv ## newest allowed versions into requirements*.lock

@@ -1,6 +1,90 @@
-"""HELP texts of the engine's metrics, as `/metrics` prints them."""
+"""The metrics of a node with kind, labels and HELP text, as `/metrics` prints them. docs/reference/metrics.md is generated
+from this table."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class MetricText:
+    kind: str
+    labels: tuple[str, ...]
+    text: str
+
+
+def _gauge(text: str, *labels: str) -> MetricText:
+    return MetricText("gauge", labels, text)
+
+
+def _counter(text: str, *labels: str) -> MetricText:
+    return MetricText("counter", labels, text)
+
+
+def _histogram(text: str, *labels: str) -> MetricText:
+    return MetricText("histogram", labels, text)
+
+
+NODE: dict[str, MetricText] = {
+    "sdlb_node_info": _gauge("Information about the node; always 1.", "node", "version", "root"),
+    "sdlb_node_ready": _gauge("1 when the node serves and a parent is connected."),
+    "sdlb_node_guarded": _gauge("1 while the node is guarded: too many leases expired at once."),
+    "sdlb_node_cut_off": _gauge("1 while the node is cut off: no parent is connected."),
+    "sdlb_state_written": _gauge("0 while the state cannot be written to disk."),
+    "sdlb_decisions_wait": _gauge(
+        "1 while decisions wait for the disk: traffic is served as before, no version becomes active or drains."
+    ),
+    "sdlb_effects_held": _gauge("Effects of decisions held back until the disk can be written."),
+    "sdlb_internal_errors_total": _counter("Internal errors of control."),
+    "sdlb_events_total": _counter("Events by level and code.", "level", "code"),
+    "sdlb_log_lines_dropped_total": _counter("Log lines dropped because stderr was not read in time."),
+    "sdlb_entries": _gauge("Entries that control holds, by kind.", "what"),
+}
+TREE: dict[str, MetricText] = {
+    "sdlb_parent_link": _gauge("Links by parent and state.", "parent", "state"),
+    "sdlb_parent_silent_seconds": _gauge("Seconds since the parent was last heard.", "parent"),
+    "sdlb_child_link": _gauge("Links by child and state.", "child", "state"),
+    "sdlb_child_silent_seconds": _gauge("Seconds since the child was last heard.", "child"),
+    "sdlb_instances": _gauge("Instances of this host by state.", "state"),
+    "sdlb_version_instances": _gauge(
+        "Instances below this node by version and the version's state.", "service", "version", "state"
+    ),
+    "sdlb_claims": _gauge("Claims at this node by state.", "state"),
+}
+CERTIFICATES: dict[str, MetricText] = {
+    "sdlb_certificate_not_after_seconds": _gauge(
+        "Unix time at which the site's certificate expires (the earliest one of several).", "site"
+    ),
+    "sdlb_site_error": _gauge("1 while the site's certificate files cannot be used.", "site"),
+    "sdlb_identity_not_after_seconds": _gauge("Unix time at which the node's own certificate expires."),
+}
+TRAFFIC: dict[str, MetricText] = {
+    "sdlb_engine_attached": _gauge("1 while control is attached to its engine."),
+    "sdlb_requests_total": _counter("Requests by service and version.", "service", "version"),
+    "sdlb_failed_total": _counter("Requests that the engine answered with 502, 503 or 504.", "service", "version"),
+    "sdlb_retries_total": _counter("Retries: attempts after the first one.", "service", "version"),
+    "sdlb_parked_total": _counter("Requests parked until a version was active.", "service", "version"),
+    "sdlb_responses_total": _counter("Responses by status class.", "service", "version", "class"),
+    "sdlb_grpc_responses_total": _counter("gRPC responses by status code.", "service", "version", "code"),
+    "sdlb_request_seconds": _histogram(
+        "Time from the request's header to the end of the response.", "service", "version"
+    ),
+    "sdlb_instance_requests_total": _counter("Attempts sent to instances.", "service", "version"),
+    "sdlb_instance_broken_total": _counter("Attempts without a usable response.", "service", "version"),
+    "sdlb_instance_unreached_total": _counter("Attempts that got no connection.", "service", "version"),
+    "sdlb_instance_responses_total": _counter("Responses of instances by status class.", "service", "version", "class"),
+    "sdlb_instance_head_seconds": _histogram(
+        "Time from the request sent to an instance to the header of its response.", "service", "version"
+    ),
+    "sdlb_target_requests_total": _counter("Requests by endpoint (instance or child node).", "target"),
+    "sdlb_target_failures_total": _counter("Requests that failed at the endpoint.", "target"),
+    "sdlb_target_connects_total": _counter("Connections opened to the endpoint.", "target"),
+    "sdlb_target_connect_failures_total": _counter("Failed connects to the endpoint.", "target"),
+    "sdlb_target_in_flight": _gauge("Requests in flight by endpoint.", "target"),
+    "sdlb_target_idle_connections": _gauge("Idle pooled connections by endpoint.", "target"),
+    "sdlb_target_ejected": _gauge("1 while passive health has ejected the endpoint.", "target"),
+}
+FAMILIES: dict[str, MetricText] = {**NODE, **TREE, **CERTIFICATES, **TRAFFIC}
 
 TEXTS: dict[str, str] = {
     "connections_open": "Open connections, of clients and of nodes.",
@@ -137,3 +221,8 @@ TEXTS: dict[str, str] = {
     "timeout_link_total": "Links and HTTP/2 upstream connections closed because a ping was not answered.",
     "upstream_silent_total": "Requests on an upstream connection that turned out to be dead.",
 }
+"""The engine's own counters, by their name after `sdlb_engine_`."""
+
+
+def engine_kind(name: str) -> str:
+    return "counter" if name.endswith("_total") else "gauge"

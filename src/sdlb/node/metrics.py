@@ -15,7 +15,7 @@ from sdlb.core.view import View
 from sdlb.node.journal import Journal
 from sdlb.node.lists import Lists
 from sdlb.node.loop import NodeLoop
-from sdlb.node.metric_texts import TEXTS
+from sdlb.node.metric_texts import FAMILIES, TEXTS, engine_kind
 from sdlb.node.openapi import version
 from sdlb.node.reads import Pace
 from sdlb.node.sites import SiteWatch
@@ -88,8 +88,13 @@ def _labels(**labels: str) -> str:
     return f"{{{_inner(**labels)}}}"
 
 
-def _one(name: str, text: str, value: float, kind: str = "gauge") -> Family:
-    return Family(name, kind, text, [("", value)])
+def _family(name: str, samples: Iterable[Sample]) -> Family:
+    known = FAMILIES[name]
+    return Family(name, known.kind, known.text, samples)
+
+
+def _one(name: str, value: float) -> Family:
+    return _family(name, [("", value)])
 
 
 # ------------------------------------------------------------------ control
@@ -98,62 +103,51 @@ def _one(name: str, text: str, value: float, kind: str = "gauge") -> Family:
 def _node(loop: NodeLoop, journal: Journal) -> Iterator[Family]:
     balancer = loop.balancer
     info = _labels(node=balancer.settings.name, version=version(), root=str(balancer.settings.is_root).lower())
-    yield Family("sdlb_node_info", "gauge", "Information about the node; always 1.", [(info, 1)])
-    yield _one("sdlb_node_ready", "1 when the node serves and a parent is connected.", loop.ready()[0])
-    yield _one(
-        "sdlb_node_guarded", "1 while the node is guarded: too many leases expired at once.", balancer.view.guarded()
-    )
-    yield _one("sdlb_node_cut_off", "1 while the node is cut off: no parent is connected.", balancer.view.cut_off())
-    yield _one("sdlb_state_written", "0 while the state cannot be written to disk.", loop.writes)
-    waits = "1 while decisions wait for the disk: traffic is served as before, no version becomes active or drains."
-    yield _one("sdlb_decisions_wait", waits, loop.held is not None)
-    yield _one("sdlb_effects_held", "Effects of decisions held back until the disk can be written.", loop.held or 0)
-    yield _one("sdlb_internal_errors_total", "Internal errors of control.", loop.errors, "counter")
-    told = {**dict.fromkeys(ALERTS, 0), **journal.counts}
-    counts = [(_labels(level=level, code=code), count) for (level, code), count in sorted(told.items())]
-    yield Family("sdlb_events_total", "counter", "Events by level and code.", counts)
-    yield _one(
-        "sdlb_log_lines_dropped_total",
-        "Log lines dropped because stderr was not read in time.",
-        journal.dropped,
-        "counter",
-    )
+    yield _family("sdlb_node_info", [(info, 1)])
+    yield _one("sdlb_node_ready", loop.ready()[0])
+    yield _one("sdlb_node_guarded", balancer.view.guarded())
+    yield _one("sdlb_node_cut_off", balancer.view.cut_off())
+    yield _one("sdlb_state_written", loop.writes)
+    yield _one("sdlb_decisions_wait", loop.held is not None)
+    yield _one("sdlb_effects_held", loop.held or 0)
+    yield _one("sdlb_internal_errors_total", loop.errors)
+    all_counts = {**dict.fromkeys(ALERTS, 0), **journal.counts}
+    counts = [(_labels(level=level, code=code), count) for (level, code), count in sorted(all_counts.items())]
+    yield _family("sdlb_events_total", counts)
+    yield _one("sdlb_log_lines_dropped_total", journal.dropped)
     sizes = [(_labels(what=what), count) for what, count in balancer.view.sizes().items()]
-    yield Family("sdlb_entries", "gauge", "Entries that control holds, by kind.", sizes)
+    yield _family("sdlb_entries", sizes)
 
 
 def _tree(view: Lists) -> Iterator[Family | None]:
     """None: a good place for a pause."""
     for kind, links in (("parent", view.parent_links()), ("child", view.child_links())):
         rows = [(_labels(**{kind: link.name, "state": link.state}), 1.0) for link in links]
-        yield Family(f"sdlb_{kind}_link", "gauge", f"Links by {kind} and state.", rows)
+        yield _family(f"sdlb_{kind}_link", rows)
         silent = [(_labels(**{kind: link.name}), link.silent_s) for link in links]
-        yield Family(f"sdlb_{kind}_silent_seconds", "gauge", f"Seconds since the {kind} was last heard.", silent)
+        yield _family(f"sdlb_{kind}_silent_seconds", silent)
     states: Counter[str] = Counter()
     for instance_id in view.instance_ids():
         if (found := view.instance(instance_id)) is not None:
             states[found["state"]] += 1
         yield None
-    yield Family("sdlb_instances", "gauge", "Instances of this host by state.", _by_state(states))
+    yield _family("sdlb_instances", _by_state(states))
     versions = (
         (_labels(service=name, version=each["version"], state=each["state"]), float(each["instances"]))
         for name in view.service_names()
         for each in (view.service(name) or {"versions": ()})["versions"]
     )
-    yield Family(
-        "sdlb_version_instances", "gauge", "Instances below this node by version and the version's state.", versions
-    )
+    yield _family("sdlb_version_instances", versions)
     claims = _by_state(Counter(view.claim_states()))
-    yield Family("sdlb_claims", "gauge", "Claims at this node by state.", claims)
+    yield _family("sdlb_claims", claims)
 
 
 def _sites(sites: SiteWatch) -> Iterator[Family]:
     views = sites.views()
     ends = [(_labels(site=view["site"]), view["not_after_s"]) for view in views if view["not_after_s"]]
-    text = "Unix time at which the site's certificate expires (the earliest one of several)."
-    yield Family("sdlb_certificate_not_after_seconds", "gauge", text, ends)
+    yield _family("sdlb_certificate_not_after_seconds", ends)
     errors = [(_labels(site=view["site"]), bool(view["reason_code"])) for view in views]
-    yield Family("sdlb_site_error", "gauge", "1 while the site's certificate files cannot be used.", errors)
+    yield _family("sdlb_site_error", errors)
 
 
 def _by_state(counts: Counter[str]) -> list[Sample]:
@@ -164,34 +158,19 @@ def _by_state(counts: Counter[str]) -> list[Sample]:
 
 GRPC_CODES = 17
 NONE = GroupTotals()
-_OF_GROUPS: tuple[tuple[str, str, Callable[[GroupTotals], int]], ...] = (
-    ("sdlb_requests_total", "Requests by service and version.", lambda group: group.requests),
-    ("sdlb_failed_total", "Requests that the engine answered with 502, 503 or 504.", lambda group: group.failed),
-    ("sdlb_retries_total", "Retries: attempts after the first one.", lambda group: group.retries),
-    ("sdlb_parked_total", "Requests parked until a version was active.", lambda group: group.parked),
+_OF_GROUPS: tuple[tuple[str, Callable[[GroupTotals], int]], ...] = (
+    ("sdlb_requests_total", lambda group: group.requests),
+    ("sdlb_failed_total", lambda group: group.failed),
+    ("sdlb_retries_total", lambda group: group.retries),
+    ("sdlb_parked_total", lambda group: group.parked),
 )
-_OF_TARGETS: tuple[tuple[str, str, str, Callable[[UpstreamTotals], int]], ...] = (
-    (
-        "sdlb_target_requests_total",
-        "counter",
-        "Requests by endpoint (instance or child node).",
-        lambda target: target.requests,
-    ),
-    ("sdlb_target_failures_total", "counter", "Requests that failed at the endpoint.", lambda target: target.failures),
-    ("sdlb_target_connects_total", "counter", "Connections opened to the endpoint.", lambda target: target.connects),
-    (
-        "sdlb_target_connect_failures_total",
-        "counter",
-        "Failed connects to the endpoint.",
-        lambda target: target.connect_failures,
-    ),
-    ("sdlb_target_in_flight", "gauge", "Requests in flight by endpoint.", lambda target: target.in_flight),
-    (
-        "sdlb_target_idle_connections",
-        "gauge",
-        "Idle pooled connections by endpoint.",
-        lambda target: target.idle_connections,
-    ),
+_OF_TARGETS: tuple[tuple[str, Callable[[UpstreamTotals], int]], ...] = (
+    ("sdlb_target_requests_total", lambda target: target.requests),
+    ("sdlb_target_failures_total", lambda target: target.failures),
+    ("sdlb_target_connects_total", lambda target: target.connects),
+    ("sdlb_target_connect_failures_total", lambda target: target.connect_failures),
+    ("sdlb_target_in_flight", lambda target: target.in_flight),
+    ("sdlb_target_idle_connections", lambda target: target.idle_connections),
 )
 
 
@@ -207,60 +186,56 @@ def _known(view: View) -> dict[tuple[str, str], GroupTotals]:
 
 
 def _engine(stats: EngineStats, known: dict[tuple[str, str], GroupTotals]) -> Iterator[Family]:
-    yield _one("sdlb_engine_attached", "1 while control is attached to its engine.", stats.attached)
-    text = "Unix time at which the node's own certificate expires."
+    yield _one("sdlb_engine_attached", stats.attached)
     ends = [("", stats.identity_not_after_s)] if stats.identity_not_after_s else []
-    yield Family("sdlb_identity_not_after_seconds", "gauge", text, ends)
+    yield _family("sdlb_identity_not_after_seconds", ends)
     groups = [(_inner(service=s, version=v), group) for (s, v), group in sorted({**known, **stats.groups}.items())]
-    for name, text, value in _OF_GROUPS:
-        yield Family(name, "counter", text, [(f"{{{inner}}}", value(group)) for inner, group in groups])
+    for name, value in _OF_GROUPS:
+        yield _family(name, [(f"{{{inner}}}", value(group)) for inner, group in groups])
     status = ((inner, group.status) for inner, group in groups)
-    yield _by_class("sdlb_responses_total", "Responses by status class.", status)
+    yield _by_class("sdlb_responses_total", status)
     calls = (
         (f'{{{inner},code="{index if index < GRPC_CODES else "none"}"}}', count)
         for inner, group in groups
         for index, count in enumerate(group.grpc_status)
     )
-    yield Family("sdlb_grpc_responses_total", "counter", "gRPC responses by status code.", calls)
+    yield _family("sdlb_grpc_responses_total", calls)
     buckets = (sample for inner, group in groups if group.latency for sample in _histogram(inner, group))
-    yield Family(
-        "sdlb_request_seconds", "histogram", "Time from the request's header to the end of the response.", buckets
-    )
+    yield _family("sdlb_request_seconds", buckets)
     yield from _instances(groups)
     targets = [(_labels(target=name), target) for name, target in sorted(stats.upstreams.items())]
-    for name, kind, text, value_of in _OF_TARGETS:
-        yield Family(name, kind, text, [(labels, value_of(target)) for labels, target in targets])
+    for name, value_of in _OF_TARGETS:
+        yield _family(name, [(labels, value_of(target)) for labels, target in targets])
     ejected = [(_labels(target=name), 1) for name in sorted(stats.ejected)]
-    yield Family("sdlb_target_ejected", "gauge", "1 while passive health has ejected the endpoint.", ejected)
+    yield _family("sdlb_target_ejected", ejected)
     for name, value in sorted({**dict.fromkeys(TEXTS, 0), **stats.counters}.items()):  # the engine sends what changes
-        kind = "counter" if name.endswith("_total") else "gauge"
-        yield _one(f"sdlb_engine_{name}", TEXTS.get(name, f"The engine's {name.replace('_', ' ')}."), value, kind)
+        text = TEXTS.get(name, f"The engine's {name.replace('_', ' ')}.")
+        yield Family(f"sdlb_engine_{name}", engine_kind(name), text, [("", value)])
 
 
-_OF_INSTANCES: tuple[tuple[str, str, Callable[[InstanceTotals], int]], ...] = (
-    ("sdlb_instance_requests_total", "Attempts sent to instances.", lambda each: each.requests),
-    ("sdlb_instance_broken_total", "Attempts without a usable response.", lambda each: each.broken),
-    ("sdlb_instance_unreached_total", "Attempts that got no connection.", lambda each: each.unreached),
+_OF_INSTANCES: tuple[tuple[str, Callable[[InstanceTotals], int]], ...] = (
+    ("sdlb_instance_requests_total", lambda each: each.requests),
+    ("sdlb_instance_broken_total", lambda each: each.broken),
+    ("sdlb_instance_unreached_total", lambda each: each.unreached),
 )
 
 
 def _instances(groups: Sequence[tuple[str, GroupTotals]]) -> Iterator[Family]:
     """Counted by the engine that sends to the instance: the version's own results, not those of nodes above."""
     totals = [(inner, group.at_instances) for inner, group in groups if group.at_instances is not None]
-    for name, text, value in _OF_INSTANCES:
-        yield Family(name, "counter", text, [(f"{{{inner}}}", value(each)) for inner, each in totals])
+    for name, value in _OF_INSTANCES:
+        yield _family(name, [(f"{{{inner}}}", value(each)) for inner, each in totals])
     answers = ((inner, each.answers) for inner, each in totals)
-    yield _by_class("sdlb_instance_responses_total", "Responses of instances by status class.", answers)
+    yield _by_class("sdlb_instance_responses_total", answers)
     heads = (sample for inner, each in totals for sample in _buckets(inner, HEAD_BOUNDS, each.heads, each.head_us_sum))
-    text = "Time from the request sent to an instance to the header of its response."
-    yield Family("sdlb_instance_head_seconds", "histogram", text, heads)
+    yield _family("sdlb_instance_head_seconds", heads)
 
 
-def _by_class(name: str, text: str, counts: Iterable[tuple[str, Iterable[int]]]) -> Family:
+def _by_class(name: str, counts: Iterable[tuple[str, Iterable[int]]]) -> Family:
     samples = (
         (f'{{{inner},class="{index}xx"}}', count) for inner, each in counts for index, count in enumerate(each, 1)
     )
-    return Family(name, "counter", text, samples)
+    return _family(name, samples)
 
 
 def _histogram(inner: str, group: GroupTotals) -> Iterator[Sample]:

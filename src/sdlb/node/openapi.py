@@ -21,13 +21,11 @@ TIMEOUT = Parameter("timeout_s", "the timeout (30)", most=3600)
 DEADLINE = Parameter("deadline_s", "maximum time to drain (30)", most=86_400)
 SCOPE = Parameter("scope", "`local`: what this node knows on its own, without asking the roots", ("local",))
 GONE = Parameter("gone", "`1`: the process has exited; remove the instance without draining", ("0", "1"))
-PID = Parameter("pid", "remove remove remove only what this process registered", most=2**31 - 1, whole=True)
+PID = Parameter("pid", "remove only what this process registered", most=2**31 - 1, whole=True)
 UPGRADE = Parameter("deadline_s", "maximum time for the old engine to drain (30)", most=86_400)
 URL = Parameter("url", "http://host/path", required=True, chars_max=8192, format="sdlb-url")
 FOLLOW = Parameter("follow", "`0`: end after the recent events", ("0", "1", "false", "true"))
-SINCE = Parameter(
-    "since", "return return return a JSON list of the events after this id instead", most=INTEGER_MAX, whole=True
-)
+SINCE = Parameter("since", "return a JSON list of the events after this id instead", most=INTEGER_MAX, whole=True)
 UNKNOWN = Parameter(
     "unknown",
     "services and versions that no root knows: `accept` with `warnings` (the default), or `refuse`",
@@ -202,7 +200,7 @@ CALLS: tuple[Call, ...] = (
             *("no-root", "policy-not-everywhere", "not-written"),
         ),
     ),
-    Call("metrics", "GET", "/metrics", "EngineStats for Prometheus", "text/plain"),
+    Call("metrics", "GET", "/metrics", "Metrics for Prometheus", "text/plain"),
     Call("healthz", "GET", "/healthz", "Liveness: 200 while control runs", "text/plain"),
     Call("readyz", "GET", "/readyz", "Readiness: 200 when the node serves, else 503 with the reason", "text/plain"),
     Call("openapi", "GET", "/openapi.json", "This OpenAPI document", "application/json"),

@@ -55,7 +55,7 @@ class Claim(Strict):
 
 
 class Former(Strict):
-    """What was registered under the id before, and still drains. `state`: registered, draining, drained or lapsed."""
+    """An earlier registration of the id that still drains. `state`: registered, draining, drained or lapsed."""
 
     version: str
     endpoint: str
@@ -108,7 +108,7 @@ class VersionClaim(Claim):
 
 
 class Version(Strict):
-    """`share`: percent of the service's new requests; `silent`: instances on nodes that are not heard of."""
+    """`share`: percent of the service's new requests; `silent`: instances on silent nodes."""
 
     version: str
     state: Literal["active", "waiting", "draining", "refused"]
@@ -129,7 +129,7 @@ Priority = Literal["even", "higher", "lower", "share"]
 
 
 class Service(Strict):
-    """`authority`: the root that says this of itself; "" at other nodes."""
+    """`authority`: the name of the root that answers; "" at other nodes."""
 
     service: str
     generation: Count
@@ -147,7 +147,7 @@ class Disagreement(Strict):
 
 
 class Services(Strict):
-    """`roots`: who answered; `unreachable`: parents or roots that did not."""
+    """`roots`: the roots that answered; `unreachable`: parents or roots that did not."""
 
     node: str
     roots: list[str]
@@ -157,7 +157,7 @@ class Services(Strict):
 
 
 class Parent(Strict):
-    """`in_touch`: its word counts; `silent_s`: since it was last heard."""
+    """`in_touch`: its decisions count; `silent_s`: seconds since it was last heard."""
 
     address: str
     name: str
@@ -183,7 +183,7 @@ class Child(Strict):
 
 
 class Engine(Strict):
-    """The process that moves the bytes. `attached`: control is in touch with it."""
+    """The engine process. `attached`: control is connected to it."""
 
     pid: Pid
     version: str
@@ -196,7 +196,7 @@ class EngineProcess(Strict):
 
 
 class EngineUpgrade(Strict):
-    """`now` serves; `before` answers what it has open, for `deadline_s` at most, and ends."""
+    """`now` serves; `before` drains, for `deadline_s` at most, and exits."""
 
     node: str
     now: EngineProcess
@@ -205,7 +205,7 @@ class EngineUpgrade(Strict):
 
 
 class ControlRestart(Strict):
-    """`incarnation`: of the control that ends; the one that follows has a higher one, and the same `pid`. `engine` serves on."""
+    """`incarnation`: of the control that exits; the next one has a higher one and the same `pid`. `engine` keeps serving."""
 
     node: str
     incarnation: Count
@@ -214,14 +214,14 @@ class ControlRestart(Strict):
 
 
 class Remnant(Strict):
-    """A node that no longer vouches for what it had, and how many claims are kept for it."""
+    """A node that no longer reports its claims, and the number of claims that are kept for it."""
 
     name: str
     claims: Count
 
 
 class Ejected(Strict):
-    """An endpoint that passive health keeps out at this node. `target`: "i:ID" (an instance) or "n:NAME" (a child)."""
+    """An endpoint that passive health ejected at this node. `target`: "i:ID" (an instance) or "n:NAME" (a child)."""
 
     target: str
     reason: str
@@ -322,7 +322,7 @@ class OtherRoute(Strict):
 
 
 class Explanation(Strict):
-    """`status`: 0 when a request would be passed on, else what this node would answer itself."""
+    """`status`: 0 when a request is forwarded, else the status of this node's own response."""
 
     node: str
     url: str
@@ -377,7 +377,7 @@ class PolicyBalance(Strict):
 
 
 class PolicyOutlier(Strict):
-    """0: not compared by this."""
+    """0: off."""
 
     success_deviations: Annotated[float, Meta(ge=0, le=100)] = 0.0
     latency_factor: Factor = 0.0
@@ -404,7 +404,7 @@ class PolicyPath(Strict):
 
 
 class PolicyDocument(Strict):
-    """What is left out is the default. `shares`: version -> percent, for the priority "share", of at most 100 together."""
+    """A key that is left out has its default. `shares`: version -> percent, for the priority "share", of at most 100 together."""
 
     priority: Priority = "even"
     shares: Annotated[dict[Version_, Percent], Meta(max_length=64)] | None = {}
@@ -424,7 +424,7 @@ class PolicyDocument(Strict):
 
 
 class Policy(Strict):
-    """`revision` 0: nothing was set, these are the defaults. `warnings`: names in what was set just now that no root knows."""
+    """`revision` 0: nothing was set, these are the defaults. `warnings`: names that no root knows."""
 
     node: str
     service: str

@@ -1,0 +1,46 @@
+"""What each setting of a policy means, by its key. docs/reference/policy.md is generated from it."""
+
+from __future__ import annotations
+
+SETTINGS: dict[str, str] = {
+    "priority": "Which active version gets requests: all by capacity (`even`), the highest or the lowest version first and the "
+    "next one when it is full (`higher`, `lower`), or by percentages (`share`).",
+    "shares": "Percent of the requests by version, for `priority = share`. Together 100 at most; the other versions get the rest.",
+    "sticky": "A client stays on the version that it first got: by the value of a cookie or header, or by its address.",
+    "sticky.by": "What identifies a client.",
+    "sticky.name": "Name of the cookie or header.",
+    "compatibility.scheme": "How versions are read.",
+    "compatibility.rule": "Compatible versions differ in the last part only (`patch`), have an equal first part (`minor`), "
+    "are equal (`exact`), or are any two (`any`).",
+    "compatibility.ranges": "Versions inside one of these ranges are compatible, for example `>=1.0,<1.2`.",
+    "compatibility.allow": "Pairs of versions that are compatible, whatever the rule is.",
+    "compatibility.deny": "Pairs of versions that are incompatible, whatever the rule is.",
+    "on_silence": "When the hosts of an incompatible version are silent: activate the waiting version after the fence time "
+    "(`open`), or wait for them (`wait`).",
+    "park.requests_max": "Maximum number of parked requests at each entry.",
+    "park.timeout_s": "Timeout of a parked request; 0: requests are not parked.",
+    "balance.algorithm": "The load balancing algorithm among the endpoints of a version.",
+    "balance.hash_by": "What `hash` uses.",
+    "balance.hash_name": "Name of the header or cookie for `hash`.",
+    "balance.hash_load": "For `hash`: an endpoint gets at most this factor of its fair share of the requests in flight.",
+    "balance.slow_start_s": "Time in which a new or returning endpoint reaches its full share; 0: immediately.",
+    "balance.zones": "`prefer`: endpoints in the node's own zone first, others when these lack capacity.",
+    "outlier.success_deviations": "Outlier ejection of endpoints with a success rate this many standard deviations below the "
+    "mean; 0: off.",
+    "outlier.latency_factor": "Outlier ejection of endpoints with a latency of more than this factor of the median; 0: off.",
+    "outlier.ejected_percent_max": "Maximum percentage of endpoints that outlier ejection removes at once.",
+    "outlier.interval_s": "Interval between comparisons.",
+    "outlier.requests_min": "Endpoints with fewer requests in an interval are not compared.",
+    "limits.in_flight": "Requests in flight of the service at each entry; 0: no limit.",
+    "limits.endpoint_in_flight": "Requests in flight from each engine to each endpoint; 0: no limit.",
+    "limits.endpoint_connections": "Connections from each engine to each endpoint; 0: no limit.",
+    "limits.pending": "Requests that may queue for capacity; 0: none, they are refused with 503.",
+    "limits.pending_timeout_s": "Timeout in that queue.",
+    "limits.adaptive": "The limit on requests in flight follows the latency.",
+    "timeout_s": "Timeout from the first attempt to the header of the response; 0: only that of the node file.",
+    "try_timeout_s": "Timeout of one attempt that can be retried; 0: none.",
+    "retries_max": "Maximum number of retries, as far as the retry budget permits; -1: no maximum.",
+    "hedge_s": "A safe request without a response after this time is also sent to a second endpoint; 0: off.",
+    "path.encoded_slash": "A path with `%2F` is refused on public nodes (`refuse`), or passed on unchanged (`keep`).",
+    "proxy_protocol": "A PROXY protocol header of this version precedes each request to an instance.",
+}

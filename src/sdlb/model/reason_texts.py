@@ -1,0 +1,25 @@
+"""Every reason code of instances, versions, routes, claims and sites. docs/reference/codes.md is generated from it."""
+
+from __future__ import annotations
+
+REASONS: dict[str, str] = {
+    "still-running": "An incompatible version is active.",
+    "closing": "A recalled version has requests in flight, or has not confirmed that it gets no new requests.",
+    "settling": "A root has just started. Not all nodes that had an active version have reported yet.",
+    "presumed-stopped": "The nodes of an incompatible version are silent, and the policy is `on_silence = wait`.",
+    "newer-generation": "A newer generation was reported, and no node that serves it has reported yet.",
+    "contested": "Another version claimed first and is about to become active.",
+    "incompatible": "Policy or declarations changed: the version is no longer compatible with an active one.",
+    "route-conflict": "Another service holds the route. The state is `refused`.",
+    "asking": "A parent has not answered yet.",
+    "no-parent": "The node is cut off: no root can be reached. Nothing new becomes active.",
+    "unconfirmed": "The version was active before the node restarted. No parent has confirmed it yet.",
+    "replacing": "The former registration of the instance is incompatible and still drains.",
+    "opening": "Instances: the engine has not confirmed the route yet.",
+    "lapsed": "Instances: it was not renewed within `ttl_s`.",
+    "unhealthy": "Instances: the health check fails.",
+    "superseded": "Instances: another program listens on the endpoint. It gets no requests until it registers again.",
+    "nothing-ready": "Versions: the version is active, but no instance is ready. `reason` names hosts and one cause.",
+    "certificate-unreadable": "Sites: the files cannot be used.",
+    "certificate-refused": "Sites: the engine refused the certificate.",
+}

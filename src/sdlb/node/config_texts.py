@@ -1,0 +1,100 @@
+"""What each key of the node file means, with its default. docs/reference/node-file.md is generated from it."""
+
+from __future__ import annotations
+
+KEYS: dict[str, tuple[str, str]] = {
+    "name": ("the host's name", "The node's name in the tree."),
+    "state_dir": (
+        "`/var/lib/sdlb`, or `~/.local/state/sdlb/NAME` without the right to write there",
+        "The state folder.",
+    ),
+    "public": ("`false`", "The node faces the internet: the hardened preset for clients."),
+    "parents": ("none: a root", "Parents as `host:port`. The node registers with all of them."),
+    "advertise": ("the address of the node listener", "The address at which parents reach this node."),
+    "insecure": ("`false`", "Permits unencrypted node links in private networks."),
+    "labels": ("none", 'Labels of the node, for example `{zone = "a"}`.'),
+    "roles": ("none", "Names of roles. They have no effect yet."),
+    "engine": ('`"native"`', "The engine: a name, or a table with `kind`, `workers` and limits."),
+    "engine.kind": ('`"native"`', "The engine's kind."),
+    "engine.workers": ("0: one a core", "Worker threads of the engine."),
+    "listen.http": ("none", "The listener for HTTP clients."),
+    "listen.https": ("none", "The listener for HTTPS clients (HTTP/1.1 and HTTP/2). Needs at least one `[[site]]`."),
+    "listen.node": ("`127.0.0.1:7700`", "The listener for children, and for requests of parents."),
+    "listen.metrics": (
+        "none",
+        "`/metrics`, `/healthz` and `/readyz` over TCP, on a loopback or private address.",
+    ),
+    "listen.socket": (
+        "`SDLB_SOCKET`, `/run/sdlb/sdlb.sock`, `$XDG_RUNTIME_DIR/sdlb/NAME.sock` or `STATE_DIR/sdlb.sock`",
+        "The Unix socket of the local API.",
+    ),
+    "listen.socket_mode": ('`"0600"`', 'Mode of that socket: `"0600"`, or `"0660"` to let its group use it.'),
+    "listen.trusted_proxies.http": ("none", "Networks of the proxies in front of `listen.http`."),
+    "listen.trusted_proxies.https": ("none", "Networks of the proxies in front of `listen.https`."),
+    "listen.admin": ("none", "Not supported in this version."),
+    "timing.beat_s": ("2", "Interval of heartbeats. All of `[timing]` must be the same in the whole tree."),
+    "timing.lease_s": (
+        "10, at least 5 heartbeats",
+        "The lease: time after which silence means lost. At least two heartbeats.",
+    ),
+    "timing.fence_s": ("10, at least the lease", "The fence: extra time before a silent node is presumed stopped."),
+    "limits.head_bytes": ("65536", "Bytes of a request or response header."),
+    "limits.fields": ("100", "Header fields."),
+    "limits.connect_timeout_ms": ("2000", "Timeout of a connect to an upstream."),
+    "limits.head_timeout_ms": ("10000", "Timeout of a request header."),
+    "limits.idle_timeout_ms": ("60000", "Timeout of an idle keep-alive connection."),
+    "limits.handshake_timeout_ms": ("5000", "Timeout of a TLS handshake."),
+    "limits.handshakes": ("1024", "Concurrent TLS handshakes. Connections over the limit are closed."),
+    "limits.http2_streams": ("128", "Concurrent requests of an HTTP/2 connection."),
+    "limits.body_timeout_ms": ("30000", "Timeout between two pieces of a body that a client sends or reads."),
+    "limits.body_bytes_per_s": (
+        "128",
+        "Minimum average rate at which a client sends or reads a body; 1 is practically off.",
+    ),
+    "limits.response_timeout_ms": ("60000", "Timeout from the request to the header of the upstream's response."),
+    "limits.response_idle_timeout_ms": ("60000", "Timeout between two pieces of a response body of an upstream."),
+    "limits.event_stream_idle_timeout_ms": ("3600000", "The same for server-sent events."),
+    "limits.upgrade_idle_timeout_ms": ("3600000", "Timeout of an idle upgraded connection, such as a WebSocket."),
+    "limits.connections": (
+        "65536",
+        "Concurrent client connections. Over the limit, idle ones are closed, the longest idle first; else new ones wait.",
+    ),
+    "limits.retry_budget_percent": ("20", "Retries in percent of the requests."),
+    "limits.body_bytes": ("no limit", "Bytes of a request body."),
+    "limits.connections_per_address": (
+        "no limit; 1024 on a public node",
+        "Concurrent connections of a client address. A /64 of IPv6 is one address.",
+    ),
+    "limits.requests_per_s_per_address": ("no limit", "Rate limit of a client address: 429 with `Retry-After`."),
+    "limits.requests_burst_per_address": ("twice the rate", "Burst of that rate limit."),
+    "limits.memory_mb": (
+        "half of the machine's memory, or the lowest cgroup limit",
+        "Resident memory of the engine process in MiB.",
+    ),
+    "log.level": ('`"info"`', '`"warning"`: information is not logged. `/v1/events` has all events.'),
+    "log.access": ("none", "File of the access log."),
+    "store.kind": ('`"embedded"`', 'The store. `"etcd"` is not supported in this version.'),
+    "store.endpoints": ("none", "Not supported in this version."),
+    "identity.certificate": (
+        "none",
+        "PEM file with the node's certificate and its intermediates. Its first DNS name is the node's `name`.",
+    ),
+    "identity.key": ("in the certificate's file", "PEM file with the private key."),
+    "identity.ca": ("none", "PEM file with the CAs of all nodes' certificates."),
+    "site.hosts": (
+        "required",
+        "Host names: exact, `*.example.com` (one or more labels), or `*` (any other). A host belongs to one site. "
+        "The most specific one wins.",
+    ),
+    "site.certificate": (
+        "required",
+        "PEM file with the certificate, its chain and the private key; or a list of up to 4, for example ECDSA and RSA.",
+    ),
+    "site.key": ("in the certificate's file", "PEM file with the private key; a list for several certificates."),
+    "site.client_ca": ("none", "PEM file with CAs: clients are asked for a certificate of one of them."),
+    "site.client_certificate": (
+        '`"required"`',
+        'With `client_ca`: `"required"`, or `"optional"` (a certificate that is shown must be valid).',
+    ),
+    "site.acme": ("`false`", "Not supported in this version."),
+}

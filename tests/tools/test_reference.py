@@ -1,0 +1,165 @@
+"""The tables of docs/reference say what the code has: nothing less, nothing else."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import get_args
+
+import pytest
+
+from sdlb.core.balancer import PASSING
+from sdlb.model.event_texts import EVENTS
+from sdlb.model.policy import Policy
+from sdlb.model.policy_text import TABLES
+from sdlb.model.policy_texts import SETTINGS
+from sdlb.model.reason import KINDS, NothingReady
+from sdlb.model.reason_texts import REASONS
+from sdlb.node import config, config_identity, config_sites, config_texts, metric_texts, schema
+from sdlb.node.metrics import ALERTS
+from tools.reference import PAGES, ROOT, filled, generators, options
+
+SOURCES = [path for path in sorted((ROOT / "src/sdlb").rglob("*.py")) if "sim" not in path.parts]
+REFUSALS = ("protocol", "cycle", "bad-hello", "name-taken", "older-incarnation", "cloned")
+INSTANCES = ("healthy", "unhealthy", "gone", "removed", "presumed-stopped")
+MADE = {
+    "core/locals.py": {f"instance-{each}" for each in INSTANCES},
+    "core/balancer.py": {"claim-active", "claim-refused", "claim-waiting"},
+    "core/parents.py": {f"refused-{each}" for each in REFUSALS},
+    "node/identity.py": {"identity-unreadable", "identity-refused", "identity-ends", "identity-ended"},
+    "adapters/engine_native.py": {"engine-hangs", "engine-answers", "engine-memory-full", "engine-memory-high"},
+    "node/journal.py": {"log-lines-dropped"},
+}
+"""Codes that a file makes of parts or hands on, so that no call shows them."""
+
+
+def calls() -> Iterator[tuple[str, ast.Call, int]]:
+    """Those that report an event: the file and where the code stands among the arguments."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                file = str(path.relative_to(ROOT / "src/sdlb"))
+                if name in ("Note", "note") and not file.startswith("cli/"):
+                    yield file, node, 0
+                elif name == "_note" and file.startswith("node/"):
+                    yield file, node, 1 if file == "node/certificates.py" else 0
+
+
+def reported() -> tuple[set[str], set[str]]:
+    """Codes, and the files with a code that is no literal."""
+    codes: set[str] = set()
+    made: set[str] = set()
+    for file, call, at in calls():
+        argument = call.args[at] if len(call.args) > at else None
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+            codes.add(argument.value)
+        else:
+            made.add(file)
+    return codes, made
+
+
+def test_every_event_is_described_and_no_other() -> None:
+    codes, made = reported()
+    hand_on = {"core/state.py", "node/certificates.py", "node/service_watch.py"}
+    assert made <= set(MADE) | hand_on, "name the codes that this file makes in MADE"
+    assert set(EVENTS) == codes | {code for each in MADE.values() for code in each}
+
+
+def test_codes_that_are_made_stand_in_their_files() -> None:
+    for file, codes in MADE.items():
+        source = (ROOT / "src/sdlb" / file).read_text() + (ROOT / "src/sdlb/node/certificates.py").read_text()
+        source += (ROOT / "src/sdlb/core/children.py").read_text()
+        for code in codes:
+            last = code.removeprefix("refused-").removeprefix("instance-")
+            assert f'"{code}"' in source or f'"{last}"' in source, code
+
+
+def test_events_of_the_alerts_have_their_level() -> None:
+    assert [code for level, code in ALERTS if level not in EVENTS[code].levels] == []
+    assert {level for each in EVENTS.values() for level in each.levels} == {"info", "warning", "error"}
+
+
+def test_every_reason_is_described() -> None:
+    local = {"opening", "lapsed", "unhealthy", "superseded"}
+    assert set(REASONS) == {*KINDS, NothingReady.code, *local, "certificate-unreadable", "certificate-refused"}
+    view = (ROOT / "src/sdlb/core/view.py").read_text()
+    assert [code for code in local if f'"{code}"' not in view] == []
+    assert set(REASONS) >= PASSING
+
+
+def test_every_setting_of_a_policy_is_described() -> None:
+    def keys(document: dict[str, object], prefix: str = "") -> Iterator[str]:
+        for key, value in document.items():
+            if key in (*TABLES, "path") and isinstance(value, dict):
+                yield from keys(value, f"{key}.")  # pyright: ignore[reportUnknownArgumentType]
+            else:
+                yield f"{prefix}{key}"
+
+    assert set(SETTINGS) == {*keys(Policy().to_data()), "sticky.by", "sticky.name"}
+    assert set(schema.PolicyDocument.__struct_fields__) == {key.partition(".")[0] for key in SETTINGS}
+
+
+def test_every_key_of_the_node_file_is_described() -> None:
+    tables = {"listen", "timing", "limits", "log", "store", "identity", "site"}
+    top = {key for key in config_texts.KEYS if "." not in key}
+    assert top == set(config.TOP) - tables
+    below = {
+        name: {key.partition(".")[2] for key in config_texts.KEYS if key.startswith(f"{name}.")} for name in tables
+    }
+    assert below["limits"] == set(config.LIMITS)
+    assert below["site"] == set(config_sites.KEYS)
+    assert below["identity"] == set(config_identity.KEYS)
+    assert below["listen"] >= set(config.LISTENERS)
+    source = (ROOT / "src/sdlb/node/config.py").read_text()
+    for name in ("listen", "timing", "log", "store"):
+        listed = re.search(rf'table\(\s*"{name}", \(("[^)]+)\)', source)
+        assert listed is not None
+        assert {key.partition(".")[0] for key in below[name]} == set(re.findall(r'"(\w+)"', listed[1]))
+
+
+def test_default_limits_are_those_of_the_engine() -> None:
+    source = (ROOT / "engine/crates/engine/src/settings.rs").read_text()
+    defaults = source.partition("impl Default for Limits {")[2].partition("\n}\n")[0]
+    found = dict(re.findall(r"^ +(\w+): (.+),$", defaults, re.MULTILINE))
+    for name in config.LIMITS:
+        default, _ = config_texts.KEYS[f"limits.{name}"]
+        text = found.get(name.removesuffix("_ms"))
+        if text is None or text == "None":
+            assert not default.isdecimal(), name
+            continue
+        number = int(re.sub(r"\D", "", text.replace("from_millis", "").replace("from_secs", "")))
+        assert default == str(number * 1000 if "from_secs" in text else number), name
+
+
+def test_every_metric_is_in_one_table() -> None:
+    groups = (metric_texts.NODE, metric_texts.TREE, metric_texts.CERTIFICATES, metric_texts.TRAFFIC)
+    assert sum(map(len, groups)) == len(metric_texts.FAMILIES)
+    assert {each.kind for each in metric_texts.FAMILIES.values()} == {"gauge", "counter", "histogram"}
+    assert [
+        name for name, each in metric_texts.FAMILIES.items() if name.endswith("_total") != (each.kind == "counter")
+    ] == []
+
+
+def test_the_pages_are_current() -> None:
+    known, used = generators(), set[str]()
+    for path in PAGES.glob("*.md"):
+        assert filled(path.read_text(), path.name, known, used) == path.read_text(), "run: make reference"
+    assert used == set(known)
+
+
+def test_an_unknown_table_is_an_error() -> None:
+    page = "<!-- generated: none -->\nold\n<!-- end -->\n"
+    with pytest.raises(ValueError, match=r"a\.md: there is no table 'none'"):
+        filled(page, "a.md", {"events": str}, set())
+    assert filled(page, "a.md", {"none": lambda: "new\n"}, set()) == page.replace("old", "new")
+
+
+def test_options_are_spelled_as_they_are_typed() -> None:
+    table = options("run")
+    assert "| `NAME-VERSION` | " in table
+    assert "| `--health PATH`, `tcp`, `none` | " in table
+    assert "| `--protocol http1`, `h2c`, `tcp` | " in table
+    assert "| `--quiet` | " in table
+    assert get_args(schema.Priority)[0] in options("policy set")
