@@ -1,7 +1,7 @@
 """A web application that registers itself: python examples/catalog.py 1.0.1
 
-On SIGTERM or Ctrl-C it leaves the `with` block, which returns when no request is on its way any more; only then it stops
-to listen. That order is all there is to losing nothing.
+On SIGTERM or Ctrl-C it leaves the `with` block, which returns when no request is in flight at any node. Only then it stops
+listening. In this order no request is lost.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def handler(version: str) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Quiet."""
+            """No log."""
 
     return Catalog
 

@@ -1,4 +1,4 @@
-"""`catalog.py` for asyncio, with a server that fits on a page: python examples/catalog_async.py 1.0.2"""
+"""`catalog.py` with asyncio and a minimal HTTP server: python examples/catalog_async.py 1.0.2"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sdlb
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, version: str) -> None:
-    """GET only, one request a connection."""
+    """Supports GET, one request for each connection."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
         path = head.split(b" ", 2)[1].decode("latin-1")
@@ -20,7 +20,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ver
         writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
         await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
-        pass  # the peer has gone, or only looked whether the port is open
+        pass  # the client has closed the connection, or it was a health check that only connects
     finally:
         writer.close()
 

@@ -1,7 +1,7 @@
-"""A tiny web application that knows nothing of sdlb: it listens on the port in PORT and stops on SIGTERM.
+"""A small web application without any knowledge of sdlb: it listens on the port in PORT and stops on SIGTERM.
 
 sdlb run --route 'example.com/hello*' --health /health hello-1.0.0 -- python examples/hello.py
-Words after it are what it calls itself: python examples/hello.py 1.0.0
+Its arguments are the name that it answers with: python examples/hello.py 1.0.0
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Hello(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keeps connections open
 
     def do_GET(self) -> None:
-        body = b"well\n" if self.path == "/health" else f"hello from {NAME}\n".encode()
+        body = b"ok\n" if self.path == "/health" else f"hello from {NAME}\n".encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
         self.send_header("Content-Length", str(len(body)))
@@ -27,14 +27,15 @@ class Hello(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet: the balancer has an access log."""
+        """No log: the node has an access log."""
 
 
 def main() -> None:
     server = ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("PORT", "8000"))), Hello)
 
     def stop(*_: object) -> None:
-        threading.Thread(target=server.shutdown).start()  # it waits for the loop below, which this handler interrupts
+        # In a thread, because shutdown waits for serve_forever, which this handler interrupts.
+        threading.Thread(target=server.shutdown).start()
 
     signal.signal(signal.SIGTERM, stop)
     server.serve_forever()

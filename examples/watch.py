@@ -1,4 +1,4 @@
-"""What is active, then what happens, until Ctrl-C: python examples/watch.py"""
+"""Prints all versions, then each event as it happens, until Ctrl-C: python examples/watch.py"""
 
 from __future__ import annotations
 

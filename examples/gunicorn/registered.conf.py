@@ -8,6 +8,7 @@ bind = f"127.0.0.1:{os.environ.get('PORT', '8001')}"
 worker_class = "gthread"
 workers = 2
 threads = 8
+keepalive = 5
 when_ready, on_exit = hooks(
     f"shop-{os.environ.get('VERSION', '1.0.0')}",
     routes=["example.com/*"],
