@@ -184,7 +184,7 @@ def plan(nav: list[dict[str, object]]) -> dict[str, object]:
                 {"media": "(prefers-color-scheme: dark)", "scheme": "slate"},
             ],
         },
-        "plugins": ["search"],
+        "plugins": ["search", "offline"],  # offline: the search works in files that are opened without a server
         "markdown_extensions": [
             "tables",
             "attr_list",
