@@ -1,1 +1,1 @@
-"""DECIDES: events in, effects out. No I/O, no clock, no chance, no threads."""
+"""DECIDES: events in, effects out. No I/O, no clock, no randomness of its own, no threads."""

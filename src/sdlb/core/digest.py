@@ -1,4 +1,4 @@
-"""Digests of a set of claims or verdicts, so that a child that connects again need not be sent what it still holds."""
+"""Digests of sets of claims and verdicts. After a reconnect, equal digests make it unnecessary to send the sets again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sdlb.core.messages import Claim, Verdict
 
 
 def claims_digest(claims: Iterable[Claim]) -> int:
-    """64 bits, independent of the order: the exclusive or of each one's own hash. 0 when there is none."""
+    """64-bit digest, independent of the order: the exclusive or of the hash of each claim. 0 for no claims."""
     return _digest(claims)
 
 

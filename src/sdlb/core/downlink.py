@@ -1,8 +1,8 @@
-"""One child, as its parent sees it: its link, its lease, what it claims, what it was sent.
+"""A child as its parent sees it: its link, its lease, its claims, and what was sent to it.
 
-    linked --closed--> unlinked --lease over--> suspect --fence over--> presumed stopped (forgotten)
+    linked --closed--> unlinked --lease expired--> suspect --fence passed--> presumed stopped (removed)
 
-A suspect child's endpoints stay in the engine as a last resort: its control may be down while its engine serves.
+The endpoints of a suspect child stay in the engine as a last resort: its control may be down while its engine serves.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class Downlink:
         self.heard_at = now
         self.suspect = False
         self.rival: Rival | None = None
-        self.claims_due = False  # all of its claims are to come first
-        self.restarted = False  # the next full state comes from a process that may have forgotten something
+        self.claims_due = False  # no verdicts are sent before its next full state
+        self.restarted = False  # its next full state comes from a process that may have lost state
         self.keys: dict[ClaimKey, None] = {}
-        self.roots: tuple[str, ...] = ()  # ids of the roots that it hears
+        self.roots: tuple[str, ...] = ()  # ids of the roots that it reaches
         self.sent: dict[ClaimKey, Verdict] = {}
         self.acked: dict[ClaimKey, int] = {}
         self.sent_docs: dict[str, Rank] = {}
         self.dirty: dict[ClaimKey, None] = {}
-        self.lagging: dict[ClaimKey, None] = {}  # verdicts whose counts have changed: sent with the next beat
-        self.due: dict[ClaimKey, None] = {}  # of these even a changed count is sent now
+        self.lagging: dict[ClaimKey, None] = {}  # only counts of the verdict have changed: sent with the next heartbeat
+        self.due: dict[ClaimKey, None] = {}  # changed counts are sent now
         self.dirty_docs: dict[str, None] = {}
         self._sent_path: Path | None = None
         self._seq_out = 0
@@ -47,11 +47,14 @@ class Downlink:
         return f"n:{self.name}"
 
     def newer(self, hello: Hello) -> bool:
+        """Whether `hello` is of the same node and not of an older incarnation."""
         return hello.node_id == self.node_id and hello.incarnation >= self.incarnation
 
     def linked(self, link: int, hello: Hello, digest: int, now: float) -> bool:
-        """`digest`: of what we believe that it claims; if it claims other things, it first reports them, then hears of
-        them. Whether it still has all the verdicts that it was sent."""
+        """A new link. `digest`: of its claims as recorded here; if its claims differ, it reports them before it gets verdicts.
+
+        Returns whether the child still has all verdicts that were sent to it.
+        """
         self.restarted = self.restarted or (bool(self.nonce) and hello.nonce != self.nonce)
         self.link = link
         self.node_id, self.incarnation, self.address = hello.node_id, hello.incarnation, hello.data_address
@@ -66,7 +69,7 @@ class Downlink:
         if not kept:
             self.sent.clear()
         self.acked.clear()
-        self.sent_docs.clear()  # it may have lost its disk
+        self.sent_docs.clear()  # the child may have lost its disk
         return kept
 
     @staticmethod
@@ -74,12 +77,14 @@ class Downlink:
         return claims_digest(claims)
 
     def received(self, seq: int) -> bool:
+        """Counts a message. False: an earlier one was lost."""
         if seq != self._seq_in + 1:
             return False
         self._seq_in = seq
         return True
 
     def behind(self, beat: Beat) -> bool:
+        """Whether the child has sent a message that did not arrive before its heartbeat."""
         return beat.sent != self._seq_in
 
     def beat(self, has_say: bool) -> Beat:
@@ -117,10 +122,10 @@ class Downlink:
 
 
 class Rival:
-    """Another process that says it is this child, while this one is linked: is the linked one still alive?"""
+    """A second process with the identity of a linked child. The parent waits until `until` for a sign of life of the first."""
 
     def __init__(self, nonce: str, now: float, wait_s: float) -> None:
         self.nonce = nonce
         self.since = now
         self.until = now + wait_s
-        self.answered = False  # the linked one was heard after `since`, by more than what was under way
+        self.answered = False  # the linked process sent a message long enough after `since` that it is alive

@@ -1,4 +1,4 @@
-"""Requests of the local API that only the roots can answer: passed up, carried out at the roots, answered down."""
+"""Forwards calls of the local API that only the roots can answer: up to the roots, and their answers down."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class Forwarder:
         self._here = False
 
     def ask(self, ask: Ask, link: int | None, here: bool, now: float) -> None:
-        """`link`: of the child that asks; None: the local API. `here`: this node is a root, and answers itself."""
+        """Handles a call. `link`: of the child that sent it; None: it comes from the local API. `here`: this node is a root and
+        executes the call itself."""
         state = self._state
         self._here = here
         done = self._relay.done(ask.id)

@@ -1,9 +1,9 @@
-"""One registration of an instance of this host.
+"""A registration of an instance on this host.
 
-registered --drain--> draining --nothing in flight, parents have let go--> drained --remove--> gone
-     |  \\--registered again as something else--> draining beside its successor
-     \\--lease over--> lapsed (out of the engine at once, presumed to have stopped)
-     \\--process gone--> gone (known to have stopped)
+registered --drain--> draining --parents have acknowledged, nothing in flight--> drained --remove--> removed
+     |  \\--registered again as something else--> draining, beside its successor
+     \\--lease expired--> lapsed (out of the engine immediately, presumed to have stopped)
+     \\--process exited--> removed (known to have stopped)
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ class Instance:
     leaving: int = 0  # number of the drain; 0: none
     drain_until: float = 0.0
     removing: bool = False
-    forced: bool = False  # past its drain deadline: taken out without waiting for the parents
+    forced: bool = False  # past its drain deadline: removed from the engine without waiting for the parents
     listeners: frozenset[str] = frozenset()  # at its endpoint when it registered
-    superseded: str = ""  # the id under which something else has registered its endpoint since
-    admitted: bool = False  # has been allowed to serve since it registered
+    superseded: str = ""  # the id under which another program has registered its endpoint since
+    admitted: bool = False  # it was allowed to serve at some time since it registered
 
     @property
     def why(self) -> str:
         """The reason why it gets no requests although its version is active."""
         if self.superseded:
-            return f"another program listens on its endpoint, registered as {self.superseded}; register it again if it runs"
+            return f"another program listens on its endpoint, registered as {self.superseded}; register it again if it still runs"
         return self.detail or "not checked yet"
 
     def keys(self) -> list[ClaimKey]:
         return [ClaimKey(self.spec.service, self.spec.version, route) for route in self.spec.routes]
 
     def renewed(self, now: float) -> None:
-        """A `ttl_s` of 0 is no lease: registered by hand, until it is removed by hand or its process ends."""
+        """Renews the lease. With `ttl_s` 0 there is none: the registration stays until it is removed or its process exits."""
         self.lease_until = lease_end(self.spec, now)
 
 
@@ -61,11 +61,11 @@ def lease_end(spec: InstanceSpec, now: float) -> float:
 
 
 def same_service(one: InstanceSpec, other: InstanceSpec) -> bool:
-    """Whether who answers for one of them answers for the other as well."""
+    """Whether both serve the same routes with the same version."""
     return (one.service, one.version, one.routes) == (other.service, other.version, other.routes)
 
 
 def replaces(old: InstanceSpec, new: InstanceSpec) -> bool:
-    """Whether `new` is another thing to send requests to, not the same one with other settings."""
+    """Whether `new` replaces `old`, because its version, routes or endpoint differ and not only its settings."""
     same = (old.service, old.version, old.routes, old.endpoint, old.protocol)
     return same != (new.service, new.version, new.routes, new.endpoint, new.protocol)

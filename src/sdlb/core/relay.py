@@ -1,6 +1,6 @@
-"""Requests that only the roots can answer: passed to every parent, answers gathered and handed back.
+"""Bookkeeping of forwarded calls: which parents have not answered yet, and the answers so far.
 
-An ask keeps its id on the whole way, so that a root that is reached by several paths runs it once.
+A call keeps its id on all paths, so that a root that gets it through several paths executes it once.
 """
 
 from __future__ import annotations
@@ -11,19 +11,22 @@ from sdlb.core.messages import Answer, RootAnswer
 
 ANSWER_TIMEOUT_S = 4.0
 LATE_ANSWER_TIMEOUT_S = 1.0
-"""How long the others are waited for once a root has answered: a root that hangs must not make those below run out of
-patience, who would then have no answer at all."""
+"""Time that the other parents have after the first answer of a root. It is shorter than ANSWER_TIMEOUT_S, so that one root
+that hangs does not make the nodes below time out without any answer."""
 DONE_MAX = 256
 DONE_BYTES_MAX = 1 << 20
-"""Answers are kept so that an ask that comes by a second path is not carried out twice. What is larger than this is a
-list of services: to make it again costs less than to keep it."""
+"""Answers are kept so that a call that arrives through a second path is not executed again. Larger answers are lists of
+services, which are cheap to compute again."""
 
 
 @dataclass(slots=True)
 class Pending:
-    links: list[int]  # children that asked; empty and `local`: asked here
+    """A forwarded call without a complete answer. `links`: children that wait for it. `local`: the local API waits for it.
+    `waiting`: parents that have not answered."""
+
+    links: list[int]
     local: bool
-    waiting: set[str]  # parents that have not answered
+    waiting: set[str]
     answers: dict[str, RootAnswer] = field(default_factory=dict[str, RootAnswer])
     deadline: float = 0.0
 
@@ -38,7 +41,7 @@ class Relay:
         return self._done.get(ask_id)
 
     def add(self, ask_id: str, link: int | None, parents: set[str], now: float) -> bool:
-        """Whether this is the first time; False: it is already under way and the asker has been added."""
+        """Returns whether the call is new. If it is already under way, the sender is added to those that wait for it."""
         pending = self.pending.get(ask_id)
         if pending is not None:
             if link is None:
@@ -51,7 +54,7 @@ class Relay:
         return True
 
     def answered(self, parent: str, answer: Answer) -> bool:
-        """Whether all parents have answered now."""
+        """Adds the answer of a parent. Returns whether all parents have answered."""
         pending = self.pending.get(answer.id)
         if pending is None:
             return False
@@ -61,7 +64,7 @@ class Relay:
         return not pending.waiting
 
     def lost(self, parent: str) -> list[str]:
-        """The link to a parent broke: the asks that are complete without it."""
+        """The link to a parent was lost. Returns the ids of the calls that are complete without it."""
         complete: list[str] = []
         for ask_id, pending in self.pending.items():
             if parent in pending.waiting:
@@ -71,7 +74,7 @@ class Relay:
         return complete
 
     def finish(self, ask_id: str, expected: set[str]) -> tuple[Pending, Answer] | None:
-        """`expected`: names of all roots that should have answered; those that did not are named in the answer."""
+        """Ends a call. `expected`: names of the roots that should have answered; the answer lists those that did not."""
         pending = self.pending.pop(ask_id, None)
         if pending is None:
             return None

@@ -1,7 +1,7 @@
-"""What a child had and no longer vouches for, without a word that it has stopped.
+"""Remnants: claims that a child no longer reports and that are not known to have stopped.
 
-A remnant has no capacity and no endpoint. It blocks what is incompatible until another live source speaks for the same
-hosts, or it is known to have stopped, or lease and fence are over; then `on_silence` decides, as for a silent child.
+A remnant has no capacity and no endpoint. It blocks incompatible versions until a live source covers its hosts, or it is
+known to have stopped. After lease and fence, `on_silence` decides, as for a silent child.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sdlb.core.state import State, key_of, text_of
 
 PREFIX = "r:"
 REMNANTS_MAX = 8
-"""Of one child and key. A child that changes its hosts each time must not make its parent's state grow."""
+"""Remnants of one child and key. It bounds the state that a child can cause by reporting other hosts each time."""
 
 
 def child_of(target: str) -> str:
@@ -38,7 +38,7 @@ class Remnants:
         self._arm(slot, source, Cause(int(str(value.get("cause", 3)))), now)
 
     def keep(self, slot: Slot, claim: Claim, child: str, cause: Cause, now: float, covered_by: set[str]) -> None:
-        """`twins`: who spoke for it while it was claimed."""
+        """Keeps a claim of `child` as a remnant. `covered_by`: the targets that covered it while it was reported."""
         for known in [each for each in slot.sources.values() if each.child == child and each.target.startswith(PREFIX)]:
             if includes(claim, known.claim):
                 self.drop(slot.key, known.target, None)
@@ -54,15 +54,15 @@ class Remnants:
         source = Source(target, claim, child)
         self._state.put_source(slot.key, source)
         slot.index(target, claim.hosts)
-        for twin in covered_by:
-            source.covered_by.add(twin)
-            slot.covers.setdefault(twin, set()).add(target)
+        for other in covered_by:
+            source.covered_by.add(other)
+            slot.covers.setdefault(other, set()).add(target)
         self._arm(slot, source, cause, now)
         value = {**saved.claim_to(claim), "cause": int(cause)}
         self._state.persist(f"remnant/{target}/{text_of(slot.key)}", value, durable=False)
 
     def _merged(self, slot: Slot, target: str, claim: Claim) -> Claim:
-        """One remnant in place of two: nobody can speak for its hosts, so it waits for its time."""
+        """Merges a remnant with the last one of the child. Without hosts it cannot be covered, so it stays until its time."""
         other = slot.sources[target].claim
         self.drop(slot.key, target, None)
         return replace(
@@ -78,7 +78,7 @@ class Remnants:
         settings = self._state.settings
         source.cause = cause
         source.step(Step.OMIT)
-        if cause is Cause.PRESUMED:  # lease and fence are over already
+        if cause is Cause.PRESUMED:  # lease and fence have passed already
             source.step(Step.PRESUME)
             source.until = now
         else:
@@ -87,7 +87,7 @@ class Remnants:
         self._by_child.setdefault(source.child, {})[slot.key, source.target] = None
 
     def check(self, name: str, now: float) -> None:
-        """The timer of a remnant."""
+        """Handles the timer of a remnant."""
         target, _, text = name.partition(" ")
         key = key_of(text)
         slot = self._state.slots.get(key)
@@ -97,8 +97,8 @@ class Remnants:
         if slot.covered(source):
             self.drop(key, target, None)
         elif source.claim.hosts == (source.child,) and self._is_linked(source.child):
-            # Its own host is here, has had the time to learn what its engine carries, and claims nothing of it: nothing
-            # reaches it any more.
+            # Its host is connected, has had the time to learn what its engine has, and claims nothing of it: so the
+            # instance gets no requests any more.
             self.drop(key, target, Cause.STOPPED)
         elif now < source.until:
             self._state.set_timer(source.until, "remnant", name)
@@ -108,7 +108,7 @@ class Remnants:
             self.drop(key, target, Cause.PRESUMED)
 
     def recheck(self, service: str) -> None:
-        """The policy of a service has changed: what was presumed under "wait" may go under "open"."""
+        """After a change of the policy: remnants that `on_silence = "wait"` kept are removed under "open"."""
         if self._state.policy(service).on_silence == "wait":
             return
         for key in list(self._state.by_service.get(service, ())):
@@ -129,14 +129,14 @@ class Remnants:
         self._state.persist(f"remnant/{target}/{text_of(key)}", None, durable=False)
 
     def forget(self, child: str) -> bool:
-        """An operator says that this node has stopped; whether anything of it was kept."""
+        """Drops the remnants of a node that an operator reports as stopped. Returns whether there were any."""
         mine = list(self._by_child.get(child, ()))
         for key, target in mine:
             self.drop(key, target, Cause.STOPPED)
         return bool(mine)
 
     def summary(self) -> list[dict[str, object]]:
-        """For people: nodes that no longer vouch for what they had, and how many claims are kept for each."""
+        """For the API: the nodes that have remnants, and the number of claims of each."""
         return [{"name": name, "claims": len(mine)} for name, mine in sorted(self._by_child.items())]
 
     def shift(self, by_s: float) -> None:

@@ -1,4 +1,4 @@
-"""What a node's decisions need to know of its configuration."""
+"""The part of a node's configuration that its decisions depend on."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`parents` are addresses as configured; a node without any is a root. `nonce` is random for each start of control.
+    """`parents`: addresses as configured; a node without parents is a root. `nonce`: random for each start of control.
 
-    A child is *suspect* `lease_s` after it was last heard and presumed stopped `fence_s` (or the longest lease below it)
-    after that. When more than `guard_share` of the children are suspect at once, none is presumed stopped.
+    A child is *suspect* when its last message is `lease_s` old. It is presumed stopped after a further `fence_s`, or after
+    the longest lease below it if that is longer. While more than `guard_share` of the children are suspect, the node is
+    *guarded* and presumes no child stopped.
     """
 
     name: str
@@ -30,5 +31,5 @@ class Settings:
 
     @property
     def silence_s(self) -> float:
-        """After that long a silence, what has no longer lease of its own is presumed to have stopped."""
+        """Silence after which a child is presumed stopped, unless a claim below it has a longer lease."""
         return self.lease_s + self.fence_s

@@ -1,4 +1,4 @@
-"""From a policy to what an entry does: which version gets which part of the new requests."""
+"""Computes from a policy which version gets which share of the new requests at an entry."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ WEIGHT_OF_ALL = 10_000
 
 
 def picks(policy: Policy, capacity: Mapping[str, int]) -> tuple[Pick, ...]:
-    """`capacity`: ready capacity of each version that may get new requests; all of them pairwise compatible.
+    """The picks of a route. `capacity`: version -> ready capacity, of the versions that may get new requests.
 
-    even: one tier, by capacity. higher, lower: a tier each, preferred first. share: the named percentages; the rest goes
-    to the versions that aren't named, by capacity; a share of 0 is a last tier, used only when nothing else is there.
+    "even": one tier, by capacity. "higher", "lower": one tier for each version, the preferred one first. "share": the given
+    percentages; other versions get the rest, by capacity. A share of 0 is a second tier, used if no other version is ready.
     """
     versions = sorted(capacity, key=lambda v: sort_key(v, policy.compatibility.scheme))
     if policy.priority == "higher":
@@ -40,7 +40,7 @@ def _shares(policy: Policy, versions: list[str], capacity: Mapping[str, int]) ->
 
 
 def percentages(picks: tuple[Pick, ...], capacity: Mapping[str, int]) -> dict[str, float]:
-    """What each version gets of the new requests while nothing is full: as the engine draws, by `Pick.tier` and `weight`."""
+    """Version -> percentage of new requests while no version is at capacity, by `Pick.tier` and `weight` as in the engine."""
     ready = [pick for pick in picks if capacity.get(pick.version, 0) > 0]
     tier = min((pick.tier for pick in ready), default=0)
     weights = {pick.version: pick.weight or capacity[pick.version] for pick in ready if pick.tier == tier}

@@ -1,7 +1,7 @@
-"""One claim key at one node: who has it below (sources), whether it may serve (permit), and what they add up to.
+"""A claim key at a node: its sources, its permit (whether it may serve), and the sums over its sources.
 
-The sums are kept while sources change (`refresh`), so that one change of one source costs the same with a thousand
-beside it. The slot's own life:
+The sums are updated while sources change (`put_part`), so a change of one source costs the same however many others there
+are. The states of a slot:
 
     shut --grant--> open --recall--> closing --conform--> shut
                      ^------grant------/
@@ -21,12 +21,12 @@ from sdlb.core.source import SILENT, Source
 from sdlb.model.reason import Asking, Reason
 
 T = TypeVar("T")
-ALL_SEEN = 1 << 63  # a `seen` that conforms to every verdict: local instances do what they are told
+ALL_SEEN = 1 << 63  # `seen` of local instances, which follow every verdict immediately
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Whether new requests may go to a key here, and why (not). `scope`: ids of the roots that `generation` is of."""
+    """Whether new requests may go to a key here, and the reason if not. `scope`: ids of the roots that decided `generation`."""
 
     state: str = WAITING
     reason: Reason = Asking()
@@ -37,9 +37,9 @@ class Permit:
 
 
 class Phase(Enum):
-    SHUT = "shut"  # nothing below was told to open, or all have confirmed that they closed
+    SHUT = "shut"  # never granted, or all sources have confirmed the recall
     OPEN = "open"  # active
-    CLOSING = "closing"  # recalled, and not everything below has confirmed
+    CLOSING = "closing"  # recalled, and some sources have not confirmed yet
 
 
 class Transition(Enum):
@@ -60,8 +60,11 @@ TRANSITIONS: Final[dict[tuple[Phase, Transition], Phase]] = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one source adds to its slot. `ready`: capacity that the engine has confirmed; `present`: something may be in
-    flight; `covered`: silent, and another live source speaks for the same hosts."""
+    """The contribution of one source to its slot.
+
+    `ready`: capacity that the engine has confirmed. `present`: requests may be in flight. `covered`: the source is silent, and
+    a live source reports the same hosts.
+    """
 
     count: int = 0
     hosts: tuple[str, ...] = ()
@@ -82,15 +85,17 @@ class Part:
     present: bool = False
     child: bool = False
     stable: bool = False  # a confirmed endpoint that stays
-    departing: bool = False  # to be taken out, and may still carry requests
+    departing: bool = False  # to be removed from the engine, with requests possibly in flight
     covered: bool = False
-    arriving: bool = False  # allowed to serve, and about to
+    arriving: bool = False  # admitted, but not confirmed by the engine yet
     why: str = ""  # the reason why it has no capacity
-    recorded_only: bool = False  # on record only: a remnant, presumed, or of a child that was not heard since the start
+    recorded_only: bool = (
+        False  # known only from records: a remnant, presumed, or of a child that is silent since the start
+    )
 
 
 class _Minimum:
-    """The smallest of a changing collection of numbers; found again only when the smallest one has gone."""
+    """The minimum of a changing multiset of numbers. It is searched again only when the minimum was removed."""
 
     __slots__ = ("_counts", "_minimum")
 
@@ -114,7 +119,7 @@ class _Minimum:
 
 
 class _Set:
-    """A changing union of names, sorted on demand."""
+    """The union of changing sets of names, sorted on demand. `counts`: name -> number of sets that have it."""
 
     __slots__ = ("_sorted", "counts")
 
@@ -141,15 +146,15 @@ class _Set:
 
 @dataclass(slots=True)
 class Sums:
-    """Over the parts that count (not covered ones)."""
+    """Sums over the parts of a slot. Covered parts count only for `capacity`, `ready` and what is in this node's engine."""
 
     local_count: int = 0
     child_count: int = 0
-    host_names: int = 0  # of all parts of children, repeated ones counted each
-    here: int = 0  # parts of instances that name this host
+    host_names: int = 0  # of all parts of children; a name in two parts counts twice
+    here: int = 0  # parts of local instances
     capacity: int = 0
     ready: int = 0
-    opening: int = 0  # parts
+    opening: int = 0  # number of parts; likewise up to `parts`
     present: int = 0
     open: int = 0
     silent: int = 0
@@ -210,7 +215,7 @@ class Sums:
 
     @property
     def apart(self) -> bool:
-        """No host is named by two children. (The instances of this node are all on one host, this one.)"""
+        """Whether no two children report the same host. (Local instances are all on this host.)"""
         return self.host_names == len(self.hosts.counts) - bool(self.here)
 
 
@@ -221,26 +226,28 @@ class Slot:
     parts: dict[str, Part] = field(default_factory=dict[str, Part])
     sums: Sums = field(default_factory=Sums)
     permit: Permit = Permit()
-    sent: tuple[Permit, int] = (Permit(), 0)  # permit and epoch, as the children were last told
-    on_disk: bool = False  # its permit is, until the recall is carried out
+    sent: tuple[Permit, int] = (Permit(), 0)  # permit and epoch that were last sent to the children
+    on_disk: bool = False  # the permit is saved, until the recall is complete
     phase: Phase = Phase.SHUT
-    epoch: int = 0  # of the permit, as told to the children
+    epoch: int = 0  # of the permit; children report it back as `seen`
     opened: int = 0  # the generation under which it was last active
     opened_scope: tuple[str, ...] = ()
-    revoked_epoch: int = 0  # while closing: the first epoch under which it was no longer active
-    endpoints: dict[str, None] = field(default_factory=dict[str, None])  # targets that are wanted in the engine
-    leaving: int = 0  # our own request to the parents to be taken out; 0: none
-    acked: set[str] = field(default_factory=set[str])  # parents that took us out under `leaving`
-    cause: int = 0  # the worst `Cause` of what has gone since the slot was empty
+    revoked_epoch: int = 0  # while closing: the epoch of the recall
+    endpoints: dict[str, None] = field(default_factory=dict[str, None])  # targets that should be in the engine
+    leaving: int = 0  # number of the drain that this node asks its parents for; 0: none
+    acked: set[str] = field(default_factory=set[str])  # parents that have acknowledged the drain `leaving`
+    cause: int = 0  # the greatest `Cause` of the sources that were removed
     by_host: dict[str, dict[str, None]] = field(default_factory=dict[str, dict[str, None]])
-    covers: dict[str, set[str]] = field(default_factory=dict[str, set[str]])  # target -> sources that it speaks for
+    covers: dict[str, set[str]] = field(
+        default_factory=dict[str, set[str]]
+    )  # target -> targets of sources that it covers
     _hosts: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])  # as indexed in `by_host`
-    serving: bool = False  # as of the last time that all sources were looked at
-    free: bool = True
+    serving: bool = False  # as of the last settling of all sources
+    free: bool = True  # departing sources may be removed; as of the last settling of all sources
     announced: tuple[bool, bool] = (
         False,
         False,
-    )  # whether endpoints are about to serve, and whether some stay, as told to others
+    )  # (an endpoint is arriving, one is stable), as last announced to the other slots of the service
 
     @property
     def active(self) -> bool:
@@ -252,7 +259,7 @@ class Slot:
     # ------------------------------------------------------------------ sums
 
     def put_part(self, target: str, part: Part | None) -> bool:
-        """Whether anything changed. None: the source is gone."""
+        """Replaces the part of one source; None removes it. Returns whether anything changed."""
         old = self.parts.get(target)
         if old == part:
             return False
@@ -265,10 +272,10 @@ class Slot:
             self.sums.add(part, 1)
         return True
 
-    # ------------------------------------------------------------------ who speaks for whom
+    # ------------------------------------------------------------------ coverage
 
     def update_coverage(self, source: Source) -> None:
-        """After `source` has reported: which others it speaks for from now on, and which speak for it."""
+        """After a report of `source`: computes which sources it covers, and which cover it."""
         self.clear_coverage(source.target)
         claim = source.claim
         self.index(source.target, claim.hosts if source.child else ())
@@ -287,7 +294,7 @@ class Slot:
                 self.covers.setdefault(target, set()).add(source.target)
 
     def index(self, target: str, hosts: tuple[str, ...]) -> None:
-        """Find `target` by the hosts that it names."""
+        """Indexes `target` by the hosts that it reports."""
         old = self._hosts.get(target, ())
         if old == hosts:
             return
@@ -304,36 +311,36 @@ class Slot:
             self._hosts.pop(target, None)
 
     def clear_coverage(self, target: str) -> None:
-        """What others said is compared with what this source says next, not with what it said before."""
+        """Forgets by which sources `target` is covered: its next report is compared with the others again."""
         source = self.sources.get(target)
         if source is not None:
-            for twin in source.covered_by:
-                self.covers.get(twin, set()).discard(target)
+            for other in source.covered_by:
+                self.covers.get(other, set()).discard(target)
             source.covered_by.clear()
             source.contradicted = False
 
     def covered(self, source: Source) -> bool:
-        """Silent, and a live source speaks for all of its hosts."""
+        """Whether the source is silent and a live source reports all of its hosts."""
         if is_live(source):
             return False
-        return any((t := self.sources.get(twin)) is not None and is_live(t) for twin in source.covered_by)
+        return any((other := self.sources.get(target)) is not None and is_live(other) for target in source.covered_by)
 
     # ------------------------------------------------------------------ the aggregate of the sources
 
     def count(self) -> int:
-        """Instances below. Two children that both stand above a host report the same instances: they count once, as far
-        as the host names tell (exact when the children's hosts are the same or have none in common)."""
+        """Instances below. Two parents of a host both report its instances; these count once. The result is exact if the hosts
+        of any two children are equal or disjoint."""
         sums = self.sums
         if sums.apart or not sums.child_count:
             return sums.local_count + sums.child_count
         return sums.local_count + self._once(lambda part: part.count)
 
     def why(self) -> str:
-        """Why no endpoint is ready: the reason of one source. Empty if one is ready."""
+        """The reason of one source why no endpoint is ready. "" if one is ready."""
         return "" if self.sums.ready else next((part.why for part in self.parts.values() if part.why), "")
 
     def ready(self) -> int:
-        """The capacity that the engine has confirmed; each host counts once. It is 0 only if no path has any."""
+        """The capacity that the engine has confirmed; each host counts once. It is 0 only if no source has any."""
         sums = self.sums
         if not sums.ready or (sums.parts == len(self.parts) and sums.apart):
             return sums.ready
@@ -341,7 +348,7 @@ class Slot:
         return sum(part.ready for part in parts if not part.child) + self._once(lambda part: part.ready, covered=True)
 
     def capacity(self) -> int:
-        """Of the instances below, in the same way."""
+        """The capacity of all endpoints, confirmed or not; each host counts once."""
         sums = self.sums
         if sums.parts == len(self.parts) and sums.apart:
             return sums.capacity
@@ -350,8 +357,7 @@ class Slot:
         )
 
     def _once(self, of: Callable[[Part], int], covered: bool = False) -> int:
-        """The sum over children; hosts that another child has reported count for nothing. `covered`: include silent children
-        whose hosts another one reports."""
+        """The sum of `of` over children, where each host counts once. `covered`: includes covered children."""
         seen: set[str] = set()
         total = 0
         children = [part for part in self.parts.values() if part.child and (covered or not part.covered)]
@@ -365,8 +371,8 @@ class Slot:
         return self.sums.hosts.sorted()[:HOSTS_MAX]
 
     def hosts_digest(self) -> int:
-        """Of all host names below. When the hosts of two sources overlap in part it matches nothing: two different sets
-        are never taken for one, at worst two equal ones are not recognised."""
+        """Digest of all host names below. If the hosts of two sources partly overlap, it matches no set. So equal sets may go
+        unrecognised, but different sets never look equal."""
         return self.sums.digest
 
     def compatible(self) -> tuple[str, ...]:
@@ -379,18 +385,18 @@ class Slot:
         return -self.sums.leases.get(0)
 
     def open(self) -> bool:
-        """Somewhere here or below it may get new requests or has some in flight."""
+        """Whether here or below it may get new requests, or has some in flight."""
         return self.active or bool(self.sums.present) or bool(self.sums.open)
 
     def generation(self) -> int:
-        """Under which it is open; if it is not, the newest one that was heard of."""
+        """The generation under which it is open; if it is not open, the newest one that is known."""
         if not self.open():
             return max(self.permit.generation, -self.sums.generations.get(0))
         here = self.opened if self.active or self.sums.present else 0
         return max(-self.sums.open_generations.get(0), here)
 
     def scope(self) -> tuple[str, ...]:
-        """The roots that `generation` is of."""
+        """Ids of the roots that decided `generation()`."""
         if self.active or self.sums.present:
             return self.opened_scope
         if not self.sums.open and self.permit.generation >= -self.sums.generations.get(0):
@@ -407,18 +413,18 @@ class Slot:
         return Stage.OPEN if self.open() else Stage.WAITING
 
     def may_be_open_below(self) -> bool:
-        """Open somewhere below, or told to open once and not yet known to have followed the recall."""
+        """Whether it is open somewhere below, or was granted and has not confirmed the recall."""
         if self.sums.open or self.sums.silent:
             return True
         return self.phase is Phase.CLOSING and self.sums.seen.get(ALL_SEEN) < self.revoked_epoch
 
     def conforms_below(self) -> bool:
-        """Every source has carried out the permit's epoch throughout its subtree."""
+        """Whether every source follows the permit's epoch throughout its subtree."""
         return self.sums.seen.get(ALL_SEEN) >= self.epoch
 
 
 def _count(counts: Counter[T], key: T, by: int) -> bool:
-    """Whether the key has come or gone."""
+    """Adds `by`. Returns whether the key was added or removed."""
     left = counts[key] + by
     if left:
         counts[key] = left
@@ -428,22 +434,24 @@ def _count(counts: Counter[T], key: T, by: int) -> bool:
 
 
 def digest_of(host: str) -> int:
+    """48-bit digest of a host name."""
     return int.from_bytes(blake2b(host.encode(), digest_size=6).digest(), "big")
 
 
 def is_live(source: Source) -> bool:
+    """Whether its node is linked and reports it."""
     return not source.unlinked and source.standing not in SILENT
 
 
 def _covers(one: Source, other: Source) -> bool:
-    """A host that is a child itself speaks for itself alone."""
+    """Whether `one` covers `other`. A child that is itself a host is covered by no other child."""
     return other.child not in other.claim.hosts and includes(one.claim, other.claim)
 
 
 def includes(one: Claim, other: Claim) -> bool:
-    """Whether what `one` reports surely includes every host that `other` reported."""
+    """Whether the hosts of `one` certainly include all hosts of `other`."""
     if one.hosts_digest == other.hosts_digest:
         return bool(one.hosts_digest)
     if len(other.hosts) >= HOSTS_MAX or not other.hosts:
-        return False  # there may be more hosts than the names show
+        return False  # `hosts` has the first HOSTS_MAX names only
     return all(host in one.hosts for host in other.hosts)

@@ -1,4 +1,4 @@
-r"""One source of a claim key at a node: a local instance, a child node, or a remnant of one. Its life is the table below.
+r"""A source of a claim key at a node: a local instance, a child node, or a remnant of a child. Its states:
 
     claimed --admit--> admitted --leave--> leaving --expire--> forced
        |                  |  \--silence--> suspect --heard--> admitted
@@ -6,8 +6,8 @@ r"""One source of a claim key at a node: a local instance, a child node, or a re
        +------omit--------+-------omit--------+--> remnant --presume--> presumed --heard--> claimed
     any --stop--> gone
 
-Only `admitted` and `suspect` (as a last resort) are endpoints for new requests; `leaving` still is until the parents
-have let go.
+Only `admitted` sources, and `suspect` ones as a last resort, are endpoints for new requests. A `leaving` source stays an
+endpoint until the parents have acknowledged the drain.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from sdlb.core.messages import Cause, Claim
 
 
 class Standing(Enum):
-    CLAIMED = "claimed"  # claimed, never allowed to serve here
-    ADMITTED = "admitted"  # an endpoint whenever the key is active and it has capacity
-    SUSPECT = "suspect"  # its node is silent; its engine may still serve
-    LEAVING = "leaving"  # asked to be taken out: break after make
-    FORCED = "forced"  # to be taken out at once, whatever is in flight
-    REMNANT = "remnant"  # nobody vouches for it any more; not known to have stopped
-    PRESUMED = "presumed"  # silent past lease and fence under on_silence = "wait"
+    CLAIMED = "claimed"  # never allowed to serve here yet
+    ADMITTED = "admitted"  # an endpoint while the key is active and the source has capacity
+    SUSPECT = "suspect"  # its node is silent, but its engine may still serve
+    LEAVING = "leaving"  # drains: it stays in the engine until the parents route elsewhere
+    FORCED = "forced"  # to be removed from the engine immediately, even with requests in flight
+    REMNANT = "remnant"  # no longer reported, but not known to have stopped
+    PRESUMED = "presumed"  # silent longer than lease and fence, with on_silence = "wait"
     GONE = "gone"
 
 
 class Step(Enum):
-    ADMIT = "admit"  # the key is active here, and this node is in touch with its authority
-    LEAVE = "leave"  # the source asks to be taken out
-    STAY = "stay"  # it claims without asking to be taken out
-    RETURN = "return"  # it no longer asks to be taken out, and is still in the engine's table
-    EXPIRE = "expire"  # the deadline of its drain has passed, or its lease at this host
-    SILENCE = "silence"  # the lease of its node ran out
-    HEARD = "heard"  # its node was heard again
-    OMIT = "omit"  # its node left, or reported in full without it
-    PRESUME = "presume"  # lease and fence are over
-    STOP = "stop"  # it is known to have stopped, or nothing waits for it any more
+    ADMIT = "admit"  # the key is active here, and this node reaches its authority
+    LEAVE = "leave"  # the source asks for a drain
+    STAY = "stay"  # it claims and does not ask for a drain
+    RETURN = "return"  # it cancels its drain while it is still in the engine's table
+    EXPIRE = "expire"  # the deadline of its drain or its lease at this host has passed
+    SILENCE = "silence"  # the lease of its node expired
+    HEARD = "heard"  # its node sent a message again
+    OMIT = "omit"  # its node left, or sent a full state without it
+    PRESUME = "presume"  # lease and fence have passed
+    STOP = "stop"  # it is known to have stopped, or no longer matters
 
 
 _S, _E = Standing, Step
@@ -89,7 +89,7 @@ STEPS: Final[dict[tuple[Standing, Step], Standing]] = {
     (_S.PRESUMED, _E.PRESUME): _S.PRESUMED,
     **{(standing, _E.STOP): _S.GONE for standing in _S if standing is not _S.GONE},
 }
-"""What is not here cannot happen: asking for it is a fault of ours (KeyError)."""
+"""All valid transitions. Any other one is a bug and raises KeyError."""
 
 ENDPOINT: Final = frozenset({Standing.ADMITTED, Standing.SUSPECT})
 SILENT: Final = frozenset({Standing.SUSPECT, Standing.REMNANT, Standing.PRESUMED})
@@ -98,18 +98,20 @@ OUT: Final = frozenset({Standing.LEAVING, Standing.FORCED})
 
 @dataclass(slots=True)
 class Source:
-    """`target`: "i:ID" (an instance), "n:NAME" (a child), "r:NAME#N" (a remnant of a child). `until`: of a remnant, when
-    it is presumed to have stopped. `twins`: targets that reported, since this source last did, exactly its hosts or more.
-    `contradicted`: one of them has since reported that all of it has stopped.
+    """`target`: the source's id, "i:ID" (an instance), "n:NAME" (a child) or "r:NAME#N" (a remnant of a child). The engine
+    knows instances and children by the same ids.
+
+    `until`: time at which a remnant is presumed stopped. `covered_by`: targets that, since the last report of this source,
+    reported all of its hosts. `contradicted`: one of those has reported since that the claim has stopped there.
     """
 
     target: str
     claim: Claim
-    child: str = ""  # the node's name, "" for an instance
+    child: str = ""  # name of the node; "" for an instance
     standing: Standing = Standing.CLAIMED
     cause: Cause = Cause.STOPPED
     until: float = 0.0
-    unlinked: bool = False  # its node has no link at the moment
+    unlinked: bool = False  # its node has no link now
     covered_by: set[str] = field(default_factory=set[str])
     contradicted: bool = False
 

@@ -1,4 +1,4 @@
-"""What the parts of a `Balancer` share: the slots with their indexes, what was touched, what is to be done about it."""
+"""State that the parts of a `Balancer` share: slots and their indexes, what changed, timers, and collected effects."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from random import Random
 
 TIMERS_MAX = 250
-"""Of one turn. When a thousand leases end at once, nothing else may wait for all of them."""
-ALL = ""  # in `dirty`: all sources of the slot
+"""Timers handled in one iteration. When a thousand leases expire at once, other events must not wait for all of them."""
+ALL = ""  # in `State.dirty`: all sources of the slot
 
 
 def text_of(key: ClaimKey) -> str:
-    """One string for a key; no part contains a space."""
+    """The key as one string, which `key_of` reads. No part contains a space."""
     return " ".join(key)
 
 
@@ -43,7 +43,7 @@ class State:
         self.by_route: dict[str, dict[ClaimKey, None]] = {}
         self.policies = Policies(self)
         self.table = Table(settings.incarnation << 32)
-        self.dirty: dict[ClaimKey, dict[str, None]] = {}  # -> targets
+        self.dirty: dict[ClaimKey, dict[str, None]] = {}  # -> targets of the changed sources
         self.dirty_services: dict[str, None] = {}
         self.dirty_routes: dict[str, None] = {}
         self.effects: list[Effect] = []
@@ -55,8 +55,10 @@ class State:
         self.wall_s = 0.0
         self.engine_confirmed = False  # the engine has confirmed the table at least once
         self.stopping = False
-        self.can_write = True  # decisions reach the disk
-        self.known_stopped: list[tuple[str, ClaimKey]] = []  # sources that others spoke for
+        self.can_write = True  # decisions can be written to disk
+        self.known_stopped: list[
+            tuple[str, ClaimKey]
+        ] = []  # sources that have stopped according to those that cover them
         self._number = settings.incarnation << 32
         self._timers: list[tuple[float, int, str, str]] = []
         self._set: dict[tuple[str, str], float] = {}  # the time of each timer that is set
@@ -65,18 +67,18 @@ class State:
     # ------------------------------------------------------------------ numbers and timers
 
     def next_number(self) -> int:
-        """Grows over restarts too: the incarnation is its upper half."""
+        """A growing number. It also grows over restarts, because the incarnation is its upper half."""
         self._number += 1
         return self._number
 
     def reincarnate(self, incarnation: int) -> None:
-        """Another process has used the numbers of this incarnation: go on above them."""
+        """Continues above the numbers of an incarnation that another process has used."""
         self.incarnation = incarnation
         self._number = max(self._number, incarnation << 32)
         self.table.raise_epoch(incarnation << 32)
 
     def set_timer(self, at: float, kind: str, name: str = "") -> None:
-        """One of each kind and name: the time that was set last holds."""
+        """Sets the timer of this kind and name, in place of an earlier time."""
         if self._set.get((kind, name)) == at:
             return
         self._set[kind, name] = at
@@ -89,7 +91,7 @@ class State:
             self._compact_timers()
 
     def _compact_timers(self) -> None:
-        """Those that were set again or cleared, once they are more than half."""
+        """Removes the entries that were replaced or cleared, once they are more than half of the heap."""
         if len(self._timers) > 2 * len(self._set) + 64:
             self._timers = [timer for timer in self._timers if self._set.get((timer[2], timer[3])) == timer[0]]
             heapq.heapify(self._timers)
@@ -99,8 +101,8 @@ class State:
             heapq.heappop(self._timers)
 
     def due_timers(self, now: float) -> Iterator[tuple[str, str]]:
-        """At most TIMERS_MAX, the earliest first, each taken out when its turn comes: a fault in one leaves the others.
-        What is left is due at once (`next_timer`), after what waits meanwhile."""
+        """Up to TIMERS_MAX due timers, the earliest first. Each is removed when it is yielded, so an exception in one handler
+        does not lose the others. The rest stay due (`next_timer`) and run after the events that wait meanwhile."""
         for _ in range(TIMERS_MAX):
             self._drop_stale()
             if not self._timers or self._timers[0][0] > now:
@@ -120,6 +122,7 @@ class State:
     # ------------------------------------------------------------------ slots
 
     def touch(self, key: ClaimKey, target: str = ALL) -> None:
+        """Marks a source as changed, so that everything that depends on it is recomputed."""
         self.dirty.setdefault(key, {})[target] = None
         self.dirty_routes[key.route] = None
         self.dirty_services[key.service] = None
@@ -139,19 +142,19 @@ class State:
         return slot
 
     def drop_source(self, key: ClaimKey, target: str, cause: Cause | None) -> None:
-        """The source has gone. What it alone spoke for is known to have stopped with it, if it is. `cause` None: another
-        source stands for it from here on."""
+        """Removes a source. If it has stopped, so have the silent sources that it covers. `cause` None: another source
+        replaces it."""
         slot = self.slots.get(key)
         if slot is None or target not in slot.sources:
             return
-        spoken_for = slot.covers.pop(target, set[str]())
+        covered = slot.covers.pop(target, set[str]())
         slot.clear_coverage(target)
         slot.index(target, ())
         slot.sources.pop(target).step(Step.STOP)
         if cause is not None:
             slot.cause = max(slot.cause, cause)
         self.touch(key, target)
-        for name in sorted(spoken_for):
+        for name in sorted(covered):
             other = slot.sources.get(name)
             if other is None:
                 continue
@@ -160,10 +163,10 @@ class State:
             if cause is Cause.STOPPED and not is_live(other):
                 self.known_stopped.append((name, key))
             elif cause is Cause.STOPPED:
-                other.contradicted = True  # it may be silent already, before its lease is over
+                other.contradicted = True  # it may be disconnected already, although its lease still runs
 
     def step(self, key: ClaimKey, source: Source, step: Step) -> None:
-        """A step in the life of a source, with those that it speaks for, whom its silence or voice concerns."""
+        """Moves a source to its next state. The sources that it covers change with it."""
         source.step(step)
         self.touch(key, source.target)
         for name in self.slots[key].covers.get(source.target, ()):

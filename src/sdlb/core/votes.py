@@ -1,4 +1,4 @@
-"""How many children report a generation: one alone may be wrong, or lie."""
+"""Which generation a majority of the children reports. A single child may be wrong, or lie."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Scope = tuple[str, ...]
 
 
 def generation_votes(slots: Iterable[Slot], counts: Callable[[Scope], bool], most: int) -> list[int]:
-    """The newest generation of each child that has the service, the highest first. This node's own instances are one voter,
-    a child and its remnants another.
+    """The newest generation that each voter reports, in descending order. A child with its remnants is one voter; all local
+    instances together are another.
 
-    `counts`: whether a scope is to be compared at all. What is above `most` is a lie or a fault. What was never told of a
-    generation has no say.
+    `counts`: whether generations of a scope count. Generations above `most` are false and do not count. A source that does
+    not know a generation has no vote.
     """
     votes: dict[str, int] = {}
     for slot in slots:
@@ -27,11 +27,11 @@ def generation_votes(slots: Iterable[Slot], counts: Callable[[Scope], bool], mos
 
 
 def _voter(target: str) -> str:
-    """A child and what is kept of it as remnants report one after the other: they are one voter."""
+    """Name of the child that a target belongs to. A child and its remnants are one voter."""
     return child_of(target) if target.startswith(PREFIX) else target[2:]
 
 
 def majority_generation(votes: list[int]) -> int:
-    """What more than half of the voters report at least; 0: there are none."""
-    place = len(votes) // 2
-    return votes[place] if place < len(votes) else 0
+    """The newest generation that more than half of the voters have reached. 0: there are no votes."""
+    middle = len(votes) // 2
+    return votes[middle] if middle < len(votes) else 0
