@@ -1,7 +1,8 @@
-"""Who decides about a node's claims: this node itself (a root), or its parents.
+"""The authority that decides about a node's claims: the node itself (`Root`), or its parents (`Delegated`).
 
-`Balancer` asks for permits and does not know which. A root proposes each new record to its store and acts on it once it
-is committed; with the embedded store that is in the same turn, with `Persist` first (decide, write, act).
+`Balancer` gets permits from either in the same way. A root proposes each new record to its store and acts on it when it is
+committed. With the embedded store that happens in the same iteration, with `Persist` as the first effect (decide, write,
+act).
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LEAP_MAX = 1 << 20
-"""A report of a generation further above the record than this is a lie or a fault, and counts as none."""
+"""A reported generation that is further above the record than this is false and does not count."""
 GENERATION_MAX = 1 << 40
-"""The newest that a root without a record takes over. Its own decisions go on from there, up to what a message can carry."""
+"""The newest generation that a root without a record adopts. Its own decisions continue from there, up to `COUNT_MAX`."""
 SCOPE_MAX = 8
-"""Ids of other authorities that one record continues; the oldest go first."""
+"""Ids of other authorities that one record continues. Above that number the oldest are dropped."""
 
 
 class Authority(Protocol):
     is_root: bool
 
     def load(self, kind: str, name: str, value: object) -> None:
-        """A record of the disk, after the claims; also one that was written in the other role."""
+        """Loads a record from disk, after the claims. The record may be from a time when the node had the other role."""
         ...
 
     def decide(self, now: float) -> None:
-        """What was touched: new records, and slots whose permit differs from then on are touched."""
+        """Decides about changed services and routes. Slots whose permit changes are marked dirty."""
         ...
 
     def permit(self, slot: Slot, now: float) -> Permit: ...
@@ -53,42 +54,41 @@ class Authority(Protocol):
         ...
 
     def admits(self, now: float) -> bool:
-        """Whether a further source of what is active may serve: no record is needed for that, but touch with a root."""
+        """Whether a further source of an active key may serve. That needs no new record, but contact with a root."""
         ...
 
     def follow(self) -> None:
-        """Decisions could not be written for lease and fence: from here on the other roots decide without this one."""
+        """Decisions could not be written for lease and fence. From now on the other roots decide without this one."""
         ...
 
     def on_reported(self, doc: Doc) -> None:
-        """More than half of the children hold this document, which is newer than the one in force here."""
+        """More than half of the children report this document, which is newer than the one in force here."""
         ...
 
     def forget(self, key: ClaimKey) -> None:
-        """Nobody claims it any more."""
+        """The key has no claim any more."""
         ...
 
     def review_all(self) -> None:
-        """At all there is on record, also at what nobody claims any more."""
+        """Marks all records for a new decision, including those without a claim."""
         ...
 
 
 class Delegated:
-    """The parents decide. What is active is remembered, durably."""
+    """The parents decide. ACTIVE permits are saved durably."""
 
     is_root = False
 
     def __init__(self, state: State, parents: Parents) -> None:
         self._state = state
         self._parents = parents
-        self._former: dict[str, ServiceRecord] = {}  # of a root that this node was
 
     def load(self, kind: str, name: str, value: object) -> None:
         state = self._state
         if kind == "permit":
             self._resume(key_of(name), saved.permit_from(value))
         elif kind == "service":
-            # This node was a root. What it let be active stays so until its new parents have decided.
+            # This node was a root. Its active versions stay active until its new parents have decided.
             record = saved.service_from(value)
             scope = (state.settings.node_id, *record.scope)
             for key in state.by_service.get(name, ()):
@@ -136,7 +136,7 @@ class Delegated:
 
 
 class Root:
-    """This node decides, with records of its own."""
+    """This node decides, with its own records."""
 
     is_root = True
 
@@ -149,7 +149,7 @@ class Root:
         self._last_stamp = 0
         self._route_reasons: dict[str, dict[str, Reason]] = {}
         self._version_reasons: dict[str, dict[str, Reason]] = {}
-        self._doubted: dict[str, tuple[int, float]] = {}  # service -> generation that too few report, since when
+        self._doubted: dict[str, tuple[int, float]] = {}  # service -> (generation that too few report, since when)
         self._again_routes: dict[str, None] = {}
         self._again_services: dict[str, None] = {}
 
@@ -159,7 +159,7 @@ class Root:
         state = self._state
         if kind == "service":
             self.records[name] = record = saved.service_from(value)
-            # What was recalled before the restart may not have been confirmed: treat it as not confirmed.
+            # A recall from before the restart may not have been confirmed, so it counts as not confirmed.
             for key in state.by_service.get(name, ()):
                 slot = state.slots[key]
                 if key.version in record.closing:
@@ -176,7 +176,7 @@ class Root:
             self._promote(key_of(name), saved.permit_from(value))
 
     def _promote(self, key: ClaimKey, permit: Permit) -> None:
-        """This node was a child: what its parents had let be active goes on record here."""
+        """This node was a child: the versions that its parents had activated go on record here."""
         state = self._state
         state.persist(f"permit/{text_of(key)}", None)
         slot = state.slots.get(key)
@@ -196,8 +196,8 @@ class Root:
         resume(state, slot, permit)
 
     def _propose_service(self, name: str, record: ServiceRecord) -> None:
-        """Raises nothing, answers at once: the embedded store writes with this turn's `Persist`. A shared store commits
-        later, and `_committed_service` is called then."""
+        """Proposes a record to the store. The embedded store writes it with the `Persist` of this iteration. A shared store
+        would commit later and then call `_committed_service`."""
         self._state.persist(f"service/{name}", saved.service_to(record))
         self._committed_service(name, record)
 
@@ -212,12 +212,12 @@ class Root:
             self.holders[route] = record
 
     def forget(self, key: ClaimKey) -> None:
-        """Its seniority goes with it."""
+        """The seniority of a key ends with its last claim."""
         if self._stamps.pop(key, None) is not None:
             self._state.persist(f"stamp/{text_of(key)}", None, durable=False)
 
     def _stamp(self, key: ClaimKey) -> int:
-        """Seniority is given here, on first arrival, never by who claims."""
+        """The seniority of a key. The root gives it when the first claim arrives; claims cannot set it."""
         stamp = self._stamps.get(key)
         if stamp is None:
             self._last_stamp = stamp = max(self._last_stamp + 1, round(self._state.wall_s * 1e6))
@@ -241,16 +241,16 @@ class Root:
 
     def follow(self) -> None:
         if self._children.other_roots() - {self._state.settings.node_id}:
-            text = "decisions cannot be written; following what the other roots decide"
+            text = "decisions cannot be written to disk; following the decisions of the other roots"
             self._state.note("following", text, "warning")
             self._state.effects.append(ReleaseHeld())
 
     def on_reported(self, doc: Doc) -> None:
         own = self._state.settings.node_id
         if doc.scope and {own, *self._children.other_roots()}.isdisjoint(doc.scope):
-            return  # of another tree
+            return  # from another tree
         if self._state.policies.adopt(replace(doc, scope=(own,))):
-            self._state.note("doc-learnt", f"{doc.id} revision {doc.revision} was learnt from most children")
+            self._state.note("doc-learnt", f"adopted {doc.id} revision {doc.revision}, which most children report")
 
     # ------------------------------------------------------------------ deciding
 
@@ -259,7 +259,7 @@ class Root:
         self._state.dirty_routes.update(dict.fromkeys(self.holders))
 
     def decide(self, now: float) -> None:
-        """What was taken from a service or version is looked at again once its permits have followed."""
+        """A service or route that lost a permit is decided again when the permits have changed."""
         state = self._state
         self._again_routes.clear()
         self._again_services.clear()
@@ -332,8 +332,11 @@ class Root:
                 state.dirty.setdefault(key, {})
 
     def _raise_above_doubted(self, service: str, record: ServiceRecord, trust: _Evidence, now: float) -> ServiceRecord:
-        """A newer generation that too few report for too long: what is on record stays, under a number above it, so that
-        nobody takes this root's word for the older one. Where other roots decide too, these are waited for."""
+        """Handles a newer generation that too few children report for lease and fence.
+
+        The record stays, under a generation above the doubted one, so that no node takes this root's decision for the older
+        one. With other roots in the tree, this root waits for them instead.
+        """
         if trust.reported <= max(record.generation, trust.heard) or record.blank or trust.has_peers:
             self._doubted.pop(service, None)
             return record
@@ -345,7 +348,7 @@ class Root:
             self._state.set_timer(until, "hold", service)
             return record
         del self._doubted[service]
-        text = f"{service}: generation {generation} was reported by too few to be believed; going on above it"
+        text = f"{service}: too few children report generation {generation} for it to count; continuing above it"
         self._state.note("generation-doubted", text, "warning", service=service)
         return replace(record, generation=generation + 1)
 
@@ -370,7 +373,7 @@ class Root:
         return compatible
 
     def context(self) -> tuple[str, frozenset[str], Callable[[ClaimKey], int]]:
-        """For `_Evidence`: this root's id, the ids of roots that its children hear besides, the seniority of a claim."""
+        """For `_Evidence`: this root's id, the ids of the other roots that its children reach, the seniority of a claim."""
         node_id = self._state.settings.node_id
         return node_id, self._children.other_roots() - {node_id}, self._stamp
 
@@ -401,11 +404,11 @@ _BLANK = ServiceRecord()
 
 
 class _Evidence:
-    """What children report about decisions, weighed against what this root has on record.
+    """Weighs the reports of children about decisions against the record of this root.
 
-    A generation above the record counts only within the record's scope, and when more than half of the children that
-    have the service report it. A root without a record (its disk was lost, it is new) has nothing to weigh it against: there the
-    newest of the scope that most of them share is taken over.
+    A generation above the record counts only within the record's scope, and if more than half of the children that have the
+    service report it. A root without a record (it is new, or its disk was lost) has nothing to compare with: it adopts the
+    newest generation of the scope that most of them share.
     """
 
     def __init__(self, root: Root, record: ServiceRecord | None, slots: list[Slot]) -> None:
@@ -416,7 +419,7 @@ class _Evidence:
         self._ours = {self._node_id, *self._peers, *known.scope, *self.adopted}
         self._ceiling = known.generation if record is not None else 1 << 53
         self.heard = 0
-        self.reported = 0  # the newest generation of our scope, believed or not
+        self.reported = 0  # the newest reported generation of the record's scope, accepted or not
         self._most = GENERATION_MAX if known.blank else known.generation + LEAP_MAX
         doubted = [-slot.sums.doubted.get(0) for slot in slots]
         newest = max((*doubted, *(slot.generation() for slot in slots)), default=0)
@@ -428,7 +431,7 @@ class _Evidence:
             self._ceiling = max(self._ceiling, self.heard)
 
     def _adopt(self, record: ServiceRecord) -> tuple[str, ...]:
-        """The foreign scope that most of the open sources share; if none is open, of those that were told of a decision."""
+        """The other scope that most open sources share. If none is open, the one of the sources that know a decision."""
         for stage in (Stage.OPEN, Stage.WAITING):
             votes: Counter[tuple[str, ...]] = Counter()
             for part in self._parts():
@@ -450,7 +453,7 @@ class _Evidence:
         return not scope or not self._ours.isdisjoint(scope)
 
     def reports(self, slots: list[Slot]) -> Report:
-        """Over all the slots of one version of a service, or of one service on a route."""
+        """The report over all slots of a version of a service, or of a service on a route."""
         is_open = any(s.sums.present or s.sums.open or s.sums.silent for s in slots)
         recalled = all(s.phase is Phase.CLOSING and s.generation() <= s.opened for s in slots)
         backing, generation = 0, 0
@@ -460,9 +463,9 @@ class _Evidence:
                 backing, generation = max(backing, count), max(generation, newest)
         sums = [s.sums for s in slots]
         granted = frozenset(root for each in sums for root in each.granted.counts if root in self._peers)
-        if granted and not is_open:  # under which the other roots have granted it
-            told = max(s.generation() for s in slots)
-            generation = told if told <= self._ceiling else 0
+        if granted and not is_open:  # the generation under which the other roots have granted it
+            newest = max(s.generation() for s in slots)
+            generation = newest if newest <= self._ceiling else 0
         silent = sum(each.silent for each in sums)
         return Report(
             stamp=min(self._seniority(s) for s in slots),
@@ -482,7 +485,7 @@ class _Evidence:
         )
 
     def _refused(self, sums: list[Sums]) -> frozenset[str]:
-        """The other roots that refuse it, as more than half of its sources report."""
+        """The other roots whose decision is REFUSED, as more than half of the sources report."""
         sources = sum(each.parts for each in sums)
         votes: Counter[str] = Counter()
         for each in sums:
@@ -490,14 +493,14 @@ class _Evidence:
         return frozenset(root for root, count in votes.items() if count * 2 > sources)
 
     def _seniority(self, slot: Slot) -> int:
-        """The earliest stamp that this root or one that decides with it has given."""
+        """The earliest stamp that this root or another root of the tree has given."""
         own = self._stamp(slot.key)
         if not self._peers or not slot.sums.granted.counts.keys() & self._peers:
             return own
         return min(own, slot.stamp() or own)
 
     def _backing(self, slot: Slot) -> tuple[int, int]:
-        """How many sources are open by decisions that count here, and the newest generation among those."""
+        """The number of sources that are open by decisions that count here, and the newest generation among them."""
         sums = slot.sums
         scopes = sums.scopes
         newest = -sums.open_generations.get(0)
@@ -523,7 +526,7 @@ def _keep(reasons: dict[str, dict[str, Reason]], name: str, found: dict[str, Rea
 
 
 def resume(state: State, slot: Slot, permit: Permit) -> None:
-    """Active before the restart, and so until something else is decided."""
+    """Resumes a permit from before the restart: it stays active until there is another decision."""
     slot.permit = permit
     slot.phase = Phase.OPEN
     slot.on_disk = bool(state.settings.parents)

@@ -1,11 +1,11 @@
-"""One node's decisions: `handle(event, now)` returns what is to be done.
+"""The decisions of a node: `handle(event, now)` returns the effects to carry out.
 
-Everything is level-triggered. Events change facts (what sources claim, what parents decide, what the engine confirmed)
-and mark the sources of claim keys that they touch; `_settle` then recomputes, for those only, the permit, the engine's
-endpoints and routes, and what each parent and child is owed. A message that is lost is made good by the next link's full
-state, and a cost is always that of the change.
+Everything is level-triggered. Events change the inputs (claims of sources, decisions of parents, confirmations of the
+engine) and mark the changed sources as dirty. `_settle` then recomputes, only for those, the permit, the endpoints and
+routes of the engine, and the messages to parents and children. The full state on the next link makes up for a lost message,
+and the cost is always that of the change.
 
-The loop and the simulator both drive this object; neither decides anything itself.
+The loop and the simulator both drive this object; neither makes decisions.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ if TYPE_CHECKING:
 
 DIAL_WITHOUT_ENGINE_S = 5.0
 PASSING = frozenset(("asking", "closing", "settling", "contested", "still-running", "replacing"))
-"""Reasons to wait that end by themselves, or with what a roll-out does anyway: no warning."""
+"""Codes of reasons to wait that end automatically or in the course of a rollout. They are logged without a warning."""
 LATER = ("service", "holder", "permit", "stamp")
-"""Kinds of saved records that belong to the authority: read after the claims that they are about."""
+"""Kinds of saved records that belong to the authority. They are loaded after the claims, to which they refer."""
 
 
 class Balancer:
@@ -75,20 +75,21 @@ class Balancer:
         self._endpoints = Endpoints(state, self._children, self._local)
         self._routes = Routes(state)
         self._routes_due: dict[str, None] = {}
-        self._batch: list[tuple[ClaimKey, dict[str, None]]] = []  # permits are settled, the rest is not
+        self._batch: list[tuple[ClaimKey, dict[str, None]]] = []  # slots whose permit is settled, but not the rest
         self._path: Path | None = None
         self._has_say = True
         self._contents_known = False  # it is known what the engine has
-        self._boot_id = ""  # of the engine that the saved permits were in force at
-        self._saved_epoch = EPOCH_MAX  # of the last delta that this state folder knows of
+        self._boot_id = ""  # of the engine that served under the saved permits
+        self._saved_epoch = EPOCH_MAX  # of the last delta that this state folder knows
         self._older = False  # the state folder is an older copy, and no parent has confirmed it yet
         self._stopped = False
-        self._delta: Apply | None = None  # made, and not handed out yet: a fault of ours came between
+        self._delta: Apply | None = None  # computed but not returned yet, if an exception came between
         self.view = View(state, self._children, self._local, self._parents, self._authority)
 
     # ------------------------------------------------------------------ start
 
     def start(self, now: float, wall_s: float = 0.0) -> list[Effect]:
+        """Loads the saved state. Call it once, before `handle_all`, with the same clocks."""
         state = self._state
         state.now, state.wall_s = now, wall_s
         self._parents.start(now)
@@ -132,7 +133,7 @@ class Balancer:
                 case _ if kind in LATER:
                     later.append((kind, rest, value))
                 case _:
-                    pass  # of a newer release
+                    pass  # written by a newer release
         for name, value in children.items():
             self._children.load(name, value, claims.get(name, {}), now)
         for kind, name, value in later:
@@ -144,20 +145,21 @@ class Balancer:
     # ------------------------------------------------------------------ events
 
     def wake_at(self) -> float | None:
+        """The time at which a Tick is due at the latest. None: no timer is set."""
         return self._state.next_timer()
 
     def handle(self, event: ev.Event, now: float, wall_s: float = 0.0) -> list[Effect]:
         return self.handle_all((event,), now, wall_s)
 
     def handle_all(self, events: Iterable[ev.Event], now: float, wall_s: float = 0.0) -> list[Effect]:
-        """Several events at once: the result is that of one after the other, with fewer messages.
+        """Handles several events in one iteration, with the same result as one after the other but fewer messages.
 
-        `now`: seconds on a monotonic clock; `wall_s`: since 1970, only for the seniority of claims at a root.
+        `now`: seconds on a monotonic clock. `wall_s`: seconds since 1970, used only for the seniority of claims at a root.
         """
         state = self._state
         gap = now - state.now
         if gap > self.settings.lease_s / 2:
-            state.note("stalled", f"control did not run for {gap:.1f} s; leases are extended by it", "warning")
+            state.note("stalled", f"control did not run for {gap:.1f} s; extending all leases by that time", "warning")
             self._children.shift(gap)
             self._local.shift(gap)
         state.now, state.wall_s = now, wall_s
@@ -182,7 +184,7 @@ class Balancer:
                 self._on_engine_confirmed(now)
                 if not self._contents_known and state.table.contents_known:
                     self._contents_known = True
-                    state.touch_all()  # until now, something of anything might have been in flight
+                    state.touch_all()  # until now, any key might have had requests in flight
             case ev.EngineDrained():
                 if state.table.on_drained(event.key, event.epoch):
                     state.touch(event.key.claim, event.key.target)
@@ -214,7 +216,7 @@ class Balancer:
                 state.note("engine-rejected", f"the engine refused epoch {event.epoch}: {event.reason}", "error")
             case ev.EngineLost():
                 state.table.on_lost()
-                state.note("engine-lost", "the connection to the engine is gone", "warning")
+                state.note("engine-lost", "the connection to the engine was lost", "warning")
             case ev.EngineJoined():
                 state.table.refresh()
             case ev.StoreStuck() | ev.StoreWritten():
@@ -239,7 +241,7 @@ class Balancer:
     def _on_child_message(self, event: ev.ChildMessage, now: float) -> None:
         child = self._children.by_link.get(event.link)
         if child is None:
-            return  # of a link that we have dropped
+            return  # from a link that this node has dropped
         self._children.heard(child, now)
         match event.message:
             case UpState() as message:
@@ -259,7 +261,7 @@ class Balancer:
     def _on_parent_message(self, event: ev.ParentMessage, now: float) -> None:
         uplink = self._parents.links[event.parent]
         if uplink.phase not in (Phase.GREETING, Phase.UP):
-            return  # of a link that we have hung up
+            return  # from a link that this node has closed
         match event.message:
             case Welcome() as message:
                 self._parents.on_welcome(uplink, message, now)
@@ -276,13 +278,13 @@ class Balancer:
 
     def _on_engine_attached(self, event: ev.EngineAttached, now: float) -> None:
         state, table = self._state, self._state.table
-        first = not table.boot_id  # of this control
+        first = not table.boot_id  # the first attach of this control
         known = event.boot_id == self._boot_id
         ahead = event.epoch >> 32 >= state.incarnation or (known and event.epoch > self._saved_epoch)
         behind = first and (ahead or (known and self._older))
         if behind:
             self._older = True
-            text = "the engine was told more than this state folder knows of: it is an older copy; what was active must be confirmed"
+            text = "the state folder is older than the engine's table: it is an older copy; parents must confirm the active versions"
             state.note("restored", text, "warning")
         if behind or (first and not known):
             self._parents.require_confirmation()
@@ -293,23 +295,23 @@ class Balancer:
             state.touch(key)
         self._save_engine(event.epoch)
         if table.keep_until is not None:
-            text = "the engine has routes that this control knows nothing of; keeping them for one lease"
+            text = "the engine has endpoints that are not in the state folder; keeping them for one lease"
             state.note("engine-kept", text, "warning")
             state.set_timer(table.keep_until, "engine", "keep")
         state.engine_confirmed = False
         self._contents_known = table.contents_known
 
     def _keep_on(self, now: float) -> None:
-        """The lease is over during which nothing was deleted from an unknown table. A node that has not reached a root since it
-        started extends it by another lease: a node that is cut off closes nothing."""
+        """The time during which nothing is deleted from an unknown table is over. A node that has not reached a root since its
+        start extends it by another lease, because a node that is cut off closes nothing."""
         table, reached = self._state.table, any(uplink.path.root_ids for uplink in self._parents.links.values())
         if table.keep_until is not None and not self._authority.is_root and not reached:
             table.keep(now + self.settings.lease_s)
             self._state.set_timer(now + self.settings.lease_s, "engine", "keep")
 
     def _save_engine(self, epoch: int) -> None:
-        """Before each delta. An engine that outlives this control then tells whether the state folder is up to date: the
-        incarnation does not, when a copy is restored that is younger than the last start."""
+        """Saves the engine's epoch before each delta. With it, the next control can tell from the engine whether its state folder
+        is up to date. The incarnation cannot tell that if the restored copy is newer than the last start."""
         table = self._state.table
         self._older = self._older and not (table.contents_known and not self._parents.unconfirmed)
         self._state.persist("engine/", formats.engine_to(table.boot_id, epoch, self._older), durable=False)
@@ -326,7 +328,7 @@ class Balancer:
         if not self._state.engine_confirmed:
             self._state.engine_confirmed = True
             self._state.touch_all()
-            if self._state.table.keep_until is None:  # else those below report first what there is ("dial-all")
+            if self._state.table.keep_until is None:  # else children report first, until the timer "dial-all"
                 self._parents.start_dialing(now)
             self._local.resume_drains(now)
 
@@ -378,7 +380,7 @@ class Balancer:
             case "stop":
                 self._finish_stop(clean=False)
             case _:
-                pass  # "engine": settling below sends what waits
+                pass  # "engine": the settling that follows sends the delta
 
     # ------------------------------------------------------------------ stop
 
@@ -410,10 +412,10 @@ class Balancer:
             self._parents.mark_doc_dirty(doc_id)
             self._children.mark_doc_dirty(doc_id)
             self._children.remnants.recheck(doc_id.partition("/")[2])
-        say = self._authority.has_say(now)
-        if say != self._has_say:
-            self._has_say = say
-            self._children.beat(say)  # at once, and again with every beat
+        has_say = self._authority.has_say(now)
+        if has_say != self._has_say:
+            self._has_say = has_say
+            self._children.beat(has_say)  # immediately, and again with every heartbeat
             state.touch_all()
         self._settle(now)
         self._parents.flush(damped=True)
@@ -436,9 +438,10 @@ class Balancer:
         return effects
 
     def _settle(self, now: float) -> None:
-        """Decisions change permits, and a permit that is taken back can change a decision: until nothing is left.
+        """Recomputes what depends on dirty sources. Decisions change permits, and a recalled permit can change a decision, so
+        this repeats until nothing is dirty.
 
-        One key at a time is taken out: a fault of ours in one leaves the others to the next event.
+        Keys are removed one at a time, so that after an exception in one the next event handles the others.
         """
         state = self._state
         if self._children.just_settled:
@@ -458,7 +461,7 @@ class Balancer:
                 self._routes_due[key.route] = None
                 state.changed_services[key.service] = None
                 self._batch.append((key, self._settle_permit(key, targets, now)))
-            while self._batch:  # the permits first: one version's endpoints may wait for another's
+            while self._batch:  # after all permits, because the endpoints of one version may wait for those of another
                 key, targets = self._batch.pop()
                 self._settle_slot(key, targets, now)
         while self._routes_due:
@@ -466,7 +469,7 @@ class Balancer:
             self._routes.settle(route)
 
     def _refresh(self) -> None:
-        """The sums that decisions read, for what was touched."""
+        """Updates the sums of the dirty slots, which decisions read."""
         for key, targets in self._state.dirty.items():
             slot = self._state.slots.get(key)
             if slot is not None:
@@ -485,15 +488,15 @@ class Balancer:
         self._endpoints.settle(slot, targets, self._parents, now)
         if slot.phase is SlotPhase.CLOSING and slot.conforms_below() and not slot.sums.present and not slot.sums.open:
             slot.transition(Transition.CONFORM)
-            self._forget_permit(slot)  # not before: a restart in between goes on with the recall, it does not skip it
+            self._forget_permit(slot)  # only now, so that a restart during the recall continues it
         for target in list(slot.sources) if ALL in targets else targets:
             if target.startswith("i:"):
                 self._local.on_slot_changed(target)
         sent = slot.sent
         slot.sent = (slot.permit, slot.epoch)
-        news = slot.sent[1] != sent[1] or ALL in targets or _differs_beyond_counts(sent[0], slot.permit)
+        changed = slot.sent[1] != sent[1] or ALL in targets or _differs_beyond_counts(sent[0], slot.permit)
         self._parents.mark_dirty(key)
-        self._children.mark_dirty(slot, targets, news=news, lagging=slot.permit != sent[0])
+        self._children.mark_dirty(slot, targets, changed=changed, lagging=slot.permit != sent[0])
         if not slot.sources:
             self._forget_slot(slot)
 
@@ -510,7 +513,7 @@ class Balancer:
             self._state.persist(f"permit/{text_of(slot.key)}", None)
 
     def _settle_permit(self, key: ClaimKey, targets: dict[str, None], now: float) -> dict[str, None]:
-        """The permit, and who may serve under it; the targets that are touched then."""
+        """Settles the permit and the sources that it admits. Returns the targets that changed."""
         slot = self._state.slots.get(key)
         if slot is None:
             return targets
@@ -546,7 +549,7 @@ class Balancer:
             state.note(code, f"{name} on {slot.key.route} is {permit.state}{why}", level, service=slot.key.service)
 
     def _admit(self, slot: Slot, targets: dict[str, None], changed: bool, now: float) -> None:
-        """What may serve from here on. A node that is cut off admits nothing new."""
+        """Admits sources of an active key. A node that is cut off admits none."""
         if not slot.active:
             return
         names = slot.sources if changed or ALL in targets else targets
@@ -561,7 +564,7 @@ class Balancer:
 
 
 def _differs_beyond_counts(before: Permit, permit: Permit) -> bool:
-    """A difference in more than the counts of its reason."""
+    """Whether the permits differ in more than the counts of their reasons."""
     return before != permit and not (
         replace(before, reason=permit.reason) == permit and differ_in_counts(before.reason, permit.reason)
     )

@@ -1,12 +1,12 @@
 """The children of a node: their links, leases and claims.
 
-Silence is treated in steps (design.md, "Silence"): a broken link changes nothing; a lease that ran out makes a child
-*suspect* (its endpoints stay as a last resort); a fence time later it is presumed stopped. When more than half of at
-least two children are suspect at once, the likelier fault is ours: the node is `guarded` and presumes nothing, until
-enough are back or an operator says which of them have stopped (`ForgetChild`).
+Silence has three steps. A broken link changes nothing. An expired lease makes a child *suspect*: its endpoints stay as a
+last resort. A fence time later the child is presumed stopped. If more than half of at least two children are suspect at
+once, the fault is probably at this node. Then it is `guarded` and presumes no child stopped, until enough children are back
+or an operator reports which ones have stopped (`ForgetChild`).
 
-What a child no longer reports is not thereby known to have stopped. It stays as a *remnant* (`remnants.py`) unless its
-node says why it is gone.
+A claim that a child no longer reports has not necessarily stopped. It stays as a *remnant* (`remnants.py`) unless the child
+reports the cause.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ class Children:
         self._state = state
         self.by_name: dict[str, Downlink] = {}
         self.by_link: dict[int, Downlink] = {}
-        self.unsynced: set[str] = set()  # on record, not heard from since this control started
-        self.just_settled = False  # the last of them has reported: what was kept for them is looked at again
-        self.recount = False  # who is on record, or which roots most of them hear, has changed
+        self.unsynced: set[str] = set()  # recorded children that have not reported since this control started
+        self.just_settled = False  # the last of those has reported: all records are decided again
+        self.recount = False  # the recorded children, or the roots that most of them reach, have changed
         self.guarded = False
         self.suspects = 0
         self.remnants = Remnants(state, self.is_linked)
-        self.root_votes: Counter[str] = Counter()  # id of a root -> children that hear it
-        self._lagging: dict[ClaimKey, None] = {}  # only counts in the reason have changed: sent with the next beat
-        self._pending: dict[str, None] = {}  # children that something may have to be sent to
+        self.root_votes: Counter[str] = Counter()  # id of a root -> number of children that reach it
+        self._lagging: dict[ClaimKey, None] = {}  # only counts in the reason have changed: sent with the next heartbeat
+        self._pending: dict[str, None] = {}  # children for which there may be something to send
 
-    # ------------------------------------------------------------------ what the disk had
+    # ------------------------------------------------------------------ loading
 
     def load(self, name: str, value: dict[str, object], claims: dict[str, object], now: float) -> None:
-        """A child that was there before the restart: its lease starts anew, its claims count meanwhile."""
+        """Loads a child from before the restart. Its lease starts anew, and its claims count meanwhile."""
         node_id, incarnation, address = str(value["node_id"]), int(str(value["incarnation"])), str(value["address"])
         child = Downlink(name, node_id, incarnation, address, now)
         child.nonce = str(value.get("nonce", ""))
@@ -119,7 +119,7 @@ class Children:
             docs_kept=docs_kept,
         )
         state.effects.append(ToChild(event.link, welcome))
-        if not has_say:  # before what is on record here: the child must not take that for the word of a root
+        if not has_say:  # before the verdicts, which the child must not take for decisions of a root
             state.effects.append(ToChild(event.link, child.beat(has_say)))
         child.dirty.update(child.keys)
         if docs_kept:
@@ -132,21 +132,22 @@ class Children:
     def _check_hello(self, hello: Hello, path: Path, now: float, has_say: bool) -> Refused | None:
         if hello.protocol > PROTOCOL_MAX or hello.protocol_max < PROTOCOL_MIN:
             spoken = f"{PROTOCOL_MIN} to {PROTOCOL_MAX}, not {hello.protocol} to {hello.protocol_max}"
-            return Refused("protocol", f"this node speaks protocol {spoken}; use neighbouring releases of sdlb")
+            return Refused("protocol", f"this node speaks protocol {spoken}; run neighbouring releases of sdlb")
         if hello.node in path.ancestors:
-            return Refused("cycle", f"{hello.node} is itself above {self._state.settings.name}; change its parents")
+            detail = f"{hello.node} is an ancestor of {self._state.settings.name}; change its parents"
+            return Refused("cycle", detail)
         try:
             check_name(hello.node)
             check_address(hello.data_address, wildcard=False)
         except ValueError as problem:
             what = f"name {hello.node[:80]!r}, address {hello.data_address[:80]!r}"
-            return Refused("bad-hello", f"{what}: expected {problem}; change its name, or advertise in its node file")
+            return Refused("bad-hello", f"{what}: expected {problem}; change name or advertise in its node file")
         child = self.by_name.get(hello.node)
         if child is None:
             return None
         if child.node_id != hello.node_id:
             if now < child.heard_at + self._state.settings.lease_s:
-                detail = f"another node named {hello.node} is alive; give one of the two another name"
+                detail = f"another node with the name {hello.node} is alive; rename one of the two"
                 return Refused("name-taken", detail)
             return None
         if child.link is not None and child.nonce and hello.nonce != child.nonce:
@@ -155,15 +156,13 @@ class Children:
                 return objection
         if not child.newer(hello):
             newest = child.incarnation
-            detail = (
-                f"incarnation {hello.incarnation} of {hello.node} is older than {newest}: its state is an older copy"
-            )
+            detail = f"incarnation {hello.incarnation} of {hello.node} is older than {newest}: its state folder is an older copy"
             return Refused("older-incarnation", detail, newest)
         return None
 
     def _second_process(self, child: Downlink, hello: Hello, now: float, has_say: bool) -> Refused | None:
-        """Either a restart whose old link has not been seen to break, or a copy of the state folder that runs elsewhere.
-        The linked process is asked for a sign of life; a dead one gives none."""
+        """Handles a Hello of a second process. It is a restart, before this node noticed that the old link is dead, or a copy of
+        the state folder runs elsewhere. This node sends a heartbeat to the linked process; a dead one does not answer."""
         rival = child.rival
         if rival is None or rival.nonce != hello.nonce:
             child.rival = Rival(hello.nonce, now, 2 * self._state.settings.beat_s)
@@ -172,12 +171,12 @@ class Children:
         elif rival.answered:
             detail = (
                 f"a node named {hello.node} with the same identity is alive: its state folder was copied; stop one of the "
-                "two, and start it with an empty state folder"
+                "two and start it with an empty state folder"
             )
             return Refused("cloned", detail)
         elif now >= rival.until:
             return None
-        return Refused("still-connected", f"{hello.node} is still connected; waiting for its old link to break")
+        return Refused("still-connected", f"{hello.node} is still connected; waiting until its old link closes")
 
     def _unlink(self, child: Downlink, drop: bool) -> None:
         if child.link is None:
@@ -190,7 +189,7 @@ class Children:
         self._set_unlinked(child, True)
 
     def _set_unlinked(self, child: Downlink, unlinked: bool) -> None:
-        """Whether others may speak for it: only what has twins is concerned."""
+        """Records whether the child has a link. That affects the sources that it covers and those that are covered."""
         for key in child.keys:
             slot = self._state.slots[key]
             source = slot.sources[child.target]
@@ -206,7 +205,7 @@ class Children:
         child = self.by_link.get(event.link)
         if child is not None:
             self._unlink(child, drop=False)
-            self._state.note("child-disconnected", f"the link of {child.name} broke", child=child.name)
+            self._state.note("child-disconnected", f"the link to {child.name} was lost", child=child.name)
 
     def heard(self, child: Downlink, now: float) -> None:
         child.heard_at = now
@@ -220,11 +219,11 @@ class Children:
             self._start_over(child)
 
     def _start_over(self, child: Downlink) -> None:
-        self._state.note("link-gap", f"a message of {child.name} was lost; starting over", "warning", child=child.name)
+        self._state.note("link-gap", f"a message from {child.name} was lost; reconnecting", "warning", child=child.name)
         self._unlink(child, drop=True)
 
     def on_bye(self, child: Downlink, bye: Bye, now: float) -> None:
-        """It stops for good: what it had itself has stopped, and that is known."""
+        """The child leaves permanently. Its own instances are known to have stopped."""
         left = set(bye.left)
         for key in list(child.keys):
             hosts = self._state.slots[key].sources[child.target].claim.hosts
@@ -237,17 +236,17 @@ class Children:
         self._state.note("child-left", f"{child.name} has left", child=child.name)
 
     def on_forget(self, event: ForgetChild) -> None:
-        """A silent one has stopped, an operator says: the way out of the guard, and of `on_silence = "wait"`."""
+        """An operator reports that a silent child has stopped. It ends the guard, and waiting by `on_silence = "wait"`."""
         child = self.by_name.get(event.name)
         known = self.remnants.forget(event.name)
         if child is not None and child.suspect:
             for key in list(child.keys):
                 self._drop(child, key, Cause.STOPPED)
             self._remove(child)
-            self._state.persist(f"child/{child.name}", None)  # durable: it is not on record again after a power cut
+            self._state.persist(f"child/{child.name}", None)  # durable, so that it does not return after a power loss
         elif not known:
             return
-        text = f"{event.name} was forgotten: an operator says that it has stopped"
+        text = f"{event.name} was forgotten: an operator reported that it has stopped"
         self._state.note("child-forgotten", text, "warning", child=event.name)
         self._update_guard()
 
@@ -284,7 +283,7 @@ class Children:
             self.root_votes[root] += 1
 
     def other_roots(self) -> frozenset[str]:
-        """Ids of roots that more than half of the children hear, this one among them if it is a root."""
+        """Ids of the roots that more than half of the children reach, including this node if it is a root."""
         return frozenset(root for root, votes in self.root_votes.items() if votes * 2 > len(self.by_name))
 
     def is_linked(self, name: str) -> bool:
@@ -318,7 +317,7 @@ class Children:
             source.claim = claim
             state.touch(claim.key, child.target)
         source.unlinked = child.link is None
-        # An endpoint that is still in the engine's table is not new: a node that is cut off may keep it.
+        # An endpoint that is still in the engine's table is not new, so even a node that is cut off may keep it.
         kept = source.standing is Standing.LEAVING and state.table.applied(EndpointKey(claim.key, child.target))
         source.step(Step.LEAVE if claim.leaving else Step.RETURN if kept else Step.STAY)
         if child.suspect:
@@ -338,7 +337,7 @@ class Children:
                 self._omit(child, key, cause, now)
 
     def _omit(self, child: Downlink, key: ClaimKey, cause: Cause, now: float) -> None:
-        """No longer claimed, and not known to have stopped."""
+        """The claim is no longer reported and not known to have stopped: it becomes a remnant."""
         slot = self._state.slots.get(key)
         if slot is None or child.target not in slot.sources:
             return
@@ -347,7 +346,7 @@ class Children:
         self._drop(child, key, None)
 
     def _keep_rest(self, child: Downlink, claim: Claim, now: float) -> None:
-        """A process that may have forgotten some of its children claims again: what it had before and may lack now."""
+        """Keeps a remnant of the difference if a restarted child, which may have lost state, claims fewer instances."""
         slot = self._state.slots.get(claim.key)
         source = slot.sources.get(child.target) if slot is not None else None
         if slot is None or source is None or claim.count >= source.claim.count:
@@ -356,7 +355,7 @@ class Children:
             self.remnants.keep(slot, source.claim, child.name, Cause.UNKNOWN, now, set())
 
     def _drop(self, child: Downlink, key: ClaimKey, cause: Cause | None) -> None:
-        """`cause` None: something else stands for it from here on."""
+        """Removes the claim. `cause` None: another source replaces it."""
         if key not in child.keys:
             return
         child.forget(key)
@@ -374,7 +373,7 @@ class Children:
         self._state.persist(f"child/{child.name}", None, durable=False)
 
     def settle_known(self) -> None:
-        """Others that speak for the same hosts have said that these have stopped."""
+        """Removes sources that have stopped according to the sources that cover them."""
         while self._state.known_stopped:
             target, key = self._state.known_stopped.pop()
             child = self.by_name.get(target[2:])
@@ -386,13 +385,13 @@ class Children:
     # ------------------------------------------------------------------ leases
 
     def shift(self, by_s: float) -> None:
-        """This control did not run for a while: its own deafness is nobody's silence."""
+        """Extends all leases by the time for which this control did not run and could not receive messages."""
         for child in self.by_name.values():
             child.heard_at += by_s
         self.remnants.shift(by_s)
 
     def check(self, name: str, now: float) -> None:
-        """The timer of a child's lease."""
+        """Handles the timer of a child's lease."""
         state, child = self._state, self.by_name.get(name)
         if child is None:
             return
@@ -405,7 +404,8 @@ class Children:
             self._count_suspect(child, True)
             for key in child.keys:
                 state.step(key, state.slots[key].sources[child.target], Step.SILENCE)
-            state.note("child-silent", f"{name} has been silent for its lease", "warning", child=name)
+            text = f"{name} sent nothing for {state.settings.lease_s:g} s: its lease has expired"
+            state.note("child-silent", text, "warning", child=name)
         self._update_guard()
         fence = lapse + state.settings.fence_s
         if now < fence:
@@ -441,10 +441,10 @@ class Children:
             return
         self.guarded = guarded
         if guarded:
-            text = f"{self.suspects} of {len(self.by_name)} children fell silent together; keeping what they claimed"
+            text = f"{self.suspects} of {len(self.by_name)} children are silent at the same time; keeping their claims"
             self._state.note("guarded", text, "error")
         else:
-            self._state.note("guard-lifted", "enough children are back; leases count again")
+            self._state.note("guard-lifted", "enough children are back; leases are enforced again")
 
     def _presume_stopped(self, child: Downlink, lapse: float, now: float) -> None:
         state = self._state
@@ -469,20 +469,23 @@ class Children:
         self._remove(child)
         self._update_guard()
 
-    # ------------------------------------------------------------------ what they are sent
+    # ------------------------------------------------------------------ sending
 
     def mark_doc_dirty(self, doc_id: str) -> None:
-        """To all, also to those that have nothing of the service: every root below and above must come to know it."""
+        """Marks a document for all children, including those without the service: all nodes hold all documents."""
         for child in self.by_link.values():
             child.dirty_docs[doc_id] = None
             self._pending[child.name] = None
 
-    def mark_dirty(self, slot: Slot, targets: dict[str, None], news: bool, lagging: bool) -> None:
-        """`news`: there is another verdict, for every child; `lagging`: another count in its reason. Without, only the
-        touched ones are looked at."""
-        if lagging and not news:
+    def mark_dirty(self, slot: Slot, targets: dict[str, None], changed: bool, lagging: bool) -> None:
+        """Marks children to which the verdict of a slot may have to be sent.
+
+        `changed`: the verdict has changed, for all children; otherwise only those in `targets` are marked. `lagging`: only
+        counts in its reason have changed.
+        """
+        if lagging and not changed:
             self._lagging[slot.key] = None
-        for target in slot.sources if news else targets:
+        for target in slot.sources if changed else targets:
             source = slot.sources.get(target)
             child = self.by_name.get(source.child) if source is not None and source.child else None
             if child is None or child.target != target:
@@ -508,7 +511,7 @@ class Children:
             self._state.effects.append(ToChild(link, child.beat(has_say)))
 
     def flush(self, path: Path, path_changed: bool) -> None:
-        """Costs what there is to send, however many children there are."""
+        """Sends what is pending. The cost is that of the messages, not of the number of children."""
         if not self._pending and not path_changed:
             return
         names = self.by_name if path_changed else self._pending
@@ -557,7 +560,7 @@ def _lags(before: Verdict, verdict: Verdict) -> bool:
 
 
 def verdict_of(slot: Slot, source: Source, node: str) -> Verdict:
-    """For this source: one that was never admitted gets no consent while this node cannot give it (it is cut off)."""
+    """The verdict for a source. One that was never admitted gets no consent while this node is cut off."""
     permit = slot.permit
     state, reason = permit.state, permit.reason
     if slot.active and source.standing is Standing.CLAIMED:

@@ -1,20 +1,21 @@
-"""The rules of an authority: which service holds a route, which versions of a service are active. Pure functions.
+"""The rules of an authority: which service holds a route, and which versions of a service are active. Pure functions.
 
 For one service (promises 1, 2 and 8):
 
-* A version joins the active set when it is compatible with everything that is active, still open, or unaccounted for.
-* Only the last stop of an incompatible version makes room for the next; then the earliest claim goes first.
-* Each incompatible replacement is a new *generation*.
-* The active set is pairwise compatible: when policy or declarations change, the junior version is recalled. A root that
-  settles waits with that until its children have reported.
-* What is on record beats what children report. A generation is newer than the record only if more than half of the
-  children that have the service report it (`Belief`): then this root is the one that missed something.
-* Two roots may grant different things at first, when claims reach them in different order. Neither opens (a node needs
-  the consent of all its parents), both notice (`granted`), and both settle it alike: what is open at more children stays,
-  else the earlier stamp, else the name. A root that is reported to grant both grants what is on record here.
+* A version joins the active set if it is compatible with every version that is active, still open, or unaccounted for.
+* When the last incompatible version has stopped, the waiting version with the earliest claim opens.
+* Each incompatible replacement starts a new *generation*.
+* The active set is pairwise compatible. When policy or declarations change, the version with less seniority is recalled. A
+  root that settles waits for the reports of its children first.
+* The record overrides reports of children. A generation is newer than the record only if more than half of the children
+  that have the service report it (`votes.py`): then this root has missed decisions.
+* Two roots may grant different versions at first, if claims reach them in different order. Neither opens, because a node
+  needs the consent of all its parents. Both roots notice (`granted`) and settle it by the same rule: the version that is
+  open at more children stays, else the one with the earlier stamp, else the first by name. If another root is reported to
+  grant both versions, this root keeps to its record.
 
-Each takes a record and facts, and returns a new record and the reason why each version (or service) must wait. They
-know nothing of nodes or messages.
+Each function takes a record and reports. It returns a new record and the reason why each version (or service) must wait.
+Nodes and messages do not occur here.
 """
 
 from __future__ import annotations
@@ -38,23 +39,24 @@ from sdlb.model.reason import (
 Compatible = Callable[[str, str], bool]
 
 SAME_TIME_US = 2_000_000
-"""Two claims this close may reach two roots in different order. Then the earliest stamp of all roots decides."""
+"""Two claims within this time may reach two roots in different order. Then the earliest stamp of all roots decides."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is known of a version of a service (or of a service on a route), over all sources.
+    """What all sources together report about a version of a service, or about a service on a route.
 
-    `stamp`: the earliest of this root and of those that decide with it, as children report. `vouched`: open by a decision
-    of this authority or of one that decides with it, and not recalled here. `backing`: how many sources report that;
-    `majority`: more than half of those that claim the route. `granted`: the other roots that say ACTIVE now; `refused`:
-    those that say REFUSED, as most sources report. `generation` 0: of another authority, or not believed.
+    `stamp`: the earliest of this root and of the other roots of the tree, as children report. `own`: the stamp of this root.
+    `vouched`: open by a decision of this root or another root of the tree, and not recalled here. `backing`: number of sources
+    that report so; `majority`: they are more than half of those that claim the route. `granted`: ids of the other roots whose
+    decision is ACTIVE now; `refused`: ids of those whose decision is REFUSED, as most sources report. `generation` 0: of
+    another authority, or reported by too few.
     """
 
     stamp: int
     count: int = 0
     open: bool = False  # gets traffic somewhere
-    may_be_open: bool = False  # or was granted and has not confirmed the recall
+    may_be_open: bool = False  # is open, or was granted and has not confirmed the recall
     vouched: bool = False
     granted: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
@@ -62,22 +64,25 @@ class Report:
     majority: bool = False
     generation: int = 0
     hosts: tuple[str, ...] = ()
-    remembered: bool = False  # nobody who was heard since this root started has any of it
-    presumed: bool = False  # all of it is silent and, under on_silence = "wait", not taken for stopped
-    own: int = 0  # the stamp that this root gave itself
+    remembered: bool = False  # known from records only: no node that was heard since this root started has it
+    presumed: bool = False  # all of it is silent, and on_silence = "wait" keeps it from counting as stopped
+    own: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceRecord:
-    """Durable but for `heard` and `hold_until`. `era`: all versions that were active in this generation. `scope`: ids of
-    other authorities whose generations this record continues."""
+    """What a root has decided for a service. Saved durably, except `heard` and `hold_until`.
+
+    `era`: all versions that were active in this generation. `scope`: ids of other authorities whose generations this record
+    continues.
+    """
 
     generation: int = 0
     active: Mapping[str, int] = field(default_factory=dict[str, int])  # version -> stamp
     era: tuple[str, ...] = ()
-    closing: tuple[str, ...] = ()  # recalled, and not all confirmed yet
+    closing: tuple[str, ...] = ()  # recalled, and not confirmed by all sources yet
     scope: tuple[str, ...] = ()
-    heard: int = 0  # a generation that was reported, and that nobody who serves it has reported yet
+    heard: int = 0  # a reported newer generation that no node serving it has reported yet
     hold_until: float = 0.0
 
     @property
@@ -90,7 +95,7 @@ class ServiceRecord:
 
 @dataclass(frozen=True, slots=True)
 class HolderRecord:
-    """Who holds a route. Durable. `confirmed`: it has been open under this record."""
+    """The service that holds a route. Saved durably. `confirmed`: it has been open under this record."""
 
     service: str
     stamp: int = 0
@@ -99,7 +104,7 @@ class HolderRecord:
 
 @dataclass(slots=True)
 class _Draft:
-    """A record while it is being decided."""
+    """A record during its decision."""
 
     record: ServiceRecord
     reports: Mapping[str, Report]
@@ -135,9 +140,12 @@ def decide_service(
     hold_s: float,
     heard: int = 0,
 ) -> tuple[ServiceRecord, dict[str, Reason]]:
-    """`facts`: by version, of those whose claim is not refused. `heard`: the newest generation that is believed, of what
-    is open or not. `settling`: children that are on record have not all reported since this root started, so what is
-    absent may only be late."""
+    """Decides the active set of a service. Returns the new record, and the reason for each version that waits.
+
+    `reports`: by version, of claims that are not refused. `heard`: the newest accepted generation that is reported. `settling`:
+    some recorded children have not reported since this root started, so absent versions may only be late. `hold_s`: how long
+    a newer generation keeps waiting versions from opening until its versions are reported.
+    """
     draft = _Draft(record, reports, compatible, now, settling, dict(record.active))
     _yield_to_newer(draft, hold_s, heard)
     if not settling:
@@ -164,8 +172,8 @@ def _yield_to_newer(draft: _Draft, hold_s: float, heard: int) -> None:
         draft.set(generation=newest, era=tuple(sorted(kept)))
     if heard <= draft.record.generation:
         return
-    # Nodes below were told of a generation that is not on record here: our disk is old, or another root went on. Whoever
-    # serves it will report; until then nothing that is not open is (or stays) granted.
+    # Nodes below know a generation that is not on record here, because this root's disk is old or another root continued.
+    # The nodes that serve it will report. Until then, no version that is not open is granted or stays granted.
     if draft.record.heard != heard:
         draft.set(heard=heard, hold_until=draft.now + hold_s)
     if draft.now < draft.record.hold_until:
@@ -175,11 +183,11 @@ def _yield_to_newer(draft: _Draft, hold_s: float, heard: int) -> None:
 
 
 def _part_incompatible(draft: _Draft) -> None:
-    """Policy or declarations may have changed since these were let in: the senior one stays, but nothing that serves is
-    recalled for what is only remembered. While the root settles, what is not reported yet may have gone, or declare more.
+    """Recalls active versions that are no longer compatible, because policy or declarations have changed.
 
-    This root's own stamps decide which one is senior. The stamps of other roots, which children report, count only if both
-    claims arrived within SAME_TIME_US.
+    The senior version stays, but no version that serves is recalled for one that is only remembered. While the root settles
+    nothing is recalled: versions that are not reported yet may have stopped, or may declare more. This root's own stamps
+    decide seniority. The stamps of other roots, which children report, count only for claims within SAME_TIME_US.
     """
     reports = draft.reports
     if draft.settling:
@@ -204,9 +212,9 @@ def _settle_contests(draft: _Draft) -> None:
         if version in draft.active or version in draft.recalled or not report.granted:
             continue
         if report.vouched and report.generation < draft.record.generation:
-            continue  # older: it gives way
+            continue  # the record is newer
         rivals = draft.rivals(version)
-        # An absent rival may be late, after a restart; what serves with another root's consent does not wait for it.
+        # A rival without a report may be late after a restart. A version that serves with another root's consent does not wait.
         if rivals and all(_prevails(draft, version, rival) for rival in rivals):
             draft.recall(rivals)
 
@@ -229,7 +237,7 @@ def _admit(draft: _Draft) -> dict[str, Reason]:
         report = reports[version]
         reason = _blocker(draft, version, newest)
         if reason is None and draft.settling and not report.vouched:
-            # What has opened while this root was away may not have been reported yet.
+            # A version that opened while this root was down may not have been reported yet.
             reason = next((Settling(old) for old in record.era if not draft.compatible(old, version)), None)
         if reason is None and held and not report.vouched and not report.granted:
             reason = NewerGeneration(record.heard)
@@ -256,13 +264,13 @@ def _blocker(draft: _Draft, version: str, newest: int) -> Reason | None:
             if other not in reports:
                 return Settling(other)
             if draft.settling and reports[other].remembered and reports[version].vouched:
-                # It serves, and what it would wait for may have gone while this root was away: no answer closes nothing.
+                # It serves, and the other version may have stopped while this root was down. `Asking` closes nothing.
                 return Asking()
             if reports[other].presumed:
                 return PresumedStopped(other, reports[other].hosts)
             return StillRunning(other, reports[other].count, reports[other].hosts)
     if reports[version].vouched and reports[version].generation >= newest and version not in draft.recalled:
-        # It serves, with another root's consent: to let it wait for what is closing would only close it too.
+        # It serves with another root's consent. Waiting for the closing version would only close this one too.
         return None
     for other in sorted(reports):
         if other != version and other in draft.record.closing and not draft.compatible(other, version):
@@ -273,7 +281,8 @@ def _blocker(draft: _Draft, version: str, newest: int) -> Reason | None:
 def decide_route(
     holder: HolderRecord | None, reports: Mapping[str, Report], *, route: str, decided_by: str, settling: bool
 ) -> tuple[HolderRecord | None, dict[str, Reason]]:
-    """Who holds `route` among the services in `facts`, and why each other service (or the new holder, yet) may not."""
+    """Decides which service in `reports` holds `route`. Returns the new record and the reason for each service that must not
+    serve it, which may include a new holder while the former one closes."""
     before = holder
     if holder is not None and holder.service not in reports and not settling:
         holder = None
@@ -303,17 +312,20 @@ def _hold(service: str, reports: Mapping[str, Report]) -> HolderRecord:
 
 
 def _takes_over(holder: HolderRecord, service: str, reports: Mapping[str, Report]) -> bool:
-    """Another root has granted the route to `service` and refuses the holder, or `service` serves and this root has missed
-    that (its disk is old or was lost): then more than half of those that claim the route say so, or the holder has never
-    served."""
+    """Whether `service` takes the route over from the holder.
+
+    It does if another root has granted it the route, refuses the holder, and the service comes first by `_order`. It also does
+    if it serves and this root has missed that, because its disk is old or was lost: then a majority of the sources on the
+    route report it, or the holder has never served.
+    """
     mine, other = reports[holder.service], reports[service]
     if not mine.open and (other.majority or (other.open and not holder.confirmed)):
         return True
-    evidence = other.granted & mine.refused  # one child alone can say the first, not the second
+    evidence = other.granted & mine.refused  # a single child can report `granted`, but `refused` needs a majority
     return bool(evidence) and _order(service, reports) < _order(holder.service, reports)
 
 
 def _order(service: str, reports: Mapping[str, Report]) -> tuple[int, bool, int, str]:
-    """Who comes first where nothing on record decides."""
+    """Sort key of services where no record decides: the first one gets the route."""
     report = reports[service]
     return -report.backing, not report.open, report.stamp, service

@@ -1,8 +1,8 @@
-"""What a node does about what happened: returned by `Balancer.handle`, in the order in which they must be carried out.
+"""Effects: what `Balancer.handle` wants done, in the order in which the loop must carry them out.
 
-`Persist` comes first when there is one. It must be written before any later effect of the same or of a later batch is
-carried out: decide, write, act. With `durable` it must have reached the disk by then; without, it must outlive the
-process (kill -9), not a power cut.
+`Persist` comes first if there is one. It must be written before any later effect of this or a later batch is carried out:
+decide, write, act. With `durable` it must be on disk by then; without, it must survive a crash of the process, but not a
+power loss.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Persist:
     durable: bool = True
 
 
-# ------------------------------------------------------------------ engine (engine.proto has the meanings)
+# ------------------------------------------------------------------ engine (defined in engine.proto)
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamPut:
-    """`protocol`: "http1" or "h2c", what an instance speaks."""
+    """An instance or child node that the engine can connect to (`Target` in engine.proto). `protocol`: "http1" or "h2c"."""
 
     key: str
     is_node: bool
@@ -37,15 +37,17 @@ class UpstreamPut:
 
 @dataclass(frozen=True, slots=True)
 class EndpointPut:
+    """An upstream that serves a claim key (`Member` in engine.proto). `far`: it is in another zone than this node."""
+
     key: EndpointKey
     capacity: int
     last_resort: bool = False
-    far: bool = False  # in another zone than this node
+    far: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ServicePut:
-    """What is set for a service, for all its endpoints and routes."""
+    """The settings of a service, for all its endpoints and routes."""
 
     name: str
     traffic: Traffic
@@ -53,6 +55,8 @@ class ServicePut:
 
 @dataclass(frozen=True, slots=True)
 class Pick:
+    """A version of a route that may get new requests, as in engine.proto."""
+
     version: str
     tier: int
     weight: int
@@ -60,21 +64,24 @@ class Pick:
 
 @dataclass(frozen=True, slots=True)
 class RoutePut:
+    """A route in the engine's table. `park_requests_max` 0: no parking. `sticky_by`: "", "cookie", "header" or "client".
+    `recent`: it parks because it served recently, and not because a version is about to serve."""
+
     pattern: str
     service: str
     picks: tuple[Pick, ...]
-    park_requests_max: int = 0  # 0: no parking, 503 at once
+    park_requests_max: int = 0
     park_timeout_s: float = 0.0
-    sticky_by: str = ""  # "", "cookie", "header", "client"
+    sticky_by: str = ""
     sticky_name: str = ""
-    recent: bool = False  # it parks because it served a moment ago; else because something is about to serve
+    recent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """A delta of the engine's table. The core sends at most one that is not yet answered.
+    """A delta of the engine's table. At most one is unanswered at a time.
 
-    `left_out`: the endpoints that a replacing one deletes by not naming them.
+    `left_out`: with `replace`, the endpoints that are deleted because the delta does not have them.
     """
 
     epoch: int
@@ -95,7 +102,7 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Open a stream to this parent; answered by ParentConnected or ParentClosed."""
+    """Open a stream to this parent. ParentConnected or ParentClosed follows."""
 
     parent: str
 
@@ -115,15 +122,15 @@ class HangUp:
 
 @dataclass(frozen=True, slots=True)
 class Reincarnate:
-    """Write `incarnation` as this node's own, durably: another state of this node has used all numbers below it."""
+    """Save `incarnation` durably as this node's own, because another state of this node has used all numbers below it."""
 
     incarnation: int
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseHeld:
-    """Carry out what waits for the disk, and hold nothing back until it can be written again: this root has had no say
-    for so long that the others decide without it, and it only follows them."""
+    """Carry out the effects that wait for the disk, and hold none back until it can be written again. This root has had no say
+    for so long that the other roots decide without it, and it follows them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +151,7 @@ class DropChild:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something worth telling: goes to the log and to `/v1/events`. `code` is stable, `text` is one sentence."""
+    """An event for the log and `/v1/events`. `code` is stable, `text` is one sentence for people."""
 
     code: str
     text: str
@@ -154,7 +161,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What long-polls wait for: an instance id or a service name whose state may look different now."""
+    """Ids of instances and names of services whose state may have changed. Long-polls wait for them."""
 
     instances: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
@@ -162,7 +169,7 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """This node is a root and is asked: run the API call, then hand in AskDone. `asker`: the node that was asked first."""
+    """Execute a forwarded API call at this root; the event AskDone returns the result. `asker`: the node that got the call."""
 
     id: str
     method: str
@@ -173,7 +180,7 @@ class Execute:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What the roots said to an AskUp of this node."""
+    """The answers of the roots to an AskUp of this node. `unreachable`: names of roots or parents that did not answer."""
 
     id: str
     answers: tuple[RootAnswer, ...]
@@ -182,7 +189,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """After Stop: nothing goes through this node any more."""
+    """The drain that Stop started has ended. `clean`: nothing is in flight; else the deadline has passed."""
 
     clean: bool
 

@@ -1,4 +1,8 @@
-"""Which sources of a slot are in the engine: make before break upwards, break after the parents let go downwards."""
+"""Which sources of a slot are in the engine.
+
+Upwards it is make before break: capacity is reported after the engine has confirmed it. Downwards, an endpoint is removed
+after the parents have acknowledged the drain.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from sdlb.core.source import ENDPOINT, OUT, Source, Standing
 from sdlb.core.state import ALL, State
 from sdlb.model.route import Pattern
 
-CAPACITY_MAX = (1 << 32) - 1  # of one endpoint, as proto/engine.proto has it
+CAPACITY_MAX = (1 << 32) - 1  # of one endpoint, as in proto/engine.proto
 
 
 class Endpoints:
@@ -26,7 +30,7 @@ class Endpoints:
     # ------------------------------------------------------------------ sums
 
     def refresh(self, slot: Slot, targets: dict[str, None]) -> None:
-        """The sums of the slot follow its sources, of which these were touched."""
+        """Updates the sums of the slot from the sources in `targets`."""
         for target in {**slot.parts, **slot.sources} if ALL in targets else targets:
             source = slot.sources.get(target)
             slot.put_part(target, None if source is None else self._part(slot, source))
@@ -40,7 +44,7 @@ class Endpoints:
         comes = standing in (Standing.CLAIMED, Standing.ADMITTED, Standing.SUSPECT) and not self._state.stopping
         gone = standing in (Standing.REMNANT, Standing.PRESUMED)
         claims = not gone and not self._state.stopping
-        # a child that stops or drains claims no capacity: this one was recalled, and its turn may come again
+        # A child that stops or drains reports no capacity. This one does, so it was recalled and may serve again later.
         recalled = standing in OUT and bool(source.child and claim.capacity)
         return Part(
             count=claim.count,
@@ -58,7 +62,7 @@ class Endpoints:
             doubted=claim.doubted,
             capacity=claim.capacity if serves else 0,
             ready=claim.capacity if applied and comes else 0,
-            # also before the permit: an entry whose own verdict is out parks from that moment
+            # Also before the permit: an entry then parks requests as soon as its own verdict is ACTIVE.
             opening=(comes and bool(claim.capacity and not applied)) or (claims and (claim.opening or recalled)),
             present=present,
             child=bool(source.child),
@@ -98,15 +102,17 @@ class Endpoints:
         self._tell_siblings(slot)
 
     def _successor_comes(self, slot: Slot) -> bool:
-        """The last endpoint of a version leaves while another version of the service is about to serve the route here:
-        make before break, though the two are different keys. What is past its deadline does not wait (`_waits`)."""
+        """Whether the last endpoint of this slot leaves while another version is about to serve its route here.
+
+        Then it stays until the other version serves (make before break, over two keys), but not past its deadline (`_waits`).
+        """
         if not slot.serving or not slot.sums.departing or slot.sums.stable:
             return False
         siblings = [each for each in self._siblings(slot) if each.active]
         return any(each.sums.arriving for each in siblings) and not any(each.sums.stable for each in siblings)
 
     def _siblings(self, slot: Slot) -> list[Slot]:
-        """Other keys of the service whose routes may match the same requests."""
+        """The other slots of the service whose routes may match the same requests."""
         key, slots = slot.key, self._state.slots
         others = (k for k in self._state.by_service.get(key.service, ()) if k != key)
         return [slots[k] for k in others if k.route == key.route or _overlap(k.route, key.route)]
@@ -126,18 +132,18 @@ class Endpoints:
             table.put_endpoint(endpoint, min(source.claim.capacity, CAPACITY_MAX), source.suspect, self._is_far(source))
             slot.endpoints[target] = None
         elif source is not None and not free and self._waits(slot, source):
-            pass  # the parents still send through here
+            pass  # the parents still send requests here
         elif target in slot.endpoints:
             table.delete_endpoint(endpoint)
             del slot.endpoints[target]
 
     def _wanted(self, source: Source) -> bool:
         if source.standing is Standing.LEAVING and not self._state.table.synced and self._state.settings.parents:
-            return True  # the engine may have it from before: it is taken out in order, once that is known
+            return True  # the engine may have it from before the restart; it is drained once that is known
         return source.standing in ENDPOINT and source.claim.capacity > 0
 
     def _waits(self, slot: Slot, source: Source) -> bool:
-        """It goes, and may stay in the engine until the parents have let go."""
+        """Whether a departing source stays in the engine until the parents have acknowledged the drain."""
         if source.target not in slot.endpoints or source.standing is Standing.FORCED:
             return False
         if not slot.serving:
@@ -145,7 +151,7 @@ class Endpoints:
         return source.standing in OUT
 
     def _is_far(self, source: Source) -> bool:
-        """In another zone than this node, as far as both say where they are (the label `zone`)."""
+        """Whether the source is in another zone than this node. False unless both have the label `zone`."""
         child = self._children.by_name.get(source.child) if source.child else None
         here = dict(self._state.settings.labels).get("zone")
         there = next((label[5:] for label in child.labels if label.startswith("zone=")), None) if child else here
@@ -154,6 +160,6 @@ class Endpoints:
 
 @lru_cache(maxsize=4096)
 def _overlap(one: str, other: str) -> bool:
-    """Whether one of two patterns is less specific than the other, and matches what it matches."""
+    """Whether one of the two patterns is less specific and matches everything that the other matches."""
     wider = {str(pattern) for pattern in Pattern.parse(one).wider()}
     return other in wider or one in {str(pattern) for pattern in Pattern.parse(other).wider()}

@@ -1,6 +1,6 @@
-"""What happens to a node: the only way in to its decisions (`Balancer.handle(event, now)`).
+"""Events: everything that happens to a node, and the only input to its decisions (`Balancer.handle(event, now)`).
 
-`now` is seconds on a monotonic clock, passed in by the loop or by the simulator.
+`now` is in seconds on a monotonic clock. The loop or the simulator passes it in.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sdlb.model.instance import InstanceSpec
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed: `Balancer.wake_at()` was reached (earlier or later is harmless)."""
+    """`Balancer.wake_at()` has been reached. An earlier or later Tick does no harm."""
 
 
 # ------------------------------------------------------------------ instances of this host (local API, health checks)
@@ -24,12 +24,12 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class InstancePut:
-    """Registered or renewed. Another version, route or endpoint under the same id is a new registration beside the old
-    one, which drains. `healthy` is the first known health.
+    """An instance registers or renews. With another version, route or endpoint under the same id, it becomes a new registration
+    beside the old one, which drains. `healthy`: the first known health.
 
-    `owner`: who registers, "" when nobody can tell; another living owner of the id keeps it (`owner-conflict`).
-    `listeners`: opaque names of the sockets at the endpoint; empty: not known. Where another registration knew others there,
-    it gives way.
+    `owner`: identifies the registering process, "" if it is not known. While a registration of another owner is alive, that one
+    keeps the id (`owner-conflict`). `listeners`: opaque names of the sockets at the endpoint; empty: not known. A registration
+    of the same endpoint with other sockets is superseded.
     """
 
     spec: InstanceSpec
@@ -40,7 +40,7 @@ class InstancePut:
 
 @dataclass(frozen=True, slots=True)
 class InstanceDrain:
-    """Take new traffic away; the instance stays registered. Done when `Balancer.instance(id).drained`."""
+    """Stop new traffic to an instance that stays registered. Complete when `view.instance(id)["drained"]` is true."""
 
     id: str
     deadline_s: float
@@ -48,9 +48,9 @@ class InstanceDrain:
 
 @dataclass(frozen=True, slots=True)
 class InstanceRemove:
-    """Drain, then forget. Done when `Balancer.instance(id)` is None.
+    """Drain an instance, then remove it. Complete when `view.instance(id)` is None.
 
-    `owner`: whose registration of the id; what another owner has registered meanwhile stays. "": the one in force.
+    `owner`: the owner of the registration; one of another owner under the same id stays. "": the current registration.
     """
 
     id: str
@@ -60,7 +60,7 @@ class InstanceRemove:
 
 @dataclass(frozen=True, slots=True)
 class InstanceGone:
-    """Its process is known to be gone: out at once, counted as stopped. `owner`: as in `InstanceRemove`."""
+    """The process of an instance has exited. It is removed immediately and counts as stopped. `owner`: see `InstanceRemove`."""
 
     id: str
     detail: str
@@ -69,6 +69,8 @@ class InstanceGone:
 
 @dataclass(frozen=True, slots=True)
 class InstanceHealth:
+    """The result of health checks. `detail`: the reason, for people."""
+
     id: str
     healthy: bool
     detail: str = ""
@@ -99,7 +101,7 @@ class ChildClosed:
 
 @dataclass(frozen=True, slots=True)
 class ParentConnected:
-    """The stream is open; the core answers with its Hello. `data_address`: where this parent reaches our engine."""
+    """The stream is open; the core answers with its Hello. `data_address`: where this parent reaches the node's engine."""
 
     parent: str
     data_address: str
@@ -113,7 +115,7 @@ class ParentMessage:
 
 @dataclass(frozen=True, slots=True)
 class ParentClosed:
-    """The stream broke, or could not be opened."""
+    """The stream was closed or could not be opened."""
 
     parent: str
     detail: str
@@ -131,6 +133,9 @@ class EndpointKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EngineAttached:
+    """A connection to the engine. `boot_id`: identifies its process. `epoch`: of the last delta that it applied. `endpoints`:
+    their number in its table. `draining`: deleted endpoints with their requests in flight."""
+
     boot_id: str
     epoch: int
     endpoints: int
@@ -156,12 +161,12 @@ class EngineDrained:
 
 @dataclass(frozen=True, slots=True)
 class EngineLost:
-    """The connection to the engine is gone. Whether its process is too shows in the next EngineAttached's boot_id."""
+    """The connection to the engine was lost. The boot_id of the next EngineAttached tells whether its process has exited."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineJoined:
-    """A second engine process is attached, and knows nothing: the next delta is the whole table, for both."""
+    """A second engine process with an empty table is attached (hot restart): the next delta is the whole table, for both."""
 
 
 # ------------------------------------------------------------------ disk
@@ -169,12 +174,12 @@ class EngineJoined:
 
 @dataclass(frozen=True, slots=True)
 class StoreStuck:
-    """Decisions cannot be written: nothing durable is acted on until `StoreWritten`."""
+    """Decisions cannot be written. No effect that needs a durable write is carried out until `StoreWritten`."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreWritten:
-    """What could not be written is on disk now."""
+    """All pending writes are on disk."""
 
 
 # ------------------------------------------------------------------ operators
@@ -182,8 +187,8 @@ class StoreWritten:
 
 @dataclass(frozen=True, slots=True)
 class PolicyPut:
-    """A policy set at this node (roots only; elsewhere it is asked upward). `body`: the document as JSON. `by`: the node
-    that was asked first. `what`: in words, what it changes."""
+    """Set a policy at this root. `body`: the document as JSON. `by`: the node whose local API got the call. `what`: the
+    changes, for people."""
 
     service: str
     body: bytes
@@ -193,15 +198,14 @@ class PolicyPut:
 
 @dataclass(frozen=True, slots=True)
 class ForgetChild:
-    """An operator says that this child has stopped. Nothing happens unless its lease has run out (`suspect`) or it has
-    left."""
+    """An operator reports that a child has stopped. It has no effect unless the child is suspect or has left."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class AskUp:
-    """A local request that only the roots can answer; comes back as the effect `Answered` with the same id."""
+    """A local API call that only the roots can answer. The effect `Answered` with the same id has their answers."""
 
     id: str
     method: str
@@ -211,7 +215,7 @@ class AskUp:
 
 @dataclass(frozen=True, slots=True)
 class AskDone:
-    """The answer to the effect `Execute`."""
+    """The result of the effect `Execute`."""
 
     id: str
     status: int
@@ -220,7 +224,7 @@ class AskDone:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """This node is to leave for good: drain everything through it, say Bye, then the effect `Stopped`."""
+    """The node leaves permanently: it drains all its traffic and sends Bye. Then the effect `Stopped` follows."""
 
     deadline_s: float
 

@@ -1,4 +1,4 @@
-"""Where a request would go if it entered at this node, and why nowhere else: read from the engine's table as it stands."""
+"""Explains where a request that enters at this node would go, and why not elsewhere, by the engine's current table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from sdlb.model.route import Pattern
 
 OTHERS_MAX = 20
 REFUSED = "malformed-request"
-NOT_READY = "without capacity: its instances are not healthy, or drain"
+NOT_READY = "no capacity: its instances are unhealthy or draining"
+NO_CAPACITY = "has no capacity"
 PRIORITIES = {
     "even": "priority even: by capacity",
     "higher": "priority higher: the highest with free capacity",
@@ -25,9 +26,9 @@ PRIORITIES = {
 
 
 def explain(state: State, host: str, path: str, public: bool) -> dict[str, Any]:
-    """`host` and `path` as the engine has them (`model/request_target.py`). Keys as in docs/reference/api.md, "Routes and explanations".
+    """The answer of `/v1/explain`; docs/reference/api.md describes its keys.
 
-    `public`: the entry has the hardened preset.
+    `host`, `path`: canonical (`model/request_target.py`). `public`: the entry has the hardened preset.
     """
     matched, others = _match(state, host, path)
     answer = _empty(state, host, path) | {"others": others}
@@ -60,14 +61,14 @@ def explain(state: State, host: str, path: str, public: bool) -> dict[str, Any]:
     waits = "; ".join(f"{v['version']} is {v['why']}" for v in versions if v["why"] and not v["chosen"])
     why = f": {waits}" if waits else ""
     if route.park_requests_max:
-        expected = "it served a moment ago" if route.recent else "something is expected"
-        reason = f"it would wait for up to {route.park_timeout_s:g} s: nothing is ready, and {expected}{why}"
+        expected = "the route served recently" if route.recent else "an instance is expected"
+        reason = f"parked for up to {route.park_timeout_s:g} s: no instance is ready, and {expected}{why}"
         return {**answer, "reason_code": "parked", "reason": reason}
-    return {**answer, "status": 503, "reason_code": "nothing-ready", "reason": f"claimed, but nothing is ready{why}"}
+    return {**answer, "status": 503, "reason_code": "nothing-ready", "reason": f"no instance is ready{why}"}
 
 
 def refused(state: State, host: str, path: str, why: str) -> dict[str, Any]:
-    """The engine answers 400 whatever is claimed."""
+    """The answer for a request that the engine refuses with 400, whatever is claimed."""
     return _empty(state, host, path) | {
         "status": 400,
         "reason_code": REFUSED,
@@ -94,7 +95,7 @@ def _empty(state: State, host: str, path: str) -> dict[str, Any]:
 
 
 def _ambiguous(state: State, host: str, path: str, serving: str, public: bool) -> str:
-    """Why the path is refused though a route matches: endpoints may read it as one of another's. "": it is not."""
+    """Why the path is refused although a route matches: the instance may read it as a path of another route. "": it is not."""
     route = state.table.route(serving)
     service = route.service if route is not None else ""
     encoded = public and ENCODED_SLASH in path
@@ -108,14 +109,14 @@ def _ambiguous(state: State, host: str, path: str, serving: str, public: bool) -
 
 
 def rule(pattern: Pattern) -> str:
-    """By what a pattern matched: "exact host, prefix /catalog"."""
+    """How a pattern matches, in words: "exact host, prefix /catalog"."""
     host = "any host" if pattern.host == "*" else "wildcard host" if pattern.host.startswith("*") else "exact host"
     path = f"prefix {pattern.path[:-1]}" if pattern.path.endswith("*") else "exact path"
     return f"{host}, {path}"
 
 
 def _match(state: State, host: str, path: str) -> tuple[list[str], list[dict[str, Any]]]:
-    """The patterns that match, most specific first; and some of those that only the host matches."""
+    """The patterns that match, the most specific first, and some of those that match only the host."""
     matched: list[tuple[Pattern, str]] = []
     others: list[dict[str, Any]] = []
     for text in sorted({*state.by_route, *state.table.patterns}):
@@ -129,7 +130,7 @@ def _match(state: State, host: str, path: str) -> tuple[list[str], list[dict[str
 
 
 def _serves_host(state: State, host: str) -> bool:
-    """Whether the engine has a route of this host: else the request is taken for somebody else's."""
+    """Whether the engine has a route for this host. If not, it answers 421."""
     return any(Pattern.parse(text).matches_host(host) for text in state.table.patterns)
 
 
@@ -140,7 +141,7 @@ def _other(state: State, text: str, why: str) -> dict[str, Any]:
 
 
 def _versions(state: State, route: RoutePut) -> list[dict[str, Any]]:
-    """Every version that claims the route: those that may get the request, then the others with what keeps them out."""
+    """All versions that claim the route: first those that may get the request, then the others with the reason why not."""
     keys = {key.version: key for key in sorted(state.by_route.get(route.pattern, ())) if key.service == route.service}
     ready = {pick.version: _ready(state, keys[pick.version]) for pick in route.picks if pick.version in keys}
     shares = percentages(route.picks, ready)
@@ -148,19 +149,19 @@ def _versions(state: State, route: RoutePut) -> list[dict[str, Any]]:
     versions: list[dict[str, Any]] = []
     for pick in route.picks:
         chosen = pick.version in shares
-        told = why if chosen else NOT_READY if not ready.get(pick.version) else "only when the others are full"
-        versions.append({"version": pick.version, "chosen": chosen, "tier": pick.tier, "why": told})
+        text = why if chosen else NOT_READY if not ready.get(pick.version) else "only when the others are full"
+        versions.append({"version": pick.version, "chosen": chosen, "tier": pick.tier, "why": text})
         versions[-1]["share"] = shares.get(pick.version, 0.0)
     for version, key in keys.items():
         if version not in ready:
             permit = state.slots[key].permit
-            told = f"{permit.state}: {permit.reason}" if str(permit.reason) else permit.state
-            versions.append({"version": version, "chosen": False, "tier": 0, "share": 0.0, "why": told})
+            text = f"{permit.state}: {permit.reason}" if str(permit.reason) else permit.state
+            versions.append({"version": version, "chosen": False, "tier": 0, "share": 0.0, "why": text})
     return sorted(versions, key=lambda v: (not v["chosen"], v["tier"]))
 
 
 def _ready(state: State, key: ClaimKey) -> int:
-    """Capacity that the engine may use now."""
+    """Capacity that the engine has confirmed."""
     sources = state.slots[key].sources.values()
     return sum(s.claim.capacity for s in sources if state.table.applied(EndpointKey(key, s.target)))
 
@@ -171,11 +172,11 @@ def _targets(state: State, route: RoutePut, chosen: set[str]) -> list[dict[str, 
         if key.service != route.service or not state.slots[key].active:
             continue
         sources = sorted(state.slots[key].sources.values(), key=lambda s: s.target)
-        well = any(not s.suspect and _why_not(state, key, s) == "" for s in sources)
+        serving = any(not s.suspect and _why_not(state, key, s) == "" for s in sources)
         for source in sources:
             why = _why_not(state, key, source)
-            if not why and source.suspect and well:
-                why = "its node is silent: only when nothing else can"
+            if not why and source.suspect and serving:
+                why = "its node is silent: used only if no other endpoint can serve"
             if not why and key.version not in chosen:
                 why = "its version is not chosen"
             targets.append(
@@ -197,5 +198,5 @@ def _why_not(state: State, key: ClaimKey, source: Source) -> str:
     if source.claim.leaving:
         return "is draining"
     if not state.table.applied(EndpointKey(key, source.target)):
-        return "the engine has not confirmed it" if source.claim.capacity else "nothing is ready there"
-    return "" if source.claim.capacity or source.suspect else "nothing is ready there"
+        return "the engine has not confirmed it" if source.claim.capacity else NO_CAPACITY
+    return "" if source.claim.capacity or source.suspect else NO_CAPACITY

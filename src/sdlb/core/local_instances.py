@@ -1,8 +1,8 @@
-"""The instances of this host: registered, renewed, replaced, drained and removed over the local API.
+"""The instances of this host: registered, renewed, replaced, drained and removed through the local API.
 
-An id that registers again with another version, route or endpoint gets a source of its own beside the old one. The old
-one drains once the new one serves (make before break); at once when both must not serve together, or when the new one
-has the same endpoint and another version: then what answers there is no longer the old one.
+An id that registers again with another version, route or endpoint gets a new source beside the old one. The old one drains
+when the new one serves (make before break). It drains immediately if the two are incompatible, or if the new one has
+the same endpoint with another version: then the old version no longer listens there.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from sdlb.core.state import State
 from sdlb.model.instance import InstanceSpec
 
 GUARD_INSTANCES_MIN = 3
-GUARDED = "missed its renewal together with most others"
+GUARDED = "missed its renewal at the same time as most others"
 DRAIN_S = 30.0
-"""How long what is in flight at a replaced registration is waited for."""
+"""Drain deadline of a replaced registration."""
 
 
 class LocalInstances:
@@ -29,16 +29,16 @@ class LocalInstances:
         self._state = state
         self.by_id: dict[str, Instance] = {}
         self.by_target: dict[str, Instance] = {}  # replaced ones too
-        self._at: dict[str, dict[str, None]] = {}  # endpoint -> ids of the registrations in force that name it
-        self._former: dict[str, dict[str, Instance]] = {}  # id -> registrations that were replaced and still drain
+        self._at: dict[str, dict[str, None]] = {}  # endpoint -> ids of the current registrations that have it
+        self._former: dict[str, dict[str, Instance]] = {}  # id -> replaced registrations that still drain
         self._resume: list[tuple[str, bool]] = []  # drains that a restart interrupted
-        self._lapsed: tuple[float, int] = (0.0, 0)  # at this time so many leases were over
+        self._lapsed: tuple[float, int] = (0.0, 0)  # (time, number of leases that had expired then)
 
-    # ------------------------------------------------------------------ what the disk had
+    # ------------------------------------------------------------------ loading
 
     def load(self, name: str, value: object, now: float) -> None:
-        """As before the restart. A drain that was under way starts again once the engine has confirmed the table: until
-        then nobody knows what is in flight."""
+        """Loads a registration from before the restart. An interrupted drain starts again when the engine has confirmed the
+        table; until then it is not known what is in flight."""
         data = saved.instance_from(value)
         spec = data.spec
         until, superseded = lease_end(spec, now), data.superseded
@@ -78,29 +78,32 @@ class LocalInstances:
     # ------------------------------------------------------------------ registering
 
     def conflict(self, event: InstancePut) -> str:
-        """Why another living owner keeps the id; "": it may be registered."""
+        """Why the id stays with the live instance of another owner. "": the id may be registered."""
         instance = self.by_id.get(event.spec.id)
         if instance is None or not event.owner or not instance.owner or instance.owner == event.owner:
             return ""
         spec = instance.spec
         if instance.life is Life.LAPSED and self._state.policy(spec.service).on_silence == "wait":
             return (
-                f"{spec.id} was registered by {instance.owner} as {spec.service}-{spec.version} and has not been renewed; under "
-                'on_silence = "wait" it may run: stop it, then deregister it'
+                f"{spec.id} was registered by {instance.owner} as {spec.service}-{spec.version} and has not been renewed; with "
+                'on_silence = "wait" it counts as running: stop it, then deregister it'
             )
         if instance.life is not Life.REGISTERED:
-            return ""  # it is about to go, or its lease is over
+            return ""  # it is draining, or its lease has expired
         return (
-            f"{spec.id} is registered by {instance.owner} as {spec.service}-{spec.version} on {spec.endpoint}, and that is "
-            "alive; use another id, or stop it first"
+            f"{spec.id} is registered by {instance.owner} as {spec.service}-{spec.version} on {spec.endpoint}, and that "
+            "instance is alive; use another id, or stop it first"
         )
 
     def at_endpoint(self, endpoint: str) -> list[str]:
         return list(self._at.get(endpoint, ()))
 
     def _supersede(self, event: InstancePut) -> None:
-        """What answers at this endpoint now is not what was registered there before, its sockets tell: that gets no requests
-        until it is registered again. One program may serve several services, at one socket or by itself."""
+        """Supersedes registrations whose endpoint now belongs to another program, as its listening sockets show.
+
+        They get no requests until they register again. A program that serves several services is no conflict: its
+        registrations have the same owner or share a socket.
+        """
         spec, owner, there = event.spec, event.owner, event.listeners
         for other in [self.by_id[name] for name in self._at.get(spec.endpoint, ()) if name != spec.id]:
             same = same_service(other.spec, spec) or (owner and other.owner == owner) or other.listeners & there
@@ -144,10 +147,10 @@ class LocalInstances:
             old.detail = ""
         returned, old.superseded = bool(old.superseded), ""
         old.listeners = event.listeners or old.listeners
-        if was is Life.LAPSED:  # it was only late: a newcomer again
+        if was is Life.LAPSED:  # it was only late: it starts as a new registration
             old.life, old.forced, old.leaving, old.healthy = Life.REGISTERED, False, 0, event.healthy
         elif old.spec == spec and not returned:
-            return  # renewing keeps a draining instance registered, and draining
+            return  # a renewal keeps a draining instance registered and draining
         old.spec = spec
         self._watch_lease(old)  # it may have become shorter
         self._publish(old)
@@ -168,7 +171,7 @@ class LocalInstances:
         return instance
 
     def _replace(self, old: Instance, event: InstancePut, now: float) -> None:
-        """A new source, then a drain of the old one."""
+        """Registers a new source, then drains the old one."""
         spec, number = event.spec, 2
         while f"i:{spec.id}#{number}" in self.by_target:
             number += 1
@@ -182,7 +185,7 @@ class LocalInstances:
         old.lease_until = lease_end(old.spec, now) if old.life is not Life.LAPSED else old.lease_until
         if old.life is not Life.REGISTERED:
             if old.life is Life.LAPSED and event.owner == old.owner:
-                old.life = Life.DRAINING  # its owner is there, and says that it is something else now
+                old.life = Life.DRAINING  # its owner is alive and has replaced it
             old.removing = True
             self._save(old)
             self.settle(old, now)
@@ -193,6 +196,7 @@ class LocalInstances:
             self._save(old)
 
     def _must_part(self, old: Instance, new: Instance) -> bool:
+        """Whether the two registrations must not serve at the same time."""
         was, now = old.spec, new.spec
         if was.service != now.service:
             return True
@@ -202,7 +206,7 @@ class LocalInstances:
         return not rules.compatible(was.version, now.version, was.compatible, now.compatible)
 
     def check_replaced(self, target: str, now: float) -> None:
-        """The old registration has waited long enough for the new one to serve."""
+        """Drains the old registration although the new one does not serve yet: DRAIN_S has passed."""
         instance = self.by_target.get(target)
         if instance is not None and instance.life is Life.REGISTERED and not self._is_current(instance):
             self._start_drain(instance, now, DRAIN_S, removing=True)
@@ -211,7 +215,7 @@ class LocalInstances:
         return self.by_id.get(instance.spec.id) is instance
 
     def former(self, instance_id: str) -> list[Instance]:
-        """Registrations of this id that were replaced and are still there."""
+        """Replaced registrations of this id that have not been removed yet."""
         return list(self._former.get(instance_id, {}).values())
 
     # ------------------------------------------------------------------ health, drain, removal
@@ -230,7 +234,7 @@ class LocalInstances:
             self._state.note(f"instance-{word}", f"{event.id} is {word}{why}", level, instance=event.id)
             self._publish(instance)
             self._save(instance)
-        elif first:  # the first result is reported upward; later changes of the text alone are not
+        elif first:  # the first result is reported to the parents; later changes of the text alone are not
             self._publish(instance)
 
     def on_drain(self, event: InstanceDrain, now: float) -> None:
@@ -239,7 +243,7 @@ class LocalInstances:
             self._start_drain(instance, now, event.deadline_s, removing=False)
 
     def _named(self, instance_id: str, owner: str) -> Instance | None:
-        """The registration that `owner` means, current or former; without an owner the current one."""
+        """The registration of `owner`, current or former. Without an owner, the current one."""
         current = self.by_id.get(instance_id)
         if not owner or current is None or current.owner in ("", owner):
             return current
@@ -286,7 +290,7 @@ class LocalInstances:
     def on_gone(self, event: InstanceGone) -> None:
         instance = self._named(event.id, event.owner)
         if instance is not None:
-            text = f"{self.name_of(instance)} is gone: {event.detail}"
+            text = f"{self.name_of(instance)} has stopped: {event.detail}"
             self._forget(instance, Cause.STOPPED, "instance-gone", text, "warning")
 
     # ------------------------------------------------------------------ timers
@@ -309,7 +313,10 @@ class LocalInstances:
             return
         lapsed = self._count_lapsed(now)
         if len(self.by_id) >= GUARD_INSTANCES_MIN and lapsed * 2 > len(self.by_id) and instance.detail != GUARDED:
-            text = f"{lapsed} of {len(self.by_id)} instances missed their renewal together; waiting one lease more"
+            text = (
+                f"{lapsed} of {len(self.by_id)} instances missed their renewal at the same time; "
+                "extending their leases once"
+            )
             self._state.note("guarded", text, "error")
             for each in self.by_id.values():
                 if each.lease_until <= now + 0.5:
@@ -327,8 +334,8 @@ class LocalInstances:
         return count
 
     def _lapse(self, instance: Instance, now: float) -> None:
-        """No new requests from here on. Whether it has stopped is only presumed: what is in flight is waited for as long
-        again, then `on_silence` decides."""
+        """The lease has expired: the instance gets no new requests. It is only presumed to have stopped, so requests in flight
+        have the same time again before `on_silence` decides."""
         instance.life = Life.LAPSED
         instance.forced = True
         instance.leaving = instance.leaving or self._state.next_number()
@@ -349,21 +356,22 @@ class LocalInstances:
         if instance.life is Life.LAPSED:
             self._end_lapse(instance, now)
             return
-        text = f"{self.name_of(instance)} did not drain in time"
+        text = f"{self.name_of(instance)} did not drain before its deadline"
         self._state.note("drain-deadline", text, "warning", instance=instance.spec.id)
         instance.forced = True
         self._publish(instance)
         self._end_drain(instance)
 
     def _end_drain(self, instance: Instance) -> None:
-        """Past its deadline, what is in flight is not waited for; the engine's word that nothing new is sent to it is: as long
-        as control cannot reach the engine, that may serve on."""
+        """Removes an instance after its deadline. Requests in flight no longer matter, but the engine must have confirmed that
+        it sends no new ones: an engine that control cannot reach may still send them."""
         if instance.removing and instance.forced and not self._routable(instance):
             text = f"{self.name_of(instance)} was removed at its deadline"
             self._forget(instance, Cause.STOPPED, "instance-removed", text, "warning")
 
     def _end_lapse(self, instance: Instance, now: float) -> None:
-        """What may still be in flight is waited for as long as the lease was, the engine's word in any case."""
+        """Ends a lapse when nothing is in flight or the time for it is over, but not before the engine has confirmed that it
+        sends no new requests."""
         if self._routable(instance):
             return
         drained = not self._present(instance) and self._state.policy(instance.spec.service).on_silence == "open"
@@ -371,8 +379,8 @@ class LocalInstances:
             self._presume(instance)
 
     def _presume(self, instance: Instance) -> None:
-        """Under "wait" it stays on record, silent, until its process is known to be gone, it renews, or somebody removes
-        it."""
+        """Presumes a lapsed instance stopped. With `on_silence = "wait"` it stays on record as silent, until it renews, its
+        process is known to have exited, or it is removed."""
         if self._state.policy(instance.spec.service).on_silence == "wait":
             for key in instance.keys():
                 slot = self._state.slots.get(key)
@@ -383,16 +391,16 @@ class LocalInstances:
         text = f"{instance.spec.id} is presumed to have stopped"
         self._forget(instance, Cause.PRESUMED, "instance-presumed-stopped", text, "warning")
 
-    # ------------------------------------------------------------------ what follows
+    # ------------------------------------------------------------------ settling
 
     def on_slot_changed(self, target: str) -> None:
-        """A slot of this registration has changed."""
+        """A slot of the registration `target` has changed."""
         instance = self.by_target.get(target)
         if instance is not None:
             self.settle(instance, self._state.now)
 
     def settle(self, instance: Instance, now: float) -> None:
-        """Does it serve now, in place of a former one? Is nothing of it in the engine any more?"""
+        """Drains former registrations when this one serves, and ends its own drain or lapse when nothing is in flight."""
         state = self._state
         state.changed_instances[instance.spec.id] = None
         current = self.by_id.get(instance.spec.id)
@@ -477,7 +485,7 @@ class LocalInstances:
             del self.by_id[name]
             self._unindex(instance.spec)
             for former in self.former(name):
-                self._state.set_timer(0.0, "replaced", former.target)  # nothing takes its place
+                self._state.set_timer(0.0, "replaced", former.target)  # no registration replaces it any more
         else:
             former = self._former[name]
             del former[instance.target]

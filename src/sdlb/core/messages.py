@@ -1,11 +1,10 @@
-"""What nodes send each other, as plain values.
+"""Messages between nodes, as frozen values.
 
-The same objects travel through gRPC (`sdlb.wire` turns them into `proto/tree.proto` and back) and, unchanged, through
-the simulator's network. Field meanings are those of `proto/tree.proto`. All are frozen: a message that was handed out
-never changes afterwards.
+`sdlb.wire` converts them to and from `proto/tree.proto`, which defines the fields; the simulator's network passes the same
+objects. The digests of claims and verdicts use `repr`, so the names of their classes and fields must not change.
 
-A child says what it has, never what was decided. Numbers that stand for decisions (`generation`, `stamp`, `granted`)
-carry the `scope` that they belong to: the ids of the roots that decided. An authority decides what they are worth.
+A child reports what it has and does not decide. Values that come from decisions (`generation`, `stamp`, `granted`) have a
+`scope`, the ids of the roots that decided. The authority weighs them against its own records.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from typing import NamedTuple
 from sdlb.model.reason import Asking, Reason
 
 PROTOCOL_MIN, PROTOCOL_MAX = 1, 2
-"""Range of protocol versions that this release speaks. 1: withdrawals have no cause, decisions have no scope."""
+"""Protocol versions that this release speaks. In protocol 1, withdrawals have no cause and decisions have no scope."""
 FEATURES = ("causes", "scopes")
-"""What protocol 2 adds, by name, for people who read a Hello."""
+"""Names of what protocol 2 adds, for people who read a Hello."""
 HOSTS_MAX = 5
 
 
 class ClaimKey(NamedTuple):
-    """One service version on one route: the unit of everything that travels up and down the tree."""
+    """A service version on a route: the unit of claims and decisions."""
 
     service: str
     version: str
@@ -32,30 +31,30 @@ class ClaimKey(NamedTuple):
 
 
 class Cause(IntEnum):
-    """Why something is no longer claimed; the larger, the less is known. Only STOPPED opens the next version at once."""
+    """Why a claim was withdrawn; a greater value means that less is known. Only STOPPED opens the next version immediately."""
 
-    STOPPED = 0  # drained, or its process is gone: its host says so
-    PRESUMED = 1  # its lease and its host's lease ran out, and a fence time is over
-    LEFT = 2  # the node between left the tree; what is below may still serve
+    STOPPED = 0  # drained, or its process has exited, as its host reports
+    PRESUMED = 1  # its lease and the lease of its host expired, and the fence time after that
+    LEFT = 2  # the node between left the tree; instances below may still serve
     UNKNOWN = 3  # a full state did not mention it
 
 
 class Stage(IntEnum):
-    """How far a claim has come, somewhere in the subtree that reports it."""
+    """The furthest state of a claim anywhere in the subtree that reports it."""
 
-    SILENT = 0  # everything of it is silent and only presumed to have stopped: it may be open
+    SILENT = 0  # all of it is silent and only presumed to have stopped: it may be open
     WAITING = 1  # gets no requests
     OPEN = 2  # may get new requests, or has some in flight
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a child has of one `ClaimKey`, as one aggregate (never instances). See `Claim` in tree.proto.
+    """What a child has of one `ClaimKey`, as one aggregate over its instances. See `Claim` in tree.proto.
 
-    `lease_s`: the longest instance lease below. `hosts`: the first HOSTS_MAX names; `hosts_digest`: of all of them.
-    `scope`: ids of the roots whose `generation` it is; `granted`: of those that say ACTIVE now; `refused`: of those that say
-    REFUSED. `doubted`: a newer generation that too few below report to be believed; 0: none. `why`: the reason of one
-    instance while `capacity` is 0, for people.
+    `lease_s`: the longest lease of an instance below. `hosts`: the first HOSTS_MAX names; `hosts_digest`: of all names.
+    `scope`: ids of the roots that decided `generation`. `granted`, `refused`: ids of the roots whose decision is ACTIVE or
+    REFUSED now. `doubted`: a newer generation that too few nodes below report; 0: none. `why`: the reason of one instance
+    while `capacity` is 0, for people.
     """
 
     key: ClaimKey
@@ -75,7 +74,7 @@ class Claim:
     lease_s: int = 0
     doubted: int = 0
     refused: tuple[str, ...] = ()
-    why: str = field(default="", repr=False)  # no part of the digest
+    why: str = field(default="", repr=False)  # not part of the digest
 
 
 WAITING, ACTIVE, REFUSED = "waiting", "active", "refused"
@@ -83,9 +82,9 @@ WAITING, ACTIVE, REFUSED = "waiting", "active", "refused"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a parent says about one `ClaimKey`: `state` is one of WAITING, ACTIVE, REFUSED.
+    """A parent's decision about one `ClaimKey`. `state`: WAITING, ACTIVE or REFUSED.
 
-    `stamp`: seniority as the authority gave it, microseconds; 0: none yet.
+    `stamp`: seniority given by the authority, in microseconds; 0: none yet.
     """
 
     key: ClaimKey
@@ -100,7 +99,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class DrainAck:
-    """The parent has taken the child out for `key`; nothing is in flight through it. Answers `Claim.leaving`."""
+    """The parent has removed the child's endpoint for `key` and has nothing in flight to it. It answers `Claim.leaving`."""
 
     key: ClaimKey
     leaving: int
@@ -113,10 +112,10 @@ POLICY = "policy"
 
 @dataclass(frozen=True, slots=True)
 class Doc:
-    """A document that travels through the whole tree. The core passes on what it cannot read, unchanged.
+    """A document for the whole tree. The core forwards documents that it cannot read unchanged.
 
-    `kind`: "policy" (others come with later releases). `rank` decides which of two is newer. `scope`: ids of the roots
-    under which it was in force where it comes from; two that differ in this only are one document.
+    `kind`: "policy"; later releases may have others. `rank`: the greater one is newer. `scope`: ids of the roots under which
+    it is in force at the sender; documents that differ only in this are equal.
     """
 
     kind: str
@@ -132,13 +131,14 @@ class Doc:
 
     @property
     def rank(self) -> Rank:
-        """The body too: a root that lost its disk counts revisions from the start again."""
+        """Includes the body, because a root that lost its disk counts revisions from 1 again."""
         return self.revision, self.origin, self.body
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """`has_say` False: from a root that cannot write its decisions, or from a node that is cut off from every root."""
+    """Heartbeat. `sent`, `received`: last sequence numbers. `has_say` False: the sender is a root that cannot write its
+    decisions, or a node that is cut off from every root."""
 
     sent: int
     received: int
@@ -150,9 +150,8 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """`nonce`: random for each start of control; tells a reconnect from a second process with the same state folder.
-    `docs_digest`: of the documents that it holds.
-    """
+    """First message of a child. `nonce`: random for each start of control; it distinguishes a reconnect from a second process
+    with the same state folder. The digests are those of what the child holds."""
 
     node: str
     node_id: str
@@ -169,13 +168,16 @@ class Hello:
 
 
 class Gone(NamedTuple):
+    """A withdrawn claim."""
+
     key: ClaimKey
     cause: Cause
 
 
 @dataclass(frozen=True, slots=True)
 class UpState:
-    """`roots`: ids of the roots that the child hears, by any of its parents; None: as before."""
+    """State of a child: changes, or everything (`full`). `roots`: ids of the roots that it reaches through any parent; None:
+    unchanged."""
 
     seq: int
     full: bool = False
@@ -187,7 +189,7 @@ class UpState:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """`asker`: name of the node that was asked first."""
+    """A forwarded API call. `asker`: name of the node whose local API got it."""
 
     id: str
     method: str
@@ -198,7 +200,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Bye:
-    """The child leaves for good. What it claimed has stopped, except `left`: nodes below it may still serve these."""
+    """The child leaves permanently. Its claims have stopped, except `left`, which nodes below may still serve."""
 
     left: tuple[ClaimKey, ...] = ()
 
@@ -208,7 +210,7 @@ class Bye:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Where a node stands: all nodes above (itself included), the names and the ids of all roots above."""
+    """A node's position in the tree: names of all nodes above and its own, names and ids of all roots above."""
 
     ancestors: tuple[str, ...] = ()
     roots: tuple[str, ...] = ()
@@ -217,8 +219,8 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """`verdicts_kept`: the child's `verdicts_digest` is that of what it was last sent, so nothing is sent again. `docs_kept`:
-    its `docs_digest` is that of the parent's own documents, so none is sent.
+    """First message of a parent. `verdicts_kept`: the child's `verdicts_digest` matches the verdicts last sent, so they are not
+    sent again. `docs_kept`: its `docs_digest` matches the parent's documents, so none are sent.
     """
 
     node: str
@@ -234,7 +236,7 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """`incarnation`: with code "older-incarnation", the newest one that the parent knows of this node."""
+    """The parent refuses the link. `incarnation`: with code "older-incarnation", the newest one that the parent knows."""
 
     code: str
     detail: str
@@ -243,7 +245,8 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class DownState:
-    """`received`: the last UpState that was taken into account. `dropped`: ids of documents that are no longer in force."""
+    """State of a parent: changes, or everything (`full`). `received`: number of the last UpState that it takes into account.
+    `dropped`: ids of documents that are no longer in force."""
 
     seq: int
     full: bool = False

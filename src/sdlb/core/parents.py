@@ -1,9 +1,13 @@
-"""The parents of a node: their links, what they decide together, what they are sent.
+"""The parents of a node: their links, their common decision, and what is sent to them.
 
-A key's permit is ACTIVE only when every parent with a say agrees. A parent that is not heard of for its lease has none
-(and counts as having acknowledged drains); nor has one whose link is down while others pass on the word of the same
-roots, one that is itself cut off, or a root that could not write for lease and fence. With no say left, permits stay as
-they are and nothing new opens.
+The permit of a key is ACTIVE only if every parent with a say agrees. These parents have no say:
+
+* one that sent nothing for its lease; it also counts as having acknowledged drains,
+* one whose link is down while other parents forward the decisions of the same roots,
+* one that is itself cut off,
+* a root that could not write for lease and fence.
+
+If no parent has a say, permits stay as they are and nothing new opens.
 """
 
 from __future__ import annotations
@@ -46,10 +50,10 @@ class Parents:
     def __init__(self, state: State, now: float) -> None:
         self._state = state
         self.links = {p: Uplink(p, now, state.settings.lease_s) for p in sorted(set(state.settings.parents))}
-        self.unconfirmed: dict[ClaimKey, None] = {}  # active on disk, from before a restart of the engine
+        self.unconfirmed: dict[ClaimKey, None] = {}  # active permits that a parent must confirm before they count
         self._dialing = False
         self._lost: set[str] = set()
-        self._known_paths: tuple[Path, ...] | None = None  # those that `_path` is made of
+        self._known_paths: tuple[Path, ...] | None = None  # the paths that `_path` was merged from
         self._path = Path()
 
     def start(self, now: float) -> None:
@@ -60,7 +64,7 @@ class Parents:
     # ------------------------------------------------------------------ links
 
     def start_dialing(self, now: float) -> None:
-        """Not before the engine has confirmed the table, so that what is claimed can be served."""
+        """Starts connecting. It is called after the engine has confirmed the table, so that reported capacity can serve."""
         if not self._dialing:
             self._dialing = True
             for parent in self.links:
@@ -83,7 +87,7 @@ class Parents:
         uplink, settings = self.links[event.parent], self._state.settings
         if uplink.phase is not Phase.DIALING:
             self._state.effects.append(HangUp(event.parent))
-            self._closed(uplink, now, "an unexpected connection")
+            self._closed(uplink, now, "unexpected connection")
             return
         claims, verdicts = uplink.greet(self._state.policies.docs)
         hello = Hello(
@@ -105,10 +109,10 @@ class Parents:
         if uplink.phase not in (Phase.IDLE, Phase.REFUSED, Phase.DUPLICATE):
             was_up = uplink.phase is Phase.UP
             if was_up:
-                self._state.note("parent-disconnected", f"the link to {event.parent} broke", parent=event.parent)
+                self._state.note("parent-disconnected", f"the link to {event.parent} was lost", parent=event.parent)
             self._closed(uplink, now, event.detail)
             if was_up and len(self.links) > 1:
-                self._state.touch_all()  # others may pass on the word of the same roots
+                self._state.touch_all()  # other parents may forward the decisions of the same roots
 
     def _closed(self, uplink: Uplink, now: float, detail: str, phase: Phase = Phase.IDLE) -> None:
         uplink.closed(now, self._state.rng, detail, phase)
@@ -120,7 +124,7 @@ class Parents:
         self._closed(uplink, now, detail, phase)
 
     def _same_node(self, uplink: Uplink) -> Uplink | None:
-        """Another address by which the same node is connected."""
+        """The uplink of another address through which the same node is in touch."""
         for other in self.links.values():
             same = other is not uplink and other.node_id and other.node_id == uplink.node_id
             if same and other.in_touch(self._state.now):
@@ -130,7 +134,7 @@ class Parents:
     def on_welcome(self, uplink: Uplink, message: Welcome, now: float) -> None:
         state = self._state
         if uplink.phase is not Phase.GREETING:
-            self.hang_up(uplink, now, "a welcome out of turn")
+            self.hang_up(uplink, now, "unexpected Welcome")
             return
         if state.settings.name in message.path.ancestors:
             self._cycle(uplink, now)
@@ -151,7 +155,7 @@ class Parents:
             uplink.go_on()
         else:
             uplink.start_over()
-            uplink.dirty_docs.update(dict.fromkeys(state.policies.docs))  # it may have lost its disk
+            uplink.dirty_docs.update(dict.fromkeys(state.policies.docs))  # the parent may have lost its disk
         roots = message.path.root_ids
         for doc in list(uplink.docs.values()):  # a document that a root has is in force under that root
             doc = replace(doc, scope=roots) if uplink.is_root else _under(doc, roots)
@@ -170,7 +174,7 @@ class Parents:
             self._state.persist(f"parent/{parent}", None, durable=False)
 
     def _on_node_id(self, uplink: Uplink, node_id: str) -> None:
-        """Who is at this address. Another one than before: it has lost its disk, or took the place of that one."""
+        """Records which node is at this address. A new id means that the node lost its disk or was replaced."""
         uplink.node_id = node_id
         if node_id == uplink.known_id:
             return
@@ -181,17 +185,20 @@ class Parents:
 
     def _cycle(self, uplink: Uplink, now: float) -> None:
         name = self._state.settings.name
-        detail = f"{uplink.parent} is below {name}: a cycle; change the parents of one of them"
+        detail = f"{uplink.parent} is a descendant of {name}: a cycle; change the parents of one of them"
         self._state.note("cycle", detail, "error", parent=uplink.parent)
         self.hang_up(uplink, now, detail, Phase.REFUSED)
 
     def _on_duplicate(self, uplink: Uplink, other: Uplink, message: Welcome, now: float) -> None:
-        """Two addresses of one node: the lower one is used, the other waits."""
+        """Handles two addresses of one node: the first in sort order is used, and the other one waits."""
         if other.nonce in ("", message.nonce) or uplink.nonce == message.nonce:
             detail = f"{uplink.parent} and {other.parent} are addresses of one node, {message.node}; remove one of them"
             self._state.note("parent-twice", detail, "warning", parent=uplink.parent)
         else:
-            detail = f"{uplink.parent} and {other.parent} are two nodes with one identity: a copied state folder"
+            detail = (
+                f"{uplink.parent} and {other.parent} are two nodes with the same identity: a state folder was copied; "
+                "start one of them with an empty state folder"
+            )
             self._state.note("parent-cloned", detail, "error", parent=uplink.parent)
         self.hang_up(uplink, now, detail, Phase.DUPLICATE)
         self._state.set_timer(uplink.dial_at, "dial", uplink.parent)
@@ -202,22 +209,27 @@ class Parents:
             self.hang_up(uplink, now, message.detail)
             return
         if message.code == "older-incarnation" and message.incarnation >= state.incarnation:
-            # Our state folder is an older copy. A number above all that was used is ours alone; what the disk said was
-            # active may be out of date, so parents must confirm it.
+            # The state folder is an older copy. This node continues with an incarnation that no other state of it has used.
+            # The permits on disk may be out of date, so parents must confirm them.
             state.reincarnate(message.incarnation + 1)
             state.effects.append(Reincarnate(state.incarnation))
-            text = f"{uplink.parent} knows a later state of this node; going on as incarnation {state.incarnation}"
+            text = (
+                f"{uplink.parent} knows a later state of this node, so the state folder is an older copy; "
+                f"continuing as incarnation {state.incarnation}"
+            )
             state.note("restored", text, "warning", parent=uplink.parent)
             self.require_confirmation()
             self.hang_up(uplink, now, message.detail)
             return
-        state.note(f"refused-{message.code}", f"{uplink.parent} refused us: {message.detail}", "error")
+        state.note(f"refused-{message.code}", f"{uplink.parent} refused this node: {message.detail}", "error")
         self.hang_up(uplink, now, message.detail, Phase.REFUSED)
         state.touch_all()
 
     def require_confirmation(self, *, closed: bool = False) -> None:
-        """What is active without the word of a parent that was heard since the start waits for one. (A root has none, and
-        goes by its records.) `closed`: only what the engine does not have: it vouches for what serves, and nothing more.
+        """Makes active permits wait until a parent confirms them, unless a parent has done so since the start.
+
+        A root has no parents and relies on its records. `closed`: only permits of keys that the engine does not serve; for
+        those that it serves, its table is proof enough.
         """
         if not self.links:
             return
@@ -242,7 +254,7 @@ class Parents:
         self._state.touch_all()
 
     def _start_over(self, uplink: Uplink, now: float) -> None:
-        self._state.note("link-gap", f"a message of {uplink.parent} was lost; starting over", "warning")
+        self._state.note("link-gap", f"a message from {uplink.parent} was lost; reconnecting", "warning")
         self.hang_up(uplink, now, "a message was lost")
 
     def on_state(self, uplink: Uplink, message: DownState, now: float) -> None:
@@ -258,7 +270,7 @@ class Parents:
                 slot.acked.add(uplink.parent)
                 state.touch(ack.key)
         scope = tuple(sorted({*self.path().root_ids, *message.path.root_ids}))
-        if message.full:  # its documents come with its first message; what is newer here goes back up
+        if message.full:  # the first message has the parent's documents; newer ones of this node are sent back
             uplink.dirty_docs.update(dict.fromkeys(state.policies.docs))
         for doc in message.docs:
             doc = _under(doc, scope)
@@ -271,7 +283,7 @@ class Parents:
             uplink.sent_docs.pop(doc_id, None)
         older = any(state.policies.rank(doc.id) > doc.rank for doc in message.docs)
         if (older or message.dropped) and now >= uplink.welcomed_at + state.settings.silence_s:
-            state.set_timer(now, "docs", uplink.parent)  # the parent itself has adopted an older one, or dropped it
+            state.set_timer(now, "docs", uplink.parent)  # the parent has adopted an older document, or dropped one
         if message.path != uplink.path:
             uplink.path = message.path
             state.touch_all()
@@ -279,8 +291,8 @@ class Parents:
             self._cycle(uplink, now)
 
     def check_docs(self, parent: str, now: float) -> None:
-        """The parent has had the time to learn what it lacked: from here on, its documents (and those of the other
-        parents) are in force, also where they are older or do not exist."""
+        """The parent has had the time to learn newer documents. From now on the documents of the parents are in force, even if
+        they are older, and documents that no parent has are dropped."""
         heard = [u for u in self.links.values() if u.phase is Phase.UP]
         if any(now < u.welcomed_at + self._state.settings.silence_s for u in heard):
             return
@@ -294,25 +306,26 @@ class Parents:
                 self._state.policies.drop(doc_id)
 
     def check_lease(self, parent: str, now: float) -> None:
-        """The timer of a parent's lease: from its end on, the parent has no say."""
+        """Handles the timer of a parent's lease. When it expires, the parent has no say."""
         uplink = self.links[parent]
         if now < uplink.lost_at:
             self._state.set_timer(uplink.lost_at, "parent", parent)
             return
         if parent not in self._lost:
             self._lost.add(parent)
-            # The detail is that of the last failure, also during the next attempt.
+            # During the next attempt, the detail is still that of the last failure.
             failed = uplink.phase in (Phase.IDLE, Phase.DIALING) and uplink.detail
             why = f": {uplink.detail}" if failed else ""
-            self._state.note("parent-silent", f"{parent} has been silent for its lease{why}", "warning", parent=parent)
+            text = f"{parent} sent nothing for {self._state.settings.lease_s:g} s: its lease has expired{why}"
+            self._state.note("parent-silent", text, "warning", parent=parent)
         if uplink.phase in (Phase.UP, Phase.GREETING):
-            self.hang_up(uplink, now, "silent for its lease")
+            self.hang_up(uplink, now, "lease expired")
         self._state.touch_all()
 
     def check_greeting(self, parent: str, now: float) -> None:
         uplink = self.links[parent]
         if uplink.phase is Phase.GREETING:
-            self.hang_up(uplink, now, "no welcome came")
+            self.hang_up(uplink, now, "no Welcome received")
 
     def beat(self) -> None:
         for parent, uplink in self.links.items():
@@ -335,21 +348,21 @@ class Parents:
             root_ids.update(uplink.path.root_ids)
         return Path(tuple(sorted(ancestors)), tuple(sorted(roots)), tuple(sorted(root_ids)))
 
-    # ------------------------------------------------------------------ what they say together
+    # ------------------------------------------------------------------ their common decision
 
     def with_say(self, now: float) -> list[Uplink]:
-        """The parents whose consent is needed. Empty: this node is cut off."""
+        """The parents that have a say: their consent is needed. Empty: this node is cut off."""
         silence_s = self._state.settings.silence_s
         touching: list[Uplink] = []
         for uplink in self.links.values():
             say_ends_at = uplink.say_ends_at(silence_s)
             if uplink.in_touch(now) and (say_ends_at is None or now < say_ends_at):
                 touching.append(uplink)
-        spoken_for: set[str] = set()
+        reached: set[str] = set()
         for uplink in touching:
             if uplink.phase is Phase.UP:
-                spoken_for.update(uplink.path.root_ids)
-        return [u for u in touching if u.phase is Phase.UP or not _includes(spoken_for, u.path.root_ids)]
+                reached.update(uplink.path.root_ids)
+        return [u for u in touching if u.phase is Phase.UP or not _includes(reached, u.path.root_ids)]
 
     def permit(self, slot: Slot, now: float) -> Permit:
         with_say, held = self.with_say(now), slot.permit
@@ -366,13 +379,13 @@ class Parents:
         stamp = min((v.stamp for v in said if v.stamp), default=held.stamp)
         against = [v for v in said if v.state != ACTIVE]
         if against:
-            self.unconfirmed.pop(slot.key, None)  # no longer in doubt
+            self.unconfirmed.pop(slot.key, None)  # a parent has decided
             worst = min(against, key=lambda v: (v.state != REFUSED, v.decided_by, str(v.reason)))
             return Permit(
                 worst.state, worst.reason, worst.decided_by, worst.generation, self._group(worst.scope), stamp
             )
         if active and not said:
-            return held  # nobody says anything: what holds, holds
+            return held  # no parent has decided: the permit stays
         unknown = tuple(u.name or u.parent for u, v in zip(with_say, verdicts, strict=True) if v is None)
         if unknown and not active:
             best = max(said, key=lambda v: v.generation, default=None)
@@ -384,37 +397,37 @@ class Parents:
         return Permit(ACTIVE, Nothing(), best.decided_by, best.generation, scope, stamp)
 
     def _group(self, scope: Iterable[str]) -> tuple[str, ...]:
-        """All roots above decide as one: a generation of one of them can be compared with those of the others."""
+        """Adds all roots above to a scope. They decide as one, so their generations can be compared."""
         known = {root for uplink in self.links.values() for root in uplink.path.root_ids}
         return tuple(sorted(known.union(scope)))
 
     def _newest(self, slot: Slot) -> Permit:
-        """The newest decision about the service that this node was told of."""
+        """The newest decision about the service that this node knows."""
         slots = self._state.slots
         permits = (slots[key].permit for key in self._state.by_service.get(slot.key.service, ()))
         return max(permits, key=lambda permit: permit.generation, default=slot.permit)
 
     @staticmethod
     def _said(verdict: Verdict | None, newest: Permit) -> Verdict | None:
-        """A consent that is older than what this node was told of the same authority is none: the parent is behind."""
+        """The verdict, or None if it is a consent older than a known decision of the same authority: the parent is behind."""
         if verdict is None or verdict.state != ACTIVE or verdict.generation >= newest.generation:
             return verdict
         return verdict if set(verdict.scope).isdisjoint(newest.scope) else None
 
     def granted(self, key: ClaimKey) -> tuple[str, ...]:
-        """Ids of the roots that say ACTIVE, as far as parents pass it on."""
+        """Ids of the roots whose decision is ACTIVE, as far as parents forward it."""
         verdicts = (u.verdicts.get(key) for u in self.links.values())
         return tuple(sorted({root for v in verdicts if v is not None and v.state == ACTIVE for root in v.scope}))
 
     def _refused(self, key: ClaimKey) -> Iterator[str]:
-        """Ids of the roots that say REFUSED: of a parent that has several above it, it is not known which."""
+        """Ids of the roots whose decision is REFUSED. For a parent with several roots above it, it is not known which."""
         for uplink in self.links.values():
             verdict = uplink.verdicts.get(key)
             if verdict is not None and verdict.state == REFUSED and len(uplink.path.root_ids) == 1:
                 yield uplink.path.root_ids[0]
 
     def drained(self, slot: Slot, now: float) -> bool:
-        """Whether every parent in touch has taken us out for this key."""
+        """Whether every parent in touch has removed this node's endpoint for the key."""
         silence_s = self._state.settings.silence_s
         for uplink in self.links.values():
             say_ends_at = uplink.say_ends_at(silence_s) if uplink.is_root else None
@@ -423,7 +436,7 @@ class Parents:
                 return False
         return True
 
-    # ------------------------------------------------------------------ what they are sent
+    # ------------------------------------------------------------------ sending
 
     def claim(self, slot: Slot, uplink: Uplink) -> Claim:
         sent = uplink.sent.get(slot.key)
@@ -431,7 +444,7 @@ class Parents:
         seen = 0 if sent is None else sent.seen
         if verdict is not None and (verdict.state == ACTIVE or self._closed_below(slot)):
             seen = verdict.epoch
-        heard = self.path().root_ids  # what these grant is known here; of others, those below may know more
+        heard = self.path().root_ids  # decisions of these roots are known here; about others, nodes below may know more
         granted = {*self.granted(slot.key), *(root for root in slot.sums.granted.counts if root not in heard)}
         refused = {*self._refused(slot.key), *(root for root in slot.sums.refused.counts if root not in heard)}
         generation, scope, doubted = self._decision(slot)
@@ -448,7 +461,7 @@ class Parents:
             generation=generation,
             scope=scope,
             granted=tuple(sorted(granted)),
-            # While it waits for a parent's word it is not to be taken out: that word may be ACTIVE.
+            # While a parent has to confirm the permit, no drain is asked for: the decision may be ACTIVE.
             leaving=0 if slot.key in self.unconfirmed else slot.leaving,
             seen=seen,
             lease_s=slot.lease_s(),
@@ -458,8 +471,8 @@ class Parents:
         )
 
     def _decision(self, slot: Slot) -> tuple[int, tuple[str, ...], int]:
-        """Generation and scope to report. A generation newer than what this node was told of the service is passed on
-        when more than half of the children report it; else as doubted."""
+        """Generation, scope and doubted generation to report. A generation newer than any decision that this node knows is
+        reported as such if more than half of the children report it, and otherwise as doubted."""
         doubted = -slot.sums.doubted.get(0)
         generation, scope = slot.generation(), slot.scope()
         newest = self._newest(slot)
@@ -470,7 +483,7 @@ class Parents:
             if generation > believed:
                 return believed, newest.scope, max(generation, doubted)
         elif not slot.open() and newest.generation > generation:
-            return newest.generation, newest.scope, doubted  # for whatever version it was heard
+            return newest.generation, newest.scope, doubted  # known from any version of the service
         return generation, scope, doubted
 
     @staticmethod
@@ -482,13 +495,13 @@ class Parents:
             uplink.dirty[key] = None
 
     def forget(self, key: ClaimKey, cause: Cause) -> None:
-        """Nothing below claims it any more: what was said of it, said of what comes later, would be out of date."""
+        """Nothing below claims the key any more. Its verdicts must not apply to a later claim."""
         self.unconfirmed.pop(key, None)
         for uplink in self.links.values():
             uplink.forget(key, cause)
 
     def left(self) -> tuple[ClaimKey, ...]:
-        """Of what this node claims, what may be served without it: below, or by an engine that control does not reach."""
+        """The claims that may be served after this node has left: by nodes below, or by an engine that control cannot reach."""
         slots, table = self._state.slots, self._state.table
         served = (slot for slot in slots.values() if not table.attached and slot.sums.present)
         below = (slot for slot in slots.values() if any(s.child for s in slot.sources.values()))
@@ -499,7 +512,7 @@ class Parents:
             uplink.dirty_docs[doc_id] = None
 
     def pass_on(self, doc: Doc) -> None:
-        """A document that more than half of the children hold, and no parent has sent."""
+        """Sends the parents a document that more than half of the children report."""
         for uplink in self.links.values():
             if uplink.phase is Phase.UP and doc.rank > uplink.sent_docs.get(doc.id, NO_DOC):
                 uplink.sent_docs[doc.id] = doc.rank
@@ -537,8 +550,8 @@ class Parents:
         docs: list[Doc] = []
         for doc_id in uplink.dirty_docs:
             doc, sent = state.policies.docs.get(doc_id), uplink.sent_docs.get(doc_id, NO_DOC)
-            # Also an older one, if the parent has none: it still counts the newer one that this node reported before it
-            # adopted the document of another parent.
+            # An older document too, if the parent has none: it still counts the newer one that this node reported before
+            # it adopted the document of another parent.
             if doc is not None and (doc.rank > sent or (doc.rank != sent and doc_id not in uplink.docs)):
                 docs.append(doc)
         uplink.dirty_docs.clear()
@@ -554,7 +567,7 @@ class Parents:
 
 
 def _may_serve(source: Source) -> bool:
-    """It had an endpoint when this control was last heard of, as its state folder has it."""
+    """Whether the source had an endpoint according to the state folder."""
     claim = source.claim
     return claim.stage is Stage.OPEN or (
         source.standing is not Standing.CLAIMED and bool(claim.capacity or claim.leaving)
@@ -566,19 +579,19 @@ def _includes(some: set[str], others: tuple[str, ...]) -> bool:
 
 
 def overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether two numbers of decisions can be compared. A scope is empty when it comes from a release without scopes."""
+    """Whether generations of two scopes can be compared. A scope is empty if it comes from a release without scopes."""
     return not one or not other or not set(one).isdisjoint(other)
 
 
 def _says_nothing(verdict: Verdict, permit: Permit) -> bool:
-    """Against what serves already: a parent that has no answer itself, or that is late, with a generation behind ours."""
+    """Whether a verdict does not count against a permit that serves: the parent has no decision itself, or an older one."""
     late = verdict.state == WAITING and verdict.generation < permit.generation and overlap(verdict.scope, permit.scope)
     return late or verdict.reason.code in UNDECIDED
 
 
 def _under(doc: Doc, roots: tuple[str, ...]) -> Doc:
-    """A document that is in force under one root above is in force under all of them. A document that a moved parent still has
-    from its former tree keeps the scope of that tree."""
+    """The document with the scope `roots`: in force under one root above means in force under all of them. A document that a
+    moved parent still has from its former tree keeps the scope of that tree."""
     if doc.scope and set(doc.scope).isdisjoint(roots):
         return doc
     return replace(doc, scope=roots)

@@ -1,13 +1,12 @@
-"""The documents that all nodes hold (policies), and who is believed about them.
+"""The documents that all nodes hold (policies), and which reports about them count.
 
-* A root decides. What a child reports instead counts at a root only when more than half of all recorded children,
-  connected or not, report the very same document: then this root is the one that missed it (a lost or older disk,
-  another root that went on). The report says under which roots the document was in force. What a node brings along from
-  another tree counts for nothing.
-* Any other node follows its parents: in force is the newest document among those that its parents have sent. What it
-  holds itself and no parent has is reported upward for a while after each connection, so that roots that lost theirs
-  can learn it, and then dropped. Between, a node with children passes on what more than half of them report.
-* What this release cannot read is passed on unchanged; keys that it does not know are ignored.
+* A root decides. It adopts a document from children only when more than half of all recorded children, connected or not,
+  report the same newer document. Then this root has missed it, because its disk was lost or is older, or another root
+  continued. A report has the roots under which the document was in force; documents of another tree do not count.
+* Any other node follows its parents: the newest document that its parents have sent is in force. A document that no parent
+  has is reported upward for a while after each connection, so that roots that lost theirs can learn it, and is then
+  dropped. A node between forwards what more than half of its children report.
+* A document that this release cannot read is forwarded unchanged. Unknown keys of a document are ignored.
 """
 
 from __future__ import annotations
@@ -29,22 +28,22 @@ if TYPE_CHECKING:
 DOCS_MAX = 100_000
 BODY_BYTES_MAX = 65536
 VOTES_MAX = 10_000
-"""Newer documents of one child that are counted; what it reports beyond these is ignored."""
+"""Newer documents of one child that are counted; further ones are ignored."""
 NEWER_MAX = 1000
-"""Reported documents that are kept, to be counted again later. Beyond that, only a new report can be counted."""
+"""Reported documents that are kept to be counted again later. Above that, only a new report is counted."""
 
 
 class Policies:
     def __init__(self, state: State) -> None:
         self._state = state
-        self.docs: dict[str, Doc] = {}  # by id; in force
-        self.digest = 0  # of all of them
-        self.news: dict[str, None] = {}  # ids that changed since they were last passed on
+        self.docs: dict[str, Doc] = {}  # id -> the document in force
+        self.digest = 0  # of all documents in force
+        self.changed: dict[str, None] = {}  # ids of documents that still have to be sent on
         self._parsed: dict[str, Policy] = {}
         self._default = Policy()
-        self._votes: dict[str, dict[str, int]] = {}  # child -> id -> digest of a document newer than ours that it holds
-        self._count: Counter[tuple[str, int]] = Counter()  # (id, digest) -> children
-        self._newer: dict[tuple[str, int], Doc] = {}  # (id, digest) -> a newer document that children have reported
+        self._votes: dict[str, dict[str, int]] = {}  # child -> id -> digest of the newer document that it reports
+        self._count: Counter[tuple[str, int]] = Counter()  # (id, digest) -> number of children that report it
+        self._newer: dict[tuple[str, int], Doc] = {}  # (id, digest) -> the reported document
 
     # ------------------------------------------------------------------ reads
 
@@ -58,18 +57,20 @@ class Policies:
         doc = self.docs.get(doc_id)
         return NO_DOC if doc is None else doc.rank
 
-    # ------------------------------------------------------------------ what is in force
+    # ------------------------------------------------------------------ documents in force
 
     def put(self, name: str, body: bytes) -> bool:
-        """Set here, at a root."""
+        """Sets a policy at this node, which is a root. Returns whether it is now in force."""
         known = self.doc(name)
         revision = known.revision + 1 if known is not None else 1
         settings = self._state.settings
         return self.adopt(Doc(POLICY, name, revision, settings.name, body, (settings.node_id,)))
 
     def adopt(self, doc: Doc, *, older: bool = False) -> bool:
-        """Whether it is now in force: kept durably, and everything that follows from it is decided anew. `older`: also
-        one that is older than what was in force."""
+        """Puts a document in force and saves it durably, unless a newer one is in force. Returns whether that changed anything.
+
+        `older`: a document that is older than the one in force is adopted too.
+        """
         state, known = self._state, self.docs.get(doc.id)
         if known is not None and known == doc:
             if not set(known.scope) >= set(doc.scope):
@@ -78,23 +79,23 @@ class Policies:
         if known is not None and known.rank > doc.rank and not older:
             return False
         if known is None and len(self.docs) >= DOCS_MAX:
-            state.note("doc-refused", f"{doc.id} was not taken: {DOCS_MAX} documents are held already", "error")
+            state.note("doc-refused", f"{doc.id} was refused: this node already holds {DOCS_MAX} documents", "error")
             return False
         self.docs[doc.id] = doc
         self.digest ^= hash_of(doc) ^ (hash_of(known) if known is not None else 0)
         state.persist(f"doc/{doc.id}", saved.doc_to(doc))
-        self.news[doc.id] = None
+        self.changed[doc.id] = None
         if doc.kind == POLICY:
             self._read(doc)
         return True
 
     def _rescope(self, doc: Doc) -> None:
-        """The same document, under other roots."""
+        """The same document is in force under other roots."""
         self.docs[doc.id] = doc
         self._state.persist(f"doc/{doc.id}", saved.doc_to(doc), durable=False)
 
     def on_root_replaced(self, old: str, new: str) -> None:
-        """A root has lost its disk and came back under another id: what was in force under it is known to be its own."""
+        """A root returned under another id, because it lost its disk: its documents are in force under the new id too."""
         for doc in list(self.docs.values()):
             if old in doc.scope:
                 self._rescope(replace(doc, scope=(*doc.scope, new)))
@@ -105,7 +106,7 @@ class Policies:
             return
         self.digest ^= hash_of(doc)
         self._state.persist(f"doc/{doc_id}", None)
-        self.news[doc_id] = None
+        self.changed[doc_id] = None
         if doc.kind == POLICY:
             self._parsed.pop(doc.name, None)
             self._applied(doc.name, Policy())
@@ -115,9 +116,8 @@ class Policies:
         try:
             policy = Policy.from_json(text(doc), where=f"policy of {doc.name}", lenient=True)
         except Invalid as problem:
-            state.note(
-                "policy-unreadable", f"from {doc.origin}, passed on unread: {problem}", "error", service=doc.name
-            )
+            message = f"{problem} (set at {doc.origin}; forwarded, but not applied here)"
+            state.note("policy-unreadable", message, "error", service=doc.name)
             return
         self._parsed[doc.name] = policy
         self._applied(doc.name, policy)
@@ -133,12 +133,13 @@ class Policies:
     def load(self, doc_id: str, value: object) -> None:
         self.adopt(saved.doc_from(doc_id, value))
 
-    # ------------------------------------------------------------------ what children report
+    # ------------------------------------------------------------------ reports of children
 
     def reported(self, child: str, doc: Doc, children: int) -> bool:
-        """A child holds this document; whether more than half of `children` do and it is newer than ours.
+        """Counts the report of a child. Returns whether the document is newer and more than half of the children report it.
 
-        `children`: all recorded ones, connected or not. After a restart, the first child that connects is not a majority.
+        `children`: number of all recorded children, connected or not, so that after a restart the first child that connects
+        is not a majority.
         """
         votes = self._votes.setdefault(child, {})
         self._withdraw(doc.id, votes)
@@ -152,8 +153,8 @@ class Policies:
         return self._count[doc.id, digest] * 2 > children
 
     def held_by_most(self, children: int) -> list[Doc]:
-        """The newer documents that more than half of the children have, after the number of children or the roots that
-        they hear have changed."""
+        """The newer documents that more than half of the children report. Called when the number of children, or the roots
+        that they reach, have changed."""
         for key in [key for key, doc in self._newer.items() if doc.rank <= self.rank(doc.id)]:
             del self._newer[key]
         return [doc for key, doc in self._newer.items() if self._count[key] * 2 > children]
@@ -172,11 +173,11 @@ class Policies:
                 self._newer.pop((doc_id, digest), None)
 
     def take_changed(self) -> Iterator[str]:
-        """Each is taken out once it was passed on: a fault in one leaves the others."""
-        while self.news:
-            doc_id = next(iter(self.news))
+        """The ids in `changed`. Each is removed after the caller has handled it, so an exception does not lose the others."""
+        while self.changed:
+            doc_id = next(iter(self.changed))
             yield doc_id
-            del self.news[doc_id]
+            del self.changed[doc_id]
 
 
 def hash_of(doc: Doc) -> int:

@@ -1,9 +1,8 @@
-"""The routes of the node's engine: which service has a pattern, which of its versions get requests, what is parked.
+"""The routes in the node's engine: the service of a pattern, the versions that get requests, and parking.
 
-Requests are parked while something can be expected to serve them: a version that is about to open, and what served a
-moment ago. A route that has lost its last endpoint, or its last claim, keeps its requests parked for `RECENT_S`: a program
-that is restarted, or a node, comes back within it. Then the route answers 503 while it is claimed, and is gone when it is
-not.
+Requests are parked while an instance is expected: a version is about to open, or the route served recently. A route that
+loses its last endpoint or its last claim parks requests for `RECENT_S`, within which a restarted program or node usually
+returns. After that, a claimed route answers 503 and an unclaimed one is removed.
 """
 
 from __future__ import annotations
@@ -17,23 +16,27 @@ from sdlb.model.policy import Park
 from sdlb.model.route import Pattern
 
 RECENT_S = 300.0
-"""How long a route that served is held open for what comes back."""
+"""Time for which a route without endpoints parks requests after it served."""
 LOST_MAX = 1000
-"""Routes without a claim that are remembered; past that, those that were lost first are forgotten."""
+"""Routes without a claim that are kept. Above that number, the one that was lost first is removed."""
 
 
 class Routes:
     def __init__(self, state: State) -> None:
         self._state = state
         self._served: dict[str, str] = {}  # routes that have had capacity -> their service; durable
-        self._lost: dict[str, float] = {}  # routes that served, and have no capacity now -> since when
-        self._unclaimed: dict[str, None] = {}  # of these nothing claims any more, in the order in which they were lost
-        self._held_back: dict[str, str] = {}  # route that waits -> the less specific one that serves meanwhile
-        self._holding: dict[str, dict[str, None]] = {}  # the other way round
+        self._lost: dict[str, float] = {}  # routes that served and have no capacity now -> the time since when
+        self._unclaimed: dict[str, None] = {}  # lost routes without a claim, in the order in which they were lost
+        self._held_back: dict[
+            str, str
+        ] = {}  # route that never served -> the less specific one that serves its requests
+        self._holding: dict[str, dict[str, None]] = {}  # the inverse of `_held_back`
 
     def load(self, route: str, service: object) -> None:
-        """`service`: True as releases before 0.2 wrote it. What nothing claims is not remembered over a restart: the engine may
-        know better."""
+        """Loads a route that served before the restart. `service`: its name, or True as written by releases before 0.2.
+
+        Routes without a claim are not kept over a restart, because the engine may have newer ones.
+        """
         if route in self._state.by_route:
             self._served[route] = service if isinstance(service, str) else ""
         else:
@@ -48,7 +51,7 @@ class Routes:
             self._without_claim(route)
             return
         self._unclaimed.pop(route, None)
-        # While two services are being sorted out, the one that serves has the route, else the earlier one.
+        # While two services claim the route and no root has decided, the active one has it, else the one with seniority.
         service = min(slots, key=lambda s: (not s.active, s.permit.stamp, s.key.service)).key.service
         mine = [slot for slot in slots if slot.key.service == service]
         capacity = {slot.key.version: slot.sums.capacity for slot in mine if slot.active}
@@ -88,14 +91,14 @@ class Routes:
             ),
         )
 
-    # ------------------------------------------------------------------ what served a moment ago
+    # ------------------------------------------------------------------ routes that served recently
 
     def on_timer(self, route: str) -> None:
         if route in self._lost:
             self._state.dirty_routes[route] = None
 
     def _without_claim(self, route: str) -> None:
-        """Nothing claims it, or what claims it was refused."""
+        """The route has no claim, or only refused ones."""
         service = self._served.get(route)
         if service:
             self._lose(route)
@@ -127,12 +130,12 @@ class Routes:
         return lost_at is not None and self._state.now >= lost_at + RECENT_S
 
     def _is_taken_over(self, route: str, service: str) -> bool:
-        """A less specific route of the same service serves: its instances were registered again with other routes."""
+        """Whether a less specific route of the same service serves: its instances were registered again with other routes."""
         wider = self._served_by(route)
         put = self._state.table.route(wider) if wider is not None else None
         return put is not None and put.service == service and bool(put.picks)
 
-    # ------------------------------------------------------------------ what waits for a less specific route
+    # ------------------------------------------------------------------ routes held back behind a less specific one
 
     def _release(self, route: str) -> None:
         wider = self._held_back.pop(route, None)
@@ -143,12 +146,12 @@ class Routes:
                 del self._holding[wider]
 
     def _let_go(self, route: str) -> None:
-        """It serves nothing any more: those that wait for it have routes of their own."""
+        """The route serves no more: the routes that were held back behind it get their own entries."""
         for other in list(self._holding.get(route, ())):
             self.settle(other)
 
     def _served_by(self, route: str) -> str | None:
-        """What has never served takes nothing away from what a less specific route serves."""
+        """The most specific wider route that serves. A route that never served must not take its requests away."""
         table = self._state.table
         wider = (str(pattern) for pattern in Pattern.parse(route).wider())
         return next((text for text in wider if table.route(text) is not None and text not in self._unclaimed), None)

@@ -1,5 +1,5 @@
-"""Saved formats of the core, by name and version. Every value is an object with `v`; unknown fields are ignored, so that
-an older release can read what a newer one wrote. Release 0.1 wrote lists in a fixed order: these are still read.
+"""Saved formats of the core. Every value is an object with its version `v`. Unknown fields are ignored, so that an older
+release can read values of a newer one. Release 0.1 wrote lists in a fixed order, which are still read.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def child_from(value: object) -> dict[str, object]:
 
 
 def claim_to(claim: Claim) -> dict[str, object]:
-    """What a restart needs. What the subtree conforms to (`seen`) it reports again."""
+    """The fields that a restart needs. The child reports the others again."""
     return {
         "v": V,
         "capacity": claim.capacity,
@@ -84,7 +84,7 @@ def claim_from(key: ClaimKey, value: object) -> Claim:
 
 
 def doc_to(doc: Doc) -> dict[str, object]:
-    """A body that is no text (of a kind that this release does not know) is kept as base64."""
+    """A body that is not UTF-8 (of a kind that this release does not know) is saved as base64."""
     value: dict[str, object] = {"v": V, "revision": doc.revision, "origin": doc.origin, "scope": list(doc.scope)}
     try:
         return {**value, "body": doc.body.decode()}
@@ -158,12 +158,12 @@ def holder_from(value: object) -> HolderRecord:
 
 
 def engine_to(boot_id: str, epoch: int, older: bool) -> dict[str, object]:
-    """`older`: the state folder is an older copy, and no parent has confirmed it yet."""
+    """`older`: the state folder is an older copy, and no parent has confirmed its permits yet."""
     return {"v": V, "boot_id": boot_id, "epoch": epoch, **({"older": True} if older else {})}
 
 
 def engine_from(value: object) -> tuple[str, int, bool]:
-    """Without an epoch (as an earlier release wrote it) it is older than nothing."""
+    """(boot id, epoch, older). A value of an earlier release has no epoch; then no engine counts as newer."""
     data = cast("Mapping[str, Any]", value)
     return str(data["boot_id"]), int(data.get("epoch", EPOCH_MAX)), bool(data.get("older", False))
 
@@ -217,7 +217,7 @@ def instance_from(value: object) -> SavedInstance:
 
 
 def _spec_to(spec: InstanceSpec) -> dict[str, object]:
-    """`dataclasses.asdict` copies every value deeply, which costs more than all else that a registration does here."""
+    """Not `dataclasses.asdict`: its deep copies would cost more than the rest of a registration."""
     return {**{name: getattr(spec, name) for name in _SPEC_FIELDS}, "health": health_to(spec.health)}
 
 

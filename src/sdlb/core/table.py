@@ -1,12 +1,12 @@
-"""What the engine should route by, what it has been told, and what it has confirmed.
+"""The engine's table: the desired state, what was sent, and what the engine has confirmed.
 
-The core writes wishes (`want`, `unwant`, `set_route`); `next_delta` turns the difference to what was last sent into one
-`Apply`. Only one delta is under way at a time, so a burst of changes becomes one delta, and its cost is that of the
-change. An endpoint is in one of these places:
+The core sets the desired state (`put_endpoint`, `delete_endpoint`, `set_route`). `next_delta` puts the difference to what
+was last sent into one `Apply`. Only one delta is under way at a time, so a burst of changes becomes one delta, whose cost is
+that of the changes. The states of an endpoint:
 
-    wanted --Apply--> sent --Applied--> applied --unwanted, Apply, Applied--> draining --Drained--> gone
+    wanted --Apply--> sent --Applied--> applied --deleted, Apply, Applied--> draining --Drained--> gone
 
-`present` is true from sent until gone: something may be in flight. `applied` is true while new requests can use it.
+`present` is true from sent until gone: requests may be in flight. `applied` is true while new requests can use it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ RETRY_S = 1.0
 class Table:
     def __init__(self, epoch: int) -> None:
         self._epoch = epoch
-        self._endpoints: dict[EndpointKey, EndpointPut] = {}  # wanted
-        self._routes: dict[str, RoutePut] = {}  # wanted
-        # addresses of all sources, also of those without an endpoint at the moment
-        self._upstreams: dict[str, UpstreamPut] = {}
-        self._forgotten: set[str] = set()  # of these the source is gone; the address goes with the last endpoint
-        self._uses: dict[str, int] = {}  # target -> wanted endpoints
+        self._endpoints: dict[EndpointKey, EndpointPut] = {}  # desired
+        self._routes: dict[str, RoutePut] = {}  # desired
+        self._upstreams: dict[str, UpstreamPut] = {}  # of all sources, also of those without an endpoint now
+        self._forgotten: set[str] = set()  # upstreams without a source, to be removed with their last endpoint
+        self._uses: dict[str, int] = {}  # upstream -> number of its desired endpoints
         self._sent: dict[EndpointKey, EndpointPut] = {}
         self._applied: set[EndpointKey] = set()
         self._draining: dict[EndpointKey, int] = {}  # -> epoch of the deletion
@@ -38,11 +37,11 @@ class Table:
         self._dirty_endpoints: dict[EndpointKey, None] = {}
         self._dirty_routes: dict[str, None] = {}
         self._dirty_upstreams: dict[str, None] = {}
-        self._services: dict[str, ServicePut] = {}  # wanted
+        self._services: dict[str, ServicePut] = {}  # desired
         self._sent_services: dict[str, ServicePut] = {}
         self._dirty_services: dict[str, None] = {}
         self._attached = False
-        self._confirmed = 0  # the last epoch that the engine is known to have carried out
+        self._confirmed = 0  # the last epoch that the engine has confirmed
         self.synced = False  # the engine has confirmed a whole table of this control
         self._boot_id = ""
         self._replace = False
@@ -51,7 +50,7 @@ class Table:
         self._keep_until: float | None = None
         self._retry_at = 0.0
 
-    # ------------------------------------------------------------------ wishes
+    # ------------------------------------------------------------------ desired state
 
     def set_upstream(self, key: str, is_node: bool, address: str, protocol: str = "http1") -> None:
         target = UpstreamPut(key, is_node, address, protocol)
@@ -61,7 +60,7 @@ class Table:
             self._dirty_upstreams[key] = None
 
     def forget_upstream(self, key: str) -> None:
-        """Its source is gone."""
+        """The source of the upstream was removed."""
         self._forgotten.add(key)
         self._dirty_upstreams[key] = None
 
@@ -97,7 +96,7 @@ class Table:
         self._dirty_routes[pattern] = None
 
     def set_service(self, name: str, traffic: Traffic) -> None:
-        """What holds for all endpoints and routes of a service."""
+        """Sets what applies to all endpoints and routes of a service. Default settings are not sent."""
         put = ServicePut(name, traffic)
         if traffic == Traffic():
             if self._services.pop(name, None) is None:
@@ -108,7 +107,7 @@ class Table:
             self._services[name] = put
         self._dirty_services[name] = None
 
-    # ------------------------------------------------------------------ what is
+    # ------------------------------------------------------------------ current state
 
     @property
     def attached(self) -> bool:
@@ -116,7 +115,7 @@ class Table:
 
     @property
     def settled(self) -> bool:
-        """The engine confirmed everything that was wished so far."""
+        """The engine has confirmed the whole desired state."""
         return self._attached and self._outstanding is None and not self._has_work()
 
     @property
@@ -128,7 +127,7 @@ class Table:
 
     @property
     def patterns(self) -> Iterable[str]:
-        """Of all routes that are wanted."""
+        """The patterns of all desired routes."""
         return self._routes
 
     def address(self, target: str) -> str:
@@ -142,27 +141,27 @@ class Table:
         return key in self._applied and key in self._endpoints
 
     def present(self, key: EndpointKey) -> bool:
-        """Something may be in flight. As long as it is not known what the engine has from before, anything may be."""
+        """Whether requests may be in flight. True for every key as long as it is not known what the engine has."""
         return self.has(key) or not self.contents_known
 
     def has(self, key: EndpointKey) -> bool:
-        """The engine was sent it, and it may be in flight there."""
+        """Whether the endpoint was sent to the engine and requests may be in flight there."""
         return key in self._sent or key in self._draining or key in self._applied
 
     @property
     def contents_known(self) -> bool:
-        """It is known what the engine has."""
+        """Whether it is known what the engine has."""
         return self.synced and self._keep_until is None
 
     def routable(self, key: EndpointKey) -> bool:
-        """The engine may still send new requests to it: what it was told last is not known to be in force."""
+        """Whether the engine may still send new requests to it, because its deletion is not confirmed."""
         if key in self._sent or key in self._applied or self._draining.get(key, 0) > self._confirmed:
             return True
         return not self.contents_known
 
     @property
     def empty(self) -> bool:
-        """Nothing is wanted, nothing may be in flight."""
+        """No endpoint is desired, and nothing may be in flight."""
         return not (self._endpoints or self._sent or self._draining or self._applied)
 
     def raise_epoch(self, epoch: int) -> None:
@@ -178,27 +177,29 @@ class Table:
     # ------------------------------------------------------------------ engine
 
     def on_attached(self, event: EngineAttached, now: float, keep_s: float, *, unsure: bool = False) -> list[ClaimKey]:
-        """A connection to the engine. Everything is sent again as one replacing delta.
+        """Handles a connection to the engine: the whole table is sent as one replacing delta. Returns the affected claim keys.
 
-        `keep_s`: when this control cannot know what the engine's endpoints are for (`unsure`: its state file was lost, or is
-        an older copy), nothing is deleted for that long, so that children and parents can report first what is there.
+        `unsure`: this control cannot know the engine's endpoints, because its state was lost or is an older copy. Then nothing
+        is deleted for `keep_s`, so that children and parents can report first.
         """
         touched = {key.claim for key in (*self._sent, *self._draining, *self._applied)}
         same = event.boot_id == self._boot_id
         in_flight = {key for key, _ in event.draining}
         if same:
             unanswered = self._outstanding or self._unanswered
-            if unanswered is not None and unanswered.epoch <= event.epoch:  # it was applied, only its answer was lost
+            if (
+                unanswered is not None and unanswered.epoch <= event.epoch
+            ):  # it was applied, and only the answer was lost
                 self._applied.update(
                     endpoint.key for endpoint in unanswered.put_endpoints if endpoint.key in self._sent
                 )
-            # Deletions that the engine carried out are over unless it names them; the others come with the replacement.
+            # Deletions that the engine has applied are complete unless it reports them. The others follow with the new delta.
             left = {key: epoch for key, epoch in self._draining.items() if epoch > event.epoch or key in in_flight}
-            upcoming = max(self._epoch, event.epoch) + 1  # the replacement is what takes them out
+            upcoming = max(self._epoch, event.epoch) + 1  # the replacing delta deletes them
             left.update({key: upcoming for key in self._applied if key not in self._endpoints})
             self._applied &= set(self._endpoints)
         else:
-            left = dict.fromkeys(in_flight, 0)  # the deletion was of any epoch before
+            left = dict.fromkeys(in_flight, 0)  # deleted in an unknown earlier epoch
             self._applied.clear()
         self._draining = {key: epoch for key, epoch in left.items() if key not in self._endpoints}
         self._boot_id = event.boot_id
@@ -217,7 +218,7 @@ class Table:
         return sorted(touched | {key.claim for key in self._draining})
 
     def refresh(self) -> None:
-        """The next delta says everything."""
+        """Makes the next delta the whole table."""
         self._replace = True
 
     def on_lost(self) -> None:
@@ -367,7 +368,7 @@ class Table:
         self._dirty_services.clear()
 
     def on_applied(self, epoch: int) -> list[EndpointKey]:
-        """The endpoints that it concerns."""
+        """Handles EngineApplied. Returns the endpoints that changed."""
         delta = self._outstanding
         if delta is None or delta.epoch != epoch:
             return []
@@ -383,14 +384,14 @@ class Table:
         return list(touched)
 
     def on_rejected(self, epoch: int, now: float) -> None:
-        """The engine has none of it: say everything again, a little later (what it refused may be taken back)."""
+        """The engine applied no part of the delta. Sends everything again after RETRY_S; the bad entry may be gone by then."""
         if self._outstanding is not None and self._outstanding.epoch == epoch:
             self._outstanding = None
             self._replace = True
             self._retry_at = now + RETRY_S
 
     def on_drained(self, key: EndpointKey, epoch: int) -> bool:
-        """Whether it was waited for."""
+        """Handles EngineDrained. Returns whether the endpoint was draining."""
         if self._draining.get(key, epoch + 1) > epoch:
             return False
         del self._draining[key]

@@ -1,10 +1,10 @@
-"""One parent, as its child sees it: the link's life, what the parent said, what it was sent.
+"""A parent as its child sees it: the state of the link, the parent's decisions, and what was sent to it.
 
     idle --Dial--> dialing --connected, Hello--> greeting --Welcome--> up --closed, gap, silence--> idle (with back-off)
-                                                     \\--the node of another address--> double
+                                                     \\--same node as another address--> duplicate
 
-A parent is *in touch* until `lease_s` after it was last heard, link or no link: a link that breaks and comes back
-changes nothing. One that was never heard counts as in touch for the first `lease_s`, so that a node that starts does
+A parent is *in touch* until `lease_s` after its last message, with or without a link. So a link that breaks and comes back
+changes nothing. A parent that was never heard counts as in touch for the first `lease_s`, so that a node that starts does
 not take silence for consent.
 """
 
@@ -31,12 +31,12 @@ class Phase(Enum):
     GREETING = "greeting"
     UP = "up"
     REFUSED = "refused"
-    DUPLICATE = "double"  # this address leads to a parent that is connected by another one
+    DUPLICATE = "duplicate"  # the parent at this address is already connected through another address
 
 
 @dataclass(slots=True)
 class Withdrawn:
-    """`seq`: of the message of this link that says so; 0: of none yet."""
+    """A withdrawn claim. `seq`: number of the message on this link that reported it; 0: not reported yet."""
 
     cause: Cause
     seq: int = 0
@@ -50,25 +50,25 @@ class Uplink:
         self.ever_heard = False
         self.name = ""
         self.node_id = ""
-        self.known_id = ""  # the last that was at this address, also before a restart
+        self.known_id = ""  # id of the last node at this address, also from before a restart
         self.nonce = ""
         self.protocol = 1
         self.path = Path()
-        self.no_say_since: float | None = None  # it says that it has no say
+        self.no_say_since: float | None = None  # the parent reports that it has no say
         self.welcomed_at = started_at
         self.detail = "not connected yet"
         self.dial_at = started_at
         self.verdicts: dict[ClaimKey, Verdict] = {}
         self.sent: dict[ClaimKey, Claim] = {}
-        self.gone: dict[ClaimKey, Withdrawn] = {}  # claimed before, and the parent may not know why no longer
-        self.docs: dict[str, Doc] = {}  # that it has sent
+        self.gone: dict[ClaimKey, Withdrawn] = {}  # withdrawn claims of which the parent may not know the cause yet
+        self.docs: dict[str, Doc] = {}  # documents that the parent has sent
         self.sent_docs: dict[str, Rank] = {}
         self._offered: dict[str, Doc] = {}  # in force here at the time of the Hello
         self.dirty: dict[ClaimKey, None] = {}
         self.dirty_docs: dict[str, None] = {}
         self._since: dict[
             ClaimKey, int
-        ] = {}  # of `sent`: seq of the message that first claimed it; 0: before this link
+        ] = {}  # claim in `sent` -> number of the message that first claimed it; 0: before this link
         self._sent_roots: tuple[str, ...] | None = None
         self._lease_s = lease_s
         self._failures = 0
@@ -81,6 +81,7 @@ class Uplink:
 
     @property
     def lost_at(self) -> float:
+        """Time at which the lease expires if no further message arrives."""
         return self.heard_at + self._lease_s
 
     @property
@@ -88,8 +89,10 @@ class Uplink:
         return bool(self.node_id) and self.path.root_ids == (self.node_id,)
 
     def say_ends_at(self, silence_s: float) -> float | None:
-        """From when on it has no say, though it is in touch: a node between that is cut off itself at once, a root that
-        cannot write after `silence_s`."""
+        """Time from which on the parent has no say although it is in touch. None: it has a say.
+
+        A node that is cut off has none immediately; a root that cannot write has none after `silence_s`.
+        """
         if self.no_say_since is None:
             return None
         return self.no_say_since + silence_s if self.is_root else self.no_say_since
@@ -97,7 +100,7 @@ class Uplink:
     # ------------------------------------------------------------------ the link
 
     def closed(self, now: float, rng: Random, detail: str, phase: Phase = Phase.IDLE) -> None:
-        """The link is gone: when to dial again. Jitter keeps a thousand children from coming back at once."""
+        """The link is closed. Sets the time of the next dial, with jitter so that many children do not return at once."""
         pause = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2**self._failures)
         self._failures = min(self._failures + 1, 10)
         self.phase = phase
@@ -105,7 +108,7 @@ class Uplink:
         self.dial_at = now + (pause if phase is Phase.IDLE else BACKOFF_S_MAX) * rng.uniform(0.5, 1.0)
 
     def greet(self, docs: Mapping[str, Doc]) -> tuple[int, int]:
-        """The stream is open. The digests of what is believed to be at the parent, and of what it has said."""
+        """The stream is open. Returns the digests of the claims last sent and of the parent's verdicts, for the Hello."""
         self.phase = Phase.GREETING
         self._offered = dict(docs)
         self._seq_out = 0
@@ -113,7 +116,7 @@ class Uplink:
         return claims_digest(self.sent.values()), verdicts_digest(self.verdicts.values())
 
     def welcome(self, message: Welcome, now: float) -> bool:
-        """Whether the parent still holds exactly what was last sent (then differences suffice)."""
+        """Handles Welcome. Returns whether the parent still holds exactly the claims last sent, so that only changes are sent."""
         self.phase = Phase.UP
         self.heard(now)
         self.no_say_since = None
@@ -130,18 +133,19 @@ class Uplink:
         self._full = not same
         for withdrawn in self.gone.values():
             withdrawn.seq = 0
-        if same:  # what was sent on the last link has arrived
+        if same:  # the messages of the last link have arrived
             self.gone = {key: each for key, each in self.gone.items() if key in self.sent}
         if not message.verdicts_kept:
-            self.verdicts.clear()  # a parent says it again; until then unknown
+            self.verdicts.clear()  # the parent sends them again
         return same
 
     def start_over(self) -> None:
-        """The parent holds something else than was sent: all goes again."""
+        """The parent holds other claims than were sent: all are sent again."""
         self.sent.clear()
         self._since = {}
 
     def go_on(self) -> None:
+        """The parent holds the claims that were sent on an earlier link."""
         self._since = dict.fromkeys(self.sent, 0)
 
     def heard(self, now: float) -> None:
@@ -149,25 +153,25 @@ class Uplink:
         self.ever_heard = True
 
     def received(self, seq: int) -> bool:
-        """False: a message was lost, the link must start over."""
+        """Counts a message. False: an earlier one was lost, and the link must start over."""
         if seq != self._seq_in + 1:
             return False
         self._seq_in = seq
         return True
 
     def forget(self, key: ClaimKey, cause: Cause) -> None:
-        """Nothing below claims it any more. Why is kept until the parent has received it: also over a link that breaks."""
+        """Nothing below claims the key any more. The cause is kept until the parent has received it, also over reconnects."""
         self.verdicts.pop(key, None)
         if key in self.sent:
             self.gone[key] = Withdrawn(cause)
 
     def acknowledge(self, received: int) -> None:
-        """The parent has taken in the messages up to this one."""
+        """The parent has received the messages up to this number."""
         for key in [key for key, each in self.gone.items() if 0 < each.seq <= received]:
             del self.gone[key]
 
     def decide(self, verdicts: tuple[Verdict, ...], received: int) -> list[ClaimKey]:
-        """Takes verdicts in; which keys they are about. What crossed a withdrawal is about a claim of the past."""
+        """Records verdicts and returns their keys. Verdicts about a claim that was withdrawn meanwhile are ignored."""
         self.acknowledge(received)
         current = [v for v in verdicts if v.key in self._since and self._since[v.key] <= received]
         for verdict in current:
@@ -176,19 +180,19 @@ class Uplink:
         return [verdict.key for verdict in current]
 
     def behind(self, beat: Beat) -> bool:
-        """The parent has sent more than has arrived, and the link keeps order: something was lost."""
+        """Whether a message of the parent was lost: it has sent more than has arrived, although the link keeps order."""
         return beat.sent != self._seq_in
 
     def beat(self) -> Beat:
         return Beat(self._seq_out, self._seq_in)
 
-    # ------------------------------------------------------------------ what it is sent
+    # ------------------------------------------------------------------ sending
 
     def state(self, claims: list[Claim], gone: list[Gone], docs: list[Doc], roots: tuple[str, ...]) -> UpState | None:
         full = self._full
         new_roots = roots if roots != self._sent_roots else None
         if not (full or claims or gone or docs or new_roots is not None or not self._seq_out):
-            return None  # the first one is sent even if it is empty: it says that the parent now knows everything
+            return None  # the first message is sent even if it is empty: it makes the state of this node complete
         self._full = False
         self._sent_roots = roots
         self._seq_out += 1
@@ -204,7 +208,7 @@ class Uplink:
         for doc in docs:
             self.sent_docs[doc.id] = doc.rank
         if self.protocol < 2:
-            gone = [Gone(key, Cause.STOPPED) for key, _ in gone]  # it knows of no causes
+            gone = [Gone(key, Cause.STOPPED) for key, _ in gone]  # protocol 1 has no causes
         return UpState(self._seq_out, full, tuple(claims), tuple(gone), tuple(docs), new_roots)
 
     def bye(self, left: tuple[ClaimKey, ...]) -> Bye:
@@ -212,7 +216,7 @@ class Uplink:
 
     @staticmethod
     def minor(old: Claim, new: Claim) -> bool:
-        """A change so small that it may wait for the next beat: capacity by less than a tenth, other host names."""
+        """Whether a change may wait for the next heartbeat: capacity by less than a tenth, or only host names."""
         if replace(new, capacity=old.capacity, count=old.count, hosts=old.hosts, hosts_digest=old.hosts_digest) != old:
             return False
         if not old.capacity or not new.capacity:

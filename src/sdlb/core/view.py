@@ -1,4 +1,4 @@
-"""What a node knows, as plain dictionaries ready for JSON: the reads behind the API, the commands and the simulator's checks."""
+"""A node's state as dictionaries for JSON: the reads behind the API, the commands and the simulator's checks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from sdlb.model.version import sort_key
 
 
 class Link(NamedTuple):
-    """A parent or a child, in short."""
+    """A link to a parent or a child. `silent_s`: time since its last message."""
 
     name: str
     state: str
@@ -39,7 +39,7 @@ class Link(NamedTuple):
 
 
 class View:
-    """Reads; nothing here changes anything."""
+    """Read access. No method changes the state."""
 
     def __init__(
         self, state: State, children: Children, local: LocalInstances, parents: Parents, authority: Authority
@@ -63,7 +63,7 @@ class View:
         return None if instance is None else self._instance(instance)
 
     def healthy(self, instance_id: str) -> bool | None:
-        """As far as is known; None: there is no such instance."""
+        """The last known health. None: there is no such instance."""
         instance = self._local.by_id.get(instance_id)
         return None if instance is None else instance.healthy
 
@@ -104,11 +104,11 @@ class View:
         return [self._state.slots[key] for key in instance.keys() if key in self._state.slots]
 
     def at_endpoint(self, endpoint: str) -> list[str]:
-        """Ids of the registrations in force that name it."""
+        """Ids of the current registrations with this endpoint."""
         return self._local.at_endpoint(endpoint)
 
     def replaced(self) -> list[InstanceSpec]:
-        """Former registrations that are still there."""
+        """Former registrations that have not been removed yet."""
         return [each.spec for each in self._local.by_target.values() if self._local.by_id.get(each.spec.id) is not each]
 
     def _former(self, instance: Instance) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class View:
         return "active", "", ""
 
     def instance_states(self) -> list[str]:
-        """One for each instance."""
+        """The state of each instance."""
         return [self._instance_state(each, self._slots(each))[0] for each in self._local.by_id.values()]
 
     # ------------------------------------------------------------------ services
@@ -146,14 +146,14 @@ class View:
         return sorted(set(self._state.by_service) | {n for n, r in self._records.items() if r.active})
 
     def version_names(self, name: str) -> list[str]:
-        """That claim for the service at this node."""
+        """The versions that claim for the service at this node."""
         return sorted({key.version for key in self._state.by_service.get(name, ())})
 
     def services(self) -> list[dict[str, Any]]:
         return [self._service(name) for name in self.service_names()]
 
     def claim_states(self) -> list[str]:
-        """One for each claim key."""
+        """The state of each claim key."""
         return [slot.permit.state for slot in self._state.slots.values()]
 
     def service(self, name: str) -> dict[str, Any] | None:
@@ -168,7 +168,7 @@ class View:
         record = self._records.get(name)
         order = sorted(slots, key=lambda v: sort_key(v, policy.compatibility.scheme))
         versions = [self._version(version, slots[version]) for version in order]
-        # As the engine weighs them: by the capacity of each way, however many lead to one host.
+        # As in the engine, the weight is the sum of capacities over all paths, even if several lead to the same host.
         ready = {
             v["version"]: max(slot.sums.capacity for slot in slots[v["version"]])
             for v in versions
@@ -216,7 +216,7 @@ class View:
         }
 
     def _why(self, slots: list[Slot]) -> str:
-        """Of one instance: of this host, else as a child has reported it."""
+        """The reason of one instance without capacity: of this host, else as a child reported it."""
         sources = sorted({target for slot in slots for target, source in slot.sources.items() if not source.child})
         instances = [each for each in self._local.by_id.values() if each.target in sources]
         found = [(each.spec.id, each.why) for each in instances if each.superseded or not each.healthy]
@@ -224,8 +224,8 @@ class View:
         return [*(f"{name}: {why}" for name, why in found), *reported, ""][0]
 
     def serving(self, name: str) -> str:
-        """ "up": an active version of the service has capacity; "gone": nothing claims for it; "leaving": all that does is
-        being drained; else "down"."""
+        """ "up": an active version of the service has capacity. "gone": the service has no claim. "leaving": all its claims are
+        draining. Otherwise "down"."""
         slots = [self._state.slots[key] for key in self._state.by_service.get(name, ())]
         if any(slot.active and slot.sums.capacity for slot in slots):
             return "up"
@@ -278,7 +278,7 @@ class View:
         return self._children.guarded
 
     def cut_off(self) -> bool:
-        """No parent in touch: serves on with what it has, opens nothing."""
+        """Whether no parent has a say. The node then serves on with what it has and opens nothing new."""
         return not self._authority.is_root and not self._parents.with_say(self._state.now)
 
     def _parent(self, parent: str) -> dict[str, Any]:
@@ -373,18 +373,18 @@ class View:
         }
 
     def traffic(self, service: str) -> Traffic:
-        """What the policy of the service has the engines do."""
+        """The traffic settings in the policy of the service."""
         return self._state.policy(service).traffic
 
     def explain(self, host: str, path: str) -> dict[str, Any]:
-        """Which route, version and target a request would get at this node's entry, and what else was considered."""
+        """Which route, version and endpoint a request would get at this node's entry, and which others were considered."""
         try:
             return explain(self._state, request_host(host), request_path(path, public=self.public), self.public)
         except Invalid as problem:
             return refused(self._state, host, path, problem.what)
 
     def sizes(self) -> dict[str, int]:
-        """Entries held, for promise 7: none grows with the instances below a child."""
+        """Numbers of entries held, for promise 7: none grows with the number of instances below a child."""
         state = self._state
         return {
             "slots": len(state.slots),
@@ -400,7 +400,7 @@ class View:
 
 
 def permit_for(slot: Slot, target: str) -> Permit:
-    """As it holds for one source: a newcomer gets no consent from a node that is cut off."""
+    """The permit for one source. A source that was never admitted gets no consent from a node that is cut off."""
     source = slot.sources.get(target)
     if slot.active and source is not None and source.standing is Standing.CLAIMED:
         return Permit(WAITING, NoParent(), slot.permit.decided_by, slot.permit.generation)
