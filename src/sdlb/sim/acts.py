@@ -1,6 +1,6 @@
-"""Everything that can befall a world, one method each: faults choose them by chance, scenarios by script.
+"""All actions on a world, one method each. Faults choose them at random, scenarios by script.
 
-Each does what it says and notes the truth about it: what it may cost, whom it disturbs, what it counts as.
+Each method also records the truth about the action: what it may cost, which nodes it disturbs, and how it is counted.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Acts:
         self.world.affected.harm_node(host.name)
 
     def _services_of(self, host: Host) -> set[str]:
-        """That are served through this node."""
+        """The services that are served through this node."""
         below = self.world.shape.below(host.name)
         return {p.spec.service for p in self.world.processes.values() if p.host in below}
 
     # ------------------------------------------------------------------ control
 
     def kill(self, host: Host, within: int | None = None) -> None:
-        """kill -9; `within`: in the middle of what it does next."""
+        """kill -9 of control. `within`: in the middle of its next iteration."""
         self._fault("control killed", host)
         if within is None:
             host.kill()
@@ -75,14 +75,14 @@ class Acts:
             host.start_engine()
 
     def join_engine(self, host: Host) -> None:
-        """A second process comes to take over, and control tells everything again; what it then does is the adapter's."""
+        """A hot restart begins: a second engine process attaches, and control sends the whole table again."""
         if host.running and host.engine.up:
             self._fault("engine joined")
             self.world.tell(host.name, "a second engine joins")
             host.take(ev.EngineJoined())
 
     def lose_engine_link(self, host: Host, seconds: float) -> None:
-        """Control and engine lose each other for a while; the engine serves on, with the same boot id."""
+        """The connection between control and engine is down for a while. The engine serves on with the same boot id."""
         if host.lose_engine_link(applied=self.rng.random() < 0.5):
             self._fault("engine link lost", host)
             self.world.clock.after(seconds, host.link_engine)
@@ -116,7 +116,7 @@ class Acts:
             host.start()
 
     def lose_disk(self, host: Host) -> None:
-        """The state file was torn or lost: set aside, and the node starts with nothing, under a new id."""
+        """The state file is damaged or lost: it is set aside, and the node starts empty, under a new id."""
         if host.running:
             self._fault("disks lost", host)
             host.kill()
@@ -134,14 +134,14 @@ class Acts:
         self.world.affected.split(self._services_of(host))
 
     def replace(self, host: Host) -> None:
-        """The machine is gone; another with its name and nothing on its disk takes its place when it is powered on."""
+        """The machine is lost. When it is powered on, a machine with the same name and an empty disk replaces it."""
         if host.powered:
             self._fault("nodes replaced", host)
             self._power_off(host)
             self._forget_all(host)
 
     def restore(self, host: Host, saved: dict[str, object]) -> None:
-        """The machine goes down, and comes back as it was when the snapshot was taken."""
+        """The machine goes down and returns with the state of the snapshot."""
         self._fault("nodes restored", host)
         if host.powered:
             self._power_off(host)
@@ -160,7 +160,7 @@ class Acts:
             host.disk.full = False
 
     def clone(self, host: Host, name: str) -> Host:
-        """A second machine with a copy of this one's state folder: the same node, running twice."""
+        """A second machine starts with a copy of this state folder: the same node runs twice."""
         self._fault("state folders cloned", host)
         twin = Host(self.world, name, host.parents, Random(self.rng.random()), node=host.node)
         twin.node_id = host.node_id
@@ -174,7 +174,7 @@ class Acts:
     # ------------------------------------------------------------------ links
 
     def cut(self, a: str, b: str, seconds: float, both: bool = True, stall: bool = False) -> None:
-        """What is sent from one to the other does not arrive."""
+        """Messages from one node to the other do not arrive."""
         self.world.affected.disturb(a)
         self.world.affected.disturb(b)
         self.world.network.block(a, b, self.world.clock.now + seconds, both, stall)
@@ -185,7 +185,7 @@ class Acts:
             self.world.affected.disturb(name)
 
     def isolate(self, host: Host, seconds: float) -> None:
-        """No control message goes in or out; traffic still does."""
+        """No control message passes in or out. Traffic still does."""
         self._fault("nodes cut off", host)
         self.world.tell(host.name, f"is cut off for {seconds:.1f} s")
         for other in [*host.parents, *self.world.shape.children[host.name]]:
@@ -194,7 +194,7 @@ class Acts:
     # ------------------------------------------------------------------ the tree
 
     def move(self, host: Host, parents: tuple[str, ...]) -> None:
-        """It gets other parents, and its control starts again; its engine serves on meanwhile."""
+        """The node gets other parents and its control restarts. Its engine serves on meanwhile."""
         world = self.world
         before = {root for root in world.shape.roots if root in world.shape.above(host.name)}
         world.tell(host.name, f"gets other parents: {', '.join(parents) or 'none'}")
@@ -213,7 +213,7 @@ class Acts:
         host.start()
 
     def _joins(self, name: str) -> None:
-        """From now on it goes by the policies of its tree; what it brings along stays with it."""
+        """From now on the policies of its new tree apply to the node. Those that it brings along apply nowhere else."""
         world, mine = self.world, self.world.policies_set.setdefault(name, {})
         for root in world.shape.roots:
             if root in world.shape.above(name):
@@ -237,7 +237,7 @@ class Acts:
         return liar
 
     def stop(self, host: Host, deadline_s: float = 20.0) -> None:
-        """It leaves cleanly, for now or for good."""
+        """The node leaves cleanly, for a while or permanently."""
         if host.running:
             self._change("nodes left")
             host.leaving = True
@@ -250,16 +250,16 @@ class Acts:
             host.come_back()
 
     def forget(self, parent: Host, child: str) -> None:
-        """An operator says that this child has stopped."""
+        """An operator reports that this child has stopped."""
         if parent.running:
             self._change("children forgotten")
-            self.world.tell(parent.name, f"an operator says that {child} has stopped")
+            self.world.tell(parent.name, f"an operator reports that {child} has stopped")
             self.world.touch.forgotten_at[self.world.shape.tree_of(parent.name)] = self.world.clock.now
             self.world.forgotten[parent.name, child] = self.world.clock.now
             parent.take(ev.ForgetChild(child))
 
     def policy(self, root: str, service: str, data: dict[str, object]) -> None:
-        """An operator sets it at one root; from there it goes everywhere."""
+        """An operator sets the policy at one root, from which it reaches all nodes."""
         host, shape = self.world.hosts[root], self.world.shape
         if not host.running:
             return
@@ -283,7 +283,7 @@ class Acts:
         capacity: int = 100,
         compatible: tuple[str, ...] = (),
     ) -> InstanceSpec:
-        """A program of its own, with its own address and process id."""
+        """A new program with its own address and process id."""
         self._count += 1
         return InstanceSpec(
             id=name,
@@ -298,7 +298,7 @@ class Acts:
         )
 
     def run(self, host: Host, spec: InstanceSpec, *, owner: str = "", home: str = "", healthy: bool = True) -> Process:
-        """A program starts and registers, and goes on doing so."""
+        """A program starts, registers, and keeps renewing."""
         self._change("instances started")
         owner = owner or (spec.id if spec.pid else "")  # as in production: who names no process is nobody's rival
         process = Process(self._name(spec), host.name, spec, self.world.clock.now, owner, home)
@@ -326,7 +326,7 @@ class Acts:
 
     @staticmethod
     def _is_registered(host: Host, process: Process) -> bool:
-        """As it is itself: another may have taken its place."""
+        """Whether this very process is registered, and not another one that replaced it."""
         known = host.view.instance(process.id)
         return known is not None and known["pid"] == process.spec.pid
 
@@ -335,7 +335,7 @@ class Acts:
         process.since = self.world.clock.now
 
     def register_again(self, process: Process, spec: InstanceSpec, healthy: bool = True) -> Process:
-        """Its owner registers the same id in another way: what it was before is to be drained once that serves."""
+        """Its owner registers the same id with other settings. The former registration drains when the new one serves."""
         self._change("instances registered again")
         new = self.run(self.world.hosts[process.host], spec, owner=process.owner, home=process.home, healthy=healthy)
         process.wanted = False
@@ -345,7 +345,7 @@ class Acts:
         return new
 
     def _see_off_old(self, process: Process) -> None:
-        """The program that was replaced ends when nothing can reach it any more."""
+        """The replaced program exits when no request can reach it any more."""
         new = process.successor
         if process.alive and new is not None:
             if (new.served or not new.alive) and not self.world.is_endpoint(process) and not process.carried:
@@ -354,7 +354,7 @@ class Acts:
                 self.world.clock.after(1.0, lambda: self._see_off_old(process))
 
     def usurp(self, process: Process, version: str) -> Process:
-        """Another program, of another owner, registers under the id of one that lives: it gets nothing while that stays."""
+        """A program of another owner registers under the id of a live one. It gets no requests while that one stays."""
         self._change("ids taken by others")
         self._count += 1
         spec = replace(process.spec, version=version, endpoint=f"127.0.0.1:{1000 + self._count}", pid=self._count)
@@ -363,7 +363,7 @@ class Acts:
         return other
 
     def drain(self, process: Process, deadline_s: float) -> None:
-        """By hand: no new traffic, but it stays registered."""
+        """Drained by hand: it gets no new traffic but stays registered."""
         host = self.world.hosts[process.host]
         if process.wanted and process.alive and host.running:
             self._change("instances drained by hand")
@@ -377,7 +377,7 @@ class Acts:
         self.world.tell(process.host, f"{process.name} is to leave")
 
     def leave(self, process: Process, deadline_s: float) -> None:
-        """SIGTERM to `sdlb run`: drain, deregister, and only then does the program end; or at the deadline all the same."""
+        """SIGTERM to `sdlb run`: it drains and deregisters the program, which exits then, or at the deadline."""
         if process.alive and (process.wanted or process.successor is None):
             self._change("instances stopped")
             if process.wanted:
@@ -408,7 +408,7 @@ class Acts:
         self.world.end(process, "crashes")
 
     def hang(self, process: Process) -> None:
-        """It renews no more."""
+        """The program stops renewing its lease."""
         self._fault("process hung")
         self.world.affected.harm_service(process.spec.service)
         process.renewing = False

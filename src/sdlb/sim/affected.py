@@ -1,4 +1,4 @@
-"""What faults excuse, and for how long: each only what it touches, a service, a node, or what goes through that node."""
+"""What faults excuse, and for how long. A fault excuses only the services and nodes that it affects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sdlb.sim.world import World
 
 RECOVERY_S = 40.0  # so long after a fault that may split the tree, what is left of it must have been sorted out
-ALL_SEEN = -1e9
+NEVER = -1e9
 
 
 class Affected:
@@ -19,17 +19,17 @@ class Affected:
         self._harmed_services: dict[str, float] = {}
         self._split: dict[str, float] = {}
         self._disturbed: dict[str, float] = {}
-        self._everything = ALL_SEEN  # what has no place: the weather
+        self._everything = NEVER  # what has no place: the weather
 
     # ------------------------------------------------------------------ what happened
 
     def harm_node(self, name: str) -> None:
-        """It may have cost requests that went through this node."""
+        """Requests through this node may have been lost."""
         self._harmed_nodes[name] = self._world.clock.now
         self.disturb(name)
 
     def harm_service(self, service: str) -> None:
-        """It may have cost requests for this service."""
+        """Requests for this service may have been lost."""
         self._harmed_services[service] = self._world.clock.now
 
     def split(self, services: Iterable[str]) -> None:
@@ -38,7 +38,7 @@ class Affected:
             self._split[service] = self._world.clock.now
 
     def disturb(self, name: str) -> None:
-        """Something happened to this node or its links; nothing is lost by it, but it may take its time."""
+        """This node or its links were disturbed. No requests are lost, but changes may take longer."""
         self._disturbed[name] = self._world.clock.now
 
     def disturb_all(self) -> None:
@@ -46,8 +46,8 @@ class Affected:
 
     @property
     def undisturbed(self) -> bool:
-        """Nothing has happened at all so far."""
-        return not self._disturbed and self._everything == ALL_SEEN
+        """Whether there was no disturbance so far."""
+        return not self._disturbed and self._everything == NEVER
 
     # ------------------------------------------------------------------ what it excuses
 
@@ -55,11 +55,11 @@ class Affected:
         return self._world.clock.now - when < RECOVERY_S
 
     def is_split(self, service: str) -> bool:
-        return self._lately(self._split.get(service, ALL_SEEN))
+        return self._lately(self._split.get(service, NEVER))
 
     def harmed(self, entry: str, service: str) -> bool:
-        """Something happened of late that excuses the loss of a request for this service that enters there."""
-        if self.is_split(service) or self._lately(self._harmed_services.get(service, ALL_SEEN)):
+        """Whether a recent disturbance excuses the loss of a request for this service that enters at this node."""
+        if self.is_split(service) or self._lately(self._harmed_services.get(service, NEVER)):
             return True
         recent = [name for name, when in self._harmed_nodes.items() if self._lately(when)]
         if not recent:
@@ -72,9 +72,9 @@ class Affected:
         )
 
     def steady(self, name: str, seconds: float) -> bool:
-        """Nothing has happened to this node for so long."""
-        return self._world.clock.now - self._disturbed.get(name, ALL_SEEN) > seconds
+        """Whether this node was not disturbed for this time."""
+        return self._world.clock.now - self._disturbed.get(name, NEVER) > seconds
 
     def disturbed(self, upper: Iterable[str]) -> bool:
-        """Something happened of late to one of these nodes or to the links between them."""
-        return self._lately(self._everything) or any(self._lately(self._disturbed.get(n, ALL_SEEN)) for n in upper)
+        """Whether one of these nodes or a link between them was disturbed recently."""
+        return self._lately(self._everything) or any(self._lately(self._disturbed.get(n, NEVER)) for n in upper)

@@ -1,6 +1,6 @@
-"""What the simulator uses of the core's interface, in one place: when the interface changes, this file does.
+"""The parts of the core's interface that the simulator uses, in one place, so that a change of the interface changes this file.
 
-Everything else in `sdlb.sim` knows events, effects and messages as they are, and nothing of the inside of a `Balancer`.
+All other files of `sdlb.sim` use events, effects and messages directly, and nothing of the inside of a `Balancer`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def settings(
     parents: tuple[str, ...],
     times: tuple[float, float, float],
 ) -> Settings:
-    """`nonce`: of this start of control. `times`: beat, lease and fence in seconds."""
+    """`nonce`: of this start of control. `times`: heartbeat interval, lease and fence in seconds."""
     beat_s, lease_s, fence_s = times
     return Settings(node, node_id, incarnation, parents, beat_s=beat_s, lease_s=lease_s, fence_s=fence_s, nonce=nonce)
 
@@ -45,12 +45,12 @@ def handle(balancer: Balancer, events: Iterable[ev.Event], now: float, wall_s: f
 
 
 def new_incarnation(effect: ef.Effect) -> int | None:
-    """The number that a node takes because it was refused with an older one; None: another effect."""
+    """The incarnation that a refused node continues with. None: the effect is another one."""
     return effect.incarnation if isinstance(effect, ef.Reincarnate) else None
 
 
 def store_event(stuck: bool) -> ev.Event:
-    """What a node is told when its disk cannot be written, and when it can again."""
+    """The event for a node whose disk cannot be written, and for one whose disk can be written again."""
     return ev.StoreStuck() if stuck else ev.StoreWritten()
 
 
@@ -75,13 +75,13 @@ def policy(service: str, text: str, revision: int = 0, origin: str = "") -> Doc:
 
 
 def policy_of(view: View, service: str) -> str | None:
-    """The text that is in force at a node; None: none was ever set."""
+    """The policy in force at a node as JSON. None: no policy was set."""
     doc = view.policy(service)
     return None if doc is None else doc.body.decode()
 
 
 def policy_rank(view: View, service: str) -> tuple[int, str]:
-    """Which one is in force at a node: its revision, and the root that gave it."""
+    """Revision and origin of the policy in force at a node."""
     doc = view.policy(service)
     return (0, "") if doc is None else (doc.revision, doc.origin)
 
@@ -92,7 +92,7 @@ def policies_in(message: UpState | DownState) -> list[str]:
 
 
 def remnants(view: View) -> list[str]:
-    """Nodes that no longer vouch for something that a node keeps in mind for them."""
+    """Nodes of which a node keeps remnants."""
     return [str(each["name"]) for each in view.tree()["remnants"]]
 
 
@@ -106,7 +106,7 @@ def beat(sent: int, received: int) -> Beat:
 def false_claim(
     key: ClaimKey, *, is_open: bool, roots: tuple[str, ...], generation: int, host: str, seen: int
 ) -> Claim:
-    """As false as a child can make it: open, granted by all of `roots` (ids), older than anything."""
+    """The most false claim that a child can make: open, granted by all of `roots` (ids), with the oldest stamp."""
     return Claim(
         key,
         capacity=100 if is_open else 0,
@@ -130,7 +130,7 @@ def beat_of(beat: Beat, sent: int) -> Beat:
 
 
 def is_written(read: Callable[[str], object], key: ClaimKey, root: bool) -> bool:
-    """Whether a node's disk says that this key is active."""
+    """Whether this key is active according to a node's disk."""
     if not root:
         return read("permit/" + " ".join(key)) is not None
     record = read(f"service/{key.service}")

@@ -1,4 +1,4 @@
-"""What a check of a promise is: hooks into a run, registered under the promise's number with `@check(n)`."""
+"""The base class of checks: hooks into a run. `@check(n)` registers a check for promise n."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Broken(Exception):
-    """A promise did not hold."""
+    """A promise was broken."""
 
     def __init__(self, promise: int, text: str) -> None:
         super().__init__(f"promise {promise}: {text}")
@@ -26,7 +26,7 @@ class Broken(Exception):
 
 
 class Check:
-    """Hooks; what a check does not need it leaves as it is."""
+    """The hooks. A check overrides those that it needs."""
 
     promise = 0
 
@@ -48,7 +48,7 @@ class Check:
     def at_end(self) -> None: ...
 
     def compared(self, times: int = 1) -> None:
-        """It really had something to compare: a check that never has shows in the coverage."""
+        """Counts that the check had something to compare. A check that never has shows in the coverage."""
         self.world.coverage.compared[self._name] += times
 
     def broken(self, text: str) -> Broken:
@@ -71,7 +71,7 @@ HOOKS = (
 
 
 def overrides(check: Check, hook: str) -> bool:
-    """Whether this check has one of its own: most have few, and the empty ones are not called."""
+    """Whether this check overrides a hook. Hooks that are not overridden are not called."""
     return getattr(type(check), hook) is not getattr(Check, hook)
 
 

@@ -1,4 +1,4 @@
-"""Virtual time: what is due next happens next; of two things due at once, what was planned first."""
+"""Virtual time: actions run in the order of their times. Of two that are due at the same time, the one planned first runs first."""
 
 from __future__ import annotations
 

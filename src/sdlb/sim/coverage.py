@@ -1,4 +1,4 @@
-"""What a run has really been through: counted, so that one that tested nothing shows."""
+"""Counts of what happened in a run, so that a run that tested nothing shows."""
 
 from __future__ import annotations
 

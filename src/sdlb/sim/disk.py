@@ -1,6 +1,6 @@
-"""One node's disk: what is durable survives a power cut; of what was only handed over the newest may be lost.
+"""A node's disk. Durable writes survive a power loss; of the other writes, the newest may be lost.
 
-A killed process loses nothing: the operating system has it. A full disk takes nothing more until there is room again.
+A killed process loses nothing, because the operating system has its writes. A full disk refuses writes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from random import Random
 
 
 class DiskFull(Exception):
-    """There is no room: nothing of it was written."""
+    """The disk is full: nothing was written."""
 
 
 class Disk:
@@ -19,7 +19,7 @@ class Disk:
         self._waiting: list[dict[str, object]] = []
 
     def write(self, puts: dict[str, object], durable: bool) -> None:
-        """A durable write takes along all that was handed over before it, as one log does."""
+        """Writes. A durable write makes all earlier writes durable too, as in a log."""
         if self.full:
             raise DiskFull
         self._waiting.append(puts)
@@ -52,5 +52,5 @@ class Disk:
         self._safe, self._waiting = {}, []
 
     def set_back(self, to: dict[str, object]) -> None:
-        """Restored from a snapshot, an earlier `read` of this disk or of another."""
+        """Restores a snapshot: an earlier `read` of this or another disk."""
         self._safe, self._waiting = dict(to), []

@@ -1,6 +1,6 @@
-"""A model of one engine: it carries out deltas as `proto/engine.proto` says, and counts what is in flight.
+"""A model of an engine: it applies deltas as defined in `proto/engine.proto`, and counts requests in flight.
 
-It refuses what the real one would refuse, and it outlives the control that told it what to do.
+It refuses what the real engine would refuse, and it outlives control.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ CAPACITY_MAX = (1 << 32) - 1  # as proto/engine.proto has it
 
 
 class BadDelta(Exception):
-    """Control said something that the real engine would refuse."""
+    """Control sent a delta that the real engine would refuse."""
 
 
 class Engine:
@@ -36,7 +36,7 @@ class Engine:
         return f"boot-{self.boot}"
 
     def crash(self) -> None:
-        """Its process is gone, and with it all that it knew and all that it carried."""
+        """The process has exited: its table and its requests in flight are lost."""
         self.up = False
         self.boot += 1
         self.epoch = 0
@@ -51,7 +51,7 @@ class Engine:
     # ------------------------------------------------------------------ deltas
 
     def apply(self, delta: ef.Apply) -> list[ev.EndpointKey]:
-        """Whole or not at all. Returns the endpoints that were taken out."""
+        """Applies a delta as a whole, or raises BadDelta. Returns the endpoints that were deleted."""
         if delta.epoch <= self.epoch:
             raise BadDelta(f"epoch {delta.epoch} after {self.epoch}")
         targets = {} if delta.replace else dict(self.targets)
@@ -113,6 +113,6 @@ class Engine:
             self.in_flight.pop(key, None)
 
     def drained(self) -> list[ev.EngineDrained]:
-        """Members that are out and carry nothing any more; each is told once."""
+        """Deleted endpoints without requests in flight. Each is returned once."""
         done = [key for key in self.draining if key not in self.in_flight]
         return [ev.EngineDrained(key, self.draining.pop(key)) for key in done]

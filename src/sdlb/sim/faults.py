@@ -1,4 +1,4 @@
-"""What goes wrong, by the seed: one fault now and then, several at once sometimes; all of it ends when faults end."""
+"""Random faults, chosen by the seed: one now and then, sometimes several at once. All end when the phase of faults ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL_ALONG_S = 1000.0  # until faults end
 
 
 class Faults:
-    """`kinds`: which may happen; the names are those of `KINDS`."""
+    """`kinds`: names of the faults that may happen, from `KINDS`."""
 
     def __init__(self, world: World, acts: Acts, rng: Random, pace_s: float, kinds: tuple[str, ...]) -> None:
         self.world = world
@@ -44,7 +44,7 @@ class Faults:
         self.world.clock.after(self.rng.expovariate(1 / self.pace_s), self._next)
 
     def _host(self) -> Host:
-        """Nodes that carry others are hit more often than their number would make it."""
+        """A random node. Nodes with children are chosen more often."""
         names = self._inner if self.rng.random() < 0.5 else self._names
         return self.world.hosts[self.rng.choice(names)]
 
@@ -75,7 +75,7 @@ class Faults:
     # ------------------------------------------------------------------ nodes that come and go
 
     def leave(self) -> None:
-        """A node above others is stopped as it should be, and comes back: no fault at all, and costs no request."""
+        """A node with children is stopped cleanly and returns. That is no fault, and no request may be lost."""
         shape, hosts = self.world.shape, self.world.hosts
         if any(host.leaving for host in hosts.values()):
             return
@@ -86,7 +86,7 @@ class Faults:
             self._later(25.0, 35.0, lambda: self.acts.come_back(host))
 
     def _has_another(self, child: str, parent: str) -> bool:
-        """The child does not depend on this parent at the moment."""
+        """Whether the child has another steady parent."""
         host = self.world.hosts[child]
         links = host.view.parent_links() if host.running and host.honest else []
         return any(
@@ -95,7 +95,7 @@ class Faults:
         )
 
     def leave_children(self) -> None:
-        """The same, but for nodes whose children have no other parent: these serve on, cut off."""
+        """Likewise for nodes whose children have no other parent: these serve on, cut off."""
         host = self.world.hosts[self.rng.choice(self._inner)]
         if host.running and not any(other.leaving for other in self.world.hosts.values()):
             for name in self.world.shape.below(host.name):
@@ -129,7 +129,7 @@ class Faults:
             self.acts.cut(*ends, seconds, both, stall)
 
     def half_visible(self) -> None:
-        """A child reaches only some of its parents, all along."""
+        """A child permanently reaches only some of its parents."""
         names = [n for n in self._names if len(self.world.shape.parents[n]) > 1]
         if names:
             host = self.world.hosts[self.rng.choice(names)]
@@ -177,7 +177,7 @@ class Faults:
             self.acts.crash(process)
 
     def hang_process(self) -> None:
-        """It renews no more, and answers no more."""
+        """An instance hangs: it neither renews nor answers."""
         process = self._victim()
         if process is not None and process.spec.ttl_s:
             self.acts.hang(process)
@@ -210,7 +210,7 @@ class Faults:
             self._later(0.1, 3.0, lambda: self.acts.start(host))
 
     def replace_node(self) -> None:
-        """A machine above others is replaced by one that knows nothing; some of its children come back late, or not."""
+        """A machine with children is replaced by an empty one. Some of its children return late, or not at all."""
         host = self.world.hosts[self.rng.choice(self._inner)]
         if host.powered and host.parents:
             self.acts.replace(host)
@@ -220,7 +220,7 @@ class Faults:
             self._later(0.5, 12.0, lambda: self.acts.power_on(host))
 
     def restore_node(self) -> None:
-        """A snapshot of a disk is taken, or one that was taken is put back."""
+        """A snapshot of a disk is taken, or an earlier one is restored."""
         host = self._host()
         saved = self._saved.pop(host.name, None)
         if saved is None:
@@ -307,7 +307,7 @@ class Faults:
         self.acts.add_node(f"new-host-{self._count}", above)
 
     def forget(self) -> None:
-        """A machine is off for long; before it is presumed to have stopped, an operator says that it has."""
+        """A machine is off for long. Before it is presumed stopped, an operator reports that it has stopped."""
         host = self.world.hosts[self.rng.choice(self.world.shape.leaves)]
         if not host.powered or host.name in self.world.outside:
             return
@@ -324,7 +324,7 @@ class Faults:
     # ------------------------------------------------------------------ liars
 
     def lie(self) -> None:
-        """A child that says what is not so, about a service of others."""
+        """A child that lies about a service of others."""
         services = [p for p in self.world.processes.values() if p.alive and p.served]
         if not services or any(not host.honest and host.running for host in self.world.hosts.values()):
             return  # one at a time: most children of a node are honest
@@ -357,7 +357,7 @@ class Faults:
     # ------------------------------------------------------------------ the end of it
 
     def stop(self) -> None:
-        """Faults are over: everything is back that can come back."""
+        """Ends all faults: everything that can return returns."""
         self.active = False
         world = self.world
         world.network.heal()
@@ -383,7 +383,7 @@ class Faults:
             world.clock.after(seconds, self._forget_the_gone)
 
     def _forget_the_gone(self) -> None:
-        """Operators know which nodes were moved away or never were any, and that what nobody vouches for has stopped."""
+        """Operators report nodes that were moved away or never existed as stopped, and remnants likewise."""
         world = self.world
         gone = [(parent, child) for child, parents in self._moved.items() for parent in parents]
         for name in world.outside:
@@ -397,7 +397,7 @@ class Faults:
                 self.acts.forget(world.hosts[parent], child)
 
     def _is_back(self, parent: str, child: str) -> bool:
-        """It reports to where it belongs by now: what it does not mention is not there."""
+        """Whether the node reports to all its current parents, so that claims that it does not report do not exist."""
         links = self.world.hosts[child].view.parent_links()
         return all(link.state == "connected" for link in links) or parent not in self.world.shape.parents[child]
 

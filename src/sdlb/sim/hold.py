@@ -1,7 +1,8 @@
-"""What a node holds back while its disk takes nothing, as `sdlb.node.hold` does it in production.
+"""Effects that a node holds back while its disk cannot be written, as `sdlb.node.hold` does in production.
 
-From the first durable decision that could not be written on, deltas of the engine and numbered messages wait, in order;
-beats pass, and count only what was really sent. The simulator may not import `sdlb.node`, so this is its own model.
+After the first durable decision that could not be written, deltas for the engine and numbered messages wait in order.
+Heartbeats pass and count only the messages that were really sent. The simulator may not import `sdlb.node`, so this is its
+own model.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Hold:
         self._first: dict[Link, int] = {}  # the number of the first message that is held
 
     def sift(self, effect: ef.Effect) -> ef.Effect | None:
-        """What may be carried out at once; None: it is held."""
+        """The effect if it may be carried out now. None: it is held back."""
         match effect:
             case ef.Apply():
                 self._held.append(effect)
@@ -50,11 +51,11 @@ class Hold:
         return beat if first is None else bridge.beat_of(beat, first - 1)
 
     def forget_deltas(self) -> None:
-        """Of an engine that was lost, or is attached anew: it is told everything again."""
+        """Drops held deltas of an engine that was lost or attached again: it gets the whole table."""
         self._held = deque(each for each in self._held if not isinstance(each, ef.Apply))
 
     def release(self) -> list[ef.Effect]:
-        """All that was held, in order; nothing is held from here on."""
+        """Returns all held effects in order. From now on none are held."""
         held, self._held = list(self._held), deque()
         self._first.clear()
         self.unwritten = {}
@@ -62,7 +63,7 @@ class Hold:
         return held
 
     def let_go(self) -> list[ef.Effect]:
-        """All that was held, in order; what follows is not held either, until the disk takes it."""
+        """Returns all held effects in order. Later ones are not held either until the disk can be written again."""
         held, self._held = list(self._held), deque()
         self._first.clear()
         self.released = True

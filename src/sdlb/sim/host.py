@@ -1,7 +1,7 @@
 """One node: its disk, its control (the real `Balancer` behind a loop like production's), its engine, its processes.
 
-A turn of the loop takes what has come in, lets the core decide, and carries the effects out in order; a crash may hit
-between any two of them.
+An iteration of the loop passes the pending events to the core and carries its effects out in order. A crash may happen
+between any two effects.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ WALL_S = 1e9  # since 1970, when the world begins
 
 
 class Host:
-    """`name` is the machine's, and unique; `node` is what the node calls itself: a clone has that of the original.
+    """`name`: unique name of the machine. `node`: name of the node; a clone has that of the original.
 
-    `honest`: it runs our control; all that is promised is promised to those.
+    `honest`: the machine runs the real control. The promises hold only for those.
     """
 
     honest = True
@@ -81,7 +81,7 @@ class Host:
 
     @property
     def address(self) -> str:
-        """Where its engine is reached: each node has an address of its own."""
+        """Address of its engine."""
         number = self._world.numbers[self.name]
         return f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}:80"
 
@@ -96,7 +96,7 @@ class Host:
 
     @property
     def view(self) -> bridge.View:
-        """What control knows, also after it has ended."""
+        """The view of control, also after control has ended."""
         assert self.balancer is not None
         return bridge.view(self.balancer)
 
@@ -153,7 +153,7 @@ class Host:
         self._new_links.clear()
 
     def come_back(self) -> None:
-        """At once if it has stopped, else when it has."""
+        """Starts the node again, immediately or as soon as it has stopped."""
         if self.leaving:
             self.leaving = False
             if self.stopped or not self.running:
@@ -235,7 +235,7 @@ class Host:
             self._act(now)
 
     def _write(self, puts: dict[str, object], durable: bool) -> None:
-        """What cannot be written is kept and tried again; a durable decision that cannot be holds back all after it."""
+        """Writes that fail are kept and retried. A durable decision that cannot be written holds back all later effects."""
         hold = self.hold
         if hold.on:
             hold.unwritten.update(puts)
@@ -354,11 +354,11 @@ class Host:
 
     @property
     def lost_engine(self) -> bool:
-        """Its engine serves by the last table, and cannot be told another one."""
+        """Whether its engine serves with its last table and cannot get another one."""
         return self.running and self.engine.up and not self._linked
 
     def lose_engine_link(self, applied: bool) -> bool:
-        """The connection between control and engine breaks, both go on. `applied`: the engine had read what was on its way."""
+        """The connection between control and engine breaks, and both run on. `applied`: the engine got the pending messages."""
         if not (self.running and self.engine.up and self._linked):
             return False
         self._world.tell(self.name, f"the connection to the engine breaks, applied={applied}")
@@ -415,20 +415,20 @@ class Host:
     # ------------------------------------------------------------------ processes
 
     def adopt(self, process: Process) -> None:
-        """It runs here from now on."""
+        """The process runs on this host from now on."""
         self.processes[process.name] = process
         self.by_pid[process.spec.pid] = process
         self.by_endpoint.setdefault(process.spec.endpoint, []).append(process)
 
     def process_at(self, key: ev.EndpointKey) -> Process | None:
-        """Who gets what the engine sends to this endpoint: whoever listens at the target's address."""
+        """The process that gets requests to this endpoint: the one that listens at its address."""
         target = self.engine.targets.get(key.target)
         there = self.by_endpoint.get(target.address, ()) if target is not None else ()
         there = [p for p in there if p.alive] or there
         return next((p for p in reversed(there) if key.claim in p.keys()), there[-1] if there else None)
 
     def _watch_pids(self, boot: int) -> None:
-        """Production looks at the process ids that it has on record, once a second."""
+        """As in production, the node checks the process ids of its instances once a second."""
         if self.boot != boot or not self.running:
             return
         if self._world.clock.now >= self.paused_until and self.processes:

@@ -1,6 +1,6 @@
-"""A child that does not run our control: it says whatever it likes, in messages that are well formed.
+"""A child that does not run the real control: it sends false but well-formed messages.
 
-It has no engine: nothing that is sent to it is answered.
+It has no engine, so requests to it are not answered.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class Liar(Host):
             self._beat(self.boot)
 
     def leave(self) -> None:
-        """It is found out, and disconnected."""
+        """The lying child is discovered and disconnected."""
         for parent in list(self.up):
             self._world_of_lies.network.send_up(self, parent, Bye())
         self.kill()
 
     @property
     def roots(self) -> tuple[str, ...]:
-        """Ids of all roots: it knows whose decisions to feign."""
+        """Ids of all roots, whose decisions it fakes."""
         hosts = self._world_of_lies.hosts
         return tuple(hosts[name].node_id for name in self._world_of_lies.shape.roots)
 
@@ -108,6 +108,6 @@ class Liar(Host):
 
 
 def claimed_by_liars(world: World, service: str) -> bool:
-    """A child that lies that an incompatible version of its own is there can hold others up, until it is found out."""
+    """Whether the false report of an incompatible version may block others. It can until the child is discovered."""
     liars = (host for host in world.hosts.values() if isinstance(host, Liar))
     return any(key[0] == service for liar in liars for key in liar.claims)

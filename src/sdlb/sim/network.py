@@ -1,8 +1,7 @@
-"""Links between nodes: ordered while they hold, each direction with delays of its own; they break, stall and lose.
+"""Control links between nodes: ordered, with a delay for each direction. They break, stall and lose messages.
 
-A message that is lost leaves a gap (the stream goes on behind it), a partition either swallows what is sent or holds it
-until it heals, a reset tells both ends (or, half-open, only one). Only the control links: bytes of traffic have a way
-of their own in `traffic`.
+A lost message leaves a gap in the stream. A partition drops messages or holds them until it heals. A reset is reported to
+both ends or, half-open, to one. Traffic has its own model in `traffic`.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Link:
 
 @dataclass(slots=True)
 class Weather:
-    """How bad the network is at the moment. Probabilities are per message."""
+    """Current faults of the network. Probabilities are per message."""
 
     delay_s: tuple[float, float] = (0.0002, 0.004)
     slow: float = 0.0
@@ -46,7 +45,7 @@ class Weather:
 
 @dataclass(slots=True)
 class Edge:
-    """What really went over one parent-child pair, for the checks. Times are the world's."""
+    """The messages that really passed between a parent and a child, for the checks. Times are the world's."""
 
     up_heard: float = 0.0  # the parent last took in something of the child
     down_heard: float = 0.0
@@ -55,7 +54,7 @@ class Edge:
 
 
 class BadMessage(Exception):
-    """Control said something that proto/tree.proto cannot carry."""
+    """Control sent a message that proto/tree.proto cannot represent."""
 
 
 def _check_numbers(message: UpState) -> None:
@@ -82,7 +81,7 @@ class Network:
 
     @property
     def dialled(self) -> int:
-        """Links that there ever were."""
+        """Number of links so far."""
         return self._count
 
     def block(self, a: str, b: str, until: float, both: bool, stall: bool) -> None:
@@ -201,7 +200,7 @@ class Network:
             self._close(link, parent.name)
 
     def close_all(self, name: str, silently: bool) -> None:
-        """Its control has ended; `silently`: so suddenly that nobody is told (the machine is gone)."""
+        """The node's control has ended. `silently`: the peers do not notice, because the whole machine is down."""
         for link in list(self.links.values()):
             if name in (link.child, link.parent):
                 self._close(link, name, silently)

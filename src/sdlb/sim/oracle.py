@@ -1,8 +1,8 @@
-"""What the tree must come to when faults stop, worked out from the live processes alone (promise 5).
+"""The state that the tree must reach when faults stop, computed from the live processes alone (promise 5).
 
-It shares no code with the core but the words of `sdlb.model`: for each route one service, for each service a maximal set
-of compatible versions, the same at every root of a tree; in every engine exactly the endpoints that lead to a ready
-instance. Clones and liars are outside: the tree is to be as if they were not there.
+It shares only `sdlb.model` with the core. Each route has one service, and each service a maximal set of compatible versions,
+the same at every root of a tree. Every engine has exactly the endpoints that lead to a ready instance. Clones and lying
+children are ignored: the tree must be as if they did not exist.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ States = dict[ClaimKey, str]
 
 @check(5)
 class Convergence(Check):
-    """Once faults have stopped, every node comes to what the live instances and the policy imply, and to nothing else."""
+    """When faults have stopped, every node reaches exactly the state that the live instances and the policy imply."""
 
     def at_end(self) -> None:
         world = self.world
@@ -59,7 +59,7 @@ class Convergence(Check):
     def _well(self, host: Host) -> None:
         tree = host.view.tree()
         if tree["guarded"] or tree["cut_off"] or not tree["ready"]:
-            raise self.broken(f"{host.name} is not well: {tree['detail']}, guarded={tree['guarded']}")
+            raise self.broken(f"{host.name} is not ready: {tree['detail']}, guarded={tree['guarded']}")
         names = {child["name"] for child in tree["children"] if child["state"] == "connected"}
         children = {name for name in self.world.shape.children[host.name] if name not in self.world.outside}
         if names != children:
@@ -70,7 +70,7 @@ class Convergence(Check):
         engine = host.engine
         stuck = [key for key in engine.draining if key not in engine.in_flight]
         if stuck:
-            raise self.broken(f"{host.name}: {stuck[0]} is drained and nobody was told")
+            raise self.broken(f"{host.name}: {stuck[0]} is drained and that was not reported")
 
     def _states(self, root: Host) -> States:
         return {
@@ -86,7 +86,7 @@ class Convergence(Check):
         ghosts = sorted(set(states) - set(live))
         unheard = sorted(set(live) - set(states))
         if ghosts or unheard:
-            raise self.broken(f"the roots know of {ghosts}, which are not there, and do not know of {unheard}")
+            raise self.broken(f"the roots have {ghosts}, which do not exist, and lack {unheard}")
         for route in sorted({key.route for key in live}):
             services = {key.service for key in live if key.route == route}
             holders = {key.service for key in live if key.route == route and states[key] != REFUSED}
@@ -105,7 +105,7 @@ class Convergence(Check):
                 if states[key] == ACTIVE and rivals:
                     raise self.broken(f"{service}: {key.version} and {rivals[0]} are both active")
                 if states[key] != ACTIVE and all(fits.values()):
-                    raise self.broken(f"{' '.join(key)} waits for nothing: {self._reason(root, key)}")
+                    raise self.broken(f"{' '.join(key)} waits although nothing blocks it: {self._reason(root, key)}")
 
     def _reason(self, root: Host, key: ClaimKey) -> str:
         service = root.view.service(key.service)
@@ -151,7 +151,7 @@ class Convergence(Check):
 
     @staticmethod
     def _weight(host: Host, endpoint: EndpointKey, child: Host, ready: set[Process]) -> int:
-        """What the child carries, each instance once. Where its ways overlap in part it can only guess: then anything
+        """The instances below the child, each counted once. If its paths partly overlap, the child can only estimate: any number
         between the largest of them and their sum is right."""
         exact = min(sum(process.spec.capacity for process in ready), CAPACITY_MAX)
         said = host.engine.groups.get(endpoint.claim, {}).get(endpoint.target)
@@ -161,7 +161,7 @@ class Convergence(Check):
         return exact
 
     def _reached(self, host: Host, key: ClaimKey) -> set[Process]:
-        """What a request may come to from here, each process once, however many ways lead to it."""
+        """The processes that a request can reach from here, each once."""
         hosts = self.world.hosts
         children: dict[str, list[Host]] = {}
         for name in self.world.shape.children[host.name]:  # a clone and its original have one name
@@ -177,7 +177,7 @@ class Convergence(Check):
 
     @staticmethod
     def _instance(host: Host, key: ClaimKey, target: str) -> str:
-        """An instance by what it is, whatever its target is called."""
+        """A name of the instance that does not depend on its target."""
         process = host.process_at(EndpointKey(key, target)) if target.startswith("i:") else None
         return target if process is None else process.name
 
@@ -190,7 +190,7 @@ class Convergence(Check):
                 raise self.broken(f"the policy of {service} is not the same everywhere: {docs}")
 
     def _meet(self, a: str, b: str) -> bool:
-        """One stands above the other, or both above a third. Two roots without a child in common hear nothing of each other."""
+        """Whether one node is above the other, or both are above a third. Roots without a common descendant are unrelated."""
         shape = self.world.shape
         return bool((shape.below(a) & shape.below(b)) - self.world.outside.keys())
 

@@ -1,4 +1,4 @@
-"""What really runs on a host, whatever the nodes believe: the oracle's ground truth."""
+"""The processes that really run on a host: the ground truth of oracle and checks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sdlb.model.instance import InstanceSpec
 
 @dataclass(slots=True, eq=False)
 class Process:
-    """One instance as it was registered once. One that registers again under its id in another way is another process.
+    """A registration of an instance. One that registers again under its id with other settings is another process.
 
-    `alive`: it answers requests. `wanted`: nobody has asked it to leave, and no other has taken its place.
+    `alive`: it answers requests. `wanted`: it was neither asked to leave nor replaced.
     """
 
     name: str  # of its own, also where two share an id
@@ -46,12 +46,12 @@ class Process:
 
     @property
     def rejected(self) -> bool:
-        """Its id belongs to another owner, who is there to stay: it gets nothing."""
+        """Whether its id belongs to another live owner, so that it gets no requests."""
         return self.holder is not None and self.holder.alive and self.holder.wanted
 
     @property
     def owed(self) -> bool:
-        """It is to be served by: it is wanted, or what takes its place has not served yet."""
+        """Whether it should serve: it is wanted, or its replacement has not served yet."""
         if self.rejected:
             return False
         return self.wanted or (self.successor is not None and self.successor.wanted and not self.successor.served)

@@ -1,6 +1,6 @@
-"""The truth about which versions may serve side by side: what operators have set, and what instances declare.
+"""The truth about which versions may serve side by side: what operators have set and instances declare.
 
-Both change. A change takes a while to reach everybody, so a pair can also be *unsettled*: neither is held against anyone.
+Both change, and a change takes a while to reach all nodes. Meanwhile a pair is *unsettled*: checks accept either result.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sdlb.model.policy import Policy
 from sdlb.sim import bridge
-from sdlb.sim.affected import ALL_SEEN, RECOVERY_S
+from sdlb.sim.affected import NEVER, RECOVERY_S
 from sdlb.sim.process import Process
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Relations:
         ] = {}  # (service, version) -> when last heard
 
     def look(self) -> None:
-        """Notices what has changed at the roots and among the declarations; once a second, and when asked."""
+        """Notices changes at the roots and of declarations. Runs once a second and before comparisons."""
         for root in self._world.shape.roots:
             if self._world.hosts[root].balancer is not None:
                 for service in self._world.by_service:
@@ -61,7 +61,7 @@ class Relations:
         known = self._known.get((root, service))
         if known is None:
             policy = Policy() if text is None else Policy.from_json(text)
-            known = self._known[root, service] = Known(text, policy, ALL_SEEN if text is None else now, now)
+            known = self._known[root, service] = Known(text, policy, NEVER if text is None else now, now)
         elif known.text != text:
             policy = Policy() if text is None else Policy.from_json(text)
             if policy.compatibility != known.policy.compatibility:
@@ -74,12 +74,12 @@ class Relations:
         return known
 
     def waits_for_silent(self, root: str, service: str, since: float) -> bool:
-        """Whether this root, all the time, was not to take who is silent for stopped."""
+        """Whether the policy at this root has been `on_silence = "wait"` all the time."""
         known = self.known(root, service)
         return known.policy.on_silence == "wait" and known.silence_since < since
 
     def compatible(self, root: str, service: str, a: str, b: str) -> bool | None:
-        """By what this root knows and has had time to act on; None: unsettled."""
+        """Whether the versions are compatible for this root, by what it has had time to act on. None: unsettled."""
         if a == b:
             return True
         known = self.known(root, service)
@@ -96,7 +96,7 @@ class Relations:
         return False
 
     def _declarations(self, root: str, service: str, version: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What the instances of a version say of others: for sure, and at the outside."""
+        """The declarations of a version's instances: those that certainly count, and those that may count."""
         now = self._world.clock.now
         firm: set[str] = set()
         loose: set[str] = set()

@@ -1,4 +1,4 @@
-"""One seed, or one scenario, from the first node to the last check; and many of them."""
+"""Runs a seed or a scenario from the first node to the last check, or many of them in parallel."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ assert checks and oracle  # importing them registers their checks
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Seconds are virtual. `calm_s`: changes without faults; `faults_s`: changes and faults; `settle_s`: neither.
+    """The parameters of a run. Seconds are virtual. `calm_s`: changes without faults; `faults_s`: changes and faults;
+    `settle_s`: neither.
 
-    `scenario`: a script instead of chance; of the rest, only the seed matters then.
+    `scenario`: name of a script that replaces random actions; then only the seed of the other fields matters.
     """
 
     nodes: int = 300
@@ -49,7 +50,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`promise`: the one that was broken; 0 none. `trace`: the last lines before that."""
+    """`promise`: number of the broken promise; 0: none. `trace`: the last lines before that."""
 
     plan: Plan
     digest: str
@@ -78,7 +79,7 @@ class Result:
 
 
 def simulate(plan: Plan, shape: Shape | None = None, checks: Iterable[type[Check]] | None = None) -> Result:
-    """Never raises for what the tree does: what breaks is in the result. The same plan gives the same digest."""
+    """Runs a plan. A broken promise is in the result and not raised. The same plan gives the same digest."""
     started = time.perf_counter()
     rng = Random(f"sdlb/{plan.seed}/{plan.scenario or plan.nodes}")
     if plan.scenario:
@@ -95,9 +96,9 @@ def simulate(plan: Plan, shape: Shape | None = None, checks: Iterable[type[Check
     except Broken as problem:
         promise, broken = problem.promise, problem.text
     except BadDelta as problem:
-        broken = f"control said to an engine what it must refuse: {problem}"
+        broken = f"control sent its engine a delta that it must refuse: {problem}"
     except BadMessage as problem:
-        broken = f"control said to a node what no message can carry: {problem}"
+        broken = f"control sent a message that cannot be encoded: {problem}"
     except Exception as problem:  # a bug of the core is a finding like any other, with its trace
         broken = f"{type(problem).__name__}: {problem} ({_where(problem)})"
     return Result(
@@ -164,7 +165,7 @@ def _where(problem: BaseException) -> str:
 
 
 def simulate_all(plans: list[Plan], jobs: int, done: Callable[[Result], None]) -> list[Result]:
-    """In `jobs` processes; `done` is called for each as it ends, in the order of `plans`."""
+    """Runs plans in `jobs` processes. `done` is called for each result, in the order of `plans`."""
     results: list[Result] = []
     if jobs <= 1:
         for plan in plans:

@@ -1,6 +1,6 @@
-"""What a scenario is written with: a small tree, and what happens to it, second by second.
+"""The vocabulary of scenarios: a small tree, and actions on it, second by second.
 
-The world and the checks are those of every other run; a script only decides what happens, and may say what it expects.
+World and checks are the same as in random runs. A script decides what happens, and may state what it expects.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STEADY_S = 4.0  # from then on the checks hold a node to what it had
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`situation`: the letter in the table of docs/internals/simulator.md. `promises`: those it puts to the test."""
+    """`situation`: the letter in the table of docs/internals/simulator.md. `promises`: those that it tests."""
 
     name: str
     situation: str
@@ -49,7 +49,7 @@ SCENARIOS: dict[str, Scenario] = {}
 def scenario(
     situation: str, *promises: int, **tree: tuple[str, ...] | str
 ) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
-    """Registers a script under its name. `tree`: node (with `_` for `-`) -> its parents, `""` for a root."""
+    """Registers a script under its name. `tree`: node (with `_` for `-`) -> its parents; "" for a root."""
 
     def register(script: Callable[[Stage], None]) -> Callable[[Stage], None]:
         name = script.__name__.replace("_", "-")
@@ -88,7 +88,7 @@ class Stage:
         self.world.clock.after(seconds, action)
 
     def until(self, promise: int, what: str, holds: Callable[[], bool], within_s: float) -> float:
-        """Runs until it holds, and says how long that took; if it does not in time, the promise is broken."""
+        """Runs until the condition holds and returns the time that it took. Too late: the promise is broken."""
         started = self.now
         while not holds():
             if self.now - started > within_s:
@@ -115,7 +115,7 @@ class Stage:
         compatible: tuple[str, ...] = (),
         pid: int | None = None,
     ) -> Process:
-        """`label`: SERVICE-VERSION. It has registered a moment later. `pid` 0: nobody watches its process."""
+        """Starts an instance, which registers a moment later. `label`: SERVICE-VERSION. `pid` 0: its process is not watched."""
         service, version = split_name(label)
         self._count += 1
         spec = self.acts.spec(
@@ -132,14 +132,14 @@ class Stage:
     def again(
         self, process: Process, label: str = "", *, routes: tuple[str, ...] = (), healthy: bool = True
     ) -> Process:
-        """Its owner registers it again, with another version or other routes, at another address in any case."""
+        """Registers an instance again at another address, with another version or other routes if given."""
         service, version = split_name(label) if label else (process.spec.service, process.version)
         fresh = self.acts.spec(process.id, service, version, routes or process.spec.routes)
         spec = replace(fresh, ttl_s=process.spec.ttl_s, capacity=process.spec.capacity)
         return self.acts.register_again(process, spec, healthy)
 
     def serving(self, *processes: Process) -> None:
-        """Runs until all of these serve, and everybody above knows it."""
+        """Runs until all of these serve and every node above knows it."""
         self.until(5, f"{processes[0].name} serves", lambda: all(map(self.world.is_endpoint, processes)), 30.0)
         self.run(STEADY_S)
 
@@ -147,11 +147,11 @@ class Stage:
         return self.world.is_endpoint(process)
 
     def connected(self, host: str) -> bool:
-        """All its parents have let it in."""
+        """Whether the node is connected to all its parents."""
         return all(parent["state"] == "connected" for parent in self[host].view.tree()["parents"])
 
     def active(self, node: str, service: str = "catalog") -> set[str]:
-        """The versions that this node takes for active."""
+        """The versions that are active at this node."""
         found = self[node].view.service(service)
         versions: list[dict[str, Any]] = found["versions"] if found is not None else []
         return {str(version["version"]) for version in versions if version["state"] == "active"}
@@ -159,7 +159,7 @@ class Stage:
     # ------------------------------------------------------------------ requests
 
     def requests(self, per_s: float = 10.0, *, entries: tuple[str, ...] = (), hold_s: float = 0.01) -> None:
-        """Requests for the usual route from now on, at these entries in turn (all roots if there is none named)."""
+        """Sends requests for the usual route from now on, at these entries in turn. Without entries: at all roots."""
         number = len(self._asking)
         self._asking[number] = None
         names = entries or self.world.shape.roots
@@ -185,7 +185,7 @@ class Stage:
     # ------------------------------------------------------------------ the end
 
     def settle(self, seconds: float = 60.0) -> None:
-        """Long enough for everything to be sorted out; then the tree must be as its live instances imply (promise 5)."""
+        """Runs until everything has settled. Then the tree must be as its live instances imply (promise 5)."""
         self.run(seconds - 5.0)
         self.no_more_requests()
         self.run(5.0)

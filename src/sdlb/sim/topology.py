@@ -1,6 +1,6 @@
-"""Trees to try: one to three roots, none to three tiers between, one to three parents for each node; sometimes two trees.
+"""Random trees: one to three roots, up to three tiers between, one to three parents for each node; sometimes two trees.
 
-A `Shape` never changes; a node that moves makes another one (`moved`).
+A `Shape` never changes. A node that moves makes a new one (`moved`).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class Shape:
 
     @property
     def presumed_s(self) -> float:
-        """So long a silence, and a parent may take the child for stopped."""
+        """Silence after which a parent may presume a child stopped."""
         return self.lease_s + self.fence_s - self.slack_s
 
     def presumed_after_s(self, ttl_s: float) -> float:
-        """The same for a child above an instance with this lease: the fence is never shorter than the lease."""
+        """The same for a child above an instance with this lease, because the fence is never shorter than the lease."""
         return self.lease_s + max(self.fence_s, ttl_s) - self.slack_s
 
     def moved(self, name: str, parents: tuple[str, ...]) -> Shape:
-        """The same, but for the parents of one node, which may be new."""
+        """A copy with other parents for one node, which may be new."""
         return replace(self, parents={**self.parents, name: parents})
 
     @cached_property
@@ -86,15 +86,15 @@ class Shape:
         return found
 
     def tree_of(self, name: str) -> int:
-        """A number for all nodes that hang together."""
+        """Node -> a number that is the same for all nodes of a connected tree."""
         return self._tree_of[name]
 
     def related(self, a: str, b: str) -> bool:
-        """Whether some root is above both: only then is anything promised about the two."""
+        """Whether a root is above both. Only then the promises hold for the two."""
         return any(not self.parents[name] for name in self._above[a] & self._above[b])
 
     def is_own(self, name: str) -> bool:
-        """Whether everything below has no way up but through this node: it can be moved as a whole."""
+        """Whether all nodes below reach the roots only through this node, so that the subtree can be moved as a whole."""
         below = self._below[name]
         return all(set(self.parents[child]) <= below for child in below if child != name)
 
@@ -113,7 +113,7 @@ def _closure(step: dict[str, tuple[str, ...]]) -> dict[str, frozenset[str]]:
 
 
 def random_shape(nodes: int, rng: Random) -> Shape:
-    """One tree, or two that have nothing to do with each other."""
+    """One tree, or two separate ones."""
     if nodes >= 8 and rng.random() < 0.3:
         second = max(3, nodes // 4)
         return Shape({**_random_tree(nodes - second, rng, ""), **_random_tree(second, rng, "b-")})

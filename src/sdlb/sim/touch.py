@@ -1,4 +1,4 @@
-"""The truth about who has heard whom, from what really went over the links: what nodes may believe, and what not."""
+"""The truth about contact between nodes, from the messages that really passed: what a node may and may not conclude."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from sdlb.core import effects as ef
 from sdlb.core.messages import ACTIVE
-from sdlb.sim.affected import ALL_SEEN, RECOVERY_S
+from sdlb.sim.affected import NEVER, RECOVERY_S
 from sdlb.sim.process import Process
 
 if TYPE_CHECKING:
     from sdlb.sim.world import World
 
 UNDECIDED = ("asking", "no-parent", "settling", "opening")
-"""Reasons that are no decision."""
+"""Codes of reasons that are not decisions."""
 
 
 class Touch:
@@ -41,12 +41,12 @@ class Touch:
         return any(claim["state"] != ACTIVE and claim["reason_code"] not in UNDECIDED for claim in claims)
 
     def fresh(self, name: str) -> bool:
-        return self._world.clock.now - self.fresh_at.get(name, ALL_SEEN) < RECOVERY_S
+        return self._world.clock.now - self.fresh_at.get(name, NEVER) < RECOVERY_S
 
     # ------------------------------------------------------------------ both ways
 
     def accountable(self, a: str, b: str) -> str | None:
-        """A root that both hosts have been in touch with for long enough, by ways that carried claims and verdicts."""
+        """A root that both hosts have been in touch with for long enough, through paths that carried claims and verdicts."""
         mine = self.roots_in_touch(a)
         theirs = mine if a == b else self.roots_in_touch(b)
         return next((root for root in mine if root in theirs), None)
@@ -78,7 +78,7 @@ class Touch:
         )
 
     def rejoined(self, name: str) -> bool:
-        """One of several roots above was out of sight for a lease, and is back: what was decided without it has to fit."""
+        """Whether one of several roots above was out of reach for a lease and has returned, so that decisions must be joined."""
         world, now = self._world, self._world.clock.now
         above = world.shape.above(name)
         if sum(1 for other in above if not world.shape.parents[other]) < 2:
@@ -89,10 +89,11 @@ class Touch:
     # ------------------------------------------------------------------ upward
 
     def heard_at(self, root: str, name: str) -> float:
-        """When news of this node last reached the root, over whatever way; long silences that just ended count as none."""
+        """The time of the last report about this node that reached the root through any path. A path on which a long silence
+        has just ended does not count."""
         if name == root:
             return self._world.clock.now
-        best, now = ALL_SEEN, self._world.clock.now
+        best, now = NEVER, self._world.clock.now
         for parent in self._world.shape.parents[name]:
             edge = self._world.network.edges[name, parent]
             if root in self._world.shape.above(parent) and now - edge.up_gap_end > RECOVERY_S:
@@ -100,25 +101,25 @@ class Touch:
         return best
 
     def may_presume(self, root: str, other: Process) -> bool:
-        """Whether this root has had reason to take the process for stopped, though nobody said that it has."""
+        """Whether this root may presume the process stopped, although that was not reported."""
         world = self._world
         heard = self.heard_at(root, other.host)
-        if heard <= self.fresh_at.get(root, ALL_SEEN):
+        if heard <= self.fresh_at.get(root, NEVER):
             return True  # it has known nothing of it since its disk was lost
         if world.relations.waits_for_silent(root, other.spec.service, heard):
-            return self.forgotten_at.get(world.shape.tree_of(root), ALL_SEEN) >= heard
+            return self.forgotten_at.get(world.shape.tree_of(root), NEVER) >= heard
         return world.clock.now - heard >= world.shape.presumed_after_s(other.spec.ttl_s)
 
     def moved_out(self, root: str, service: str) -> bool:
-        """Whether a node below this root went elsewhere, so that the root still has to reckon with what it had."""
-        world, left = self._world, self.left_at.get(root, ALL_SEEN)
+        """Whether a node below this root moved to another tree, so that the root must still account for its instances."""
+        world, left = self._world, self.left_at.get(root, NEVER)
         if world.relations.waits_for_silent(root, service, left):
-            return self.forgotten_at.get(world.shape.tree_of(root), ALL_SEEN) < left
+            return self.forgotten_at.get(world.shape.tree_of(root), NEVER) < left
         longest_s = max((p.spec.ttl_s for p in world.by_service.get(service, {}).values()), default=0.0)
         return world.clock.now - left < world.shape.presumed_after_s(longest_s) + 2 * world.shape.slack_s
 
     def may_be_there(self, root: str, service: str) -> list[Process]:
-        """The instances that this root has to reckon with: those that are, and those whose end it has not heard of."""
+        """The instances that this root must account for: live ones, and those whose stop was not reported to it."""
         world = self._world
         ended = [p for p in world.ended.get(service, {}).values() if p.served]
         unheard = [p for p in ended if root in world.shape.above(p.host) and self.heard_at(root, p.host) <= p.ended]
@@ -127,14 +128,14 @@ class Touch:
     # ------------------------------------------------------------------ downward
 
     def cut_off(self, name: str, extra_s: float = 0.0) -> bool:
-        """It has heard no parent for its lease (and `extra_s` more)."""
+        """Whether the node has heard no parent for its lease and `extra_s`."""
         parents, now = self._world.shape.parents[name], self._world.clock.now
         edges = self._world.network.edges
         lease_s = self._world.shape.lease_s + extra_s
         return bool(parents) and all(now - edges[name, parent].down_heard >= lease_s for parent in parents)
 
     def adrift(self, name: str) -> bool:
-        """No way up to any root has been alive for a lease: neither it nor any node above hears one."""
+        """Whether no path to any root has been alive for a lease."""
         world = self._world
         parents = world.shape.parents[name]
         if not parents:

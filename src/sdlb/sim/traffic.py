@@ -1,8 +1,8 @@
-"""Requests: each walks from an entry to an instance, hop by hop, by what the engines' tables say when it gets there.
+"""Requests: each walks from an entry to an instance, hop by hop, by the engines' tables at that time.
 
-As the real engines do: the entry picks the version and stamps it; a tier below picks only among that group's endpoints,
-or says "not here", upon which the one above tries elsewhere; without an endpoint anywhere the entry parks the request or
-gives up.
+It follows the real engines. The entry picks the version and stamps the request. A tier below picks among the endpoints of
+that group, or answers "not here", and the tier above retries elsewhere. If there is no endpoint, the entry parks the request
+or fails it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PARKED_LOOK_S = 0.02
 
 @dataclass(slots=True)
 class Hop:
-    """One engine on the way: the endpoint that was tried last, and those that were tried before."""
+    """An engine on the path: the endpoint of the last attempt, and those of earlier attempts."""
 
     host: Host
     boot: int
@@ -166,7 +166,7 @@ class Traffic:
         self._world.clock.after(request.hold_s, lambda: self._answer(request, process))
 
     def _not_here(self, request: Request) -> None:
-        """The last hop has nobody (left) for the stamp: the one before tries elsewhere, or the entry another version."""
+        """The last hop has no endpoint for the stamp: the hop before retries elsewhere, or the entry picks another version."""
         if len(request.hops) == 1:
             assert request.key is not None
             request.tried.add(request.key)
@@ -191,7 +191,7 @@ class Traffic:
             self._finish(request, "answered")
 
     def _gone(self, request: Request, hop: Hop) -> bool:
-        """Whether the engine that holds the request has crashed under it."""
+        """Whether the engine that held the request has crashed since."""
         if request.over:
             return True
         if hop.host.engine.up and hop.host.engine.boot == hop.boot:

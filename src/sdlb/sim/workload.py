@@ -1,4 +1,4 @@
-"""What operators and programs do: start, renew, roll out, drain, crash, conflict, change policies; and what clients ask."""
+"""Actions of operators and programs (start, renew, roll out, drain, crash, conflict, change policies), and client requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOUR_S = 3600.0
 
 @dataclass(slots=True)
 class Service:
-    """`version`: (major, minor, patch) that new instances get. `home`: the root under which it began; its tree."""
+    """A service. `version`: (major, minor, patch) of new instances. `home`: the root of the tree in which it began."""
 
     name: str
     routes: tuple[str, ...]
@@ -32,7 +32,7 @@ class Service:
 
 
 class Workload:
-    """`changes`: which kinds may happen; the names are those of `CHANGES`."""
+    """`changes`: names of the changes that may happen, from `CHANGES`."""
 
     def __init__(
         self, world: World, rng: Random, services: int, pace_s: float, requests_s: float, changes: tuple[str, ...]
@@ -53,7 +53,7 @@ class Workload:
         self._count = 0
 
     def _service(self, n: int, home: str) -> Service:
-        """Trees that have nothing to do with each other have services of the same names."""
+        """Separate trees have services with the same names."""
         if n == 1:
             return Service("catalog-img", ("example.com/0/img*",), home, size=2)  # longer than that of the first
         routes = tuple(f"example.com/{n}{suffix}*" for suffix in ("", "-extra")[: self.rng.choice((1, 1, 2))])
@@ -96,7 +96,7 @@ class Workload:
         return [n for n in world.shape.leaves if world.shape.tree_of(n) == tree and n not in world.outside]
 
     def _start_one(self, service: Service, compatible: tuple[str, ...] | None = None) -> Process | None:
-        """`compatible`: what it says of others; by default, what its version has said since it was first started."""
+        """Starts an instance. `compatible`: what it declares; by default, the declarations of its version."""
         hosts = self._hosts(service)
         tried = [self.rng.choice(hosts) for _ in range(5)] if hosts else []
         powered = [name for name in tried if self.world.hosts[name].powered]
@@ -121,7 +121,7 @@ class Workload:
     # ------------------------------------------------------------------ roll-outs
 
     def roll_patch(self, service: Service) -> None:
-        """Instance by instance, the new one first: compatible."""
+        """Rolls out a compatible version, instance by instance, each new one first."""
         if service.rolling:
             return
         major, minor, patch = service.version
@@ -142,7 +142,7 @@ class Workload:
         self.world.clock.after(len(old) * 1.5 + 3.0, lambda: self._rolled(service))
 
     def _follow(self, new: Process, old: Process) -> None:
-        """The old one leaves once the new one has been serving for a moment."""
+        """The old instance leaves when the new one has been serving for a moment."""
         if new.served:
             self.world.clock.after(2.0, lambda: self.acts.leave(old, 20.0))
         elif self.busy and new.alive and old.alive:
@@ -152,7 +152,7 @@ class Workload:
         service.rolling = False
 
     def roll_major(self, service: Service) -> None:
-        """Incompatible: the new ones wait until the last of the old has gone. Sometimes back down again."""
+        """Rolls out an incompatible version: its instances wait until the last old one has stopped. Sometimes a rollback."""
         if service.rolling:
             return
         major, minor, _ = service.version
@@ -212,7 +212,7 @@ class Workload:
         self._set(service, on_silence=self.rng.choice(("open", "wait")))
 
     def rules(self, service: Service) -> None:
-        """Two of its versions may not, or may, or may again serve side by side."""
+        """Denies, allows, or no longer restricts that two versions serve side by side."""
         versions = sorted({p.version for p in self._mine(service)})
         rules: dict[str, object] = {"rule": self.rng.choice(("patch", "patch", "minor", "exact"))}
         if len(versions) > 1:
@@ -222,7 +222,7 @@ class Workload:
             self.world.clock.after(self.rng.uniform(2.0, 25.0), lambda: self._set(service, compatibility={}))
 
     def declare(self, service: Service) -> None:
-        """One instance more of a version says that it gets along with all others; it does not stay for long."""
+        """A further instance of a version declares compatibility with all versions, and stops after a while."""
         process = self._start_one(service, (">=0",))
         if process is not None:
             self.world.clock.after(self.rng.uniform(3.0, 25.0), lambda: self.acts.leave(process, 10.0))
@@ -230,7 +230,7 @@ class Workload:
     # ------------------------------------------------------------------ single instances
 
     def health(self, service: Service) -> None:
-        """One of several turns unhealthy and comes back."""
+        """One of several instances is unhealthy for a while."""
         well = [p for p in self._mine(service) if p.healthy and p.served]
         if len(well) < 2:
             return
@@ -239,7 +239,7 @@ class Workload:
         self.world.clock.after(self.rng.uniform(1.0, 6.0), lambda: self.acts.well(process))
 
     def again(self, service: Service) -> None:
-        """One registers again under its id: another address, perhaps another version or other routes."""
+        """An instance registers again under its id at another address, perhaps with another version or other routes."""
         served = [p for p in self._mine(service) if p.served and self.world.hosts[p.host].running]
         if not served:
             return
@@ -255,14 +255,14 @@ class Workload:
             self.world.clock.after(self.rng.uniform(0.5, 4.0), lambda: self.acts.well(new))
 
     def usurp(self, service: Service) -> None:
-        """Another program registers under the id of one that lives, and gives up after a while."""
+        """Another program registers under the id of a live instance, and gives up after a while."""
         served = [p for p in self._mine(service) if p.served and self.world.hosts[p.host].running]
         if served:
             other = self.acts.usurp(self.rng.choice(served), service.text())
             self.world.clock.after(self.rng.uniform(2.0, 12.0), lambda: self.world.end(other, "gives up"))
 
     def drain(self, service: Service) -> None:
-        """By hand; it stays registered for a while, and is then removed."""
+        """An instance is drained by hand, stays registered for a while, and is removed."""
         served = [p for p in self._mine(service) if p.served]
         if len(served) > 1:
             process = self.rng.choice(served)
@@ -270,7 +270,7 @@ class Workload:
             self.world.clock.after(self.rng.uniform(1.0, 15.0), lambda: self.acts.leave(process, 10.0))
 
     def long_lease(self, service: Service) -> None:
-        """One instance whose lease lasts an hour."""
+        """Starts an instance with a lease of an hour."""
         self._count += 1
         hosts = [name for name in self._hosts(service) if self.world.hosts[name].powered]
         if hosts and not service.rolling:
@@ -281,14 +281,14 @@ class Workload:
     # ------------------------------------------------------------------ other services
 
     def conflict(self, service: Service) -> None:
-        """Another service claims a route that is taken; refused for as long as its holder is there."""
+        """Another service claims a route that is held, and is refused while its holder is there."""
         rival = Service(f"rival-{service.name}", service.routes[:1], service.home)
         process = self._start_one(rival)
         if process is not None:
             self.world.clock.after(self.rng.uniform(2.0, 10.0), lambda: self.acts.leave(process, 5.0))
 
     def shorter_route(self, service: Service) -> None:
-        """A catch-all: what has a route of its own must not fall to it."""
+        """A service claims a catch-all route, which must not get requests of more specific routes."""
         process = self._start_one(Service("catch-all", ("example.com/*",), service.home))
         if process is not None:
             self.world.clock.after(self.rng.uniform(5.0, 20.0), lambda: self.acts.leave(process, 5.0))
@@ -311,4 +311,4 @@ CHANGES: dict[str, tuple[Callable[[Workload, Service], None], int]] = {
     "conflict": (Workload.conflict, 2),
     "shorter-route": (Workload.shorter_route, 2),
 }
-"""What operators and programs do, with how often it happens."""
+"""Changes by operators and programs, with their frequency."""

@@ -1,4 +1,4 @@
-"""Everything there is in one run, in one order of events that the seed alone decides."""
+"""The world of a run. The seed alone determines the order of its events."""
 
 from __future__ import annotations
 
@@ -63,19 +63,19 @@ class World:
         self._digest = hashlib.sha256()
 
     def watch(self, checks: Iterable[Check]) -> None:
-        """From now on these look at everything that happens."""
+        """Adds checks, which see everything from now on."""
         self.checks.extend(checks)
         self._on = {name: [getattr(c, name) for c in self.checks if overrides(c, name)] for name in HOOKS}
 
     def add(self, host: Host) -> None:
-        """A machine is there from now on, below the parents that it has."""
+        """Adds a machine below its parents."""
         self.numbers[host.name] = len(self.numbers)
         self.hosts[host.name] = host
         self.by_address[host.address] = host
         self.place(host)
 
     def place(self, host: Host) -> None:
-        """Its parents are those that it is configured with."""
+        """The parents that the machine is configured with."""
         if self.shape.parents.get(host.name) != host.parents:
             self.shape = self.shape.moved(host.name, host.parents)
         for parent in host.parents:
@@ -93,7 +93,7 @@ class World:
 
     @property
     def digest(self) -> str:
-        """Of the whole trace: two runs of one seed must agree."""
+        """Digest of the whole trace. Two runs of the same seed must agree."""
         return self._digest.hexdigest()[:16]
 
     # ------------------------------------------------------------------ hooks
@@ -109,7 +109,7 @@ class World:
             hook(host, events)
 
     def _learn(self, link: int, message: UpState) -> None:
-        """A node listens to nothing more on a link once a message of it was lost."""
+        """Whether a node ignores a link because a message on it was lost."""
         if message.seq != self._heard.get(link, 0) + 1:
             self._heard[link] = -1
             return
@@ -136,7 +136,7 @@ class World:
             hook(host, note)
 
     def _claimed_by(self, node: str, parent: Host) -> set[str]:
-        """The services that a child has, or had when it was last heard."""
+        """The services that a child has, or had at its last report."""
         pairs = [pair for pair in self.claimed if pair[1] == parent.name and self.hosts[pair[0]].node == node]
         return {key.service for pair in pairs for key in self.claimed[pair]}
 
@@ -145,7 +145,7 @@ class World:
             hook(host, delta)
 
     def table_changed(self, host: Host, out: list[ev.EndpointKey]) -> None:
-        """The engine has other endpoints than before; `out`: those that control took out."""
+        """The endpoints of the engine have changed. `out`: those that control deleted."""
         if host.processes:
             self._instances_changed(host)
         for hook in self._on["on_table"]:
@@ -200,7 +200,7 @@ class World:
     # ------------------------------------------------------------------ the truth
 
     def at(self, host: Host, target: str) -> Host | None:
-        """The machine that this node's engine reaches, or has just stopped to reach, as the target `n:NODE`."""
+        """The machine that this node's engine reaches, or has just stopped reaching, as the target `n:NODE`."""
         put = host.engine.targets.get(target) or host.engine.targets_before.get(target)
         return self.by_address.get(put.address) if put is not None else None
 
@@ -208,7 +208,7 @@ class World:
         return process.endpoint_since <= self.clock.now
 
     def inside(self) -> Iterator[Host]:
-        """The nodes to which all is promised."""
+        """The nodes for which the promises hold."""
         return (host for name, host in self.hosts.items() if name not in self.outside)
 
     # ------------------------------------------------------------------ processes

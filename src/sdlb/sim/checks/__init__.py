@@ -1,7 +1,7 @@
-"""The promises of design.md, looked at after every step; each check is registered under its promise's number.
+"""The promises, checked after every step. Each check is registered under the number of its promise.
 
-A check knows the truth (`World`), not what the nodes believe. What a promise exempts is exempted as narrowly as the
-truth allows (`sdlb.sim.affected`), and every exemption says why.
+A check knows the truth (`World`), not what the nodes know. Exemptions of a promise are as narrow as the truth allows
+(`sdlb.sim.affected`), and every exemption has its reason.
 """
 
 from sdlb.sim.checks import authority, cost, drains, flow, generation, lost, policies, seed_rule, stability, theft

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdlb.core import effects as ef
 from sdlb.core.messages import ACTIVE, ClaimKey, DownMessage, DownState
 from sdlb.sim import bridge
-from sdlb.sim.affected import ALL_SEEN, RECOVERY_S
+from sdlb.sim.affected import NEVER, RECOVERY_S
 from sdlb.sim.check import Check, check
 from sdlb.sim.host import Host
 from sdlb.sim.world import World
@@ -13,7 +13,7 @@ from sdlb.sim.world import World
 
 @check(8)
 class AuthoritySurvives(Check):
-    """What a node lets be active is on its disk before anybody hears of it, and it never goes back to an older generation."""
+    """A version that a node activates is on its disk before it has any effect, and never returns to an older generation."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -28,7 +28,7 @@ class AuthoritySurvives(Check):
                     self._not_older(host, verdict.key, verdict.generation)
 
     def on_apply(self, host: Host, delta: ef.Apply) -> None:
-        if not delta.replace:  # a new engine also gets what is just being closed
+        if not delta.replace:  # a new engine also gets endpoints that are closing
             for endpoint in delta.put_endpoints:
                 self._on_disk(host, endpoint.key.claim)
 
@@ -37,13 +37,13 @@ class AuthoritySurvives(Check):
             return  # what it could not write, others had decided and written
         self.compared()
         if not bridge.is_written(host.disk.get, key, root=not host.parents):
-            raise self.broken(f"{host.name} lets {' '.join(key)} be active, and it isn't on its disk")
+            raise self.broken(f"{host.name} has {' '.join(key)} active, but not on its disk")
 
     def _not_older(self, host: Host, key: ClaimKey, generation: int) -> None:
         world = self.world
         known, versions, since = self._acted.get((host.name, key.service), (0, set[str](), 0.0))
         above = world.shape.above(host.name)
-        forgot = max(world.forgot_at.get(name, ALL_SEEN) for name in above)
+        forgot = max(world.forgot_at.get(name, NEVER) for name in above)
         if since < forgot or world.clock.now - forgot < RECOVERY_S:
             known, versions = 0, set[str]()  # its disk or a root's was lost: what was decided is gone with it
         if generation < known:
@@ -52,7 +52,7 @@ class AuthoritySurvives(Check):
                 fits = [world.relations.compatible(root, key.service, version, key.version) for root in roots]
                 if False in fits:
                     raise self.broken(
-                        f"{host.name} lets {' '.join(key)} be active in generation {generation}; it had been at {version} "
+                        f"{host.name} has {' '.join(key)} active in generation {generation}; it had been at {version} "
                         f"in generation {known}"
                     )
             return

@@ -1,4 +1,4 @@
-"""Promise 7: state and messages are bounded by what a node is about."""
+"""Promise 7: state and messages are bounded by the children and services of a node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZES_S = 1.0
 
 @check(7)
 class ConstantCost(Check):
-    """State is bounded by children x claim keys; what happens to one service causes messages about that service only."""
+    """State is bounded by children x claim keys. A change of one service causes messages about that service only."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -48,7 +48,9 @@ class ConstantCost(Check):
                 case _:
                     continue
             if not told <= touched:
-                raise self.broken(f"{host.name} heard of {sorted(touched)} and tells about {sorted(told - touched)}")
+                raise self.broken(
+                    f"{host.name} got messages about {sorted(touched)} and sends messages about {sorted(told - touched)}"
+                )
 
     def _size(self, host: Host) -> None:
         world = self.world
@@ -71,7 +73,7 @@ class ConstantCost(Check):
                 raise self.broken(f"{host.name} holds {sizes[name]} {name}; its children and services explain {bound}")
 
     def _moves(self, host: Host, events: list[ev.Event]) -> bool:
-        """Whether it hears that it stands elsewhere in the tree: that concerns all that it has."""
+        """Whether the events move the node to another place in the tree, which concerns all of its services."""
         moves = False
         for event in events:
             match event:
@@ -83,7 +85,7 @@ class ConstantCost(Check):
         return moves
 
     def _touched(self, host: Host, events: list[ev.Event]) -> set[str] | None:
-        """The services that these events are about, and those that share a route with them; None: about all."""
+        """The services that these events are about, and those that share a route with them. None: all services."""
         services: set[str] = set()
         for event in events:
             match event:

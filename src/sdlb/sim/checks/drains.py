@@ -1,4 +1,4 @@
-"""Promise 3: a drain takes as long as its requests do, and no longer; and it is not cut short."""
+"""Promise 3: a drain takes exactly as long as its requests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ DRAIN_S = 6.0  # from the last request that was in flight to the end of the drai
 
 @check(3)
 class DrainsEnd(Check):
-    """A drain ends once nothing has been in flight for a moment, and is forced only if something is.
+    """A drain ends shortly after the last request in flight, and is forced only while requests are in flight.
 
-    Exempt is what is below nodes to which something has happened of late.
+    Exempt are instances below nodes that were disturbed recently.
     """
 
     def every_second(self) -> None:
@@ -42,7 +42,7 @@ class DrainsEnd(Check):
         return known is None or known["drained"] or known["endpoint"] != process.spec.endpoint
 
     def _busy_at(self, process: Process) -> float:
-        """When a request of its version last was in flight: those of others are waited for where they share a node."""
+        """The time of the last request in flight for its version, including those of other instances on the same nodes."""
         mine = [p for p in self.world.by_service[process.spec.service].values() if p.version == process.version]
         return max(self.world.clock.now if p.carried else p.carried_at for p in mine)
 
@@ -62,7 +62,7 @@ class DrainsEnd(Check):
             busy = self._busy_at(process)
             self.world.affected.harm_service(process.spec.service)  # what is still in flight may be cut
             if self.world.clock.now - busy > 1.0 and not self._excused(host.name):
-                raise self.broken(f"{process.name} on {host.name} was forced out, and nothing was in flight")
+                raise self.broken(f"{process.name} on {host.name} was removed by force although nothing was in flight")
 
     def on_stopped(self, host: Host, clean: bool) -> None:
         self.world.coverage.happened["nodes stopped" if clean else "nodes stopped at their deadline"] += 1
@@ -70,11 +70,13 @@ class DrainsEnd(Check):
         if clean:
             if host.engine.in_flight and not self._excused(host.name):
                 key = next(iter(host.engine.in_flight))
-                raise self.broken(f"{host.name} has stopped, clean, with requests in flight through {_text(key.claim)}")
+                raise self.broken(
+                    f"{host.name} reported a clean stop with requests in flight through {_text(key.claim)}"
+                )
             return
         self.world.affected.harm_node(host.name)
         if not host.engine.in_flight and not self._excused(host.name):
-            raise self.broken(f"{host.name} stopped at its deadline, and nothing was in flight")
+            raise self.broken(f"{host.name} stopped at its deadline although nothing was in flight")
 
 
 def _text(key: ClaimKey) -> str:

@@ -1,6 +1,6 @@
-"""Promise 3, where no request shows it: make before break, and no waiting for nothing.
+"""Promise 3 where no request shows it: make before break, and no version waits without a reason.
 
-Requests that are parked, or that are tried elsewhere after "not here", hide both. These checks look at the tables.
+Parked requests, and requests that are retried elsewhere after "not here", hide violations. These checks look at the tables.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ STEADY_S = 3.0  # so long an instance has been serving when it is known at every
 
 @check(3)
 class MakeBeforeBreak(Check):
-    """A node that had a ready endpoint for a service on a route never has none while instances could serve.
+    """A node that had a ready endpoint for a service on a route never has none while an instance could serve.
 
-    One that could has been serving for a moment, is wanted, healthy and in its host's engine. It is only passed over by a
-    decision that its version must wait for another that is there, never because a node has forgotten or is not sure.
+    An instance could serve if it has been serving for a moment, is wanted, healthy, and in its host's engine. Only a decision
+    that its version must wait for a present one may leave it out, never a node that has lost or cannot confirm state.
     """
 
     def __init__(self, world: World) -> None:
@@ -67,11 +67,11 @@ class MakeBeforeBreak(Check):
             ):
                 continue
             raise self.broken(
-                f"{host.name} has nobody left for {service} on {route}, while {process.name} on {process.host} could serve"
+                f"{host.name} has no endpoint for {service} on {route}, while {process.name} on {process.host} could serve"
             )
 
     def _led_to(self, host: Host, key: ev.EndpointKey, process: Process) -> bool:
-        """Whether requests to this endpoint come to the process."""
+        """Whether requests to this endpoint reach the process."""
         child = self.world.at(host, key.target) if key.target.startswith("n:") else None
         if child is None:
             return False
@@ -87,7 +87,7 @@ class MakeBeforeBreak(Check):
         return process.alive and process.healthy and process.renewing and process.served and wanted and steady
 
     def _becomes_another(self, process: Process, route: str) -> bool:
-        """It was registered again without this route, or as something that it does not go along with."""
+        """Whether it was registered again without this route, or as an incompatible version."""
         world, new = self.world, process.successor
         if new is None:
             return False
@@ -97,7 +97,7 @@ class MakeBeforeBreak(Check):
         )
 
     def _decided(self, host: Host, key: ClaimKey) -> bool:
-        """The node was told that the version is to wait; or its instance is not what it was, and is not asked about."""
+        """Whether the node has a decision that the version must wait, or its instance has been replaced."""
         service = host.view.service(key.service)
         for version in service["versions"] if service is not None else ():
             for claim in version["claims"]:
@@ -107,7 +107,7 @@ class MakeBeforeBreak(Check):
         return True
 
     def _cut_over(self, process: Process) -> bool:
-        """Whether another version is there, or was until a moment ago, that this one does not go along with."""
+        """Whether an incompatible version is there, or was until a moment ago."""
         world, service, now = self.world, process.spec.service, self.world.clock.now
         just_ended = [p for p in world.ended.get(service, {}).values() if p.ended > now - STEADY_S]
         return any(
@@ -120,9 +120,9 @@ class MakeBeforeBreak(Check):
 
 @check(3)
 class NothingWaitsForNothing(Check):
-    """What nothing stands in the way of opens within a lease: the others have stopped, and every root has heard it.
+    """A version that nothing blocks opens within a lease after all others have stopped and every root knows it.
 
-    A root that was itself disturbed, or whose disk is full, has its lease and fence.
+    Where a root was itself disturbed, or its disk is full, the limit is its lease and fence.
     """
 
     def __init__(self, world: World) -> None:
@@ -141,7 +141,9 @@ class NothingWaitsForNothing(Check):
                     since = self._free_since.setdefault(process, now)
                     self.compared()
                     if now - since > self._bound_s(process):
-                        raise self.broken(f"{process.name} on {process.host} waits for nothing{self._reason(process)}")
+                        raise self.broken(
+                            f"{process.name} on {process.host} waits although nothing blocks it{self._reason(process)}"
+                        )
         for process in [process for process in self._free_since if process not in waiting]:
             del self._free_since[process]
 
@@ -152,7 +154,7 @@ class NothingWaitsForNothing(Check):
         return shape.lease_s + shape.slack_s + 2.0 + (shape.fence_s if slow else 0.0)
 
     def _held(self, service: str, process: Process) -> bool:
-        """Whether something stands in its way, or may for all that the roots can know."""
+        """Whether something blocks it, or may block it as far as the roots can know."""
         world, shape = self.world, self.world.shape
         host = world.hosts[process.host]
         if process.rejected or not host.running or not host.engine.up or process.host in world.outside:
@@ -184,7 +186,7 @@ class NothingWaitsForNothing(Check):
         return host.leaving or host.stopped or (host.running and host.view.guarded())
 
     def _not_the_holder(self, process: Process) -> bool:
-        """Another service claims one of its routes, or did lately: who holds it is another matter."""
+        """Whether another service claims one of its routes, or did recently."""
         for other in self.world.sharing.get(process.spec.service, ()):
             if self.world.by_service.get(other) or self.world.ended.get(other):
                 return True

@@ -14,11 +14,11 @@ from sdlb.sim.world import World
 
 @check(1)
 class OneGeneration(Check):
-    """Two incompatible versions of a service never have endpoints on one route at once, at whatever engines of the tree.
+    """Two incompatible versions of a service never have endpoints on one route at the same time, in any engines of the tree.
 
-    Exempt are pairs of hosts without a root that both have been in touch with: what a parent had to presume stopped, what
-    was cut off from its parents, and what has just come back. Exempt for a while is also what has just become incompatible.
-    All pairs are looked at again every second.
+    Exempt are pairs of hosts that have not both been in touch with the same root: one that its parent had to presume stopped,
+    that was cut off, or has just returned. Versions that have just become incompatible are exempt for a while. All pairs are
+    checked again every second.
     """
 
     def __init__(self, world: World) -> None:
@@ -70,13 +70,13 @@ class OneGeneration(Check):
             )
 
     def _stuck(self, *processes: Process) -> bool:
-        """What is incompatible by now cannot be closed where the disk is full or the engine out of reach, or was just now."""
+        """Whether a disk is full or an engine out of reach, now or until just now, so that a version cannot be closed there."""
         world = self.world
         names = {name for process in processes for name in world.shape.above(process.host)}
         return any(world.clock.now - world.hosts[name].stuck_at < CHANGE_S for name in names)
 
     def _alike(self, process: Process, other: Process) -> bool:
-        """Compatible, or not settled, for every root that could be asked."""
+        """Whether the versions are compatible, or their relation is unsettled, for every root that may decide."""
         roots = [root for root in self.world.shape.roots if root in self.world.shape.above(process.host)]
         service = process.spec.service
         return all(

@@ -14,12 +14,11 @@ from sdlb.sim.world import World
 
 @check(3)
 class NothingLost(Check):
-    """A request is answered when instances for it are there, below the node where it enters, whatever is deployed meanwhile.
+    """A request is answered if there are instances for it below its entry, whatever is deployed meanwhile.
 
-    Where nothing was disturbed, one that waits for its turn is enough (requests are parked). Elsewhere it takes one that
-    the root where the request enters had reached before and that goes on serving. Exempt is what goes through a node, or
-    to a service, to which something has happened that costs requests by itself: a process, an engine or a machine that
-    dies, a split.
+    Without disturbances a waiting instance is enough, because requests are parked. Otherwise there must be an instance that
+    the root at the entry had reached before and that serves on. Exempt are requests through a node or for a service with a
+    disturbance that loses requests: a process, an engine or a machine dies, or the tree is split.
     """
 
     def __init__(self, world: World) -> None:
@@ -63,7 +62,9 @@ class NothingLost(Check):
         self.compared()
         if able:
             names = ", ".join(f"{p.name} on {p.host}" for p in able[:5])
-            raise self.broken(f"a request for {request.route} at {entry} was lost ({why}) while {names} could serve it")
+            raise self.broken(
+                f"a request for {request.route} at {entry} was lost ({why}) although {names} could serve it"
+            )
 
     def _able(self, entry: str, route: str) -> list[Process]:
         world = self.world
@@ -101,7 +102,7 @@ class NothingLost(Check):
         ]
 
     def _must_wait(self, process: Process) -> bool:
-        """Another version serves and is to go on serving, somewhere in the tree, that this one does not go along with."""
+        """Whether an incompatible version serves somewhere in the tree and is to serve on."""
         world, service = self.world, process.spec.service
         roots = [root for root in world.shape.roots if root in world.shape.above(process.host)]
         return any(

@@ -12,10 +12,10 @@ from sdlb.sim.world import World
 
 @check(6)
 class PoliciesComeFromOperators(Check):
-    """The policy in force at a root is one that was set in its tree by an operator, and one that is set is in force there.
+    """The policy in force at a root was set in its tree by an operator, and a policy that is set is in force there.
 
-    What a child or a node of another tree brings along is not; but a root that has just lost its disk can only go by what
-    most of those who report first say, and lies of most children are believed.
+    A policy that a child or a node of another tree brings along is not in force. But a root that has just lost its disk has
+    only the reports of a majority of its children, and accepts false ones from a majority.
     """
 
     def __init__(self, world: World) -> None:
@@ -41,7 +41,7 @@ class PoliciesComeFromOperators(Check):
             raise self.broken(f"a policy of {service} was set at {host.name}, and is not in force there")
 
     def _later(self, host: Host, service: str, text: str) -> bool:
-        """Another one of several in one step."""
+        """Whether the policy in force was set at this root too: several were set in one step."""
         now = bridge.policy_of(host.view, service)
         return now in self.world.policies_set.get(host.name, {}).get(service, ())
 
@@ -55,7 +55,7 @@ class PoliciesComeFromOperators(Check):
             return
         self.compared()
         if text not in self.world.policies_set.get(host.name, {}).get(service, ()):
-            raise self.broken(f"{host.name} goes by a policy of {service} that nobody set in its tree: {text}")
+            raise self.broken(f"{host.name} uses a policy of {service} that was not set in its tree: {text}")
 
     def _liars_are_most(self, host: Host) -> bool:
         names = [link.name for link in host.view.child_links()]

@@ -1,4 +1,4 @@
-"""Promise 2: an incompatible version waits for the last of the others to have stopped."""
+"""Promise 2: an incompatible version waits until the last instance of the other versions has stopped."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sdlb.sim.process import Process
 
 @check(2)
 class SeedRule(Check):
-    """Nothing opens while an instance of an incompatible version that has served is there or carries requests.
+    """No version opens while an instance of an incompatible version that has served is alive or has requests in flight.
 
-    Nobody may take it for stopped before it was silent for its lease and the fence, nor at all under `on_silence = "wait"`.
+    No node may presume it stopped before it was silent for its lease and the fence, or at all with `on_silence = "wait"`.
     """
 
     def on_open(self, host: Host, key: ClaimKey, process: Process) -> None:
@@ -56,10 +56,10 @@ class SeedRule(Check):
 
 @check(2)
 class NobodyIsPushedOut(Check):
-    """A version that has live instances is not closed to make room for another.
+    """A version with live instances is not closed in favour of another one.
 
-    Exempt are services about which the tree was split and two sides must become one, hosts above which one of several
-    roots was out of sight, what has just become incompatible with another, and what has come from another tree.
+    Exempt are services for which a split tree is joined again, hosts for which one of several roots was out of reach,
+    versions that have just become incompatible, and instances that came from another tree.
     """
 
     def on_close(self, host: Host, key: ClaimKey, process: Process) -> None:
@@ -81,7 +81,7 @@ class NobodyIsPushedOut(Check):
             return
         if self._changed(key, process) or world.touch.rejoined(host.name):
             return
-        raise self.broken(f"{process.name} on {host.name} was closed though it lives: {known['reason']}")
+        raise self.broken(f"{process.name} on {host.name} was closed although it is alive: {known['reason']}")
 
     def _changed(self, key: ClaimKey, process: Process) -> bool:
         world = self.world

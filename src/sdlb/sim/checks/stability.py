@@ -1,11 +1,11 @@
-"""Promise 4: what is only unreachable is not taken for stopped, and who is cut off opens nothing."""
+"""Promise 4: an unreachable node does not count as stopped, and a node that is cut off opens nothing."""
 
 from __future__ import annotations
 
 from sdlb.core import effects as ef
 from sdlb.core import events as ev
 from sdlb.core.messages import ACTIVE, ClaimKey
-from sdlb.sim.affected import ALL_SEEN, RECOVERY_S
+from sdlb.sim.affected import NEVER, RECOVERY_S
 from sdlb.sim.check import Check, check
 from sdlb.sim.host import Host
 from sdlb.sim.process import Process
@@ -15,7 +15,7 @@ HOSTS_NAMED = 5  # at most, in a claim
 
 
 def left_out(host: Host, delta: ef.Apply) -> list[ev.EndpointKey]:
-    """The endpoints that a delta takes out of this node's engine."""
+    """The endpoints that a delta removes from this node's engine."""
     out = list(delta.delete_endpoints)
     if delta.replace:
         named = {endpoint.key for endpoint in delta.put_endpoints}
@@ -25,7 +25,7 @@ def left_out(host: Host, delta: ef.Apply) -> list[ev.EndpointKey]:
 
 @check(4)
 class StaticStability(Check):
-    """An endpoint leaves an engine's table only for a reason that its node was told, never because nobody could be reached."""
+    """An endpoint leaves an engine's table only for a reason that was reported to its node, never because of unreachability."""
 
     def after_step(self, host: Host, events: list[ev.Event], effects: list[ef.Effect]) -> None:
         for effect in effects:
@@ -35,7 +35,7 @@ class StaticStability(Check):
 
     def _justified(self, host: Host, key: ev.EndpointKey) -> None:
         world, now = self.world, self.world.clock.now
-        if now - world.touch.fresh_at.get(host.name, ALL_SEEN) < RECOVERY_S or host.name in world.outside:
+        if now - world.touch.fresh_at.get(host.name, NEVER) < RECOVERY_S or host.name in world.outside:
             return  # its disk was lost: it goes by what it is told again
         self.compared()
         if key.target.startswith("n:"):
@@ -75,7 +75,7 @@ class StaticStability(Check):
         if host.view.tree()["stopping"]:
             return
         if self._permitted(host, key.claim):
-            raise self.broken(f"{host.name} takes {key.target} out of {' '.join(key.claim)} without a reason")
+            raise self.broken(f"{host.name} removes {key.target} from {' '.join(key.claim)} without a reason")
         if world.touch.cut_off(host.name) and (host.name, key.claim.service) not in world.touch.told_to_wait:
             raise self.broken(f"{host.name}, cut off from its parents, closes {' '.join(key.claim)} ({key.target})")
 
@@ -94,7 +94,7 @@ class StaticStability(Check):
 
 @check(4)
 class GuardHolds(Check):
-    """When more than half of a node's children fall silent together, all of them stay in its table: the fault is its own."""
+    """If more than half of a node's children are silent at the same time, all stay in its table: the fault is its own."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -138,8 +138,8 @@ class GuardHolds(Check):
         self.compared()
         if len(silent) * 2 > len(record):
             raise self.broken(
-                f"{host.name} takes {key.target} out of {' '.join(key.claim)}: {len(silent)} of its {len(record)} children "
-                "fell silent together"
+                f"{host.name} removes {key.target} from {' '.join(key.claim)}: {len(silent)} of its {len(record)} children "
+                "are silent at the same time"
             )
 
     def _silent_s(self, host: Host, child: str) -> float:
@@ -149,10 +149,10 @@ class GuardHolds(Check):
 
 @check(4)
 class CutOffOpensNothing(Check):
-    """A host that no root has reached for a lease, by whatever way, opens no version that it did not have open before.
+    """A host that no root has reached for a lease, through any path, opens no version that it did not have open before.
 
-    What it had open counts as long as either its control or its engine has been running since: a machine that was off has
-    no permit that anybody could vouch for.
+    A version that was open counts as long as its control or its engine has run without a break: a machine that was off has
+    no permit that is still confirmed.
     """
 
     def __init__(self, world: World) -> None:

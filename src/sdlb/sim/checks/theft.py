@@ -1,4 +1,4 @@
-"""Promise 6, as far as it goes without identities: who claims falsely takes nothing from those who serve."""
+"""Promise 6, as far as it holds without node identities: a false claim takes nothing from instances that serve."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from sdlb.sim.world import World
 
 @check(6)
 class LiarsTakeNothing(Check):
-    """No root lets be active what only a lying child claims, while somebody else serves the route or an incompatible version."""
+    """No root activates a version that only a lying child claims while an honest instance serves the route or an incompatible
+    version."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -47,10 +48,10 @@ class LiarsTakeNothing(Check):
         if not robbed:
             self._found_free.add((root.name, key))  # who comes later, from another tree, waits like all newcomers
         elif (root.name, key) not in self._found_free:
-            raise self.broken(f"{root.name} lets {' '.join(key)} of a liar be active, and takes that from {robbed}")
+            raise self.broken(f"{root.name} activates {' '.join(key)} of a lying child, and takes that from {robbed}")
 
     def _robbed(self, root: Host, key: ClaimKey) -> str:
-        """Who serves the route for another service, or a version that this one is incompatible with; empty: nobody."""
+        """Names of instances that serve the route for another service, or an incompatible version. Empty: there are none."""
         world = self.world
         for processes in world.by_service.values():
             for process in processes.values():

@@ -1,8 +1,8 @@
-"""The canonical form of a live object: equal for two that will behave alike.
+"""The canonical form of a live object. Two objects with equal forms behave alike.
 
-Generic over the inside of the core: it walks slots and attributes. Containers without an order are sorted, objects that
-are shared become references, times become distances from `now` in steps of `QUANTUM_S`, and what only counts or orders
-(`SKIPPED`) is left out. Frozen values are exchanged for small numbers.
+It walks slots and attributes and does not know the classes of the core. Unordered containers are sorted, shared objects become
+references, times become distances from `now` in steps of `QUANTUM_S`, and attributes that only count or order (`SKIPPED`)
+are left out. Frozen values are replaced by small numbers.
 """
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -22,7 +22,7 @@ QUANTUM_S: Final = 0.05 * LEASE_S
 FAR: Final = 100  # a time further away than this many steps is never reached
 PAST: Final = 45  # one that is longer ago is over for all leases
 SKIPPED: Final = frozenset({"rng", "_timers", "_timer_count", "wall_s", "_lapsed", "_sorted", "_saved", "dial_at"})
-"""Counts, orders and what is computed from the rest. When timers are due is in `State._set`."""
+"""Attributes that count, order, or are computed from others. The times of timers are in `State._set`."""
 PLAIN: Final = frozenset({str, int, bool, type(None), bytes})
 
 
@@ -50,7 +50,7 @@ class Canon:
         return blake2b(marshal.dumps(form, 0), digest_size=16).digest()
 
     def form(self, control: Control) -> Any:
-        """The form itself, to compare two by eye."""
+        """The form itself, for debugging."""
         self._now = control.now
         self._seen = set()
         return self._of(control.balancer)
@@ -127,7 +127,7 @@ class Canon:
 
     def _object(self, value: Any) -> Any:
         kind: object = type(value)
-        if id(value) in self._seen:  # told apart by name: numbers would depend on the order of dictionaries
+        if id(value) in self._seen:  # a reference by name, because numbers would depend on the order of dictionaries
             return (kind.__name__, *[str(getattr(value, each, "")) for each in ("name", "parent", "target")])
         self._seen.add(id(value))
         slots = self._slots.get(kind, 0)

@@ -1,7 +1,7 @@
-"""Promise 5: from every state at rest the tree comes to what its live instances and its policy imply.
+"""Promise 5: from every state without pending messages, the tree reaches what its live instances and its policy imply.
 
-The rest of the way is one order without faults: dead controls start, cut links heal, requests end, and time passes until
-a round changes nothing. What must then hold is worked out from the instances alone.
+The remaining steps run in one order without faults: stopped controls start, cut links heal, requests end, and time passes
+until a round changes nothing. The expected state is computed from the instances alone.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Convergence:
         tree = self._tree(state, node)
         name = world.names[node]
         if tree["guarded"] or tree["cut_off"] or not tree["ready"]:
-            return Problem(5, f"{name} is not well: {tree['detail']}, guarded={tree['guarded']}")
+            return Problem(5, f"{name} is not ready: {tree['detail']}, guarded={tree['guarded']}")
         there = {child["name"] for child in tree["children"]}
         here = {child["name"] for child in tree["children"] if child["state"] == "connected"}
         ought = {world.names[n] for n in range(world.size) if node in world.parents(state, n)}
@@ -158,7 +158,7 @@ class Convergence:
                 if states[key] == ACTIVE and rivals:
                     return Problem(5, f"{name}: {key.version} and {rivals[0]} of {service} are both active")
                 if states[key] != ACTIVE and not rivals:
-                    return Problem(5, f"{name}: {text_of(key)} waits for nothing: {reasons[key]}")
+                    return Problem(5, f"{name}: {text_of(key)} waits although nothing blocks it: {reasons[key]}")
         return None
 
     def _policy(self, state: State, service: str) -> Policy:
@@ -171,7 +171,7 @@ class Convergence:
         return policy
 
     def _table(self, state: State, node: int, live: dict[ClaimKey, list[int]]) -> Problem | None:
-        """In its engine exactly what leads to an instance that its roots let be active."""
+        """Its engine has exactly the endpoints that lead to an instance whose version is active at its roots."""
         world = self.world
         table = world.nodes.tables[world.nodes.states[state[node]].engine]
         have = set(table.keys())

@@ -1,7 +1,7 @@
-"""Copies of live objects: frozen values in them are shared, everything else is copied.
+"""Copies of live objects, which share frozen values.
 
-A node is copied for every event that is tried on it. Most of what it consists of never changes (claims, permits,
-verdicts): that is kept once, and a copy refers to it by number.
+A node is copied for every event that is tried on it. Most of its parts never change (claims, permits, verdicts). These are
+stored once, and copies refer to them by number.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The one file of the explorer that knows how a `Balancer` is made, driven and read.
+"""The only file of the explorer that creates, drives and reads a `Balancer`.
 
-Leases are `LEASE_S` long, which makes every short wait (back-off, a retry) negligible beside them: short timers run at
-once, in the step that set them, and the clock moves for leases only in a step of its own (`TICK_S`).
+Leases are `LEASE_S` long, so that every short wait (back-off, a retry) is negligible. Short timers run immediately, in the step
+that set them, and the clock advances only in a step of its own (`TICK_S`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHORT_TIMERS_MAX = 200
 
 
 class Steady:
-    """Chance without chance: jitter is always the least."""
+    """A random generator without randomness: jitter is always the minimum."""
 
     def uniform(self, a: float, b: float) -> float:
         return a
@@ -56,7 +56,7 @@ class Control:
         return self._handle(event) + self.short_timers()
 
     def tick(self) -> list[ef.Effect]:
-        """A good part of a lease passes."""
+        """Advances the clock by most of a lease."""
         self.now += TICK_S
         return self.handle(ev.Tick())
 
@@ -88,7 +88,7 @@ def start(
 
 
 def lets_be_active(disk: Mapping[str, object], is_root: bool, key: ClaimKey) -> bool:
-    """Whether it is on record that `key` may be active."""
+    """Whether `key` is active according to the records on disk."""
     if not is_root:
         return disk.get(f"permit/{text_of(key)}") is not None
     record = disk.get(f"service/{key.service}")

@@ -1,4 +1,4 @@
-"""The disk of a node as a frozen value: what is safe, and what a power cut takes away."""
+"""The disk of a node as a frozen value: its durable part, and the part that a power loss removes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Disk:
         return isinstance(other, Disk) and self._text == other._text
 
     def write(self, puts: Mapping[str, Any], durable: bool) -> Disk:
-        """A durable write takes along all that was handed over before it."""
+        """Writes. A durable write makes all earlier writes durable too."""
         waiting = {**self.waiting, **puts}
         return Disk(_over(self.safe, waiting), {}) if durable else Disk(self.safe, waiting)
 

@@ -1,4 +1,4 @@
-"""The engine of a node as a frozen value; the simulator's model of an engine carries the deltas out."""
+"""The engine of a node as a frozen value. The simulator's model of an engine applies the deltas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sdlb.sim.engine import Engine
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What an engine holds. `draining`: taken out under an epoch, with a request in flight that ends in a step of its own."""
+    """The table of an engine. `draining`: endpoint -> epoch of its deletion; its request in flight ends in its own step."""
 
     boot: int = 1
     epoch: int = 0
@@ -30,7 +30,7 @@ class Table:
 
 
 def apply(table: Table, delta: ef.Apply) -> Table:
-    """`BadDelta` when the real one would refuse it."""
+    """Raises `BadDelta` if the real engine would refuse the delta."""
     engine = Engine()
     engine.boot, engine.epoch = table.boot, table.epoch
     for endpoint in table.endpoints:

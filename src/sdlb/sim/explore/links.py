@@ -1,4 +1,4 @@
-"""The connections between the nodes of a state: what is sent, lost, closed and heard.
+"""The connections between the nodes of a state: messages that are sent, lost and received, and closed connections.
 
 `at` is where a link stands in a state; the queues up and down come after it.
 """
@@ -92,7 +92,7 @@ class Links:
         new[at + 2] = 0
 
     def ends(self, new: list[int], at: int, event: int) -> None:
-        """Who hears that a connection is closed does not hold it any more."""
+        """A node that learns that a connection is closed no longer has it."""
         what = self.nodes.events[event][1]
         link = self.table[new[at]]
         if isinstance(what, ev.ChildClosed) and what.link & 15 == link.number:
@@ -101,7 +101,7 @@ class Links:
             new[at] = self.table.number(link._replace(child=False))
 
     def beat(self, new: list[int], node: int, out: Out) -> tuple[int, int]:
-        """Who receives it, as which event; (-1, -1): nobody."""
+        """(receiver, event) of a message. (-1, -1): no node receives it."""
         child, parent = (node, out.to) if out.kind == "up" else (out.to >> 8, node)
         at = self.at[child, parent]
         link = self.table[new[at]]
@@ -113,7 +113,7 @@ class Links:
         return (child, self.event(out.message, -1 - parent)) if out.to == number else (-1, -1)
 
     def dies(self, new: list[int], node: int, told: bool = True) -> None:
-        """Its control is gone, and what was sent to it."""
+        """The control of a node has ended. Messages to it are lost."""
         for at, parent in self.as_child[node]:
             self.child_lets_go(new, at, node, parent, told)
             new[at + 2] = 0

@@ -1,6 +1,6 @@
-"""The promises that one node keeps by itself (4 and 8), checked once for each distinct step of a node.
+"""The promises that a single node keeps (4 and 8), checked once for each distinct step of a node.
 
-`Memory` is what the checks have seen of this node's past; it is part of the node's state.
+`Memory` holds what the checks need of the node's past. It is part of the node's state.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Problem:
 
 
 class Acted(NamedTuple):
-    """The newest decision about a service that a node acted on, and the roots that it is of."""
+    """The newest decision about a service on which a node acted, and the roots that made it."""
 
     service: str
     generation: int
@@ -73,7 +73,7 @@ def link_child(link: int) -> int:
 
 
 def after_event(memory: Memory, names: tuple[str, ...], event: ev.Event, twins: frozenset[tuple[int, int]]) -> Memory:
-    """`twins`: pairs of children that stand above one host."""
+    """`twins`: pairs of children that are above the same host."""
     match event:
         case ev.ChildConnected(link):
             return _hear(memory, link_child(link))
@@ -173,7 +173,7 @@ def check_step(
 def _on_disk(nodes: Nodes, node: int, disk: Mapping[str, Any], is_root: bool, key: ClaimKey) -> Problem | None:
     if core.lets_be_active(disk, is_root, key):
         return None
-    return Problem(8, f"{nodes.names[node]} lets {text_of(key)} be active, and it is not on its disk")
+    return Problem(8, f"{nodes.names[node]} has {text_of(key)} active, but not on its disk")
 
 
 def _not_older(nodes: Nodes, node: int, memory: Memory, verdict: Verdict) -> tuple[Memory, Problem | None]:
@@ -186,7 +186,7 @@ def _not_older(nodes: Nodes, node: int, memory: Memory, verdict: Verdict) -> tup
         rivals = [v for v in sorted(known.versions) if not compatible(nodes.scenario, key.service, v, key.version)]
         if rivals:
             text = (
-                f"{nodes.names[node]} lets {text_of(key)} be active in generation {generation}; it had been at "
+                f"{nodes.names[node]} has {text_of(key)} active in generation {generation}; it had been at "
                 f"{rivals[0]} in generation {known.generation}"
             )
             return memory, Problem(8, text)
@@ -197,7 +197,7 @@ def _not_older(nodes: Nodes, node: int, memory: Memory, verdict: Verdict) -> tup
 
 
 def _stable(nodes: Nodes, node: int, state: NodeState, control: int, delta: ef.Apply, memory: Memory) -> Problem | None:
-    """An endpoint leaves the engine only for a reason that the node was given."""
+    """An endpoint leaves the engine only for a reason that was reported to the node."""
     out = list(delta.delete_endpoints)
     if delta.replace:
         named = {endpoint.key for endpoint in delta.put_endpoints}
@@ -209,11 +209,11 @@ def _stable(nodes: Nodes, node: int, state: NodeState, control: int, delta: ef.A
         tree = core.tree(live)
         if tree["stopping"]:
             continue
-        name, what = nodes.names[node], f"{key.target} out of {text_of(key.claim)}"
+        name, what = nodes.names[node], f"{key.target} from {text_of(key.claim)}"
         if core.claim_states(live).get(key.claim, ACTIVE) == ACTIVE:  # nobody else may make it be forgotten
-            return Problem(4, f"{name} takes {what} without a reason")
+            return Problem(4, f"{name} removes {what} without a reason")
         if tree["cut_off"] and not any(told == key.claim for _, told in memory.against):
-            return Problem(4, f"{name}, cut off from its parents, takes {what}")
+            return Problem(4, f"{name}, cut off from its parents, removes {what}")
     return None
 
 

@@ -1,7 +1,7 @@
-"""What can happen at one node, without its neighbours: each (node state, event) is worked out once and remembered.
+"""The steps of a single node, without its neighbours. Each (node state, event) is computed once and cached.
 
-A node state is a tuple of numbers: control (a frozen `Balancer`), disk, engine, the delta on its way to the engine, the
-engine's events on their way back, what the checks remember, the configured parents, the parents that it wants to reach.
+A node state is a tuple of numbers: control (a frozen `Balancer`), disk, engine, the delta under way to the engine, the engine's
+events under way to control, the memory of the checks, the configured parents, the parents that it wants to reach.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class Nodes:
     # ------------------------------------------------------------------ control
 
     def _handled_by(self, state: NodeState, what: Any) -> tuple[int, tuple[Any, ...], Problem | None]:
-        """Another control state and effects, with deltas and messages as they are."""
+        """The control state and the effects after an event."""
         key = (state.control, self.events.number(("core", what)))
         known = self._handled.get(key)
         if known is None:
@@ -217,7 +217,7 @@ class Nodes:
         return self._carry_out(node, state, control, effects, memory, problem)
 
     def _around(self, node: int, state: NodeState) -> frozenset[int]:
-        """Whom it should hear: its parents, and children that have something of its own tree or of another."""
+        """The neighbours that it should hear: its parents, and children with claims."""
         moved = {child for child, _ in self.memories[state.memory].heard}
         return self._neighbours[node] | set(state.parents) | moved
 
@@ -352,7 +352,7 @@ class Nodes:
         try:
             new = engines.apply(table, delta)
         except BadDelta as problem:
-            text = f"control said to its engine what it must refuse: {problem}"
+            text = f"control sent its engine a delta that it must refuse: {problem}"
             return self._done(state._replace(pending=-1, knew=0), Problem(0, text))
         out = state.out
         if state.control != DEAD:

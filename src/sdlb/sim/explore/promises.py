@@ -1,6 +1,6 @@
-"""The promises that need the whole tree: 1, 2 and 3, looked at whenever an engine's table or an instance has changed.
+"""The promises that need the whole tree (1, 2 and 3), checked whenever an engine's table or an instance has changed.
 
-They look at the engines' tables and at the truth about instances, never at what control believes.
+They use the engines' tables and the truth about instances, never the state of control.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FAULTS = ("engine-crash", "power")
 
 
 class Serving(NamedTuple):
-    """Instances, by number, that are in their host's engine; and those that only carry what they had."""
+    """Numbers of the instances that are in their host's engine, and of those that only have requests in flight."""
 
     endpoints: frozenset[int]
     draining: frozenset[int]
@@ -102,7 +102,7 @@ class Promises:
         return None
 
     def _closes(self, state: State, node: int, instance: int) -> tuple[State, Problem | None]:
-        """One that lives is closed to make room only when a split must be mended."""
+        """A live instance is closed in favour of another version only to join a split tree."""
         world = self.world
         env = world.env(state)
         control = world.nodes.states[state[node]].control
@@ -114,16 +114,16 @@ class Promises:
         state = self._set_served(state, instance, False)
         if self._may_have_split(state) or self._told_otherwise(env.done):
             return state, None
-        return state, Problem(2, f"{self._name(instance)} is closed though it lives: {known.reason}")
+        return state, Problem(2, f"{self._name(instance)} is closed although it is alive: {known.reason}")
 
     def _may_have_split(self, state: State) -> bool:
-        """Somebody was silent for a lease, or has left for longer. What was decided then is made good at leisure: a drain may take long."""
+        """Whether a node was silent for a lease, or left for longer. Decisions of that time are corrected later, which may take long."""
         env, faults = self.world.env(state), self.world.scenario.faults
         lasting = (env.kill, env.cut, env.power) != (faults.kill, faults.cut, faults.power)
         return self.world.scenario.time and (lasting or bool(self._done(env.done, "stop")))
 
     def _told_otherwise(self, done: int) -> bool:
-        """An operator has said that something has stopped, which may not be so; or has forbidden what was allowed."""
+        """Whether an operator has reported, perhaps wrongly, that a node has stopped, or has denied a compatible pair."""
         return bool(self._done(done, "forget", "policy"))
 
     def _done(self, done: int, *kinds: str) -> set[int]:
@@ -162,8 +162,8 @@ class Promises:
     # ------------------------------------------------------------------ 3
 
     def _ended(self, before: State, after: State, step: Step) -> Problem | None:
-        """No instance is told that it is drained while its engine sends it requests, or, before its deadline, while it has
-        some in flight."""
+        """No instance is reported as drained while its engine sends it requests or, before its deadline, while it has requests
+        in flight."""
         was, now = self.world.env(before).status, self.world.env(after).status
         if was == now or step.kind in FAULTS:
             return None
@@ -175,7 +175,7 @@ class Promises:
                 late = step.kind == "time" or self.world.env(before).late >> number & 1
                 if number in there.endpoints or (number in there.draining and not late):
                     doing = "gets" if number in there.endpoints else "carries"
-                    return Problem(3, f"{self._name(number)} is told that it is drained while it {doing} requests")
+                    return Problem(3, f"{self._name(number)} is reported as drained while it {doing} requests")
         return None
 
     def _dies(self, step: Step) -> int:
@@ -184,7 +184,7 @@ class Promises:
         return action.instance if action is not None and action.kind == "gone" else -1
 
     def _entries(self, before: State, after: State, step: Step) -> Problem | None:
-        """No entry loses its last way to a route while an endpoint for it could serve."""
+        """No entry loses its last path to a route while an instance for it could serve."""
         world = self.world
         env, faults = world.env(after), world.scenario.faults
         if env.engine < faults.engine or env.power < faults.power:
@@ -196,15 +196,15 @@ class Promises:
             able = next((n for n in range(len(self._all)) if self._able(before, after, n, root, route)), None)
             if able is not None:
                 name = world.names[root]
-                return Problem(3, f"{name} has no way left to {route}, and {self._name(able)} could serve it")
+                return Problem(3, f"{name} has no path left to {route}, although {self._name(able)} could serve it")
         return None
 
     def _able(self, before: State, after: State, number: int, root: int, route: str) -> bool:
         """Whether this instance could have served the route at this entry.
 
         One that served until now could, unless the route had to be closed for an incompatible version; then requests are
-        parked. Once an instance was asked to leave or has died, an entry need not wait for another that it knew nothing
-        of, and may park requests for one that it did.
+        parked. After an instance was asked to leave or has died, an entry need not wait for another one that it did not know,
+        and may park requests for one that it knew.
         """
         world = self.world
         status = world.env(after).status
@@ -239,7 +239,7 @@ class Promises:
         return {root for parent in parents for root in self._ways(state, parent)} if parents else {node}
 
     def reached(self, state: State) -> frozenset[tuple[int, str]]:
-        """(root, route) with a way through the engines to an instance whose process is there."""
+        """(root, route) pairs with a path through the engines to an instance whose process is alive."""
         world = self.world
         states = world.nodes.states
         status = world.env(state).status

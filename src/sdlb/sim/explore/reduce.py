@@ -1,10 +1,10 @@
-"""Which steps of a state have to be tried.
+"""Partial-order reduction: which steps of a state have to be tried.
 
-Steps of different nodes commute: each takes from its own node's queues and adds to the ends of others'. So it is enough
-to try the steps of one node first, if nothing that the others can do before would give it another step (a *persistent
-set*: Godefroid 1996), and if one of them at least changes no table (nobody can see in which order it came). That holds for
-a node when every queue into it either has something waiting (queues keep order) or comes from a node that cannot act
-until this one has. `tests/sim/test_explore.py` compares the outcome with that of trying everything.
+Steps of different nodes commute: each reads its own node's queues and appends to the queues of others. So it is enough to try
+the steps of one node first, under two conditions. No step that other nodes can take before may give it another step (a
+*persistent set*: Godefroid 1996). And at least one of its steps changes no table, so that its order is not observable. The
+first holds for a node if every queue into it has a waiting message (queues keep order) or comes from a node that cannot act
+until this one has. `tests/sim/test_explore.py` compares the outcome with that of trying every step.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def reduced_steps(world: World, state: State) -> list[Step]:
 
 
 def _first_of_its_kind(world: World, step: Step, alike: int) -> bool:
-    """Of nodes that only their names tell apart, the first is taken; what follows for another would follow for it."""
+    """Of nodes that differ only in their names, the first one is taken, because the others would give the same result."""
     for number, group in enumerate(world.groups):
         if alike >> number & 1 and any(node in group[1:] for node in world.involved(step)):
             return False

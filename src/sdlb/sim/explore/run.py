@@ -1,4 +1,4 @@
-"""Many scenarios, in as many processes; and what comes of each, ready to be printed."""
+"""Explores many scenarios in several processes and prepares the results for printing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAILURES_MAX = 20  # of one scenario
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A broken promise (0: the program itself failed), shrunk and told. `steps`: how many it takes."""
+    """A broken promise (0: the program itself failed) with its shortest path as text. `steps`: length of the path."""
 
     promise: int
     text: str

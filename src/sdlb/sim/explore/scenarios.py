@@ -1,4 +1,4 @@
-"""The small trees that are explored, by name. Each is there for a question that its text asks."""
+"""The small trees that are explored, by name. The text of each states what it examines."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The walk over all states of one scenario, or over as many of them as are wanted.
+"""The search over all states of a scenario, or over a limited number of them.
 
-A state is remembered by 64 bits of its hash; a chance of one in 100,000 that two of ten million are taken for one is
-accepted. States wait in piles, one for each set of actions and faults that have happened and of controls that live. The
-piles take turns, and of each now the newest states are taken, now any, so that a walk that is cut short has been deep and
-wide. No clock and no chance decides anything: the same core gives the same walk.
+A state is identified by 64 bits of its hash. That accepts a probability of one in 100,000 that two of ten million states
+are taken for the same. Pending states are kept in groups, one for each set of past actions, past faults and running controls.
+The groups are visited in rotation, and of each either the newest states or arbitrary ones are taken, so that a limited search
+goes deep and wide. The search depends on no clock and no randomness: the same core gives the same search.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Search:
         failures_max: int = 1,
         world: World | None = None,
     ) -> None:
-        """`world`: of another walk through the same scenario; its states are then the same numbers."""
+        """`world`: of another search of the same scenario, so that equal states have equal numbers."""
         self.world = world or World(scenario)
         self.promises = Promises(self.world)
         self.convergence = Convergence(self.world)

@@ -1,4 +1,4 @@
-"""A failing path made short: steps are dropped while it still breaks the same promise, then put into a plain order."""
+"""Shrinks a failing path: removes steps while it still breaks the same promise, then sorts the steps of each node together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Replay:
         self.first = self.world.first()
 
     def take(self, state: State, step: Step) -> tuple[State, Problem | None] | None:
-        """None: there is no such step now."""
+        """Takes a step. None: the step is not possible now."""
         if step not in all_steps(self.world, state):
             return None
         after, problem = self.world.take(state, step)
@@ -54,7 +54,7 @@ class Replay:
 
 
 def shrink(scenario: Scenario, failure: Failure) -> Failure | None:
-    """None: it does not fail when it is done again from the start (two states were taken for one)."""
+    """The shrunk path. None: the path does not fail again from the start, because two states were taken for the same."""
     if not failure.steps:
         return failure
     replay = Replay(scenario)

@@ -1,4 +1,4 @@
-"""What a state of the whole tree consists of, and what a step is."""
+"""The parts of a state of the whole tree, and the steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = (
 
 
 class Broken(Exception):
-    """A promise does not even hold while the tree starts."""
+    """A promise is broken already while the tree starts."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.text)

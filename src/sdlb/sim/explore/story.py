@@ -1,4 +1,4 @@
-"""A path told so that a person can follow it: one numbered sentence a step, and what each engine then does."""
+"""Describes a path for people: one numbered sentence for each step, with the changes of the engines."""
 
 from __future__ import annotations
 
@@ -64,14 +64,18 @@ def sentence(world: World, state: State, step: Step) -> str:
             inner, place = step.arg
             return f"control of {name} is killed within this, after part {place + 1}: {sentence(world, state, inner)}"
         case "notice":
-            return f"{name} sees that the process of {world.scenario.instances[int(step.arg)].id} is gone"
+            return f"{name} sees that the process of {world.scenario.instances[int(step.arg)].id} has exited"
         case "renew":
-            return f"{world.scenario.instances[int(step.arg)].id} asks {name} again for what it asked before"
+            return f"{world.scenario.instances[int(step.arg)].id} repeats its last request to {name}"
         case "start":
             return f"control of {name} starts"
         case "reset" | "cut" | "heal":
             child, parent = world.net.pair_at[int(step.arg)]
-            what = {"reset": "breaks; both are told", "cut": "is cut; nobody is told", "heal": "can be made again"}
+            what = {
+                "reset": "breaks; both ends notice",
+                "cut": "is cut; neither end notices",
+                "heal": "can be made again",
+            }
             return f"the link of {world.names[child]} to {world.names[parent]} {what[step.kind]}"
         case "engine-crash":
             return f"the engine of {name} crashes and starts again, empty"
@@ -100,15 +104,15 @@ def _action(scenario: Scenario, number: int) -> str:
         case "gone":
             return f"the process of {_instance(scenario, action.instance)} dies"
         case "move":
-            return f"{action.node} is stopped and starts again below {', '.join(action.parents) or 'nobody'}"
+            return f"{action.node} is stopped and starts again below {', '.join(action.parents) or 'no parent'}"
         case "stop":
-            return f"{action.node} is told to leave"
+            return f"an operator stops {action.node}"
         case "restore":
             return f"{action.node} is stopped and starts with an older copy of its state folder"
         case "lapse":
             return f"{_instance(scenario, action.instance)} is not renewed any more"
         case "forget":
-            return f"an operator tells {action.node} that {action.subject} has stopped"
+            return f"an operator reports to {action.node} that {action.subject} has stopped"
         case _:
             return f"an operator sets at {action.node} the policy {action.subject}"
 
@@ -116,17 +120,17 @@ def _action(scenario: Scenario, number: int) -> str:
 def _event(world: World, event: Any, peer: str) -> str:
     match event:
         case ev.ChildConnected(_, hello):
-            return f"hears hello from {hello.node}, incarnation {hello.incarnation}"
+            return f"receives Hello from {hello.node}, incarnation {hello.incarnation}"
         case ev.ChildMessage(_, message) | ev.ParentMessage(_, message):
             return f"receives from {peer}: {_message(message)}"
         case ev.ChildClosed() | ev.ParentClosed():
-            return f"hears that its link with {peer} is closed"
+            return f"learns that its link with {peer} is closed"
         case ev.EngineAttached(boot_id, epoch, endpoints):
             return f"attaches to its engine ({boot_id}, {endpoints} endpoints)" if epoch else "attaches to its engine"
         case ev.EngineApplied():
-            return "hears that its engine has applied"
+            return "learns that its engine has applied a delta"
         case ev.EngineDrained(key):
-            return f"hears that {_endpoint(key)} is drained"
+            return f"learns that {_endpoint(key)} is drained"
         case ev.EngineLost():
             return "loses its engine"
         case _:

@@ -1,4 +1,4 @@
-"""Numbers for values: whatever a state consists of is kept once and named by a small number."""
+"""Interning: each part of a state is stored once and referred to by a small number."""
 
 from __future__ import annotations
 

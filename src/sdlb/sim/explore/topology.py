@@ -1,4 +1,4 @@
-"""What is explored: a small tree, its instances, what operators do (each once, at any moment), how many faults."""
+"""A scenario to explore: a small tree, its instances, actions of operators (each once, at any time), numbers of faults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROUTE = "shop.example/*"
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """`host`: where it runs. One with the same `id` as an earlier one is that, registered again."""
+    """An instance on `host`. One with the same `id` as an earlier one is the same instance, registered again."""
 
     id: str
     host: str
@@ -37,11 +37,11 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What an operator or a program does at `node`.
+    """An action of an operator or a program at `node`.
 
     `kind`: "put" (an instance registers), "remove" (it asks to leave), "gone" (its process dies), "move" (the node comes
     back below other `parents`, or as a root), "stop" (the node leaves; it may be started again), "restore" (control is
-    stopped, and starts with the state folder of the start of the scenario), "lapse" (nobody renews the instance any more),
+    stopped, and starts with the state folder of the start of the scenario), "lapse" (the instance is no longer renewed),
     "forget" (`subject`: a child that has stopped), "policy" (`subject`: the document).
     `after`: numbers of actions that must have been taken before.
     """
@@ -56,7 +56,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """How many of each may happen on one path, and at which nodes (for a link: at its lower end; empty: at all)."""
+    """Numbers of faults of each kind on one path, and the nodes where they happen (empty: all; for a link, its lower end)."""
 
     kill: int = 0  # control of a node, also in the middle of a step; its links are closed
     reset: int = 0  # a link breaks, and both ends are told

@@ -2,8 +2,8 @@
 
     (node, node, ..., link, up queue, down queue, link, ..., environment)
 
-Every step belongs to one node: it reads that node's queues and adds to the ends of its neighbours'. Only the passing of
-time belongs to all, and it comes when nothing else can happen.
+Every step belongs to one node: it reads that node's queues and appends to the queues of its neighbours. Only the passing of
+time concerns all nodes. It happens when no other step is possible.
 """
 
 from __future__ import annotations
@@ -85,13 +85,13 @@ class World:
         return after
 
     def calm(self, state: State) -> State:
-        """What is on its way arrives, without faults, in one order."""
+        """Delivers all pending messages in one order, without faults."""
         for _ in range(2000):
             step = next(iter(self.calm_steps(state)), None)
             if step is None:
                 return state
             state = self.sure(state, step)
-        raise AssertionError("the tree never comes to rest")
+        raise AssertionError("the tree never becomes idle")
 
     # ------------------------------------------------------------------ parts
 
@@ -114,7 +114,7 @@ class World:
     # ------------------------------------------------------------------ which steps there are
 
     def node_steps(self, state: State, node: int) -> list[Step]:
-        """Control of this node takes what has come for it."""
+        """Steps in which control of this node handles pending messages."""
         own = self.nodes.states[state[node]]
         steps: list[Step] = []
         if own.control == DEAD:
@@ -141,14 +141,14 @@ class World:
         return steps
 
     def _asks_again(self, control: int, number: int, status: int) -> bool:
-        """Its node has forgotten it, or that it wants to leave; programs repeat what they ask for."""
+        """Whether its node has lost its registration or its drain. Programs then repeat their request."""
         known = self.registration(control, number)
         if status == LIVE:
             return known is None
         return status == LEAVING and known is not None and known.state not in ("draining", "drained")
 
     def _still_known(self, control: int, number: int) -> bool:
-        """It is on record at its node, and its process is not there."""
+        """Whether it is registered at its node, but its process has exited."""
         known = self.registration(control, number)
         return known is not None and known.current
 
@@ -168,18 +168,18 @@ class World:
         return steps
 
     def calm_steps(self, state: State) -> list[Step]:
-        """What must happen before time can pass. Requests that drain may take longer, so they come last."""
+        """Steps that must happen before time can pass. Draining requests may take longer, so they come last."""
         steps = [step for node in range(self.size) for step in self.node_steps(state, node)]
         steps += [step for node in range(self.size) for step in self.engine_steps(state, node)]
         return steps
 
     def at_rest(self, state: State) -> bool:
-        """Nothing is on its way (requests may still drain)."""
+        """Whether no message is pending. Requests may still drain."""
         states = self.nodes.states
         return not any(states[state[n]].pending >= 0 or self.node_steps(state, n) for n in range(self.size))
 
     def outside_steps(self, state: State, node: int) -> list[Step]:
-        """What operators, programs and misfortune do to this node."""
+        """Steps of operators, programs and faults at this node."""
         env = self.env(state)
         own = self.nodes.states[state[node]]
         steps: list[Step] = []
@@ -315,7 +315,7 @@ class World:
         return self._then(new, step.owner, self._local(new, step.owner, self.nodes.event("start", parents)))
 
     def _take_time(self, new: list[int], step: Step) -> Problem | None:
-        """Most of a lease passes, in two halves; only the first one if it makes somebody say or do something."""
+        """Most of a lease passes, in two halves; only the first one if it causes messages or actions."""
         for _ in range(2):
             problem, busy = self._half(new)
             if problem is not None or busy:
@@ -323,7 +323,7 @@ class World:
         return None
 
     def _half(self, new: list[int]) -> tuple[Problem | None, bool]:
-        """Beats arrive wherever a link is whole. What else is said begins its way."""
+        """Heartbeats arrive on every working link. Other messages are queued."""
         outs: list[tuple[int, Out]] = []
         problem = None
         for node in range(self.size):
@@ -348,7 +348,7 @@ class World:
         return problem, bool(late) or not self.at_rest(tuple(new))
 
     def _renewals(self, new: list[int], node: int) -> list[int]:
-        """What instances with a lease say at this node, once in a half."""
+        """Instances with a lease renew at this node, once in each half."""
         status = self.envs[new[self.env_at]].status
         return [
             self.nodes.event("handle", ev.InstancePut(spec))
@@ -412,7 +412,7 @@ class World:
         return self._local(new, step.owner, self.nodes.event("detach")).broken
 
     def _take_power(self, new: list[int], step: Step) -> Problem | None:
-        """Nobody is told."""
+        """The link is cut, and neither end notices."""
         self._spend(new, "power")
         self._local(new, step.owner, self.nodes.event("power"))
         self.net.dies(new, step.owner, told=False)
@@ -475,7 +475,7 @@ class World:
         new[self.env_at] = self.envs.number(env._replace(status=changed))
 
     def _note_stopped(self, new: list[int], node: int) -> None:
-        """One that asked to leave, or was replaced, ends when its node says that it is drained."""
+        """An instance that asked to leave, or was replaced, exits when its node reports that it is drained."""
         status = self.envs[new[self.env_at]].status
         if LEAVING not in status and RENEWED not in status:
             return

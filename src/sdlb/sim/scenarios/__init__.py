@@ -1,4 +1,4 @@
-"""Situations that broke a promise once, each a tiny tree with a script; `sdlb sim --scenario NAME` runs one.
+"""Situations that once broke a promise, each a small tree with a script. `sdlb sim --scenario NAME` runs one.
 
 The letters are those of the table in docs/internals/simulator.md.
 """

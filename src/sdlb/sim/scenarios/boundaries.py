@@ -1,4 +1,4 @@
-"""K: sizes and doublings that nobody thought of."""
+"""K: very large values, and one parent under two addresses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def capacities_that_add_up_to_more_than_32_bits(stage: Stage) -> None:
 
 @scenario("K", 5, root_1="", host_1="root-1")
 def two_addresses_of_one_parent(stage: Stage) -> None:
-    """A node is configured with two addresses that are the same parent: one link stays, the other is given up."""
+    """A node is configured with two addresses of the same parent: one link stays, the other one is closed."""
     host = stage["host-1"]
     stage.world.network.aliases["root-1-again"] = "root-1"
     host.addresses = ("root-1", "root-1-again")
@@ -29,4 +29,4 @@ def two_addresses_of_one_parent(stage: Stage) -> None:
     links = stage.world.network.dialled
     stage.run(60.0)
     more = stage.world.network.dialled - links
-    stage.expect(5, f"the two do not replace each other for ever: {more} links in a minute", more <= 15)
+    stage.expect(5, f"the two links do not replace each other forever: {more} links in a minute", more <= 15)

@@ -1,4 +1,4 @@
-"""N: what runs by chance have found, each as small as it gets."""
+"""N: what random runs have found, each reduced to a small script."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sdlb.sim.stage import Stage, scenario
 
 @scenario("N", 1, 2, root_1="", host_1="root-1", host_2="root-1")
 def drain_deadline_without_the_engine(stage: Stage) -> None:
-    """A drain reaches its deadline while control cannot reach its engine, which serves on: that is no stop."""
+    """A drain reaches its deadline while control cannot reach its engine, which serves on: the instance has not stopped."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1")
     stage.serving(old)
@@ -26,7 +26,7 @@ def drain_deadline_without_the_engine(stage: Stage) -> None:
 
 @scenario("N", 1, 4, root_1="", host_1="root-1", host_2="root-1")
 def permit_of_the_disk_for_what_was_not_open(stage: Stage) -> None:
-    """Control is away for longer than lease and fence, and comes back cut off: its engine vouches for what it had, no more."""
+    """Control is down for longer than lease and fence and returns cut off: only what its engine serves stays active."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1", ttl_s=0.0)
     stage.serving(old)
@@ -49,7 +49,7 @@ def permit_of_the_disk_for_what_was_not_open(stage: Stage) -> None:
 
 @scenario("N", 3, 5, root_1="", rack_1="root-1", host_1="rack-1", host_2="rack-1")
 def link_breaks_as_the_last_instance_stops(stage: Stage) -> None:
-    """The word that the last instance has stopped, one with a long lease, is lost with a link: it is said again."""
+    """The report that the last instance, with a long lease, has stopped is lost with a link: it is sent again."""
     stage.run(3.0)
     old = stage.instance("rack-1", "catalog-1.0.1", ttl_s=3600.0)
     stage.serving(old)
@@ -63,7 +63,7 @@ def link_breaks_as_the_last_instance_stops(stage: Stage) -> None:
 
 @scenario("N", 2, 3, root_1="", root_2="", host_1="root-1 root-2", host_2="root-1 root-2")
 def root_comes_back_after_a_rollout(stage: Stage) -> None:
-    """One of two roots leaves cleanly, and comes back when the next generation serves: it closes nothing for what it had."""
+    """One of two roots leaves cleanly and returns when the next generation serves: it closes nothing in favour of its record."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1")
     stage.serving(old)
@@ -83,7 +83,7 @@ def root_comes_back_after_a_rollout(stage: Stage) -> None:
 
 @scenario("N", 5, root_1="", host_1="root-1")
 def id_taken_over_while_it_drains(stage: Stage) -> None:
-    """An instance drains with a request in flight when another owner takes its id, and ends soon: nothing of either stays."""
+    """An instance drains with a request in flight when another owner registers its id and stops soon: nothing of either stays."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1", name="web")
     beside = stage.instance("host-1", "catalog-1.0.2")
@@ -103,7 +103,7 @@ def id_taken_over_while_it_drains(stage: Stage) -> None:
 
 @scenario("N", 3, root_1="", rack_1="root-1", host_1="rack-1", host_2="rack-1")
 def recalled_version_has_its_turn_again(stage: Stage) -> None:
-    """A version is recalled, with requests in flight, when the one that it gave way to stops: nothing is lost in between."""
+    """A version is recalled with requests in flight when the version that replaced it stops: no request is lost."""
     stage.run(12.0)
     pair = [stage.instance("host-1", "catalog-1.0.1"), stage.instance("host-2", "catalog-1.0.2")]
     stage.serving(*pair)
@@ -126,7 +126,7 @@ def recalled_version_has_its_turn_again(stage: Stage) -> None:
 
 @scenario("N", 5, root_1="", host_1="root-1", host_2="root-1")
 def id_taken_over_when_drained(stage: Stage) -> None:
-    """An instance has drained by hand and is still there when another owner takes its id: it blocks nothing afterwards."""
+    """An instance that was drained by hand is still registered when another owner registers its id: it blocks nothing later."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1", name="web")
     stage.serving(old)

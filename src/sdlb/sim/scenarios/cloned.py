@@ -1,4 +1,4 @@
-"""H: one state folder on two machines. One of the two is the node; the other stays out, and is told why."""
+"""H: the same state folder on two machines. One of the two is the node; the other one is refused with the reason."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sdlb.sim.stage import Stage, scenario
 
 @scenario("H", 1, 2, 5, root_1="", root_2="", host_1="root-1 root-2", host_2="root-1 root-2")
 def cloned_host(stage: Stage) -> None:
-    """A clone of a host that serves 1.0.1 starts elsewhere and is given 2.0.0: that does not open while the original serves."""
+    """A clone of a host that serves 1.0.1 starts elsewhere with 2.0.0, which does not open while the original serves."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1")
     stage.serving(old)
@@ -39,4 +39,4 @@ def clones_that_start_together(stage: Stage) -> None:
         stage.expect(1, "at most one of the two serves", not (stage.serves(first) and stage.serves(second)))
     links = stage.world.network.dialled
     stage.run(20.0)
-    stage.expect(5, "the two do not replace each other for ever", stage.world.network.dialled - links < 30)
+    stage.expect(5, "the two do not replace each other forever", stage.world.network.dialled - links < 30)

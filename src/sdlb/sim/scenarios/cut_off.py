@@ -1,4 +1,4 @@
-"""J: who is cut off serves on with what it has, and opens nothing."""
+"""J: a node that is cut off serves on with what it has, and opens nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sdlb.sim.stage import Stage, scenario
 
 @scenario("J", 4, root_1="", rack_1="root-1", rack_2="root-1", host_1="rack-1", host_2="rack-2")
 def both_children_silent(stage: Stage) -> None:
-    """Both of an edge's two children fall silent together: the fault is more likely its own, and it keeps its routes."""
+    """Both children of an edge are silent at the same time: the fault is probably its own, and it keeps its routes."""
     stage.run(3.0)
     stage.serving(stage.instance("host-1", "catalog-1.0.1"), stage.instance("host-2", "catalog-1.0.1"))
     stage.run(20.0)
@@ -16,14 +16,14 @@ def both_children_silent(stage: Stage) -> None:
         stage.acts.cut("root-1", rack, 60.0)
     stage.run(55.0)
     stage.expect(4, "the edge still routes", bool(stage["root-1"].engine.groups))
-    stage.expect(4, "and says that it is guarded", stage["root-1"].view.guarded())
+    stage.expect(4, "and reports that it is guarded", stage["root-1"].view.guarded())
     stage.run(30.0)
     stage.settle()
 
 
 @scenario("J", 1, 4, root_1="", rack_1="root-1", host_1="rack-1", host_2="rack-1")
 def restarted_while_cut_off(stage: Stage) -> None:
-    """A host is cut off and loses its power; when it starts again, its old permit proves nothing."""
+    """A host is cut off and loses power. When it starts again, its old permit does not count."""
     stage.run(3.0)
     stage.serving(stage.instance("host-1", "catalog-1.0.1", ttl_s=0.0))
     stage.acts.isolate(stage["host-1"], 70.0)
@@ -41,7 +41,7 @@ def restarted_while_cut_off(stage: Stage) -> None:
 
 @scenario("J", 1, 4, root_1="", rack_1="root-1", host_1="rack-1")
 def new_host_below_a_cut_off_rack(stage: Stage) -> None:
-    """A host is added below a rack that no root reaches: it opens nothing, and says that it is cut off."""
+    """A host is added below a rack that no root reaches: it opens nothing, and reports that it is cut off."""
     stage.run(3.0)
     stage.serving(stage.instance("host-1", "catalog-1.0.1"))
     stage.acts.cut("rack-1", "root-1", 60.0)
@@ -50,7 +50,7 @@ def new_host_below_a_cut_off_rack(stage: Stage) -> None:
     new = stage.instance("host-2", "catalog-1.0.1")
     stage.run(25.0)
     stage.expect(4, "it opens nothing", not stage.serves(new))
-    stage.expect(4, "it says that it is cut off", stage["host-2"].view.cut_off())
+    stage.expect(4, "it reports that it is cut off", stage["host-2"].view.cut_off())
     stage.run(15.0)
     stage.until(5, "it opens when the rack is in touch again", lambda: stage.serves(new), 20.0)
     stage.settle()
@@ -58,7 +58,7 @@ def new_host_below_a_cut_off_rack(stage: Stage) -> None:
 
 @scenario("J", 4, root_1="", host_1="root-1")
 def control_restarts_while_cut_off(stage: Stage) -> None:
-    """Control of a host is killed and starts again, beside the engine that serves, while no parent answers: that serves on."""
+    """Control of a host is killed and restarts while its engine serves and no parent answers: the engine serves on."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1")
     stage.serving(old)

@@ -1,4 +1,4 @@
-"""L: a root whose disk is full beats on, and can decide nothing."""
+"""L: a root whose disk is full still sends heartbeats, but cannot decide."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sdlb.sim.stage import Stage, scenario
 
 @scenario("L", 3, 4, root_1="", root_2="", host_1="root-1 root-2", host_2="root-1 root-2")
 def full_disk_during_a_rollout(stage: Stage) -> None:
-    """The disk of one of two edges fills up before an incompatible rollout: requests are lost at neither."""
+    """The disk of one of two edges fills up before an incompatible rollout: neither loses requests."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1")
     stage.serving(old)
@@ -27,7 +27,7 @@ def full_disk_during_a_rollout(stage: Stage) -> None:
 
 @scenario("L", 3, 8, root_1="", root_2="", host_1="root-1 root-2", host_2="root-1 root-2")
 def full_disk_and_a_crash(stage: Stage) -> None:
-    """A root is killed while its disk is full: what it could not write, nobody has seen."""
+    """A root is killed while its disk is full: decisions that it could not write had no effect."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1")
     stage.serving(old)

@@ -1,4 +1,4 @@
-"""B: not mentioned is not stopped. A rack that leaves, or that has forgotten, says nothing about the hosts below it."""
+"""B: a claim that is no longer reported has not stopped. A rack that leaves or lost its state knows nothing of its hosts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _old_and_new(stage: Stage) -> tuple[Process, Process]:
 
 @scenario("B", 1, 2, root_1="", rack_1="root-1", rack_2="root-1", host_1="rack-1", host_2="rack-2")
 def rack_leaves_while_its_host_serves(stage: Stage) -> None:
-    """A rack is stopped cleanly. Its only host serves on, so nothing incompatible opens before that was silent for long."""
+    """A rack is stopped cleanly. Its only host serves on, so no incompatible version opens before lease and fence."""
     stage.run(3.0)
     old, new = _old_and_new(stage)
     stage.acts.stop(stage["rack-1"])
@@ -32,14 +32,14 @@ def rack_leaves_while_its_host_serves(stage: Stage) -> None:
 
 @scenario("B", 2, root_1="", rack_1="root-1", rack_2="root-1", host_1="rack-1", host_2="rack-2")
 def rack_leaves_and_silence_waits(stage: Stage) -> None:
-    """The same under `on_silence = "wait"`: nothing opens, however long, until an operator says that the host has stopped."""
+    """The same with `on_silence = "wait"`: nothing opens until an operator reports that the host has stopped."""
     stage.run(3.0)
     stage.policy({"on_silence": "wait"})
     stage.run(1.0)
     _, new = _old_and_new(stage)
     stage.acts.stop(stage["rack-1"])
     stage.run(120.0)
-    stage.expect(2, "2.0.0 waits for as long as nobody knows", not stage.serves(new))
+    stage.expect(2, "2.0.0 waits while it is not known that 1.0.1 has stopped", not stage.serves(new))
     stage.acts.come_back(stage["rack-1"])
     stage.run(40.0)
     stage.settle()
@@ -56,7 +56,7 @@ def _replace_rack(stage: Stage, late_s: float) -> None:
 
 @scenario("B", 1, 2, root_1="", rack_1="root-1", rack_2="root-1", host_1="rack-1", host_2="rack-2")
 def replaced_rack_whose_host_is_late(stage: Stage) -> None:
-    """A rack is replaced and knows nothing; its host reaches it only later: what the rack does not mention has not stopped."""
+    """A rack is replaced by an empty one, which its host reaches only later: claims that it does not report have not stopped."""
     stage.run(3.0)
     _, new = _old_and_new(stage)
     _replace_rack(stage, late_s=16.0)
@@ -68,28 +68,28 @@ def replaced_rack_whose_host_is_late(stage: Stage) -> None:
 
 @scenario("B", 2, root_1="", rack_1="root-1", rack_2="root-1", host_1="rack-1", host_2="rack-2")
 def replaced_rack_and_silence_waits(stage: Stage) -> None:
-    """A replaced rack whose host does not come back at all for two minutes, under `on_silence = "wait"`."""
+    """A replaced rack whose host does not return for two minutes, with `on_silence = "wait"`."""
     stage.run(3.0)
     stage.policy({"on_silence": "wait"})
     stage.run(1.0)
     _, new = _old_and_new(stage)
     _replace_rack(stage, late_s=120.0)
     stage.run(110.0)
-    stage.expect(2, "2.0.0 waits for as long as nobody knows", not stage.serves(new))
+    stage.expect(2, "2.0.0 waits while it is not known that 1.0.1 has stopped", not stage.serves(new))
     stage.run(50.0)
     stage.settle()
 
 
 @scenario("B", 2, root_1="", rack_1="root-1", host_1="rack-1", host_2="rack-1")
 def silent_host_is_forgotten(stage: Stage) -> None:
-    """An operator says that a silent host has stopped: that is known, and the next version opens at once."""
+    """An operator reports that a silent host has stopped: the next version opens immediately."""
     stage.run(3.0)
     stage.policy({"on_silence": "wait"})
     stage.run(1.0)
     _, new = _old_and_new(stage)
     stage.acts.power_off(stage["host-1"])
     stage.run(30.0)
-    stage.expect(2, "2.0.0 waits for as long as nobody knows", not stage.serves(new))
+    stage.expect(2, "2.0.0 waits while it is not known that 1.0.1 has stopped", not stage.serves(new))
     stage.acts.forget(stage["rack-1"], "host-1")
     stage.until(5, "2.0.0 opens", lambda: stage.serves(new), 5.0)
     stage.acts.power_on(stage["host-1"])

@@ -1,4 +1,4 @@
-"""E: children that say what is not so. A child may say what it has, never what was decided."""
+"""E: children that lie. A child may report what it has, but not what was decided."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def _honest(stage: Stage) -> Process:
 
 
 def _claim(liar: Liar, service: str, version: str) -> Claim:
-    """As false as it can be: open under a huge generation, older than anything, on somebody else's host."""
+    """The most false claim: open under a huge generation, with the oldest stamp, on another node's host."""
     key = ClaimKey(service, version, ROUTE)
     return bridge.false_claim(key, is_open=True, roots=liar.roots, generation=HUGE, host="host-1", seen=1 << 52)
 
 
 @scenario("E", 1, 6, root_1="", rack_1="root-1", host_1="rack-1", host_2="rack-1")
 def child_with_a_policy(stage: Stage) -> None:
-    """A child sends a policy with a high revision, under which everything is compatible: nobody goes by it."""
+    """A child sends a policy with a high revision that makes everything compatible: no node applies it."""
     stage.run(3.0)
     first = _honest(stage)
     stage.policy({"priority": "higher"})
@@ -43,7 +43,7 @@ def child_with_a_policy(stage: Stage) -> None:
 
 @scenario("E", 2, 6, root_1="", rack_1="root-1", host_1="rack-1")
 def child_with_a_huge_generation(stage: Stage) -> None:
-    """A child says that an incompatible version is open with it, under a huge generation: who serves is not closed for it."""
+    """A child claims to serve an incompatible version under a huge generation: the version that serves is not closed."""
     stage.run(3.0)
     first = _honest(stage)
     liar = stage.liar("liar", "rack-1")
@@ -51,7 +51,7 @@ def child_with_a_huge_generation(stage: Stage) -> None:
     liar.lie(_claim(liar, "catalog", "9.0.0"))
     for _ in range(20):
         stage.run(1.0)
-        stage.expect(6, "what served before serves on", stage.serves(first))
+        stage.expect(6, "the version that served before serves on", stage.serves(first))
     liar.leave()
     stage.run(30.0)
     stage.settle()
@@ -59,7 +59,7 @@ def child_with_a_huge_generation(stage: Stage) -> None:
 
 @scenario("E", 3, 6, root_1="", root_2="", host_1="root-1 root-2")
 def child_with_a_route_of_others(stage: Stage) -> None:
-    """A child of two roots claims the route of a service that serves, for one of its own, with the oldest stamp."""
+    """A child of two roots claims the route of a service that serves for its own service, with the oldest stamp."""
     stage.run(3.0)
     first = _honest(stage)
     liar = stage.liar("liar", "root-1", "root-2")
@@ -75,7 +75,7 @@ def child_with_a_route_of_others(stage: Stage) -> None:
 
 @scenario("E", 2, root_1="", rack_1="root-1", rack_2="root-1", host_1="rack-1", host_2="rack-2")
 def child_with_an_old_stamp(stage: Stage) -> None:
-    """Two versions wait for the first to stop, one of them a liar's with an old stamp: the one that came first has its turn."""
+    """Two versions wait for the first to stop, one of a lying child with an old stamp: the one that claimed first opens first."""
     stage.run(3.0)
     first = _honest(stage)
     honest = stage.instance("host-2", "catalog-2.0.0")
@@ -86,7 +86,7 @@ def child_with_an_old_stamp(stage: Stage) -> None:
     liar.lie(Claim(key, capacity=0, count=1, hosts=("liar",), stamp=1, opening=True))
     stage.run(2.0)
     stage.acts.leave(first, 10.0)
-    stage.until(2, "the version that came first opens first", lambda: stage.serves(honest), 10.0)
+    stage.until(2, "the version that claimed first opens first", lambda: stage.serves(honest), 10.0)
     liar.leave()
     stage.run(30.0)
     stage.settle()
@@ -109,13 +109,13 @@ def _lies_during_a_cut_over(stage: Stage, *parents: str) -> None:
 
 @scenario("E", 3, 6, root_1="", root_2="", rack_1="root-1 root-2", host_1="rack-1", host_2="rack-1")
 def child_with_a_route_of_others_during_a_cut_over(stage: Stage) -> None:
-    """A child says that it serves the route of others, in the moment when their next version is about to: they keep it."""
+    """A child claims to serve another service's route just when that service's next version opens: the service keeps it."""
     _lies_during_a_cut_over(stage, "rack-1")
 
 
 @scenario("E", 3, 6, root_1="", root_2="", rack_1="root-1 root-2", host_1="rack-1", host_2="rack-1")
 def child_of_both_roots_with_a_route_of_others(stage: Stage) -> None:
-    """The same from a child of both roots: with its word and that of another, half of the children say so."""
+    """The same from a child of both roots: together with another one, half of the children report it."""
     _lies_during_a_cut_over(stage, "root-1", "root-2")
 
 
@@ -132,5 +132,5 @@ def child_of_both_roots_with_a_route_of_others(stage: Stage) -> None:
     host_2="rack-1",
 )
 def child_that_tells_of_a_root_out_of_sight(stage: Stage) -> None:
-    """A child says that the other root has given it the route, where nobody above it can know: the holder keeps it."""
+    """A child claims that the other root has given it the route, which no node above can verify: the holder keeps it."""
     _lies_during_a_cut_over(stage, "rack-3")

@@ -1,4 +1,4 @@
-"""M: one of two racks is lost in the middle of an incompatible rollout. The other knows the same hosts."""
+"""M: one of two racks is lost during an incompatible rollout. The other rack has the same hosts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdlb.sim.stage import Stage, scenario
     host_2="rack-1 rack-2",
 )
 def rack_lost_during_a_rollout(stage: Stage) -> None:
-    """The other rack reports that the old instances of the same hosts have stopped: the next version opens by that."""
+    """The other rack reports that the old instances on the same hosts have stopped: the next version opens."""
     stage.run(3.0)
     old = [stage.instance(host, "catalog-1.0.1") for host in ("host-1", "host-2")]
     stage.serving(*old)
@@ -43,7 +43,7 @@ def rack_lost_during_a_rollout(stage: Stage) -> None:
     host_2="rack-1 rack-2",
 )
 def rack_out_of_sight_during_a_rollout(stage: Stage) -> None:
-    """A root does not hear one of the racks, and nobody is told. The other rack says that the old instances have stopped just
+    """A root loses contact with one of the racks without notice. The other rack reports that the old instances have stopped just
     before the silence is noticed: the next version opens within a lease."""
     stage.run(3.0)
     old = [stage.instance(host, "catalog-1.0.1") for host in ("host-1", "host-2")]

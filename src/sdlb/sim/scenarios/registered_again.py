@@ -1,4 +1,4 @@
-"""D: an instance registers again under its id, in another way. What it was before serves until the new one does."""
+"""D: an instance registers again under its id with other settings. The former registration serves until the new one does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OTHER_ROUTE = "example.com/other*"
 
 @scenario("D", 3, root_1="", root_2="", rack_1="root-1 root-2", host_1="rack-1")
 def registered_again_with_a_compatible_version(stage: Stage) -> None:
-    """A single instance becomes 1.0.2 under its id: no node above is ever left with nobody."""
+    """A single instance becomes 1.0.2 under its id: no node above is ever without an endpoint."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1", name="web")
     stage.serving(old)
@@ -24,7 +24,7 @@ def registered_again_with_a_compatible_version(stage: Stage) -> None:
 
 @scenario("D", 2, 3, root_1="", rack_1="root-1", host_1="rack-1")
 def registered_again_with_an_incompatible_version(stage: Stage) -> None:
-    """A single instance becomes 2.0.0 under its id, with two requests in flight: they end before it opens."""
+    """A single instance becomes 2.0.0 under its id with two requests in flight, which end before it opens."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1", name="web")
     stage.serving(old)
@@ -54,7 +54,7 @@ def registered_again_at_another_address(stage: Stage) -> None:
 
 @scenario("D", 3, root_1="", rack_1="root-1", host_1="rack-1")
 def registered_again_with_more_routes(stage: Stage) -> None:
-    """A second route is added: the first is served all the time."""
+    """A second route is added. The first one is served all the time."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1", name="web")
     stage.serving(old)
@@ -82,7 +82,7 @@ def registered_again_while_it_drains(stage: Stage) -> None:
 
 @scenario("D", 2, 3, root_1="", rack_1="root-1", host_1="rack-1")
 def another_owner_takes_the_id(stage: Stage) -> None:
-    """Another program registers under the id of one that lives: it is told so, and nothing changes."""
+    """Another program registers under the id of a live instance: it is refused with the reason, and nothing changes."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1", name="web")
     stage.serving(old)
@@ -97,7 +97,7 @@ def another_owner_takes_the_id(stage: Stage) -> None:
 
 @scenario("D", 2, 3, root_1="", host_1="root-1", host_2="root-1")
 def another_program_gets_the_port(stage: Stage) -> None:
-    """A program dies, nobody watches it, and one of another service gets its port: it answers no request for the first."""
+    """A program dies unwatched and one of another service gets its port: the new one gets no requests for the first service."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1", ttl_s=0.0, pid=0)
     beside = stage.instance("host-2", "catalog-1.0.1")

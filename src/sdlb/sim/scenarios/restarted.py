@@ -1,4 +1,4 @@
-"""O: the only instance of a service restarts. Its routes are remembered: requests wait for it."""
+"""O: the only instance of a service restarts. Its routes are kept, and requests wait for it."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def only_instance_is_stopped_and_started_again(stage: Stage) -> None:
 
 @scenario("O", 3, root_1="", root_2="", rack_1="root-1 root-2", host_1="rack-1")
 def only_instance_is_killed_and_started_again(stage: Stage) -> None:
-    """The same with a kill: what was in flight on it is repeated."""
+    """The same with a kill: its requests in flight are retried."""
     _restarts(stage, killed=True)

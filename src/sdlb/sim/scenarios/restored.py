@@ -1,4 +1,4 @@
-"""G: machines that come back from an older snapshot find their way in again."""
+"""G: machines that return from an older snapshot can join again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sdlb.sim.stage import Stage, scenario
 
 
 def _age(stage: Stage, *hosts: Host) -> None:
-    """Some restarts, after which a snapshot is old."""
+    """Restarts control several times, so that an earlier snapshot is old."""
     for _ in range(3):
         for host in hosts:
             stage.acts.kill(host)
@@ -29,7 +29,7 @@ def _restore(stage: Stage, *names: str) -> None:
 
 @scenario("G", 5, root_1="", rack_1="root-1", host_1="rack-1", host_2="rack-1")
 def restored_host(stage: Stage) -> None:
-    """A host comes back from a snapshot of some restarts ago: it is let in, and serves."""
+    """A host returns from a snapshot of several restarts ago: it joins and serves."""
     stage.run(3.0)
     stage.serving(stage.instance("host-1", "catalog-1.0.1"), stage.instance("host-2", "catalog-1.0.1"))
     _restore(stage, "host-1")
@@ -41,7 +41,7 @@ def restored_host(stage: Stage) -> None:
 
 @scenario("G", 5, root_1="", rack_1="root-1", host_1="rack-1", host_2="rack-1", host_3="rack-1")
 def restored_hosts(stage: Stage) -> None:
-    """Most hosts of a rack come back from old snapshots together: the rack is guarded, and lets them in all the same."""
+    """Most hosts of a rack return from old snapshots at the same time: the rack is guarded, and still accepts them."""
     stage.run(3.0)
     stage.serving(stage.instance("host-3", "catalog-1.0.1"))
     _restore(stage, "host-1", "host-2")
@@ -52,7 +52,7 @@ def restored_hosts(stage: Stage) -> None:
 
 @scenario("G", 5, root_1="", root_2="", rack_1="root-1 root-2", host_1="rack-1")
 def restored_rack(stage: Stage) -> None:
-    """A rack comes back from an old snapshot, under `on_silence = "wait"`: its parents keep it on record, and let it in."""
+    """A rack returns from an old snapshot with `on_silence = "wait"`: its parents keep its record and accept it."""
     stage.run(3.0)
     stage.policy({"on_silence": "wait"})
     stage.run(1.0)
@@ -65,7 +65,7 @@ def restored_rack(stage: Stage) -> None:
 
 @scenario("G", 1, 8, root_1="", root_2="", host_1="root-1 root-2", host_2="root-1 root-2")
 def restored_root(stage: Stage) -> None:
-    """One of two roots comes back from before a generation changed: it learns what was decided, and closes nothing."""
+    """One of two roots returns from before a change of generation: it learns the decisions and closes nothing."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1")
     stage.serving(old)
@@ -85,7 +85,7 @@ def restored_root(stage: Stage) -> None:
 
 @scenario("G", 1, 8, root_1="", host_1="root-1", host_2="root-1")
 def restored_only_root(stage: Stage) -> None:
-    """The only root comes back from before a generation changed, and hears first from a host where the older one waits."""
+    """The only root returns from before a change of generation, and hears first from a host where the older version waits."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1")
     stage.serving(old)

@@ -1,4 +1,4 @@
-"""I: a node that becomes a root, or a root that becomes a child, keeps its traffic until it is decided anew."""
+"""I: a node that becomes a root, or a root that becomes a child, keeps its traffic until there is a new decision."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _rollout(stage: Stage, entry: str) -> tuple[Process, Process]:
 
 @scenario("I", 2, 3, root_1="", edge_2="root-1", host_1="edge-2", host_2="edge-2")
 def promoted_root(stage: Stage) -> None:
-    """The parents of a middle node are taken away: it decides for itself, and begins with what was decided before."""
+    """A middle node loses its parents and becomes a root: it starts with the earlier decisions."""
     stage.run(3.0)
     old, new = _rollout(stage, "edge-2")
     stage.acts.move(stage["edge-2"], ())
@@ -28,13 +28,13 @@ def promoted_root(stage: Stage) -> None:
         stage.run(0.5)
         stage.expect(2, "1.0.1 serves on and 2.0.0 waits", stage.serves(old) and not stage.serves(new))
     stage.acts.leave(old, 10.0)
-    stage.until(5, "2.0.0 opens when its turn comes", lambda: stage.serves(new), 10.0)
+    stage.until(5, "2.0.0 opens when 1.0.1 has stopped", lambda: stage.serves(new), 10.0)
     stage.settle()
 
 
 @scenario("I", 2, 3, root_1="", root_2="", host_1="root-2", host_2="root-2", host_3="root-1")
 def demoted_root(stage: Stage) -> None:
-    """A root becomes the child of another, which knows nothing of its services: what serves, serves on."""
+    """A root becomes the child of another root that does not have its services: what serves, serves on."""
     stage.run(3.0)
     old, new = _rollout(stage, "root-2")
     stage.acts.move(stage["root-2"], ("root-1",))
@@ -42,12 +42,12 @@ def demoted_root(stage: Stage) -> None:
         stage.run(0.5)
         stage.expect(2, "1.0.1 serves on and 2.0.0 waits", stage.serves(old) and not stage.serves(new))
     stage.acts.leave(old, 10.0)
-    stage.until(5, "2.0.0 opens when its turn comes", lambda: stage.serves(new), 10.0)
+    stage.until(5, "2.0.0 opens when 1.0.1 has stopped", lambda: stage.serves(new), 10.0)
     stage.settle()
 
 
 def _alone_with_a_waiting_version(stage: Stage, host: str) -> tuple[Process, Process]:
-    """1.0.1 serves, 2.0.0 waits on the same host, and is older than the instance of 1.0.1 that is left."""
+    """1.0.1 serves. 2.0.0 waits on the same host and is older than the remaining instance of 1.0.1."""
     first = stage.instance(host, "catalog-1.0.1")
     stage.serving(first)
     waiting = stage.instance(host, "catalog-2.0.0")
@@ -71,7 +71,7 @@ def _keeps_what_was_decided(stage: Stage, serving: Process, waiting: Process) ->
 
 @scenario("I", 2, 3, root_1="", host_1="root-1")
 def promoted_host_with_a_waiting_version(stage: Stage) -> None:
-    """A host becomes a root; the version that waits on it is senior by age. What serves is what was decided."""
+    """A host becomes a root while a version waits on it that claimed earlier: the decided version serves on."""
     stage.run(3.0)
     serving, waiting = _alone_with_a_waiting_version(stage, "host-1")
     stage.acts.move(stage["host-1"], ())
@@ -80,7 +80,7 @@ def promoted_host_with_a_waiting_version(stage: Stage) -> None:
 
 @scenario("I", 2, 3, root_1="", root_2="")
 def demoted_host_with_a_waiting_version(stage: Stage) -> None:
-    """A root with instances of its own becomes a child; the version that waits on it is senior by age."""
+    """A root with local instances becomes a child while a version waits on it that claimed earlier."""
     stage.run(3.0)
     serving, waiting = _alone_with_a_waiting_version(stage, "root-2")
     stage.acts.move(stage["root-2"], ("root-1",))

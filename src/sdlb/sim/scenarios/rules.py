@@ -1,4 +1,4 @@
-"""C: what is compatible changes while it serves. The active set is looked at again, and the loser is drained."""
+"""C: compatibility changes while versions serve. The active set is decided again, and the losing version is drained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _both(stage: Stage) -> tuple[Process, Process]:
 
 @scenario("C", 1, 3, root_1="", host_1="root-1", host_2="root-1")
 def active_versions_are_denied(stage: Stage) -> None:
-    """Two versions are active when an operator denies that they go together: one of them is drained, nothing is lost."""
+    """An operator denies two active versions to serve side by side: one of them is drained, and no request is lost."""
     stage.run(3.0)
     first, second = _both(stage)
     stage.rules(deny=[["1.0.1", "1.0.2"]])
@@ -43,7 +43,7 @@ def rule_becomes_stricter(stage: Stage) -> None:
 
 @scenario("C", 1, root_1="", host_1="root-1", host_2="root-1", host_3="root-1")
 def declaring_instance_leaves(stage: Stage) -> None:
-    """The one instance whose declaration let 2.0.0 in beside 1.0.1 leaves; another 2.0.0, without it, stays."""
+    """The only instance whose declaration made 2.0.0 compatible with 1.0.1 leaves; another 2.0.0 without it stays."""
     stage.run(3.0)
     first = stage.instance("host-1", "catalog-1.0.1")
     stage.serving(first)
@@ -60,7 +60,7 @@ def declaring_instance_leaves(stage: Stage) -> None:
 
 @scenario("C", 1, 5, root_1="", host_1="root-1", host_2="root-1")
 def waiting_version_is_allowed(stage: Stage) -> None:
-    """A version waits for another that it does not go along with, until an operator allows the pair."""
+    """A version waits for an incompatible one until an operator allows the pair."""
     stage.run(3.0)
     first = stage.instance("host-1", "catalog-1.0.1")
     stage.serving(first)

@@ -1,4 +1,4 @@
-"""F: leases that outlast the fence, and `wait` that means it. Silence proves nothing before its time."""
+"""F: leases longer than the fence, and `on_silence = "wait"`. A silent instance has not stopped before its time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sdlb.sim.stage import Stage, scenario
 
 @scenario("F", 2, 4, root_1="", host_1="root-1", host_2="root-1", host_3="root-1")
 def long_lease_on_an_unreachable_host(stage: Stage) -> None:
-    """A host with an instance whose lease is an hour is unreachable for two minutes: it has not stopped."""
+    """A host with an instance whose lease is an hour is unreachable for two minutes: the instance has not stopped."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1", ttl_s=3600.0)
     stage.serving(old)
@@ -22,7 +22,7 @@ def long_lease_on_an_unreachable_host(stage: Stage) -> None:
 
 @scenario("F", 2, root_1="", rack_1="root-1", host_1="rack-1", host_2="rack-1")
 def lease_ends_while_silence_waits(stage: Stage) -> None:
-    """An instance misses its renewals with a request in flight, under `on_silence = "wait"`: that is no stop."""
+    """An instance misses its renewals with a request in flight and `on_silence = "wait"`: it has not stopped."""
     stage.run(3.0)
     stage.policy({"on_silence": "wait"})
     stage.run(1.0)
@@ -34,7 +34,7 @@ def lease_ends_while_silence_waits(stage: Stage) -> None:
     stage.run(0.1)
     stage.acts.hang(old)
     stage.run(25.0)
-    stage.expect(2, "2.0.0 waits for what may still run", not stage.serves(new))
+    stage.expect(2, "2.0.0 waits for the instance that may still run", not stage.serves(new))
     stage.world.end(old, "is killed")
     stage.until(5, "2.0.0 opens once that is known", lambda: stage.serves(new), 10.0)
     stage.settle()
@@ -42,7 +42,7 @@ def lease_ends_while_silence_waits(stage: Stage) -> None:
 
 @scenario("F", 2, root_1="", rack_1="root-1", host_1="rack-1", host_2="rack-1")
 def lease_ends_with_a_request_in_flight(stage: Stage) -> None:
-    """The same under `on_silence = "open"`: the lease is over, so the next version opens."""
+    """The same with `on_silence = "open"`: the lease has expired, so the next version opens."""
     stage.run(3.0)
     old = stage.instance("host-1", "catalog-1.0.1")
     stage.serving(old)
