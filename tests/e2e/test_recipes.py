@@ -305,7 +305,7 @@ def test_a_recipe_is_replaced_by_its_next_version_and_no_request_is_lost(
         time.sleep(0.5)
         first.stop()
         clients.wait_for("answers of 1.0.1", lambda answers: any(version == "1.0.1" for version, _ in answers))
-        assert not slow.done() and first.process.poll() is None, "it was not drained"
+        assert slow.done() or first.process.poll() is None, "it was stopped before its request was answered"
         assert slow.result(20)[0] == "1.0.0"
         first.wait()
         clients.wait_for("30 more answers", lambda answers: len(answers) > 30)
