@@ -316,6 +316,6 @@ def test_who_fails_more_than_the_others_is_out() -> None:
             assert time.monotonic() < end
             here.ask()
         told = here.engine.health()
-        assert told.target == f"i:{bad.endpoint}" and "% of its answers" in told.reason
+        assert told.target == f"i:{bad.endpoint}" and "% of its responses" in told.reason
     for recorder in good:
         recorder.close()

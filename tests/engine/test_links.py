@@ -271,10 +271,10 @@ def test_an_identity_that_cannot_be_used_changes_nothing(
     good, another = authority.node("host-1"), authority.node("host-7")
     bad = {
         'the first DNS name of the certificate must be the node\'s, "host-1"; it is "host-7"': (another.pem, ca),
-        "not that of the first certificate": (good.certificate.read_bytes() + another.key.read_bytes(), ca),
-        "there is no private key": (good.certificate.read_bytes(), ca),
-        "there is no certificate in it": (good.key.read_bytes(), ca),
-        "there is no certificate among the authorities": (good.pem, b""),
+        "does not belong to the first certificate": (good.certificate.read_bytes() + another.key.read_bytes(), ca),
+        "the file has no private key": (good.certificate.read_bytes(), ca),
+        "the file has no certificate": (good.key.read_bytes(), ca),
+        "there is no certificate among the CAs": (good.pem, b""),
     }
     for told, (pem, ca_pem) in bad.items():
         host.identity = Identity(pem=pem, ca_pem=ca_pem)

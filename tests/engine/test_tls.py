@@ -200,9 +200,9 @@ def test_a_bad_certificate_changes_nothing(engine: Engine, authority: Authority,
     empty.write_bytes(b"")
     noise.write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     for pair, told in (
-        (mixed, "the private key is not that of the first certificate"),
-        (Pair(good.certificate, empty), "there is no private key in it"),
-        (Pair(empty, good.key), "there is no certificate in it"),
+        (mixed, "the private key does not belong to the first certificate"),
+        (Pair(good.certificate, empty), "the file has no private key"),
+        (Pair(empty, good.key), "the file has no certificate"),
         (Pair(noise, good.key), "cannot be read"),
         (authority.expired("a.example"), "has expired"),
     ):

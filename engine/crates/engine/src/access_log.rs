@@ -204,7 +204,7 @@ const LOOK: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 0, tv_nsec
 pub fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().create(true).append(true).mode(0o640).custom_flags(NONBLOCK).open(path);
     file.map_err(|error| match error.raw_os_error() {
-        Some(ENXIO) => io::Error::new(error.kind(), "it is a pipe that nobody reads"),
+        Some(ENXIO) => io::Error::new(error.kind(), "it is a pipe without a reader"),
         _ => error,
     })
 }

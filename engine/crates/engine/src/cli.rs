@@ -6,19 +6,19 @@ use crate::control::Options;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
-sdlb-engine: moves the bytes under an sdlb node. Started by `sdlb node`, seldom by hand.
+sdlb-engine: moves the bytes under an sdlb node. Usually started by `sdlb node`.
 
 usage: sdlb-engine --socket PATH [--workers N] [--take-over PATH]
 
-  --socket PATH   the control socket to create (mode 0600, in a folder that is ours)
-  --workers N     worker threads; default: one a core
+  --socket PATH   the control socket to create (mode 0600, in a folder of the same user)
+  --workers N     the number of worker threads (default: one per core)
   --take-over PATH
-                  first get the listening sockets of a running engine over this socket, which is created; ends
-                  when they do not come within 10 s, or control does not configure it within 30 s
+                  hot restart: create this socket and receive the listening sockets of a running engine on it; exits
+                  when none arrive within 10 s, or when control does not configure it within 30 s
   --version       print the version
   --help          print this
 
-Signals: SIGTERM ends it when no request is open any more, after 30 s at the latest; SIGHUP reopens the access log.
+Signals: SIGTERM drains the engine for at most 30 s, then it exits; SIGHUP reopens the access log.
 ";
 
 /// What to do.

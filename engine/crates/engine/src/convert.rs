@@ -46,13 +46,13 @@ fn target((index, put): (usize, proto::Target)) -> Result<TargetPut, Refused> {
     let kind = match proto::target::Kind::try_from(put.kind) {
         Ok(proto::target::Kind::Instance) => TargetKind::Instance,
         Ok(proto::target::Kind::Node) => TargetKind::Node,
-        Err(_) => return Err(refused(&format!("kind {} is not known to this version", put.kind))),
+        Err(_) => return Err(refused(&format!("kind {} is not supported in this version", put.kind))),
     };
     let address = Address::parse(&put.address).map_err(|Refused(problem)| refused(&problem))?;
     let protocol = match proto::target::Protocol::try_from(put.protocol) {
         Ok(proto::target::Protocol::Http1) => Protocol::Http1,
         Ok(proto::target::Protocol::H2c) => Protocol::Http2,
-        Err(_) => return Err(refused(&format!("protocol {} is not known to this version", put.protocol))),
+        Err(_) => return Err(refused(&format!("protocol {} is not supported in this version", put.protocol))),
     };
     Ok(TargetPut { key: put.key, kind, address, protocol })
 }
@@ -72,7 +72,7 @@ fn service(put: proto::Service) -> Result<ServicePut, Refused> {
     };
     let asked = put.balance.unwrap_or_default();
     let name = || match asked.hash_name.as_str() {
-        "" => Err(refused("a hash of a cookie or header needs its name".to_owned())),
+        "" => Err(refused("a hash of a cookie or header needs a name".to_owned())),
         name => Ok(name.into()),
     };
     let balance = match Algorithm::try_from(asked.algorithm) {
@@ -85,9 +85,9 @@ fn service(put: proto::Service) -> Result<ServicePut, Refused> {
             Ok(By::Header) => HashBy::Header(name()?),
             Ok(By::Cookie) => HashBy::Cookie(name()?),
             Ok(By::Path) => HashBy::Path,
-            Err(_) => return Err(refused(format!("a hash by {} is not known to this version", asked.hash_by))),
+            Err(_) => return Err(refused(format!("a hash by {} is not supported in this version", asked.hash_by))),
         }),
-        Err(_) => return Err(refused(format!("algorithm {} is not known to this version", asked.algorithm))),
+        Err(_) => return Err(refused(format!("algorithm {} is not supported in this version", asked.algorithm))),
     };
     let outlier = put.outlier.unwrap_or_default();
     let limits = put.limits.unwrap_or_default();
@@ -136,7 +136,7 @@ fn member_key(key: proto::MemberKey) -> MemberKey {
 fn route(put: proto::Route) -> Result<RoutePut, Refused> {
     let sticky = put.sticky.unwrap_or_default();
     let name = || match sticky.name.as_str() {
-        "" => Err(Refused(format!("route {:?}: sticky by a cookie or header needs its name", put.pattern))),
+        "" => Err(Refused(format!("route {:?}: sticky by a cookie or header needs a name", put.pattern))),
         name => Ok(name.into()),
     };
     let sticky = match sticky.by() {

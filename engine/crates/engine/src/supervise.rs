@@ -44,7 +44,7 @@ pub async fn task<T>(name: &'static str, run: impl Future<Output = T>) -> T {
 }
 
 fn end(name: &str, why: &str) {
-    eprintln!("sdlb-engine: {name} has failed: {why}; the engine ends, and control starts another");
+    eprintln!("sdlb-engine: {name} has failed: {why}; the engine exits and control starts a new one");
     std::process::abort();
 }
 
@@ -58,7 +58,7 @@ fn run_or(run: impl FnOnce(), failed: impl FnOnce(&str)) {
 
 fn text_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it does not say why")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given")
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ pub fn start(
                 Err(error) => drop(started.send(Err(error))),
             }
         })?;
-        outcome.recv().unwrap_or_else(|_| Err(io::Error::other("a worker thread ended at once")))?;
+        outcome.recv().unwrap_or_else(|_| Err(io::Error::other("a worker thread exited at start")))?;
         Ok(Handle { commands })
     })
     .collect()

@@ -141,7 +141,7 @@ fn deltas_are_applied_or_refused_and_deleted_members_drain() {
         (
             instance("i:3", "localhost:80"),
             "put_targets[1]: target \"i:3\": address \"localhost:80\": \
-             expected IP:port, [IPv6]:port or unix:/path; names are not looked up",
+             expected IP:port, [IPv6]:port or unix:/path; names are not resolved",
         ),
         (
             instance("i:3", "[::1]:0"),
@@ -154,7 +154,7 @@ fn deltas_are_applied_or_refused_and_deleted_members_drain() {
         ),
         (instance("", ""), "put_targets[1]: target \"\": address \"\": expected IP:port"),
         (instance("", "127.0.0.1:1"), "target \"\" at 127.0.0.1:1: target is empty"),
-        (target(7), "put_targets[1]: target \"i:3\": kind 7 is not known to this version"),
+        (target(7), "put_targets[1]: target \"i:3\": kind 7 is not supported in this version"),
     ] {
         let put_targets = vec![instance("i:4", "127.0.0.1:8004"), bad];
         let refused = control.apply(proto::Delta { put_targets, ..Default::default() }).unwrap_err();
@@ -162,7 +162,7 @@ fn deltas_are_applied_or_refused_and_deleted_members_drain() {
     }
     let bad = proto::Delta { put_members: vec![member(member_key("a b", "1", "/*", "i:1"))], ..Default::default() };
     let refused = control.apply(bad).unwrap_err();
-    assert!(refused.starts_with("member \"i:1\" of a b/1 \"/*\": service \"a b\" holds a space"), "{refused}");
+    assert!(refused.starts_with("member \"i:1\" of a b/1 \"/*\": service \"a b\" contains a space"), "{refused}");
     let bad = proto::Delta { put_members: vec![member(key("i:4"))], ..Default::default() };
     assert!(control.apply(bad).unwrap_err().contains("unknown"), "no part of a refused delta was applied");
     // Right behind `Applied`: nothing was in flight. A member that never was is as good as drained.

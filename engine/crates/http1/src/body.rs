@@ -186,7 +186,7 @@ impl Body {
             (State::Trailer, b'\r') => State::LastLf,
             (State::LastLf, b'\n') => State::End,
             (State::Trailer, _) => self.trailer_byte(byte)?,
-            _ => return Err(Refused::malformed("a chunk does not end where its size says, or not with CRLF")),
+            _ => return Err(Refused::malformed("a chunk does not match its size, or does not end with CRLF")),
         };
         Ok(())
     }

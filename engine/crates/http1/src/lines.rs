@@ -101,7 +101,7 @@ impl Lines {
             } else if blank && self.start == 0 {
                 self.start = self.at;
             } else {
-                return Err(Refused::malformed("an empty line stands before the start line"));
+                return Err(Refused::malformed("an empty line precedes the start line"));
             }
         }
         self.at = bytes.len();
@@ -111,7 +111,7 @@ impl Lines {
     fn too_long(&self) -> Refused {
         match self.first {
             None => Refused::new(Kind::TargetBytes, "the start line is too long"),
-            Some(_) => Refused::new(Kind::HeadBytes, "the head is too long"),
+            Some(_) => Refused::new(Kind::HeadBytes, "the header section is too long"),
         }
     }
 
@@ -121,7 +121,7 @@ impl Lines {
             return Ok(());
         }
         if self.fields.len() >= limits.fields {
-            return Err(Refused::new(Kind::Fields, "there are too many fields"));
+            return Err(Refused::new(Kind::Fields, "there are too many header fields"));
         }
         self.fields.push(field(line, span.start())?);
         Ok(())
@@ -138,18 +138,18 @@ pub(crate) fn field(line: &[u8], at: usize) -> Result<Field, Refused> {
     let colon = line.iter().position(|byte| !is_tchar(*byte)).unwrap_or(line.len());
     if line.get(colon) != Some(&b':') {
         return Err(Refused::malformed(match line.first() {
-            Some(b' ' | b'\t') => "a field is folded over two lines",
-            _ if colon == line.len() => "a field line has no colon",
-            _ => "a field name holds a byte that it must not hold",
+            Some(b' ' | b'\t') => "a header field is folded over two lines",
+            _ if colon == line.len() => "a header field has no colon",
+            _ => "a header field name contains an invalid byte",
         }));
     }
     if colon == 0 {
-        return Err(Refused::malformed("a field name is empty"));
+        return Err(Refused::malformed("a header field name is empty"));
     }
     let (name, rest) = (&line[..colon], &line[colon + 1..]);
     let value = crate::trim(rest);
     if !is_value(value) {
-        return Err(Refused::malformed("a field value holds a control byte"));
+        return Err(Refused::malformed("a header field value contains a control byte"));
     }
     let lead = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count().min(rest.len() - value.len());
     let start = at + colon + 1 + lead;
@@ -185,12 +185,12 @@ pub(crate) fn framing(bytes: &[u8], fields: &mut [Field], exact_coding: bool) ->
             Name::ContentLength => {
                 let length = content_length(field.value.of(bytes))?;
                 if framing.length.replace(length).is_some() {
-                    return Err(Refused::malformed("Content-Length comes twice"));
+                    return Err(Refused::malformed("there is more than one Content-Length"));
                 }
             }
             Name::TransferEncoding => {
                 if std::mem::replace(&mut framing.chunked, true) {
-                    return Err(Refused::malformed("Transfer-Encoding comes twice"));
+                    return Err(Refused::malformed("there is more than one Transfer-Encoding"));
                 }
                 coded = coding(field.value.of(bytes), exact_coding);
             }
@@ -211,7 +211,7 @@ pub(crate) fn framing(bytes: &[u8], fields: &mut [Field], exact_coding: bool) ->
         }
     }
     if framing.chunked && framing.length.is_some() {
-        return Err(Refused::malformed("both Content-Length and Transfer-Encoding are there"));
+        return Err(Refused::malformed("there are both Content-Length and Transfer-Encoding"));
     }
     coded?;
     if named {

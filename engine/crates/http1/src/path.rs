@@ -22,11 +22,11 @@ pub fn canonical_path<'a>(path: &'a [u8], strict: bool, scratch: &'a mut Vec<u8>
         scratch.extend_from_slice(&rest[..at]);
         let digits = rest.get(at + 1..at + 3).and_then(|pair| Some((digit(pair[0])?, digit(pair[1])?)));
         let Some((high, low)) = digits else {
-            return Err(Refused::malformed("the path holds a % without two hexadecimal digits"));
+            return Err(Refused::malformed("the path contains a % without two hexadecimal digits"));
         };
         let byte = high << 4 | low;
         if strict && matches!(byte, b'\\' | 0) {
-            return Err(Refused::malformed("the path holds an encoded backslash or NUL"));
+            return Err(Refused::malformed("the path contains an encoded backslash or NUL"));
         }
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             scratch.push(byte);
@@ -38,7 +38,7 @@ pub fn canonical_path<'a>(path: &'a [u8], strict: bool, scratch: &'a mut Vec<u8>
     scratch.extend_from_slice(rest);
     resolve_dots(scratch);
     if has_hidden_dots(scratch) {
-        return Err(Refused::malformed("the path holds a dot segment beside an encoded slash"));
+        return Err(Refused::malformed("the path contains a dot segment beside an encoded slash"));
     }
     checked(scratch)
 }

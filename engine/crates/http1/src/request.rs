@@ -112,17 +112,17 @@ impl Request {
         let (Some(method), Some(target), Some(version), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(Refused::malformed("the start line is not a method, a target and a version"));
+            return Err(Refused::malformed("the start line is not a method, a request target and a version"));
         };
         self.method = read_method(method)?;
         let (path, query) = split_query(target);
         if target.is_empty() || !is_target(path) || !is_query(query) {
-            return Err(Refused::malformed("the target is empty or holds a byte that no target holds"));
+            return Err(Refused::malformed("the request target is empty or contains an invalid byte"));
         }
         self.version = read_version(version)?;
         if method == b"PRI" {
             // It begins the HTTP/2 preface (RFC 9113, 3.4): a child would take the connection for one of control.
-            return Err(Refused::malformed("PRI is no method of HTTP/1"));
+            return Err(Refused::malformed("PRI is not a method of HTTP/1"));
         }
         let start = span.start();
         self.method_text = Span::new(start, start + method.len());
@@ -153,7 +153,7 @@ impl Request {
         }
         // RFC 9112, 3.2 asks for it of HTTP/1.1. Health checks of other balancers come without.
         if hosts > 1 || (hosts == 0 && self.version == Version::Http11) {
-            return Err(Refused::malformed(if hosts == 0 { "Host is missing" } else { "Host comes twice" }));
+            return Err(Refused::malformed(if hosts == 0 { "Host is missing" } else { "there is more than one Host" }));
         }
         self.expects_continue &= !matches!(self.length(), Length::None | Length::Known(0));
         Ok(())
@@ -201,7 +201,7 @@ impl Request {
     pub fn split_target<'a>(&self, bytes: &'a [u8]) -> Result<Target<'a>, Refused> {
         let target = Target::split(self.target.of(bytes))?;
         if target.form == Form::Asterisk && self.method != Method::Options {
-            return Err(Refused::malformed("the target * is for OPTIONS"));
+            return Err(Refused::malformed("the request target * is only valid for OPTIONS"));
         }
         Ok(target)
     }
@@ -214,7 +214,7 @@ fn read_method(method: &[u8]) -> Result<Method, Refused> {
         || !method.iter().all(fits)
         || !method.first().is_some_and(u8::is_ascii_uppercase)
     {
-        return Err(Refused::malformed("the method is not a word of at most 32 capitals"));
+        return Err(Refused::malformed("the method is not a token of at most 32 capital letters"));
     }
     Ok(match method {
         b"GET" => Method::Get,

@@ -55,7 +55,7 @@ impl Response {
 
     fn start_line(&mut self, bytes: &[u8], span: Span) -> Result<(), Refused> {
         let line = span.of(bytes);
-        let bad = Refused::malformed("the status line is not a version and a status");
+        let bad = Refused::malformed("the status line has no valid version and status");
         let (version, rest) = line.split_at_checked(9).ok_or(bad)?;
         self.version = match version {
             b"HTTP/1.1 " => Version::Http11,

@@ -45,12 +45,12 @@ impl<'a> Target<'a> {
         };
         let plain = behind(b"http://");
         let Some(rest) = plain.or_else(|| behind(b"https://")) else {
-            return Err(Refused::malformed("the target is neither a path nor an http URI"));
+            return Err(Refused::malformed("the request target is neither a path nor an http URI"));
         };
         let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
         let (authority, rest) = rest.split_at(end);
         if authority.is_empty() || authority.contains(&b'@') {
-            return Err(Refused::malformed("the target has no host or has userinfo"));
+            return Err(Refused::malformed("the request target has no host or has userinfo"));
         }
         let (path, query) = split_query(rest);
         let path = if path.is_empty() { b"/" } else { path };

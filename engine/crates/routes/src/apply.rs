@@ -39,7 +39,7 @@ struct Step<'a> {
 
 pub(crate) fn apply(table: &Table, delta: &Delta, draining: &mut Draining) -> Result<Table, Refused> {
     if delta.epoch <= table.epoch {
-        return Err(Refused(format!("epoch {} is not after {}, the last one applied", delta.epoch, table.epoch)));
+        return Err(Refused(format!("epoch {} does not follow {}, the last one applied", delta.epoch, table.epoch)));
     }
     let mut step = Step {
         next: table.clone(),

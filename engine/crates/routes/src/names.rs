@@ -32,9 +32,9 @@ pub(crate) fn check(what: &str, name: &str, slash: bool) -> Result<(), Refused> 
     } else if name.len() > NAME_BYTES_MAX {
         return Err(Refused(format!("{what} is longer than {NAME_BYTES_MAX} bytes")));
     } else if !name.bytes().all(|byte| byte.is_ascii_graphic()) {
-        "holds a space or a character that is not printable ASCII"
+        "contains a space or a character that is not printable ASCII"
     } else if !slash && name.contains('/') {
-        "holds a slash"
+        "contains a slash"
     } else {
         return Ok(());
     };

@@ -87,7 +87,7 @@ fn compare(group: &Group, rules: &Outlier, now_ms: u64, ejected: &mut Vec<(Arc<T
         let least = mean - deviation * f64::from(rules.success_deviations_percent) / 100.0;
         for row in rows.iter().filter(|row| row.rate < least && row.rate < mean - RATE_APART) {
             let text =
-                format!("{:.0} % of its answers are well, {:.0} % of all members'", row.rate * 100.0, mean * 100.0);
+                format!("{:.0} % of its responses succeed, of all endpoints' {:.0} %", row.rate * 100.0, mean * 100.0);
             worse.push((2.0 - row.rate, row.member, text));
         }
     }
@@ -98,7 +98,7 @@ fn compare(group: &Group, rules: &Outlier, now_ms: u64, ejected: &mut Vec<(Arc<T
         let most_us = median * f64::from(rules.latency_factor_percent) / 100.0;
         for row in rows.iter().filter(|row| row.latency_us > most_us && row.latency_us > 1_000.0) {
             let (own, all) = (row.latency_us / 1000.0, median / 1000.0);
-            let text = format!("it takes {own:.1} ms to answer, half of the others {all:.1} ms or less");
+            let text = format!("its latency is {own:.1} ms, the median of the others {all:.1} ms");
             worse.push((1.0 - median / row.latency_us, row.member, text));
         }
     }

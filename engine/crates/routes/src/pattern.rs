@@ -96,7 +96,7 @@ fn host_pattern(host: &str) -> Result<HostPattern, &'static str> {
     }
     let (name, wildcard) = host.strip_prefix("*.").map_or((host, false), |suffix| (suffix, true));
     if name.contains('*') {
-        return Err("* may only stand for the whole first labels of the host");
+        return Err("* is only valid for the whole first labels of the host");
     }
     if let Some(literal) = name.strip_prefix('[') {
         let address = literal.strip_suffix(']').and_then(|text| text.parse::<std::net::Ipv6Addr>().ok());
@@ -123,7 +123,7 @@ fn host_pattern(host: &str) -> Result<HostPattern, &'static str> {
     };
     if !name.split('.').all(label_fits) {
         return Err(
-            "the host is not made of labels of letters, digits, - and _ (write it as A-labels, without a dot at the end)",
+            "the host is not made of labels of letters, digits, - and _ (write it as A-labels, without a trailing dot)",
         );
     }
     Ok(if wildcard { HostPattern::Wildcard(name.into()) } else { HostPattern::Exact(name.into()) })
@@ -134,14 +134,14 @@ fn path_pattern(path: &str) -> Result<PathPattern, &'static str> {
         return Ok(PathPattern::Prefix("/".into()));
     }
     if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("the path holds a space or a character that is not printable ASCII (write it percent-encoded)");
+        return Err("the path contains a space or a character that is not printable ASCII (percent-encode it)");
     }
     if path.contains(['?', '#']) {
-        return Err("the path holds a ? or #: a pattern has neither query nor fragment");
+        return Err("the path contains ? or #: a pattern has neither query nor fragment");
     }
     let (literal, prefix) = path.strip_suffix('*').map_or((path, false), |literal| (literal, true));
     if literal.contains('*') {
-        return Err("* may only stand at the end of the path");
+        return Err("* is only valid at the end of the path");
     }
     Ok(if prefix { PathPattern::Prefix(literal.into()) } else { PathPattern::Exact(literal.into()) })
 }

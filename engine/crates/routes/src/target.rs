@@ -47,7 +47,7 @@ impl Address {
         match text.parse::<SocketAddr>() {
             Ok(address) if address.port() == 0 => refused("a port from 1 to 65535"),
             Ok(address) => Ok(Self::Tcp(address)),
-            Err(_) => refused("IP:port, [IPv6]:port or unix:/path; names are not looked up"),
+            Err(_) => refused("IP:port, [IPv6]:port or unix:/path; names are not resolved"),
         }
     }
 }

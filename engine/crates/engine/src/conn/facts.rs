@@ -148,7 +148,7 @@ pub fn examine(
     let parts = request.split_target(head).map_err(refused)?;
     // What came in plaintext was not asked for over TLS. (Proxies ask for `http` on TLS connections, and mean what they have.)
     if parts.https && !listener.tls {
-        return Err(malformed(counters, "the target asks for https on a connection in plaintext"));
+        return Err(malformed(counters, "the request target has the scheme https on a plaintext connection"));
     }
     match (request.host, parts.authority) {
         (Some(value), _) => canonical_host(value.of(head), host).map_err(refused)?,
@@ -161,13 +161,13 @@ pub fn examine(
         let mut other = Host::default();
         canonical_host(authority, &mut other).map_err(refused)?;
         if other != *host {
-            return Err(malformed(counters, "the target names another host than Host does"));
+            return Err(malformed(counters, "the request target and the Host header field name different hosts"));
         }
     }
     // Below the entry it has been looked at.
     if entry && !came.sites.may_serve(host.name(), came.handshake) {
         counters.misdirected_total.add();
-        let detail = "This connection was made for another host.";
+        let detail = "The TLS connection was made for another host.";
         return Err(Answer::new(421, "misdirected", "http_request_denied", detail));
     }
     target.clear();
@@ -182,7 +182,7 @@ pub fn examine(
                 || parts.form != Form::Origin
                 || request.host.is_none_or(|value| host.text().as_bytes() != value.of(head)))
         {
-            return Err(malformed(counters, "the target from the node above is not in canonical form"));
+            return Err(malformed(counters, "the request target from the parent node is not canonical"));
         }
         target.extend_from_slice(canonical);
         target.extend_from_slice(parts.query);
@@ -233,7 +233,7 @@ pub fn examine(
                             508,
                             "loop",
                             "proxy_loop_detected",
-                            "The request has passed this node before, or too many others.",
+                            "The request looped: it passed this node before, or too many nodes.",
                         ));
                     }
                 }
@@ -244,7 +244,7 @@ pub fn examine(
                     416,
                     "too-many-ranges",
                     "http_request_denied",
-                    "Range asks for too many parts.",
+                    "The Range header field has too many ranges.",
                 ));
             }
             Name::Content if value.starts_with(GRPC) => {
@@ -322,7 +322,7 @@ fn max_forwards(request: &Request, head: &[u8]) -> Result<Option<u32>, &'static 
     let Some(field) = found.next() else { return Ok(None) };
     let value = field.value.of(head);
     if found.next().is_some() || value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err("Max-Forwards is not one number");
+        return Err("Max-Forwards is not a single number");
     }
     let digit = |number: u32, byte: &u8| number.saturating_mul(10).saturating_add(u32::from(byte - b'0'));
     Ok(Some(value.iter().fold(0, digit)))
@@ -383,7 +383,7 @@ fn malformed(counters: &Counters, reason: &'static str) -> Answer {
 /// The body is over the limit.
 pub fn too_large(counters: &Counters) -> Answer {
     counters.limit_body_bytes_total.add();
-    Answer::new(413, "body-too-large", "http_request_denied", "The body is larger than this node takes.")
+    Answer::new(413, "body-too-large", "http_request_denied", "The body is larger than this node accepts.")
 }
 
 #[cfg(test)]

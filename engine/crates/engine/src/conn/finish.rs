@@ -113,7 +113,7 @@ impl Conn {
         job: &mut Job<'_>,
         picked: Option<&Picked>,
     ) -> Then {
-        let detail = "Too much memory is in use, and this request held much of it.";
+        let detail = "The request was cancelled under memory pressure because it held much memory.";
         let answer = Answer {
             retry_after_s: Some(RETRY_AFTER_S),
             ..Answer::new(503, "memory-limit", "connection_limit_reached", detail)

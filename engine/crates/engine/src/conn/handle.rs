@@ -135,7 +135,7 @@ impl Conn {
         let is_last = job.facts.max_forwards == Some(0);
         if is_last && scratch.request.method == Method::Trace {
             // To answer it would be to show what the fields hold that browsers hide from scripts.
-            let detail = "TRACE is not answered by this node.";
+            let detail = "This node does not support TRACE.";
             let answer = Answer::new(405, "method-not-served", "http_request_denied", detail);
             return Box::pin(self.own_answer(scratch, &mut job, None, answer)).await;
         }
@@ -212,7 +212,7 @@ impl Conn {
         let rate = config.limits.rate_per_address.filter(|_| self.listener.kind == ListenerKind::Entry)?;
         let wait = self.worker.rates.ask(self.client(facts).parse().ok()?, rate, std::time::Instant::now()).err()?;
         self.worker.counters.limit_requests_per_address_total.add();
-        let detail = "There were too many requests from this address.";
+        let detail = "The rate limit of this client address is exceeded.";
         let retry_after_s = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
         let answer = Answer::new(429, "too-many-requests", "http_request_denied", detail);
         Some(Answer { retry_after_s: Some(retry_after_s), ..answer })
@@ -306,7 +306,7 @@ impl Conn {
             End::Done { keep_client, keep_upstream } => {
                 let now = Instant::now();
                 if !to_node && matches!(status, 500 | 502..=504) {
-                    worker.failed(picked, Fault::Error, "it answers with errors");
+                    worker.failed(picked, Fault::Error, "it returns errors");
                 } else {
                     worker.succeeded(picked);
                 }
@@ -336,7 +336,7 @@ impl Conn {
                 if full {
                     job.tries.full = true;
                 } else if unreachable {
-                    let detail = "The endpoint cannot be reached from the node below.";
+                    let detail = "The child node cannot reach the endpoint.";
                     let answer = Answer::new(502, "endpoint-unreachable", "destination_unavailable", detail);
                     job.tries.failure = Some(Answer { below, ..answer });
                 } else {
@@ -355,22 +355,22 @@ impl Conn {
             }
             End::Malformed(refused) if refused.is_limit() => {
                 worker.counters.upstream_over_limit_total.add();
-                let detail = format!("The endpoint's answer is over a limit of this node: {}.", refused.reason);
+                let detail = format!("The endpoint's response is over a limit of this node: {}.", refused.reason);
                 let error = "http_response_header_section_size";
                 Attempt::Answer(Answer::new(502, "answer-too-long", error, detail))
             }
             End::Malformed(refused) => {
                 worker.counters.upstream_malformed_total.add();
                 self.blame(picked, Fault::Broken, refused.reason);
-                let detail = format!("The endpoint's answer cannot be trusted: {}.", refused.reason);
+                let detail = format!("The endpoint's response is malformed: {}.", refused.reason);
                 let error = if job.facts.upgrade { "http_upgrade_failed" } else { "http_protocol_error" };
                 Attempt::Answer(Answer::new(502, "endpoint-malformed", error, detail))
             }
             End::Late if is_try && replayable && status == 0 => {
                 upstream.io.is_late();
                 worker.counters.timeout_try_total.add();
-                self.blame(picked, Fault::Late, "it does not answer in time");
-                let detail = "The endpoint did not answer in time.";
+                self.blame(picked, Fault::Late, "it does not respond in time");
+                let detail = "The endpoint did not respond in time.";
                 Self::elsewhere(job, picked, Answer::new(504, "endpoint-timeout", "http_response_timeout", detail))
             }
             End::Late => {
@@ -381,9 +381,9 @@ impl Conn {
                     .timeout_ms
                     .is_none_or(|left_ms| u128::from(left_ms) * 2 >= limits.response_timeout.as_millis())
                 {
-                    self.blame(picked, Fault::Late, "it does not answer in time");
+                    self.blame(picked, Fault::Late, "it does not respond in time");
                 }
-                let detail = "The endpoint did not answer in time.";
+                let detail = "The endpoint did not respond in time.";
                 Attempt::Answer(Answer::new(504, "endpoint-timeout", "http_response_timeout", detail))
             }
             End::ClientLate => {
@@ -421,7 +421,7 @@ impl Conn {
             End::Cut(fault) => {
                 // A node breaks off what an instance below it broke off.
                 if let Some(fault) = fault.filter(|_| !to_node) {
-                    self.blame(picked, fault, "it breaks off its answers");
+                    self.blame(picked, fault, "it breaks off its responses");
                 }
                 self.cut(job, picked, status, bytes, "http_response_incomplete")
             }
@@ -611,7 +611,7 @@ impl Conn {
             return Attempt::Answer(Answer::ended(key, below, "destination_unavailable"));
         }
         job.tries.avoid_below = key;
-        let detail = "The endpoint failed: its connection ended without an answer.";
+        let detail = "The endpoint failed: its connection was closed without a response.";
         let answer = Answer { below, ..Answer::new(502, "endpoint-failed", "destination_unavailable", detail) };
         if std::mem::replace(&mut job.tries.repeated, true) {
             return Attempt::Answer(answer);
@@ -683,7 +683,7 @@ fn count_answer(picked: &Picked, end: &End, status: u16, head_at: Option<Instant
 }
 
 fn lost_body() -> Answer {
-    let detail = "The body was under way when the node below could not take it.";
+    let detail = "The child node became unavailable while the body was being sent.";
     Answer::new(502, "body-lost", "destination_unavailable", detail)
 }
 

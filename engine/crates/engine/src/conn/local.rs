@@ -68,8 +68,8 @@ impl Local {
     /// Starts sweeping the pools, once. Ends with the worker.
     pub fn start(worker: &Rc<Worker>) {
         if !worker.local.swept.replace(true) {
-            tokio::task::spawn_local(supervise::task("the keeper of memory", keeper::run(Rc::downgrade(worker))));
-            tokio::task::spawn_local(supervise::task("the sweep of pools", sweep(Rc::downgrade(worker))));
+            tokio::task::spawn_local(supervise::task("the memory trimmer", keeper::run(Rc::downgrade(worker))));
+            tokio::task::spawn_local(supervise::task("the pool sweeper", sweep(Rc::downgrade(worker))));
         }
     }
 

@@ -86,18 +86,18 @@ pub fn create(path: &Path) -> Result<(UnixListener, ControlSocket), String> {
     let us = rustix::process::geteuid().as_raw();
     let held = fs::metadata(folder).map_err(failed)?;
     if held.uid() != us && held.uid() != 0 {
-        return Err(told("its folder belongs to another user"));
+        return Err(told("its folder belongs to another user; use another folder"));
     }
     // In a folder with the sticky bit, as /tmp, others can't replace a file of ours.
     if held.mode() & 0o022 != 0 && held.mode() & 0o1000 == 0 {
-        return Err(told("others may write to its folder; take that right away (chmod go-w)"));
+        return Err(told("its folder is writable by others; run chmod go-w on it"));
     }
     if let Ok(there) = fs::symlink_metadata(path) {
         if !there.file_type().is_socket() {
-            return Err(told("something that is not a socket is there"));
+            return Err(told("the file there is not a socket; remove it or use another path"));
         }
         if there.uid() != us {
-            return Err(told("it belongs to another user"));
+            return Err(told("the socket there belongs to another user; use another path"));
         }
     }
     // A lock tells whether the engine that made the file still runs. To connect would tell too, but would take the place
@@ -106,7 +106,7 @@ pub fn create(path: &Path) -> Result<(UnixListener, ControlSocket), String> {
     lock_path.push(".lock");
     let shown = format!("{}", Path::new(&lock_path).display());
     let lock = Lock::take(lock_path.into()).map_err(|error| format!("{shown}: {error}"))?;
-    let lock = lock.ok_or_else(|| told("another engine listens on it"))?;
+    let lock = lock.ok_or_else(|| told("another engine listens there; stop it or use another path"))?;
     // Made under another name and moved into place, so that it never exists with wider rights under its own.
     let mut new = path.as_os_str().to_owned();
     new.push(".new");

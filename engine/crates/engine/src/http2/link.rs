@@ -301,7 +301,7 @@ async fn start(
         };
         let late = || ConnectError {
             error: "connection_timeout",
-            reason: "the handshake took too long".to_owned(),
+            reason: "the HTTP/2 handshake timed out".to_owned(),
             late: true,
             ours: false,
         };
@@ -401,7 +401,7 @@ fn not_taken(refused: Refused, worker: &Worker) -> ConnectError {
 fn no_http2() -> ConnectError {
     ConnectError {
         error: "connection_terminated",
-        reason: "the connection ended before HTTP/2 began".to_owned(),
+        reason: "the connection was closed before HTTP/2 started".to_owned(),
         late: false,
         ours: false,
     }

@@ -153,7 +153,7 @@ impl Stream {
     fn begin_tunnel(&mut self, head: &Head, mut response: http::Response<()>) -> io::Result<()> {
         let given = head.value(b"sec-websocket-accept");
         if self.asked.websocket.is_none() || given.as_deref() != self.asked.websocket.as_ref().map(String::as_bytes) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not the answer to this handshake"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "its 101 does not match the WebSocket handshake"));
         }
         *response.status_mut() = StatusCode::OK;
         response.headers_mut().remove(http::header::SEC_WEBSOCKET_ACCEPT);

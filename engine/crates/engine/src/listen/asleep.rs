@@ -98,7 +98,7 @@ impl Watched {
             hurried: Cell::new(false),
         });
         *worker.asleep.0.borrow_mut() = Rc::downgrade(&watched);
-        tokio::task::spawn_local(supervise::task("the watch of idle connections", watched.clone().watch()));
+        tokio::task::spawn_local(supervise::task("the idle connection watcher", watched.clone().watch()));
         Ok(watched)
     }
 

@@ -69,8 +69,8 @@ pub fn send(path: &Path, sockets: &[Passed]) -> io::Result<OwnedFd> {
 /// One sentence; what had come is closed again on this side.
 pub fn receive(path: &Path) -> Result<(Vec<Passed>, OwnedFd), String> {
     let told = |error: io::Error| match error.kind() {
-        io::ErrorKind::WouldBlock => format!("take-over at {}: no sockets came within 10 s", path.display()),
-        _ => format!("take-over at {}: {error}", path.display()),
+        io::ErrorKind::WouldBlock => format!("handover at {}: no sockets arrived within 10 s", path.display()),
+        _ => format!("handover at {}: {error}", path.display()),
     };
     receive_all(path).map_err(told)
 }
@@ -97,10 +97,10 @@ fn receive_all(path: &Path) -> io::Result<(Vec<Passed>, OwnedFd)> {
         let text = std::str::from_utf8(&bytes[..got.bytes]).map_err(io::Error::other)?;
         match descriptor {
             Some(descriptor) => {
-                all.push(read(text, descriptor).ok_or_else(|| io::Error::other("not a socket of ours"))?)
+                all.push(read(text, descriptor).ok_or_else(|| io::Error::other("not a listening socket of an engine"))?)
             }
             None if text.parse() == Ok(all.len()) => return Ok((all, from)),
-            None => return Err(io::Error::other(format!("it broke off after {} sockets", all.len()))),
+            None => return Err(io::Error::other(format!("the connection closed after {} sockets", all.len()))),
         }
     }
 }
@@ -124,7 +124,7 @@ fn packets() -> io::Result<OwnedFd> {
 fn check_peer(socket: &OwnedFd) -> io::Result<()> {
     let peer = sockopt::socket_peercred(socket)?.uid;
     let ours = peer == rustix::process::geteuid() || peer.is_root();
-    if ours { Ok(()) } else { Err(io::Error::other("the other end is a process of another user")) }
+    if ours { Ok(()) } else { Err(io::Error::other("the peer runs as another user")) }
 }
 
 struct RemovedAtEnd(PathBuf);

@@ -100,12 +100,12 @@ impl Refused {
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
-            Self::NoCertificate => "it shows no certificate",
-            Self::Certificate => "its certificate is not of the authorities of this node",
+            Self::NoCertificate => "it presents no certificate",
+            Self::Certificate => "its certificate is not from a CA that this node trusts",
             Self::Expired => "its certificate has expired or is not valid yet",
-            Self::Name => "its certificate does not have its name",
-            Self::Ours => "it does not accept the certificate of this node",
-            Self::Other => "it does not speak mutual TLS as nodes do",
+            Self::Name => "its certificate does not contain its name",
+            Self::Ours => "it rejects the certificate of this node",
+            Self::Other => "it does not speak the nodes' mutual TLS",
         }
     }
 }
@@ -118,7 +118,7 @@ impl Identity {
     pub fn new(pem: &[u8], ca_pem: &[u8], node: &str, now_unix_s: i64) -> Result<Self, String> {
         let provider = Provider::default().0;
         let own = sites::certified_key(pem, &provider)?;
-        let leaf = own.cert.first().ok_or("there is no certificate in it")?;
+        let leaf = own.cert.first().ok_or("the file has no certificate")?;
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| "the certificate cannot be read")?;
         let first = sites::names(&parsed).into_iter().next();
         if !first.as_deref().is_some_and(|first| first.eq_ignore_ascii_case(node)) {
@@ -130,13 +130,13 @@ impl Identity {
         }
         let (not_after_unix_s, warnings) =
             (parsed.validity().not_after.timestamp(), sites::judge_time(&parsed, now_unix_s).into_iter().collect());
-        let authorities = Arc::new(sites::roots(ca_pem, "the authorities")?);
+        let authorities = Arc::new(sites::roots(ca_pem, "the CAs")?);
         let told = |error: rustls::Error| error.to_string();
         let shown = Arc::new(SingleCertAndKey::from(CertifiedKey { ocsp: None, ..own }));
 
         let verifier = WebPkiClientVerifier::builder_with_provider(authorities.clone(), provider.clone())
             .build()
-            .map_err(|error| format!("the authorities: {error}"))?;
+            .map_err(|error| format!("the CAs: {error}"))?;
         let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&TLS13]);
         let mut server = builder.map_err(told)?.with_client_cert_verifier(verifier).with_cert_resolver(shown.clone());
         server.alpn_protocols = [REQUESTS, CONTROL].map(<[u8]>::to_vec).to_vec();

@@ -183,7 +183,7 @@ impl Registry {
             && held.not_after_unix_s > now_unix_s
             && site.not_after_unix_s <= now_unix_s
         {
-            return Err("the certificate has expired, and the one that serves has not".to_owned());
+            return Err("the new certificate has expired and the one in use has not".to_owned());
         }
         let told = Told { not_after_unix_s: site.not_after_unix_s, warnings };
         self.puts += 1;
@@ -272,7 +272,7 @@ fn build(
     let mut certified = Vec::new();
     for pem in &asked.certificates {
         let held = certified_key(pem, provider)?;
-        let leaf = held.cert.first().ok_or("there is no certificate in it")?;
+        let leaf = held.cert.first().ok_or("the file has no certificate")?;
         not_after_unix_s = not_after_unix_s.min(judge(leaf, &asked.hosts, now_unix_s, &mut warnings)?);
         certified.push(Arc::new(held));
     }
@@ -287,7 +287,7 @@ fn build(
         Some(roots) => {
             let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
             let verifier = if asked.client_certificate_required { verifier } else { verifier.allow_unauthenticated() };
-            let verifier = verifier.build().map_err(|error| format!("the clients' authorities: {error}"))?;
+            let verifier = verifier.build().map_err(|error| format!("the clients' CAs: {error}"))?;
             builder.with_client_cert_verifier(verifier)
         }
     };
@@ -317,20 +317,20 @@ pub(super) fn certified_key(pem: &[u8], provider: &CryptoProvider) -> Result<Cer
     let chain = CertificateDer::pem_slice_iter(pem).take(CHAIN_MAX + 1).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|error| format!("the certificate is not PEM: {error}"))?;
     match chain.len() {
-        0 => return Err("there is no certificate in it".to_owned()),
+        0 => return Err("the file has no certificate".to_owned()),
         1..=CHAIN_MAX => {}
         _ => return Err(format!("there are more than {CHAIN_MAX} certificates in one chain")),
     }
-    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| "there is no private key in it")?;
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| "the file has no private key")?;
     let key = provider
         .key_provider
         .load_private_key(key)
-        .map_err(|_| "the private key is of a kind that is not taken; expected ECDSA (P-256, P-384), RSA or Ed25519")?;
+        .map_err(|_| "the private key has an unsupported type; use ECDSA (P-256, P-384), RSA or Ed25519")?;
     let held = CertifiedKey::new(chain, key);
     match held.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(held),
         Err(rustls::Error::InconsistentKeys(_)) => {
-            Err("the private key is not that of the first certificate".to_owned())
+            Err("the private key does not belong to the first certificate".to_owned())
         }
         Err(error) => Err(format!("the first certificate cannot be read: {error}")),
     }
@@ -380,7 +380,7 @@ fn covers(name: &str, host: &str) -> bool {
 }
 
 fn client_roots(pem: &[u8]) -> Result<Option<RootCertStore>, String> {
-    if pem.is_empty() { Ok(None) } else { roots(pem, "the clients' authorities").map(Some) }
+    if pem.is_empty() { Ok(None) } else { roots(pem, "the clients' CAs").map(Some) }
 }
 
 /// Authorities, as PEM. `which`: what they are called.

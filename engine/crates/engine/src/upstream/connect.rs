@@ -72,7 +72,7 @@ pub async fn connect(
         Ok(Err(error)) => Err(describe(&error)),
         Err(_) => Err(ConnectError {
             error: "connection_timeout",
-            reason: "connecting took too long".to_owned(),
+            reason: "connecting timed out".to_owned(),
             late: true,
             ours: false,
         }),
@@ -87,8 +87,8 @@ fn describe(error: &io::Error) -> ConnectError {
     let (kind, reason) = match error.kind() {
         _ if ours => ("proxy_internal_error", error.to_string()),
         io::ErrorKind::ConnectionRefused => ("connection_refused", "connection refused".to_owned()),
-        io::ErrorKind::TimedOut => ("connection_timeout", "connecting took too long".to_owned()),
-        io::ErrorKind::NotFound => ("connection_refused", "its socket is not there".to_owned()),
+        io::ErrorKind::TimedOut => ("connection_timeout", "connecting timed out".to_owned()),
+        io::ErrorKind::NotFound => ("connection_refused", "its socket does not exist".to_owned()),
         _ => ("destination_ip_unroutable", error.to_string()),
     };
     ConnectError { error: kind, reason, late: false, ours }

@@ -57,7 +57,7 @@ impl Exchange<'_> {
         if self.interims > INTERIM_MAX {
             return Err(End::Malformed(Refused {
                 kind: http1::Kind::Malformed,
-                reason: "there are too many interim answers",
+                reason: "there are too many interim responses",
             }));
         }
         let Scratch { from_upstream, response, to_client, .. } = &mut *self.scratch;
@@ -104,7 +104,7 @@ impl Exchange<'_> {
         if !self.facts.upgrade || !response.upgrades() || !same || given.next().is_some() || self.up != Up::Sent {
             return Err(End::Malformed(Refused {
                 kind: http1::Kind::Malformed,
-                reason: "it switched to a protocol that nobody asked for",
+                reason: "it switched to a protocol that the request did not ask for",
             }));
         }
         response::write_interim(head, response, Some(asked), to_client);

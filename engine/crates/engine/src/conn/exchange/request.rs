@@ -121,5 +121,8 @@ impl Exchange<'_> {
 }
 
 fn not_as_told() -> End {
-    End::ClientMalformed(Refused { kind: Kind::Malformed, reason: "the content has another length than sdlb-length" })
+    End::ClientMalformed(Refused {
+        kind: Kind::Malformed,
+        reason: "the length of the content does not match sdlb-length",
+    })
 }

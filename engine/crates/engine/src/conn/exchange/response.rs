@@ -178,9 +178,9 @@ impl Exchange<'_> {
                 answered: self.answered,
                 silent: self.is_silent(&ended),
                 reason: match ended {
-                    _ if self.is_silent(&ended) => "nobody is at the other end of the connection any more",
-                    Ok(_) => "the connection ended without an answer",
-                    Err(_) => "the connection was reset without an answer",
+                    _ if self.is_silent(&ended) => "its connection was dead",
+                    Ok(_) => "the connection was closed without a response",
+                    Err(_) => "the connection was reset without a response",
                 },
             }),
             Some(answer) if ended.is_ok() && answer.body.ends_with_connection() => {

@@ -226,7 +226,7 @@ impl Conn {
                 Found::Nothing { .. } => {}
                 Found::Shed => {
                     self.worker.counters.limit_priority_total.add();
-                    return Err(overloaded("Requests of this priority wait until there is less to do.").into());
+                    return Err(overloaded("The service is busy, and low-priority requests are shed first.").into());
                 }
                 Found::Full(service, limits) => self.wait_for_room(scratch, &service, &limits, tries).await?,
             }
@@ -242,10 +242,12 @@ impl Conn {
                 return Found::NoRoute { host: table.serves_host(host) };
             };
             if path.starts_with("//") && is_ambiguous(table, route, host, path) {
-                return Found::Ambiguous("The path begins with several slashes, and means another service with one.");
+                return Found::Ambiguous(
+                    "The path begins with several slashes; with one slash it belongs to another service.",
+                );
             }
             if facts.encoded_slash && !route.terms().settings().is_some_and(|settings| settings.keep_encoded_slash) {
-                return Found::Ambiguous("The path holds an encoded slash, which this service does not allow.");
+                return Found::Ambiguous("The path contains an encoded slash, which this service does not allow.");
             }
             route.read_ahead();
             tries.look(table.epoch(), || route.since());
@@ -324,7 +326,7 @@ impl Conn {
         let head = &scratch.from_client.data()[..facts.head_bytes];
         let Some(stamp) = scratch.request.single(head, Name::SdlbTo) else {
             self.worker.counters.wrong_host_total.add();
-            let detail = "This address takes requests from nodes only, and this one has no stamp.";
+            let detail = "This address accepts requests from nodes only.";
             return Err(Answer::new(421, "not-stamped", "http_request_denied", detail));
         };
         let now_ms = self.worker.ms_at(tries.now(facts).into_std());

@@ -74,7 +74,9 @@ impl Conn {
         let counters = &self.worker.counters;
         if counters.parked_now.get() >= SETTLE.requests_max.into() {
             counters.limit_parked_total.add();
-            return Err(nothing_ready(tries, "The node has just started, and too many requests wait already.").into());
+            return Err(
+                nothing_ready(tries, "The node has just started, and its queue of parked requests is full.").into()
+            );
         }
         let _now: Gauged<fn(&Counters) -> &Counter> = Gauged::new(counters.clone(), |counters| &counters.parked_now);
         self.next_table(scratch, tries, until.saturating_duration_since(Instant::now())).await
@@ -132,7 +134,7 @@ impl Conn {
         if waiting >= terms.requests_max {
             counters.limit_parked_total.add();
             drop(parked);
-            return Err(nothing_ready(tries, "No instance is ready, and too many requests wait already.").into());
+            return Err(nothing_ready(tries, "No instance is ready, and the queue of parked requests is full.").into());
         }
         if tries.until.is_none() {
             counters.parked_total.add();
@@ -169,11 +171,11 @@ impl Conn {
         let Some(queued) = &tries.queued else {
             if limits.pending == 0 {
                 counters.limit_in_flight_total.add();
-                return Err(refused("The service has as many requests as it may.").into());
+                return Err(refused("The service is at its limit of requests in flight.").into());
             }
             let Some(waiter) = service.enter_queue(limits.pending) else {
                 counters.limit_pending_total.add();
-                return Err(refused("Too many requests wait for the service already.").into());
+                return Err(refused("The service's queue is full.").into());
             };
             tries.queued = Some(Queued {
                 waiter,
@@ -187,7 +189,7 @@ impl Conn {
         if left.is_zero() {
             counters.timeout_pending_total.add();
             tries.queued = None;
-            return Err(refused("The service had no room for the request in time.").into());
+            return Err(refused("The service had no capacity for the request in time.").into());
         }
         tokio::select! {
             biased;

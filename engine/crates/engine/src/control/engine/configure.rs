@@ -82,7 +82,7 @@ impl Engine {
         log: Option<Result<(File, PathBuf), String>>,
     ) -> Result<proto::Configured, String> {
         if self.shutdown.is_some() {
-            return Err("the engine shuts down".to_owned());
+            return Err("the engine is shutting down".to_owned());
         }
         if asked.node.is_empty() || asked.node.len() > NODE_NAME_BYTES_MAX || !asked.node.bytes().all(is_name_byte) {
             return Err(format!("node name {:?}: expected 1 to 255 letters, digits, dots, - or _", asked.node));
@@ -156,7 +156,7 @@ async fn open_log(path: PathBuf) -> io::Result<File> {
     thread::Builder::new().name("access-log-open".to_owned()).stack_size(64 << 10).spawn(open)?;
     match timeout(OPEN_WITHIN, wait).await {
         Ok(Ok(opened)) => opened,
-        Ok(Err(_)) | Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the file system does not answer")),
+        Ok(Err(_)) | Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the file system does not respond")),
     }
 }
 

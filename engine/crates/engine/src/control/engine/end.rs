@@ -58,7 +58,7 @@ impl Engine {
     pub(super) async fn finish(&mut self) {
         let left = self.counters.connections_open.get();
         if left > 0 {
-            eprintln!("sdlb-engine: the deadline has passed; {left} connections are cut off");
+            eprintln!("sdlb-engine: the drain deadline has passed; closing {left} connections");
         }
         self.done_number += 1;
         let mut waiting = self.workers.len();

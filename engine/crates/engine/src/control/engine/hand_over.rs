@@ -25,7 +25,7 @@ impl Engine {
     pub(super) fn give_sockets(&mut self, path: String) {
         let failed = |error: String| proto::HandedOver { sockets: 0, error };
         if self.shutdown.is_some() {
-            return self.send(Kind::HandedOver(failed("the engine shuts down".to_owned())));
+            return self.send(Kind::HandedOver(failed("the engine is shutting down".to_owned())));
         }
         let passed = match self.listeners.copies() {
             Ok(passed) => passed,

@@ -18,7 +18,7 @@ use crate::{
 impl Engine {
     pub(super) fn attach(&mut self, stream: UnixStream) {
         if !socket::may_control(&stream) {
-            eprintln!("sdlb-engine: a process of another user was turned away from the control socket");
+            eprintln!("sdlb-engine: refused a connection to the control socket from a process of another user");
             return;
         }
         self.sessions += 1;
@@ -51,7 +51,7 @@ impl Engine {
 
     pub(super) fn send(&mut self, kind: Kind) {
         if self.session.as_ref().is_some_and(|session| !session.send(kind)) {
-            eprintln!("sdlb-engine: control does not read; its connection is closed");
+            eprintln!("sdlb-engine: closed the control connection because control does not read");
             self.session = None;
         }
     }
@@ -74,7 +74,9 @@ impl Engine {
                 Some(to_engine::Kind::HandOver(asked)) => self.give_sockets(asked.path),
                 Some(to_engine::Kind::Sites(sites)) => self.put_sites(sites),
                 Some(to_engine::Kind::TicketKeys(keys)) => self.ticket_keys(&keys),
-                None => eprintln!("sdlb-engine: control sent a message of a kind that this version does not know"),
+                None => eprintln!(
+                    "sdlb-engine: ignored a message from control of a kind that this version does not support"
+                ),
             },
             Ok(None) => self.session = None,
             Err(error) => {

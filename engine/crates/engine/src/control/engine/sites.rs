@@ -32,7 +32,7 @@ impl Engine {
 
     pub(super) fn ticket_keys(&mut self, keys: &proto::TicketKeys) {
         if let Err(error) = self.sites.keys.replace(keys.keys.iter().map(|key| (&key.name[..], &key.secret[..]))) {
-            eprintln!("sdlb-engine: {error}; the keys of session tickets stay as they are");
+            eprintln!("sdlb-engine: {error}; the session ticket keys stay as they are");
         }
     }
 }

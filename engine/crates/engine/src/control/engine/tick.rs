@@ -13,7 +13,7 @@ use crate::{
 impl Engine {
     pub(super) fn tick(&mut self) {
         if self.unconfirmed.take_if(|until| Instant::now() >= *until).is_some() {
-            eprintln!("sdlb-engine: control did not carry the take-over through; ending");
+            eprintln!("sdlb-engine: control did not complete the hot restart; exiting");
             self.shut_down(Duration::ZERO);
         }
         // One that stands still now is reported from here; one that did so, by itself.
@@ -48,7 +48,9 @@ impl Engine {
         let mib = |bytes: u64| bytes >> 20;
         let (level, limit) = (if short.full { "80 %" } else { "65 %" }, mib(short.limit_bytes));
         let (resident, held) = (mib(short.resident_bytes), mib(short.held_bytes));
-        eprintln!("sdlb-engine: memory above {level} of {limit} MiB: {resident} resident, {held} held by connections");
+        eprintln!(
+            "sdlb-engine: memory pressure, above {level} of {limit} MiB: {resident} resident, {held} held by connections"
+        );
         self.send(Kind::MemoryShort(short));
     }
 
