@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from bench import change, cores, edge, idle, latency, proxy, reads, register, report, scale, tiers, upgrade
-from sdlb.cli.demo.launch import Late
+from sdlb.cli.demo.launch import WaitTimeout
 
 CASES: dict[str, Callable[[bool], report.Report]] = {
     "proxy": proxy.run,
@@ -62,7 +62,7 @@ def main() -> int:
     for name in dict.fromkeys(chosen.case or CASES):
         try:
             done = CASES[name](chosen.quick)
-        except (report.CannotRun, Late, OSError) as error:
+        except (report.CannotRun, WaitTimeout, OSError) as error:
             failed[name] = str(error)
             print(f"bench: {name}: {error}", file=sys.stderr)
             continue

@@ -31,8 +31,8 @@ from sdlb.node.authority import Authority
 from sdlb.node.health import Health
 from sdlb.node.journal import Journal
 from sdlb.node.lists import Lists
+from sdlb.node.local_paths import listen_unix
 from sdlb.node.loop import NodeLoop
-from sdlb.node.places import listen_unix
 from sdlb.node.server import serve_api
 from sdlb.seams.engine import EngineStats
 
@@ -183,7 +183,7 @@ async def _measure(count: int, rounds: int, folder: Path) -> tuple[dict[str, Fig
     socket = folder / "api.sock"
     _, stop_api = serve_api(node, listen_unix(socket), {})
     await loop.start()
-    turning = asyncio.create_task(loop.run())
+    looping = asyncio.create_task(loop.run())
     await loop.do(EngineAttached("boot-1", 0, 0))
     for number in range(count):
         loop.post(InstancePut(_spec(number)))
@@ -220,7 +220,7 @@ async def _measure(count: int, rounds: int, folder: Path) -> tuple[dict[str, Fig
     client.stdin.close()
     await client.wait()
     await stop_api()
-    turning.cancel()
+    looping.cancel()
     await store.close()
     return figures, whole
 

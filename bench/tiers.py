@@ -14,7 +14,7 @@ from bench.certificates import HOST
 from bench.client import Client
 from bench.report import CannotRun, Report, Row
 from bench.stand import version
-from sdlb.cli.demo.launch import Late, Launcher, Node
+from sdlb.cli.demo.launch import Launcher, Node, WaitTimeout
 
 SHARE = 0.60
 
@@ -43,7 +43,7 @@ def run(quick: bool) -> Report:
             return tuple((processes.cpu_s(pids) - before[name]) / answered * 1e6 for name, pids in engines.items())
 
         took = processes.in_turn([*clients], rounds, one)
-    except Late as error:
+    except WaitTimeout as error:
         raise CannotRun(str(error)) from None
     finally:
         processes.end(started)

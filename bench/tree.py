@@ -14,7 +14,7 @@ from typing import Self
 from bench import backend, processes
 from bench.client import Client
 from bench.report import CannotRun
-from sdlb.cli.demo.launch import Late, Launcher, Node
+from sdlb.cli.demo.launch import Launcher, Node, WaitTimeout
 
 CLIENTS = 8
 """Registrations are made over so many connections at once."""
@@ -38,7 +38,7 @@ class Tree:
             self._backends.append(process)
             processes.listening(process, self.backend, folder / "backend.log")
             self.launcher.wait_ready()
-        except Late as error:
+        except WaitTimeout as error:
             self.close()
             raise CannotRun(str(error)) from None
         except BaseException:

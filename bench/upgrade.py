@@ -15,7 +15,7 @@ from bench import backend, certificates, processes
 from bench.certificates import HOST
 from bench.client import Client
 from bench.report import CannotRun, Report, Row
-from sdlb.cli.demo.launch import SDLB, Late, Launcher, Node
+from sdlb.cli.demo.launch import SDLB, Launcher, Node, WaitTimeout
 
 LUA = """
 wrk.headers["Host"] = "{host}"
@@ -50,7 +50,7 @@ def run(quick: bool = False) -> Report:
         running = {name: subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for name, words in loads.items()}
         took = [_upgrade(launcher, node, began + (number + 1) * seconds / (upgrades + 1)) for number in range(upgrades)]
         said = {name: process.communicate(timeout=seconds + 60)[0] for name, process in running.items()}
-    except Late as error:
+    except WaitTimeout as error:
         raise CannotRun(str(error)) from None
     finally:
         processes.end(started)

@@ -17,7 +17,7 @@ from sdlb.core import events as ev
 from sdlb.core.balancer import Balancer
 from sdlb.core.messages import Claim, ClaimKey, UpMessage
 from sdlb.core.settings import Settings
-from sdlb.node.hold import Hold
+from sdlb.node.held_effects import HeldEffects
 
 if TYPE_CHECKING:
     from tests.core.forest import Forest
@@ -99,7 +99,7 @@ class Node:
         self.lie: Callable[[Claim], Iterable[Claim]] = lambda claim: (claim,)
         self.forge: Callable[[UpMessage], UpMessage] = lambda message: message  # all that it sends to parents
         self.stuck = self.released = False
-        self.hold = Hold()
+        self.hold = HeldEffects()
         self.unwritten: dict[str, object] = {}
 
     # ------------------------------------------------------------------ life
@@ -119,7 +119,7 @@ class Node:
         """kill -9 of control: the engine goes on."""
         self.alive = False
         self.inbox.clear()
-        self.hold, self.unwritten, self.released = Hold(), {}, False
+        self.hold, self.unwritten, self.released = HeldEffects(), {}, False
         self.forest.break_links(self.address)
 
     def restart(self) -> None:
@@ -217,7 +217,7 @@ class Node:
             if isinstance(effect, ef.Persist):
                 self._persist(effect)
                 continue
-            now = self.hold.sift(effect) if self.hold.on else effect
+            now = self.hold.pass_or_hold(effect) if self.hold.on else effect
             if now is not None:
                 self._act(now)
 

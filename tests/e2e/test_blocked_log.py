@@ -12,7 +12,7 @@ import httpx
 from sdlb.cli.demo.launch import SDLB
 from tests.e2e.backend import Backend
 from tests.e2e.cluster import Cluster
-from tests.node.test_outlet import full_pipe
+from tests.node.test_log_writer import full_pipe
 
 REGISTRATIONS = 600
 """Each is told in two lines at the least: more than the queue takes."""

@@ -195,7 +195,7 @@ def test_a_client_in_clear_text_and_its_instance_keep_their_connections(cluster:
                 once(resting)
                 background.more(20)
                 # Not one a request. A few: a request that comes just while the pool goes over finds none there, and that of
-                # the client that rests may have grown too old meanwhile. `tests/engine/test_idle_goes_over.py` counts
+                # the client that rests may have grown too old meanwhile. `tests/engine/test_idle_handover.py` counts
                 # them where nothing comes meanwhile.
                 assert instance.connections < opened + 10
     assert not background.lost

@@ -21,8 +21,8 @@ from sdlb.core.settings import Settings
 from sdlb.node.authority import Authority
 from sdlb.node.health import Health
 from sdlb.node.journal import Journal
+from sdlb.node.local_paths import listen_unix
 from sdlb.node.loop import NodeLoop
-from sdlb.node.places import listen_unix
 from sdlb.node.reaper import Reaper
 from sdlb.node.restart import Restart
 from sdlb.node.server import serve_api
@@ -99,11 +99,11 @@ async def lone(
         node: Any = Lone(loop, engine, store, journal, health, sites, authority, restart, http, log)
         await loop.start()
         await engine.start(EngineConfig("edge-1", (), ""))
-        turning = asyncio.create_task(loop.run())
+        looping = asyncio.create_task(loop.run())
         _, stop_api = serve_api(node, listening, {"http": "127.0.0.1:80", "node": "127.0.0.1:7700"})
         try:
             yield node
         finally:
             await stop_api()
-            turning.cancel()
+            looping.cancel()
             health.close()

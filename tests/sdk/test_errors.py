@@ -18,7 +18,7 @@ import pytest
 
 import sdlb
 from sdlb.sdk import Unreachable, calls
-from sdlb.sdk.lean import carry_out
+from sdlb.sdk.asyncio_http import carry_out
 
 Respond = Callable[[BaseHTTPRequestHandler], None]
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from sdlb.cli.demo.launch import Late
+from sdlb.cli.demo.launch import WaitTimeout
 from sdlb.sdk.problem import Problem
 from tools.chaos.acts import Acts
 from tools.chaos.network import Network, NoNetworkError
@@ -116,7 +116,7 @@ def _steps(args: argparse.Namespace, tree: Tree, until: float) -> Iterator[Done]
         done = Done(step, time.monotonic())
         try:
             acts.do(done)
-        except (Late, Problem, subprocess.TimeoutExpired) as error:
+        except (WaitTimeout, Problem, subprocess.TimeoutExpired) as error:
             done.late = f"{error}\n{tree.story()}"
             print(f": {error}", flush=True)
             yield done

@@ -31,7 +31,7 @@ class Acts:
         self._pool = ThreadPoolExecutor(1)
 
     def do(self, done: Done) -> None:
-        """Returns when the tree has converged again. Raises `Late` when something doesn't happen."""
+        """Returns when the tree has converged again. Raises `WaitTimeout` when something doesn't happen."""
         step = done.step
         done.struck_from = time.monotonic()
         with self._fault(done):

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sdlb.cli.demo.launch import SDLB, Instance, Late, Launcher, Node, until
+from sdlb.cli.demo.launch import SDLB, Instance, Launcher, Node, WaitTimeout, until
 from sdlb.sdk.problem import Problem
 from tests.certificates import Authority
 from tools.chaos import app, clients
@@ -138,7 +138,7 @@ class Tree:
             check=False,
         )
         if done.returncode:
-            raise Late(f"sdlb {' '.join(words)} at {node}: {done.stderr.strip()}")
+            raise WaitTimeout(f"sdlb {' '.join(words)} at {node}: {done.stderr.strip()}")
 
     def kill_machine(self, name: str) -> None:
         """All its processes at once, as far as that goes: control first, so that it starts no other engine."""

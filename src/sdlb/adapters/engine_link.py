@@ -29,7 +29,7 @@ T = TypeVar("T")
 class Owner(Protocol):
     """Who hears what an engine says."""
 
-    def heard(self, link: EngineLink, message: FromEngine) -> None: ...
+    def on_message(self, link: EngineLink, message: FromEngine) -> None: ...
     def lost(self, link: EngineLink, why: str) -> None:
         """Once, when it is broken and was not closed by us."""
         ...
@@ -40,7 +40,7 @@ class Owner(Protocol):
 
 
 class EngineLink:
-    """`owed`: members that it was told to delete and has not told as drained yet -> the epoch of the deletion.
+    """`undrained`: members that it was told to delete and has not told as drained yet -> the epoch of the deletion.
 
     `has_table`: deltas go to it. One that takes over has none before it has got a whole one.
     """
@@ -49,7 +49,7 @@ class EngineLink:
         self.path = path
         self.attached = Attached()
         self.rows = Rows()
-        self.owed: dict[EndpointKey, int] = {}
+        self.undrained: dict[EndpointKey, int] = {}
         self.has_table = False
         self._reader, self._writer = streams
         self._configured: asyncio.Future[Configured] | None = None
@@ -64,7 +64,7 @@ class EngineLink:
     def pid(self) -> int:
         return self.attached.pid
 
-    async def greeted(self) -> None:
+    async def wait_for_greeting(self) -> None:
         """Its first message. Raises EngineFailed."""
         try:
             message = await asyncio.wait_for(self._frame(), ANSWER_WITHIN_S)
@@ -73,7 +73,7 @@ class EngineLink:
         if message.WhichOneof("kind") != "attached":
             raise EngineFailed(f"the process that listens at {self.path} is not an engine")
         self.attached = message.attached
-        self.owed = {wire.endpoint_key(each.key): self.attached.epoch for each in self.attached.draining}
+        self.undrained = {wire.endpoint_key(each.key): self.attached.epoch for each in self.attached.draining}
 
     def listen(self, owner: Owner) -> None:
         self._reading = asyncio.create_task(self._read(owner), name=f"engine {self.pid}")
@@ -115,7 +115,7 @@ class EngineLink:
                     case "clients_drained":
                         _answer(self._drained, message.clients_drained)
                     case _:
-                        owner.heard(self, message)
+                        owner.on_message(self, message)
         except (asyncio.IncompleteReadError, OSError):
             pass
         except wire.DecodeError as error:

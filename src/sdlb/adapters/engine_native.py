@@ -69,11 +69,11 @@ class NativeEngine:
         self._config: EngineConfig | None = None
         self._current: EngineLink | None = None
         self._feeds: dict[EngineLink, SiteFeed] = {}
-        self._coming: EngineLink | None = None
-        self._has_table: asyncio.Future[None] | None = None  # of the one that comes
-        self._going: list[EngineLink] = []
+        self._starting: EngineLink | None = None
+        self._table_applied: asyncio.Future[None] | None = None  # of the one that comes
+        self._leaving: list[EngineLink] = []
         self._rows: dict[str, Rows] = {}  # by boot id
-        self._shown: dict[str, str] = {}  # boot id -> the one that the core was told
+        self._reported_boot_ids: dict[str, str] = {}  # boot id -> the one that the core was told
         self._epoch = 0
         self._awaited: set[EngineLink] = set()
         self._identity_warnings: list[str] = []
@@ -94,7 +94,7 @@ class NativeEngine:
             if spawned:
                 self._spawn(self._free_slot())
                 await self._attach_soon()
-            error = await self._greet(settle_s if spawned else 0.0)
+            error = await self._start_session(settle_s if spawned else 0.0)
             if error:
                 raise EngineFailed(error)
         except BaseException:  # also when the start is given up: what was started for it is not left behind
@@ -126,9 +126,9 @@ class NativeEngine:
         for link in self._links():
             link.has_table |= delta.replace
             if link.has_table:
-                link.owed.update(dict.fromkeys((*delta.delete_endpoints, *delta.left_out), delta.epoch))
+                link.undrained.update(dict.fromkeys((*delta.delete_endpoints, *delta.left_out), delta.epoch))
                 for member in delta.put_endpoints:
-                    link.owed.pop(member.key, None)
+                    link.undrained.pop(member.key, None)
                 self._awaited.add(link)
                 self._send(link, message)
 
@@ -143,17 +143,17 @@ class NativeEngine:
             before = self._current
             if before is None or self._ending:
                 raise EngineFailed("control is not connected to an engine; see the node's log")
-            if self._going:
+            if self._leaving:
                 raise EngineFailed(
-                    f"the previous engine (process {self._going[0].pid}) still drains; try again when it has exited"
+                    f"the previous engine (process {self._leaving[0].pid}) still drains; try again when it has exited"
                 )
             self._hand_over_path.unlink(missing_ok=True)
             path = self._free_slot()
             pid = processes.spawn(path, self._log, self._workers, self._hand_over_path)
             try:
-                return await self._take_over(before, path, pid, deadline_s)
+                return await self._hot_restart(before, path, pid, deadline_s)
             except BaseException as error:
-                self._call_off()
+                self._abort_upgrade()
                 if self._current is before:  # else it is all that is left, and is attached to
                     await processes.kill(pid, path)
                 if isinstance(error, (EngineFailed, TimeoutError)):
@@ -193,7 +193,7 @@ class NativeEngine:
     async def detach(self) -> None:
         self._ending = True
         await self._cancel(self._task, *self._tasks)
-        self._let_go()
+        self._disconnect()
 
     async def _cancel(self, *tasks: asyncio.Task[None] | None) -> None:
         for task in tasks:
@@ -204,16 +204,16 @@ class NativeEngine:
 
     # ------------------------------------------------------------------ one takes over from another
 
-    async def _take_over(self, before: EngineLink, path: Path, pid: int, deadline_s: float) -> Upgraded:
+    async def _hot_restart(self, before: EngineLink, path: Path, pid: int, deadline_s: float) -> Upgraded:
         await self._hand_over(before, path, pid)
         link = await self._connect_soon(path, pid)
-        self._coming = link
-        self._has_table = asyncio.get_running_loop().create_future()
+        self._starting = link
+        self._table_applied = asyncio.get_running_loop().create_future()
         self._begin(link)
         link.listen(self)
         await self._feed(link)
         self._post(EngineJoined())
-        await asyncio.wait_for(self._has_table, TABLE_WITHIN_S)
+        await asyncio.wait_for(self._table_applied, TABLE_WITHIN_S)
         error = await self._configure(link)
         if error:
             raise EngineFailed(f"it refused its configuration: {error}")
@@ -221,11 +221,13 @@ class NativeEngine:
             raise EngineFailed("the connection to it was lost")
         # From here on it is done, whatever becomes of the old one.
         before.shut_down(deadline_s)
-        self._shown[link.attached.boot_id] = self._shown.get(before.attached.boot_id, before.attached.boot_id)
-        self._going.append(before)
-        self._current, self._coming, self._has_table = link, None, None
+        self._reported_boot_ids[link.attached.boot_id] = self._reported_boot_ids.get(
+            before.attached.boot_id, before.attached.boot_id
+        )
+        self._leaving.append(before)
+        self._current, self._starting, self._table_applied = link, None, None
         self._spawned = (time.monotonic(), pid, path)
-        self._starve(before)
+        self._stop_feeding(before)
         self._show(link)
         after = (link.pid, link.attached.engine_version)
         text = f"engine {after[1]} (process {after[0]}) has replaced process {before.pid}, which drains and exits within {deadline_s:g} s"
@@ -243,20 +245,20 @@ class NativeEngine:
                     return
             await asyncio.sleep(0.02)
         if not processes.runs(pid, path):
-            why = f"it exited at start: {processes.last_words(pid, self._log)}"
+            why = f"it exited at start: {processes.exit_reason(pid, self._log)}"
         raise EngineFailed(why)
 
-    def _call_off(self) -> None:
-        link, self._coming, self._has_table = self._coming, None, None
+    def _abort_upgrade(self) -> None:
+        link, self._starting, self._table_applied = self._starting, None, None
         if link is not None:
             link.close()
-            self._starve(link)
+            self._stop_feeding(link)
             self._gone(link)
 
     # ------------------------------------------------------------------ connections
 
     def _links(self) -> list[EngineLink]:
-        return [link for link in (self._current, self._coming, *self._going) if link is not None]
+        return [link for link in (self._current, self._starting, *self._leaving) if link is not None]
 
     def _free_slot(self) -> Path:
         taken = {link.path for link in self._links()}
@@ -275,7 +277,7 @@ class NativeEngine:
         except OSError as error:
             raise EngineFailed(f"{path}: {error.strerror}") from None
         try:
-            await link.greeted()
+            await link.wait_for_greeting()
         except BaseException:
             link.close()
             raise
@@ -289,7 +291,7 @@ class NativeEngine:
             if link is not None:
                 return link
             if not processes.runs(pid, path):
-                raise EngineFailed(f"the engine exited at start: {processes.last_words(pid, self._log)}")
+                raise EngineFailed(f"the engine exited at start: {processes.exit_reason(pid, self._log)}")
             await asyncio.sleep(0.01)
         raise EngineFailed(f"the engine did not listen at {path} within {START_WITHIN_S:g} s")
 
@@ -309,16 +311,16 @@ class NativeEngine:
         self._current = able.pop() if able else None
         for link in able:  # the control that was to end it, or to carry its take-over through, is gone
             link.shut_down(DRAIN_S if link.attached.serving else 0.0)
-        self._going = [link for link in links if link is not self._current]
-        self._take_in(links)
+        self._leaving = [link for link in links if link is not self._current]
+        self._adopt(links)
         return self._current is not None
 
     async def _attach_soon(self) -> None:
         _, pid, path = self._spawned
         self._current = await self._connect_soon(path, pid)
-        self._take_in([self._current])
+        self._adopt([self._current])
 
-    def _take_in(self, links: list[EngineLink]) -> None:
+    def _adopt(self, links: list[EngineLink]) -> None:
         for link in links:
             link.has_table = True  # whatever it has: the core is told, and replaces it unless it wants to keep it
             self._begin(link)
@@ -335,7 +337,7 @@ class NativeEngine:
             self._totals.replace(known, link.rows)
         self._rows[link.attached.boot_id] = link.rows
 
-    async def _greet(self, settle_s: float = 0.0) -> str:
+    async def _start_session(self, settle_s: float = 0.0) -> str:
         """Certificates and listeners first, then the core hears of it: what it sends next finds them open."""
         link = self._current
         assert link is not None
@@ -351,7 +353,7 @@ class NativeEngine:
             for row in each.attached.draining:
                 key = wire.endpoint_key(row.key)
                 in_flight[key] = in_flight.get(key, 0) + row.in_flight
-        boot_id = self._shown.get(link.attached.boot_id, link.attached.boot_id)
+        boot_id = self._reported_boot_ids.get(link.attached.boot_id, link.attached.boot_id)
         epoch = max(each.attached.epoch for each in self._links())
         self._post(EngineAttached(boot_id, epoch, link.attached.members, tuple(in_flight.items())))
         return ""
@@ -360,7 +362,7 @@ class NativeEngine:
         feed = self._feeds[link] = self.sites.feed(link.send)
         await feed.greet(link.drain)
 
-    def _starve(self, link: EngineLink) -> None:
+    def _stop_feeding(self, link: EngineLink) -> None:
         """It gets no sites any more: it is gone, or accepts nothing new."""
         feed = self._feeds.pop(link, None)
         if feed is not None:
@@ -389,11 +391,11 @@ class NativeEngine:
         while True:
             await self._broken.wait()
             self._broken.clear()
-            self._let_go()
+            self._disconnect()
             self._post(EngineLost())
-            await self._again()
+            await self._reconnect()
 
-    async def _again(self) -> None:
+    async def _reconnect(self) -> None:
         while True:
             try:
                 if not await self._attach():
@@ -404,21 +406,21 @@ class NativeEngine:
                     self._delay_s = min(DELAY_S_MAX, max(DELAY_S_MIN, self._delay_s * 2))
                     self._spawn(self._free_slot())
                     await self._attach_soon()
-                await self._greet(RESPAWN_SETTLE_S)
+                await self._start_session(RESPAWN_SETTLE_S)
                 return
             except EngineFailed as error:
                 self._tell(Note("engine-failed", str(error), "error"))
-                self._let_go()
+                self._disconnect()
                 await asyncio.sleep(max(self._delay_s, DELAY_S_MIN))
 
-    def _let_go(self) -> None:
+    def _disconnect(self) -> None:
         self.stats.attached = False
         for link in self._links():
             link.close()
-            self._starve(link)
-        if self._has_table is not None and not self._has_table.done():
-            self._has_table.set_exception(EngineFailed("the connection to it was lost"))
-        self._current, self._coming, self._going = None, None, []
+            self._stop_feeding(link)
+        if self._table_applied is not None and not self._table_applied.done():
+            self._table_applied.set_exception(EngineFailed("the connection to it was lost"))
+        self._current, self._starting, self._leaving = None, None, []
         self._awaited.clear()
 
     def _send(self, link: EngineLink, message: ToEngine) -> None:
@@ -436,11 +438,11 @@ class NativeEngine:
     def lost(self, link: EngineLink, why: str) -> None:
         if why:
             self._tell(Note("engine-protocol", why, "error"))
-        if link is self._coming:
-            if self._has_table is not None and not self._has_table.done():
-                self._has_table.set_exception(EngineFailed("it exited"))
-        elif link in self._going:
-            task = asyncio.create_task(self._see_off(link))
+        if link is self._starting:
+            if self._table_applied is not None and not self._table_applied.done():
+                self._table_applied.set_exception(EngineFailed("it exited"))
+        elif link in self._leaving:
+            task = asyncio.create_task(self._on_old_engine_lost(link))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         elif not self._ending:
@@ -456,14 +458,14 @@ class NativeEngine:
         )
         self._tell(Note("engine-hangs" if hangs else "engine-answers", text, "error" if hangs else "info"))
 
-    async def _see_off(self, link: EngineLink) -> None:
+    async def _on_old_engine_lost(self, link: EngineLink) -> None:
         """Of two the connection to the older one is lost: it has ended, as it was told to, or both are attached to again."""
         if await processes.ended(link.pid, link.path, GONE_WITHIN_S):
-            if link in self._going:
-                self._going.remove(link)
+            if link in self._leaving:
+                self._leaving.remove(link)
                 self._gone(link)
                 self._tell(Note("engine-ended", f"the previous engine (process {link.pid}) has exited"))
-        elif link in self._going and not self._ending:
+        elif link in self._leaving and not self._ending:
             self._broken.set()
 
     def _gone(self, link: EngineLink) -> None:
@@ -471,25 +473,25 @@ class NativeEngine:
         self._rows.pop(link.attached.boot_id, None)
         self._totals.end(link.rows)
         link.rows.in_flight.clear()
-        owed, link.owed = link.owed, {}
-        for key, epoch in owed.items():
+        undrained, link.undrained = link.undrained, {}
+        for key, epoch in undrained.items():
             self._drained(key, epoch)
         self._applied(link)
 
     # ------------------------------------------------------------------ what they say
 
-    def heard(self, link: EngineLink, message: FromEngine) -> None:
+    def on_message(self, link: EngineLink, message: FromEngine) -> None:
         match message.WhichOneof("kind"):
             case "applied":
                 if message.applied.epoch == self._epoch:
-                    if link is self._coming and self._has_table is not None and not self._has_table.done():
-                        self._has_table.set_result(None)
+                    if link is self._starting and self._table_applied is not None and not self._table_applied.done():
+                        self._table_applied.set_result(None)
                     self._applied(link)
             case "rejected":
                 self._rejected(link, message.rejected.epoch, message.rejected.reason)
             case "drained":
                 key = wire.endpoint_key(message.drained.key)
-                link.owed.pop(key, None)
+                link.undrained.pop(key, None)
                 link.rows.in_flight.pop(key, None)
                 self._drained(key, message.drained.epoch)
             case "sites_applied":
@@ -529,16 +531,16 @@ class NativeEngine:
         if link is self._current:
             self._awaited.clear()
             self._post(EngineRejected(epoch, reason))
-        elif link is self._coming:
-            if self._has_table is not None and not self._has_table.done():
-                self._has_table.set_exception(EngineFailed(f"it refused the route table: {reason}"))
+        elif link is self._starting:
+            if self._table_applied is not None and not self._table_applied.done():
+                self._table_applied.set_exception(EngineFailed(f"it refused the route table: {reason}"))
         else:  # it must not pick by an old table
             text = f"the previous engine (process {link.pid}) is stopped without draining: it refused epoch {epoch}: {reason}"
             self._tell(Note("engine-rejected", text, "error"))
             link.shut_down(0.0)
 
     def _drained(self, key: EndpointKey, epoch: int) -> None:
-        if all(key not in link.owed for link in self._links()):
+        if all(key not in link.undrained for link in self._links()):
             self.stats.draining.pop(key, None)
             self._post(EngineDrained(key, epoch))
 

@@ -122,7 +122,7 @@ def age(pid: int) -> int:
         return 0
 
 
-def last_words(pid: int, log_file: Path) -> str:
+def exit_reason(pid: int, log_file: Path) -> str:
     """Of a process that has ended: the last line of the log, else its exit code."""
     with contextlib.suppress(OSError, IndexError), log_file.open("rb") as file:
         file.seek(max(0, log_file.stat().st_size - 2000))

@@ -45,15 +45,15 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON (its fields: docs/reference/cli.md)")
 
 
-def positive(text: str) -> float:
+def seconds(text: str) -> float:
     """Seconds, over zero."""
-    value = not_negative(text)
+    value = seconds_or_zero(text)
     if value == 0:
         raise argparse.ArgumentTypeError(f"'{text}' is not greater than 0")
     return value
 
 
-def not_negative(text: str) -> float:
+def seconds_or_zero(text: str) -> float:
     """Seconds, zero or more; "inf" and "nan" are no times."""
     try:
         value = float(text)

@@ -20,7 +20,7 @@ def add_parser(commands: options.Commands) -> None:
     )
     parser.add_argument("id", metavar="ID", help="the instance's id ('sdlb tree' lists them)")
     parser.add_argument(
-        "--deadline", type=options.not_negative, default=30.0, metavar="S", help="maximum time to drain (30)"
+        "--deadline", type=options.seconds_or_zero, default=30.0, metavar="S", help="maximum time to drain (30)"
     )
     parser.add_argument(
         "--gone", action="store_true", help="the program has exited: remove it immediately, without draining"

@@ -64,10 +64,10 @@ def add_instance(parser: argparse.ArgumentParser) -> None:
         help=f"the status codes of a healthy response, for example 200-299 or 200,204 ({STATUS})",
     )
     parser.add_argument(
-        "--health-interval", type=options.positive, default=2.0, metavar="S", help="the interval between checks (2)"
+        "--health-interval", type=options.seconds, default=2.0, metavar="S", help="the interval between checks (2)"
     )
     parser.add_argument(
-        "--health-timeout", type=options.positive, default=1.0, metavar="S", help="the timeout of a check (1)"
+        "--health-timeout", type=options.seconds, default=1.0, metavar="S", help="the timeout of a check (1)"
     )
     parser.add_argument(
         "--health-rise",

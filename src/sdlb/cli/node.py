@@ -60,7 +60,7 @@ def add_parser(commands: options.Commands) -> None:
         "when the node file has errors or the program cannot start.",
     )
     restart.add_argument(
-        "--timeout", type=options.positive, default=60.0, metavar="S", help="maximum time until control is back (60)"
+        "--timeout", type=options.seconds, default=60.0, metavar="S", help="maximum time until control is back (60)"
     )
     options.add_socket(restart)
     options.add_json(restart)
@@ -72,7 +72,7 @@ def add_parser(commands: options.Commands) -> None:
     )
     upgrade.add_argument(
         "--deadline",
-        type=options.not_negative,
+        type=options.seconds_or_zero,
         default=30.0,
         metavar="S",
         help="maximum time for the old engine to drain (30)",

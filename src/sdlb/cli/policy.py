@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sdlb.cli import args as options
-from sdlb.cli import asking, out
+from sdlb.cli import confirm, out
 from sdlb.model.policy_text import changes as changes_of
 from sdlb.model.policy_text import lines
 from sdlb.sdk.client import Client
@@ -102,7 +102,7 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--park-timeout",
-        type=options.not_negative,
+        type=options.seconds_or_zero,
         metavar="S",
         help="how long a request is parked until a version becomes active (0: not at all)",
     )
@@ -164,7 +164,7 @@ def _put(client: Client, args: argparse.Namespace, document: Document) -> Policy
         except Problem as problem:
             if problem.code not in ("unknown-service", "unknown-version"):
                 raise
-            if not asking.agreed(f"{PROG} set: {problem.detail}", "set the policy anyway?"):
+            if not confirm.confirmed(f"{PROG} set: {problem.detail}", "set the policy anyway?"):
                 return None
     return client.set_policy(args.service, document)
 

@@ -60,7 +60,7 @@ class Program:
         return code if code is None or code >= 0 else 128 - code
 
     @property
-    def how(self) -> str:
+    def exit_text(self) -> str:
         """ "exit status 3", "signal 9 (SIGKILL)" """
         code = self._process.returncode
         if code is None:
@@ -97,12 +97,12 @@ class Program:
 async def healthy(check: Health, endpoint: str) -> None:
     """Returns as soon as the check passes; until then it asks on, however long."""
     wait_s = _POLL_FIRST_S
-    while await why_unwell(check, endpoint) is not None:
+    while await health_problem(check, endpoint) is not None:
         await asyncio.sleep(wait_s)
         wait_s = min(wait_s * 1.5, _POLL_MAX_S)
 
 
-async def why_unwell(check: Health, endpoint: str) -> str | None:
+async def health_problem(check: Health, endpoint: str) -> str | None:
     """One attempt, as the node's own; None: it is well."""
     if check.kind == "none":
         return None

@@ -35,11 +35,11 @@ def add_parser(commands: options.Commands) -> None:
         help="the process to watch; when it exits, the instance is removed",
     )
     parser.add_argument(
-        "--ttl", type=options.not_negative, default=0.0, metavar="S", help="the lease (default 0: no lease)"
+        "--ttl", type=options.seconds_or_zero, default=0.0, metavar="S", help="the lease (default 0: no lease)"
     )
     parser.add_argument(
         "--wait",
-        type=options.positive,
+        type=options.seconds,
         metavar="S",
         help="return when the instance is active; exit code 1 when it is not within S",
     )

@@ -13,7 +13,7 @@ from sdlb.sdk.types import Route
 HEADERS = ("ROUTE", "SERVICE", "VERSIONS", "CAPACITY", "SHADOWS", "SHADOWED BY", "STATE")
 SHOWN_MAX = 3
 """Of the routes that one shadows; `--json` has all."""
-FIGURES = frozenset({3})
+NUMERIC_COLUMNS = frozenset({3})
 
 
 def add_parser(commands: options.Commands) -> None:
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         out.json(routes)
     elif routes.routes:
-        out.table(HEADERS, [row for route in routes.routes for row in rows(route)], FIGURES)
+        out.table(HEADERS, [row for route in routes.routes for row in rows(route)], NUMERIC_COLUMNS)
     else:
         out.line("no routes yet; start a service with 'sdlb run', or register one with 'sdlb register'")
     return 0

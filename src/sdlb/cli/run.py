@@ -51,25 +51,25 @@ def add_parser(commands: options.Commands) -> None:
         help="the environment variable with CMD's Unix socket (SOCKET)",
     )
     parser.add_argument(
-        "--ttl", type=options.positive, default=10.0, metavar="S", help="the lease, renewed after a third of it (10)"
+        "--ttl", type=options.seconds, default=10.0, metavar="S", help="the lease, renewed after a third of it (10)"
     )
     parser.add_argument(
         "--start-timeout",
-        type=options.positive,
+        type=options.seconds,
         default=60.0,
         metavar="S",
         help="maximum time until CMD is healthy (60)",
     )
     parser.add_argument(
         "--drain-deadline",
-        type=options.not_negative,
+        type=options.seconds_or_zero,
         default=30.0,
         metavar="S",
         help="maximum time to drain when CMD is stopped (30)",
     )
     parser.add_argument(
         "--stop-grace",
-        type=options.positive,
+        type=options.seconds,
         default=10.0,
         metavar="S",
         help="the time between SIGTERM and SIGKILL for CMD (10)",
@@ -97,7 +97,7 @@ class Place:
     variable: str
     value: str
     marker: str
-    told: str
+    listens_at: str
     held: object = None
 
 
@@ -110,8 +110,8 @@ def _tcp(args: argparse.Namespace) -> Place | None:
         return None
     held = HeldPort(args.port, None) if args.port else hold_free_port(random.Random())
     host = f"[{args.host}]" if ":" in args.host else args.host
-    told = f"the port in {args.port_env}" + (f", at {args.host}" if ":" in args.host else "")
-    return Place(f"{host}:{held.port}", args.port_env, str(held.port), "{port}", told, held)
+    listens_at = f"the port in {args.port_env}" + (f", at {args.host}" if ":" in args.host else "")
+    return Place(f"{host}:{held.port}", args.port_env, str(held.port), "{port}", listens_at, held)
 
 
 def _unix(args: argparse.Namespace, stack: contextlib.ExitStack) -> Place | None:
@@ -141,7 +141,7 @@ def _run(args: argparse.Namespace, name: tuple[str, str], place: Place) -> int:
         spec=instance_args.spec_of(args, name, endpoint=place.endpoint),
         words=tuple(word.replace(place.marker, place.value) for word in args.program),
         variables={place.variable: place.value},
-        told=place.told,
+        listens_at=place.listens_at,
         socket=args.socket or default_socket(),
         start_timeout_s=args.start_timeout,
         drain_deadline_s=args.drain_deadline,

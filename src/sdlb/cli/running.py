@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from sdlb.cli.program import Program, healthy, why_unwell
+from sdlb.cli.program import Program, health_problem, healthy
 from sdlb.node.reaper import Reaper
 from sdlb.sdk import calls
-from sdlb.sdk.lean import carry_out
+from sdlb.sdk.asyncio_http import carry_out
 from sdlb.sdk.pids import visible_pid
 from sdlb.sdk.problem import Problem, Unreachable
 from sdlb.sdk.renewal import Renewal
@@ -33,12 +33,12 @@ _RETRY_S = 0.2
 @dataclass(frozen=True, slots=True)
 class Job:
     """`spec.pid` is filled in once the program runs; `words` have the port or the socket in already. `variables`: what
-    is put into the program's environment; `told`: where it hears of its place, in words."""
+    is put into the program's environment; `listens_at`: where it hears of its place, in words."""
 
     spec: Spec
     words: tuple[str, ...]
     variables: Mapping[str, str]
-    told: str
+    listens_at: str
     socket: str
     start_timeout_s: float
     drain_deadline_s: float
@@ -97,7 +97,7 @@ class Run:
         if renewal.registered and not drained:
             await self._gone(spec)
         if ended is not None:
-            self.fail(f"{spec.label} exited with {program.how}")
+            self.fail(f"{spec.label} exited with {program.exit_text}")
         return code
 
     async def _until_healthy(self, program: Program) -> int | None:
@@ -107,16 +107,16 @@ class Run:
         asking = _within(healthy(job.spec.health, job.spec.endpoint), job.start_timeout_s)
         which = await _first(program.ended(), self._signals.get(), asking)
         if which == 0:
-            self.fail(f"{label} exited with {program.how} before it was healthy")
+            self.fail(f"{label} exited with {program.exit_text} before it was healthy")
             return program.code or 1
         if which == 1:
             return await self._stop(program)
-        why = await why_unwell(job.spec.health, job.spec.endpoint)
+        why = await health_problem(job.spec.health, job.spec.endpoint)
         if why is None:
             return None
         self.fail(
             f"{label} was not healthy within {job.start_timeout_s:g} s ({why}); check that it "
-            f"listens on {job.told}, or change --health or --start-timeout"
+            f"listens on {job.listens_at}, or change --health or --start-timeout"
         )
         await program.stop(job.stop_grace_s)
         return 1
@@ -127,7 +127,7 @@ class Run:
             try:
                 wait_s = renewal.succeeded(await carry_out(self.job.socket, calls.register(renewal.spec)))
             except Problem as problem:
-                if renewal.hopeless(problem):
+                if renewal.is_final(problem):
                     return problem
                 wait_s = renewal.failed(problem)
             await _within(self._leave.wait(), wait_s)
@@ -135,21 +135,21 @@ class Run:
 
     async def _drain(self, spec: Spec, program: Program) -> bool:
         """True when the node knows; False when the program ended first, or a second signal came."""
-        which = await _first(program.ended(), self._signals.get(), self._say_goodbye(spec))
+        which = await _first(program.ended(), self._signals.get(), self._deregister(spec))
         if which == 1:
             self.fail(f"{spec.label}: second signal; stopping without draining")
         return which == 2
 
-    async def _say_goodbye(self, spec: Spec) -> None:
+    async def _deregister(self, spec: Spec) -> None:
         until = asyncio.get_running_loop().time() + self.job.drain_deadline_s
-        told = False
+        reported = False
         while (left_s := until - asyncio.get_running_loop().time()) > 0:
             try:
                 last = await carry_out(self.job.socket, calls.deregister(spec.id, left_s, False, spec.pid))
             except Unreachable as problem:
-                if not told:
+                if not reported:
                     self.fail(f"{problem.detail} (retrying for {left_s:.0f} s, then stopping without draining)")
-                told = True
+                reported = True
                 await asyncio.sleep(_RETRY_S)
                 continue
             except Problem as problem:

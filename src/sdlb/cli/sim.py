@@ -48,7 +48,7 @@ def add_parser(commands: Commands) -> None:
         "--faults", type=_faults, metavar="KIND,...", help="inject only these kinds of fault, or 'none'"
     )
     parser.add_argument(
-        "--seconds", type=options.positive, default=60.0, help="duration of the faults in virtual time (default: 60)"
+        "--seconds", type=options.seconds, default=60.0, help="duration of the faults in virtual time (default: 60)"
     )
     parser.add_argument(
         "--jobs",

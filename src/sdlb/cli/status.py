@@ -12,7 +12,7 @@ from sdlb.sdk.problem import Problem
 from sdlb.sdk.types import Claim, Service, Services, Sites, Tree, Version
 
 HEADERS = ("SERVICE", "VERSION", "INSTANCES", "CAPACITY", "SHARE", "HOSTS", "STATE")
-FIGURES = frozenset({2, 3, 4})
+NUMERIC_COLUMNS = frozenset({2, 3, 4})
 
 
 def add_parser(commands: options.Commands) -> None:
@@ -31,13 +31,13 @@ def run(args: argparse.Namespace) -> int:
         services, why = read(client, args.service)
         tree, sites = client.tree(), client.sites()
     if args.json:
-        told = {**this_node(tree), "sites": ailing(sites)}
+        told = {**this_node(tree), "sites": sites_with_problems(sites)}
         out.json({**services.to_dict(), "local": bool(why), "local_because": why, "this_node": told})
     else:
         if why:
             out.line((f"{why}; the table shows what {tree.node} knows on its own", "red"))
         show(services, tree)
-        for line in of_sites(sites):
+        for line in site_lines(sites):
             out.line(line)
     return 0
 
@@ -68,12 +68,12 @@ def this_node(tree: Tree) -> dict[str, object]:
     }
 
 
-def ailing(sites: Sites) -> list[dict[str, object]]:
+def sites_with_problems(sites: Sites) -> list[dict[str, object]]:
     """Those whose certificates somebody should look at."""
     return [site.to_dict() for site in sites.sites if site.reason or site.warnings]
 
 
-def of_sites(sites: Sites) -> Iterator[out.Piece]:
+def site_lines(sites: Sites) -> Iterator[out.Piece]:
     for site in sites.sites:
         if site.reason:
             state = "TLS handshakes for it fail" if site.state == "refused" else "it keeps its previous certificate"
@@ -84,7 +84,7 @@ def of_sites(sites: Sites) -> Iterator[out.Piece]:
 
 def show(services: Services, tree: Tree) -> None:
     if services.services:
-        out.table(HEADERS, [row for service in services.services for row in rows(service)], FIGURES)
+        out.table(HEADERS, [row for service in services.services for row in rows(service)], NUMERIC_COLUMNS)
     else:
         out.line("no services yet; start one with 'sdlb run', or register one with 'sdlb register'")
     for line in warnings(services, tree):

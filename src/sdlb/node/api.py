@@ -157,7 +157,9 @@ class Api:
         healthy = known if known is not None and self._health.known(spec) else not unchecked
         owner = owner_of(spec.pid)
         if owner and self._owner(instance_id) not in ("", owner):
-            self._health.look(instance_id)  # a program that was started again is not refused for the one before it
+            self._health.check_process(
+                instance_id
+            )  # a program that was started again is not refused for the one before it
         there = self._listeners(spec, healthy)
         await self._loop.do(InstancePut(spec, healthy, owner, there))
         if owner and self._owner(instance_id) not in ("", owner):
@@ -171,7 +173,7 @@ class Api:
             return frozenset()
         for other in self._loop.balancer.view.at_endpoint(spec.endpoint):
             if other != spec.id:
-                self._health.look(other)  # its process may have ended, and left the port to this one
+                self._health.check_process(other)  # its process may have ended, and left the port to this one
         return listeners(spec.endpoint)
 
     def _owner(self, instance_id: str) -> str:

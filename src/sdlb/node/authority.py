@@ -43,7 +43,7 @@ class Authority:
             if (call.method, call.path) == ("GET", SERVICES):
                 pace = reads.Pace(self._loop.quiet)
                 found = await reads.encoded(reads.services(self._loop.balancer.view, pace))
-                await pace.breathe()
+                await pace.pause()
                 return 200, reads.document({}, services=found)
             return 200, msgspec.json.encode(await self._run(call))
         except Invalid as error:
@@ -113,7 +113,7 @@ class Authority:
         if not told:
             raise _first_refusal(answered.answers)
         disagree, services = await merge_services(told, pace)
-        await pace.breathe()
+        await pace.pause()
         return reads.pieces({**self._who(answered), "disagree": disagree}, services=services)
 
     async def explained(self, host: str, path: str) -> list[Json]:
@@ -206,7 +206,7 @@ async def merge_services(told: Mapping[str, Sequence[bytes]], pace: reads.Pace) 
     active: dict[str, dict[str, str]] = {}
     for root in sorted(told):
         for entry in told[root]:
-            await pace.breathe()  # before the first one too: to take an answer apart takes its time
+            await pace.pause()  # before the first one too: to take an answer apart takes its time
             try:
                 service = msgspec.json.decode(entry, type=_Service)
             except msgspec.DecodeError:

@@ -19,7 +19,7 @@ from sdlb.core.effects import Note
 from sdlb.model.site import SiteSpec, SiteState
 
 DAY_S: Final = 86_400
-ENDING_S: Final = (14 * DAY_S, 3 * DAY_S, 0)
+EXPIRY_WARNINGS_S: Final = (14 * DAY_S, 3 * DAY_S, 0)
 """Told when a certificate has no longer than this to go."""
 
 
@@ -33,7 +33,7 @@ class Known:
     exposed: tuple[str, ...] = ()  # of its files
     answered: bool = False
     changing: bool = False  # other files were sent
-    told_ending: int = 0  # how many of ENDING_S
+    expiry_warnings: int = 0  # how many of EXPIRY_WARNINGS_S
 
     @property
     def state(self) -> str:
@@ -111,7 +111,7 @@ class Sites:
             site.refused = state.error
             return notes
         if site.not_after_s != state.not_after_s:
-            site.told_ending = 0
+            site.expiry_warnings = 0
         for text in state.warnings:
             if text not in site.warnings:
                 notes.append(_note(state.key, "certificate-warning", text, "warning"))
@@ -129,9 +129,9 @@ class Sites:
     def _ending(self, key: str, site: Known, now_s: int) -> list[Note]:
         left_s = site.not_after_s - now_s
         passed = _passed(site.not_after_s, now_s)
-        if passed <= site.told_ending:
+        if passed <= site.expiry_warnings:
             return []
-        site.told_ending = passed
+        site.expiry_warnings = passed
         if left_s <= 0:
             return [
                 _note(key, "certificate-ended", "its certificate has expired: clients refuse it; renew it", "error")
@@ -157,7 +157,7 @@ class Sites:
 
 
 def ending(not_after_s: int, now_s: int, told: tuple[int, int]) -> tuple[tuple[int, int], tuple[str, str, str] | None]:
-    """The same for the node's own certificate. `told`: when the one ends that was told of, and how many of ENDING_S.
+    """The same for the node's own certificate. `told`: when the one ends that was told of, and how many of EXPIRY_WARNINGS_S.
 
     Returns that, and code, text and level of what is to be told now.
     """
@@ -176,7 +176,7 @@ def ending(not_after_s: int, now_s: int, told: tuple[int, int]) -> tuple[tuple[i
 
 
 def _passed(not_after_s: int, now_s: int) -> int:
-    return sum(not_after_s - now_s <= limit_s for limit_s in ENDING_S) if not_after_s else 0
+    return sum(not_after_s - now_s <= limit_s for limit_s in EXPIRY_WARNINGS_S) if not_after_s else 0
 
 
 def _note(key: str, code: str, text: str, level: str) -> Note:

@@ -18,7 +18,7 @@ from sdlb.model.problem import Invalid
 from sdlb.node import pem
 from sdlb.node.config import LISTENERS, NodeConfig, Options, build, read_file
 from sdlb.node.config_reader import CODE, Mistake
-from sdlb.node.places import SOCKET_PATH_BYTES_MAX
+from sdlb.node.local_paths import SOCKET_PATH_BYTES_MAX
 from sdlb.node.toml_lines import line_of
 
 MISTAKES_MAX = 100

@@ -24,8 +24,8 @@ from sdlb.node.config_reader import CODE
 from sdlb.node.health import Health
 from sdlb.node.identity import IdentityWatch
 from sdlb.node.journal import Journal
+from sdlb.node.local_paths import StateFolder
 from sdlb.node.loop import INCARNATION, NodeLoop
-from sdlb.node.places import StateFolder
 from sdlb.node.reaper import Reaper
 from sdlb.node.restart import Restart
 from sdlb.node.sites import SiteWatch

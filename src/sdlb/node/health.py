@@ -133,7 +133,7 @@ class Health:
         if watch.fd < 0:
             self._watch_process(watch, remember=False)
 
-    def look(self, instance_id: str) -> None:
+    def check_process(self, instance_id: str) -> None:
         """Says so when its process has ended, without waiting for the kernel's word, which may be on its way."""
         watch = self._watches.get(instance_id)
         if watch is not None and watch.spec.pid and start_time(watch.spec.pid) != watch.started:

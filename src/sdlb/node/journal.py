@@ -1,6 +1,6 @@
 """What the node has to say: JSON lines on stderr (plain ones on a terminal), and the recent ones for `/v1/events`.
 
-Nobody waits for a log that isn't read (`node.outlet`): lines are dropped then, told as `log-blocked`; the events stay.
+Nobody waits for a log that isn't read (`node.log_writer`): lines are dropped then, told as `log-blocked`; the events stay.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TextIO
 import msgspec
 
 from sdlb.core.effects import Note
-from sdlb.node.outlet import Outlet, of_stderr
+from sdlb.node.log_writer import LogWriter, of_stderr
 
 RECENT_MAX = 2000
 """Events kept for those who ask later."""
@@ -40,8 +40,8 @@ class Journal:
         self, node: str, stream: TextIO | None = None, wall: Callable[[], float] = time.time, level: str = "info"
     ) -> None:
         self._node = node
-        self._outlet: Outlet | None = of_stderr(self._lost) if stream is None else None
-        self._stream: TextIO | Outlet = stream or self._outlet or sys.stderr
+        self._writer: LogWriter | None = of_stderr(self._lost) if stream is None else None
+        self._stream: TextIO | LogWriter = stream or self._writer or sys.stderr
         self._plain = self._stream.isatty()
         self._wall = wall
         self._quiet = level != "info"
@@ -55,7 +55,7 @@ class Journal:
     @property
     def dropped(self) -> int:
         """Log lines that were dropped because nobody read them in time."""
-        return self._outlet.dropped if self._outlet is not None else 0
+        return self._writer.dropped if self._writer is not None else 0
 
     def handler(self) -> logging.Handler:
         """For what libraries log by themselves."""
@@ -65,8 +65,8 @@ class Journal:
 
     def end(self) -> None:
         """Before the process ends: what is still queued is written, if somebody reads it."""
-        if self._outlet is not None:
-            self._outlet.end()
+        if self._writer is not None:
+            self._writer.end()
 
     def tell(self, note: Note) -> None:
         event = Event(self._next, self._at(), note.level, note.code, note.text, dict(note.fields))

@@ -6,7 +6,7 @@ reached the disk, any other at least the operating system: kill -9 loses nothing
 along) at most the latter.
 When the disk cannot be written, the node says so (`state-not-written`) and tries again until it can. What is applied
 serves on, and the core goes on in memory: renewals, health, beats. But when a durable decision could not be written,
-neither it nor anything after it is acted on before it is (`decisions-wait`, see `sdlb.node.hold`): a full disk is no
+neither it nor anything after it is acted on before it is (`decisions-wait`, see `sdlb.node.held_effects`): a full disk is no
 outage, and kill -9 brings nothing back that others have seen undone. Others are served by what was true before, however
 long it takes: an instance that starts meanwhile waits, one that ends is tried around by the engine. Only what outlives
 a process, not a power cut, does not hold anything up: a restart that lacks it hears it again from those it is about.
@@ -32,7 +32,7 @@ from collections.abc import Awaitable, Callable
 from sdlb.core import effects as ef
 from sdlb.core.balancer import Balancer
 from sdlb.core.events import AskDone, AskUp, EngineRejected, Event, Stop, StoreStuck, StoreWritten, Tick
-from sdlb.node.hold import Hold
+from sdlb.node.held_effects import HeldEffects
 from sdlb.node.service_watch import ServiceWatch
 from sdlb.seams.engine import Engine
 from sdlb.seams.links import ChildLinks, ParentLinks
@@ -115,7 +115,7 @@ class NodeLoop:
         self._retry_at = 0.0
         self._retry_s = RETRY_FIRST_S
         self._why = ""  # the last commit failed
-        self._hold = Hold()
+        self._held_effects = HeldEffects()
         self._services = ServiceWatch(balancer.view, tell)
         self._released = False  # nothing is held, though the disk takes nothing: others decide, this root follows
 
@@ -174,8 +174,8 @@ class NodeLoop:
             await self._pause()
             events, self._events = self._events or [Tick()], []
             callers, self._callers = self._callers, []
-            for event in events if self._hold.on else ():
-                self._hold.event(event)
+            for event in events if self._held_effects.on else ():
+                self._held_effects.event(event)
             await self._handle(events)
             for caller in callers:
                 if not caller.done():
@@ -226,7 +226,7 @@ class NodeLoop:
     async def _carry_out(self, effects: list[ef.Effect]) -> None:
         if self._unwritten and self._clock() >= self._retry_at:
             await self._write({}, durable=True)
-        if (self._hold.on or self._released) and not self._unwritten:
+        if (self._held_effects.on or self._released) and not self._unwritten:
             self._release()
             self._released = False
             self.post(StoreWritten())
@@ -240,19 +240,19 @@ class NodeLoop:
                     self._released = bool(self._unwritten)
                     self._release()
                 case _:
-                    now = self._hold.sift(effect) if self._hold.on else effect
+                    now = self._held_effects.pass_or_hold(effect) if self._held_effects.on else effect
                     if now is not None:
                         self._act_safely(now)
 
     def _release(self) -> None:
-        while (held := self._hold.pop()) is not None:
+        while (held := self._held_effects.pop()) is not None:
             self._act_safely(held)
 
     async def _persist(self, puts: dict[str, object], durable: bool) -> None:
-        if self._hold.on or self._released:
+        if self._held_effects.on or self._released:
             self._unwritten.update(puts)
         elif not await self._write(puts, durable) and durable:
-            self._hold.on = True
+            self._held_effects.on = True
             text = f"a decision cannot be written to disk and takes effect only when it is: {self._why}"
             self.tell(ef.Note("decisions-wait", text, "error"))
             self.post(StoreStuck())
@@ -346,7 +346,7 @@ class NodeLoop:
     @property
     def held(self) -> int | None:
         """None: what is decided is acted on. Else how many effects wait for the disk."""
-        return len(self._hold) if self._hold.on else None
+        return len(self._held_effects) if self._held_effects.on else None
 
     def ready(self) -> tuple[bool, str]:
         """As the balancer says; not ready while decisions wait for the disk, nor once the node is to stop."""
@@ -354,7 +354,7 @@ class NodeLoop:
             return False, "the node is stopping"
         if self.engine.stats.hangs:
             return False, "the engine does not answer control: it keeps serving, but no change takes effect"
-        if self._hold.on:
+        if self._held_effects.on:
             return False, f"decisions wait for the disk, traffic is served as before: {self._why}"
         ready, detail = self.balancer.view.ready()
         return ready, f"{detail}; but the state cannot be written: {self._why}" if self._why else detail

@@ -58,7 +58,7 @@ async def render(loop: NodeLoop, stats: EngineStats, journal: Journal, sites: Si
     tree = _tree(Lists(loop.balancer.view))
     engine = _engine(stats, _known(loop.balancer.view))
     for family in chain(_node(loop, journal), tree, _sites(sites), engine):  # each when its turn comes
-        await pace.breathe()
+        await pace.pause()
         if family is None:
             continue
         head = f"# HELP {family.name} {family.text}\n# TYPE {family.name} {family.kind}\n"
@@ -68,7 +68,7 @@ async def render(loop: NodeLoop, stats: EngineStats, journal: Journal, sites: Si
             if len(lines) >= LINES_AT_ONCE:
                 yield "".join(lines).encode()
                 lines.clear()
-            await pace.breathe()
+            await pace.pause()
     yield "".join(lines).encode()
 
 

@@ -29,7 +29,7 @@ BLOCK_BYTES = 64 * 1024
 
 
 class Pace:
-    """`await breathe()` between two steps: the loop runs once whenever a slice is used up."""
+    """`await pause()` between two steps: the loop runs once whenever a slice is used up."""
 
     def __init__(self, quiet: Quiet, slice_s: float = SLICE_S, clock: Callable[[], float] = time.perf_counter) -> None:
         self._quiet = quiet
@@ -41,7 +41,7 @@ class Pace:
     def over(self) -> bool:
         return self._clock() >= self._until
 
-    async def breathe(self) -> None:
+    async def pause(self) -> None:
         if self.over:
             await asyncio.sleep(0)
             await self._quiet(YIELD_S)
@@ -83,7 +83,7 @@ async def blocks(found: Sequence[bytes], pace: Pace) -> AsyncIterator[bytes]:
         if size >= BLOCK_BYTES:
             yield b"".join(found[start:end])
             start, size = end, 0
-            await pace.breathe()
+            await pace.pause()
     yield b"".join(found[start:])
 
 
@@ -108,7 +108,7 @@ async def services(view: View, pace: Pace) -> AsyncIterator[dict[str, Any]]:
         found = view.service(name)
         if found is not None:
             yield found
-        await pace.breathe()
+        await pace.pause()
 
 
 async def instances(view: Lists, pace: Pace) -> AsyncIterator[dict[str, Any]]:
@@ -116,7 +116,7 @@ async def instances(view: Lists, pace: Pace) -> AsyncIterator[dict[str, Any]]:
         found = view.instance(instance_id)
         if found is not None:
             yield found
-        await pace.breathe()
+        await pace.pause()
 
 
 async def children(view: Lists, pace: Pace) -> AsyncIterator[dict[str, Any]]:
@@ -124,7 +124,7 @@ async def children(view: Lists, pace: Pace) -> AsyncIterator[dict[str, Any]]:
         found = view.child(name)
         if found is not None:
             yield found
-        await pace.breathe()
+        await pace.pause()
 
 
 async def routes(view: Lists, pace: Pace) -> AsyncIterator[dict[str, Any]]:
@@ -134,7 +134,7 @@ async def routes(view: Lists, pace: Pace) -> AsyncIterator[dict[str, Any]]:
         found = view.route(text, below.get(text, ()), above.get(text, ()))
         if found is not None:
             yield found
-        await pace.breathe()
+        await pace.pause()
 
 
 def _shadows(texts: Iterable[str]) -> tuple[list[str], dict[str, list[str]], dict[str, list[str]]]:

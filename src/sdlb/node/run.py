@@ -77,7 +77,7 @@ def run_node(options: Options, signals: Signals | None = None) -> int:
 async def serve(config: NodeConfig, options: Options, signals: Signals) -> bool:
     """Whether control is to be started again. Raises Invalid or OSError (StoreFailed, EngineFailed) when the node
     cannot start."""
-    from sdlb.node.places import StateFolder, listen_tcp, listen_unix, remove_socket
+    from sdlb.node.local_paths import StateFolder, listen_tcp, listen_unix, remove_socket
 
     task = asyncio.current_task()
     assert task is not None
@@ -126,8 +126,8 @@ async def _serve_told(
         await node.children.start()
         await node.sites.adopt(config.sites)
         await node.start_engine()
-        _tell_start(node.journal, config)
-        return await _Life(node, options, sockets).live(signals)
+        _log_start(node.journal, config)
+        return await _RunningNode(node, options, sockets).live(signals)
     finally:
         node.health.close()
         await node.parents.close()
@@ -136,7 +136,7 @@ async def _serve_told(
         await store.close()
 
 
-def _tell_start(journal: Journal, config: NodeConfig) -> None:
+def _log_start(journal: Journal, config: NodeConfig) -> None:
     entry = f", clients on {config.listen_http}" if config.listen_http else ""
     entry += f", with TLS on {config.listen_https} (sites: {len(config.sites)})" if config.listen_https else ""
     entry += f", metrics on {config.listen_metrics}" if config.listen_metrics else ""
@@ -148,7 +148,7 @@ def _tell_start(journal: Journal, config: NodeConfig) -> None:
         journal.tell(Note("insecure-link", text, "warning"))
 
 
-class _Life:
+class _RunningNode:
     """From the first turn of the loop to the end."""
 
     def __init__(self, node: Any, options: Options, sockets: Sockets) -> None:
@@ -159,10 +159,10 @@ class _Life:
         self._config = node.config
         self._options = options
         self._socket, self._probes = sockets
-        self._stops = 0
+        self._stop_signals = 0
         self._signals: Signals | None = None
         self._restarting = False
-        self._at_once = asyncio.Event()
+        self._stop_now = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._configuring = asyncio.Lock()
 
@@ -180,22 +180,22 @@ class _Life:
         node.reaper.start()
         await node.loop.start()
         node.watch_saved()
-        turning = asyncio.create_task(node.loop.run(), name="loop")
+        looping = asyncio.create_task(node.loop.run(), name="loop")
         serving, stop_api = serve_api(node, self._socket, listen)
         _, stop_probes = serve_api(node, self._probes, listen, PROBES) if self._probes else (None, _nothing)
-        at_once = asyncio.create_task(self._at_once.wait())
+        at_once = asyncio.create_task(self._stop_now.wait())
         again = asyncio.create_task(node.restart.asked.wait())
         watching = asyncio.create_task(node.sites.run(), name="sites")
         renewing = asyncio.create_task(node.identity.run(self._take_identity), name="identity")
         gc.collect()
         gc.freeze()  # what was made at the start lives as long as the node
         try:
-            ends = (turning, watching, renewing, serving, at_once, again, node.loop.stopped)
+            ends = (looping, watching, renewing, serving, at_once, again, node.loop.stopped)
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for task in (turning, watching, renewing):
+            for task in (looping, watching, renewing):
                 if task.done():
                     task.result()
-            if again.done() and not self._stops:
+            if again.done() and not self._stop_signals:
                 self._restarting = True
                 signals.keep()
                 node.journal.tell(Note("control-restarting", "control restarts, its engine keeps serving"))
@@ -203,7 +203,7 @@ class _Life:
             clean = node.loop.stopped.done() and node.loop.stopped.result()
             node.journal.tell(Note("node-stopping", "drained" if clean else "stopping without draining further"))
             await node.parents.close()
-            await self._end_engine()
+            await self._stop_engine()
             return False
         finally:
             await stop_api()
@@ -211,17 +211,17 @@ class _Life:
             node.reaper.close()
             at_once.cancel()
             again.cancel()
-            for task in (turning, watching, renewing):
+            for task in (looping, watching, renewing):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             await node.loop.close()
 
-    async def _end_engine(self) -> None:
+    async def _stop_engine(self) -> None:
         """What is in flight is answered, unless a second signal says otherwise."""
-        if not self._at_once.is_set():
+        if not self._stop_now.is_set():
             ending = asyncio.create_task(self._node.engine.shut_down(DRAIN_S))
-            at_once = asyncio.create_task(self._at_once.wait())
+            at_once = asyncio.create_task(self._stop_now.wait())
             await asyncio.wait((ending, at_once), return_when=asyncio.FIRST_COMPLETED)
             at_once.cancel()
             if ending.done():
@@ -237,16 +237,16 @@ class _Life:
             self._signals.keep(number)
         elif number in ENDING:
             self._stop()
-        elif not self._stops:
+        elif not self._stop_signals:
             self._reload()
 
     def _stop(self) -> None:
-        self._stops += 1
-        if self._stops == 1:
+        self._stop_signals += 1
+        if self._stop_signals == 1:
             self._node.loop.stopping = True
             self._spawn(self._leave(), "leave")
         else:
-            self._at_once.set()
+            self._stop_now.set()
 
     async def _leave(self) -> None:
         """Clients first, while there are still endpoints for what they ask; then the nodes above, which take this one out."""
@@ -258,7 +258,7 @@ class _Life:
 
     def _reload(self) -> None:
         self._node.engine.reopen_log()
-        self._spawn(self._read_again(), "reload")
+        self._spawn(self._reload_config(), "reload")
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
@@ -269,7 +269,7 @@ class _Life:
         async with self._configuring:
             return await self._node.engine.configure(self._node.engine_config(self._config, identity))
 
-    async def _read_again(self) -> None:
+    async def _reload_config(self) -> None:
         tell = self._node.journal.tell
         if self._options.config is None:
             tell(Note("config-kept", "there is no node file to reload"))

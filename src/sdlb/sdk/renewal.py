@@ -52,7 +52,7 @@ class Renewal:
         # one that is about to change is looked at more often, so that the change is told soon
         return self.spec.ttl_s / 3 if instance.state in SETTLED else min(self.spec.ttl_s / 3, LOOK_S)
 
-    def hopeless(self, problem: Problem) -> bool:
+    def is_final(self, problem: Problem) -> bool:
         """The registration is wrong in itself: trying again can't help."""
         return 400 <= problem.status < 500 and not self.registered
 

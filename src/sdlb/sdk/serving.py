@@ -129,7 +129,7 @@ class Serving:
         try:
             return self._renewal.succeeded(client.register(self.spec))
         except Problem as problem:
-            if self._renewal.hopeless(problem):
+            if self._renewal.is_final(problem):
                 raise
             return self._renewal.failed(problem)
 
@@ -182,7 +182,7 @@ class Serving:
         try:
             return self._renewal.succeeded(await client.register(self.spec))
         except Problem as problem:
-            if self._renewal.hopeless(problem):
+            if self._renewal.is_final(problem):
                 raise
             return self._renewal.failed(problem)
 

@@ -1,4 +1,4 @@
-"""Effects that a node holds back while its disk cannot be written, as `sdlb.node.hold` does in production.
+"""Effects that a node holds back while its disk cannot be written, as `sdlb.node.held_effects` does in production.
 
 After the first durable decision that could not be written, deltas for the engine and numbered messages wait in order.
 Heartbeats pass and count only the messages that were really sent. The simulator may not import `sdlb.node`, so this is its

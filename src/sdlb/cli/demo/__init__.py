@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sdlb.cli.args import Commands
     from sdlb.cli.demo.screen import Screen
     from sdlb.cli.demo.story import Story
-    from sdlb.cli.demo.traffic import Figures
+    from sdlb.cli.demo.traffic import TrafficStats
 
 INTERRUPTED = 130
 TAKES_INTERRUPTS = True
@@ -46,7 +46,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Plays the story; see the module for the exit codes."""
-    from sdlb.cli.demo.launch import Late, Launcher
+    from sdlb.cli.demo.launch import Launcher, WaitTimeout
     from sdlb.cli.demo.screen import screen
     from sdlb.cli.demo.story import Story
     from sdlb.sdk.problem import Problem
@@ -61,19 +61,19 @@ def run(args: argparse.Namespace) -> int:
                 story.play()
                 if args.keep:
                     story.traffic.send(0)
-                figures = story.traffic.stop()
-                shown.end(figures)
-                code = _verdict(figures, shown)
+                stats = story.traffic.stop()
+                shown.end(stats)
+                code = _verdict(stats, shown)
                 if args.json:
-                    print(json.dumps(result(figures)), flush=True)
+                    print(json.dumps(result(stats)), flush=True)
                 if args.keep:
                     _keep(story, shown, ending)
                 return code
-            except (Late, Problem) as error:
+            except (WaitTimeout, Problem) as error:
                 story.calm()
                 shown.failure(f"the demo failed: {error}")
                 if args.json:
-                    print(json.dumps(result(story.figures)), flush=True)
+                    print(json.dumps(result(story.stats)), flush=True)
                 return 1
             except Interrupted:
                 story.calm()  # else each request that the end of the nodes costs would be told
@@ -83,17 +83,17 @@ def run(args: argparse.Namespace) -> int:
         return INTERRUPTED
 
 
-def result(figures: Figures) -> dict[str, object]:
+def result(stats: TrafficStats) -> dict[str, object]:
     """The object that `--json` ends with."""
-    total: dict[str, object] = {key: figures.total(key) for key in KEYS[:-1]}
-    total["longest_wait_ms"] = figures.longest_wait_ms
-    phases = {name: {key: phase[key] for key in (*KEYS, "by_version")} for name, phase in figures.phases.items()}
+    total: dict[str, object] = {key: stats.total(key) for key in KEYS[:-1]}
+    total["longest_wait_ms"] = stats.longest_wait_ms
+    phases = {name: {key: phase[key] for key in (*KEYS, "by_version")} for name, phase in stats.phases.items()}
     return {**total, "phases": phases}
 
 
-def _verdict(figures: Figures, shown: Screen) -> int:
-    lost, wrong, requests = figures.total("lost"), figures.total("wrong_version"), figures.total("requests")
-    if lost or wrong or figures.total("answered") != requests or not requests:
+def _verdict(stats: TrafficStats, shown: Screen) -> int:
+    lost, wrong, requests = stats.total("lost"), stats.total("wrong_version"), stats.total("requests")
+    if lost or wrong or stats.total("answered") != requests or not requests:
         shown.say(f"{requests:,} requests: {lost:,} lost, {wrong:,} answered by a wrong version")
         return 1
     shown.say(f"{requests:,} requests, all answered, each by a permitted version")

@@ -1,6 +1,6 @@
 """A raw HTTP/1.1 client connection for the load generator: one request at a time, kept alive, nothing retried.
 
-It is strict on purpose: an answer that isn't framed exactly as RFC 9112 says is a `Broken`, never guessed at.
+It is strict on purpose: an answer that isn't framed exactly as RFC 9112 says is a `BadResponse`, never guessed at.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 HEAD_BYTES_MAX = 64 << 10
 
 
-class Broken(Exception):
+class BadResponse(Exception):
     """The answer did not come, or not whole, or not as HTTP. The text says which."""
 
 
@@ -37,7 +37,7 @@ class Connection:
         return self._keep and self._reader is not None and not self._reader.at_eof()
 
     async def ask(self, head: bytes, body: tuple[bytes, ...], *, head_only: bool = False) -> Response:
-        """Sends the head and then the body's pieces as they are (chunked by the caller, if so); raises Broken."""
+        """Sends the head and then the body's pieces as they are (chunked by the caller, if so); raises BadResponse."""
         try:
             if self._writer is None:
                 self._reader, self._writer = await asyncio.open_connection(*self.address, limit=HEAD_BYTES_MAX)
@@ -47,12 +47,12 @@ class Connection:
                 self._writer.write(piece)
             await self._writer.drain()
             return await self._response(head_only)
-        except Broken:
+        except BadResponse:
             self._keep = False
             raise
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             self._keep = False
-            raise Broken(_reason(error)) from error
+            raise BadResponse(_reason(error)) from error
 
     async def _response(self, head_only: bool) -> Response:
         assert self._reader is not None
@@ -63,13 +63,13 @@ class Connection:
             line, *fields = text.split("\r\n")
             words = line.split(" ", 2)
             if len(words) < 2 or words[0] != "HTTP/1.1" or not words[1].isdigit():
-                raise Broken(f"no status line: {line!r}")
+                raise BadResponse(f"no status line: {line!r}")
             status = int(words[1])
             headers = {}
             for item in fields:
                 name, colon, value = item.partition(":")
                 if not colon or name != name.strip():
-                    raise Broken(f"no header field: {item!r}")
+                    raise BadResponse(f"no header field: {item!r}")
                 headers[name.lower()] = value.strip()
         self._keep = "close" not in headers.get("connection", "").lower()
         body = b"" if head_only or status in (204, 304) else await self._body(headers)
@@ -79,7 +79,7 @@ class Connection:
         assert self._reader is not None
         if headers.get("transfer-encoding", "").lower() != "chunked":
             if "content-length" not in headers:
-                raise Broken("a response without a length")
+                raise BadResponse("a response without a length")
             return await self._reader.readexactly(int(headers["content-length"]))
         pieces: list[bytes] = []
         while True:
@@ -87,14 +87,14 @@ class Connection:
             try:
                 size = int(line.split(b";")[0], 16)
             except ValueError:
-                raise Broken(f"no chunk size: {line!r}") from None
+                raise BadResponse(f"no chunk size: {line!r}") from None
             if size == 0:
                 while await self._reader.readuntil(b"\r\n") != b"\r\n":
                     pass
                 return b"".join(pieces)
             pieces.append(await self._reader.readexactly(size))
             if await self._reader.readexactly(2) != b"\r\n":
-                raise Broken("a chunk does not end where it should")
+                raise BadResponse("a chunk does not end where it should")
 
     def close(self) -> None:
         if self._writer is not None:

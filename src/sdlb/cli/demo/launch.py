@@ -34,7 +34,7 @@ SDLB = (sys.executable, "-m", "sdlb")
 APP = Path(__file__).with_name("app.py")
 
 
-class Late(Exception):
+class WaitTimeout(Exception):
     """Something that was waited for didn't happen in time; the text says what and how it stood."""
 
 
@@ -50,7 +50,7 @@ def until(what: str, done: Callable[[], object], timeout_s: float = 20.0, poll_s
         except Problem as error:
             last = f" ({error})"
         if time.monotonic() > end:
-            raise Late(f"not within {timeout_s:g} s: {what}{last}")
+            raise WaitTimeout(f"not within {timeout_s:g} s: {what}{last}")
         time.sleep(poll_s)
 
 
@@ -152,7 +152,7 @@ class Node:
 
     def ready(self) -> bool:
         if self.process is not None and self.process.poll() is not None:
-            raise Late(f"{self.name} exited with code {self.process.returncode}: {self.tail()}")
+            raise WaitTimeout(f"{self.name} exited with code {self.process.returncode}: {self.tail()}")
         with self.client() as client:
             tree = client.tree()
         return tree.ready and all(parent.state == "connected" for parent in tree.parents)
@@ -231,7 +231,9 @@ class Instance:
 
         def done() -> bool:
             if self.process.poll() is not None:
-                raise Late(f"{self.name} on {self.node.name} exited with code {self.process.returncode}: {self.tail()}")
+                raise WaitTimeout(
+                    f"{self.name} on {self.node.name} exited with code {self.process.returncode}: {self.tail()}"
+                )
             return self.state() == state
 
         until(f"{self.name} on {self.node.name} {state}", done, timeout_s)

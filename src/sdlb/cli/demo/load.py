@@ -24,7 +24,7 @@ from collections import deque
 from typing import Any
 
 from sdlb.cli.demo.check import Answer, Rules, Tally
-from sdlb.cli.demo.http1 import Broken, Connection, Response
+from sdlb.cli.demo.http1 import BadResponse, Connection, Response
 
 HOST = "shop.example"
 IN_FLIGHT_MAX = 2000
@@ -126,7 +126,7 @@ class Load:
             async with asyncio.timeout(TIMEOUT_S):
                 response = await self._ask(entry, head, body)
             answer = _read(response, "POST" if post else "GET", target, digest)
-        except (Broken, TimeoutError) as error:
+        except (BadResponse, TimeoutError) as error:
             wait_ms = (time.monotonic_ns() - sent_ns) / MS
             tally.lose(wait_ms)
             text = str(error) or f"no response within {TIMEOUT_S:g} s"
@@ -173,18 +173,18 @@ class Load:
 
 
 def _read(response: Response, method: str, target: str, digest: str) -> Answer:
-    """The application's own words; Broken when the answer isn't the application's or isn't about this request."""
+    """The application's response; raises BadResponse when it is not the application's or not to this request."""
     if response.status != 200:
         why = response.headers.get("proxy-status", "") or response.body[:120].decode("latin-1")
-        raise Broken(f"answered {response.status} ({why})")
+        raise BadResponse(f"answered {response.status} ({why})")
     try:
         said = json.loads(response.body)
         echoed = (said["method"], said["target"], said["body_sha256"])
         answer = Answer(said["service"], said["version"], said["received_ns"], said["finished_ns"])
     except (ValueError, KeyError, TypeError) as error:
-        raise Broken(f"a response that is not the application's: {response.body[:80]!r} ({error})") from error
+        raise BadResponse(f"a response that is not the application's: {response.body[:80]!r} ({error})") from error
     if echoed != (method, target, digest):
-        raise Broken(f"the response to another request: {echoed[0]} {echoed[1]}, body {echoed[2][:12]}")
+        raise BadResponse(f"the response to another request: {echoed[0]} {echoed[1]}, body {echoed[2][:12]}")
     return answer
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from sdlb.cli.demo.traffic import Figures
+from sdlb.cli.demo.traffic import TrafficStats
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,11 +30,11 @@ def cells(name: str, phase: dict[str, Any], between: str) -> tuple[str, ...]:
     )
 
 
-def rows(figures: Figures, between: str = ", ") -> list[tuple[str, ...]]:
+def rows(stats: TrafficStats, between: str = ", ") -> list[tuple[str, ...]]:
     """A row for each phase, and the sum."""
-    total: dict[str, Any] = {key: figures.total(key) for key in ("requests", "answered", "lost", "wrong_version")}
-    total |= {"longest_wait_ms": figures.longest_wait_ms, "by_version": {}}
-    return [*(cells(name, phase, between) for name, phase in figures.phases.items()), cells("total", total, "")]
+    total: dict[str, Any] = {key: stats.total(key) for key in ("requests", "answered", "lost", "wrong_version")}
+    total |= {"longest_wait_ms": stats.longest_wait_ms, "by_version": {}}
+    return [*(cells(name, phase, between) for name, phase in stats.phases.items()), cells("total", total, "")]
 
 
 class Screen:
@@ -53,12 +53,12 @@ class Screen:
     def failure(self, text: str) -> None:
         self._line(f"    !! {text}")
 
-    def figures(self, figures: Figures) -> None:
+    def stats(self, stats: TrafficStats) -> None:
         """Called five times a second; plain lines don't show it."""
 
-    def end(self, figures: Figures) -> None:
+    def end(self, stats: TrafficStats) -> None:
         self._print("")
-        self._print_table(HEADERS, rows(figures))
+        self._print_table(HEADERS, rows(stats))
 
     def say(self, text: str) -> None:
         self._print(text)
@@ -106,18 +106,18 @@ class LiveScreen(Screen):
     def failure(self, text: str) -> None:
         self._console.print(f"{self._stamp()}      !! {text}", style="red")
 
-    def figures(self, figures: Figures) -> None:
-        self._live.update(self._table(figures))
+    def stats(self, stats: TrafficStats) -> None:
+        self._live.update(self._table(stats))
 
-    def end(self, figures: Figures) -> None:
+    def end(self, stats: TrafficStats) -> None:
         self._live.stop()
         self._console.print()
-        self._console.print(self._table(figures))
+        self._console.print(self._table(stats))
 
     def _print(self, text: str) -> None:
         self._console.print(text)
 
-    def _table(self, figures: Figures) -> Table:
+    def _table(self, stats: TrafficStats) -> Table:
         from rich import box
         from rich.table import Table
 
@@ -125,7 +125,7 @@ class LiveScreen(Screen):
         for column, header in enumerate(HEADERS):
             edge = column in (0, len(HEADERS) - 1)
             table.add_column(header, justify="left" if edge else "right", no_wrap=True)
-        shown = rows(figures, "\n")
+        shown = rows(stats, "\n")
         for row in shown:
             bad = row[3] != "0" or row[4] != "0"
             table.add_row(*row, style="red" if bad else "bold" if row is shown[-1] else "")

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sdlb.cli.demo.launch import Instance, Late, Launcher, Node, until
+from sdlb.cli.demo.launch import Instance, Launcher, Node, WaitTimeout, until
 from sdlb.cli.demo.load import HOST
 from sdlb.cli.demo.screen import Screen
-from sdlb.cli.demo.traffic import Figures, Traffic
+from sdlb.cli.demo.traffic import Traffic, TrafficStats
 
 CATALOG_ROUTE = f"{HOST}/catalog*"
 SEARCH_ROUTE = f"{HOST}/catalog/search*"
@@ -63,14 +63,14 @@ class Story:
         return self._traffic
 
     @property
-    def figures(self) -> Figures:
+    def stats(self) -> TrafficStats:
         """Up to now."""
-        return self._traffic.figures if self._traffic is not None else Figures()
+        return self._traffic.stats if self._traffic is not None else TrafficStats()
 
     def calm(self) -> None:
         """Something went wrong: what follows is the end of the nodes, which is nobody's loss."""
         if self._traffic is not None:
-            with contextlib.suppress(Late):
+            with contextlib.suppress(WaitTimeout):
                 self._traffic.send(0)
 
     def build(self) -> None:
@@ -79,7 +79,7 @@ class Story:
         for node in nodes:
             node.start()
         self._traffic = Traffic(
-            self._launcher, [edge.http for edge in self.edges], self._screen.figures, self._screen.failure
+            self._launcher, [edge.http for edge in self.edges], self._screen.stats, self._screen.failure
         )
         self._launcher.wait_ready(nodes)
 
@@ -114,9 +114,9 @@ class Story:
         self.traffic.start("catalog", CANARY)
         self._launch("catalog", CANARY, CATALOG_ROUTE, [self.hosts[0]])
         self._at_edges("/catalog/items", "catalog", CANARY)
-        before = self.traffic.figures.by_version("canary")
+        before = self.traffic.stats.by_version("canary")
         time.sleep(4.0)
-        after = self.traffic.figures.by_version("canary")
+        after = self.traffic.stats.by_version("canary")
         counts = {name: after[name] - before.get(name, 0) for name in after}
         got, every = counts.get(f"catalog-{CANARY}", 0), sum(counts.values()) or 1
         self._screen.note(f"measured: {100 * got / every:.1f} % of {every:,} requests; the canary is withdrawn")
@@ -165,15 +165,15 @@ class Story:
         time.sleep(1.2)
 
     def _conflict(self) -> None:
-        thief = self._launcher.run(self.hosts[3], "bargains-1.0.0", CATALOG_ROUTE)
+        bargains = self._launcher.run(self.hosts[3], "bargains-1.0.0", CATALOG_ROUTE)
         until(
             "the claim of bargains refused",
-            lambda: thief.process.poll() is not None or thief.state() == "refused",
+            lambda: bargains.process.poll() is not None or bargains.state() == "refused",
         )
-        found = thief.registered()
-        self._screen.note(f"bargains-1.0.0 refused: {found.reason if found is not None else thief.tail(1)}")
+        found = bargains.registered()
+        self._screen.note(f"bargains-1.0.0 refused: {found.reason if found is not None else bargains.tail(1)}")
         time.sleep(0.7)
-        thief.stop()
+        bargains.stop()
 
     def _kill_control(self) -> None:
         edge = self.edges[0]
@@ -226,7 +226,7 @@ class Story:
         for instance in instances:
             code = instance.stop()
             if code != 0:
-                raise Late(f"{instance.name} on {instance.node.name} exited with code {code}: {instance.tail()}")
+                raise WaitTimeout(f"{instance.name} on {instance.node.name} exited with code {code}: {instance.tail()}")
 
     def _at_edges(self, path: str, service: str, version: str) -> None:
         """Until both edges would send a request for the path to this version."""
@@ -247,4 +247,4 @@ class Story:
         return any(target.chosen and target.name == f"n:{rack.name}" for target in targets)
 
     def _waited(self, phase: str) -> int:
-        return self.traffic.figures.phases.get(phase, {}).get("waited", 0)
+        return self.traffic.stats.phases.get(phase, {}).get("waited", 0)

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sdlb.cli.demo.launch import Late, Launcher, until
+from sdlb.cli.demo.launch import Launcher, WaitTimeout, until
 
 MODULE = "sdlb.cli.demo.load"
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class TrafficStats:
     """What was counted up to now. `phases`: by name, the dicts of `check.Tally.to_dict`."""
 
     phases: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
@@ -36,17 +36,17 @@ class Figures:
 
 
 class Traffic:
-    """`entries` are host:port. `on_figures` is called from a thread of its own at each report, `on_failure` per failure."""
+    """`entries` are host:port. `on_stats` is called from a thread of its own at each report, `on_failure` per failure."""
 
     def __init__(
         self,
         launcher: Launcher,
         entries: Sequence[str],
-        on_figures: Callable[[Figures], None] = lambda figures: None,
+        on_stats: Callable[[TrafficStats], None] = lambda stats: None,
         on_failure: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.figures = Figures()
-        self._on_figures, self._on_failure = on_figures, on_failure
+        self.stats = TrafficStats()
+        self._on_stats, self._on_failure = on_stats, on_failure
         self._process = launcher.program(
             [sys.executable, "-m", MODULE, *entries], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -73,14 +73,14 @@ class Traffic:
         """Requests a second over all entries together, with or without such with bodies and slow answers."""
         self._order(do="traffic", rate=rate, posts=posts, slow=slow)
 
-    def stop(self, timeout_s: float = 45.0) -> Figures:
+    def stop(self, timeout_s: float = 45.0) -> TrafficStats:
         """No more requests; waits for the answers that are outstanding and returns the final figures."""
         self._order(do="stop")
-        until("all requests answered", lambda: self.figures.done or self._process.poll() is not None, timeout_s)
+        until("all requests answered", lambda: self.stats.done or self._process.poll() is not None, timeout_s)
         self._thread.join(5.0)
-        if not self.figures.done:
-            raise Late(f"the load generator exited with code {self._process.returncode} before its last report")
-        return self.figures
+        if not self.stats.done:
+            raise WaitTimeout(f"the load generator exited with code {self._process.returncode} before its last report")
+        return self.stats
 
     def _order(self, **order: object) -> None:
         assert self._process.stdin is not None
@@ -88,13 +88,13 @@ class Traffic:
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise Late(f"the load generator has exited (code {self._process.poll()})") from None
+            raise WaitTimeout(f"the load generator has exited (code {self._process.poll()})") from None
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             report = json.loads(line)
-            self.figures = Figures(report["phases"], report["in_flight"], report["done"])
+            self.stats = TrafficStats(report["phases"], report["in_flight"], report["done"])
             for text in report["failures"]:
                 self._on_failure(text)
-            self._on_figures(self.figures)
+            self._on_stats(self.stats)

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 
-from sdlb.node.outlet import Outlet
+from sdlb.node.log_writer import LogWriter
 
 
 def full_pipe() -> tuple[int, int]:
@@ -33,7 +33,7 @@ def drain(reads: int, done: Callable[[bytes], bool]) -> bytes:
 
 def test_lines_past_the_bound_are_dropped_counted_and_told() -> None:
     reads, writes = full_pipe()
-    outlet = Outlet(writes, lambda n: f"missing {n}\n", lines_max=5)
+    outlet = LogWriter(writes, lambda n: f"missing {n}\n", lines_max=5)
     for number in range(20):
         outlet.write(f"line {number}\n")
     assert 14 <= outlet.dropped <= 15  # one may be in the thread's hands
@@ -50,7 +50,7 @@ def test_lines_past_the_bound_are_dropped_counted_and_told() -> None:
 
 def test_the_end_does_not_wait_for_who_never_reads() -> None:
     reads, writes = full_pipe()
-    outlet = Outlet(writes, lambda n: f"missing {n}\n")
+    outlet = LogWriter(writes, lambda n: f"missing {n}\n")
     outlet.write("line\n")
     begun = time.monotonic()
     outlet.end()

@@ -17,7 +17,7 @@ import pytest
 from sdlb.wire.engine_pb2 import HandedOver, Limits, Listener
 from tests.e2e.backend import Backend
 from tests.engine.engine import WITHIN_S, Engine
-from tests.engine.test_asleep import has_ended, until
+from tests.engine.test_idle_sockets import has_ended, until
 
 HTTP = [Listener(key="http", address="127.0.0.1:0")]
 

@@ -17,10 +17,10 @@ from collections.abc import Callable
 
 LINES_MAX = 1000
 CLOSE_S = 1.0
-AGAIN_S = 0.05
+RETRY_S = 0.05
 
 
-class Outlet(io.TextIOBase):
+class LogWriter(io.TextIOBase):
     """As much of a text stream as a log needs. `lost(n)` makes the line that says that n lines were dropped."""
 
     def __init__(self, file: int, lost: Callable[[int], str], lines_max: int = LINES_MAX) -> None:
@@ -29,7 +29,7 @@ class Outlet(io.TextIOBase):
         self._lost = lost
         self._lines_max = lines_max
         self._lines: deque[str] = deque()
-        self._told = 0  # of `dropped`
+        self._reported = 0  # of `dropped`
         self._more = threading.Condition()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="sdlb-log", daemon=True)
@@ -61,15 +61,15 @@ class Outlet(io.TextIOBase):
     def _run(self) -> None:
         while True:
             with self._more:
-                while not self._lines and not self._ending and self._told == self.dropped:
+                while not self._lines and not self._ending and self._reported == self.dropped:
                     self._more.wait()
-                if not self._lines and self._told == self.dropped:
+                if not self._lines and self._reported == self.dropped:
                     return
                 if self._lines:
                     text = self._lines.popleft()
                 else:
-                    text = self._lost(self.dropped - self._told)
-                    self._told = self.dropped
+                    text = self._lost(self.dropped - self._reported)
+                    self._reported = self.dropped
             self._put(text.encode("utf-8", "backslashreplace"))
 
     def _put(self, rest: bytes) -> None:
@@ -77,14 +77,14 @@ class Outlet(io.TextIOBase):
             try:
                 rest = rest[os.write(self._file, rest) :]
             except BlockingIOError:
-                time.sleep(AGAIN_S)
+                time.sleep(RETRY_S)
             except OSError:
                 return  # nobody reads the log any more; the node goes on
 
 
-def of_stderr(lost: Callable[[int], str]) -> Outlet | None:
+def of_stderr(lost: Callable[[int], str]) -> LogWriter | None:
     """None: there is no standard error, or it is no file."""
     try:
-        return Outlet(sys.stderr.fileno(), lost)
+        return LogWriter(sys.stderr.fileno(), lost)
     except (AttributeError, OSError, ValueError):
         return None

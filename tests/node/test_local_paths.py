@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sdlb.model.problem import Invalid
-from sdlb.node.places import StateFolder, listen_unix, remove_socket
+from sdlb.node.local_paths import StateFolder, listen_unix, remove_socket
 
 
 def test_a_new_state_folder_is_ours_alone(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_two_controls_never_share_a_state_folder(tmp_path: Path) -> None:
 
 def test_the_lock_goes_with_a_process_that_is_killed(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from sdlb.node.places import StateFolder;"
+        "import sys, time; from pathlib import Path; from sdlb.node.local_paths import StateFolder;"
         "folder = StateFolder(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
     )
     words = [sys.executable, "-c", code, str(tmp_path / "state")]

@@ -7,7 +7,7 @@ import sys
 from sdlb.cli import out
 
 
-def agreed(what: str, question: str) -> bool:
+def confirmed(what: str, question: str) -> bool:
     """Asks at a terminal; elsewhere nobody can answer: refused, in one line that names the option for scripts."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         out.tell(f"{what}; nothing was changed (--yes skips this check)")

@@ -27,7 +27,7 @@ Link = str | int
 """A parent's address, or the number of a child's link."""
 
 
-class Hold:
+class HeldEffects:
     def __init__(self, messages_max: int = MESSAGES_MAX) -> None:
         self.on = False
         self._messages_max = messages_max
@@ -42,7 +42,7 @@ class Hold:
         if self.on and isinstance(event, EngineLost | EngineAttached):
             self._held = deque(each for each in self._held if not isinstance(each, ef.Apply))
 
-    def sift(self, effect: ef.Effect) -> ef.Effect | None:
+    def pass_or_hold(self, effect: ef.Effect) -> ef.Effect | None:
         """What may be carried out at once; None: it is held."""
         match effect:
             case ef.Apply():
@@ -53,11 +53,11 @@ class Hold:
             case ef.ToChild(link, DownState(seq)):
                 return self._keep(effect, link, seq)
             case ef.ToParent(parent, Beat() as beat):
-                return replace(effect, message=replace(beat, sent=self._sent(parent, beat.sent)))
+                return replace(effect, message=replace(beat, sent=self._sent_before_held(parent, beat.sent)))
             case ef.ToChild(link, Beat() as beat):
-                return replace(effect, message=replace(beat, sent=self._sent(link, beat.sent)))
+                return replace(effect, message=replace(beat, sent=self._sent_before_held(link, beat.sent)))
             case ef.Dial(link) | ef.HangUp(link) | ef.DropChild(link):
-                self._ended(link)
+                self._drop_link(link)
                 return effect
             case _:
                 return effect
@@ -68,11 +68,11 @@ class Hold:
         self._first.setdefault(link, seq)
         self._held.append(effect)
 
-    def _sent(self, link: Link, sent: int) -> int:
+    def _sent_before_held(self, link: Link, sent: int) -> int:
         first = self._first.get(link)
         return sent if first is None else first - 1
 
-    def _ended(self, link: Link) -> None:
+    def _drop_link(self, link: Link) -> None:
         if self._first.pop(link, None) is not None:
             self._held = deque(each for each in self._held if _link(each) != link)
 
