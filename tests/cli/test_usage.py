@@ -55,7 +55,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["register", "--route", "x", "x-1"], "--port"),
     (["register", "--route", "x", "--port", "1", "--endpoint", "unix:/x", "x-1"], "not allowed with"),
     ([*RUN, "--route", "a b", "x-1", "--", "true"], "route 'a b'"),
-    ([*RUN, "--compatible", ">>1", "x-1", "--", "true"], "no condition"),
+    ([*RUN, "--compatible", ">>1", "x-1", "--", "true"], "not a condition"),
     ([*RUN, "--id", "a b", "x-1", "--", "true"], "instance id 'a b'"),
     ([*RUN, "--label", "zone=\n", "x-1", "--", "true"], "has the label 'zone'"),
     ([*RUN, "--ttl", "0.01", "x-1", "--", "true"], "ttl_s of 0.01"),

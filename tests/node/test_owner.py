@@ -165,13 +165,13 @@ def test_the_sockets_of_a_program_that_listens_late_are_known_with_its_next_rene
             with listening() as made:
                 endpoint = f"127.0.0.1:{made.getsockname()[1]}"
             await put(node, endpoint=endpoint)
-            assert not node.balancer._local_instances.by_id["a"].listeners
+            assert not node.balancer._local.by_id["a"].listeners
             with listening(int(endpoint.rpartition(":")[2])):
                 await put(node, endpoint=endpoint)
-                known = node.balancer._local_instances.by_id["a"].listeners
+                known = node.balancer._local.by_id["a"].listeners
                 assert known
             await put(node, endpoint=endpoint)  # nothing listens: that was not looked at
-            assert node.balancer._local_instances.by_id["a"].listeners == known
+            assert node.balancer._local.by_id["a"].listeners == known
 
     asyncio.run(run())
 
