@@ -1,7 +1,8 @@
 """Words of our own where the field has a term: `python -m tools.prose`, a part of `make lint`.
 
 The words stand in tools/prose.toml. They are looked for in the text of the pages (not in code, links or comments) and in the
-messages of the programs: string literals that contain a space and are no docstrings.
+messages of the programs: string literals that contain a space and are no docstrings. Of the engine's sources the part before the
+tests is read.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ CODE = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
 LINK = re.compile(r"\]\([^)]*\)")
 TAG = re.compile(r"</?[a-zA-Z][^>\n]*>")
 MESSAGE = re.compile(r"\w \w|\w: ")
+RUST = re.compile(
+    r"""//[^\n]*|/\*.*?\*/|'(?:\\.[^']*|[^\\'\n])'|r(#*)".*?"\1|"(?P<text>(?:[^"\\]|\\.)*)\"""", re.DOTALL
+)
+"""Comments and characters too, which may hold a quotation mark."""
 FIELD = "\x01"
 """Stands for a value that a message is formatted with: no part of a word."""
 
@@ -98,6 +103,14 @@ def _blank(found: re.Match[str]) -> str:
     return FIELD + "\n" * found[0].count("\n")
 
 
+def of_engine(source: str) -> Iterator[tuple[int, str]]:
+    """The same of a Rust source."""
+    for found in RUST.finditer(source.partition("#[cfg(test)]")[0]):
+        text = re.sub(r"\{[^{}]*\}", FIELD, re.sub(r"\\(n|\n)\s*", " ", found["text"] or ""))
+        if MESSAGE.search(text):
+            yield 1 + source.count("\n", 0, found.start()), CODE.sub(_blank, text)
+
+
 def of_program(source: str) -> Iterator[tuple[int, str]]:
     """Line and text of each message."""
     tree = ast.parse(source)
@@ -130,7 +143,8 @@ def check(root: Path, rules: Rules, pending: bool) -> list[Hit]:
             if not pending and any(fnmatch(file, each) for each in rules.pending):
                 continue
             if of_messages:
-                for line, message in of_program(path.read_text()):
+                read_messages = of_engine if path.suffix == ".rs" else of_program
+                for line, message in read_messages(path.read_text()):
                     found += [replace(hit, line=line) for hit in hits(message, file, rules.words)]
             else:
                 found += hits(of_page(path.read_text()), file, rules.words)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.prose import ROOT, check, hits, of_page, of_program, read
+from tools.prose import ROOT, check, hits, of_engine, of_page, of_program, read
 
 RULES = read()
 PAGE = "docs/reference/page.md"
@@ -128,6 +128,22 @@ def test_messages_are_read_and_nothing_else_of_a_program() -> None:
         "target",
         "asked again",
     ]
+
+
+def test_messages_of_the_engine_are_read() -> None:
+    source = "\n".join(
+        [
+            '/// nobody says "it is told"',
+            'let mark = \'"\'; let name = "target";',
+            'warn!("the {member} of \\',
+            '    the target {} is gone");',
+            "#[cfg(test)]",
+            'fn test() { panic!("nobody is there") }',
+        ]
+    )
+    messages = list(of_engine(source))
+    assert [line for line, _ in messages] == [3]
+    assert [hit.found for _, text in messages for hit in hits(text, "a.rs", RULES.words)] == ["target"]
 
 
 def test_files_that_are_pending_are_left_out(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ fn target((index, put): (usize, proto::Target)) -> Result<TargetPut, Refused> {
 }
 
 fn member(put: proto::Member) -> Result<MemberPut, Refused> {
-    let key = put.key.ok_or_else(|| Refused("a member has no key".to_owned()))?;
+    let key = put.key.ok_or_else(|| Refused("an endpoint has no key".to_owned()))?;
     Ok(MemberPut { key: member_key(key), capacity: put.capacity, last_resort: put.last_resort, far: put.far })
 }
 
