@@ -111,6 +111,25 @@ def test_a_restored_copy_is_still_one_after_another_restart(after_s: float) -> N
     assert forest["host-1"].codes().count("restored") == 2
 
 
+@pytest.mark.promise(2, 3)
+def test_a_restored_host_knows_that_its_engine_still_carries_what_its_state_folder_does_not_know() -> None:
+    """A program that asks again to be removed must not be answered that it is unknown, and end, before its last request."""
+    forest = Forest(ONE)
+    backup = forest["host-1"].snapshot()
+    forest.put("host-1", "a", "1.0.1")
+    member = ev.MemberKey(OLD, "i:a")
+    forest["host-1"].engine.in_flight[member] = 1
+    forest.remove("host-1", "a", 300.0)
+    forest["host-1"].restore(backup, rebooted=False)
+    for after_s in (0.0, 1.0, 60.0):
+        forest.run(after_s)
+        view = forest["host-1"].balancer.view
+        assert view.instance("a") is None and view.may_carry("a")
+    assert not view.may_carry("b")
+    forest.finish("host-1", member)
+    assert not view.may_carry("a")
+
+
 @pytest.mark.promise(4)
 def test_a_restored_node_that_no_root_reaches_closes_nothing() -> None:
     """Its state folder is older than what its engine serves, and nobody can be asked."""

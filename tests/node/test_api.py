@@ -15,6 +15,8 @@ import httpx
 import msgspec
 import pytest
 
+from sdlb.core.events import MemberKey
+from sdlb.core.messages import ClaimKey
 from sdlb.node import openapi, schema
 from sdlb.node.problems import BASE, CODES
 from tests.node.lone import Lone, lone
@@ -95,6 +97,20 @@ async def test_deregistering_drains_first(node: Lone) -> None:
     assert gone["state"] == "drained"
     codes = [event.code for event in node.journal.recent]
     assert codes.index("instance-draining") < codes.index("instance-drained") < codes.index("instance-removed")
+
+
+@scenario
+async def test_an_unknown_instance_is_waited_for_while_its_requests_are_in_flight(node: Lone) -> None:
+    """Its node was restored from an older copy of its state folder."""
+    member = MemberKey(ClaimKey("web", "1.0.0", "web.example/*"), "i:a")
+    for method, path in (("DELETE", "/v1/instances/a"), ("POST", "/v1/instances/a/drain")):
+        node.engine.figures.draining[member] = 1
+        asked = asyncio.create_task(node.http.request(method, f"{path}?deadline_s=30"))
+        await asyncio.sleep(0.7)
+        assert not asked.done()
+        problem(await node.http.request(method, f"{path}?deadline_s=0.2"), "no-such-instance")  # its time is up
+        node.engine.figures.draining.clear()
+        problem(await asked, "no-such-instance")
 
 
 @scenario

@@ -218,6 +218,14 @@ class LocalInstances:
         """Replaced registrations of this id that have not been removed yet."""
         return list(self._former.get(instance_id, {}).values())
 
+    def may_carry(self, instance_id: str) -> bool:
+        """Whether requests may be in flight to a registration of this id that this node has no record of: the state folder
+        of a restored node does not know what was registered after the copy was made."""
+        table, target = self._state.table, f"i:{instance_id}"
+        if instance_id in self.by_id:
+            return False
+        return not table.sure or any(key.target.partition("#")[0] == target for key in table.draining)
+
     # ------------------------------------------------------------------ health, drain, removal
 
     def on_health(self, event: InstanceHealth) -> None:
@@ -398,6 +406,8 @@ class LocalInstances:
         instance = self.by_target.get(target)
         if instance is not None:
             self.settle(instance, self._state.now)
+        elif target.startswith("i:"):  # an answer may wait for it (`may_carry`)
+            self._state.changed_instances[target[2:].partition("#")[0]] = None
 
     def settle(self, instance: Instance, now: float) -> None:
         """Drains former registrations when this one serves, and ends its own drain or lapse when nothing is in flight."""

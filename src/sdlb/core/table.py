@@ -160,6 +160,11 @@ class Table:
         return not self.contents_known
 
     @property
+    def draining(self) -> Iterable[MemberKey]:
+        """Those that get nothing new and may have requests in flight; also those that another control removed."""
+        return self._draining
+
+    @property
     def empty(self) -> bool:
         """No endpoint is desired, and nothing may be in flight."""
         return not (self._endpoints or self._sent or self._draining or self._applied)

@@ -62,6 +62,11 @@ class View:
         instance = self._local.by_id.get(instance_id)
         return None if instance is None else self._instance(instance)
 
+    def may_carry(self, instance_id: str) -> bool:
+        """There is no such instance, and requests to it may be in flight all the same: its node was restored from an older
+        copy of its state folder."""
+        return self._locals.may_carry(instance_id)
+
     def healthy(self, instance_id: str) -> bool | None:
         """The last known health. None: there is no such instance."""
         instance = self._local.by_id.get(instance_id)

@@ -131,6 +131,20 @@ class Api:
             raise Refusal("no-such-instance", f"{instance_id} is not registered at {self._loop.balancer.settings.name}")
         return self._view(found)
 
+    async def _known(self, instance_id: str, timeout_s: float) -> dict[str, Any]:
+        """As `_instance`. Of one that is unknown because the state folder is an older copy, that is said only when no request
+        to it is in flight any more: its program would end."""
+        end = time.monotonic() + timeout_s
+        while self._may_carry(check_id(instance_id)) and (left := end - time.monotonic()) > 0:
+            await self._loop.instances.wait(instance_id, min(left, 0.5))
+        return self._instance(instance_id)
+
+    def _may_carry(self, instance_id: str) -> bool:
+        view, draining = self._loop.balancer.view, self._engine.figures.draining
+        if view.instance(instance_id) is not None:
+            return False
+        return view.may_carry(instance_id) or any(key.target == f"i:{instance_id}" for key in draining)
+
     async def list_instances(self, request: Request) -> Response:
         return self._long(reads.pieces({"node": self._lists.settings.name}, instances=await self._instances()))
 
@@ -203,7 +217,7 @@ class Api:
     async def drain_instance(self, request: Request) -> Response:
         instance_id = request.path_params["id"]
         deadline_s = _seconds(request, "deadline_s", 30.0)
-        self._instance(instance_id)
+        await self._known(instance_id, deadline_s)
         await self._loop.do(InstanceDrain(instance_id, deadline_s))
         await self._until(instance_id, lambda now: now is None or now["drained"], deadline_s)
         return _json(self._instance(instance_id))
@@ -213,7 +227,7 @@ class Api:
         deadline_s = _seconds(request, "deadline_s", 30.0)
         owner = owner_of(int(request.query_params.get("pid", "0")))
         gone = request.query_params.get("gone") == "1"
-        last = self._instance(instance_id)
+        last = await self._known(instance_id, 0.0 if gone else deadline_s)
         if gone:
             await self._loop.do(InstanceGone(instance_id, "its program reported that it exited", owner))
         if owner and last["owner"] not in ("", owner):

@@ -107,6 +107,9 @@ class Nodes:
             known = self._facts[control] = core.registrations(self.control(control))
         return known
 
+    def may_carry(self, control: int, instance_id: str) -> bool:
+        return self.control(control).view.may_carry(instance_id)
+
     # ------------------------------------------------------------------ steps
 
     def first(self, node: int, parents: tuple[int, ...]) -> int:

@@ -486,6 +486,8 @@ class World:
             if each not in (LEAVING, RENEWED) or self.hosts[number] != node:
                 continue
             known = self.registration(control, number)
+            if known is None and each == LEAVING and self.nodes.may_carry(control, self._specs[number].id):
+                continue  # its request to leave is not answered yet
             if known is None:
                 self._set(new, number, STOPPED)
             elif known.late:
