@@ -83,6 +83,17 @@ def test_what_is_put_again_no_longer_drains() -> None:
     assert table.applied(ONE)
 
 
+def test_what_drains_in_the_engine_is_present_though_it_was_wanted_when_the_engine_was_attached() -> None:
+    """A restored control takes it for active, until it finds that its state folder is an older copy."""
+    table = new_table()
+    table.put_endpoint(ONE, 8)
+    table.on_attached(attached(epoch=7, draining=(ONE,)), 0.0, 10.0)
+    table.delete_endpoint(ONE)
+    delta = confirm(table)
+    assert delta.put_endpoints == () and table.present(ONE)
+    assert table.on_drained(ONE, 7) and not table.present(ONE)
+
+
 def test_before_the_engine_has_confirmed_a_whole_table_anything_may_be_in_flight() -> None:
     table = new_table()
     assert table.present(ONE)

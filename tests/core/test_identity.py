@@ -117,7 +117,7 @@ def test_a_restored_host_knows_that_its_engine_still_carries_what_its_state_fold
     forest = Forest(ONE)
     backup = forest["host-1"].snapshot()
     forest.put("host-1", "a", "1.0.1")
-    member = ev.MemberKey(OLD, "i:a")
+    member = ev.EndpointKey(OLD, "i:a")
     forest["host-1"].engine.in_flight[member] = 1
     forest.remove("host-1", "a", 300.0)
     forest["host-1"].restore(backup, rebooted=False)

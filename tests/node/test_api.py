@@ -15,7 +15,7 @@ import httpx
 import msgspec
 import pytest
 
-from sdlb.core.events import MemberKey
+from sdlb.core.events import EndpointKey
 from sdlb.core.messages import ClaimKey
 from sdlb.node import openapi, schema
 from sdlb.node.problems import BASE, CODES
@@ -102,14 +102,14 @@ async def test_deregistering_drains_first(node: Lone) -> None:
 @scenario
 async def test_an_unknown_instance_is_waited_for_while_its_requests_are_in_flight(node: Lone) -> None:
     """Its node was restored from an older copy of its state folder."""
-    member = MemberKey(ClaimKey("web", "1.0.0", "web.example/*"), "i:a")
+    member = EndpointKey(ClaimKey("web", "1.0.0", "web.example/*"), "i:a")
     for method, path in (("DELETE", "/v1/instances/a"), ("POST", "/v1/instances/a/drain")):
-        node.engine.figures.draining[member] = 1
+        node.engine.stats.draining[member] = 1
         asked = asyncio.create_task(node.http.request(method, f"{path}?deadline_s=30"))
         await asyncio.sleep(0.7)
         assert not asked.done()
         problem(await node.http.request(method, f"{path}?deadline_s=0.2"), "no-such-instance")  # its time is up
-        node.engine.figures.draining.clear()
+        node.engine.stats.draining.clear()
         problem(await asked, "no-such-instance")
 
 

@@ -160,7 +160,7 @@ class Table:
         return not self.contents_known
 
     @property
-    def draining(self) -> Iterable[MemberKey]:
+    def draining(self) -> Iterable[EndpointKey]:
         """Those that get nothing new and may have requests in flight; also those that another control removed."""
         return self._draining
 
@@ -206,7 +206,8 @@ class Table:
         else:
             left = dict.fromkeys(in_flight, 0)  # deleted in an unknown earlier epoch
             self._applied.clear()
-        self._draining = {key: epoch for key, epoch in left.items() if key not in self._endpoints}
+        # Also those that are wanted at the moment: before the replacement puts them again they may not be wanted any more.
+        self._draining = left
         self._boot_id = event.boot_id
         self._sent.clear()
         self._sent_routes.clear()

@@ -65,7 +65,7 @@ class View:
     def may_carry(self, instance_id: str) -> bool:
         """There is no such instance, and requests to it may be in flight all the same: its node was restored from an older
         copy of its state folder."""
-        return self._locals.may_carry(instance_id)
+        return self._local.may_carry(instance_id)
 
     def healthy(self, instance_id: str) -> bool | None:
         """The last known health. None: there is no such instance."""
