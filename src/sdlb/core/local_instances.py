@@ -224,7 +224,7 @@ class LocalInstances:
         table, target = self._state.table, f"i:{instance_id}"
         if instance_id in self.by_id:
             return False
-        return not table.sure or any(key.target.partition("#")[0] == target for key in table.draining)
+        return not table.contents_known or any(key.target.partition("#")[0] == target for key in table.draining)
 
     # ------------------------------------------------------------------ health, drain, removal
 
