@@ -156,7 +156,7 @@ class Acts:
     def free_disk(self, host: Host) -> None:
         if host.disk.full:
             self.world.affected.disturb(host.name)
-            self.world.tell(host.name, "the disk has room")
+            self.world.tell(host.name, "the disk has space again")
             host.disk.full = False
 
     def clone(self, host: Host, name: str) -> Host:

@@ -58,7 +58,7 @@ class Engine:
         targets.update((target.key, target) for target in delta.put_upstreams)
         for endpoint in delta.put_endpoints:
             if endpoint.key.target not in targets:
-                raise BadDelta(f"endpoint {endpoint.key} has no target")
+                raise BadDelta(f"endpoint {endpoint.key} has no upstream")
             if not 1 <= endpoint.capacity <= CAPACITY_MAX:
                 raise BadDelta(f"endpoint {endpoint.key} has a capacity of {endpoint.capacity}")
         for pattern in delta.delete_routes:

@@ -73,24 +73,30 @@ def _scenarios() -> Iterator[Scenario]:
         for suffix, budget, words in faults:
             for kind, maker, what in (("deploy", _deploy, "an incompatible"), ("roll", _roll, "a compatible")):
                 instances, actions = maker(host, old)
-                told = f"{text}; {what} version takes over; {words}"
-                yield Scenario(f"{name}-{kind}{suffix}", told, tree, instances, (0,), actions, budget, alike=alike)
+                description = f"{text}; {what} version replaces the old one; {words}"
+                yield Scenario(
+                    f"{name}-{kind}{suffix}", description, tree, instances, (0,), actions, budget, alike=alike
+                )
     for name, tree, alike in (("chain", CHAIN, ()), ("roots", ROOTS, (("root-1", "root-2"),))):
         for kind, version in (("again", NEXT), ("again-new", NEW)):
             for suffix, budget, words in faults[:4]:
                 instances, actions = _again(version)
-                told = f"an instance registers again under its id, as {version}; {words}"
-                yield Scenario(f"{name}-{kind}{suffix}", told, tree, instances, (0,), actions, budget, alike=alike)
+                description = f"an instance registers again under its id, as {version}; {words}"
+                yield Scenario(
+                    f"{name}-{kind}{suffix}", description, tree, instances, (0,), actions, budget, alike=alike
+                )
     both = Instance("a", "host-1", OLD), Instance("b", "host-2", NEW)
     puts = Action("put", "host-1", instance=0), Action("put", "host-2", instance=1)
     for name, tree, alike in (("hosts", HOSTS, ()), ("cross", CROSS, (("root-1", "root-2"),))):
         for suffix, budget, words in faults[:4]:
-            told = f"two incompatible versions register at two hosts at once; {words}"
-            yield Scenario(f"{name}-contest{suffix}", told, tree, both, (), puts, budget, alike=alike)
+            description = f"two incompatible versions register at two hosts at once; {words}"
+            yield Scenario(f"{name}-contest{suffix}", description, tree, both, (), puts, budget, alike=alike)
     rivals = Instance("a", "host-1", OLD), Instance("b", "host-2", OLD, service="basket")
     for suffix, budget, words in faults[:3]:
-        told = f"two services claim one route at two hosts; {words}"
-        yield Scenario(f"cross-route{suffix}", told, CROSS, rivals, (), puts, budget, alike=(("root-1", "root-2"),))
+        description = f"two services claim one route at two hosts; {words}"
+        yield Scenario(
+            f"cross-route{suffix}", description, CROSS, rivals, (), puts, budget, alike=(("root-1", "root-2"),)
+        )
     moved = (Instance("a", "host", OLD),)
     for suffix, budget, words in faults[:4]:
         yield Scenario(
@@ -120,21 +126,21 @@ def _scenarios() -> Iterator[Scenario]:
     gone = (Action("put", "host-2", instance=1), Action("gone", "host-1", instance=0))
     for suffix, budget, words in faults[:4]:
         instances = Instance("a", "host-1", OLD), Instance("b", "host-2", NEW)
-        told = f"a process dies while an incompatible version waits at another host; {words}"
-        yield Scenario(f"hosts-gone{suffix}", told, HOSTS, instances, (0,), gone, budget)
+        description = f"a process dies while an incompatible version waits at another host; {words}"
+        yield Scenario(f"hosts-gone{suffix}", description, HOSTS, instances, (0,), gone, budget)
     waits = Action("policy", "root", 'catalog {"on_silence": "wait"}')
     for suffix, budget, words in faults[3:4]:
         instances = Instance("a", "host-1", OLD), Instance("b", "host-2", NEW)
-        told = f"as set, what is silent is waited for; an operator may say that it has stopped; {words}"
+        description = f"as set, what is silent is waited for; an operator may say that it has stopped; {words}"
         actions = (waits, Action("put", "host-2", instance=1), Action("forget", "root", "host-1"))
-        yield Scenario(f"hosts-wait{suffix}", told, HOSTS, instances, (0,), actions, budget)
+        yield Scenario(f"hosts-wait{suffix}", description, HOSTS, instances, (0,), actions, budget)
     for node in ("root", "host-1"):
         killed = Faults(kill=1, at=(node,))
         instances, (put, remove) = _deploy("host-2", "host-1")
-        told = f"an incompatible version takes over; the control of {node} is killed at any moment; no lease ends"
-        yield Scenario(f"drain-kill-{node}", told, HOSTS, instances, (0,), (put, remove), killed, time=False)
-        told = f"an incompatible version waits for one that stays; the control of {node} is killed at any moment"
-        yield Scenario(f"wait-kill-{node}", told, HOSTS, instances, (0,), (put,), killed)
+        description = f"an incompatible version replaces the old one; the control of {node} is killed at any moment; no lease ends"
+        yield Scenario(f"drain-kill-{node}", description, HOSTS, instances, (0,), (put, remove), killed, time=False)
+        description = f"an incompatible version waits for one that stays; the control of {node} is killed at any moment"
+        yield Scenario(f"wait-kill-{node}", description, HOSTS, instances, (0,), (put,), killed)
     yield from _operators(faults)
 
 
@@ -143,35 +149,39 @@ def _operators(faults: tuple[tuple[str, Faults, str], ...]) -> Iterator[Scenario
     old, new = Instance("a", "host", OLD), Instance("b", "host-2", NEW)
     leaves = Action("stop", "rack"), Action("put", "host-2", instance=1)
     for suffix, budget, words in faults[:4]:
-        told = f"a rack leaves, and its host has no other parent; an incompatible version wants to serve; {words}"
-        yield Scenario(f"leave-deploy{suffix}", told, LEAVE, (old, new), (0,), leaves, budget)
+        description = (
+            f"a rack leaves, and its host has no other parent; an incompatible version wants to serve; {words}"
+        )
+        yield Scenario(f"leave-deploy{suffix}", description, LEAVE, (old, new), (0,), leaves, budget)
     for suffix, budget, words in faults[:3]:
         for node, tree, host in (("root", HOSTS, "host-2"), ("rack", CHAIN, "host"), ("host", CHAIN, "host")):
             instances, actions = _deploy(host, "host-1" if tree is HOSTS else "host")
-            told = (
+            description = (
                 f"during the deployment of an incompatible version, a {node} gets an older state folder back; {words}"
             )
             restored = (*actions, Action("restore", node))
-            yield Scenario(f"restore-{node}{suffix}", told, tree, instances, (0,), restored, budget)
+            yield Scenario(f"restore-{node}{suffix}", description, tree, instances, (0,), restored, budget)
     for suffix, budget, words in faults[:4]:
         instances, actions = _deploy("host")
-        told = f"during a deployment a rack becomes a root; {words}"
+        description = f"during a deployment a rack becomes a root; {words}"
         promoted = (*actions, Action("move", "rack"))
-        yield Scenario(f"promote{suffix}", told, CHAIN, instances, (0,), promoted, budget)
-        told = f"during a deployment a root becomes the child of another root; {words}"
+        yield Scenario(f"promote{suffix}", description, CHAIN, instances, (0,), promoted, budget)
+        description = f"during a deployment a root becomes the child of another root; {words}"
         demoted = (*actions, Action("move", "root-b", parents=("root-a",)))
-        yield Scenario(f"demote{suffix}", told, BESIDE, instances, (0,), demoted, budget, wider=(("root-b", "root-a"),))
+        yield Scenario(
+            f"demote{suffix}", description, BESIDE, instances, (0,), demoted, budget, wider=(("root-b", "root-a"),)
+        )
     both = Instance("a", "host-1", OLD), Instance("b", "host-2", NEXT)
     deny = Action("policy", "root", f'catalog {{"compatibility": {{"deny": [["{OLD}", "{NEXT}"]]}}}}')
     for suffix, budget, words in faults[:4]:
-        told = f"an operator forbids two versions side by side that serve; {words}"
+        description = f"an operator forbids two versions side by side that serve; {words}"
         actions = deny, Action("remove", "host-1", instance=0)
-        yield Scenario(f"deny{suffix}", told, HOSTS, both, (0, 1), actions, budget)
+        yield Scenario(f"deny{suffix}", description, HOSTS, both, (0, 1), actions, budget)
     for suffix, budget, words in faults[:4]:
         instances = Instance("a", "host-1", OLD, ttl_s=TTL_S), Instance("b", "host-2", NEW)
         lapses = Action("lapse", "host-1", instance=0), Action("put", "host-2", instance=1)
-        told = f"the lease of an instance ends while an incompatible version waits; {words}"
-        yield Scenario(f"lapse{suffix}", told, HOSTS, instances, (0,), lapses, budget)
+        description = f"the lease of an instance ends while an incompatible version waits; {words}"
+        yield Scenario(f"lapse{suffix}", description, HOSTS, instances, (0,), lapses, budget)
 
 
 ALL: dict[str, Scenario] = {scenario.name: scenario for scenario in _scenarios()}
