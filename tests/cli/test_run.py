@@ -129,7 +129,7 @@ def test_a_program_that_does_not_become_healthy_is_told_and_stopped(
     assert "--start-timeout" in err
 
 
-def test_a_program_that_is_not_there_is_told(start: Start) -> None:
+def test_a_program_that_is_not_there_is_reported(start: Start) -> None:
     code, _, err = ended(start(program=("/nonesuch/program",)))
     assert (code, err) == (1, "sdlb run: /nonesuch/program: No such file or directory\n")
 

@@ -1,4 +1,4 @@
-"""What a slot keeps running (sums, twins) always equals what is computed from scratch, whatever came before."""
+"""The running values of a slot (sums, coverage) always equal those computed from scratch, whatever happened before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a root makes of what its children report, without nodes around it."""
+"""How a root weighs the reports of its children, without nodes around it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def doubtful() -> Bench:
     return bench
 
 
-def test_a_generation_that_too_few_report_is_outbid_after_lease_and_fence() -> None:
+def test_a_root_continues_above_a_generation_that_too_few_report_after_lease_and_fence() -> None:
     bench = doubtful()
     assert bench.decide(0.0).generation == 3
     assert bench.decide(19.0).generation == 3
@@ -106,7 +106,7 @@ def test_a_doubt_that_is_over_starts_anew_with_the_next_one() -> None:
 
 
 @pytest.mark.parametrize(("leap", "believed"), [(LEAP_MAX, True), (LEAP_MAX + 1, False)])
-def test_a_generation_far_above_the_record_is_reported_by_nobody(leap: int, believed: bool) -> None:
+def test_a_generation_far_above_the_record_does_not_count(leap: int, believed: bool) -> None:
     bench = Bench(THIRD)
     for number in (1, 2):
         bench.report(f"host-{number}", OLD, 3 + leap)
@@ -116,7 +116,7 @@ def test_a_generation_far_above_the_record_is_reported_by_nobody(leap: int, beli
 # ---------------------------------------------------------------------- a root without a record
 
 
-def test_the_scope_that_most_share_is_taken_over() -> None:
+def test_the_scope_that_most_share_is_adopted() -> None:
     bench = Bench()
     for number in (1, 2):
         bench.report(f"host-{number}", OLD, 5, ("id-a",))
@@ -125,7 +125,7 @@ def test_the_scope_that_most_share_is_taken_over() -> None:
     assert (record.scope, record.generation) == (("id-a",), 5)
 
 
-def test_the_newest_generation_of_that_scope_is_taken_over() -> None:
+def test_the_newest_generation_of_that_scope_is_adopted() -> None:
     bench = Bench()
     bench.report("host-1", OLD, 5, ("id-a",))
     bench.report("host-2", OLD, 3, ("id-a",))
@@ -135,7 +135,7 @@ def test_the_newest_generation_of_that_scope_is_taken_over() -> None:
 # ---------------------------------------------------------------------- who is vouched for
 
 
-def test_what_is_open_under_a_number_that_is_not_believed_is_not_vouched_for() -> None:
+def test_what_is_open_under_a_generation_that_does_not_count_is_not_vouched_for() -> None:
     bench = doubtful()
     bench.report("stray", NEW, 7)
     assert not bench.reports(NEW).vouched
@@ -215,7 +215,8 @@ def test_what_was_decided_here_holds_until_new_parents_have_decided() -> None:
 
 @pytest.mark.promise(5)
 def test_a_root_waits_for_children_on_record_no_longer_than_lease_and_fence() -> None:
-    """Most are gone, so none is presumed to have stopped; what only the record knows of is not waited for, all the same."""
+    """Most children are silent, so none is presumed stopped. Still, the root stops waiting for claims that only its
+    record has."""
     forest = Forest({"edge": (), **{f"host-{number}": ("edge",) for number in (1, 2, 3)}})
     forest.put("host-1", "a", "1.0.1")
     for name in ("host-1", "host-2", "edge"):

@@ -1,4 +1,4 @@
-"""Children of a node: who is let in, when one is silent, and what is kept of it. Without nodes around."""
+"""Children of a node: which are accepted, when one is silent, and what is kept of it. Without nodes around."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_an_older_incarnation_is_refused_with_the_number_that_is_known() -> None
     assert (answer.code, answer.incarnation) == ("older-incarnation", 2)
 
 
-def test_a_second_process_is_a_clone_only_if_the_first_gives_a_sign_of_life_after_it_was_asked() -> None:
+def test_a_second_process_is_a_clone_only_if_the_first_answers_a_heartbeat() -> None:
     bench = Bench("host")
     first = bench.child("host")
     assert bench.refused("host", 1.0, nonce="second") == "still-connected"
@@ -119,7 +119,7 @@ def test_a_second_process_is_a_clone_only_if_the_first_gives_a_sign_of_life_afte
     assert first.link == 1
 
 
-def test_a_second_process_takes_the_place_of_one_that_gives_none() -> None:
+def test_a_second_process_replaces_one_that_does_not_answer() -> None:
     bench = Bench("host")
     assert bench.refused("host", 1.0, nonce="second") == "still-connected"
     assert bench.refused("host", 4.9, nonce="second") == "still-connected"
@@ -200,7 +200,7 @@ def test_time_that_this_control_did_not_run_is_no_silence() -> None:
     assert not any(child.suspect for child in bench.children.by_name.values())
 
 
-def test_who_is_in_touch_cannot_be_forgotten() -> None:
+def test_a_child_in_touch_cannot_be_forgotten() -> None:
     bench = Bench("a")
     bench.children.on_forget(ev.ForgetChild("a"))
     assert "a" in bench.children.by_name
@@ -271,7 +271,7 @@ def test_a_second_remnant_of_a_child_is_kept_beside_the_first() -> None:
     assert not bench.sources()
 
 
-def test_a_host_that_is_back_without_its_claim_is_believed_when_it_has_a_link() -> None:
+def test_a_host_that_is_back_without_its_claim_counts_when_it_has_a_link() -> None:
     for linked in (True, False):
         bench = Bench("host")
         bench.wait()
@@ -349,7 +349,7 @@ def test_a_permit_stays_on_disk_until_its_recall_is_through() -> None:
 
 @pytest.mark.promise(1, 2)
 @pytest.mark.parametrize("silent", [False, True])
-def test_a_remnant_goes_when_another_live_child_speaks_for_its_hosts(silent: bool) -> None:
+def test_a_remnant_is_dropped_when_another_live_child_covers_its_hosts(silent: bool) -> None:
     bench = Bench("rack-1", "rack-2")
     for name in ("rack-1", "rack-2"):
         bench.report(name, claim_of("host-1", lease_s=60))

@@ -1,4 +1,4 @@
-"""What a change costs, in messages and in keys that are looked at: never more than what it concerns."""
+"""The cost of a change, in messages and visited keys, is never more than what it concerns."""
 
 from __future__ import annotations
 
@@ -161,8 +161,8 @@ def test_a_further_host_costs_the_others_nothing() -> None:
     assert others == set() and waiting == set()
 
 
-def test_a_change_of_one_child_looks_at_that_child_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many others have the service."""
+def test_a_change_of_one_child_visits_that_child_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cost does not depend on how many other children have the service."""
     forest = rollout(FLAT, HOSTS)
     endpoints = forest["edge"].balancer._endpoints
     looked: list[str] = []
@@ -182,8 +182,8 @@ def flushed(forest: Forest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_a_change_of_one_child_asks_what_is_owed_to_that_child_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when it changes a count in the reason that all others were told."""
+def test_a_change_of_one_child_computes_messages_for_that_child_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That also holds if the change alters a count in the reason that all other children have."""
     forest = rollout(FLAT, HOSTS)
     names = flushed(forest, monkeypatch)
     forest.put(HOSTS[7], "c", "1.0.1")
@@ -222,7 +222,8 @@ def test_counts_in_reasons_travel_with_the_next_beat_only() -> None:
 
 
 def test_a_changed_count_is_not_sent_along_with_the_child_s_own_change() -> None:
-    """The one that waits reports something itself while the count changes: its verdict is the same but for the count."""
+    """A waiting child reports a change while a count changes. Its verdict differs only in the count, so it is
+    not sent."""
     forest = Forest({"edge": (), **dict.fromkeys(HOSTS[:3], ("edge",))})
     forest.put(HOSTS[0], "a", "1.0.1")
     forest.put(HOSTS[2], "b", "2.0.0")
@@ -334,7 +335,7 @@ def lapsing(children: int) -> Balancer:
 
 @pytest.mark.promise(7)
 @pytest.mark.parametrize("children", [1, TIMERS_MAX - 1, TIMERS_MAX, TIMERS_MAX + 1, 3 * TIMERS_MAX + 7])
-def test_a_turn_takes_a_bounded_number_of_timers_and_the_rest_follow_at_once(children: int) -> None:
+def test_an_iteration_handles_a_bounded_number_of_timers_and_the_rest_follow_at_once(children: int) -> None:
     root = lapsing(children)
     silent: list[int] = []
     for _ in range(children // TIMERS_MAX + 2):
@@ -350,7 +351,7 @@ def test_a_turn_takes_a_bounded_number_of_timers_and_the_rest_follow_at_once(chi
     assert wake_at > 10.0
 
 
-def test_what_arrives_meanwhile_waits_for_one_turn_of_timers_only() -> None:
+def test_what_arrives_meanwhile_waits_for_one_iteration_of_timers_only() -> None:
     root = lapsing(4 * TIMERS_MAX)
     root.handle(ev.Tick(), 10.0)
     hello = Hello("late", "id-late", 1, "10.0.0.1:80")
@@ -360,7 +361,7 @@ def test_what_arrives_meanwhile_waits_for_one_turn_of_timers_only() -> None:
 
 
 def test_a_child_that_is_heard_in_time_keeps_its_lease_however_many_timers_are_due() -> None:
-    """Its timer is behind those of the silent ones; its message is not."""
+    """The timer of the child is behind those of many silent children, but its message is handled in time."""
     root = lapsing(3 * TIMERS_MAX)
     last = 3 * TIMERS_MAX
     root.handle(ev.ChildMessage(last, UpState(1, True)), 9.5)
@@ -372,7 +373,7 @@ def test_a_child_that_is_heard_in_time_keeps_its_lease_however_many_timers_are_d
 
 
 def test_keys_are_not_looked_at_without_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten minutes of heartbeats."""
+    """Ten minutes of heartbeats cause no work on any key."""
     forest = rollout(TIERS, HOSTS[:12])
     forest.run(30.0)
     looked: list[ClaimKey] = []

@@ -1,4 +1,4 @@
-"""Cut off from every root: what serves goes on, nothing opens, and that shows."""
+"""A node that is cut off from every root serves on, opens nothing, and reports that it is cut off."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_when_most_children_are_silent_nothing_is_taken_away(children: int) -> N
 
 @pytest.mark.promise(4)
 def test_one_of_two_silent_children_is_presumed_to_have_stopped() -> None:
-    """Half is not most."""
+    """Half of the children is not a majority."""
     forest = Forest({"edge": (), "host-1": ("edge",), "host-2": ("edge",)})
     for host in ("host-1", "host-2"):
         forest.put(host, "a", "1.0.1")
@@ -46,7 +46,7 @@ def test_one_of_two_silent_children_is_presumed_to_have_stopped() -> None:
 
 @pytest.mark.promise(2)
 def test_one_child_alone_is_not_most() -> None:
-    """Else nothing would ever be presumed to have stopped below a node with one child."""
+    """A node with a single child is never guarded; otherwise that child could never be presumed stopped."""
     forest = Forest({"edge": (), "host-1": ("edge",)})
     forest.put("host-1", "a", "1.0.1")
     forest.cut.add(frozenset(("host-1", "edge")))
@@ -78,8 +78,8 @@ def test_a_host_that_lost_its_power_while_it_is_cut_off_opens_nothing_from_its_d
 
 
 @pytest.mark.promise(1)
-def test_a_rack_that_is_cut_off_says_so_before_it_says_what_it_remembers() -> None:
-    """The host is back before the rack has missed it: the rack has its permit on record, and no say."""
+def test_a_rack_that_is_cut_off_reports_that_before_its_recorded_verdicts() -> None:
+    """A host returns before the rack has missed it. The rack has its permit on record, but no say."""
     forest = Forest(ONE)
     forest.put("host-1", "a", "1.0.1")
     forest.cut.add(frozenset(("rack", "edge")))
@@ -102,7 +102,7 @@ def _opens_nothing(forest: Forest) -> None:
 
 @pytest.mark.promise(4)
 def test_a_host_whose_control_alone_restarts_while_it_is_cut_off_serves_on() -> None:
-    """Its engine has run all the time: what it serves is what it served."""
+    """Its engine has run without a break, so its table is still valid."""
     forest = Forest(ONE)
     forest.put("host-1", "a", "1.0.1")
     forest.cut.add(frozenset(("host-1", "rack")))
@@ -118,7 +118,7 @@ def _serves(forest: Forest) -> None:
 
 @pytest.mark.promise(4)
 def test_an_engine_that_restarts_below_a_control_that_has_heard_nothing_new_gets_its_table_back() -> None:
-    """Control was in touch when it was decided and has been alive ever since: it is cut off, not in doubt."""
+    """Control was in touch at the time of the decision and has run ever since, so no confirmation is needed."""
     forest = Forest(ONE)
     forest.put("host-1", "a", "1.0.1")
     forest.cut.add(frozenset(("host-1", "rack")))
@@ -129,7 +129,7 @@ def test_an_engine_that_restarts_below_a_control_that_has_heard_nothing_new_gets
 
 
 @pytest.mark.promise(1)
-def test_a_new_host_below_a_cut_off_rack_opens_nothing_and_says_that_it_is_cut_off() -> None:
+def test_a_new_host_below_a_cut_off_rack_opens_nothing_and_reports_that_it_is_cut_off() -> None:
     forest = Forest(ONE)
     forest.put("host-1", "a", "1.0.1")
     forest.cut.add(frozenset(("rack", "edge")))
@@ -193,7 +193,7 @@ def test_a_rack_between_two_roots_one_of_which_is_lost_goes_on_deciding() -> Non
 
 @pytest.mark.promise(1)
 def test_a_node_that_starts_takes_silence_for_no_consent() -> None:
-    """It has never heard its second parent: it waits for one lease."""
+    """A node that has never heard its second parent waits for one lease."""
     forest = Forest({"edge-1": (), "edge-2": ()})
     forest["edge-2"].kill()
     host = forest.add("host", "edge-1", "edge-2")
@@ -208,7 +208,7 @@ def test_a_node_that_starts_takes_silence_for_no_consent() -> None:
 
 @pytest.mark.promise(2)
 def test_a_cut_off_rack_does_not_answer_for_its_roots() -> None:
-    """A host below two racks, one of which is cut off: the other one's word is enough."""
+    """A host is below two racks, one of which is cut off: the decision of the other one is enough."""
     forest = Forest({"edge": (), "rack-1": ("edge",), "rack-2": ("edge",), "host": ("rack-1", "rack-2")})
     forest.cut.add(frozenset(("rack-1", "edge")))
     forest.run(15.0)
@@ -227,8 +227,9 @@ def test_a_cut_off_rack_does_not_answer_for_its_roots() -> None:
 
 @pytest.mark.promise(1, 4)
 @pytest.mark.parametrize("healthy", [True, False])
-def test_an_engine_vouches_for_what_it_has_and_for_nothing_more(healthy: bool) -> None:
-    """Control restarts while its node is cut off, with the same engine: what was not open may have been given away."""
+def test_an_engines_table_confirms_what_it_has_and_nothing_more(healthy: bool) -> None:
+    """Control restarts while its node is cut off, with the same engine. Versions that were not open may have been
+    replaced."""
     forest = Forest({"edge": (), "host-1": ("edge",), "host-2": ("edge",)})
     forest.put("host-1", "a", "1.0.1", healthy=True)
     host = forest["host-1"]

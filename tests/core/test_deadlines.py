@@ -1,4 +1,5 @@
-"""Deadlines while control cannot reach its engine: what the engine may still send requests to has not stopped."""
+"""Deadlines while control cannot reach its engine: an instance to which the engine may send requests has not
+stopped."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ def test_a_deadline_passes_while_the_engine_is_out_of_reach(end: Callable[[Fores
 
 
 @pytest.mark.promise(3)
-def test_a_deadline_is_told_once_and_who_asks_again_gets_what_the_engine_says() -> None:
+def test_a_deadline_is_reported_once_and_a_repeated_removal_gets_the_engines_answer() -> None:
     forest = Forest(TREE)
     forest.put("host-1", "a", "1.0.1")
     host = forest["host-1"]
@@ -69,7 +70,7 @@ def test_a_deadline_is_told_once_and_who_asks_again_gets_what_the_engine_says() 
 
 
 @pytest.mark.promise(1, 2)
-def test_a_node_that_stops_without_its_engine_says_what_that_may_serve() -> None:
+def test_a_node_that_stops_without_its_engine_reports_what_that_may_serve() -> None:
     forest = Forest(TREE)
     forest.put("host-1", "a", "1.0.1")
     forest.put("host-2", "b", "2.0.0")
@@ -82,8 +83,8 @@ def test_a_node_that_stops_without_its_engine_says_what_that_may_serve() -> None
 
 
 @pytest.mark.promise(3, 5)
-def test_why_something_has_stopped_is_told_again_when_the_link_breaks() -> None:
-    """A long lease is not waited out for a word that was lost."""
+def test_the_cause_of_a_stop_is_sent_again_when_the_link_breaks() -> None:
+    """A report of a stop that was lost with a link is sent again, so no long lease has to expire."""
     forest = Forest({"edge": (), "rack": ("edge",), "host-2": ("rack",)})
     forest.put("rack", "a", "1.0.1", ttl_s=3600.0)
     forest.put("host-2", "b", "2.0.0")
@@ -98,7 +99,7 @@ def test_why_something_has_stopped_is_told_again_when_the_link_breaks() -> None:
 
 
 @pytest.mark.promise(5)
-def test_what_a_parent_has_received_is_not_told_again() -> None:
+def test_what_a_parent_has_received_is_not_sent_again() -> None:
     forest = Forest({"edge": (), "host-1": ("edge",)})
     forest.put("host-1", "a", "1.0.1")
     forest["host-1"].inbox.append(ev.InstanceGone("a", "its process is gone"))
@@ -113,8 +114,8 @@ def test_what_a_parent_has_received_is_not_told_again() -> None:
 
 
 @pytest.mark.promise(1)
-def test_the_last_word_is_kept_by_its_cause() -> None:
-    """Presumed is not stopped, however often the link breaks."""
+def test_the_last_report_is_kept_by_its_cause() -> None:
+    """A claim that was presumed stopped does not become one that has stopped, however often the link breaks."""
     forest = Forest({"edge": (), "rack": ("edge",), "host-1": ("rack",), "host-2": ("edge",)})
     forest.policy("edge", '{"on_silence": "wait"}')
     forest.put("host-1", "a", "1.0.1")

@@ -1,4 +1,4 @@
-"""The rules of an authority, one case each (`test_decisions.py` has what holds in all cases)."""
+"""The rules of an authority, one case each (`test_decisions.py` tests the general properties)."""
 
 from __future__ import annotations
 
@@ -136,8 +136,9 @@ def test_of_two_that_roots_have_granted_a_route_the_earlier_one_gets_it(stamp: i
     assert route(HolderRecord("a", 10, True), reports)[0] == holder
 
 
-def test_the_word_of_who_wants_a_route_alone_takes_it_from_nobody() -> None:
-    """A root that has given the route to another also refuses the holder, whose own sources say so."""
+def test_the_report_of_the_claiming_service_alone_takes_no_route() -> None:
+    """If a root has given the route to another service, it also refuses the holder, and the holder's own sources report
+    that."""
     reports = {"a": Report(10), "b": replace(SERVES, stamp=5, granted=THERE)}
     assert route(HolderRecord("a", 10, True), reports)[0] == "a"
 
@@ -162,7 +163,7 @@ def test_most_children_take_a_route_from_a_holder_that_does_not_serve() -> None:
         (Report(1), Report(1), "a"),
     ],
 )
-def test_a_free_route_goes_to_who_serves_it_then_to_the_earlier(a: Report, b: Report, holder: str) -> None:
+def test_a_free_route_goes_to_the_service_that_serves_it_then_to_the_earlier(a: Report, b: Report, holder: str) -> None:
     assert route(None, {"a": a, "b": b})[0] == holder
 
 
@@ -176,10 +177,9 @@ def test_a_new_holder_waits_until_the_other_service_has_closed() -> None:
 
 @pytest.mark.promise(6)
 @pytest.mark.parametrize(("apart_us", "stays"), [(SAME_TIME_US, "2"), (SAME_TIME_US + 1, "1")])
-def test_what_a_child_says_of_another_roots_order_counts_only_where_both_came_at_one_time(
-    apart_us: int, stays: str
-) -> None:
-    """A child says that another root gave its version an old stamp; the rules have changed, one of the two has to go."""
+def test_a_reported_stamp_of_another_root_counts_only_for_claims_at_the_same_time(apart_us: int, stays: str) -> None:
+    """After a change of the rules one of two versions must close. An old stamp of another root that a child reports
+    counts only if both claims arrived at about the same time."""
     record = ServiceRecord(3, {"1": 10, "2": 20}, ("1", "2"))
     first, late = 10_000_000, 10_000_000 + apart_us
     reports = {"1": replace(SERVES, stamp=first, own=first), "2": replace(SERVES, stamp=1, own=late)}
@@ -188,7 +188,7 @@ def test_what_a_child_says_of_another_roots_order_counts_only_where_both_came_at
 
 @pytest.mark.parametrize(("one", "two", "stays"), [(True, False, "2"), (False, False, "1"), (True, True, "1")])
 def test_what_serves_is_not_recalled_for_what_is_only_remembered(one: bool, two: bool, stays: str) -> None:
-    """The rules have changed: two that are active do not fit any more."""
+    """After a change of the rules two active versions are incompatible: the one that is only on record gives way."""
     record = ServiceRecord(3, {"1": 10, "2": 20}, ("1", "2"))
     reports = {"1": replace(SERVES, remembered=one), "2": replace(SERVES, stamp=20, remembered=two)}
     assert active(record, reports) == [stays]
@@ -210,7 +210,7 @@ def test_nothing_is_recalled_while_reports_are_missing() -> None:
         (False, True, True, StillRunning("1", 0, ())),
     ],
 )
-def test_a_starting_root_closes_nothing_that_serves_for_what_its_disk_says(
+def test_a_starting_root_closes_nothing_that_serves_in_favour_of_its_disk(
     settling: bool, remembered: bool, vouched: bool, reason: Reason
 ) -> None:
     other = replace(SERVES, stamp=20, vouched=vouched, open=vouched, may_be_open=vouched)

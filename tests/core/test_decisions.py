@@ -1,4 +1,4 @@
-"""What a root decides, for any facts: the rules of `sdlb.core.decisions` one by one."""
+"""The decisions of a root for any reports: the properties of `sdlb.core.decisions`."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ def word_of_a_child(report: Report, record: ServiceRecord) -> Report:
 
 
 @given(records(), ALL_FACTS, st.booleans(), RULE_SETS, st.integers(0, 5))
-def test_what_is_active_gets_along_and_what_is_not_has_a_reason(
+def test_active_versions_are_compatible_and_all_others_have_a_reason(
     record: ServiceRecord, known: dict[str, Report], settling: bool, rules: Compatibility, heard: int
 ) -> None:
-    """Promise 1, also after policy or declarations have changed. While a root settles, two that were active stay."""
+    """Promise 1, also after a change of policy or declarations. While a root settles, two active versions may stay."""
     after, reasons = decide(record, known, settling=settling, rules=rules, heard=heard)
     present = [version for version in after.active if version in known]
     for one in present:
@@ -104,10 +104,10 @@ def test_what_is_active_gets_along_and_what_is_not_has_a_reason(
 
 
 @given(records(), ALL_FACTS, RULE_SETS)
-def test_a_newcomer_gets_along_with_what_is_absent_too(
+def test_a_new_version_is_compatible_with_absent_ones_too(
     record: ServiceRecord, known: dict[str, Report], rules: Compatibility
 ) -> None:
-    """While a root settles, what is on record and has not been reported blocks as if it had."""
+    """While a root settles, a recorded version without a report blocks incompatible versions like a reported one."""
     after, _ = decide(record, {v: newcomer(f) for v, f in known.items()}, settling=True, rules=rules)
     for version in set(after.active) - set(record.active):
         assert all(rules.compatible(version, other) for other in after.active)
@@ -133,7 +133,7 @@ def test_of_two_that_no_longer_get_along_the_senior_one_stays(
         assert reasons[junior].code
 
 
-def test_one_that_was_let_in_by_a_declaration_goes_when_nobody_declares_it_any_more() -> None:
+def test_a_version_admitted_by_a_declaration_closes_when_no_instance_declares_it_any_more() -> None:
     record = ServiceRecord(1, {"1.0.0": 1, "2.0.0": 2}, ("1.0.0", "2.0.0"))
     serving = Report(1, 1, open=True, may_be_open=True, vouched=True, backing=1, generation=1)
     after, reasons = decide(record, {"1.0.0": serving, "2.0.0": replace(serving, stamp=2)})
@@ -193,10 +193,10 @@ def test_what_was_not_compatible_with_the_era_starts_a_generation(
 
 
 @given(records(), ALL_FACTS)
-def test_the_incumbent_stays_while_nobody_else_is_open_or_granted(
+def test_the_incumbent_stays_while_no_other_version_is_open_or_granted(
     record: ServiceRecord, known: dict[str, Report]
 ) -> None:
-    """Promise 2: only the last stop of an incompatible version makes room for the next."""
+    """Promise 2: an incompatible version opens only after the last instance of the other one has stopped."""
     known = {
         version: Report(
             report.stamp,
@@ -216,8 +216,10 @@ def test_the_incumbent_stays_while_nobody_else_is_open_or_granted(
 
 
 @given(records(), ALL_FACTS, st.booleans())
-def test_the_word_of_children_beats_no_record(record: ServiceRecord, known: dict[str, Report], settling: bool) -> None:
-    """Without a newer generation that is believed, and without another root that grants it and not the incumbent."""
+def test_reports_of_children_do_not_override_a_record(
+    record: ServiceRecord, known: dict[str, Report], settling: bool
+) -> None:
+    """Exceptions are an accepted newer generation, and another root that grants the version and not the incumbent."""
     known = {version: word_of_a_child(report, record) for version, report in known.items()}
     after, _ = decide(record, known, settling=settling, heard=record.generation)
     assert {version for version in record.active if version in known} <= set(after.active)
@@ -266,8 +268,8 @@ def test_the_incumbent_yields_to_what_another_root_granted_earlier() -> None:
 
 
 @given(ALL_FACTS, RULE_SETS)
-def test_somebody_is_let_in_where_nobody_is(known: dict[str, Report], rules: Compatibility) -> None:
-    """Promise 5: no service waits for ever with nobody active."""
+def test_a_version_is_admitted_where_none_is_active(known: dict[str, Report], rules: Compatibility) -> None:
+    """Promise 5: no service waits forever without an active version."""
     known = {version: newcomer(report) for version, report in known.items()}
     after, reasons = decide(ServiceRecord(), known, rules=rules)
     assert bool(after.active) == bool(known)
@@ -280,7 +282,8 @@ def test_somebody_is_let_in_where_nobody_is(known: dict[str, Report], rules: Com
 def test_nothing_opens_beside_what_may_be_open_still(
     record: ServiceRecord, known: dict[str, Report], settling: bool
 ) -> None:
-    """Promise 1: what is let in anew is compatible with all that may be open, unless it serves with consent itself."""
+    """Promise 1: a newly admitted version is compatible with every version that may be open, unless it serves with
+    consent itself."""
     after, _ = decide(record, known, settling=settling)
     for version in set(after.active) - set(record.active):
         for other, report in known.items():
@@ -425,7 +428,8 @@ class Roots:
 def test_all_roots_settle_a_contest_alike(
     claims: dict[str, tuple[int, int]], granted: list[list[str]], rng: Random
 ) -> None:
-    """Each has granted something else at first, and some of it serves; they decide in any order."""
+    """Each root has granted another version at first, and some of them serve. The roots decide in any order with the
+    same result."""
     names = [f"edge-{number}" for number in range(1, len(granted) + 1)]
     known = {
         version: Report(
@@ -480,7 +484,7 @@ def decide_holder(
 
 
 @given(HOLDERS, SERVICES, st.booleans())
-def test_a_route_has_one_holder_and_everybody_else_a_reason(
+def test_a_route_has_one_holder_and_every_other_service_a_reason(
     holder: HolderRecord | None, known: dict[str, Report], settling: bool
 ) -> None:
     after, reasons = decide_holder(holder, known, settling=settling)
@@ -492,7 +496,7 @@ def test_a_route_has_one_holder_and_everybody_else_a_reason(
 
 
 @given(st.sampled_from(["catalog", "search", "shop"]), SERVICES, st.booleans(), st.booleans())
-def test_who_holds_a_route_keeps_it_from_who_only_asks(
+def test_the_holder_of_a_route_keeps_it_from_later_claims(
     holder: str, known: dict[str, Report], settling: bool, confirmed: bool
 ) -> None:
     known = {
@@ -528,7 +532,7 @@ def test_one_child_takes_no_route_from_a_holder_that_serves(
 
 
 @given(SERVICES)
-def test_a_free_route_goes_to_who_serves_it_else_to_the_earliest(known: dict[str, Report]) -> None:
+def test_a_free_route_goes_to_the_service_that_serves_it_else_to_the_earliest(known: dict[str, Report]) -> None:
     after, _ = decide_holder(None, known)
     first = min(known, key=lambda s: (-known[s].backing, not known[s].open, known[s].stamp, s), default=None)
     assert (after.service if after is not None else None) == first
@@ -538,7 +542,7 @@ def test_a_free_route_goes_to_who_serves_it_else_to_the_earliest(known: dict[str
 def test_a_new_holder_waits_while_the_route_may_be_open_for_another(
     holder: HolderRecord | None, known: dict[str, Report], settling: bool
 ) -> None:
-    """One that has served does not: what serves besides came from elsewhere, and goes."""
+    """A holder that has served does not wait: the other service came from another tree and is closed."""
     after, reasons = decide_holder(holder, known, settling=settling)
     if after is None or after.service not in known:
         return

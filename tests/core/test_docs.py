@@ -1,4 +1,5 @@
-"""Documents (policies): the root decides, most children can teach it, one child cannot; what is unknown is passed on."""
+"""Documents (policies): the root decides, a majority of children can teach it, one child cannot. Unknown ones are
+forwarded."""
 
 from __future__ import annotations
 
@@ -67,7 +68,7 @@ def test_one_child_sets_no_policy(hosts: int) -> None:
 
 
 @pytest.mark.promise(6)
-def test_one_child_that_says_it_again_and_again_is_still_one() -> None:
+def test_one_child_that_reports_it_repeatedly_is_still_one() -> None:
     forest = Forest({"edge": (), **dict.fromkeys(HOSTS, ("edge",))})
     for revision in range(1, 6):
         for _ in range(3):
@@ -124,7 +125,7 @@ def test_a_document_is_learnt_when_those_that_lack_it_are_not_on_record_any_more
 
 @pytest.mark.promise(5)
 def test_a_document_that_came_before_the_root_was_known_is_learnt_later() -> None:
-    """Of another root that decides with this one, as its child has yet to say."""
+    """A document of another root counts as soon as the child reports that it reaches that root."""
     forest = Forest({"edge-1": (), "edge-2": (), "host-1": ("edge-1", "edge-2")})
     forest.part("host-1", "edge-2")
     forest.run(30.0)
@@ -142,7 +143,7 @@ def test_a_document_that_came_before_the_root_was_known_is_learnt_later() -> Non
 
 
 @pytest.mark.promise(6)
-def test_two_children_that_say_different_things_teach_nothing() -> None:
+def test_two_children_with_different_reports_teach_nothing() -> None:
     forest = Forest({"edge": (), **dict.fromkeys(HOSTS, ("edge",))})
     reports(forest, "host-1", "edge", Doc("policy", "catalog", 7, "edge", WAIT))
     reports(forest, "host-2", "edge", Doc("policy", "catalog", 8, "edge", ANY))
@@ -177,7 +178,7 @@ def test_a_root_learns_its_policies_back_while_a_node_restarts(victim: str) -> N
 
 
 @pytest.mark.promise(8)
-def test_a_policy_that_was_set_is_durable_before_it_is_told() -> None:
+def test_a_policy_that_was_set_is_durable_before_it_is_sent() -> None:
     forest = Forest(TREE)
     forest["edge"].inbox.append(ev.PolicyPut("catalog", WAIT))
     forest.step()
@@ -269,7 +270,8 @@ def test_a_replaced_node_gets_what_holds(node: str) -> None:
 
 
 def test_the_policy_that_was_lost_does_not_let_anything_in_meanwhile() -> None:
-    """The root is back with an empty disk: `deny` is not in force until it is learnt, yet nothing opens on that."""
+    """A root returns with an empty disk. Its `deny` is not in force until the root learns it, but no version opens
+    because of that."""
     forest = Forest({"edge": (), **dict.fromkeys(HOSTS, ("edge",))})
     forest.policy("edge", '{"compatibility": {"deny": [["1.0.1", "1.0.2"]]}}')
     forest.put("host-1", "a", "1.0.1")
@@ -285,7 +287,7 @@ def test_the_policy_that_was_lost_does_not_let_anything_in_meanwhile() -> None:
 @pytest.mark.promise(6)
 @pytest.mark.parametrize("move", [True, False])
 def test_what_a_node_brings_along_from_another_tree_is_no_policy_here(move: bool) -> None:
-    """Also where it is the only child, and so most of them."""
+    """A document of another tree is not adopted, even if the node is the only child and thus the majority."""
     forest = Forest({"edge": (), "other": (), "host-1": ("other",), "host-2": ("other",)})
     forest.policy("other", WAIT.decode())
     forest.policy("edge", ANY.decode(), "shop")
@@ -305,7 +307,8 @@ def test_what_a_node_brings_along_from_another_tree_is_no_policy_here(move: bool
 
 @pytest.mark.promise(6)
 def test_a_document_of_another_tree_does_not_become_one_of_this_tree_below_a_moved_node() -> None:
-    """A rack brings it along and still holds it; a host below it goes over to the root, and has it from the rack."""
+    """A moved rack still holds a document of its former tree. A host that moves from the rack to the root does not
+    spread it."""
     forest = Forest({"edge": (), "other": (), "rack": ("other",), "host-1": ("rack",), "host-2": ("edge",)})
     forest.policy("other", WAIT.decode())
     forest["rack"].move("edge")
@@ -322,7 +325,7 @@ def test_a_document_of_another_tree_does_not_become_one_of_this_tree_below_a_mov
 
 @pytest.mark.promise(5, 6)
 def test_all_nodes_below_a_moved_one_go_over_to_the_policy_of_its_new_tree() -> None:
-    """It has a lower revision there."""
+    """All nodes below a moved node use the policy of the new tree, even with a lower revision."""
     forest = Forest({"edge": (), "other": (), "rack": ("other",), "host-1": ("rack",), "host-2": ("host-1",)})
     forest.policy("edge", WAIT.decode())
     for _ in range(3):
@@ -337,7 +340,7 @@ def test_all_nodes_below_a_moved_one_go_over_to_the_policy_of_its_new_tree() -> 
 
 @pytest.mark.promise(5)
 def test_a_root_that_was_promoted_learns_its_policies_back() -> None:
-    """What it held as a child is in force under it now, and its children know that."""
+    """Documents that a node held as a child are in force under it after its promotion, and its children know that."""
     forest = Forest(TREE)
     forest.policy("edge", WAIT.decode())
     forest.run(2.0)
@@ -390,7 +393,8 @@ def test_a_node_that_is_cut_off_passes_on_what_is_in_force() -> None:
 @pytest.mark.promise(5)
 @pytest.mark.parametrize("rebooted", [True, False])
 def test_a_root_that_was_replaced_learns_its_policies_back(rebooted: bool) -> None:
-    """Another machine at its address: its children know whom it stands for, also over a restart."""
+    """Another machine at the same address gets the documents of the former root, also over a restart of its
+    children."""
     forest = Forest(TREE)
     forest.policy("edge", WAIT.decode())
     forest.run(2.0)
@@ -432,7 +436,7 @@ def test_a_reconnect_of_nodes_that_hold_the_same_documents_sends_none() -> None:
 
 @pytest.mark.promise(5)
 def test_a_document_that_changes_while_a_link_is_made_is_in_force_everywhere() -> None:
-    """The parent says that both hold the same: that is so of what the child had when it said Hello."""
+    """`docs_kept` refers to the documents that the child had at its Hello; one that changes later is still sent."""
     for steps in range(40):
         forest = Forest({"edge-1": (), "edge-2": (), "host-1": ("edge-1", "edge-2"), "host-2": ("edge-1", "edge-2")})
         forest.policy("edge-1", WAIT.decode())

@@ -1,4 +1,4 @@
-"""What a source adds to its slot, and which sources are endpoints; reasons that only differ in counts."""
+"""The contribution of a source to its slot, which sources are endpoints, and reasons that differ only in counts."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def served(bench: Bench, standing: Standing) -> Slot:
     return slot
 
 
-def test_an_endpoint_that_leaves_stays_until_the_parents_have_let_go() -> None:
+def test_an_endpoint_that_leaves_stays_until_the_parents_have_acknowledged() -> None:
     bench = Bench()
     slot = served(bench, Standing.LEAVING)
     bench.settle(slot)
@@ -105,7 +105,7 @@ def test_an_endpoint_that_leaves_stays_until_the_parents_have_let_go() -> None:
     assert not bench.wanted(slot)
 
 
-def test_so_does_one_whose_version_was_recalled() -> None:
+def test_a_host_whose_version_was_recalled_parks_too() -> None:
     bench = Bench()
     slot = served(bench, Standing.ADMITTED)
     slot.permit = Permit(WAITING)
@@ -116,7 +116,7 @@ def test_so_does_one_whose_version_was_recalled() -> None:
     assert not bench.wanted(slot)
 
 
-def test_one_past_its_deadline_waits_for_nobody() -> None:
+def test_an_instance_past_its_deadline_waits_for_no_parent() -> None:
     bench = Bench()
     slot = served(bench, Standing.FORCED)
     bench.settle(slot)
@@ -182,7 +182,7 @@ def test_a_child_in_another_zone_is_far(zone: str, far: bool) -> None:
 # ---------------------------------------------------------------------- what children hear
 
 
-def test_a_newcomer_hears_no_consent_from_a_node_that_is_cut_off() -> None:
+def test_a_new_claim_gets_no_consent_from_a_node_that_is_cut_off() -> None:
     slot = Slot(KEY, permit=Permit(ACTIVE))
     claimed, admitted = (Source("n:a", Claim(KEY), "a", each) for each in (Standing.CLAIMED, Standing.ADMITTED))
     verdict = verdict_of(slot, claimed, "rack")

@@ -58,7 +58,7 @@ def test_what_is_wanted_is_there_when_the_engine_has_confirmed_that_very_delta()
     assert not table.applied(TWO) and table.present(TWO), "to be taken out"
 
 
-def test_what_was_taken_out_is_present_until_the_engine_has_drained_that_deletion() -> None:
+def test_a_deleted_endpoint_is_present_until_the_engine_has_drained_that_deletion() -> None:
     table = table_of(ONE)
     table.delete_endpoint(ONE)
     first = confirm(table).epoch
@@ -124,7 +124,7 @@ def test_what_this_control_knows_nothing_of_is_kept_for_a_while_and_may_be_in_fl
 
 
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_delta_whose_answer_was_lost_counts_as_the_engine_says(applied: bool) -> None:
+def test_a_delta_whose_answer_was_lost_counts_as_the_engine_reports(applied: bool) -> None:
     table = table_of(ONE)
     table.put_endpoint(TWO, 8)
     delta = sent(table)
@@ -170,8 +170,9 @@ def test_while_an_unknown_table_is_kept_anything_may_be_in_flight_also_for_one_t
     assert table.synced and table.present(TWO)
 
 
-def test_a_member_may_get_requests_until_the_engine_has_confirmed_that_it_is_out() -> None:
-    """Not until it has no requests any more: that comes later."""
+def test_an_endpoint_may_get_requests_until_the_engine_has_confirmed_its_deletion() -> None:
+    """An endpoint counts as routable until the engine confirms its deletion, which is earlier than the end of its
+    requests."""
     table = table_of(ONE, TWO)
     assert table.routable(ONE)
     table.delete_endpoint(ONE)

@@ -1,4 +1,4 @@
-"""A fault of ours while one key is settled: nothing of the others is lost, and they settle with the next event."""
+"""An exception while one key is settled: other keys lose nothing and settle with the next event."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_fault_that_stays_in_one_key_costs_the_others_nothing(place: str, monk
 
 
 def test_a_fault_after_the_delta_was_made_does_not_lose_the_delta(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node whose say changes settles a second time in one turn."""
+    """A node whose say changes settles a second time in one iteration."""
     forest = Forest({"edge": (), "rack": ("edge",), "host": ("rack",)})
     for version in VERSIONS:
         forest.put("rack", version, version)

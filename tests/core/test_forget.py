@@ -1,4 +1,4 @@
-"""The way out for a guarded node: an operator says which of the silent children have stopped."""
+"""How a guarded node recovers: an operator reports which of the silent children have stopped."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def codes(forest: Forest) -> list[str]:
 
 
 @pytest.mark.promise(2)
-def test_who_is_forgotten_counts_as_stopped_at_once() -> None:
+def test_a_forgotten_child_counts_as_stopped_at_once() -> None:
     forest = guarded()
     edge = forest["edge"]
     edge.inbox.append(ev.ForgetChild("host-1"))
@@ -50,7 +50,7 @@ def test_who_is_forgotten_counts_as_stopped_at_once() -> None:
     assert not any("host-1" in key or "host-2" in key for key in edge.disk)
 
 
-def test_the_rest_follows_by_itself_when_the_guard_is_lifted() -> None:
+def test_the_rest_follows_automatically_when_the_guard_is_lifted() -> None:
     forest = guarded()
     forest["edge"].inbox.append(ev.ForgetChild("host-1"))
     forest.settle()
@@ -60,7 +60,7 @@ def test_the_rest_follows_by_itself_when_the_guard_is_lifted() -> None:
     assert forest["host-3"].balancer.view.instance("b")["state"] == "active"
 
 
-def test_who_is_in_touch_or_unknown_is_not_forgotten() -> None:
+def test_a_child_in_touch_or_unknown_is_not_forgotten() -> None:
     forest = Forest(TREE)
     forest.put("host-1", "a", "1.0.1")
     forest["host-1"].kill()  # its lease holds
@@ -76,8 +76,8 @@ def test_who_is_in_touch_or_unknown_is_not_forgotten() -> None:
     assert "child-forgotten" not in codes(forest)
 
 
-def test_an_operator_may_say_so_where_silence_alone_is_not_enough() -> None:
-    """`on_silence = "wait"`: known to have stopped, or an operator says so."""
+def test_an_operator_may_report_a_stop_where_silence_alone_is_not_enough() -> None:
+    """With `on_silence = "wait"`, a stop must be reported by a node or by an operator."""
     forest = Forest(TREE)
     forest["edge"].handle(
         ev.PolicyPut("catalog", b'{"on_silence": "wait"}'),
@@ -93,7 +93,7 @@ def test_an_operator_may_say_so_where_silence_alone_is_not_enough() -> None:
 
 
 @pytest.mark.promise(1)
-def test_one_who_was_forgotten_and_comes_back_is_a_newcomer() -> None:
+def test_a_child_that_was_forgotten_and_returns_is_new() -> None:
     forest = guarded()
     for host in HOSTS[:2]:
         forest["edge"].inbox.append(ev.ForgetChild(host))

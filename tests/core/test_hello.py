@@ -1,4 +1,4 @@
-"""What a node says of itself is checked before anything of it reaches an engine or a disk."""
+"""A Hello is validated before any of its values reach an engine or a disk."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_a_restored_node_rejoins_and_brings_nothing_back(names: tuple[str, ...],
 
 @pytest.mark.promise(1)
 @pytest.mark.parametrize("rebooted", [True, False])
-def test_a_restored_host_opens_what_its_disk_says_only_when_it_is_confirmed(rebooted: bool) -> None:
+def test_a_restored_host_opens_what_its_disk_has_only_when_it_is_confirmed(rebooted: bool) -> None:
     forest, backups = rollout()
     forest.watch.append(forest.one_generation)
     forest["host-1"].restore(backups["host-1"], rebooted=rebooted)  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ def test_a_restored_host_opens_what_its_disk_says_only_when_it_is_confirmed(rebo
 
 @pytest.mark.parametrize("host", ["host-1", "host-2"])
 def test_a_host_restored_under_its_engine_opens_nothing_though_it_was_not_restarted_since(host: str) -> None:
-    """Its next incarnation is a new number, so only the engine knows that the state folder is an older copy."""
+    """Its next incarnation is a new number, so only the engine shows that the state folder is an older copy."""
     forest = Forest(ONE)
     forest.put("host-1", "a", "1.0.1")
     backup = forest["host-1"].snapshot()
@@ -91,7 +91,8 @@ def test_a_host_restored_under_its_engine_opens_nothing_though_it_was_not_restar
 @pytest.mark.promise(1, 2)
 @pytest.mark.parametrize("after_s", [0.0, 0.5, 5.0])
 def test_a_restored_copy_is_still_one_after_another_restart(after_s: float) -> None:
-    """The first start has written its own numbers: they are no sign any more."""
+    """The first start after a restore has written its own numbers, but the folder still counts as an older copy after a
+    second start."""
     forest = Forest(ONE)
     forest.put("host-1", "a", "1.0.1")
     backup = forest["host-1"].snapshot()
@@ -132,7 +133,7 @@ def test_a_restored_host_knows_that_its_engine_still_carries_what_its_state_fold
 
 @pytest.mark.promise(4)
 def test_a_restored_node_that_no_root_reaches_closes_nothing() -> None:
-    """Its state folder is older than what its engine serves, and nobody can be asked."""
+    """Its state folder is older than the table of its engine, and no root can confirm anything."""
     forest = Forest(ONE)
     backup = forest["rack"].snapshot()
     forest.put("host-1", "a", "1.0.1")
@@ -160,7 +161,7 @@ def test_a_retry_of_a_delta_does_not_extend_the_time_in_which_nothing_is_deleted
     assert table.keep_until == until
 
 
-def test_a_restored_copy_is_none_any_more_once_its_parents_have_confirmed_what_it_says() -> None:
+def test_a_restored_copy_counts_as_current_once_its_parents_have_confirmed_it() -> None:
     forest = Forest(ONE)
     forest.put("host-1", "a", "1.0.1")
     backup = forest["host-1"].snapshot()
@@ -206,7 +207,7 @@ def test_a_connection_to_the_engine_that_breaks_is_no_older_copy() -> None:
     assert "restored" not in node.codes()
 
 
-def test_a_restored_node_says_so_and_takes_a_number_above_all_that_were_used() -> None:
+def test_a_restored_node_reports_it_and_continues_above_all_used_incarnations() -> None:
     forest, backups = rollout()
     node = forest["host-1"]
     newest = node.incarnation
@@ -224,7 +225,7 @@ def test_a_restored_node_says_so_and_takes_a_number_above_all_that_were_used() -
 
 @pytest.mark.promise(1)
 @pytest.mark.promise(8)
-def test_a_restored_root_takes_over_what_its_children_serve() -> None:
+def test_a_restored_root_adopts_what_its_children_serve() -> None:
     forest, backups = rollout()
     forest.watch.append(forest.one_generation)
     forest["edge"].restore(backups["edge"])  # type: ignore[arg-type]
@@ -284,7 +285,7 @@ def _serves(forest: Forest) -> None:
 
 
 def test_the_clone_takes_the_place_of_a_dead_original() -> None:
-    """A machine that was moved by copying its disk: the first one is gone."""
+    """A machine was moved by copying its disk, and the original is off: the copy is accepted."""
     forest = Forest(ONE)
     forest.put("host-1", "a", "1.0.1")
     forest["host-1"].kill()
@@ -296,7 +297,7 @@ def test_the_clone_takes_the_place_of_a_dead_original() -> None:
 
 
 def test_a_restart_whose_old_link_was_not_seen_to_break_is_back_soon() -> None:
-    """It is no clone: the old process does not answer."""
+    """A restart is not taken for a clone, because the old process does not answer."""
     forest = Forest(ONE)
     forest.put("host-1", "a", "1.0.1")
     node = forest["host-1"]
@@ -325,7 +326,7 @@ def test_another_node_of_the_same_name_is_refused_while_the_first_is_alive() -> 
 
 
 @pytest.mark.promise(1)
-def test_a_cloned_rack_does_not_speak_for_the_hosts_of_the_original() -> None:
+def test_a_cloned_rack_does_not_cover_the_hosts_of_the_original() -> None:
     forest = Forest(ONE)
     forest.put("host-1", "a", "1.0.1")
     forest.put("host-2", "b", "2.0.0")
@@ -378,7 +379,7 @@ def test_when_the_connected_address_breaks_the_other_one_is_used() -> None:
 
 
 def test_a_hello_with_a_number_from_the_future_is_one_of_a_later_start() -> None:
-    """The reverse of a restored one: what is newer is taken."""
+    """A Hello with a higher incarnation than recorded is accepted."""
     forest = Forest(ONE)
     node = forest["host-1"]
     node.kill()
@@ -393,7 +394,7 @@ def test_a_hello_with_a_number_from_the_future_is_one_of_a_later_start() -> None
 @pytest.mark.promise(3)
 @pytest.mark.parametrize("name", ["rack", "host-1"])
 def test_a_restored_node_whose_engine_ran_on_loses_no_request(name: str) -> None:
-    """It waits for its parent's word: its parent parks meanwhile, and does not take it for leaving."""
+    """While the node waits for its parent's confirmation, the parent parks requests and does not start a drain."""
     forest = Forest(ONE)
     forest.put("host-1", "a", "1.0.1")
     forest[name].kill()
@@ -416,8 +417,8 @@ def _serves_or_parks(forest: Forest) -> None:
 
 
 @pytest.mark.promise(2)
-def test_a_restored_node_whose_version_was_replaced_meanwhile_still_takes_it_out() -> None:
-    """The word that it waited for is another one: the old version drains by the usual walk."""
+def test_a_restored_node_whose_version_was_replaced_meanwhile_still_drains_it() -> None:
+    """If the parent has decided otherwise meanwhile, the old version is closed by an ordinary drain."""
     forest, backups = rollout()
     forest["host-1"].restore(backups["host-1"], rebooted=False)  # type: ignore[arg-type]
     forest.watch.append(forest.one_generation)
@@ -432,7 +433,7 @@ def test_a_restored_node_whose_version_was_replaced_meanwhile_still_takes_it_out
 @pytest.mark.promise(3)
 @pytest.mark.parametrize("lease_s", [1.5, 10.0, 60.0])
 def test_a_node_that_waits_for_those_below_dials_before_its_own_lease_is_over(lease_s: float) -> None:
-    """Its engine had a later control: what is below reports first, but its parents must not give it up meanwhile."""
+    """Its engine had a later control, so its children report first. Its parents must not lose it meanwhile."""
     settings = Settings("host", "id-host", 1, ("rack",), lease_s=lease_s, fence_s=lease_s, nonce="1")
     balancer = Balancer(settings, {}, Random(1))
     effects = balancer.start(0.0)
@@ -444,8 +445,8 @@ def test_a_node_that_waits_for_those_below_dials_before_its_own_lease_is_over(le
 
 @pytest.mark.promise(5)
 def test_a_drain_ends_once_it_is_known_again_what_the_engine_has() -> None:
-    """A root from an older state folder keeps what its engine has for a lease; what it has taken out itself meanwhile is
-    acknowledged then, at the latest."""
+    """A root from an older state folder keeps the endpoints of its engine for a lease. After that, drains that the
+    engine has already done are acknowledged."""
     forest = Forest({"edge": (), "host-1": ("edge",), "host-2": ("edge",)})
     forest.put("host-1", "a", "1.0.1")
     backup = forest["edge"].snapshot()

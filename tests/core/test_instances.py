@@ -1,4 +1,4 @@
-"""The instances of one host: registered, renewed, drained, removed, gone."""
+"""The instances of a host: registered, renewed, drained, removed, exited."""
 
 from __future__ import annotations
 

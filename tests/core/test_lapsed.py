@@ -1,4 +1,4 @@
-"""Instances of a host: what a lapse, a drain and a registration mean for those above."""
+"""Instances of a host: what a lapse, a drain and a registration mean for the nodes above."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_lapsed_instance_is_out_at_once_whatever_those_above_still_send() -> N
 
 
 @pytest.mark.promise(3)
-def test_a_drain_stays_until_those_above_have_let_go_and_is_forced_at_its_deadline() -> None:
+def test_a_drain_stays_until_the_parents_have_acknowledged_and_is_forced_at_its_deadline() -> None:
     forest = tree()
     forest.put("host", "a", "1.0.1")
     forest["edge"].engine.in_flight[EndpointKey(KEY, "n:host")] = 1

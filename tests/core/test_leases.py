@@ -44,7 +44,7 @@ def test_a_silent_host_is_waited_for_as_long_as_its_longest_lease(ttl_s: float) 
 
 @pytest.mark.promise(2)
 def test_a_silent_rack_too() -> None:
-    """The lease is that of an instance two tiers below."""
+    """A silent rack is kept for the lease of an instance two tiers below."""
     forest = Forest({"edge": (), "rack": ("edge",), "host-1": ("rack",), "host-2": ("edge",), "host-3": ("edge",)})
     forest.put("host-1", "a", "1.0.1", ttl_s=120.0)
     forest.put("host-2", "b", "2.0.0")
@@ -67,7 +67,7 @@ def test_a_lease_that_was_only_claimed_before_a_restart_of_the_parent_counts() -
 
 @pytest.mark.promise(2)
 def test_one_short_and_one_long_lease_are_each_their_own() -> None:
-    """Of two services of one silent host, the one with the short lease goes first."""
+    """Of two services on a silent host, the one with the short lease is presumed stopped first."""
     forest = tree(120.0)
     forest.put("host-1", "s", "1.0.0", service="shop", route="shop.example/*", ttl_s=5.0)
     forest.put("host-2", "t", "2.0.0", service="shop", route="shop.example/*")
@@ -107,7 +107,7 @@ def test_a_lapse_with_a_request_in_flight_waits_for_it() -> None:
 
 
 @pytest.mark.promise(2)
-def test_a_lapse_under_wait_opens_nothing_by_itself() -> None:
+def test_a_lapse_under_wait_opens_nothing_automatically() -> None:
     forest = tree(10.0, '{"on_silence": "wait"}')
     forest["host-1"].engine.in_flight[AT_HOST] = 1
     waits(forest, 30.0)
@@ -120,7 +120,7 @@ def test_a_lapse_under_wait_opens_nothing_by_itself() -> None:
 
 
 @pytest.mark.promise(2)
-def test_a_lapse_under_wait_ends_when_somebody_removes_it() -> None:
+def test_a_lapse_under_wait_ends_when_the_instance_is_removed() -> None:
     forest = tree(10.0, '{"on_silence": "wait"}')
     waits(forest, 60.0)
     forest.remove("host-1", "a")
@@ -150,7 +150,7 @@ def test_an_instance_that_renews_late_serves_again(policy: str) -> None:
 
 
 @pytest.mark.promise(2)
-def test_health_news_of_what_has_lapsed_and_waits_change_nothing() -> None:
+def test_health_results_of_a_lapsed_instance_that_waits_change_nothing() -> None:
     forest = tree(10.0, '{"on_silence": "wait"}')
     waits(forest, 60.0)
     for healthy in (False, True):

@@ -1,4 +1,4 @@
-"""One child that reports falsely, in every number and flag: nothing of anybody else changes."""
+"""A single child with false reports, in every number and flag, changes nothing for others."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def unmoved(forest: Forest, seconds: float = 30.0) -> None:
 @pytest.mark.parametrize("others", [1, 2, 4])
 @pytest.mark.parametrize("lie", list(LIES))
 @pytest.mark.parametrize("version", ["1.0.1", "1.0.2", "2.0.0"])
-def test_one_liar_moves_nobody_else(others: int, lie: str, version: str) -> None:
+def test_one_liar_changes_nothing_for_others(others: int, lie: str, version: str) -> None:
     forest = tree(others)
     forest["liar"].lie = told(LIES[lie])
     for host in honest(forest):
@@ -109,7 +109,7 @@ def test_one_liar_moves_nobody_else(others: int, lie: str, version: str) -> None
 @pytest.mark.promise(1)
 @pytest.mark.parametrize("others", [1, 2, 4])
 @pytest.mark.parametrize("lie", list(LIES))
-def test_one_liar_that_connects_again_moves_nobody_else(others: int, lie: str) -> None:
+def test_one_liar_that_reconnects_changes_nothing_for_others(others: int, lie: str) -> None:
     forest = tree(others)
     for host in honest(forest):
         forest.put(host, "a", "1.0.1")
@@ -136,8 +136,9 @@ def test_one_liar_takes_no_route(others: int, lie: str) -> None:
 
 @pytest.mark.promise(2)
 @pytest.mark.parametrize("lie", list(LIES))
-def test_one_liar_does_not_say_that_others_have_stopped(lie: str) -> None:
-    """One of the honest is silent; the liar claims to speak for it, and then stops."""
+def test_one_liar_cannot_report_that_others_have_stopped(lie: str) -> None:
+    """An honest child is silent. A lying child claims its hosts and then reports a stop, which does not count for the
+    honest one."""
     forest = tree(3)
     forest["liar"].lie = told(LIES[lie])
     for host in honest(forest):
@@ -154,8 +155,9 @@ def test_one_liar_does_not_say_that_others_have_stopped(lie: str) -> None:
 
 @pytest.mark.promise(1)
 @pytest.mark.parametrize("lie", list(LIES))
-def test_one_liar_does_not_hold_up_a_rollout_for_ever(lie: str) -> None:
-    """It says what it wants of the new version; the old one has stopped everywhere."""
+def test_one_liar_does_not_block_a_rollout_forever(lie: str) -> None:
+    """A lying child reports anything about the new version, but the old one has stopped everywhere and the new one
+    opens."""
     forest = tree(2)
     forest["liar"].lie = told(LIES[lie])
     forest.put("honest-1", "a", "1.0.1")
@@ -215,9 +217,9 @@ def test_an_old_stamp_does_not_jump_the_queue() -> None:
 
 
 @pytest.mark.promise(6)
-def test_one_of_two_sources_says_that_another_root_refuses() -> None:
-    """It claims the next version of others and a service of its own on their route, and lies about both. Between two versions
-    nobody serves the route."""
+def test_one_of_two_sources_reports_that_another_root_refuses() -> None:
+    """A lying child reports that another root refuses the next version, and claims the route for its own service. The route
+    keeps its service."""
     edges = ("edge-1", "edge-2")
     forest = Forest({**dict.fromkeys(edges, ()), **dict.fromkeys(("a", "b", "liar"), edges)})
     forest.put("a", "a", "1.0.1")

@@ -1,4 +1,5 @@
-"""A liar below a rack, and false words besides claims: withdrawals, farewells, roots that it says it hears."""
+"""A lying child below a rack, and false messages other than claims: withdrawals, Byes, roots that it claims to
+reach."""
 
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ def unmoved_below(forest: Forest, seconds: float = 30.0) -> None:
 @pytest.mark.promise(6)
 @pytest.mark.parametrize("lie", list(LIES))
 @pytest.mark.parametrize("version", ["1.0.1", "1.0.2", "2.0.0"])
-def test_a_liar_below_a_rack_moves_nobody_else(lie: str, version: str) -> None:
+def test_a_liar_below_a_rack_changes_nothing_for_others(lie: str, version: str) -> None:
     forest = Forest(RACK)
     forest["liar"].lie = told(LIES[lie])
     for host in honest(forest):
@@ -79,7 +80,7 @@ def test_a_liar_below_a_rack_moves_nobody_else(lie: str, version: str) -> None:
 @pytest.mark.promise(1)
 @pytest.mark.parametrize("lie", list(LIES))
 @pytest.mark.parametrize("restarted", ["rack", "edge", "liar"])
-def test_a_liar_below_a_rack_moves_nobody_after_a_restart(lie: str, restarted: str) -> None:
+def test_a_liar_below_a_rack_changes_nothing_after_a_restart(lie: str, restarted: str) -> None:
     forest = Forest(RACK)
     for host in honest(forest):
         forest.put(host, "a", "1.0.1")
@@ -105,8 +106,8 @@ def test_a_liar_below_a_rack_takes_no_route(lie: str) -> None:
 
 @pytest.mark.promise(2)
 @pytest.mark.parametrize("lie", list(LIES))
-def test_a_liar_below_a_rack_does_not_say_that_another_host_has_stopped(lie: str) -> None:
-    """honest-1 is silent at the rack; the liar claims to speak for it, and then stops."""
+def test_a_liar_below_a_rack_cannot_report_that_another_host_has_stopped(lie: str) -> None:
+    """honest-1 is silent at the rack. A lying child claims its host and then reports a stop, which does not count."""
     forest = Forest(RACK)
     forest["liar"].lie = told(LIES[lie])
     forest.put("honest-1", "a", "1.0.1")
@@ -145,7 +146,7 @@ def test_a_false_withdrawal_takes_nothing_of_what_runs_elsewhere(cause: Cause, t
 
 
 @pytest.mark.promise(2)
-def test_a_false_withdrawal_says_nothing_of_a_silent_host() -> None:
+def test_a_false_withdrawal_does_not_count_for_a_silent_host() -> None:
     forest = tree(3)
     forest.put("honest-1", "a", "1.0.1")
     forest.put("honest-2", "b", "2.0.0")
@@ -181,7 +182,7 @@ def test_withdrawals_and_claims_without_end_leave_nothing_behind() -> None:
 
 @pytest.mark.promise(7)
 def test_remnants_that_a_child_makes_without_end_are_bounded() -> None:
-    """It withdraws what it has as "unknown" and claims it again, on and on."""
+    """A child that repeatedly withdraws claims as UNKNOWN and claims them again causes a bounded number of remnants."""
     forest = tree(1)
     forest.put("honest-1", "a", "1.0.1")
     forest.put("liar", "l", "1.0.2")
@@ -221,7 +222,7 @@ def test_a_false_farewell_is_about_its_own_alone(left: tuple[ClaimKey, ...], top
 
 
 @pytest.mark.promise(2)
-def test_one_that_leaves_and_comes_back_on_and_on_moves_nobody() -> None:
+def test_a_liar_that_leaves_and_returns_repeatedly_changes_nothing() -> None:
     forest = tree(2)
     for host in honest(forest):
         forest.put(host, "a", "1.0.1")
@@ -253,7 +254,8 @@ ROOTS = {
 @pytest.mark.parametrize("roots", list(ROOTS))
 @pytest.mark.parametrize("version", ["1.0.2", "2.0.0"])
 def test_a_root_that_one_child_alone_hears_decides_nothing(others: int, roots: str, version: str) -> None:
-    """It says besides that this root has granted its version, earlier and under a newer generation."""
+    """A child reports a root that no other child reaches, which granted its version earlier and under a newer
+    generation: it does not count."""
     forest = tree(others)
     for host in honest(forest):
         forest.put(host, "a", "1.0.1")
@@ -269,8 +271,9 @@ def test_a_root_that_one_child_alone_hears_decides_nothing(others: int, roots: s
 
 @pytest.mark.promise(1)
 @pytest.mark.parametrize("roots", list(ROOTS))
-def test_false_roots_give_nobody_seniority(roots: str) -> None:
-    """Two versions wait for a third one to stop; the liar's came last, and says that it is the oldest."""
+def test_false_roots_give_no_seniority(roots: str) -> None:
+    """Two versions wait for a third to stop. The lying child claimed last and reports the oldest stamp of a false root:
+    it does not count."""
     forest = tree(3)
     granted = ROOTS[roots][:1]
     forest["liar"].forge = hearing(*ROOTS[roots])
@@ -313,8 +316,8 @@ def test_the_roots_that_children_name_are_forgotten_with_the_next_ones() -> None
 
 @pytest.mark.promise(2)
 @pytest.mark.parametrize("rack_is", ["silent", "gone"])
-def test_a_host_with_the_digest_of_a_racks_hosts_does_not_speak_for_a_host_of_its_own_link(rack_is: str) -> None:
-    """honest-1 is a child of the edge itself, whatever the liar names."""
+def test_a_host_with_the_digest_of_a_racks_hosts_does_not_cover_a_host_of_its_own_link(rack_is: str) -> None:
+    """honest-1 is a child of the edge itself, so hosts that a lying child names do not cover it."""
     forest = tree(3)
     forest.put("honest-1", "a", "1.0.1")
     forest.put("honest-2", "b", "2.0.0")
@@ -334,7 +337,7 @@ def test_a_host_with_the_digest_of_a_racks_hosts_does_not_speak_for_a_host_of_it
 
 @pytest.mark.promise(2)
 def test_the_hosts_of_two_racks_are_not_those_of_a_third_whose_digest_is_their_sum() -> None:
-    """Digests add up by exclusive or: a set that a liar completes to another one's must not be taken for it."""
+    """Digests are combined by exclusive or. A set that a lying child completes to another digest must not match it."""
     forest = Forest(
         {
             "edge": (),

@@ -1,4 +1,4 @@
-"""Both ends of one link: what is taken in, what is sent again, what waits for the next beat."""
+"""Both ends of a link: what is accepted, what is sent again, what waits for the next heartbeat."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_verdict_that_crossed_a_withdrawal_is_none() -> None:
 
 
 @pytest.mark.parametrize(("protocol", "cause"), [(2, Cause.PRESUMED), (1, Cause.STOPPED)])
-def test_causes_are_passed_on_to_who_knows_of_them(protocol: int, cause: Cause) -> None:
+def test_causes_are_passed_on_to_parents_that_know_them(protocol: int, cause: Cause) -> None:
     state = uplink_of(protocol).state([], [Gone(KEY, Cause.PRESUMED)], [], ())
     assert state is not None and state.withdrawn == (Gone(KEY, cause),)
 
@@ -143,7 +143,7 @@ def test_another_process_of_a_child_may_have_forgotten_something() -> None:
 
 @pytest.mark.parametrize("dialing", [False, True])
 def test_a_lost_parent_is_reported_with_why_it_could_not_be_reached(dialing: bool) -> None:
-    """Also when the lease ends just while the node tries again."""
+    """The reason is also reported if the lease expires during a connection attempt."""
     forest = Forest({"edge": (), "host": ("edge",)})
     forest.part("host", "edge")
     host = forest["host"]

@@ -1,4 +1,4 @@
-"""The two ends of a link, interrupted anywhere: nothing that was said is lost, nothing of the past is taken for news."""
+"""The two ends of a link, interrupted anywhere: no report is lost, and none of an earlier claim counts."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_a_parent_has_its_say_until_its_lease_is_over() -> None:
     assert not uplink.in_touch(210.0)
 
 
-def test_who_cannot_reach_its_parent_waits_longer_each_time_but_not_for_ever() -> None:
+def test_a_node_that_cannot_reach_its_parent_backs_off_up_to_a_limit() -> None:
     uplink = Uplink("parent", 0.0, 10.0)
     pauses: list[float] = []
     for _ in range(12):

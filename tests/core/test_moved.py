@@ -1,4 +1,4 @@
-"""A node under another authority: what it brings from there counts for nothing, and its traffic goes on meanwhile."""
+"""A node under another authority: earlier decisions do not count, and its traffic continues meanwhile."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_moved_host_serves_until_its_new_authority_has_decided() -> None:
 
 @pytest.mark.promise(3)
 def test_the_moved_one_goes_on_without_a_gap_where_nothing_is_in_its_way() -> None:
-    """It brings a service that the new tree does not have: nothing of it is closed for a moment."""
+    """A moved node brings a service that the new tree does not have: it serves without a gap."""
     forest = two_trees()
     for host in ("host-1", "host-2"):
         forest.remove(host, "a")
@@ -130,7 +130,7 @@ def test_a_moved_subtree_goes_on_without_a_gap_where_nothing_is_in_its_way() -> 
 
 @pytest.mark.promise(1)
 def test_an_older_stamp_from_another_tree_is_worth_nothing() -> None:
-    """It was registered an hour before, under another authority; here it is the newcomer."""
+    """An instance that was registered an hour earlier under another authority has no seniority in the new tree."""
     forest = Forest({"edge": (), "host-1": ("edge",), "lab": (), "guest": ("lab",)})
     forest.put("guest", "g", "2.0.0")
     forest.run(3600.0)
@@ -146,7 +146,7 @@ def test_an_older_stamp_from_another_tree_is_worth_nothing() -> None:
 
 
 @pytest.mark.promise(1)
-def test_a_moved_host_takes_no_route_from_who_holds_it() -> None:
+def test_a_moved_host_takes_no_route_from_its_holder() -> None:
     forest = two_trees()
     forest.put("guest", "s", "9.0.0", route="shop.example/*", service="old-shop")
     forest.run(600.0)
@@ -170,7 +170,8 @@ def test_a_move_that_is_interrupted_anywhere_ends_alike(victim: str) -> None:
 
 
 def test_most_of_a_tree_moved_at_once_takes_nothing_from_the_rest() -> None:
-    """More moved hosts than hosts that were there: numbers are worth nothing across authorities."""
+    """More hosts move than the tree had. Their number gives them no majority, because they come from another
+    authority."""
     forest = two_trees()
     forest.put("other", "b", "2.0.0")
     more = [forest.add(f"more-{number}", "lab") for number in range(3)]
@@ -294,7 +295,7 @@ def test_a_demotion_that_is_interrupted_anywhere_keeps_the_traffic(victim: str) 
 @pytest.mark.promise(3)
 @pytest.mark.parametrize(("serves", "waits"), [("1.0.1", "2.0.0"), ("2.0.0", "1.0.1")])
 def test_a_child_that_becomes_a_root_begins_with_what_was_decided(serves: str, waits: str) -> None:
-    """Neither names nor the order of registrations make up for a lost decision."""
+    """A promoted node starts with the earlier decision, whatever the names and the order of registrations."""
     forest = Forest({"edge": (), "host-1": ("edge",), "host-2": ("edge",)})
     forest.put("host-2", "a", serves)
     forest.put("host-1", "c", waits)
@@ -312,7 +313,7 @@ def test_a_child_that_becomes_a_root_begins_with_what_was_decided(serves: str, w
 
 @pytest.mark.promise(6)
 @pytest.mark.parametrize("other", ["another", "zulu"])
-def test_a_child_that_becomes_a_root_keeps_its_routes_for_who_held_them(other: str) -> None:
+def test_a_child_that_becomes_a_root_keeps_its_routes_for_their_holders(other: str) -> None:
     forest = Forest({"edge": (), "host-1": ("edge",)})
     forest.put("host-1", "a", "1.0.1")
     forest.put("host-1", "x", "1.0.1", service=other)

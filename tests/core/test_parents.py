@@ -1,4 +1,4 @@
-"""What several parents say together, without nodes around them."""
+"""The common decision of several parents, without nodes around them."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_what_serves_is_not_closed_by_one_that_is_late_or_has_no_answer() -> Non
     assert bench.permit().state == WAITING
 
 
-def test_a_consent_of_before_what_this_node_was_told_is_none() -> None:
+def test_a_consent_older_than_a_known_decision_does_not_count() -> None:
     bench = Bench()
     newer = bench.slot_of(NEW)
     newer.permit = Permit(WAITING, generation=5, scope=("id-root-1",))
@@ -168,7 +168,7 @@ def test_without_a_voice_what_serves_serves_on_and_nothing_opens() -> None:
     assert bench.permit(10.0) is bench.slot.permit
 
 
-def test_what_is_doubted_is_in_force_once_all_have_said_so() -> None:
+def test_an_unconfirmed_permit_is_in_force_once_all_parents_have_confirmed() -> None:
     bench = Bench()
     bench.holds()
     bench.parents.require_confirmation()
@@ -181,7 +181,7 @@ def test_what_is_doubted_is_in_force_once_all_have_said_so() -> None:
     assert bench.permit(10.0).state == ACTIVE, "it was confirmed"
 
 
-def test_what_a_parent_has_said_since_the_start_is_not_doubted() -> None:
+def test_what_a_parent_has_decided_since_the_start_needs_no_confirmation() -> None:
     bench = Bench()
     bench.holds()
     bench.say("p-1", WAITING, 1, reason=NoParent())
@@ -192,7 +192,7 @@ def test_what_a_parent_has_said_since_the_start_is_not_doubted() -> None:
 # ---------------------------------------------------------------------- drains
 
 
-def test_every_parent_in_touch_has_to_let_go() -> None:
+def test_every_parent_in_touch_has_to_acknowledge() -> None:
     bench = Bench()
     bench.slot.leaving = 7
     assert not bench.parents.drained(bench.slot, 0.0)
@@ -334,8 +334,8 @@ def test_of_two_addresses_of_one_parent_the_lower_one_is_used(first: str) -> Non
     assert (bench["p-1"].phase, bench["p-2"].phase) == (Phase.UP, Phase.DUPLICATE)
 
 
-def test_what_the_roots_say_themselves_is_passed_up_and_of_others_what_is_said_below() -> None:
-    """A child may not say for a root that this node hears what that root has decided."""
+def test_known_decisions_of_roots_are_passed_up_and_reports_about_other_roots() -> None:
+    """For a root that this node reaches, its own knowledge of the decisions counts and not the report of a child."""
     bench = Bench()
     lies = Part(child=True, granted=("id-root-1", "id-root-3"), refused=("id-root-2", "id-root-3"))
     bench.slot.put_part("n:liar", lies)

@@ -1,4 +1,4 @@
-"""A power cut at every step of a drain, a rollout, a recall and a replacement: what was not flushed to the disk is lost,
+"""A power loss at every step of a drain, a rollout, a recall and a replacement: writes that are not durable are lost,
 and so is the engine. Afterwards everything ends as it would have without."""
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def test_a_drain(victim: str) -> None:
 @pytest.mark.promise(3)
 @pytest.mark.parametrize("victim", ["edge", "rack", "host-1"])
 def test_the_drain_of_the_last_one(victim: str) -> None:
-    """It is asked for upward first, and taken out from the top."""
+    """The drain of the last endpoint is requested upward first, and endpoints are removed from the top."""
 
     def story() -> Forest:
         forest = Forest(ONE)
@@ -125,7 +125,8 @@ def test_a_rollout(topology: str, victim: str) -> None:
 @pytest.mark.promise(8)
 @pytest.mark.parametrize("victim", list(ONE))
 def test_a_rollout_with_a_node_in_the_dark_for_longer_than_lease_and_fence(victim: str) -> None:
-    """When the old host comes back, its disk may say that the old version is active."""
+    """A node loses power during a rollout and returns after lease and fence, with a disk that may have the old version as
+    active."""
     for where, forest in interruptions(partial(rollout, ONE), rolls, [victim], Node.power_cut):
         forest.run(25.0)
         forest[victim].start()
@@ -143,7 +144,7 @@ def test_a_rollout_with_a_node_in_the_dark_for_longer_than_lease_and_fence(victi
 @pytest.mark.promise(1)
 @pytest.mark.promise(8)
 def test_a_rollout_with_all_machines_off_at_once() -> None:
-    """One site, one power supply."""
+    """All machines of a site lose power at the same time."""
     at = 0
     while True:
         forest = rollout(ONE)
@@ -199,7 +200,7 @@ def test_a_recall(victim: str) -> None:
 @pytest.mark.promise(1)
 @pytest.mark.promise(8)
 def test_what_a_recall_has_parted_stays_apart_after_every_power_cut() -> None:
-    """Once both were apart, no restart brings them together again."""
+    """After a recall, no restart makes the two versions active together again."""
     for victim in ONE:
         forest = Forest(ONE)
         forest.put("host-1", "a", "1.0.1")
@@ -250,8 +251,8 @@ def test_a_replacement(victim: str, version: str) -> None:
 
 @pytest.mark.promise(8)
 @pytest.mark.parametrize("root", ["edge-1", "edge-2"])
-def test_a_root_that_told_of_a_generation_still_knows_it_after_a_power_cut(root: str) -> None:
-    """At every step: what a host was told by the root is never newer than what the root finds on its disk."""
+def test_a_root_that_sent_a_generation_still_knows_it_after_a_power_cut(root: str) -> None:
+    """At every step, a generation that a host has got from the root is on the root's disk."""
     for where, forest in interruptions(partial(rollout, TWO), rolls, [root], Node.power_cut):
         told = max(forest[host].generation() for host in ("host-1", "host-2"))
         known = [

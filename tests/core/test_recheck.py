@@ -1,4 +1,4 @@
-"""The active set is looked at again whenever policy or declarations change: the loser is recalled by a drain, not cut."""
+"""The active set is decided again whenever policy or declarations change: the losing version is drained, not cut."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_two_roots_part_a_denied_pair_alike() -> None:
 
 @pytest.mark.promise(1)
 def test_a_policy_that_one_root_alone_knows_closes_too() -> None:
-    """The consent of all roots is needed."""
+    """A policy that denies a pair takes effect as soon as one root has it, because every root must consent."""
     forest = both_active(TWO)
     forest.part("host-1", "edge-2")
     forest.part("host-2", "edge-2")
@@ -139,7 +139,7 @@ def test_a_recall_that_is_interrupted_anywhere_is_carried_out(victim: str) -> No
 
 @pytest.mark.promise(8)
 def test_what_was_recalled_stays_so_when_the_root_is_killed_right_after() -> None:
-    """A restart of the root knows that the loser may not have closed yet: nothing else opens beside it."""
+    """After a restart the root knows that the recalled version may still be open, and opens no version beside it."""
     forest = both_active()
     forest.put("host-2", "c", "3.0.0")
     at_host = ev.EndpointKey(TWO_KEY, "i:b")
@@ -163,8 +163,9 @@ def test_a_policy_that_changes_nothing_for_the_active_set_moves_nothing() -> Non
 
 @pytest.mark.promise(1)
 @pytest.mark.promise(8)
-def test_a_recall_that_nobody_has_confirmed_is_waited_for_over_a_restart_of_the_root() -> None:
-    """`host-1` never says that it has heard of the recall, nor that it is open: the verdict to open may be on its way."""
+def test_an_unconfirmed_recall_is_waited_for_over_a_restart_of_the_root() -> None:
+    """`host-1` reports neither the recall nor that it is open. The verdict to open may still be under way, so the root
+    waits."""
     forest = Forest({"edge": (), "host-1": ("edge",), "host-2": ("edge",)})
     forest["host-1"].lie = lambda claim: (replace(claim, seen=0, stage=Stage.WAITING),)
     forest.put("host-2", "a", "1.0.1")
@@ -191,8 +192,9 @@ def test_a_version_that_is_refused_its_route_takes_no_part_in_what_is_active() -
 
 
 @pytest.mark.promise(3)
-def test_a_recalled_version_that_may_have_its_turn_again_has_its_requests_parked() -> None:
-    """With requests in flight it has not confirmed the recall when the other one stops: it is about to serve all the same."""
+def test_a_recalled_version_that_may_open_again_has_its_requests_parked() -> None:
+    """With requests in flight it has not confirmed the recall when the other version stops, and is about to serve
+    again."""
     forest = both_active()
     at_host = ev.EndpointKey(TWO_KEY, "i:b")
     forest["host-2"].engine.in_flight[at_host] = 1
@@ -213,8 +215,8 @@ def test_a_recalled_version_that_may_have_its_turn_again_has_its_requests_parked
 
 @pytest.mark.promise(3)
 @pytest.mark.parametrize("in_flight", ["", "row", "rack"])
-def test_a_recalled_version_is_about_to_serve_before_its_host_is_told_to_close(in_flight: str) -> None:
-    """The other one stops when the recall has got halfway, or waits for a request."""
+def test_a_recalled_version_is_about_to_serve_before_its_host_gets_the_recall(in_flight: str) -> None:
+    """The other version stops while the recall is halfway, or waits for a request."""
     topology: dict[str, tuple[str, ...]] = {**ONE, "row": ("edge",), "rack": ("row",)}
     for steps in range(60):
         forest = both_active(topology)
@@ -239,7 +241,8 @@ def test_a_recalled_version_is_about_to_serve_before_its_host_is_told_to_close(i
 
 @pytest.mark.promise(3)
 def test_a_root_that_comes_back_recalls_nothing_that_serves_for_what_it_remembers() -> None:
-    """While it was away, the last instance of a version stopped, and so did the one whose declaration let the next in."""
+    """While the root was down, the last instance of a version stopped, and so did the one whose declaration made the
+    next version compatible."""
     forest = Forest({"edge-1": (), "edge-2": (), **dict.fromkeys(HOSTS, ("edge-1", "edge-2"))})
     forest.put("host-1", "a", "1.0.1")
     forest["edge-2"].kill()

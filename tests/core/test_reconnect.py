@@ -1,4 +1,5 @@
-"""A link that breaks and comes back: what both ends still hold is not sent again, and nothing of the past is news."""
+"""A link that breaks and returns: state that both ends still hold is not sent again, and outdated messages do not
+count."""
 
 from __future__ import annotations
 
@@ -92,7 +93,7 @@ def test_what_changed_while_the_link_was_down_is_all_that_is_sent() -> None:
 
 
 def test_with_another_digest_all_claims_are_sent_again() -> None:
-    """A message was lost: the link stayed, and nobody noticed before it broke."""
+    """A message was lost and the loss was not noticed before the link broke: all claims are sent again."""
     forest = served()
     forest.cut.add(frozenset(("rack", "edge")))
     forest.put("host-2", "c", "1.0.2")
@@ -120,7 +121,7 @@ def test_a_parent_that_knows_less_is_sent_all_claims_and_sends_all_verdicts(disk
 
 
 def test_with_another_digest_of_verdicts_all_of_them_are_sent_again_and_no_claims() -> None:
-    """What the parent sent was lost."""
+    """A message of the parent was lost: all verdicts are sent again, and no claims."""
     forest = served()
     real = forest.send_down
     forest.send_down = lambda *_: None  # type: ignore[method-assign]
@@ -200,7 +201,7 @@ def tree() -> Forest:
 
 
 @pytest.mark.promise(1)
-def test_what_was_said_of_a_claim_is_forgotten_with_it() -> None:
+def test_verdicts_about_a_claim_are_forgotten_with_it() -> None:
     forest = tree()
     forest.watch.append(forest.one_generation)
     withdrawn_and_made_again(forest)
@@ -234,8 +235,9 @@ def test_what_was_decided_meanwhile_holds_for_a_claim_that_was_made_again(how: s
 
 
 @pytest.mark.promise(1)
-def test_an_answer_on_its_way_when_the_link_broke_is_not_heard_on_the_next() -> None:
-    """The consent to 2.0.0 is on its way down; there the claim is withdrawn, made again, and decided otherwise."""
+def test_a_verdict_under_way_when_the_link_broke_does_not_count_on_the_next() -> None:
+    """The consent to 2.0.0 is under way while the claim is withdrawn, made again, and decided differently: the old
+    verdict is ignored."""
     forest = tree()
     forest.watch.append(forest.one_generation)
     forest["host-1"].inbox.append(ev.InstanceRemove("a", 0.0))

@@ -1,4 +1,4 @@
-"""Asks of the roots: a root that hangs is named, and costs the others' answer nothing."""
+"""Calls that are forwarded to the roots: a root that hangs is named and does not delay the answers of the others."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_ask_is_answered_by_the_roots_that_can_and_names_the_others(hung: lis
 
 @given(st.lists(st.sampled_from([0, 100, DONE_BYTES_MAX // 3, DONE_BYTES_MAX, 2 * DONE_BYTES_MAX]), max_size=40))
 def test_what_is_kept_of_answers_is_bounded(sizes: list[int]) -> None:
-    """The newest that fit, none in part."""
+    """The newest answers that fit are kept, and none in part."""
     relay = Relay()
     for number, size in enumerate(sizes):
         ask = f"a{number}"
@@ -57,7 +57,7 @@ def test_what_is_kept_of_answers_is_bounded(sizes: list[int]) -> None:
         assert sum(sizes[-len(kept) - 1 :]) > DONE_BYTES_MAX
 
 
-def test_an_ask_that_comes_again_is_answered_and_not_carried_out_again() -> None:
+def test_a_repeated_call_is_answered_and_not_executed_again() -> None:
     state = State(Settings("edge", "id-edge", 1), Random(0))
     forwarder = Forwarder(state, Children(state), Parents(state, 0.0))
     forwarder.ask(Ask("1", "PUT", "/x"), None, True, 0.0)

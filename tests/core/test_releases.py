@@ -87,7 +87,7 @@ def old_parent(forest: Forest, *, docs: bool = True) -> Node:
 
 
 @pytest.mark.promise(5)
-def test_a_parent_of_protocol_1_is_told_no_causes() -> None:
+def test_a_parent_of_protocol_1_is_sent_no_causes() -> None:
     forest = Forest({"edge": (), "host": ("edge",)})
     forest.put("host", "a", "1.0.1", ttl_s=15.0)
     forest.put("host", "b", "1.0.2")
@@ -101,7 +101,7 @@ def test_a_parent_of_protocol_1_is_told_no_causes() -> None:
     assert [message for message in said if isinstance(message, Bye)] == [Bye()]
 
 
-def test_a_parent_of_this_release_is_told_causes() -> None:
+def test_a_parent_of_this_release_is_sent_causes() -> None:
     forest = Forest({"edge": (), "host": ("edge",)})
     forest.put("host", "a", "1.0.1", ttl_s=15.0)
     said = forest["host"].listen()
@@ -112,7 +112,7 @@ def test_a_parent_of_this_release_is_told_causes() -> None:
 
 @pytest.mark.promise(5)
 def test_a_parent_of_protocol_1_takes_no_policy_away_by_not_sending_it() -> None:
-    """It does not send what both hold."""
+    """A parent of protocol 1 does not send documents that both hold, so their absence does not drop them."""
     forest = Forest({"edge": (), "host": ("edge",)})
     forest.put("host", "a", "1.0.1")
     forest.policy("edge", '{"priority": "higher"}')
@@ -132,8 +132,9 @@ def of_protocol_1(message: UpMessage) -> UpMessage:
 
 
 @pytest.mark.promise(1)
-def test_a_child_of_protocol_1_is_heard_and_its_numbers_are_no_news() -> None:
-    """Its decisions have no scope: they are compared as they are, and believed like any other child's."""
+def test_a_child_of_protocol_1_counts_like_any_other() -> None:
+    """Decisions of a child of protocol 1 have no scope: they are compared as they are and counted like those of any
+    other child."""
     forest = Forest({"edge": (), "host-1": ("edge",), "host-2": ("edge",)})
     forest.put("host-1", "a", "1.0.1")
 
@@ -158,7 +159,7 @@ def test_a_child_of_protocol_1_is_heard_and_its_numbers_are_no_news() -> None:
 @pytest.mark.promise(1)
 @pytest.mark.promise(2)
 def test_a_rack_of_protocol_1_that_leaves_has_not_stopped_what_is_below_it() -> None:
-    """Its Bye cannot name what it leaves behind."""
+    """Its Bye cannot list the claims that may still be served, so they are kept as remnants."""
     forest = Forest({"edge": (), "rack": ("edge",), "host-1": ("rack",), "host-2": ("edge",)})
 
     def older(message: UpMessage) -> UpMessage:

@@ -1,4 +1,4 @@
-"""Not mentioned is not stopped: what a node leaves behind blocks incompatible versions until more is known."""
+"""A claim that is no longer reported has not stopped: remnants block incompatible versions until more is known."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def waits(forest: Forest, host: str, seconds: float) -> None:
 
 @pytest.mark.promise(2)
 def test_a_rack_that_leaves_takes_nothing_along() -> None:
-    """Its host serves on: the new version waits until lease and fence are over."""
+    """The host below a rack that leaves serves on, so an incompatible version waits for lease and fence."""
     forest = one_rack()
     forest["rack"].handle(ev.Stop(10.0))
     forest.settle()
@@ -76,7 +76,7 @@ def test_a_rack_that_leaves_is_waited_for_under_on_silence_wait() -> None:
 
 
 @pytest.mark.promise(2)
-def test_an_operator_may_say_that_what_a_rack_left_has_stopped() -> None:
+def test_an_operator_may_report_that_what_a_rack_left_has_stopped() -> None:
     forest = one_rack()
     forest.policy("edge", '{"on_silence": "wait"}')
     forest["rack"].handle(ev.Stop(10.0))
@@ -93,7 +93,8 @@ def test_an_operator_may_say_that_what_a_rack_left_has_stopped() -> None:
 
 
 def test_a_host_that_leaves_has_stopped_what_it_had() -> None:
-    """It drains its own instances first: that is known, and the new version opens at once."""
+    """A host drains its instances before it leaves. They are known to have stopped, so the new version opens
+    immediately."""
     forest = one_rack()
     forest["host-1"].handle(ev.Stop(10.0))
     forest.settle()
@@ -114,7 +115,7 @@ def test_what_a_rack_had_itself_has_stopped_and_what_was_below_it_has_not() -> N
 
 
 @pytest.mark.promise(2)
-def test_the_remnants_outlive_a_restart_of_who_keeps_them() -> None:
+def test_the_remnants_outlive_a_restart_of_the_node_that_keeps_them() -> None:
     forest = one_rack()
     forest["rack"].handle(ev.Stop(10.0))
     forest.settle()
@@ -145,7 +146,7 @@ def test_a_rack_that_leaves_while_a_node_restarts(victim: str) -> None:
 
 @pytest.mark.promise(2)
 def test_the_host_comes_back_below_another_rack_and_is_the_incumbent_still() -> None:
-    """While its remnant blocks, it reports itself by another way: nothing of it was closed."""
+    """A host with a remnant reports through another rack: it is still the incumbent, and nothing of it was closed."""
     forest = one_rack()
     forest.watch.append(forest.one_generation)
     forest["rack"].handle(ev.Stop(10.0))
@@ -162,7 +163,7 @@ def test_the_host_comes_back_below_another_rack_and_is_the_incumbent_still() -> 
 
 @pytest.mark.promise(2)
 def test_what_has_stopped_below_another_rack_takes_its_remnant_along() -> None:
-    """The host is back, and then its instance stops: that is known, nobody waits for the remnant."""
+    """A host returns through another rack and its instance stops: the remnant is dropped too."""
     forest = one_rack()
     forest["rack"].handle(ev.Stop(10.0))
     forest.settle()
@@ -196,7 +197,8 @@ def test_a_rack_without_its_disk_has_not_stopped_what_it_no_longer_mentions(lost
 
 @pytest.mark.promise(2)
 def test_a_replaced_rack_that_only_some_of_its_hosts_have_found_is_not_all_of_it() -> None:
-    """Three hosts had it; the new rack hears of one first. What that one stops says nothing of the two others."""
+    """Three hosts had the version, and the replaced rack knows one of them so far. A stop on that host does not count
+    for the other two."""
     forest = Forest(
         {"edge": (), "rack": ("edge",), "h-1": ("rack",), "h-2": ("rack",), "h-3": ("rack",), "host-2": ("edge",)}
     )
@@ -236,8 +238,8 @@ def test_what_the_replaced_rack_never_mentions_again_is_over_after_lease_and_fen
 
 @pytest.mark.promise(3)
 def test_one_of_two_racks_lost_in_a_rollout_costs_no_waiting() -> None:
-    """The other one reports that the same hosts' old instances have stopped: that is known. (The host waits for the
-    lost one's acknowledgement no longer than the drain may take: its engine may forward still.)"""
+    """The other rack reports that the old instances on the same hosts have stopped. (A host waits for the lost rack's
+    acknowledgement until its drain deadline, because that engine may still forward requests.)"""
     forest = two_racks()
     forest.watch.append(forest.one_generation)
     forest["rack-1"].kill()
@@ -263,7 +265,7 @@ def test_however_long_the_other_rack_was_silent_already(after_s: float) -> None:
 
 @pytest.mark.promise(2)
 def test_a_silent_rack_may_have_more_hosts_than_the_other_one() -> None:
-    """host-4 is below rack-1 alone: what rack-2 says of host-1 says nothing of it."""
+    """host-4 is below rack-1 alone, so reports of rack-2 about host-1 do not cover it."""
     forest = Forest({**TWO, "host-4": ("rack-1",)})
     forest.put("host-1", "a", "1.0.1")
     forest.put("host-4", "d", "1.0.1")

@@ -67,7 +67,7 @@ def test_another_route_is_there_before_the_old_one_goes() -> None:
     assert routes[OLD.route].recent and not routes[OLD.route].picks, "for what served it a moment ago"
 
 
-def test_another_service_takes_over_from_the_id() -> None:
+def test_another_service_registers_under_the_id() -> None:
     forest = one()
     other = key_of("1.0.1", service="shop")
     forest.put("host", "a", "1.0.1", service="shop")
@@ -119,7 +119,8 @@ def test_a_successor_that_is_not_healthy_takes_nothing_away_at_first() -> None:
 
 @pytest.mark.promise(3)
 def test_a_successor_that_waits_for_another_host_takes_nothing_away() -> None:
-    """It is compatible with the old one, but not with what serves on another host."""
+    """The successor is compatible with the old registration, but not with a version on another host: the old one serves
+    on."""
     forest = Forest(ONE)
     forest.put("host-2", "b", "1.0.1")
     forest.put("host", "a", "1.0.2")
@@ -171,7 +172,7 @@ def test_the_id_is_removed_with_all_that_it_was(again: str) -> None:
 
 @pytest.mark.promise(2)
 def test_a_dead_process_takes_its_former_registration_along() -> None:
-    """The endpoint that drains was of the same process."""
+    """The draining endpoint belonged to the same process, so it is removed with it."""
     forest = one()
     forest["host"].engine.in_flight[ev.EndpointKey(OLD, "i:a")] = 1
     forest.put("host", "a", "1.0.2", endpoint=SPARE)
@@ -219,7 +220,7 @@ def test_another_living_owner_of_an_id_changes_nothing() -> None:
     assert forest["host"].balancer.view.instance("a")["owner"] == "pod-1", "kept over a restart"
 
 
-def test_the_same_owner_or_one_that_cannot_be_told_may_register_again() -> None:
+def test_the_same_owner_or_an_unknown_one_may_register_again() -> None:
     forest = one(owner="pod-1")
     forest.put("host", "a", "1.0.2", endpoint=SPARE, owner="pod-1")
     assert forest["host"].balancer.view.instance("a")["version"] == "1.0.2"
@@ -268,7 +269,7 @@ def test_nothing_stays_of_a_registration_that_had_drained_when_its_id_was_taken(
 
 @pytest.mark.promise(2, 3)
 @pytest.mark.parametrize("event", [ev.InstanceRemove("a", 0.0, "pod-1"), ev.InstanceGone("a", "ended", "pod-1")])
-def test_the_former_owner_of_an_id_takes_out_its_own_registration_alone(event: ev.Event) -> None:
+def test_the_former_owner_of_an_id_removes_its_own_registration_alone(event: ev.Event) -> None:
     forest = one(owner="pod-1")
     forest["host"].engine.in_flight[ev.EndpointKey(OLD, "i:a")] = 1
     forest.watch.clear()
@@ -287,7 +288,8 @@ def test_the_former_owner_of_an_id_takes_out_its_own_registration_alone(event: e
 @pytest.mark.promise(1)
 @pytest.mark.parametrize("silence", ["wait", "open"])
 def test_an_id_that_has_lapsed_is_free_unless_silence_is_to_be_waited_for(silence: str) -> None:
-    """Else nothing would be left by which the one that may still run can be removed."""
+    """With `on_silence = "wait"` the id stays taken, because the instance that may still run can only be removed by its
+    id."""
     forest = one(owner="pod-1", ttl_s=10.0)
     forest.watch.clear()
     forest.policy("edge", f'{{"on_silence": "{silence}"}}')

@@ -1,4 +1,4 @@
-"""A program dies, and another one gets its port: what answers there now is not what was registered before."""
+"""A program exits and another one gets its port: the program that listens now is not the registered one."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_as_long_as_the_socket_is_the_same_one_program_answers_for_both(before: 
 
 @pytest.mark.parametrize("owners", [("process 7", "process 8"), ("", "")])
 def test_several_programs_may_share_an_endpoint_for_one_service(owners: tuple[str, str]) -> None:
-    """Workers that listen on one port, each registered by itself."""
+    """Workers that listen on one port, each with its own registration, do not supersede each other."""
     forest = Forest(TREE)
     put(forest, "a", owners[0])
     put(forest, "b", owners[1])
@@ -95,7 +95,7 @@ def test_what_is_registered_elsewhere_by_now_is_not_concerned() -> None:
 
 @pytest.mark.parametrize(("before", "after"), [("", "8"), ("7", ""), ("", "")])
 def test_nothing_is_known_without_sockets_to_compare(before: str, after: str) -> None:
-    """A program in another namespace, or one that does not listen yet."""
+    """A program in another namespace, or one that does not listen yet, supersedes no registration."""
     forest = Forest(TREE)
     put(forest, "a", listeners=frozenset(before.split()))
     put(forest, "shop", listeners=frozenset(after.split()))

@@ -1,4 +1,4 @@
-"""The routes of the engine's table: what is parked, for how long, and what is remembered."""
+"""The routes of the engine's table: which requests are parked, for how long, and which routes are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written to the disk is read back whole; what an older release wrote is read too."""
+"""Saved records are read back complete, and records of an older release are read too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a policy to the engine's picks: every ready version is in them, and shares are what was asked for."""
+"""From a policy to the engine's picks: every ready version is in them, with the configured shares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Leases, step by step: what is silent is first a last resort, then presumed stopped, unless most are silent at once."""
+"""Leases, step by step: a silent child is first a last resort, then presumed stopped, unless most are silent at
+once."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ def test_one_silent_child_is_a_last_resort_then_gone() -> None:
     assert forest["edge"].serves(KEY) == {"n:host-2", "n:host-3"}
 
 
-def test_a_child_that_speaks_again_is_a_member_like_any_other() -> None:
+def test_a_child_that_is_heard_again_is_an_endpoint_like_any_other() -> None:
     forest = tree()
     forest["host-1"].kill()
     forest.run(15.0)
@@ -62,7 +63,7 @@ def test_when_most_are_silent_at_once_the_fault_is_likelier_ours() -> None:
     assert forest["edge"].serves(KEY) == {"n:host-1", "n:host-3"}, "the one that is still silent counts alone again"
 
 
-def test_control_that_did_not_run_takes_its_own_deafness_for_nobodys_silence() -> None:
+def test_control_that_did_not_run_extends_all_leases_by_that_time() -> None:
     forest = tree()
     forest.now += 60.0
     for name in ("edge", *HOSTS):

@@ -1,4 +1,4 @@
-"""An instance counts once, by however many ways its host reaches a node."""
+"""An instance counts once, however many paths its host has to a node."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_host_that_two_children_stand_above_counts_once(first: int, second: in
 def test_a_host_that_two_children_stand_above_counts_once_upward(
     first: int, second: int, ready: int, covered: bool
 ) -> None:
-    """What is confirmed counts, also by a way that is silent: it is 0 only when no way is left."""
+    """Confirmed capacity counts even through a silent child. It is 0 only if no path is left."""
     slot = Slot(KEY)
     slot.put_part("n:rack-1", Part(count=1, hosts=("host-1",), child=True, capacity=100, ready=first, covered=covered))
     slot.put_part("n:rack-2", Part(count=1, hosts=("host-1",), child=True, capacity=100, ready=second))

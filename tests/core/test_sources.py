@@ -1,4 +1,4 @@
-"""Sources that go: why, and what happens to those that they spoke for."""
+"""Removed sources: the cause, and what happens to the sources that they cover."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_least_known_cause_of_all_is_passed_on(causes: tuple[Cause, ...]) ->
 
 @pytest.mark.promise(1, 2)
 @pytest.mark.parametrize(("cause", "known"), [(Cause.STOPPED, True), (Cause.PRESUMED, False), (Cause.LEFT, False)])
-def test_what_a_source_spoke_for_has_stopped_only_with_one_that_is_known_to(cause: Cause, known: bool) -> None:
+def test_a_covered_source_has_stopped_only_with_a_source_that_is_known_to_have(cause: Cause, known: bool) -> None:
     state = bench()
     silent = rack(state, "rack-1", "host-1")
     rack(state, "rack-2", "host-1")
@@ -55,7 +55,7 @@ def test_what_a_source_spoke_for_has_stopped_only_with_one_that_is_known_to(caus
 
 @pytest.mark.promise(3)
 @pytest.mark.parametrize(("cause", "told"), [(Cause.STOPPED, True), (Cause.PRESUMED, False), (Cause.LEFT, False)])
-def test_what_is_said_just_before_a_silence_is_noticed_is_not_forgotten(cause: Cause, told: bool) -> None:
+def test_a_report_just_before_a_silence_is_noticed_is_not_lost(cause: Cause, told: bool) -> None:
     state = bench()
     one = rack(state, "rack-1", "host-1")
     rack(state, "rack-2", "host-1")
@@ -68,7 +68,7 @@ def test_what_is_said_just_before_a_silence_is_noticed_is_not_forgotten(cause: C
 
 @pytest.mark.promise(3)
 def test_the_next_version_waits_no_longer_than_a_lease_for_a_rack_out_of_sight() -> None:
-    """The other rack says that what both stand above has stopped, a moment before the silence is noticed."""
+    """The other rack reports the stop on the common hosts just before the silence of the first is noticed."""
     forest = Forest({"edge": (), "rack-1": ("edge",), "rack-2": ("edge",), "host": ("rack-1", "rack-2")})
     forest.put("host", "a", "1.0.1")
     forest.put("host", "b", "2.0.0")
@@ -97,7 +97,7 @@ def test_a_silent_source_is_covered_while_a_live_one_speaks_for_its_hosts() -> N
     assert not slot.covered(one), "it is silent too"
 
 
-def test_who_reports_fewer_hosts_speaks_for_nobody_else() -> None:
+def test_a_child_that_reports_fewer_hosts_covers_no_other() -> None:
     state = bench()
     one = rack(state, "rack-1", "host-1", "host-2")
     rack(state, "rack-2", "host-2")
@@ -105,7 +105,7 @@ def test_who_reports_fewer_hosts_speaks_for_nobody_else() -> None:
     assert not state.slots[KEY].covered(one)
 
 
-def test_what_others_said_is_compared_with_the_latest_report() -> None:
+def test_coverage_is_compared_with_the_latest_report() -> None:
     state = bench()
     one = rack(state, "rack-1", "host-1")
     rack(state, "rack-2", "host-1")
@@ -166,7 +166,7 @@ def test_what_is_written_comes_before_what_is_done() -> None:
 
 
 @pytest.mark.promise(2, 3)
-def test_a_node_says_bye_when_nothing_is_in_flight_through_it() -> None:
+def test_a_node_sends_bye_when_nothing_is_in_flight_through_it() -> None:
     forest = Forest({"edge": (), "host": ("edge",)})
     forest.put("host", "a", "1.0.1")
     endpoint = ev.EndpointKey(KEY, "i:a")
@@ -195,7 +195,7 @@ def reason(forest: Forest, node: str) -> str:
     return str(version["reason"])
 
 
-def test_a_root_says_of_an_instance_why_nothing_is_ready() -> None:
+def test_a_root_reports_the_reason_of_an_instance_that_is_not_ready() -> None:
     forest = Forest({"edge": (), "rack": ("edge",), "host": ("rack",)})
     forest.put("host", "a", "1.0.1")
     forest["host"].handle(ev.InstanceHealth("a", False, "connection refused"))

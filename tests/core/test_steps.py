@@ -1,4 +1,4 @@
-"""The life of a source and of a slot: every state with every step, as it should be, written out. "-": a fault of ours."""
+"""The states of a source and of a slot: every state with every step, written out. "-": a bug."""
 
 from __future__ import annotations
 
@@ -87,6 +87,6 @@ def test_what_gets_new_requests_what_leaves_and_what_is_silent() -> None:
 
 
 @pytest.mark.parametrize("step", [Step.LEAVE, Step.STAY, Step.HEARD])
-def test_what_was_presumed_to_have_stopped_comes_back_as_a_newcomer(step: Step) -> None:
-    """Promise 1: something else may have opened meanwhile."""
+def test_what_was_presumed_stopped_returns_as_a_new_claim(step: Step) -> None:
+    """Promise 1: an incompatible version may have opened meanwhile."""
     assert STEPS[Standing.PRESUMED, step] not in ENDPOINT

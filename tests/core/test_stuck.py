@@ -1,4 +1,4 @@
-"""A root whose disk takes nothing: it goes on beating, has no say, and costs no traffic at either entry."""
+"""A root that cannot write: it sends heartbeats, has no say, and no entry loses traffic."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def some_version(forest: Forest, edge: str) -> bool:
     return bool(forest.endpoints(edge, OLD) or forest.endpoints(edge, NEW))
 
 
-def test_a_stuck_root_says_so_with_its_beats_and_goes_on_beating() -> None:
+def test_a_root_that_cannot_write_reports_that_in_its_heartbeats() -> None:
     forest = served()
     forest["edge-2"].stick()
     forest.put("host-2", "b", "1.0.2")  # a decision that it cannot write
@@ -58,7 +58,7 @@ def test_a_stuck_root_changes_nothing_for_what_serves() -> None:
 @pytest.mark.promise(3)
 @pytest.mark.promise(4)
 def test_a_rollout_with_one_disk_full_costs_no_more_than_lease_and_fence_at_either_edge() -> None:
-    """The consent of every root is needed; one that cannot give it loses its say after lease and fence."""
+    """Every root must consent. One that cannot write loses its say after lease and fence."""
     forest = served()
     forest["edge-2"].stick()
     forest.put("host-2", "b", "2.0.0")
@@ -92,7 +92,7 @@ def test_a_further_compatible_version_waits_for_the_stuck_root_no_longer_than_le
 @pytest.mark.promise(1)
 @pytest.mark.promise(8)
 def test_a_stuck_root_that_is_killed_brings_nothing_back() -> None:
-    """It had only its old disk when it died; the other root went on."""
+    """A root is killed while it cannot write, and the other root continues: its old disk closes nothing."""
     forest = served()
     forest["edge-2"].stick()
     forest.put("host-2", "b", "2.0.0")
@@ -112,7 +112,7 @@ def test_a_stuck_root_that_is_killed_brings_nothing_back() -> None:
 
 @pytest.mark.promise(8)
 def test_the_only_root_decides_nothing_while_it_cannot_write() -> None:
-    """Decide, write, act: nobody hears of what is not on the disk."""
+    """Decide, write, act: a decision that is not on disk has no effect."""
     forest = Forest({"edge": (), "host": ("edge",)})
     forest["edge"].stick()
     forest.put("host", "a", "1.0.1")
@@ -141,7 +141,7 @@ def test_a_stuck_middle_node_or_host_keeps_what_it_serves() -> None:
 
 @pytest.mark.promise(3)
 @pytest.mark.parametrize("victim", ["edge-1", "edge-2", "rack", "host-2"])
-def test_the_disk_has_room_again_while_another_node_restarts(victim: str) -> None:
+def test_the_disk_has_space_again_while_another_node_restarts(victim: str) -> None:
     def story() -> Forest:
         forest = served()
         forest["edge-2"].stick()

@@ -1,5 +1,5 @@
-"""The table of wishes and an engine, however they are interrupted: in the end the engine has what is wished, and never was
-an endpoint in the engine, or draining there, that the table did not count as present."""
+"""The desired table and an engine, interrupted anywhere: in the end the engine has the desired state. An endpoint that
+was in the engine, or draining there, always counted as present."""
 
 from __future__ import annotations
 

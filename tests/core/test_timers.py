@@ -1,4 +1,4 @@
-"""Timers: one of each kind and name, each due once and in order; one that fails costs the others nothing."""
+"""Timers: one of each kind and name, each due once and in order. An exception in one does not affect the others."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ STEPS = st.lists(
 
 @given(STEPS, st.integers(1, 30))
 def test_each_timer_is_due_once_at_the_time_that_was_set_last(steps: list[tuple[str, str, int]], again: int) -> None:
-    """`again`: each is first set to other times, so that what is out of date is thrown away in between."""
+    """`again`: each timer is first set to other times, so that outdated entries are removed in between."""
     state = State(Settings("n", "id", 1), Random(1))
     due: dict[str, float] = {}
     now = 0.0
@@ -69,7 +69,7 @@ def test_each_timer_is_due_once_at_the_time_that_was_set_last(steps: list[tuple[
 
 
 @given(st.integers(0, 3 * TIMERS_MAX))
-def test_a_turn_hands_out_the_earliest_ones_and_leaves_the_rest(count: int) -> None:
+def test_an_iteration_handles_the_earliest_timers_and_leaves_the_rest(count: int) -> None:
     state = State(Settings("n", "id", 1), Random(1))
     times = [float(number * 7919 % 1000) for number in range(count)]
     for number, at in enumerate(times):
@@ -85,7 +85,7 @@ def test_a_turn_hands_out_the_earliest_ones_and_leaves_the_rest(count: int) -> N
 
 @given(st.integers(0, 1 << 32))
 def test_the_order_survives_that_what_is_out_of_date_is_thrown_away(seed: int) -> None:
-    """Many timers, each set anew several times."""
+    """Many timers, each set several times, still fire in order."""
     rng = Random(seed)
     state = State(Settings("n", "id", 1), Random(1))
     due: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Stories on small trees, told to the real objects: what every node believes at the end, and what never was."""
+"""Scenarios on small trees of the real objects: the final state of every node, and states that never occur."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_second_instance_lets_the_first_go_without_asking_the_parents() -> Non
     assert forest["edge-1"].serves(KEY1) == {"n:rack-1", "n:rack-2"}
 
 
-def test_a_conflict_is_refused_and_told_and_the_route_passes_on() -> None:
+def test_a_conflict_is_refused_and_reported_and_the_route_passes_on() -> None:
     forest = Forest(TWO)
     forest.put("host-1", "a", "1.0.1")
     forest.put("host-2", "s", "9.0.0", service="shop")
@@ -171,7 +171,7 @@ def test_a_root_set_back_to_an_old_disk_does_not_bring_the_old_generation_back()
     assert forest["edge"].versions("catalog") == {"1.0.1": "waiting", "2.0.0": "active"}
 
 
-def test_a_stopping_host_loses_nothing_and_says_bye() -> None:
+def test_a_stopping_host_loses_nothing_and_sends_bye() -> None:
     forest = Forest(TWO)
     forest.put("host-1", "a", "1.0.1")
     forest.put("host-2", "b", "1.0.1")
@@ -192,7 +192,7 @@ def test_asks_reach_every_root_once_and_come_back_merged() -> None:
 
 
 def test_a_route_in_the_gap_between_two_versions_is_still_there_after_a_restart() -> None:
-    """Requests wait for the next version; they do not fall to a service with a less specific route."""
+    """Requests wait for the next version and do not reach a service with a less specific route."""
     forest = Forest({"root": (), "host": ("root",)})
     root, host = forest["root"], forest["host"]
     forest.put("host", "wide", "1.0.0", "example.com/*", service="all")

@@ -1,4 +1,4 @@
-"""How many children have to report a generation before it counts."""
+"""The number of children that must report a generation before it counts."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_some_have_no_vote(part: Part) -> None:
     assert voted({"n:host": child(2), "n:other": part}) == [2]
 
 
-def test_a_record_continues_the_scopes_that_it_has_taken_over() -> None:
+def test_a_record_continues_the_scopes_that_it_has_adopted() -> None:
     assert Root._widened(("a", "b"), ("b", "c")) == ("a", "b", "c")  # pyright: ignore[reportPrivateUsage]
     many = tuple(f"id-{number}" for number in range(SCOPE_MAX))
     assert Root._widened(many, ("new",)) == (*many[1:], "new")  # pyright: ignore[reportPrivateUsage]
@@ -69,8 +69,8 @@ def test_a_record_continues_the_scopes_that_it_has_taken_over() -> None:
 @pytest.mark.promise(2)
 @pytest.mark.parametrize("again", [Node.restart, Node.lose_engine])
 @pytest.mark.parametrize("first", ["2.0.0", "3.0.0"])
-def test_who_came_first_stays_so_over_a_restart_of_the_root(first: str, again: object) -> None:
-    """Whichever of the two reports first after the restart."""
+def test_seniority_survives_a_restart_of_the_root(first: str, again: object) -> None:
+    """Seniority survives a restart of the root, whichever claim is reported first."""
     second = "3.0.0" if first == "2.0.0" else "2.0.0"
     forest = Forest({"edge": (), "host-1": ("edge",), "host-2": ("edge",)})
     forest.put("host-1", "a", "1.0.1")

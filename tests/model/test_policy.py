@@ -42,7 +42,7 @@ def test_what_is_written_is_read_again(policy: Policy) -> None:
     assert Policy.from_json(policy.to_json()) == policy
 
 
-def test_nothing_said_is_the_default() -> None:
+def test_an_empty_policy_is_the_default() -> None:
     assert Policy.from_json("{}") == Policy()
     assert Policy().park == Park(requests_max=1000, timeout_s=30.0)
 

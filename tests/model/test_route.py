@@ -1,4 +1,4 @@
-"""Patterns against a naive reading of the contract: which ones match, which one wins, what is canonical."""
+"""Patterns against a naive implementation of the contract: which match, which one wins, what is canonical."""
 
 from __future__ import annotations
 
@@ -125,7 +125,8 @@ PARSED = {
 
 @pytest.mark.parametrize(("text", "canonical"), PARSED.items(), ids=PARSED)
 def test_parse(text: str, canonical: str | None) -> None:
-    """None: the canonical form is told, but must be written: a route that reads otherwise than it matches misleads."""
+    """None: the message has the canonical form, which must be written out. A route that matches differently than it
+    reads would mislead."""
     if canonical is None:
         with pytest.raises(Invalid, match="canonical form"):
             Pattern.parse(text)

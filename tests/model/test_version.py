@@ -55,7 +55,7 @@ def test_a_name_without_a_version(name: str) -> None:
 
 
 @given(st.text("abc-", max_size=5).map(lambda text: f"s{text}s"), NUMERIC)
-def test_a_name_is_put_together_and_taken_apart(service: str, version: str) -> None:
+def test_a_name_is_joined_and_split(service: str, version: str) -> None:
     assert split_name(f"{service}-{version}") == (service, version)
 
 
@@ -68,7 +68,7 @@ def test_compatible_is_symmetric(
 
 
 @given(RULE, VERSION, VERSION, DECLARED, DECLARED)
-def test_an_operators_word_beats_everything(
+def test_an_operators_rule_overrides_everything(
     rule: Compatibility, a: str, b: str, of_a: tuple[str, ...], of_b: tuple[str, ...]
 ) -> None:
     named = {(a, b), (b, a)}

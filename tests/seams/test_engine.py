@@ -1,4 +1,4 @@
-"""The native engine's adapter against a real engine process: attach, apply, outlive, start again."""
+"""The native engine's adapter against a real engine process: attach, apply, outlive control, start again."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ async def test_a_delta_that_cannot_be_applied_is_rejected_whole(folder: Path) ->
 
 @pytest.mark.promise(4)
 @scenario
-async def test_the_engine_outlives_control_and_is_taken_over(folder: Path) -> None:
+async def test_the_engine_outlives_control_and_the_next_control_attaches(folder: Path) -> None:
     first = control(folder)
     await first.engine.start(CONFIG)
     first.engine.apply(whole(5))
@@ -166,7 +166,7 @@ async def test_a_port_that_is_taken_fails_the_start_and_leaves_nothing_behind(fo
 
 
 @scenario
-async def test_a_new_configuration_is_taken_whole_or_not_at_all(folder: Path) -> None:
+async def test_a_new_configuration_is_applied_whole_or_not_at_all(folder: Path) -> None:
     async with started(folder) as made:
         bound = dict(made.engine.stats.bound)
         node = Listener("node", bound["node"])
@@ -177,7 +177,7 @@ async def test_a_new_configuration_is_taken_whole_or_not_at_all(folder: Path) ->
         assert set(made.engine.stats.bound) == {"node"}
 
 
-def test_a_program_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_is_not_there_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDLB_ENGINE", str(tmp_path / "none"))
     tmp_path.chmod(0o700)
     with pytest.raises(EngineFailed, match="cannot be started"):

@@ -1,4 +1,4 @@
-"""Sites and ticket keys at a real engine: given before the listeners, to each engine again, refused one by one."""
+"""Sites and ticket keys at a real engine: sent before the listeners, sent to each new engine, refused separately."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_what_is_refused_leaves_what_was_there_also_in_the_next_engine(tmp_path:
 
 
 @needs_openssl
-def test_a_site_that_never_had_a_good_certificate_says_so(tmp_path: Path, authority: Authority) -> None:
+def test_a_site_that_never_had_a_valid_certificate_is_reported(tmp_path: Path, authority: Authority) -> None:
     async def test(folder: Path) -> None:
         bad = Site("a.example", ("a.example",), (b"no PEM",))
         async with started(folder, bad, site(authority.issue("b.example"), "b.example")) as made:

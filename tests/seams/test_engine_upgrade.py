@@ -1,4 +1,4 @@
-"""One engine process takes over from another under one adapter: to the core they are one engine, whatever fails."""
+"""Hot restart of the engine under one adapter: the core sees a single engine, whatever fails."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.promise(2)
 @scenario
-async def test_a_member_is_drained_when_both_processes_say_so(folder: Path) -> None:
+async def test_an_endpoint_is_drained_when_both_processes_report_it(folder: Path) -> None:
     async with backend() as held, serving(folder, held) as node:
         await node.ask()
         held.may.clear()
@@ -197,7 +197,8 @@ async def test_a_process_that_dies_while_draining_holds_nothing_up(folder: Path)
 
 @scenario
 async def test_the_newer_process_dies_and_the_older_drains_on(folder: Path) -> None:
-    """Another one is started; what the older has in flight is told to the core, which would wait for nothing else."""
+    """A third process is started. The requests in flight at the older one are reported to the core, which would
+    otherwise not wait for them."""
     async with backend() as held, serving(folder, held) as node:
         held.may.clear()
         reader, writer = await node.dial()

@@ -144,7 +144,7 @@ async def test_clear_text_is_warned_of_once_for_each_parent(both: Pair) -> None:
 
 
 @scenario
-async def test_a_child_that_hangs_up_says_its_last_word(both: Pair) -> None:
+async def test_a_child_that_hangs_up_sends_its_last_message(both: Pair) -> None:
     link = await both.connect()
     both.parents.send(both.splice.address, m.Bye())
     both.parents.hang_up(both.splice.address)
@@ -155,7 +155,7 @@ async def test_a_child_that_hangs_up_says_its_last_word(both: Pair) -> None:
 
 
 @scenario
-async def test_a_parent_that_drops_a_link_says_its_last_word(both: Pair) -> None:
+async def test_a_parent_that_drops_a_link_sends_its_last_message(both: Pair) -> None:
     link = await both.connect()
     both.children.send(link, m.Refused("name-taken", "another"))
     both.children.drop(link)
@@ -167,7 +167,7 @@ async def test_a_parent_that_drops_a_link_says_its_last_word(both: Pair) -> None
 
 
 @scenario
-async def test_a_broken_link_is_told_on_both_sides_and_can_be_dialed_again(both: Pair) -> None:
+async def test_a_broken_link_is_reported_on_both_sides_and_can_be_dialed_again(both: Pair) -> None:
     link = await both.connect()
     both.splice.cut()
     await both.child.wait(ParentClosed)
@@ -204,7 +204,7 @@ async def test_a_link_that_does_not_begin_with_hello_is_nothing(both: Pair) -> N
 
 
 @scenario
-async def test_a_parent_that_is_not_there_is_told(both: Pair) -> None:
+async def test_a_parent_that_is_not_there_is_reported(both: Pair) -> None:
     both.parents.dial("127.0.0.1:1")
     (closed,) = await both.child.wait(ParentClosed)
     assert closed == ParentClosed("127.0.0.1:1", "connection refused")
@@ -293,6 +293,6 @@ def test_clear_text_goes_to_loopback_and_private_addresses_only() -> None:
             asyncio.run(check(parent))
 
 
-def test_the_address_that_a_parent_is_told() -> None:
+def test_the_address_that_a_parent_is_sent() -> None:
     assert address_towards("127.0.0.1:7700", "127.0.0.1:7711") == "127.0.0.1:7711"
     assert address_towards("127.0.0.1:7700", "0.0.0.0:7711") == "127.0.0.1:7711"

@@ -1,4 +1,5 @@
-"""Sites on their way to an engine, message by message: whatever is lost on the way, each site ends with its last good one."""
+"""Sites under way to an engine, message by message: whatever is lost, each site ends with its last valid
+certificate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of `seams.store`, over every implementation; then what only a file can suffer."""
+"""The rules of `seams.store` for every implementation, then failures that only a file can have."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_each_bad_file_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.promise(8)
 def test_flipped_bits_are_found_or_harmless(tmp_path: Path) -> None:
-    """Wherever a bit flips: what is loaded is what was committed, or nothing."""
+    """After a bit flip anywhere, the store loads what was committed, or nothing."""
     file = _fill(tmp_path, 40)
     whole = file.read_bytes()
     kept = {f"key/{n}": {"n": n, "text": "x" * 100} for n in range(40)}
@@ -263,7 +263,8 @@ def test_a_symbolic_link_in_place_of_the_file_is_refused(tmp_path: Path) -> None
 
 @pytest.mark.promise(8)
 def test_a_log_that_ends_too_early_is_no_silent_step_back(tmp_path: Path) -> None:
-    """Copied while it runs, then the write-ahead log is cut: SQLite alone would go back to an older state."""
+    """A store copied while it runs, with a truncated write-ahead log, is detected. SQLite alone would return an older
+    state."""
 
     async def run() -> None:
         store = EmbeddedStore(tmp_path / "state.db", print)

@@ -1,4 +1,4 @@
-"""Each check finds what it is there for: a core with one rule broken on purpose must not get through.
+"""Each check finds its violation: a core with one rule broken on purpose must fail.
 
 What is patched here is the rule itself, in the one place where it stands; the simulator runs as always. The unbroken core
 passes the same runs (`test_seeds.py`, `test_scenarios.py`), so what is found is the broken rule.
@@ -46,15 +46,15 @@ def test_roots_that_let_all_versions_in_at_once(monkeypatch: pytest.MonkeyPatch)
     assert _finds({1, 2}, CALM)
 
 
-def test_an_end_of_draining_that_nobody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parents have let go at once: requests are still on their way through."""
+def test_an_end_of_draining_that_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parents acknowledge immediately although requests are still under way."""
     monkeypatch.setattr(parents.Parents, "drained", lambda *_: True)
     monkeypatch.setattr(table.Table, "present", lambda self, key: key in self._sent)
     assert _finds({1, 2, 3}, CALM)
 
 
 def test_a_drain_that_the_parents_never_acknowledge(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends at its deadline, with nothing in flight: that is no end."""
+    """The drain ends at its deadline with nothing in flight, which the check must report."""
     monkeypatch.setattr(parents.Parents, "drained", lambda *_: False)
     assert _finds({3}, CALM, seeds=3)
 
@@ -145,7 +145,7 @@ def test_no_guard_for_two_children(monkeypatch: pytest.MonkeyPatch) -> None:
     _breaks("both-children-silent", 4)
 
 
-def test_a_permit_of_the_disk_that_nobody_doubts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_permit_of_the_disk_that_needs_no_confirmation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parents.Parents, "require_confirmation", lambda self: None)
     _breaks("restarted-while-cut-off", 4)
 
@@ -155,7 +155,7 @@ def test_a_middle_node_that_always_has_a_say(monkeypatch: pytest.MonkeyPatch) ->
     _breaks("new-host-below-a-cut-off-rack", 4)
 
 
-def test_what_is_not_mentioned_taken_for_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_reported_counts_as_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     def drop(self: children.Children, child: Any, key: Any, cause: Any, now: float) -> None:
         self._drop(child, key, Cause.STOPPED)  # type: ignore[reportPrivateUsage]
 

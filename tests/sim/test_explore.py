@@ -1,4 +1,4 @@
-"""The explorer: a bounded walk through every scenario, and that what it leaves out makes no difference."""
+"""The explorer: a bounded search of every scenario, and that its reductions make no difference."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_the_same_walk_again() -> None:
     assert (first.states, first.transitions, first.kinds) == (second.states, second.transitions, second.kinds)
 
 
-def test_a_failing_path_is_shrunk_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_path_is_shrunk_and_described(monkeypatch: pytest.MonkeyPatch) -> None:
     from sdlb.core import decisions
 
     monkeypatch.setattr(decisions, "_blocker", lambda *_: None)

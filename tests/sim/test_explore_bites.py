@@ -1,4 +1,4 @@
-"""The explorer finds what it is there for: a core with one rule broken on purpose does not get through a small tree.
+"""The explorer finds violations: a core with one rule broken on purpose fails in a small tree.
 
 What is patched is the rule itself, as in `test_checks_bite.py`; the unbroken core is explored first, so that what is found
 is the broken rule and not something else.
@@ -33,8 +33,8 @@ def test_roots_that_let_all_versions_in_at_once(monkeypatch: pytest.MonkeyPatch)
     assert _finds("chain-deploy", {1, 2})
 
 
-def test_a_recall_that_nobody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parents have let go at once: requests are still on their way through."""
+def test_a_recall_that_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parents acknowledge immediately although requests are still under way."""
     monkeypatch.setattr(parents.Parents, "drained", lambda *_: True)
     monkeypatch.setattr(table.Table, "present", lambda self, key: key in self._sent)
     assert _finds("chain-deploy", {2, 3})
@@ -73,13 +73,13 @@ def test_no_fence_after_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_node_that_does_not_wait_for_what_its_engine_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked to drain an instance after its start and before its engine is attached, it takes it for drained."""
+    """A node that is asked to drain an instance before its engine is attached reports it as drained."""
     monkeypatch.setattr(table.Table, "synced", property(lambda _: True, lambda *_: None), raising=False)
     assert _finds("drain-kill-host-1", {3})
 
 
 def test_a_drain_that_is_counted_from_the_attachment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the engine then says of it has the epoch of the deletion, which was earlier: it counts for nothing."""
+    """The engine reports the epoch of the deletion, which was earlier, so the report is ignored."""
     attached = table.Table.on_attached
 
     def on_attached(self: table.Table, event: Any, *args: Any, **more: Any) -> Any:
@@ -95,7 +95,7 @@ def test_a_drain_that_is_counted_from_the_attachment(monkeypatch: pytest.MonkeyP
 
 
 def test_a_node_that_closes_what_serves_when_it_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may carry out a recall that it was told before, and nothing else."""
+    """A node that is cut off may finish an earlier recall, but must close nothing else."""
     permit = parents.Parents.permit
 
     def strict(self: parents.Parents, slot: Any, now: float) -> Permit:
@@ -107,13 +107,13 @@ def test_a_node_that_closes_what_serves_when_it_is_cut_off(monkeypatch: pytest.M
     assert _finds("hosts-deploy-kill-cut", {4})
 
 
-def test_what_leaves_with_its_rack_and_is_taken_for_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_leaves_with_its_rack_counts_as_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parents.Parents, "left", lambda self: ())
     assert _finds("leave-deploy", {1, 2})
 
 
 def test_a_host_that_believes_its_old_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the copy says was active is opened again, and nobody is asked."""
+    """A host reopens the permits of an older state folder without any confirmation."""
     monkeypatch.setattr(parents.Parents, "require_confirmation", lambda self, **_: None)
     assert _finds("restore-host", {1, 2})
 
@@ -145,7 +145,7 @@ def test_decisions_that_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_decisions_that_are_written_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Act, then write: found by the kill between the two."""
+    """Act, then write: a kill between the two reveals it."""
     finish = balancer.Balancer._finish  # type: ignore[reportPrivateUsage]
 
     def late(self: balancer.Balancer, now: float) -> list[ef.Effect]:
@@ -157,7 +157,7 @@ def test_decisions_that_are_written_too_late(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_root_that_forgets_what_children_had_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a restart, what is on record and has not been reported yet is taken for stopped."""
+    """After a restart, recorded claims without a report count as stopped."""
     load = balancer.Balancer._load  # type: ignore[reportPrivateUsage]
 
     def forget_children(self: balancer.Balancer, now: float) -> None:
@@ -176,7 +176,7 @@ def test_capacity_that_is_reported_before_the_engine_has_it(monkeypatch: pytest.
     assert _finds("hosts-roll", {3})
 
 
-def test_writes_that_a_power_cut_takes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writes_that_a_power_loss_removes(monkeypatch: pytest.MonkeyPatch) -> None:
     persist = state.State.persist
     monkeypatch.setattr(
         state.State, "persist", lambda self, name, value, durable=True: persist(self, name, value, False)

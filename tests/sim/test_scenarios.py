@@ -1,4 +1,4 @@
-"""Situations that broke a promise once, one test each: `sdlb sim --scenario NAME` runs the same."""
+"""Situations that once broke a promise, one test each: `sdlb sim --scenario NAME` runs the same."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_every_situation_has_a_scenario() -> None:
 
 @pytest.mark.parametrize("name", ["moved-host-newer-generation", "full-disk-during-a-rollout", "cloned-host"])
 def test_the_seed_of_a_scenario_changes_its_delays_only(name: str) -> None:
-    """A script that holds by luck of its delays would be no proof."""
+    """A script that holds only with particular delays would prove nothing."""
     results = [simulate(Plan(scenario=name, seed=seed)) for seed in range(2, 7)]
     assert [result.broken for result in results if not result.ok] == []
     assert len({result.digest for result in results}) == 5

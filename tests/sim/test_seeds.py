@@ -1,4 +1,4 @@
-"""Whole trees in virtual time: what the issue asks for, seeds that broke something once, and that a seed replays exactly."""
+"""Whole trees in virtual time: random seeds, seeds that once broke a promise, and exact replays."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_each_kind_of_change_with_roll_outs(change: str) -> None:
 
 
 def test_a_run_has_been_through_what_it_is_for() -> None:
-    """What is counted is what happened: a run that tested nothing would show."""
+    """The counts match what happened, so a run that tested nothing shows."""
     coverage = simulate(Plan(nodes=20, seed=1, faults=("process",))).coverage
     compared = {name.split(" ")[0] for name, times in coverage["compared"].items() if times}
     assert compared >= set("1234578")
@@ -118,7 +118,7 @@ def test_seeds_that_broke_a_promise_once(plan: Plan) -> None:
 
 
 def test_a_seed_replays_exactly_in_another_process() -> None:
-    """Also under another hash seed: nothing depends on the order of a set."""
+    """A seed replays exactly, also with another hash seed: nothing depends on the order of a set."""
     digests = set[str]()
     for hash_seed in ("1", "2"):
         done = _sim("--nodes", "20", "--replay", "4", "--seconds", "20", "--json", PYTHONHASHSEED=hash_seed)
@@ -127,7 +127,7 @@ def test_a_seed_replays_exactly_in_another_process() -> None:
 
 
 def test_the_installed_command_explores_in_several_processes() -> None:
-    """Each of them imports the script of the command again."""
+    """Each process imports the script of the command again."""
     done = _sim("--explore", "chain-roll,hosts-roll", "--states", "300", "--jobs", "2")
     assert done.returncode == 0, done.stderr
     assert "2 scenarios" in done.stdout and "all held" in done.stdout

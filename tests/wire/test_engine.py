@@ -1,4 +1,4 @@
-"""What control decides reaches the engine whole."""
+"""Decisions of control reach the engine unchanged."""
 
 from __future__ import annotations
 
@@ -197,13 +197,13 @@ def test_answers_about_sites_arrive(states: list[SiteState]) -> None:
 
 
 def test_a_capacity_that_is_too_large_for_the_engine_is_as_large_as_it_can_be() -> None:
-    """A child's capacity is a sum over its subtree; a delta that cannot be encoded would stop the whole table."""
+    """The capacity of a child is a sum over its subtree. A delta that cannot be encoded would block the whole table."""
     member = EndpointPut(EndpointKey(ClaimKey("s", "1", "x/"), "n:child"), 1 << 40)
     told = engine.to_delta(Apply(1, put_endpoints=(member,)))
     assert [each.capacity for each in told.delta.put_members] == [(1 << 32) - 1]
 
 
-def test_listeners_say_whether_they_speak_tls() -> None:
+def test_listeners_show_whether_they_speak_tls() -> None:
     listeners = (
         Listener("http", "127.0.0.1:1"),
         Listener("https", "127.0.0.1:2", True, tls=True),

@@ -1,4 +1,4 @@
-"""Every message of a node link comes out as it went in; everything else is refused."""
+"""Every message of a node link is decoded as it was encoded; anything else is refused."""
 
 from __future__ import annotations
 

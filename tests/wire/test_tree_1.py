@@ -1,4 +1,5 @@
-"""Neighbouring releases form a tree: what protocol 1 writes is read here, and it reads what is written here.
+"""Neighbouring releases form a tree: this release reads messages of protocol 1 and writes messages that protocol 1
+reads.
 
 `tree_1.proto` is its schema; the messages below are made and read with that alone.
 """
