@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from sdlb.cli.app import COMMANDS
 from sdlb.cli.args import Parser
-from sdlb.model.event_texts import EVENTS
+from sdlb.model.event_texts import SECTIONS
 from sdlb.model.policy import Policy
 from sdlb.model.policy_texts import SETTINGS
 from sdlb.model.reason_texts import REASONS
@@ -226,10 +226,15 @@ def node_file(section: str) -> str:
 
 
 def events() -> str:
-    return table(
-        ("code", "level", "meaning"),
-        ((f"`{code}`", ", ".join(each.levels), each.meaning) for code, each in EVENTS.items()),
-    )
+    parts = [
+        f"## {title}\n"
+        + table(
+            ("code", "level", "meaning"),
+            ((f"`{code}`", ", ".join(each.levels), each.meaning) for code, each in section.items()),
+        )
+        for title, section in SECTIONS.items()
+    ]
+    return "\n".join(parts)
 
 
 def reasons() -> str:
