@@ -40,7 +40,7 @@ def ask(client: socket.socket, raw: bytes = b"GET / HTTP/1.1\r\nHost: a.example\
 def test_a_pipe_without_a_reader_is_refused_and_nothing_waits(engine: Engine, pipe: Path) -> None:
     kept = engine.access_log
     engine.access_log = pipe
-    assert "nobody reads" in engine.try_configure([HTTP]).error
+    assert "without a reader" in engine.try_configure([HTTP]).error
     engine.apply(Delta())
     with socket.create_connection(engine.address["http"], timeout=10) as client:
         assert ask(client) == b"200"
@@ -55,7 +55,7 @@ def test_several_settings_in_a_row_are_carried_out_in_turn(engine: Engine, pipe:
     message.configure.access_log.path = str(pipe)
     engine.send(message)
     engine.access_log = engine.folder / "other.log"
-    assert "nobody reads" in engine.try_configure([HTTP]).error
+    assert "without a reader" in engine.try_configure([HTTP]).error
     assert engine._wait("configured").configured.error == ""
     assert engine.access_log.exists()
 
