@@ -1,1 +1,1 @@
-"""One file for each outside thing; imported by `sdlb.node.compose` only."""
+"""One file for each external system; imported by `sdlb.node.compose` only."""

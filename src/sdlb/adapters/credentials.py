@@ -1,8 +1,7 @@
-"""How control's links to other nodes are secured: mutual TLS, or clear text to addresses that never cross the internet.
+"""How control's links to other nodes are secured: mutual TLS, or unencrypted to loopback and private addresses.
 
-The engine's NODE listener ends the TLS of what comes in, and tells by the address of its end of the stream
-(engine.proto) which name the certificate has. A node that identifies itself otherwise than by files only brings other
-PEM texts.
+The engine's NODE listener terminates TLS and passes the name in the peer's certificate in the address of its end of the
+stream (engine.proto).
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Credentials(Protocol):
 
 
 class Insecure:
-    """Clear text, to loopback and private addresses only."""
+    """Unencrypted links, to loopback and private addresses only."""
 
     note = "unencrypted: anyone with access to the network between the nodes can read and change the traffic"
 
@@ -72,7 +71,7 @@ class Insecure:
 
 
 class MutualTls:
-    """Both sides show a certificate of the same authorities. `identity`: this node's at the moment."""
+    """Both sides present a certificate of the same CAs. `identity`: this node's at the moment."""
 
     note = ""
 

@@ -20,14 +20,15 @@ PING_S = 1.0
 PONG_WITHIN_S = 3.0
 """An engine whose control thread is healthy answers a ping at once: it does nothing that blocks."""
 UNSENT_BYTES_MAX = 64 << 20
-"""An engine that does not read for so long is let go of; it gets everything again when it is back."""
+"""The link to an engine that does not read is closed when this much is unsent; it gets the full state when it is
+back."""
 
 
 T = TypeVar("T")
 
 
 class Owner(Protocol):
-    """Who hears what an engine says."""
+    """Receives the messages and the state changes of a link."""
 
     def on_message(self, link: EngineLink, message: FromEngine) -> None: ...
     def lost(self, link: EngineLink, why: str) -> None:

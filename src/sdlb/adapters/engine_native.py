@@ -4,10 +4,9 @@ The engine process has a session of its own and outlives control. `start` attach
 socket, or starts one. When the connection breaks, it is attached to again; when the process is gone, another one is
 started, at once and then with a growing delay.
 
-While one process takes over from another there are two (docs/decisions/engine-take-over.md): the one that is
-configured, and one that is on its way in or out. To the core they are one engine. A delta goes to both and counts as
-applied when both have applied it; a member is drained when both say so; what a process that is gone had in flight is
-over.
+During a hot restart there are two processes (docs/decisions/engine-take-over.md): the one in use, and one that starts
+or drains. To the core they are one engine. A delta goes to both and counts as applied when both have applied it; an
+endpoint is drained when both report it. Requests in flight at a process that has exited are over.
 """
 
 from __future__ import annotations

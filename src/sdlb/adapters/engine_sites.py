@@ -1,8 +1,8 @@
 """Sites and ticket keys on their way to the native engine.
 
 Each connection gets everything first: keys, then sites, before the listeners that need them. Later come changes. The
-engine answers in the order in which it was told. A site that it refuses keeps what it had; so that this holds for an engine
-that is started afresh too, each gets the last that one has taken first, and then what is there now.
+engine answers in the order in which it was told. A site that it refuses keeps what it had; so that this holds for an
+engine that is started afresh too, each gets the last that one has taken first, and then what is there now.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sdlb.wire import engine as wire
 from sdlb.wire.engine_pb2 import SitesApplied, ToEngine
 
 BATCH_BYTES = 1 << 20
-"""Of PEM in one message; a site that has more goes alone, and is never near a frame's 16 MiB."""
+"""PEM bytes in one message; a larger site gets its own message, which is far below a frame's 16 MiB."""
 
 
 class EngineSites:

@@ -1,6 +1,8 @@
-"""The statistics of all engine processes of a node, added up: what is counted never goes back when one takes over from another.
+"""The statistics of all engine processes of a node, added up: what is counted never goes back when one takes over from
+another.
 
-Each process counts from its own start. While two serve, their figures are added; what one had counted when it ended is kept.
+Each process counts from its own start. While two serve, their figures are added; what one had counted when it ended is
+kept.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from sdlb.seams.engine import EngineStats, GroupTotals, InstanceTotals, Upstream
 from sdlb.wire.engine_pb2 import GroupStats, Stats
 
 ROWS_MAX = 32_768
-"""Statistics of so many versions and of so many targets are kept, those that changed last: a node that runs for years sees
-more of them go than there ever are at once."""
+"""Statistics of so many versions and of so many targets are kept, those that changed last: a node that runs for years
+sees more of them go than there ever are at once."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -25,7 +27,7 @@ Group = tuple[str, str]
 
 @dataclass(slots=True)
 class Rows:
-    """What one process said last; `in_flight` and `ejected` are no totals."""
+    """The last statistics of one process; `in_flight` and `ejected` are no totals."""
 
     groups: dict[Group, GroupTotals] = field(default_factory=dict[Group, GroupTotals])
     targets: dict[str, UpstreamTotals] = field(default_factory=dict[str, UpstreamTotals])

@@ -3,8 +3,8 @@
 A parent serves it on a Unix socket of its state folder; the only TCP port of a node is its engine's NODE listener,
 which hands the byte streams of children (HTTP/2) through to that socket untouched. A child dials that TCP port.
 
-Every stream has one bounded queue of what is to be sent. A peer that reads so slowly that the queue is full is dropped:
-with the next link it gets the whole state at once, which is less than all that was missed.
+Every stream has one bounded queue of what is to be sent. When the queue of a slow peer is full, its link is closed; the
+next link starts with the full state.
 """
 
 from __future__ import annotations

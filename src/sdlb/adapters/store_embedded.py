@@ -1,8 +1,8 @@
 """The embedded store: one SQLite file in the state folder, written by a thread of its own.
 
 Every row carries a CRC32 over key and value, so that a flipped bit is found even where SQLite's own structure checks
-see nothing. A file that can't be trusted (torn, flipped, of a newer version) is renamed to `<name>.bad-<n>` and told;
-the node then starts from what its children and parents say.
+see nothing. An unusable file (damaged, or of a newer version) is renamed to `<name>.bad-<n>` and reported; the node
+then starts from the state that its children and parents send.
 
 Commits are atomic by SQLite's write-ahead log. Durable ones sync it (`synchronous = FULL`), the others only hand it to
 the kernel (`NORMAL`), which survives the end of the process. Commits that wait while another is written go

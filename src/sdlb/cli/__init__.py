@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # the reader of a pipe has seen enough; nothing may be flushed to it at exit either
+        # The reader closed the pipe. Redirect stdout, so that the flush at exit does not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     finally:
@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _quiet_interrupts() -> Any:
-    """Ctrl-C ends a command at once. As an exception it could be lost in an import, or be told by one. None: not changed."""
+    """Makes Ctrl-C end the process immediately: as an exception it could be swallowed by an import. None: not
+    changed."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         return None
     return signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))

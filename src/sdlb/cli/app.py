@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """name -> (module, what it does), in the order of the help text."""
 
 LATER = frozenset({"top", "rollout", "ca", "token", "join", "audit", "tls"})
-"""Commands of the contract that this version does not have yet: one clear line instead of a guess."""
+"""Commands that a later version will have; they get a clear message instead of a guess."""
 
 USAGE = frozenset(
     (
@@ -40,8 +40,8 @@ USAGE = frozenset(
         *("bad-endpoint", "bad-protocol", "bad-health", "bad-id", "bad-label", "bad-ttl", "bad-url", "bad-query"),
     )
 )
-"""Codes of problems that are in an argument by itself, whoever finds them: wrong usage. What is wrong with a policy
-depends on what it changes, or stands in a file: refused."""
+"""Problem codes that mean an invalid argument (exit code 2), whether the client or the node finds it. Problems of a
+policy are not among them: they depend on the current policy or on a file."""
 
 
 class Command(Protocol):
@@ -108,7 +108,7 @@ def _run(name: str, argv: list[str]) -> int:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         return command.run(args)
     except Usage as error:
-        # what the last parser has left over is told by the first one, which does not know the command
+        # The top-level parser reports unknown arguments and does not know the command's name.
         prog = error.prog if error.prog != "sdlb" else f"sdlb {name}"
         print(f"{prog}: {error}; see '{prog} --help'", file=sys.stderr)
         return 2
@@ -125,7 +125,8 @@ def _run(name: str, argv: list[str]) -> int:
 
 
 def _one_line(error: Exception) -> str | None:
-    """What is told of an error that is the user's or the node's; None: our own bug, which deserves its traceback."""
+    """The message for an error of the user or of the node. None: an internal error, which is shown with its
+    traceback."""
     from sdlb.model.problem import Invalid
     from sdlb.sdk.problem import Problem
 

@@ -1,4 +1,4 @@
-"""Questions before something that looks like a mistake."""
+"""Confirmation of a change that looks like a mistake."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sdlb.cli import out
 
 
 def confirmed(what: str, question: str) -> bool:
-    """Asks at a terminal; elsewhere nobody can answer: refused, in one line that names the option for scripts."""
+    """Asks at a terminal. Elsewhere the change is refused with one line that names the option for scripts."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         out.tell(f"{what}; nothing was changed (--yes skips this check)")
         return False

@@ -1,4 +1,4 @@
-"""`sdlb deregister ID...`: drains instances and removes them; returns when nothing is on its way to them any more."""
+"""`sdlb deregister ID...`: drains instances and removes them; returns when no request is in flight to them."""
 
 from __future__ import annotations
 

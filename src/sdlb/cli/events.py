@@ -1,4 +1,4 @@
-"""`sdlb events [-f]`: what happened at this node, and with -f what happens."""
+"""`sdlb events [-f]`: the node's events; with -f also new ones as they happen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sdlb explain URL`: where a request would go from this node, by which rule, and why nowhere else."""
+"""`sdlb explain URL`: where a request would go from this node, by which rule, and why not elsewhere."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def lines(explanation: Explanation) -> Iterator[tuple[str, *tuple[out.Piece, ...]]]:
-    """Labelled lines: what holds first, then what was passed over ("not")."""
+    """Labelled lines: first the result, then the rejected alternatives ("not")."""
     yield ("request", explanation.url, (f"  entering at {explanation.node}", "dim"))
     if explanation.route:
         yield ("route", (explanation.route, "bold"), _note(explanation.rule))

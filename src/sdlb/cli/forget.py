@@ -1,4 +1,4 @@
-"""`sdlb forget NODE`: an operator says that a silent child has stopped; all that it claimed is taken back."""
+"""`sdlb forget NODE`: removes a silent child that has stopped, with all its claims."""
 
 from __future__ import annotations
 

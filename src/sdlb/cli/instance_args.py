@@ -1,4 +1,4 @@
-"""What `run` and `register` both take: the service, its routes and the rest of what an instance claims."""
+"""The arguments that `run` and `register` share: the service, its routes and the other fields of an instance."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def name_of(args: argparse.Namespace, prog: str) -> tuple[str, str]:
 
 
 def check(spec: Spec) -> None:
-    """What the node would refuse, before a program is started for it. Raises Invalid."""
+    """Checks the spec as the node does, before a program is started for it. Raises Invalid."""
     import msgspec
 
     from sdlb.model.version import check_service, check_version

@@ -1,4 +1,4 @@
-"""`sdlb policy get | set SERVICE`: how a service's versions share its requests, and which may run beside each other."""
+"""`sdlb policy get | set SERVICE`: how a service's versions share its requests, and which versions are compatible."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def add_parser(commands: options.Commands) -> None:
     options.add_socket(change)
     options.add_json(change)
     for name in LATER:
-        later = verbs.add_parser(name, add_help=False, prefix_chars="\0")  # whatever else is typed, it is not there
+        later = verbs.add_parser(
+            name, add_help=False, prefix_chars="\0"
+        )  # accepts any further arguments: the verb is not supported yet
         later.add_argument("rest", nargs="*")
 
 
@@ -156,8 +158,8 @@ def _set(args: argparse.Namespace) -> int:
 
 
 def _put(client: Client, args: argparse.Namespace, document: Document) -> Policy | None:
-    """Names that no root knows are most likely typing errors: somebody must say that they are meant. None: they are
-    not."""
+    """Sets the policy. Names that no root knows are probably typing errors and need a confirmation. None: not
+    confirmed."""
     if not args.yes:
         try:
             return client.set_policy(args.service, document, unknown="refuse")
@@ -196,7 +198,7 @@ def _sticky(text: str) -> dict[str, str] | str:
 
 def _pair(text: str) -> tuple[str, str]:
     one, tilde, other = text.partition("~")
-    if not one or not other or not tilde or "~" in other:  # which of several "~" parts them, nobody can tell
+    if not one or not other or not tilde or "~" in other:  # more than one "~" is ambiguous
         raise argparse.ArgumentTypeError(f"'{text}' is not A~B, for example 1.0.2~2.0.0")
     return one, other
 

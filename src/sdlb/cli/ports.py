@@ -1,8 +1,9 @@
 """A free port for a program that is about to start.
 
-The usual way, binding port 0 and closing it again, gives a port out of the range that the kernel also takes for outgoing
-connections: on a busy host it may be gone before the program binds it. So the port is drawn from below that range, and
-`sdlb run` holds a name for it (an abstract Unix socket, gone with the process) that its like on this host respect.
+The usual way, binding port 0 and closing it again, gives a port out of the range that the kernel also takes for
+outgoing connections: on a busy host it may be gone before the program binds it. So the port is drawn from below that
+range, and `sdlb run` holds a name for it (an abstract Unix socket, gone with the process) that its like on this host
+respect.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def _outgoing_from() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Nobody listens on it, on any address of either family."""
+    """Whether no process listens on the port, on any address of either family."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -43,7 +44,7 @@ def is_free(port: int) -> bool:
                 probe.bind(("", port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                return False  # what we may not bind the program perhaps may; and there may be no IPv6
+                return False  # The program may have more rights than this process, and IPv6 may be missing.
     return True
 
 

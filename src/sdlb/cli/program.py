@@ -1,4 +1,4 @@
-"""A program as a child process: started in its own process group, asked whether it is well, stopped."""
+"""A program as a child process: started in its own process group, health checked, stopped."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _POLL_FIRST_S, _POLL_MAX_S, _TRY_S = 0.02, 0.25, 1.0
 def _die_with_parent() -> Callable[[], None]:
     """Runs in the child before exec: when this process is killed, even with -9, the program gets SIGTERM (prctl(2)).
 
-    Without it the program would live on with nobody to renew its lease or to stop it.
+    Without it the program would keep running, with no process to renew its lease or to stop it.
     """
     libc = ctypes.CDLL(None)
     parent = os.getpid()
 
     def ask() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:  # it died in between
+        if os.getppid() != parent:  # the parent died in between
             os._exit(1)
 
     return ask
@@ -43,7 +43,8 @@ class Program:
 
     @classmethod
     async def start(cls, words: Sequence[str], env: Mapping[str, str]) -> Program:
-        """Raises OSError when there is no such program. Its own group: Ctrl-C reaches us alone, and we drain first."""
+        """Raises OSError when there is no such program. It has its own group, so that Ctrl-C reaches only this process,
+        which drains first."""
         process = await asyncio.create_subprocess_exec(
             *words, env=dict(env), process_group=0, preexec_fn=_die_with_parent()
         )
@@ -78,9 +79,12 @@ class Program:
         return code
 
     async def stop(self, grace_s: float) -> bool:
-        """SIGTERM to the program's group; SIGKILL to what is left after the grace. False: that was needed."""
+        """Sends SIGTERM to the program's group, and SIGKILL to what is left after the grace time. False: SIGKILL was
+        needed."""
         self._signal(signal.SIGTERM)
-        self._signal(signal.SIGCONT)  # one that was stopped, say for reading from a terminal, would not hear it
+        self._signal(
+            signal.SIGCONT
+        )  # a stopped process (for example one that read from a terminal) would not get the signal
         try:
             await asyncio.wait_for(self.ended(), grace_s)
             return True
@@ -95,7 +99,7 @@ class Program:
 
 
 async def healthy(check: Health, endpoint: str) -> None:
-    """Returns as soon as the check passes; until then it asks on, however long."""
+    """Returns as soon as the check passes; repeats it without limit."""
     wait_s = _POLL_FIRST_S
     while await health_problem(check, endpoint) is not None:
         await asyncio.sleep(wait_s)
@@ -103,7 +107,7 @@ async def healthy(check: Health, endpoint: str) -> None:
 
 
 async def health_problem(check: Health, endpoint: str) -> str | None:
-    """One attempt, as the node's own; None: it is well."""
+    """The result of one health check, made as the node makes it. None: healthy."""
     if check.kind == "none":
         return None
     patient = msgspec.structs.replace(check, timeout_s=max(check.timeout_s, _TRY_S))

@@ -1,4 +1,4 @@
-"""`sdlb routes`: every pattern claimed at this node, most specific first, and what hides what."""
+"""`sdlb routes`: every pattern claimed at this node, most specific first, with the routes that it shadows."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         raise options.Usage(PROG, "the program is missing; give its command line after '--'")
     if args.unix is not None and (args.port or args.host == "::1"):
         raise options.Usage(PROG, "--unix cannot be combined with --port or --host")
-    name = instance_args.name_of(args, PROG)  # before a port is taken: wrong usage does nothing
+    name = instance_args.name_of(args, PROG)  # checked before a port is taken, so that wrong usage has no effect
     instance_args.check(instance_args.spec_of(args, name, endpoint=f"unix:{args.unix}" if args.unix else "127.0.0.1:1"))
     with contextlib.ExitStack() as stack:
         place = _unix(args, stack) if args.unix is not None else _tcp(args)
@@ -91,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the program is to listen, and how it hears of it. `held`: kept as long as the place is used."""
+    """The address that the program shall listen on, and how it gets it. `held`: kept as long as the address is in
+    use."""
 
     endpoint: str
     variable: str
@@ -105,7 +106,7 @@ def _tcp(args: argparse.Namespace) -> Place | None:
     from sdlb.cli.ports import HeldPort, hold_free_port, is_free
 
     if args.port and not is_free(args.port):
-        # Whoever has it would be taken for the program, and be sent its requests.
+        # Another process on this port would pass for the program and get its requests.
         out.tell(f"{PROG}: port {args.port} is already in use; use another port, or leave out --port")
         return None
     held = HeldPort(args.port, None) if args.port else hold_free_port(random.Random())

@@ -1,8 +1,7 @@
-"""The life of `sdlb run`: start, healthy, registered, (signal) drained, stopped.
+"""The life cycle of `sdlb run`: start, healthy, registered, (signal) drained, stopped.
 
-Whatever happens, the order holds that loses no request: nothing is registered before it is healthy, and the program is
-stopped only after the node has said that nothing is on its way to it. Two things cut that short: the program ends by
-itself (the node is told that it is gone), or a second signal comes.
+The order loses no request: the program is registered only when it is healthy, and stopped only after the node has
+reported it as drained. Two things end it early: the program exits (the node is informed), or a second signal arrives.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ _RETRY_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`spec.pid` is filled in once the program runs; `words` have the port or the socket in already. `variables`: what
-    is put into the program's environment; `listens_at`: where it hears of its place, in words."""
+    """`spec.pid` is filled in once the program runs; `words` is its command line, with the port or socket filled in.
+    `variables` are added to its environment; `listens_at` describes in words where it shall listen."""
 
     spec: Spec
     words: tuple[str, ...]
@@ -59,7 +58,7 @@ class Run:
         """Returns the exit code. Raises OSError when the program can't be started."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and the like stay in force
+            if signal.getsignal(number) is not signal.SIG_IGN:  # keep signals ignored that nohup ignores
                 loop.add_signal_handler(number, self._signals.put_nowait, number)
         job = self.job
         program = await Program.start(job.words, {**os.environ, **job.variables})
@@ -83,7 +82,7 @@ class Run:
         keeping = asyncio.create_task(self._keep(renewal), name="renew")
         which = await _first(program.ended(), self._signals.get(), asyncio.shield(keeping))
         self._leave.set()
-        # A renewal on its way must not overtake the farewell; only a second signal does not wait for it.
+        # A renewal in progress must not arrive after the deregistration; only a second signal does not wait for it.
         hurried = await _first(asyncio.shield(keeping), self._signals.get()) == 1
         if hurried:
             keeping.cancel()
@@ -101,7 +100,7 @@ class Run:
         return code
 
     async def _until_healthy(self, program: Program) -> int | None:
-        """None: it is; else the exit code."""
+        """None: the program is healthy; else the exit code."""
         job = self.job
         label = job.spec.label
         asking = _within(healthy(job.spec.health, job.spec.endpoint), job.start_timeout_s)
@@ -122,7 +121,7 @@ class Run:
         return 1
 
     async def _keep(self, renewal: Renewal) -> Problem | None:
-        """Renews until it is time to leave, or until the registration is refused as wrong: the Problem."""
+        """Renews until it is time to leave (None), or until the registration is refused for good (the Problem)."""
         while not self._leave.is_set():
             try:
                 wait_s = renewal.succeeded(await carry_out(self.job.socket, calls.register(renewal.spec)))
@@ -134,7 +133,7 @@ class Run:
         return None
 
     async def _drain(self, spec: Spec, program: Program) -> bool:
-        """True when the node knows; False when the program ended first, or a second signal came."""
+        """True when the node knows; False when the program exited first, or a second signal arrived."""
         which = await _first(program.ended(), self._signals.get(), self._deregister(spec))
         if which == 1:
             self.fail(f"{spec.label}: second signal; stopping without draining")
@@ -163,7 +162,8 @@ class Run:
             return
 
     async def _gone(self, spec: Spec) -> None:
-        """Tells the node at once; if it can't be reached, it notices the end of the process or of the lease itself."""
+        """Reports the exit to the node. If the node cannot be reached, it notices the exit of the process or the end of
+        the lease."""
 
         async def say() -> None:
             while True:
@@ -180,7 +180,7 @@ class Run:
         await _within(say(), GONE_WITHIN_S)
 
     async def _stop(self, program: Program) -> int:
-        """0 when it ends of our SIGTERM, as asked; else what it says itself."""
+        """0 when the program exits by our SIGTERM; else its own exit code."""
         label, grace_s = self.job.spec.label, self.job.stop_grace_s
         if not await program.stop(grace_s):
             self.fail(f"{label} did not stop within {grace_s:g} s of SIGTERM and was killed")

@@ -204,7 +204,7 @@ TITLES = {
 
 
 def _show_coverage(coverage: dict[str, Counts]) -> None:
-    """What was never so much as tried shows by its absence."""
+    """Prints what the runs covered. What never happened is missing from the list."""
     for table, title in TITLES.items():
         counts = coverage[table]
         out.line(f"{title}:" + ("" if counts else " none"))

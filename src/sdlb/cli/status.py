@@ -1,4 +1,4 @@
-"""`sdlb status [SERVICE]`: what is active, what waits for what, who was refused, and whether the roots agree."""
+"""`sdlb status [SERVICE]`: which versions are active, waiting or refused and why, and whether the roots agree."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read(client: Client, service: str | None) -> tuple[Services, str]:
-    """As the roots see it; when none can be asked, as this node does, and why."""
+    """The services as the roots see them; when no root can be reached, as this node sees them, and the reason."""
 
     def ask(local: bool) -> Services:
         return client.services(local=local) if service is None else client.service(service, local=local)
@@ -69,7 +69,7 @@ def this_node(tree: Tree) -> dict[str, object]:
 
 
 def sites_with_problems(sites: Sites) -> list[dict[str, object]]:
-    """Those whose certificates somebody should look at."""
+    """Sites whose certificates have an error or a warning."""
     return [site.to_dict() for site in sites.sites if site.reason or site.warnings]
 
 
@@ -92,7 +92,7 @@ def show(services: Services, tree: Tree) -> None:
 
 
 def rows(service: Service) -> Iterator[list[out.Piece]]:
-    """A row for each version, and one more for each of its routes that was decided otherwise."""
+    """A row for each version, and one more for each of its routes whose state differs."""
     name: out.Piece = (service.name, "bold")
     for version in service.versions:
         yield [
@@ -112,7 +112,7 @@ def rows(service: Service) -> Iterator[list[out.Piece]]:
 
 
 def _state(version: Version) -> out.Piece:
-    """One that may have requests, and can take none, is not green. Nodes of an older release give no reason."""
+    """An active version without a ready instance is not green. Nodes of an older release give no reason."""
     if version.state != "active" or version.capacity:
         return out.state(version.state, version.reason)
     return (f"active, but {version.reason or 'no instance is ready'}", "red")
@@ -133,7 +133,7 @@ def _why(claim: Claim) -> str:
 
 
 def warnings(services: Services, tree: Tree) -> Iterator[out.Piece]:
-    """What makes the table less than the whole truth."""
+    """Conditions under which the table is incomplete or uncertain."""
     for disagreement in services.disagree:
         yield (f"roots disagree about {disagreement.service}: {disagreement.text}", "red")
     if services.unreachable:

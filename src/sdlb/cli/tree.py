@@ -12,7 +12,7 @@ from sdlb.sdk.types import Child, Instance, Parent, Tree
 
 Line = list[out.Piece]
 FOLD_MIN = 8
-"""So many of a kind are listed one by one."""
+"""Up to this number of a kind is listed one by one."""
 SERVICES_MAX = 4
 
 
@@ -88,7 +88,7 @@ def _parent(parent: Parent, root: bool) -> Line:
 
 
 def _children(tree: Tree, ejected: Mapping[str, str], every: bool) -> Iterator[Line]:
-    """Those in trouble one by one, the others folded when they are many."""
+    """Children with problems one by one; the others folded when they are many."""
     folded = 0
     for child in tree.children:
         out_here = ejected.get(f"n:{child.name}")
@@ -101,7 +101,7 @@ def _children(tree: Tree, ejected: Mapping[str, str], every: bool) -> Iterator[L
 
 
 def _instances(tree: Tree, ejected: Mapping[str, str], every: bool) -> Iterator[Line]:
-    """Those of one version in one state folded when they are many."""
+    """Instances of one version in one state, folded when they are many."""
     groups: dict[tuple[str, str, str, str], list[Instance]] = {}
     for each in tree.instances:
         alone = each.id if f"i:{each.id}" in ejected or each.former else ""

@@ -1,1 +1,1 @@
-"""Runs the decisions of `sdlb.core` behind asyncio: one loop, the local API, health checks, the engine process."""
+"""Runs the decisions of `sdlb.core` with asyncio: the event loop, the local API, health checks, the engine process."""

@@ -1,6 +1,7 @@
 """The local API: HTTP and JSON on a Unix socket (docs/reference/api.md; the calls are listed in `node.openapi`).
 
-Handlers translate: a body into an event, a view into JSON. What only the authority knows goes through `node.authority`.
+Handlers translate a body into an event and a view into JSON. Questions that only the roots can answer go through
+`node.authority`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from sdlb.seams.engine import Engine, EngineFailed
 BODY_BYTES_MAX = 64 * 1024
 KEPT_BYTES_MAX = 2048
 KEEP_ALIVE_S = 15.0
-"""Comment lines keep an idle event stream known to be alive."""
+"""Interval of the comment lines that show that an idle event stream is alive."""
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -70,7 +71,7 @@ def _spec(instance_id: str, content: bytes) -> InstanceSpec:
     return read_spec(instance_id, decode(InstanceBody, content, "bad-json", f"instance {instance_id}"))
 
 
-_spec_as_before = lru_cache(maxsize=256)(_spec)  # a renewal says what was said before, every few seconds
+_spec_as_before = lru_cache(maxsize=256)(_spec)  # A renewal sends the same body every few seconds.
 
 
 def _seconds(request: Request, name: str, default: float) -> float:
@@ -112,7 +113,7 @@ class Api:
         return reads.Pace(self._loop.quiet)
 
     def _long(self, pieces: list[bytes]) -> Response:
-        """Written in parts: a copy of some megabytes takes as long as many decisions."""
+        """Written in parts, because copying some megabytes takes as long as many decisions."""
         headers = {"content-length": str(sum(map(len, pieces)))}
         return StreamingResponse(reads.blocks(pieces, self._pace()), 200, headers, "application/json")
 
@@ -121,7 +122,7 @@ class Api:
     def _view(self, found: dict[str, Any]) -> dict[str, Any]:
         stats, name = self._engine.stats, f"i:{found['id']}"
         target = stats.upstreams.get(name)
-        # Counts of what is draining come apart from the statistics: the target may already be unknown to these.
+        # Counts of draining endpoints are separate from the statistics, which may no longer know the endpoint.
         draining = sum(count for key, count in stats.draining.items() if key.target == name)
         return {**found, "in_flight": max(target.in_flight if target is not None else 0, draining)}
 
@@ -173,7 +174,7 @@ class Api:
         if owner and self._owner(instance_id) not in ("", owner):
             self._health.check_process(
                 instance_id
-            )  # a program that was started again is not refused for the one before it
+            )  # A restarted program must not be refused because of its predecessor.
         there = self._listeners(spec, healthy)
         await self._loop.do(InstancePut(spec, healthy, owner, there))
         if owner and self._owner(instance_id) not in ("", owner):
@@ -182,12 +183,13 @@ class Api:
         return _json(self._instance(instance_id), 201 if known is None else 200)
 
     def _listeners(self, spec: InstanceSpec, healthy: bool) -> frozenset[str]:
-        """The sockets at the endpoint, where they may have changed: a renewal must not cost a look at all sockets."""
+        """The sockets at the endpoint if they may have changed; reading all sockets is too expensive for each
+        renewal."""
         if not self._health.may_have_moved(spec, healthy):
             return frozenset()
         for other in self._loop.balancer.view.at_endpoint(spec.endpoint):
             if other != spec.id:
-                self._health.check_process(other)  # its process may have ended, and left the port to this one
+                self._health.check_process(other)  # Its process may have exited and freed the port for this instance.
         return listeners(spec.endpoint)
 
     def _owner(self, instance_id: str) -> str:
@@ -195,7 +197,7 @@ class Api:
         return found["owner"] if found is not None else ""
 
     def _conflict(self, instance_id: str) -> str:
-        """The core has decided; of two that register at once, the first one that it heard."""
+        """The text of a conflict about an id; the core has decided for the registration that arrived first."""
         found = self._instance(instance_id)
         name = f"{found['service']}-{found['version']} on {found['endpoint']}"
         if found["state"] == "lapsed":
@@ -247,7 +249,7 @@ class Api:
 
         started = time.monotonic()
         await self._loop.do(InstanceRemove(instance_id, deadline_s, owner))
-        # At the deadline it is removed whatever is in flight, once the engine sends nothing new; the grace is for that.
+        # At the deadline the instance is removed once the engine sends nothing new; the extra second is for that.
         gone = await self._until(instance_id, removed, deadline_s + 1.0)
         drained = gone and time.monotonic() - started < deadline_s
         return _json(
@@ -393,7 +395,7 @@ class Api:
         last = request.headers.get("last-event-id", "")
         last_id = int(last) if last.isdigit() and len(last) <= 18 else 0
         if last_id > self._journal.last_id:
-            last_id = 0  # of an earlier life of this control
+            last_id = 0  # an id from before the last restart of control
         follow = request.query_params.get("follow", "1") not in ("0", "false")
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return StreamingResponse(self._stream(last_id, follow), media_type="text/event-stream", headers=headers)
@@ -438,7 +440,7 @@ class Api:
 
 
 def _with_roots(here: dict[str, Any], roots: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The other routes, with those by which the entries above decide otherwise than this node would by itself."""
+    """The other routes, with those that make the entries above decide differently from this node."""
     others: list[dict[str, Any]] = list(here["others"])
     for told in roots:
         route, service = told.get("route", ""), told.get("service", "")
@@ -468,7 +470,7 @@ def _guarded(handler: Handler, call: openapi.Call) -> Handler:
 
 
 async def _answer(handler: Handler, call: openapi.Call, request: Request) -> Response:
-    """Whatever goes wrong, the answer is a problem document."""
+    """Answers every error with a problem document."""
     try:
         if call.checked:
             check(call.query, request.query_params.multi_items())

@@ -1,4 +1,4 @@
-"""The calls that only roots can answer: run on this root (`run_here`), and merged on the node that was asked.
+"""The calls that only roots can answer: run on this root (`run_here`), and merged on the node that received the call.
 
 What travels up is the call itself (method, path, body), what comes back a status and a JSON body for each root:
 `{"services": [...]}` for services (one a line), `{"service", "revision", "origin", "policy"}` for a policy, else a
@@ -38,7 +38,7 @@ class Authority:
     # ------------------------------------------------------------------ on a root
 
     async def run_here(self, call: Execute) -> tuple[int, bytes]:
-        """Never raises: what goes wrong is an answer too."""
+        """Never raises: errors become answers."""
         try:
             if (call.method, call.path) == ("GET", SERVICES):
                 pace = reads.Pace(self._loop.quiet)
@@ -50,7 +50,7 @@ class Authority:
             return body_of(error.code, str(error), 400)
         except Refusal as error:
             return body_of(error.code, error.detail, error.status)
-        except Exception as error:  # an asker must get an answer, whatever is wrong with us
+        except Exception as error:  # The asking node must get an answer even for an internal error.
             self._loop.errors += 1
             return body_of("internal-error", f"{type(error).__name__}: {error}")
 
@@ -105,8 +105,8 @@ class Authority:
         return answered
 
     async def services(self, name: str = "") -> list[bytes]:
-        """All services, or one, as pieces of JSON. Where roots differ, the first by name that knows a service is
-        believed."""
+        """All services, or one, as pieces of JSON. Where roots differ, the first root by name that knows the service
+        wins."""
         answered = await self._ask("GET", f"{SERVICES}/{quote(name, safe='')}" if name else SERVICES)
         pace = reads.Pace(self._loop.quiet)
         told = {answer.root: _entries(answer) for answer in answered.answers if answer.status == 200}
@@ -117,7 +117,7 @@ class Authority:
         return reads.pieces({**self._who(answered), "disagree": disagree}, services=services)
 
     async def explained(self, host: str, path: str) -> list[Json]:
-        """What each root that can be reached says; empty at a root, which asks itself, and when none is."""
+        """The answer of each reachable root; empty at a root, which answers itself, and when no root is reachable."""
         balancer = self._loop.balancer
         if balancer.settings.is_root or balancer.view.cut_off():
             return []
@@ -134,7 +134,7 @@ class Authority:
         """On every root that can be reached; done only when all of these took it. `refuse_unknown`: names that no root
         knows are refused, else they are `warnings` of the answer."""
         text = body.decode("utf-8", "replace")
-        policy = Policy.from_json(text, f"policy of {service}")  # refused here, before anybody is asked
+        policy = Policy.from_json(text, f"policy of {service}")  # checked here before any root is asked
         doubts = await self._doubts(service, policy)
         if doubts and refuse_unknown:
             code = doubts[0][0]
@@ -206,7 +206,7 @@ async def merge_services(told: Mapping[str, Sequence[bytes]], pace: reads.Pace) 
     active: dict[str, dict[str, str]] = {}
     for root in sorted(told):
         for entry in told[root]:
-            await pace.pause()  # before the first one too: to take an answer apart takes its time
+            await pace.pause()  # also before the first one, because parsing an answer takes time
             try:
                 service = msgspec.json.decode(entry, type=_Service)
             except msgspec.DecodeError:
@@ -231,7 +231,7 @@ def _entries(answer: RootAnswer) -> list[bytes]:
 
 
 def _body(answer: RootAnswer) -> Json:
-    """Comes from another node, perhaps of another version: what isn't an object is an empty one."""
+    """The answer comes from another node, perhaps of another version; anything but an object counts as an empty one."""
     try:
         body = msgspec.json.decode(answer.body)
     except msgspec.DecodeError:

@@ -1,7 +1,7 @@
-"""What is known of each site, and what is worth telling about it, each thing once.
+"""The state of each site's certificate, and the events about it, each reported once.
 
-Two say something about a site: who reads its files (`on_read`, `on_unreadable`) and the engine (`on_applied`), which
-keeps what it had when it refuses. The state follows from what both said last:
+There are two sources: the reader of the files (`on_read`, `on_unreadable`) and the engine (`on_applied`), which keeps
+its previous certificate when it refuses a new one. The state follows from the last report of both:
 
     waiting    the engine has not answered yet
     serving    with what its files have
@@ -20,15 +20,15 @@ from sdlb.model.site import SiteSpec, SiteState
 
 DAY_S: Final = 86_400
 EXPIRY_WARNINGS_S: Final = (14 * DAY_S, 3 * DAY_S, 0)
-"""Told when a certificate has no longer than this to go."""
+"""A warning is logged when a certificate expires within each of these times."""
 
 
 @dataclass(slots=True)
 class Known:
     hosts: tuple[str, ...]
-    unreadable: str = ""  # why its files are of no use
-    refused: str = ""  # what the engine said
-    not_after_s: int = 0  # of what serves; 0: nothing does
+    unreadable: str = ""  # why its files cannot be used
+    refused: str = ""  # the engine's reason
+    not_after_s: int = 0  # of the certificate in use; 0: none
     warnings: tuple[str, ...] = ()  # of the engine
     exposed: tuple[str, ...] = ()  # of its files
     answered: bool = False
@@ -56,7 +56,7 @@ class Sites:
         self._known: dict[str, Known] = {}
 
     def replace(self, specs: Iterable[SiteSpec]) -> None:
-        """These sites there are; of others nothing is known any more."""
+        """Sets the sites; the state of all others is dropped."""
         known: dict[str, Known] = {}
         for spec in specs:
             site = known[spec.key] = self._known.get(spec.key) or Known(spec.hosts)
@@ -87,7 +87,7 @@ class Sites:
         if site is None or site.unreadable == why:
             return []
         site.unreadable = why
-        site.exposed = ()  # told anew when it can be read
+        site.exposed = ()  # reported again when the files are readable
         return [_note(key, "certificate-unreadable", f"{why}; it keeps its previous certificate", "error")]
 
     # ------------------------------------------------------------------ engine
@@ -157,7 +157,8 @@ class Sites:
 
 
 def ending(not_after_s: int, now_s: int, told: tuple[int, int]) -> tuple[tuple[int, int], tuple[str, str, str] | None]:
-    """The same for the node's own certificate. `told`: when the one ends that was told of, and how many of EXPIRY_WARNINGS_S.
+    """The same for the node's own certificate. `told`: when the one ends that was told of, and how many of
+    EXPIRY_WARNINGS_S.
 
     Returns that, and code, text and level of what is to be told now.
     """

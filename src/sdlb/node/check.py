@@ -1,7 +1,7 @@
-"""`sdlb node --check`: all mistakes of a node file at once, and what this machine does not give it. Nothing is changed.
+"""`sdlb node --check`: all errors of a node file at once, and the resources that this machine lacks. Changes nothing.
 
-After each mistake the key is replaced by one that can stand there, and the rest is read again. A running node of the
-same state folder has its ports, so those are not asked for.
+After each error the key is replaced by a valid one and the rest is read again. Ports that a running node of the same
+state folder has bound are not checked.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Puts one node together: the only importer of adapters."""
+"""Assembles one node; the only importer of adapters."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from sdlb.seams.store import Store
 
 NODE_ID = "node/id"
 OURS = ("node/", "pid/")
-"""Of what is saved, the records of the node itself; all others are the core's."""
+"""The saved records of the node itself; all others belong to the core."""
 SETTLE_S_MAX = 5.0
-"""How long a node that was started waits for its children to come back, before it says that a route is not there.
-Children dial at most so long apart (core/uplink.py)."""
+"""How long a started node waits for its children to reconnect before it answers that a route does not exist. It is the
+maximum interval between dials of a child (core/uplink.py)."""
 IDENTITY = "identity: "
-"""How the engine begins what it says of one that it does not take."""
+"""The prefix of the engine's message when it refuses the node's certificate."""
 
 
 class Node:

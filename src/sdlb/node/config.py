@@ -215,7 +215,7 @@ def build(
 
 
 def _later(top: Reader) -> None:
-    """Keys of the contract whose feature comes later."""
+    """Known keys whose feature is not supported yet."""
     listen = top.table("listen", ())
     if listen.text("admin", "", _listen):
         listen.later("admin")
@@ -228,7 +228,7 @@ def _later(top: Reader) -> None:
 
 
 def _private(listen: Reader, address: str, public: bool) -> None:
-    """Metrics tell much about a site, to anybody who can ask: never on the internet."""
+    """Metrics reveal much about a site, so they must not be reachable from the internet."""
     if not address:
         return
     ip = ip_address(address.rpartition(":")[0].strip("[]"))
@@ -283,7 +283,7 @@ def _access(top: Reader) -> str:
 
 
 def _proxies(table: Reader, key: str, listen: str) -> tuple[str, ...]:
-    """Networks whose word about their clients is believed at that listener."""
+    """Networks of proxies that are trusted to name their clients at that listener."""
     found = table.texts(key, _network, 'networks of the proxies in front of the listener, for example ["10.0.0.0/8"]')
     if found and not listen:
         table.refuse(key, f"needs the listener listen.{key}", "add it, or remove the line")

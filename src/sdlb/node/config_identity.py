@@ -1,4 +1,4 @@
-"""How node links are secured: `[identity]` and `insecure` of the node file, and where clear text is allowed at all."""
+"""How node links are secured: `[identity]` and `insecure` of the node file, and where unencrypted links are allowed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class Links:
         self._node_listen, self._parents = node_listen, parents
 
     def check(self, address: str, parents: Sequence[str], insecure: bool, identity: IdentitySpec | None) -> None:
-        """Clear text stays on this machine, or with `insecure` in private networks. Raises Invalid."""
+        """Unencrypted links are allowed on this machine only, or with `insecure` in private networks. Raises
+        Invalid."""
         top = self._top
         if identity is not None:
             if insecure:

@@ -1,4 +1,4 @@
-"""One table of a node file, read strictly: every complaint names file, line, key and what was expected."""
+"""One table of a node file, read strictly: every error names file, line, key and what was expected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CODE = "bad-config"
 
 
 class Mistake(Invalid):
-    """A complaint about one key. `path`: its place in the file, as `tomllib` gives it."""
+    """An error about one key. `path`: its place in the file, as `tomllib` gives it."""
 
     def __init__(self, code: str, where: str, what: str, do: str, path: tuple[str, ...]) -> None:
         super().__init__(code, where, what, do)
@@ -57,7 +57,7 @@ class Reader:
         self._fail((*self._path, key), f"has the value {shown}", f"expected {expected}")
 
     def later(self, key: str, what: str = "", do: str = "remove the line") -> NoReturn:
-        """A key of the contract whose feature this version does not have."""
+        """Refuses a known key whose feature this version does not support."""
         self._fail(
             (*self._path, key),
             f"{what} is not supported in this version" if what else "not supported in this version",

@@ -1,4 +1,4 @@
-"""The page at /docs: the local API's OpenAPI document for people, without scripts."""
+"""The page at /docs: the local API's OpenAPI document as a web page without scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passive health keeps out, where `explain` says which targets a request could reach."""
+"""Adds ejected endpoints to the result of `explain`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def with_ejected(told: dict[str, Any], ejected: Mapping[str, str]) -> dict[str, Any]:
-    """Ejected targets are not chosen as long as there are others, as the engine does it."""
+    """Ejected endpoints are not chosen while there are others, as in the engine."""
     targets = told["targets"]
     well = any(target["chosen"] and target["name"] not in ejected for target in targets)
     return {**told, "targets": [_told(target, ejected, well) for target in targets]}

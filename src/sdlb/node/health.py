@@ -1,6 +1,6 @@
-"""Active checks of the instances of this host, and the watch over their processes.
+"""Active health checks of this host's instances, and the watch on their processes.
 
-What a check is stands in `node.probe`. `rise` good ones in a row make an instance healthy, `fall` bad ones unhealthy.
+`node.probe` makes one check. `rise` good ones in a row make an instance healthy, `fall` bad ones unhealthy.
 The first one comes at once for a new instance, and after a
 random part of the interval for those that were there when control started, so that a restart is no burst.
 
@@ -22,14 +22,14 @@ from sdlb.model.instance import InstanceSpec
 from sdlb.node.probe import GREETINGS, probe
 
 NEVER_S = 10.0
-"""An instance that has not passed its check by then is told of: it is no longer just starting."""
+"""An instance that has not passed a check after this time is reported: it is no longer just starting."""
 POLL_PIDS_S = 0.5
 """Only where the kernel has no pidfd."""
 
 
 def until_next(now: float, interval_s: float) -> float:
-    """Seconds to the next check, within an eighth of the interval: checks of several instances fall on the same
-    moments, for to wake up costs an idle node more than to check."""
+    """Seconds to the next check, rounded to eighths of the interval, so that checks of several instances coincide: on
+    an idle node a wake-up costs more than a check."""
     grain_s = interval_s / 4
     return round((now + interval_s) / grain_s) * grain_s - now
 
@@ -45,7 +45,7 @@ def start_time(pid: int) -> int:
 
 
 def owner_of(pid: int) -> str:
-    """Who registers an instance: the process that it names, if it names one."""
+    """The owner of a registration: the process that it names, or ""."""
     return f"process {pid}" if pid else ""
 
 
@@ -84,13 +84,13 @@ class Health:
         self._poll: asyncio.Task[None] | None = None
 
     def known(self, spec: InstanceSpec) -> bool:
-        """Whether this endpoint is already checked in this way: what is known of its health still holds."""
+        """Whether this endpoint is already checked in this way, so that its known health is still valid."""
         watch = self._watches.get(spec.id)
         return watch is not None and (watch.spec.endpoint, watch.spec.health) == (spec.endpoint, spec.health)
 
     def may_have_moved(self, spec: InstanceSpec, healthy: bool) -> bool:
-        """Whether other sockets may be at the endpoint than the last registration found. Once a program was healthy,
-        its renewals change nothing: it listened by then."""
+        """Whether the sockets at the endpoint may differ from those of the last registration. They do not change once
+        the program was healthy."""
         watch = self._watches.get(spec.id)
         if watch is None or watch.spec != spec:
             return True
@@ -134,7 +134,7 @@ class Health:
             self._watch_process(watch, remember=False)
 
     def check_process(self, instance_id: str) -> None:
-        """Says so when its process has ended, without waiting for the kernel's word, which may be on its way."""
+        """Reports an exited process immediately, before the kernel's notification arrives."""
         watch = self._watches.get(instance_id)
         if watch is not None and watch.spec.pid and start_time(watch.spec.pid) != watch.started:
             self._gone(watch)
@@ -182,7 +182,7 @@ class Health:
             why = await probe(watch.spec.endpoint, check, GREETINGS.get(wants, b""))
             good, bad = (0, bad + 1) if why else (good + 1, 0)
             if why and (bad >= check.fall or not healthy):
-                healthy = False  # again each time: the reason may have changed
+                healthy = False  # posted each time, because the reason may have changed
                 self._post(InstanceHealth(watch.spec.id, False, why))
             elif good >= check.rise and not healthy:
                 ever = healthy = True

@@ -1,16 +1,15 @@
-"""What waits while a decision cannot be written: the effects that would carry it out, in order.
+"""The effects that wait, in order, while a decision cannot be written to disk.
 
-Held are deltas of the engine and the numbered messages between nodes (claims, verdicts, acknowledgements): all by which
-a decision, or anything that came after it, is acted on. The rest passes: dialing and greeting, questions and their
-answers, notes, and above all beats, which carry the leases. So nobody takes a node whose disk is full for one that has
-stopped, and its engine and the links keep what they had.
+Held are deltas for the engine and the numbered messages between nodes (claims, verdicts, acknowledgements): everything
+that carries out the decision or a later one. The rest passes: dialing and greeting, questions and answers, events, and
+beats, which carry the leases. So a node with a full disk does not look stopped, and its engine and links keep their
+state.
 
-A beat says how many messages were sent before it. One that overtakes held messages must not count them, or the other
-side would take them for lost; it counts up to the first that is held.
+A beat carries the number of messages sent before it. A beat that overtakes held messages must not count them, or the
+other side would take them for lost; it counts up to the first held one.
 
-What is held for a link that ends goes with it: the next link starts with the full state. So does what is held for an
-engine that was lost. A link for which too much would be held loses it all; once messages flow again, the other side sees
-the gap and starts over.
+Effects for a closed link are dropped: the next link starts with the full state. The same holds for a lost engine. Past
+the bound all held messages are dropped; once messages flow again, the other side sees the gap and resynchronises.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ class HeldEffects:
         return len(self._held)
 
     def event(self, event: Event) -> None:
-        """What happens while it holds, before the core is told."""
+        """Handles an event that arrives while effects are held, before the core does."""
         if self.on and isinstance(event, EngineLost | EngineAttached):
             self._held = deque(each for each in self._held if not isinstance(each, ef.Apply))
 
     def pass_or_hold(self, effect: ef.Effect) -> ef.Effect | None:
-        """What may be carried out at once; None: it is held."""
+        """The effect to carry out now, perhaps changed; None: it is held."""
         match effect:
             case ef.Apply():
                 self._held.append(effect)
@@ -77,7 +76,7 @@ class HeldEffects:
             self._held = deque(each for each in self._held if _link(each) != link)
 
     def pop(self) -> ef.Effect | None:
-        """The next that is to be carried out; None: there is no more, and nothing is held from here on."""
+        """The next held effect to carry out; None: there is none left, and holding ends."""
         if self._held:
             return self._held.popleft()
         self._first.clear()

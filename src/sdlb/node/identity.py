@@ -1,7 +1,6 @@
 """This node's certificate while it runs: read at the start, and again when its files have changed.
 
-The engine judges what they have and takes it or keeps what it had; links that are open stay, new ones are made with the
-new one. Whoever issues identities later takes the place of the files here.
+The engine validates a new certificate and uses it for new links, or keeps the old one. Open links stay.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from sdlb.seams.store import NoteSink
 
 LOOK_S = 2.0
 Take = Callable[[Identity], Awaitable[str]]
-"""Gives it to the engine; "" or why it keeps what it had."""
+"""Gives the certificate to the engine; returns "" or why the old one stays in use."""
 
 
 class IdentityWatch:
@@ -60,13 +59,13 @@ class IdentityWatch:
         return self.current
 
     async def run(self, take: Take) -> None:
-        """Looks, for ever."""
+        """Checks the files for changes until it is cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
             await self.look(take)
 
     async def look(self, take: Take) -> None:
-        """What has changed and holds still between two looks is taken."""
+        """Uses files that have changed and were the same at two checks."""
         spec = self._spec
         if spec is None:
             return
@@ -107,6 +106,7 @@ class IdentityWatch:
 
 
 def _read(spec: IdentitySpec) -> tuple[Stamp, Identity, list[str]]:
-    """The stamp is of before the reading: what is written meanwhile is seen at the next look. Raises Invalid."""
+    """The stamp is taken before the files are read, so that a change meanwhile is seen at the next check. Raises
+    Invalid."""
     now = stamp(spec)
     return (now, *read_identity(spec))

@@ -1,6 +1,7 @@
-"""What the node has to say: JSON lines on stderr (plain ones on a terminal), and the recent ones for `/v1/events`.
+"""The node's events: JSON lines on stderr (plain ones on a terminal), and the recent ones for `/v1/events`.
 
-Nobody waits for a log that isn't read (`node.log_writer`): lines are dropped then, told as `log-blocked`; the events stay.
+A log that is not read blocks nothing (`node.log_writer`): its lines are dropped, reported as `log-blocked`; the events
+stay.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Journal:
 
     @property
     def dropped(self) -> int:
-        """Log lines that were dropped because nobody read them in time."""
+        """Log lines dropped because stderr was not read in time."""
         return self._writer.dropped if self._writer is not None else 0
 
     def handler(self) -> logging.Handler:
@@ -106,7 +107,7 @@ class Journal:
             self._stream.write(self._line(event))
             self._stream.flush()
         except (OSError, ValueError):
-            pass  # nobody reads the log any more; the node goes on
+            pass  # stderr is closed; the node keeps running
 
     def after(self, last_id: int) -> list[Event]:
         """The kept events with a greater id."""

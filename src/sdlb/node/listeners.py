@@ -1,4 +1,4 @@
-"""Which sockets listen at an endpoint: as long as they are the same, so is who answers there.
+"""Which sockets listen at an endpoint: as long as they are the same, the same program answers there.
 
 A TCP socket is known by its inode in /proc/net/tcp (proc(5)), which lists those that listen first; a Unix socket by its
 file. Nothing is found for a program in another network namespace: then nothing is known.

@@ -1,4 +1,4 @@
-"""What the core's view lists, by name, so that a long list need not be made in one go (`node.reads`)."""
+"""The lists of the core's view, entry by entry, so that a long list can be made in slices (`node.reads`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders and sockets that nobody else may have prepared for us: modes, ownership, symbolic links."""
+"""Folders and sockets that only this user may write to: modes, ownership and symbolic links are checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOCKET_PATH_BYTES_MAX = 100
 def own_folder(folder: Path, what: str) -> None:
     """Makes `folder` with mode 0700, or checks that it is ours alone to write to. Raises Invalid.
 
-    A folder of root with the sticky bit (/tmp), and one of ours that others may only read, will do.
+    A folder of root with the sticky bit (/tmp) and an own folder that others can only read are accepted.
     """
     where = f"{what} {folder}"
     try:
@@ -41,7 +41,7 @@ def own_folder(folder: Path, what: str) -> None:
 
 
 class StateFolder:
-    """The state folder, locked: two controls never run on one. The lock goes with the process, however it ends."""
+    """The state folder with a lock, so that two controls never use the same one. The lock ends with the process."""
 
     def __init__(self, folder: Path) -> None:
         own_folder(folder, "state folder")
@@ -83,7 +83,7 @@ class StateFolder:
 def listen_unix(path: Path, mode: int = 0o600) -> socket.socket:
     """A listening Unix socket at `path`, never reachable with wider rights than `mode`. Raises Invalid.
 
-    A file that a process left behind is replaced; one on which somebody listens, and anything else, is not.
+    A file that an exited process left behind is replaced; a socket in use and any other file are not.
     """
     where = f"socket {path}"
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:

@@ -1,8 +1,8 @@
-"""The way out for log lines: a bounded queue and a thread of its own.
+"""Writes log lines from a thread of its own, with a bounded queue.
 
-A pipe that nobody reads blocks whoever writes to it. That is this thread and nobody else: past `LINES_MAX` lines, and
-while the pipe stays full, lines are dropped and counted, and the log says how many as soon as it can say anything.
-It writes to the file descriptor: the buffer of `sys.stderr` has a lock that a blocked thread would never give back.
+A pipe that is not read blocks its writer. Only this thread writes, so nothing else blocks: past `LINES_MAX` lines,
+lines are dropped and counted, and the count is logged as soon as the pipe is read again. It writes to the file
+descriptor, because the buffer of `sys.stderr` has a lock that a blocked thread would hold forever.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RETRY_S = 0.05
 
 
 class LogWriter(io.TextIOBase):
-    """As much of a text stream as a log needs. `lost(n)` makes the line that says that n lines were dropped."""
+    """The part of a text stream that a log needs. `lost(n)` makes the line that reports n dropped lines."""
 
     def __init__(self, file: int, lost: Callable[[int], str], lines_max: int = LINES_MAX) -> None:
         self.dropped = 0
@@ -79,7 +79,7 @@ class LogWriter(io.TextIOBase):
             except BlockingIOError:
                 time.sleep(RETRY_S)
             except OSError:
-                return  # nobody reads the log any more; the node goes on
+                return  # stderr is closed; the node keeps running
 
 
 def of_stderr(lost: Callable[[int], str]) -> LogWriter | None:

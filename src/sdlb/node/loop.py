@@ -1,24 +1,23 @@
 """The asyncio loop that owns the `Balancer`: events in, effects carried out in order.
 
-One turn takes all events that wait, lets the core decide, and then carries its effects out one after the other. A
-`Persist` is written before anything that follows it, of this turn or a later one: decide, write, act. A durable one has
-reached the disk, any other at least the operating system: kill -9 loses nothing, a power cut (which takes the engine
-along) at most the latter.
-When the disk cannot be written, the node says so (`state-not-written`) and tries again until it can. What is applied
-serves on, and the core goes on in memory: renewals, health, beats. But when a durable decision could not be written,
-neither it nor anything after it is acted on before it is (`decisions-wait`, see `sdlb.node.held_effects`): a full disk is no
+One iteration takes all waiting events, lets the core decide, and carries its effects out in order. A `Persist` is
+written before any effect that follows it: decide, write, act. A durable one has reached the disk, any other at least
+the operating system: kill -9 loses nothing, and a power cut (which also ends the engine) at most the latter. When the
+disk cannot be written, the node says so (`state-not-written`) and tries again until it can. What is applied serves on,
+and the core goes on in memory: renewals, health, beats. But when a durable decision could not be written, neither it
+nor anything after it is acted on before it is (`decisions-wait`, see `sdlb.node.held_effects`): a full disk is no
 outage, and kill -9 brings nothing back that others have seen undone. Others are served by what was true before, however
 long it takes: an instance that starts meanwhile waits, one that ends is tried around by the engine. Only what outlives
 a process, not a power cut, does not hold anything up: a restart that lacks it hears it again from those it is about.
 The core is told of both (`StoreStuck`, `StoreWritten`): a node that cannot write its decisions says so in its beats.
-After a while it may give up deciding and follow other roots (`ReleaseHeld`): from then on nothing is held.
-A node that is stopped meanwhile says so to its parents, once its drain has had its time, and ends.
+After a while it may give up deciding and follow other roots (`ReleaseHeld`): from then on nothing is held. A node that
+is stopped meanwhile says so to its parents, once its drain has had its time, and ends.
 
-A fault of ours costs the one event or effect in which it happens. The other events of the iteration are still handled,
-and the other effects still carried out.
+An internal error costs the one event or effect in which it happens. The other events of the iteration are still
+handled, and the other effects still carried out.
 
-Nobody else calls `Balancer.handle`. Reads (`balancer.view.instances()` and so on) are fine from any coroutine of this
-thread.
+Only this module calls `Balancer.handle`. Reads (`balancer.view.instances()` and so on) are fine from any coroutine of
+this thread.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ from sdlb.seams.links import ChildLinks, ParentLinks
 from sdlb.seams.store import NoteSink, Store, StoreFailed
 
 STALL_S = 2.0
-"""A disk that has not answered by then counts as one that can't be written: leases do not wait for it."""
+"""A disk that has not answered after this time counts as one that cannot be written: leases do not wait for it."""
 RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 5.0
 FAULTS_MAX = 16
-"""Faults of ours in one iteration, beyond one for each event, after which the core is left alone until the next
+"""After this many internal errors in one iteration, beyond one for each event, the core is not called until the next
 event."""
 INCARNATION = "node/incarnation"
 Run = Callable[[ef.Execute], Awaitable[tuple[int, bytes]]]
@@ -51,7 +50,7 @@ Run = Callable[[ef.Execute], Awaitable[tuple[int, bytes]]]
 
 
 class Waiters:
-    """Long-polls: who waits for an instance or a service to change."""
+    """Long-polls that wait for an instance or a service to change."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
@@ -122,7 +121,7 @@ class NodeLoop:
     # ------------------------------------------------------------------ in
 
     def post(self, event: Event) -> None:
-        """Takes an event in; it is handled within this or the next turn."""
+        """Takes an event; it is handled within this or the next iteration."""
         if isinstance(event, Stop):
             self.stopping = True
         self._events.append(event)
@@ -182,8 +181,8 @@ class NodeLoop:
                     caller.set_result(None)
 
     async def _handle(self, events: list[Event]) -> None:
-        """The core takes events from the iterator one by one. After a fault it goes on with the next one, and returns
-        what the ones before have led to."""
+        """The core takes events from the iterator one by one. After an internal error it continues with the next one
+        and returns the effects so far."""
         rest = iter(events)
         for _ in range(len(events) + FAULTS_MAX):
             try:

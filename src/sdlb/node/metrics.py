@@ -1,7 +1,7 @@
-"""`/metrics`: what this node knows, in the Prometheus text format (version 0.0.4).
+"""`/metrics`: the node's metrics in the Prometheus text format (version 0.0.4).
 
-A root with 10,000 services has a quarter of a million lines to say. They are made in slices (`node.reads`), and what
-else control has to do goes on in between; so a page is no snapshot, but every line is true when it is made.
+A root with 10,000 services has a quarter of a million lines. They are made in slices (`node.reads`), and other work
+goes on in between; so a page is not a snapshot, but each line is correct when it is made.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ALERTS = (
     *(("warning", code) for code in ("service-gone", "instance-never-healthy", "instance-unhealthy", "claim-refused")),
     *(("warning", code) for code in ("claim-waiting", "engine-lost")),
 )
-"""Events that somebody may want to be called for: counted from the start."""
+"""Events that are worth an alert; their counters exist from the start."""
 HEAD_BOUNDS = (*(f"{bound:.6g}" for bound in HEAD_BUCKETS_S), "+Inf")
 BOUNDS = (*(f"{ms / 1000:g}" for ms in LATENCY_BUCKETS_MS), "+Inf")
 
@@ -120,7 +120,7 @@ def _node(loop: NodeLoop, journal: Journal) -> Iterator[Family]:
 
 
 def _tree(view: Lists) -> Iterator[Family | None]:
-    """None: a good place for a pause."""
+    """Yields None where the caller may pause."""
     for kind, links in (("parent", view.parent_links()), ("child", view.child_links())):
         rows = [(_labels(**{kind: link.name, "state": link.state}), 1.0) for link in links]
         yield _family(f"sdlb_{kind}_link", rows)

@@ -54,7 +54,7 @@ class Call:
 
     @property
     def checked(self) -> bool:
-        """Whether a parameter that it does not have is refused. Probes of others may send what they like."""
+        """Whether unknown parameters are refused. Probes may send any."""
         return self.path.startswith("/v1/")
 
 
@@ -267,7 +267,7 @@ def _operation(call: Call, by_type: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _always(call: Call) -> tuple[str, ...]:
-    """What any call of its kind may answer."""
+    """The problem codes that any call of its kind may return."""
     names = {"{id}": "bad-id", "{service}": "bad-service", "{name}": "bad-service"}
     found = [code for part, code in names.items() if part in call.path and not call.path.startswith("/v1/children")]
     return (*found, "bad-query") if call.checked else ()

@@ -1,6 +1,6 @@
 """The parameters of the local API's calls: how they are described, and how they are checked, from one table.
 
-A parameter that a call does not have is refused too: it is most likely a typing error.
+An unknown parameter is refused too: it is probably a typing error.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The files of sites and of the node's identity: certificates, keys, authorities.
 
-Whether they are good is the engine's to say; here it is seen that they can be read, and who else can read the keys.
+The engine validates their content; this module checks that they are readable and who else can read the keys.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sdlb.node.config_reader import CODE
 
 FILE_BYTES_MAX = 1 << 20
 EXPOSED = 0o027
-"""Rights to a key that nobody should have: others any, the group that to write. That a group may read it is common
+"""Permissions that a key file must not have: any for others, write for the group. That a group may read it is common
 practice (Debian's ssl-cert)."""
 Stamp = tuple[tuple[int, int, int, int, int] | None, ...]
 """Of each file of a site: device, inode, size, times of its content and of its attributes; None: it cannot be seen."""

@@ -1,6 +1,6 @@
-"""Names in a policy that nobody has registered: a typo there opens a canary, or changes nothing.
+"""Names in a policy that no instance has registered: with a typing error a canary gets traffic, or nothing changes.
 
-A version that the policy named before is not asked about again.
+A version that the previous policy already named is accepted.
 """
 
 from __future__ import annotations

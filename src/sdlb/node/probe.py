@@ -32,7 +32,8 @@ class Check(Protocol):
 
 
 GREETINGS = {"v1": b"PROXY UNKNOWN\r\n", "v2": b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00"}
-"""What goes ahead of a check where the service's policy wants the PROXY protocol: the node speaks for itself."""
+"""The header before a check when the service's policy uses the PROXY protocol: a LOCAL connection of the node
+itself."""
 
 
 async def probe(endpoint: str, check: Check, greeting: bytes = b"") -> str:

@@ -1,9 +1,9 @@
-"""Large reads in slices: a list of 10,000 services takes a quarter of a second to make, and decisions do not wait for it.
+"""Large reads in slices: a list of 10,000 services takes a quarter of a second, and decisions must not wait for it.
 
 What a list consists of is named first. Each entry is then made and encoded by itself; when `SLICE_S` is used up, the
 loop runs, and when it has something to decide, the read waits until that is through (at most for `YIELD_S`: a disk that
-hangs must not stop reads). So a list is no snapshot, but every entry is true when it is made, and what has gone meanwhile
-is left out. Encoded lists have one entry a line, so that a reader can take them apart in slices too.
+hangs must not stop reads). So a list is no snapshot, but every entry is true when it is made, and what has gone
+meanwhile is left out. Encoded lists have one entry a line, so that a reader can take them apart in slices too.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Children that nobody waits for are reaped: orphans that the kernel gives to process 1 of a container, and an engine that
-was started before control was restarted.
+"""Reaps child processes that no other code waits for: orphans that the kernel gives to process 1 of a container, and an
+engine that was started before control was restarted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ AGAIN_S = 0.2
 
 
 def reap(is_ours: Callable[[int], bool]) -> bool:
-    """All that have ended but those that somebody here waits for. False: one of these is in the way."""
+    """Reaps all exited children but those that other code waits for. False: one of these is first in line."""
     while True:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -1,8 +1,7 @@
-"""Control is replaced by the program that is installed now: the same process number, the same command, a new
-interpreter.
+"""Restarts control with the installed program: same process id, same command, new interpreter.
 
-The engine serves on meanwhile, as after a crash. First the new program checks that it can run and that the node file is
-right (`sdlb node ... --check`): one that could not start must not end the one that runs.
+The engine keeps serving meanwhile, as after a crash. First the new program checks that it can run and that the node
+file is valid (`sdlb node ... --check`), so that a program that cannot start does not replace the running one.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """`sdlb node`: one node from its start to its end.
 
 Start: configuration, state folder and lock, store, incarnation + 1 (durable before anybody hears of it), engine, links,
-API, loop. SIGTERM or SIGINT: no more clients are taken, those that are there are answered, then everything through this
-node is drained, parents are told, engine and control end; a second signal ends both at once. SIGHUP: the node file is
-read again, a bad one changes nothing; and the access log's file is opened anew.
-Signals that come while the node starts take effect when it is up (`node.signals`).
+API, loop. SIGTERM or SIGINT: new clients are refused, open requests are answered, the node drains, parents are
+informed, engine and control exit; a second signal ends both immediately. SIGHUP: the node file is reloaded (an invalid
+one changes nothing) and the access log is reopened. Signals that come while the node starts take effect when it is up
+(`node.signals`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LIVE = (
     "access_log",
     "identity",
 )
-"""What SIGHUP changes in a running node; the rest needs a restart of control, which the engine outlives."""
+"""The settings that SIGHUP changes in a running node; the others need a restart of control."""
 
 
 def run_node(options: Options, signals: Signals | None = None) -> int:
@@ -149,7 +149,7 @@ def _log_start(journal: Journal, config: NodeConfig) -> None:
 
 
 class _RunningNode:
-    """From the first turn of the loop to the end."""
+    """The node from the first iteration of its loop to the end."""
 
     def __init__(self, node: Any, options: Options, sockets: Sockets) -> None:
         from sdlb.node.compose import Node
@@ -218,7 +218,7 @@ class _RunningNode:
             await node.loop.close()
 
     async def _stop_engine(self) -> None:
-        """What is in flight is answered, unless a second signal says otherwise."""
+        """Drains the engine, unless a second signal arrives."""
         if not self._stop_now.is_set():
             ending = asyncio.create_task(self._node.engine.shut_down(DRAIN_S))
             at_once = asyncio.create_task(self._stop_now.wait())
@@ -249,7 +249,7 @@ class _RunningNode:
             self._stop_now.set()
 
     async def _leave(self) -> None:
-        """Clients first, while there are still endpoints for what they ask; then the nodes above, which take this one out."""
+        """Drains clients first, while there are still endpoints for their requests; then the parents stop using this node."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
         if self._config.listen_http or self._config.listen_https:

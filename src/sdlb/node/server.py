@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's own loop wakes ten times a second to see whether it should end: more than all else that an idle node does."""
+    """uvicorn's own main loop wakes up ten times a second, more than everything else in an idle node."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

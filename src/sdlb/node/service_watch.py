@@ -1,7 +1,6 @@
-"""Tells when a service has lost the last that could serve it, and when it is back. At roots alone: they see all of it.
+"""Reports when a service has lost its last ready instance, and when it has one again. Only roots see all instances.
 
-A loss counts when it lasts: in a roll-out, or while one instance is started again, there is none for a moment, and
-requests wait.
+Only a lasting loss counts: in a rollout, or while an instance restarts, there is none for a moment, and requests wait.
 """
 
 from __future__ import annotations

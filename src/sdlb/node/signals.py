@@ -1,7 +1,7 @@
 """A node's signals, from the first moment of its process to the last.
 
-What comes while the node starts is kept: the default action would end control alone, and leave the engine listening. A
-second wish to stop gives the start up. What comes when the node has ended changes nothing any more.
+Signals that arrive during the start are kept, since the default action would end control and leave the engine
+listening. A second stop signal aborts the start. Signals after the end of the node are ignored.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (*ENDING, signal.SIGHUP))  # blocked by a control that has restarted
 
     def end(self) -> None:
-        """The node has ended. Python puts default actions back when it ends itself, but leaves ignored signals ignored."""
+        """The node has ended. Python puts default actions back when it ends itself, but leaves ignored signals
+        ignored."""
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the way out if something hangs even now

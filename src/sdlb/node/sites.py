@@ -1,9 +1,9 @@
 """Sites of a running node: files are read at the start and whenever they change, ticket keys are made and rotated.
 
-Every `LOOK_S` the files are looked at. What has changed and was the same at two looks (nobody is in the middle of
-writing it) is read and given to the engine, which takes it or keeps what it had; so a certificate is renewed by
-replacing its files, without a restart or a signal. What cannot be used is told once (`node.certificates`) and tried
-again.
+Every `LOOK_S` the files are checked. Files that have changed and were the same at two checks (they are completely
+written) are read and given to the engine, which uses them or keeps the previous ones. So a certificate is renewed by
+replacing its files, without a restart or a signal. Files that cannot be used are reported once (`node.certificates`)
+and retried.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class SiteWatch:
     # ------------------------------------------------------------------ looks
 
     async def run(self) -> None:
-        """Looks, for ever; a node without sites does not wake for it."""
+        """Checks the files until it is cancelled; does nothing on a node without sites."""
         while True:
             await self._any.wait()
             await asyncio.sleep(LOOK_S)
@@ -166,6 +166,7 @@ class SiteWatch:
 
 
 def _take(spec: SiteSpec) -> Taken:
-    """The stamp is of before the reading: what is written meanwhile is seen at the next look. Raises Invalid."""
+    """The stamp is taken before the files are read, so that a change meanwhile is seen at the next check. Raises
+    Invalid."""
     now = stamp(spec)
     return (spec, now, *read_site(spec))

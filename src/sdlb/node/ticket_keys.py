@@ -1,8 +1,7 @@
 """The file with the keys of TLS session tickets: kept over restarts, so that clients resume their sessions.
 
 One line a key (Unix time at which it was made, name, secret), then a line with the SHA-256 of those above. A file that
-is torn, or that others can read or have put there, is not believed: what follows is a full handshake for each client,
-once.
+is damaged, or that others can read or have written, is not used; each client then makes one full handshake.
 """
 
 from __future__ import annotations

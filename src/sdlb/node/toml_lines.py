@@ -1,4 +1,4 @@
-"""Where in a TOML text a key stands: `tomllib` doesn't keep lines, and a complaint must name one.
+"""Where in a TOML text a key stands: `tomllib` does not keep line numbers, and an error must name one.
 
 A scan by eye, not a parser: it sees `[table]`, `[[table]]`, `key = ...` and skips multi-line strings. `tomllib` has
 already accepted the text, so that anything that looks like a key at the start of a line is one, or part of a value.

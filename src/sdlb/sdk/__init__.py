@@ -1,4 +1,4 @@
-"""What a program imports to talk to its host's node: `Client`, `AsyncClient`, `serve`. See docs/reference/api.md.
+"""The interface of a program to its host's node: `Client`, `AsyncClient`, `serve`. See docs/reference/api.md.
 
 The names are imported when they are first used: a command that needs no HTTP client starts without one.
 """

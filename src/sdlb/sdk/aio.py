@@ -47,11 +47,11 @@ class AsyncClient:
     renew = register
 
     async def drain(self, id: str, deadline_s: float = 30.0) -> Instance:
-        """Takes new traffic away; returns when nothing is in flight anywhere or after the deadline: see `drained`."""
+        """Drains the instance; returns when no request is in flight anywhere or after the deadline: see `drained`."""
         return await self._do(calls.drain(id, deadline_s))
 
     async def deregister(self, id: str, deadline_s: float = 30.0, *, gone: bool = False, pid: int = 0) -> Instance:
-        """Drains, then removes. `gone`: the process is known to have ended, nothing is waited for. `pid`: only what this
+        """Drains the instance and removes it. `gone`: the process has exited; do not drain. `pid`: only what this
         process registered; a Problem of status 409 when another one has registered the id since.
         """
         return await self._do(calls.deregister(id, deadline_s, gone, pid))
@@ -65,7 +65,7 @@ class AsyncClient:
         return (await self._do(calls.instances())).instances
 
     async def services(self, *, local: bool = False) -> Services:
-        """All services as the roots see them; `local`: what this node knows itself, without asking any."""
+        """All services as the roots see them; `local`: what this node knows on its own, without asking a root."""
         return await self._do(calls.services(local))
 
     async def service(self, name: str, *, local: bool = False) -> Services:
@@ -76,7 +76,7 @@ class AsyncClient:
         return await self._do(calls.tree())
 
     async def forget(self, name: str) -> Child:
-        """Says that a silent child of this node has stopped. A Problem: it is in touch (409), or unknown (404)."""
+        """Removes a silent child that has stopped. Problem: the child is connected (409) or unknown (404)."""
         return await self._do(calls.forget(name))
 
     async def upgrade_engine(self, deadline_s: float = 30.0) -> EngineUpgrade:
@@ -84,14 +84,15 @@ class AsyncClient:
         return await self._do(calls.upgrade_engine(deadline_s))
 
     async def restart_control(self) -> ControlRestart:
-        """Control is replaced by the program that is installed now; it answers before that. A Problem (503): it was not."""
+        """Restarts control with the installed program; returns before the restart. Problem (503): it was not
+        restarted."""
         return await self._do(calls.restart_control())
 
     async def routes(self) -> Routes:
         return await self._do(calls.routes())
 
     async def sites(self) -> Sites:
-        """The sites of this node and what is wrong with their certificates."""
+        """The sites of this node with the state of their certificates."""
         return await self._do(calls.sites())
 
     async def explain(self, url: str) -> Explanation:
@@ -108,9 +109,9 @@ class AsyncClient:
     async def events(
         self, *, follow: bool = True, lost: Callable[[Problem], None] | None = None
     ) -> AsyncIterator[Event]:
-        """The node's recent events, then (with `follow`) each as it happens, over restarts of its control.
+        """The node's recent events, then (with `follow`) each new one, also across restarts of its control.
 
-        `lost` is called when the connection breaks; a node that can't be reached at the start raises Unreachable.
+        `lost` is called when the connection breaks. A node that cannot be reached at the start raises Unreachable.
         """
         parser = Parser()
         wait_s = 0.0

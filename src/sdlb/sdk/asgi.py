@@ -2,9 +2,8 @@
 
     app = FastAPI(lifespan=sdlb.lifespan("catalog-1.0.1", routes=["example.com/catalog*"], port=8001))
 
-uvicorn closes its sockets when SIGTERM comes, and ends the lifespan after that: requests that are on their way then
-find nobody. So the signal is kept until the instance is drained, and given to uvicorn then; a second one is given at
-once.
+uvicorn closes its sockets on SIGTERM and ends the lifespan afterwards, so requests in flight would be refused. The
+signal is therefore held back until the instance is drained, then passed to uvicorn; a second one is passed immediately.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class Registration:
         self._loop = asyncio.get_running_loop()
         self._entering = asyncio.create_task(self._enter(), name="sdlb-register")
         if threading.current_thread() is not threading.main_thread():
-            return  # no signals come here: whoever ends the server waits for `leave`
+            return  # Not the main thread, which gets no signals: the code that stops the server waits for `leave`.
         for number in ENDING:
             if callable(before := signal.getsignal(number)):
                 self._before[number] = before

@@ -1,7 +1,7 @@
 """One call at a time to the node, on asyncio alone: what `sdlb run` uses.
 
-A host may have many instances and each has its `sdlb run` beside it; without the HTTP client library one is 12 MB
-smaller. A connection a call: a lease is renewed every few seconds, and a restarted control needs no special care.
+A host may have many instances, each with its `sdlb run`; without the HTTP client library a process is 12 MB smaller.
+Each call has its own connection: calls are rare, and a restart of control needs no special handling.
 """
 
 from __future__ import annotations

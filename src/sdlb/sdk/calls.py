@@ -1,6 +1,6 @@
-"""The calls of the local API as values: what is sent, and what its answer is read as. No I/O.
+"""The calls of the local API as values: the request, and the type of its response. No I/O.
 
-`Client` and `AsyncClient` carry the same calls out, so that they can't come to differ.
+`Client` and `AsyncClient` both use them, so that they cannot differ.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sdlb.sdk.types import (
 DEFAULT_SOCKET = "/run/sdlb/sdlb.sock"
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
-"""A control that has not answered by then is told as not answering (a read asks all roots: two tiers at 2 s each)."""
+"""After this time control counts as not responding (a read asks all roots: two tiers at 2 s each)."""
 
 UPGRADE_TIMEOUT_S = 60.0
 """A new engine is started, gets everything, and binds nothing: seconds; past this something is wrong."""
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 def default_socket() -> str:
-    """SDLB_SOCKET, else where a node puts its socket by itself: the system's place, or the user's when there is one.
+    """SDLB_SOCKET, else the node's default socket: the system's, or the user's when there is one.
 
     Raises Problem when the user has several nodes.
     """

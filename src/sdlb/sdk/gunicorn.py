@@ -7,7 +7,7 @@ In gunicorn.conf.py:
     bind = "127.0.0.1:8001"
     when_ready, on_exit = hooks("catalog-1.0.1", routes=["example.com/catalog*"])
 
-SIGTERM is kept until the instance is drained, and given to gunicorn then; a second one is given at once.
+SIGTERM is held back until the instance is drained, then passed to gunicorn; a second one is passed immediately.
 """
 
 from __future__ import annotations

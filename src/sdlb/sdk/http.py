@@ -38,7 +38,7 @@ def request(call: Call[T]) -> httpx.Request:
 
 
 def events_request(parser: Parser, *, follow: bool) -> httpx.Request:
-    """Its answer has no time-out: nothing may happen for long."""
+    """The response has no timeout: there may be no event for a long time."""
     return httpx.Request(
         "GET",
         BASE_URL + "/v1/events",

@@ -1,4 +1,4 @@
-"""Whether a program listens already, and where: it is registered when it does. No I/O that waits in a loop's thread."""
+"""Whether a program already listens, and where: it is registered when it does. Does not block an event loop."""
 
 from __future__ import annotations
 

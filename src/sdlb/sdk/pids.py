@@ -1,4 +1,4 @@
-"""Whether the node would take our process ids for what they are (a container has its own)."""
+"""Whether the node sees our process under its own id (a container has its own id namespace)."""
 
 from __future__ import annotations
 

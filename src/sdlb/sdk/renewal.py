@@ -1,9 +1,9 @@
-"""When an instance registers again, and what is worth telling about it. No I/O, no clock: `serve` and `sdlb run` drive
-it.
+"""When an instance renews its registration, and which changes are reported. No I/O, no clock: `serve` and `sdlb run`
+drive it.
 
-A lease is renewed after a third of its time, so that two attempts may fail. A node that isn't up (not yet, or its
-control is just restarting) is tried again and again: its engine serves on meanwhile, and the node learns of the
-instance as soon as it is back. Only a first registration that is refused as wrong is given up.
+A lease is renewed after a third of its time, so that two attempts may fail. A node that is down is retried without
+limit: its engine keeps serving meanwhile, and the node learns of the instance as soon as it is back. Only a first
+registration that is refused as invalid is given up.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Renewal:
         if text != self._told:
             self._told = text
             self._tell(text)
-        # one that is about to change is looked at more often, so that the change is told soon
+        # a state that is about to change is polled more often, so that the change is reported soon
         return self.spec.ttl_s / 3 if instance.state in SETTLED else min(self.spec.ttl_s / 3, LOOK_S)
 
     def is_final(self, problem: Problem) -> bool:
-        """The registration is wrong in itself: trying again can't help."""
+        """The registration is invalid: a retry cannot help."""
         return 400 <= problem.status < 500 and not self.registered
 
     def failed(self, problem: Problem) -> float:

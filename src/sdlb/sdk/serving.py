@@ -48,7 +48,7 @@ class Serving:
 
     @property
     def instance(self) -> Instance | None:
-        """What the node said last; None before it was reached."""
+        """The last state from the node; None before the node was reached."""
         return self._renewal.instance
 
     def wait_active(self, timeout_s: float = 30.0) -> Instance:
@@ -145,7 +145,7 @@ class Serving:
     # ------------------------------------------------------------------ async with
 
     async def __aenter__(self) -> Self:
-        # A node that hangs keeps a connection waiting: not in the loop's thread.
+        # A hanging node blocks the connection, so this must not run in the loop's thread.
         self._settle(await asyncio.to_thread(visible_pid, self.socket, os.getpid()))
         client = AsyncClient(self.socket)
         try:
@@ -161,7 +161,7 @@ class Serving:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         if self._leave is not None and self._task is not None:
-            self._leave.set()  # not cancelled: a renewal on its way must not overtake the farewell
+            self._leave.set()  # Not cancelled: a renewal in progress must not arrive after the deregistration.
             await self._task
         if not self._renewal.registered:
             return

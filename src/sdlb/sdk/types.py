@@ -24,9 +24,10 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(Value, frozen=True):
-    """How the host node asks the instance whether it is well. `kind`: "http", "tcp" or "none".
+    """How the host node checks the health of the instance. `kind`: "http", "tcp" or "none".
 
-    `host`: what an HTTP check asks for ("": the endpoint); `status`: which answers are well, "200-399" or "200,204".
+    `host`: the Host header of an HTTP check ("": the endpoint); `status`: the healthy status codes, "200-399" or
+    "200,204".
     """
 
     kind: str = "tcp"

@@ -1,9 +1,10 @@
-"""`sdlb demo`: a whole tree of real processes on this machine, real services, real traffic, and what became of it.
+"""`sdlb demo`: a whole tree of real processes on this machine, with real services and traffic, and its results.
 
 Two edges, two middle nodes and four hosts; the story is in `story.py`, the load in `load.py` (a process of its own),
 the checking of every answer in `check.py`, the starting and ending of processes in `launch.py`.
 
-Exit code 0: every request was answered, each by a version that was allowed; 1: not so, or the story could not go on.
+Exit code 0: every request was answered, each by a version that was allowed; 1: a request was lost or answered wrongly,
+or the demo failed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ KEYS = ("requests", "answered", "lost", "wrong_version", "longest_wait_ms")
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or a wish to end: everything that was started is ended, then we go."""
+    """Ctrl-C or another signal to stop: all started processes are stopped first."""
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
                     print(json.dumps(result(story.stats)), flush=True)
                 return 1
             except Interrupted:
-                story.calm()  # else each request that the end of the nodes costs would be told
+                story.calm()  # requests that fail because the nodes stop are not reported
                 raise
     except Interrupted:
         print("interrupted; all processes of the demo were stopped", file=sys.stderr)
@@ -113,7 +114,7 @@ def _keep(story: Story, shown: Screen, ending: threading.Event) -> None:
 
 
 def _catch_signals() -> threading.Event:
-    """The first Ctrl-C, SIGTERM or SIGHUP unwinds the story; later ones don't disturb the clean-up."""
+    """The first Ctrl-C, SIGTERM or SIGHUP stops the demo; later ones do not disturb the clean-up."""
     ending = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:

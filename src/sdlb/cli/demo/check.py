@@ -1,4 +1,4 @@
-"""What the load generator holds every answer against. Pure: no I/O, no clock.
+"""The rules that the load generator checks every response against. Pure: no I/O, no clock.
 
 Three rules, all on one clock (CLOCK_MONOTONIC, shared by the processes of a machine):
 
@@ -76,7 +76,7 @@ class Rules:
         return self._expected.get(kind, frozenset())
 
     def wrong(self, answer: Answer, expected: frozenset[str]) -> str:
-        """Why this answer must not have come from this version; "" when it may."""
+        """Why the response is wrong; "" when it is right."""
         name = f"{answer.service}-{answer.version}"
         if answer.service not in expected:
             return f"{name} answered a request for {' or '.join(sorted(expected))}"
@@ -103,7 +103,7 @@ class Rules:
 
 @dataclass(slots=True)
 class Tally:
-    """The figures of one phase. A request belongs to the phase in which it was sent."""
+    """The statistics of one phase. A request belongs to the phase in which it was sent."""
 
     requests: int = 0
     answered: int = 0

@@ -1,6 +1,6 @@
 """A raw HTTP/1.1 client connection for the load generator: one request at a time, kept alive, nothing retried.
 
-It is strict on purpose: an answer that isn't framed exactly as RFC 9112 says is a `BadResponse`, never guessed at.
+It is strict: a response that is not framed exactly by RFC 9112 raises `BadResponse`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ HEAD_BYTES_MAX = 64 << 10
 
 
 class BadResponse(Exception):
-    """The answer did not come, or not whole, or not as HTTP. The text says which."""
+    """The response is missing, incomplete or not HTTP; the text says which."""
 
 
 @dataclass(frozen=True, slots=True)

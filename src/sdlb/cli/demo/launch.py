@@ -1,7 +1,8 @@
-"""Starts a whole tree on one machine: real `sdlb node` and `sdlb run` processes in a private folder, on free loopback ports.
+"""Starts a whole tree on one machine: real `sdlb node` and `sdlb run` processes in a private folder, on free loopback
+ports.
 
-The demo and the end-to-end tests both stand on this. Everything that was started ends with `Launcher.close()`, and, should
-the launcher itself be killed, through the guard process of `sweep.py`.
+The demo and the end-to-end tests use it. `Launcher.close()` stops everything that was started; if the launcher itself
+is killed, the guard process of `sweep.py` does.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ APP = Path(__file__).with_name("app.py")
 
 
 class WaitTimeout(Exception):
-    """Something that was waited for didn't happen in time; the text says what and how it stood."""
+    """An awaited condition was not met in time; the text says which one and the last state."""
 
 
 def until(what: str, done: Callable[[], object], timeout_s: float = 20.0, poll_s: float = POLL_S) -> None:
@@ -138,7 +139,7 @@ class Node:
         self.config.write_text("\n".join(lines) + "\n")
 
     def start(self) -> None:
-        """Also after `kill_control`: the same command takes the running engine over."""
+        """Also after `kill_control`: the same command attaches to the running engine."""
         self.write_config()
         self.log = self.log or self.log_file.open("ab")
         self.process = subprocess.Popen(
@@ -218,7 +219,7 @@ class Instance:
     log_file: Path
 
     def registered(self) -> Registered | None:
-        """What the node says of it; None when it doesn't know it (not yet, or no longer)."""
+        """The instance as the node reports it; None when the node does not know it."""
         with self.node.client() as client:
             return next((item for item in client.instances() if item.id == self.id), None)
 
@@ -356,7 +357,8 @@ class Launcher:
     # ------------------------------------------------------------- the end
 
     def close(self, grace_s: float = 3.0, *, keep_folder: bool = False) -> None:
-        """Ends everything: instances and nodes by SIGTERM, after `grace_s` each by SIGKILL. Never raises for the dead."""
+        """Stops everything: instances and nodes by SIGTERM, after `grace_s` by SIGKILL. Does not raise for exited
+        processes."""
         try:
             for group in (self.instances, list(self.nodes.values())):
                 for item in group:

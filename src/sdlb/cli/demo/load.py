@@ -1,13 +1,12 @@
-"""The demo's load generator: its own process, so that what it measures isn't disturbed by who tells the story.
+"""The demo's load generator: a process of its own, so that the demo does not disturb its measurements.
 
     python -m sdlb.cli.demo.load 127.0.0.1:20080 127.0.0.1:20081
 
-It sends a bounded rate of requests over kept-alive connections to all entries in turn, whatever is outstanding (an
-answer that is late doesn't hold the next request back), and checks every answer whole. Nothing is ever sent a second
-time: what a client would lose counts as lost.
+It sends requests at a bounded rate over keep-alive connections to all entries in turn; a late response does not delay
+the next request. It checks every response completely. It never retries: what a client would lose counts as lost.
 
 Standard input: one JSON object a line, `{"do": ...}` (see `Load.obey`). Standard output: one JSON object a line, the
-figures of all phases five times a second, and a last one with `"done": true` after `{"do": "stop"}`.
+statistics of all phases five times a second, and a last one with `"done": true` after `{"do": "stop"}`.
 """
 
 from __future__ import annotations

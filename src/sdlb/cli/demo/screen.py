@@ -1,4 +1,4 @@
-"""What the demo shows: a live table and the story's sentences on a terminal, plain lines elsewhere, a table at the end."""
+"""The output of the demo: a live table and messages on a terminal, plain lines elsewhere, a table at the end."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """The story that `sdlb demo` plays: one method a phase, in order. Every wait is bounded; a phase that can't go on
 raises Late.
 
-What is promised and what can't be: registering, draining, re-configuring, a killed control and a node that comes or
-goes lose nothing at all. A node that is killed takes what is in flight through it along: the entry asks again elsewhere
-when that is safe (GET and the like), and nobody can when it isn't (a POST that may have been acted on, an answer that
-is half out). So while the middle node is killed the load is short GETs only, and the output says so.
+Registering, draining, configuration changes, a killed control and a node that joins or leaves lose no request. A killed
+node loses what is in flight through it: the entry retries elsewhere when that is safe (GET and similar), but not a POST
+that may have been processed or a response that has begun. So the load is short GETs only while the middle node is
+killed, and the output says so.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Story:
         return self._traffic.stats if self._traffic is not None else TrafficStats()
 
     def calm(self) -> None:
-        """Something went wrong: what follows is the end of the nodes, which is nobody's loss."""
+        """The demo failed: requests that fail because the nodes stop do not count as lost."""
         if self._traffic is not None:
             with contextlib.suppress(WaitTimeout):
                 self._traffic.send(0)

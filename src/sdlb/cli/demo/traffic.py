@@ -1,4 +1,4 @@
-"""The story's end of the load generator process (`load.py`): orders go down its stdin, figures come up its stdout."""
+"""Controls the load generator process (`load.py`): orders go to its stdin, statistics come from its stdout."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class TrafficStats:
 
 
 class Traffic:
-    """`entries` are host:port. `on_stats` is called from a thread of its own at each report, `on_failure` per failure."""
+    """`entries` are host:port. `on_stats` is called from a thread of its own at each report, `on_failure` per
+    failure."""
 
     def __init__(
         self,
