@@ -13,7 +13,7 @@ INDENTS = [" " * width for width in range(0, 44, 4)]
 
 
 class PlaceError(Exception):
-    """The mutation can not be applied; the message says why."""
+    """The mutation cannot be applied. The message has the reason."""
 
 
 def mutated(source: str, scope: str, old: str, new: str) -> str:

@@ -129,8 +129,8 @@ class Reincarnate:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseHeld:
-    """Carry out the effects that wait for the disk, and hold none back until it can be written again. This root has had no say
-    for so long that the other roots decide without it, and it follows them."""
+    """Carry out the effects that wait for the disk, and hold none back until it can be written again. The other roots
+    decide without this one, because it has had no say for lease and fence, and it follows them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ class ParentClosed:
 
 
 class EndpointKey(NamedTuple):
-    """`target` in the group of `claim`: the engine's (service, version, pattern, target)."""
+    """An endpoint: the source `target` serves the group `claim`. In the engine: (service, version, pattern, target)."""
 
     claim: ClaimKey
     target: str
@@ -161,7 +161,7 @@ class EngineDrained:
 
 @dataclass(frozen=True, slots=True)
 class EngineLost:
-    """The connection to the engine was lost. The boot_id of the next EngineAttached tells whether its process has exited."""
+    """The connection to the engine was lost. The boot_id of the next EngineAttached shows whether its process has exited."""
 
 
 @dataclass(frozen=True, slots=True)

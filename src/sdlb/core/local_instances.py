@@ -219,8 +219,8 @@ class LocalInstances:
         return list(self._former.get(instance_id, {}).values())
 
     def may_carry(self, instance_id: str) -> bool:
-        """Whether requests may be in flight to a registration of this id that this node has no record of: the state folder
-        of a restored node does not know what was registered after the copy was made."""
+        """Whether requests may be in flight to a registration of this id that this node does not know. A restored state folder
+        does not have the registrations that were made after the copy."""
         table, target = self._state.table, f"i:{instance_id}"
         if instance_id in self.by_id:
             return False

@@ -161,7 +161,7 @@ class Table:
 
     @property
     def draining(self) -> Iterable[EndpointKey]:
-        """Those that get nothing new and may have requests in flight; also those that another control removed."""
+        """Deleted endpoints that may have requests in flight, including those that another control deleted."""
         return self._draining
 
     @property
@@ -206,7 +206,7 @@ class Table:
         else:
             left = dict.fromkeys(in_flight, 0)  # deleted in an unknown earlier epoch
             self._applied.clear()
-        # Also those that are wanted at the moment: before the replacement puts them again they may not be wanted any more.
+        # Desired endpoints are included, because they may be deleted again before the replacing delta is sent.
         self._draining = left
         self._boot_id = event.boot_id
         self._sent.clear()

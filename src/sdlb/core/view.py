@@ -63,8 +63,8 @@ class View:
         return None if instance is None else self._instance(instance)
 
     def may_carry(self, instance_id: str) -> bool:
-        """There is no such instance, and requests to it may be in flight all the same: its node was restored from an older
-        copy of its state folder."""
+        """Whether requests may be in flight to an instance that this node does not know, because its state folder was restored
+        from an older copy."""
         return self._local.may_carry(instance_id)
 
     def healthy(self, instance_id: str) -> bool | None:

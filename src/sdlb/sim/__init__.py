@@ -8,5 +8,5 @@
     workload   actions of operators and programs; faults: what goes wrong
     checks     the promises, checked after every step; oracle: the state that the tree must reach when faults stop
 
-`docs/internals/simulator.md` says how to read a failing seed.
+`docs/internals/simulator.md` describes how to read a failing seed.
 """

@@ -167,7 +167,7 @@ class Acts:
         twin.disk.set_back(host.disk.read())
         self.world.outside[name] = None
         self.world.add(twin)
-        self.world.children_ever[name] = self.world.children_ever.get(host.name, 0)  # its disk tells of them
+        self.world.children_ever[name] = self.world.children_ever.get(host.name, 0)  # they are on its disk
         twin.start()
         return twin
 
@@ -300,7 +300,7 @@ class Acts:
     def run(self, host: Host, spec: InstanceSpec, *, owner: str = "", home: str = "", healthy: bool = True) -> Process:
         """A program starts, registers, and keeps renewing."""
         self._change("instances started")
-        owner = owner or (spec.id if spec.pid else "")  # as in production: who names no process is nobody's rival
+        owner = owner or (spec.id if spec.pid else "")  # as in production: without a process id there is no owner
         process = Process(self._name(spec), host.name, spec, self.world.clock.now, owner, home)
         process.healthy = healthy
         self.world.spawn(process)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sdlb.sim.world import World
 
-RECOVERY_S = 40.0  # so long after a fault that may split the tree, what is left of it must have been sorted out
+RECOVERY_S = 40.0  # time after a fault that may split the tree within which its effects must be over
 NEVER = -1e9
 
 
@@ -19,7 +19,7 @@ class Affected:
         self._harmed_services: dict[str, float] = {}
         self._split: dict[str, float] = {}
         self._disturbed: dict[str, float] = {}
-        self._everything = NEVER  # what has no place: the weather
+        self._everything = NEVER  # faults of the whole network
 
     # ------------------------------------------------------------------ what happened
 

@@ -337,7 +337,7 @@ class Faults:
 
     def _tell_lies(self, liar: Liar, about: Process) -> None:
         service = self.rng.choice((about.spec.service, "evil"))
-        # A version that others have it may well have, too: only identities could tell.
+        # It may also claim a version that others have: only identities could distinguish that.
         key = ClaimKey(service, "99.0.0", self.rng.choice(about.spec.routes))
         is_open = self.rng.random() < 0.7
         liar.lie(

@@ -65,7 +65,7 @@ class Host:
         self.stopped = False
         self.balancer: bridge.Balancer | None = None
         self.hold = Hold()
-        self.stuck_at = -1e9  # when it last could not write, or tell its engine, what was decided
+        self.stuck_at = -1e9  # when it last could not write a decision or send it to its engine
         self.releasing = False  # carries out what it had held, some of which may be out of date
         self._world = world
         self._inbox: deque[tuple[ev.Event, tuple[str, str] | None]] = deque()

@@ -233,7 +233,7 @@ class Network:
         if not link.child_open and not link.parent_open:
             self.links.pop(link.number, None)
 
-    # ------------------------------------------------------------------ what went over
+    # ------------------------------------------------------------------ messages that passed
 
     def note_heard(self, pair: tuple[str, str], up: bool) -> None:
         edge, now, settings = self.edges[pair], self._world.clock.now, self._world.shape

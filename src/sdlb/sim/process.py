@@ -19,7 +19,7 @@ class Process:
     host: str
     spec: InstanceSpec
     since: float  # it has been alive and well
-    owner: str = ""  # who registers it; another owner may not take its id
+    owner: str = ""  # the registering process; another owner cannot take its id
     home: str = ""  # the service's tree, as the workload knows it
     alive: bool = True
     ended: float = 1e9

@@ -16,7 +16,7 @@ from sdlb.sim.process import Process
 if TYPE_CHECKING:
     from sdlb.sim.world import World
 
-CHANGE_S = 15.0  # so long after a change, what it forbids has been drained; in-flight requests included
+CHANGE_S = 15.0  # time after a change within which a denied version has drained, with its requests in flight
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class Relations:
                 known.silence_since = now
             known.text, known.policy = text, policy
         if host.hold.on:
-            known.rules_since = now  # it cannot act on what it was told before its disk has room
+            known.rules_since = now  # it cannot act on it before its disk has space
         return known
 
     def waits_for_silent(self, root: str, service: str, since: float) -> bool:
@@ -108,7 +108,7 @@ class Relations:
             if sure and root in self._world.touch.roots_in_touch(process.host):
                 firm.update(process.spec.compatible)
         for texts, when in self._declared.get((service, version), {}).items():
-            # who has ended in silence may be reckoned with, and so may what it declared
+            # an instance that stopped silently may still count, and so may its declarations
             if now - when < RECOVERY_S or self.waits_for_silent(root, service, when):
                 loose.update(texts)
         return tuple(sorted(firm)), tuple(sorted(loose))

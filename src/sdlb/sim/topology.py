@@ -18,7 +18,7 @@ class Shape:
     beat_s: float = 2.0
     lease_s: float = 10.0
     fence_s: float = 10.0
-    slack_s: float = 1.5  # what a delay, a turn of the loop and the space between two beats may hide
+    slack_s: float = 1.5  # longest delay by the network, the loop and the heartbeat interval
 
     @property
     def presumed_s(self) -> float:

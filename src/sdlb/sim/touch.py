@@ -23,7 +23,7 @@ class Touch:
         self.fresh_at: dict[str, float] = {}  # node -> when it forgot what it knew, or came from another tree
         self.told_to_wait: set[tuple[str, str]] = (
             set()
-        )  # (node, service): a parent has said that a version must not serve
+        )  # (node, service): a parent has decided that a version must not serve
         self.left_at: dict[str, float] = {}  # root -> when a node below it last went to another tree
         self.forgotten_at: dict[int, float] = {}  # tree -> when an operator last declared a node of it to have stopped
 

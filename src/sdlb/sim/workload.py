@@ -118,7 +118,7 @@ class Workload:
     def _ttl_s(self) -> float:
         return self.rng.choice((0.0, TTL_S, TTL_S))
 
-    # ------------------------------------------------------------------ roll-outs
+    # ------------------------------------------------------------------ rollouts
 
     def roll_patch(self, service: Service) -> None:
         """Rolls out a compatible version, instance by instance, each new one first."""

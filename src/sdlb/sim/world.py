@@ -42,19 +42,21 @@ class World:
         self.hosts: dict[str, Host] = {}
         self.numbers: dict[str, int] = {}  # of machines: their addresses
         self.by_address: dict[str, Host] = {}
-        self.outside: dict[str, None] = {}  # clones and liars: the tree is to be as if they were not there
+        self.outside: dict[str, None] = {}  # clones and lying children: the tree must be as if they did not exist
         self.processes: dict[str, Process] = {}
         self.by_service: dict[str, dict[str, Process]] = {}  # those that are alive
         self.ended: dict[str, dict[str, Process]] = {}  # by service: those that are not, for as long as it matters
         self.keys: dict[ClaimKey, None] = {}  # that any process ever had
         self.routes_max = 1  # of one process
         self.sharing: dict[str, set[str]] = {}  # service -> services that ever claimed one of its routes
-        self.claimed: dict[tuple[str, str], dict[ClaimKey, Claim]] = {}  # (child, parent) -> as the parent was told
+        self.claimed: dict[
+            tuple[str, str], dict[ClaimKey, Claim]
+        ] = {}  # (child, parent) -> the claims that the parent got
         self.policies_set: dict[str, dict[str, set[str]]] = {}  # root -> service -> texts that operators set there
         self.forgot_at: dict[str, float] = {}  # node -> when its disk was lost, or it came from another tree
         self.forgotten: dict[
             tuple[str, str], float
-        ] = {}  # (parent, child) -> when an operator said that it has stopped
+        ] = {}  # (parent, child) -> when an operator reported that it has stopped
         self.children_ever: dict[str, int] = {}  # node -> how many it has had
         self._heard: dict[int, int] = {}  # link -> seq of the last UpState that its parent took in
         for name, parents in shape.parents.items():
@@ -80,11 +82,11 @@ class World:
             self.shape = self.shape.moved(host.name, host.parents)
         for parent in host.parents:
             if (host.name, parent) not in self.network.edges:
-                now = self.clock.now  # what a moved node was told before the move stays valid for one lease
+                now = self.clock.now  # decisions that a moved node got before the move stay valid for one lease
                 self.network.edges[host.name, parent] = Edge(now, now, now, now) if now else Edge()
                 self.children_ever[parent] = self.children_ever.get(parent, 0) + 1
 
-    # ------------------------------------------------------------------ telling
+    # ------------------------------------------------------------------ trace
 
     def tell(self, where: str, what: str, level: str = "info") -> None:
         line = f"{self.clock.now:9.3f} {where:<8} {what}"
@@ -223,7 +225,7 @@ class World:
         self.tell(process.host, f"{process.name} starts")
 
     def know(self, key: ClaimKey) -> None:
-        """Somebody claims it."""
+        """Records a claim key that an instance has."""
         if key not in self.keys:
             for other in self.keys:
                 if other.route == key.route and other.service != key.service:

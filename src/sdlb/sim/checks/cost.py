@@ -20,9 +20,9 @@ class ConstantCost(Check):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._instances: dict[str, int] = {}  # host -> the most that it ever had at once
-        self._size_at: dict[str, float] = {}  # host -> when its sizes are looked at again
-        self._timers = False  # some run out in this step, about whatever they are about
-        self._paths: dict[tuple[str, str], Path] = {}  # (node, parent) -> where it stands, as it was told last
+        self._size_at: dict[str, float] = {}  # host -> when its sizes are checked again
+        self._timers = False  # some expire in this step, about any service
+        self._paths: dict[tuple[str, str], Path] = {}  # (node, parent) -> the path last sent to the node
 
     def before_step(self, host: Host, events: list[ev.Event]) -> None:
         assert host.balancer is not None
@@ -55,14 +55,14 @@ class ConstantCost(Check):
     def _size(self, host: Host) -> None:
         world = self.world
         keys = world.keys
-        children = world.children_ever.get(host.name, 0)  # who has left is on record for a while
+        children = world.children_ever.get(host.name, 0)  # children that have left stay on record for a while
         sizes = host.view.sizes()
         most = self._instances[host.name] = max(self._instances.get(host.name, 0), sizes["instances"])
-        local = most * world.routes_max  # the engine still has those that have just gone
+        local = most * world.routes_max  # the engine still has those that were just removed
         self.compared()
         bounds = {
             "slots": len(keys),
-            "sources": 2 * len(keys) * children + local,  # also what is kept in mind for a child
+            "sources": 2 * len(keys) * children + local,  # remnants included
             "told": len(keys) * children,
             "claimed": len(keys) * len(host.addresses),
             "children": children,

@@ -14,7 +14,7 @@ from sdlb.sim.process import Process
 from sdlb.sim.touch import UNDECIDED
 from sdlb.sim.world import World
 
-STEADY_S = 3.0  # so long an instance has been serving when it is known at every entry above it
+STEADY_S = 3.0  # an instance that has served for this time is known at every entry above it
 
 
 @check(3)
@@ -52,14 +52,14 @@ class MakeBeforeBreak(Check):
                 if process.endpoint_since > world.clock.now - STEADY_S:
                     continue
                 if world.clock.now - world.touch.heard_at(host.name, process.host) >= world.shape.presumed_s:
-                    continue  # it had to be taken for stopped
+                    continue  # it had to be presumed stopped
                 way = world.shape.between(host.name, process.host)
                 if any(world.hosts[name].leaving for name in way):
                     continue
                 if world.affected.disturbed(way) and not any(self._led_to(host, key, process) for key in out):
-                    continue  # it may not have heard of it yet
+                    continue  # the node may not know it yet
                 if not all(world.affected.steady(name, STEADY_S) for name in way):
-                    continue  # it may be at old news, which it was late to take in
+                    continue  # the node may still be handling old messages
             if self._becomes_another(process, route):
                 continue
             if self._decided(host, ClaimKey(service, process.version, route)) and (
@@ -168,7 +168,7 @@ class NothingWaitsForNothing(Check):
             return True
         roots = world.touch.roots_in_touch(process.host)
         if all(world.hosts[root].hold.on for root in roots):
-            return True  # who could decide has no disk to write it to
+            return True  # the root that could decide cannot write
         if any(world.touch.moved_out(root, service) for root in roots):
             return True
         for root in roots:
@@ -182,7 +182,7 @@ class NothingWaitsForNothing(Check):
     def _not_well(self, name: str) -> bool:
         host = self.world.hosts[name]
         if host.hold.on and host.parents:
-            return True  # what it is told cannot be written, so it has no say
+            return True  # it cannot write what it gets, so it has no say
         return host.leaving or host.stopped or (host.running and host.view.guarded())
 
     def _not_the_holder(self, process: Process) -> bool:

@@ -77,17 +77,17 @@ class NothingLost(Check):
         world, below = self.world, self.world.shape.below(entry)
         now, reached = world.clock.now, self._reached.get((entry, route), {})
         known = [world.processes[name] for name, since in reached.items() if since < now - 1.5]
-        known = [p for p in known if p.host in below]  # what was moved away may be forgotten
+        known = [p for p in known if p.host in below]  # instances that were moved away may be missing
         return [p for p in known if p.alive and p.owed and p.healthy and p.renewing and p.since < now - 3.0]
 
     def _there(self, entry: str, route: str) -> list[Process]:
         world = self.world
         claiming = [p for p in world.processes.values() if route in p.spec.routes and p.host not in world.outside]
         related = [p for p in claiming if world.shape.related(p.host, entry)]
-        service = next((p.spec.service for p in related if p.served), None)  # None: nobody has ever served it
+        service = next((p.spec.service for p in related if p.served), None)  # None: it was never served
         now, below = world.clock.now, world.shape.below(entry)
         if any(p.served and p.spec.service != service and now - p.ended < 3.0 for p in related):
-            return []  # another service had the route at least until a moment ago: who is refused is owed nothing
+            return []  # another service had the route until a moment ago: a refused service gets no requests
         return [
             p
             for p in claiming

@@ -44,7 +44,7 @@ class SeedRule(Check):
         if other.rejected or other.host in world.outside:
             return False
         if not other.renewing and other.spec.ttl_s and now >= other.renewed + other.spec.ttl_s:
-            # its lease has ended at its host: what that means is for the policy to say
+            # its lease has expired at its host: the policy decides what that means
             if not world.relations.waits_for_silent(root, other.spec.service, other.renewed):
                 return False
         elif world.is_endpoint(other):
@@ -75,7 +75,7 @@ class NobodyIsPushedOut(Check):
             or known["reason_code"] in ("opening", "asking")
         ):
             return
-        process.served = False  # recalled: waits like a newcomer
+        process.served = False  # recalled: it waits like a new version
         self.compared()
         if world.affected.is_split(key.service) or any(map(world.touch.fresh, world.shape.above(host.name))):
             return

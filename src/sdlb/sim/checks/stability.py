@@ -36,7 +36,7 @@ class StaticStability(Check):
     def _justified(self, host: Host, key: ev.EndpointKey) -> None:
         world, now = self.world, self.world.clock.now
         if now - world.touch.fresh_at.get(host.name, NEVER) < RECOVERY_S or host.name in world.outside:
-            return  # its disk was lost: it goes by what it is told again
+            return  # its disk was lost: it follows what it is sent again
         self.compared()
         if key.target.startswith("n:"):
             child = world.at(host, key.target)
@@ -60,7 +60,7 @@ class StaticStability(Check):
                 if p.host in below and p.since < heard and p.alive and p.wanted and world.hosts[p.host].engine.up
             ]
             if not any(key.claim in p.keys() for p in there):
-                return  # what it reported has stopped, as another child that stands above the same hosts has reported
+                return  # it has stopped, as another child above the same hosts has reported
         else:
             process = host.process_at(key)
             if process is None or not (process.alive and process.healthy and process.renewing):
@@ -129,8 +129,8 @@ class GuardHolds(Check):
         below = world.shape.below(child.name)
         processes = world.by_service.get(key.claim.service, {}).values()
         if not any(p.host in below and p.alive and key.claim in p.keys() for p in processes):
-            return  # it has stopped, and a live child that speaks for the same hosts may have said so
-        # what the node slept through is no silence of its children
+            return  # it has stopped, and a live child that covers its hosts may have reported that
+        # time during which the node did not run is no silence of its children
         if len(record) < 2 or world.affected.disturbed([host.name]) or world.touch.fresh(host.name):
             return
         lapse_s = world.shape.lease_s + world.shape.slack_s

@@ -16,14 +16,16 @@ class LiarsTakeNothing(Check):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._found_free: set[tuple[str, ClaimKey]] = set()  # (root, what a liar claims): active when nobody had it
+        self._found_free: set[tuple[str, ClaimKey]] = (
+            set()
+        )  # (root, key of a lying child): active when no honest instance had it
 
     def every_second(self) -> None:
         world = self.world
         for host in world.hosts.values():
             if isinstance(host, Liar) and host.running:
                 for root in world.shape.roots:
-                    # one that has lost its disk goes by whoever reports first
+                    # a root that has lost its disk accepts the first reports
                     fresh = world.touch.fresh(root) or not world.hosts[root].running
                     if root in world.shape.above(host.name) and not fresh:
                         self._look(world.hosts[root], host)
@@ -46,7 +48,7 @@ class LiarsTakeNothing(Check):
         self.compared()
         robbed = self._robbed(root, key)
         if not robbed:
-            self._found_free.add((root.name, key))  # who comes later, from another tree, waits like all newcomers
+            self._found_free.add((root.name, key))  # instances that come later, from another tree, wait like new ones
         elif (root.name, key) not in self._found_free:
             raise self.broken(f"{root.name} activates {' '.join(key)} of a lying child, and takes that from {robbed}")
 

@@ -88,7 +88,7 @@ def after_event(memory: Memory, names: tuple[str, ...], event: ev.Event, twins: 
                     if other != child or (not message.full and key not in gone)
                 }
                 stopped = {key for key, cause in message.withdrawn if cause is Cause.STOPPED}
-                # a silent child is spoken for by another one above the same host
+                # a silent child is covered by another one above the same host
                 heard -= {(o, key) for o, key in heard if key in stopped and (child, o) in twins and memory.since[o]}
                 heard |= {(child, claim.key) for claim in message.claims if claim.capacity and not claim.leaving}
                 return memory._replace(heard=frozenset(heard))
@@ -210,7 +210,7 @@ def _stable(nodes: Nodes, node: int, state: NodeState, control: int, delta: ef.A
         if tree["stopping"]:
             continue
         name, what = nodes.names[node], f"{key.target} from {text_of(key.claim)}"
-        if core.claim_states(live).get(key.claim, ACTIVE) == ACTIVE:  # nobody else may make it be forgotten
+        if core.claim_states(live).get(key.claim, ACTIVE) == ACTIVE:  # only its own decision may remove it
             return Problem(4, f"{name} removes {what} without a reason")
         if tree["cut_off"] and not any(told == key.claim for _, told in memory.against):
             return Problem(4, f"{name}, cut off from its parents, removes {what}")

@@ -101,7 +101,7 @@ class Nodes:
         return known
 
     def reports(self, control: int) -> dict[str, core.Registration]:
-        """target -> what its node says of an instance"""
+        """target -> the instance as its node reports it"""
         known = self._facts.get(control)
         if known is None:
             known = self._facts[control] = core.registrations(self.control(control))

@@ -89,7 +89,7 @@ class Promises:
             host = self.world.hosts[other]
             there = self.serving(state, host)
             dead = env.status[other] == STOPPED
-            presumed = dead or env.status[other] == LAPSED  # what it still carries is not waited for for ever
+            presumed = dead or env.status[other] == LAPSED  # its requests in flight are not waited for forever
             endpoint, carrying = other in there.endpoints and not dead, other in there.draining and not presumed
             waiting = env.status[other] == LIVE and env.served >> other & 1
             if not (endpoint or carrying or waiting) or not self._accountable(state, node, host):
@@ -188,7 +188,7 @@ class Promises:
         world = self.world
         env, faults = world.env(after), world.scenario.faults
         if env.engine < faults.engine or env.power < faults.power:
-            return None  # which took endpoints away by itself; what was said about them may still be on its way
+            return None  # the step removed endpoints itself; reports about them may still be under way
         lost = {each for each in self.reached(before) - self.reached(after) if not world.parents(after, each[0])}
         if not lost or any(self._silent(after, child, parent) for child, parent in world.pairs):
             return None
@@ -232,7 +232,7 @@ class Promises:
         return any(tuple(key) == (each.service, each.version, each.route) for key in known)
 
     def _ways(self, state: State, node: int) -> set[int]:
-        """Roots above, without passing a node that was told to leave."""
+        """Roots above, on paths without a node that is leaving."""
         if node in self._done(self.world.env(state).done, "stop"):
             return set()
         parents = self.world.parents(state, node)

@@ -24,7 +24,7 @@ from sdlb.sim.explore.tables import Interned
 from sdlb.sim.explore.topology import Scenario
 from sdlb.sim.explore.world import World
 
-RESTS_MAX = 10_000  # states at rest that are kept, to compare two walks
+RESTS_MAX = 10_000  # quiescent states that are kept, to compare two searches
 TURN = 32  # states of one pile, then comes the next
 Steps = Callable[[World, State], list[Step]]
 

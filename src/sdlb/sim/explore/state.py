@@ -47,8 +47,8 @@ class Env(NamedTuple):
     detach: int
     status: tuple[int, ...]  # of instances
     served: int  # bits of instances that have had requests
-    late: int = 0  # bits of instances whose drain went past its deadline, as their node said
-    alike: int = 0  # bits of groups of nodes that nothing has told apart yet
+    late: int = 0  # bits of instances for which the node reported a missed drain deadline
+    alike: int = 0  # bits of groups of nodes that still differ only in their names
 
 
 class Step(NamedTuple):

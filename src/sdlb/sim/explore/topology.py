@@ -59,8 +59,8 @@ class Faults:
     """Numbers of faults of each kind on one path, and the nodes where they happen (empty: all; for a link, its lower end)."""
 
     kill: int = 0  # control of a node, also in the middle of a step; its links are closed
-    reset: int = 0  # a link breaks, and both ends are told
-    cut: int = 0  # nothing passes between two nodes any more, and nobody is told
+    reset: int = 0  # a link breaks, and both ends notice
+    cut: int = 0  # nothing passes between two nodes any more, and neither end notices
     engine: int = 0  # an engine crashes
     detach: int = 0  # the connection between control and engine breaks; a delta that is on its way is lost
     power: int = 0  # a machine loses power: control, engine, instances, what was not written durably
@@ -78,4 +78,4 @@ class Scenario:
     faults: Faults = field(default_factory=Faults)
     time: bool = True  # whether leases may run out
     wider: tuple[tuple[str, str], ...] = ()  # links that there may be later: (child, parent)
-    alike: tuple[tuple[str, ...], ...] = ()  # nodes that only their names tell apart
+    alike: tuple[tuple[str, ...], ...] = ()  # nodes that differ only in their names
