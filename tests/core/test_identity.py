@@ -114,7 +114,7 @@ def test_a_restored_copy_is_still_one_after_another_restart(after_s: float) -> N
 
 @pytest.mark.promise(2, 3)
 def test_a_restored_host_knows_that_its_engine_still_carries_what_its_state_folder_does_not_know() -> None:
-    """A program that asks again to be removed must not be answered that it is unknown, and end, before its last request."""
+    """A program that retries its removal must not get the answer that it is unknown, and exit, before its last request."""
     forest = Forest(ONE)
     backup = forest["host-1"].snapshot()
     forest.put("host-1", "a", "1.0.1")

@@ -241,7 +241,7 @@ def test_a_recalled_version_is_about_to_serve_before_its_host_gets_the_recall(in
 
 @pytest.mark.promise(3)
 def test_a_root_that_comes_back_recalls_nothing_that_serves_for_what_it_remembers() -> None:
-    """While the root was down, the last instance of a version stopped, and so did the one whose declaration made the
+    """While the root was down, the last instance of a version stopped, and so did the one with the declaration that made the
     next version compatible."""
     forest = Forest({"edge-1": (), "edge-2": (), **dict.fromkeys(HOSTS, ("edge-1", "edge-2"))})
     forest.put("host-1", "a", "1.0.1")

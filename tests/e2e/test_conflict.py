@@ -14,7 +14,7 @@ Make = Callable[..., Backend]
 
 
 @pytest.mark.promise(6)
-def test_a_taken_pattern_is_refused_and_told_who_holds_it(
+def test_a_taken_pattern_is_refused_with_the_name_of_its_holder(
     shared: Cluster, edges: list[Node], hosts: list[Node], site: str, backend: Make
 ) -> None:
     shared.register(hosts[0], f"owner-of-{site[:-8]}-1.0.0", f"{site}/shop*", backend("owner", "1.0.0"))

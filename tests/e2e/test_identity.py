@@ -18,7 +18,7 @@ Make = Callable[..., Backend]
 @pytest.mark.promise(3)
 @pytest.mark.parametrize("name", ["host-1", "rack-1"])
 def test_a_node_restored_from_an_older_copy_comes_back(cluster: Cluster, backend: Make, name: str) -> None:
-    """A node whose state folder is an older copy comes back and loses no request."""
+    """A node with an older copy of its state folder comes back and loses no request."""
     timing = {**FAST, "lease_s": 5.0, "fence_s": 5.0}  # three restarts, each by far shorter than this
     edge = cluster.node("edge-1", entry=True, timing=timing)
     rack = cluster.node("rack-1", [edge], timing=timing)

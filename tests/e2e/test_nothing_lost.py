@@ -172,7 +172,7 @@ def test_a_safe_request_in_flight_through_a_killed_node_is_asked_again(cluster: 
 
 @pytest.mark.promise(3)
 def test_a_request_that_may_have_been_acted_on_is_never_sent_twice(cluster: Cluster, backend: Make) -> None:
-    """A POST in flight through a killed node: nobody can save it, and nobody may repeat it."""
+    """A POST in flight through a killed node is lost, and it must not be retried."""
     (edge,), racks, (host,) = cluster.tiers(1, 2, 1)
     slow = backend("web", "1.0.0")
     cluster.register(host, "web-1.0.0", "web.example", slow)

@@ -49,7 +49,7 @@ def test_the_lease_of_an_instance_holds_longer_than_that_of_its_host(
 def test_a_lapsed_instance_is_waited_for_where_the_policy_says_so(
     shared: Cluster, edges: list[Node], hosts: list[Node], site: str, backend: Make
 ) -> None:
-    """With `on_silence = "wait"`, an instance whose lease is over is waited for, with or without requests in flight."""
+    """With `on_silence = "wait"`, an instance with an expired lease is waited for, with or without requests in flight."""
     service = site.partition(".")[0]
     with hosts[0].client() as client:
         client.set_policy(service, {"on_silence": "wait"})

@@ -31,7 +31,7 @@ async def test_a_silent_child_is_forgotten(node: Lone) -> None:
 
 @pytest.mark.promise(8)
 @scenario
-async def test_it_is_not_said_to_be_done_before_it_is_on_disk(node: Lone) -> None:
+async def test_it_is_not_reported_as_done_before_it_is_on_disk(node: Lone) -> None:
     await silent(node, "host-1", 1)
     node.store.fails = "disk full"
     problem(await node.http.delete("/v1/children/host-1"), "not-written")

@@ -29,7 +29,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--list", action="store_true", help="print the hand-written mutations and what they break")
     parser.add_argument("--root", metavar="DIR", type=Path, default=ROOT, help="the sources and tests of this checkout")
-    parser.add_argument("--drafts", action="store_true", help="also run planned mutations whose draft applies")
+    parser.add_argument("--drafts", action="store_true", help="also run planned mutations with a draft that applies")
     parser.add_argument("--only", metavar="NAME", action="append", default=[], help="this one; may be repeated")
     parser.add_argument(
         "--changed", metavar="REF", nargs="?", const="main", help="only files that differ from REF (main)"
