@@ -59,7 +59,6 @@ class Rules:
     words: tuple[Word, ...]
     pages: tuple[str, ...]
     messages: tuple[str, ...]
-    pending: tuple[str, ...]
 
 
 def read(file: Path = WORDS) -> Rules:
@@ -73,7 +72,7 @@ def read(file: Path = WORDS) -> Rules:
         )
         for each in raw["word"]
     )
-    return Rules(words, tuple(raw["pages"]), tuple(raw["messages"]), tuple(raw["pending"]))
+    return Rules(words, tuple(raw["pages"]), tuple(raw["messages"]))
 
 
 def _compiled(text: str) -> re.Pattern[str]:
@@ -134,14 +133,11 @@ def of_program(source: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, CODE.sub(_blank, text)
 
 
-def check(root: Path, rules: Rules, pending: bool) -> list[Hit]:
-    """`pending`: also the files that are not rewritten yet."""
+def check(root: Path, rules: Rules) -> list[Hit]:
     found: list[Hit] = []
     for globs, of_messages in ((rules.pages, False), (rules.messages, True)):
         for path in sorted({path for each in globs for path in root.glob(each)}):
             file = str(path.relative_to(root))
-            if not pending and any(fnmatch(file, each) for each in rules.pending):
-                continue
             if of_messages:
                 read_messages = of_engine if path.suffix == ".rs" else of_program
                 for line, message in read_messages(path.read_text()):
@@ -155,10 +151,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.prose", description="Looks for words that have a better term."
     )
-    parser.add_argument("--pending", action="store_true", help="also the files that are listed as not rewritten yet")
     parser.add_argument("files", nargs="*", help="only these; default: all pages and messages")
     args = parser.parse_args()
-    found = check(ROOT, read(), args.pending or bool(args.files))
+    found = check(ROOT, read())
     for hit in found:
         if not args.files or hit.file in args.files:
             print(hit)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,18 +145,13 @@ def test_messages_of_the_engine_are_read() -> None:
     assert [hit.found for _, text in messages for hit in hits(text, "a.rs", RULES.words)] == ["target"]
 
 
-def test_files_that_are_pending_are_left_out(tmp_path: Path) -> None:
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs/old.md").write_text("a member\n")
-    (tmp_path / "docs/new.md").write_text("fine\na member\n")
-    rules = replace(RULES, pending=("docs/old.md",))
-    assert [(hit.file, hit.line) for hit in check(tmp_path, rules, pending=False)] == [("docs/new.md", 2)]
-    assert len(check(tmp_path, rules, pending=True)) == 2
+def test_pages_and_messages_of_a_tree_are_checked(tmp_path: Path) -> None:
+    for file in ("docs/a.md", "src/sdlb/a.py", "engine/crates/engine/src/a.rs"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text('\n\ntext = "the member left"\n')
+    found = [(hit.file, hit.line) for hit in check(tmp_path, RULES)]
+    assert found == [("docs/a.md", 3), ("engine/crates/engine/src/a.rs", 3), ("src/sdlb/a.py", 3)]
 
 
 def test_the_tree_passes() -> None:
-    assert [str(hit) for hit in check(ROOT, RULES, pending=False)] == []
-
-
-def test_what_is_pending_exists() -> None:
-    assert [file for file in RULES.pending if not (ROOT / file).exists()] == []
+    assert [str(hit) for hit in check(ROOT, RULES)] == []
