@@ -1,6 +1,6 @@
-"""A small tree of `Balancer`s in one process, for tests of the core: messages arrive in order, when the test says so.
+"""A small tree of `Balancer`s in one process, for tests of the core: messages arrive in order, when the test runs them.
 
-Nothing is hidden: the engine here keeps exactly what `Apply` told it, and confirms when it is run. One step is one event
+Nothing is hidden: the engine here keeps exactly what `Apply` has, and confirms when it is run. One step is one event
 at one node, so that a test can interrupt anything anywhere (`interruptions`), and look after every step (`watch`).
 """
 
@@ -124,7 +124,7 @@ class Forest:
     # ------------------------------------------------------------------ time
 
     def step(self) -> bool:
-        """One event at one node, each in its turn. False: nobody has anything to do."""
+        """Handles one event at the next node that has one. False: no node has an event."""
         for _ in range(len(self._turn)):
             node = self.nodes[self._turn[0]]
             self._turn.rotate(-1)
@@ -137,7 +137,7 @@ class Forest:
         return False
 
     def settle(self) -> None:
-        """Until nobody has anything to say."""
+        """Runs until no node has an event."""
         for _ in range(100_000):
             if not self.step():
                 return

@@ -1,6 +1,6 @@
 """One node of the tests' forest: the real `Balancer`, with its engine and its disk in memory.
 
-The engine keeps exactly what `Apply` told it. The disk knows what a power cut leaves of it, and can be full.
+The engine keeps exactly what `Apply` has. The disk knows what a power loss leaves of it, and can be full.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Snapshot(NamedTuple):
 
 
 class Node:
-    """`address`: where others dial it; `name`: what it says of itself (the same, except for clones)."""
+    """`address`: where others dial it; `name`: its name in Hello (the same, except for clones)."""
 
     def __init__(self, forest: Forest, address: str, parents: tuple[str, ...]) -> None:
         self.forest = forest

@@ -193,12 +193,12 @@ def test_the_order_in_which_sources_came_is_not_seen(changes: list[tuple[str, Pa
         assert read(slot) == read(other), read.__name__
 
 
-# ---------------------------------------------------------------------- who speaks for whom
+# ---------------------------------------------------------------------- coverage
 
 
 @dataclass
 class Model:
-    """A source, as the rule says: it is spoken for by those that have reported its hosts since it reported last."""
+    """A source by definition: it is covered by those that have reported its hosts since its last report."""
 
     claim: Claim
     child: str

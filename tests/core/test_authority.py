@@ -132,7 +132,7 @@ def test_the_newest_generation_of_that_scope_is_adopted() -> None:
     assert bench.decide(0.0).generation == 5
 
 
-# ---------------------------------------------------------------------- who is vouched for
+# ---------------------------------------------------------------------- vouched versions
 
 
 def test_what_is_open_under_a_generation_that_does_not_count_is_not_vouched_for() -> None:

@@ -80,7 +80,7 @@ def claim_of(*hosts: str, count: int = 1, lease_s: int = 0, stage: Stage = Stage
     return Claim(KEY, 8, count, hosts, digest, stage=stage, lease_s=lease_s)
 
 
-# ---------------------------------------------------------------------- who is let in
+# ---------------------------------------------------------------------- accepted and refused children
 
 
 def test_a_node_that_is_itself_above_is_refused() -> None:

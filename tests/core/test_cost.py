@@ -27,7 +27,7 @@ MESSAGES_MAX = 5  # a child, in one cut-over
 
 
 class Traffic:
-    """Messages from here on, without heartbeats: who sent how many to whom."""
+    """Counts messages from here on, without heartbeats: (sender, receiver) -> number."""
 
     def __init__(self, forest: Forest) -> None:
         self.down: dict[tuple[str, str], list[DownMessage]] = {}

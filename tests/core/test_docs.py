@@ -415,7 +415,7 @@ def test_a_root_learns_what_another_root_of_its_tree_decided() -> None:
 
 
 def told_documents(forest: Forest, act: object) -> int:
-    """How many documents are sent, by anybody."""
+    """Number of documents sent by all nodes."""
     sent = [forest[name].listen() for name in forest.nodes]
     act()  # type: ignore[operator]
     forest.run(30.0)

@@ -45,7 +45,7 @@ def test_a_restored_node_rejoins_and_brings_nothing_back(names: tuple[str, ...],
     forest, backups = rollout()
     for name in names:
         forest[name].restore(backups[name], rebooted=rebooted)  # type: ignore[arg-type]
-    if len(names) < 3:  # else nobody but host-2 knows better, and that has to be heard first
+    if len(names) < 3:  # otherwise only host-2 knows it, and its report must arrive first
         forest.watch.append(forest.one_generation)
     if "host-2" in names:
         forest.put("host-2", "b", "2.0.0")  # its process runs on and is registered again

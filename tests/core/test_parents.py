@@ -73,7 +73,7 @@ class Bench:
         return [uplink.parent for uplink in self.parents.with_say(now)]
 
 
-# ---------------------------------------------------------------------- who has a say
+# ---------------------------------------------------------------------- parents with a say
 
 
 def test_a_parent_has_a_voice_until_its_lease_is_over() -> None:

@@ -52,7 +52,7 @@ def test_a_drain(victim: str) -> None:
 
     for where, forest in interruptions(story, act, [victim], Node.reboot):
         forest.run(3.0)
-        forest.remove("host-1", "a")  # who asked has lost the connection, and asks again
+        forest.remove("host-1", "a")  # the program has lost the connection, and retries
         forest.run(35.0)
         assert forest["host-1"].state("a") == "gone", where
         assert forest.endpoints("edge", OLD) == {"host-2/i:b"}, where

@@ -233,7 +233,7 @@ def test_what_the_replaced_rack_never_mentions_again_is_over_after_lease_and_fen
     assert forest["host-2"].state("b") == "active"
 
 
-# ---------------------------------------------------------------------- who speaks for the same hosts
+# ---------------------------------------------------------------------- sources with the same hosts
 
 
 @pytest.mark.promise(3)

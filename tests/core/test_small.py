@@ -61,7 +61,7 @@ def timers(forest: Forest) -> dict[str, int]:
 
 
 def queued(node: Node) -> int:
-    """Also those that were set anew since, and not taken out yet."""
+    """Includes entries that were set again since and not removed yet."""
     return len(node.balancer._state._timers)
 
 

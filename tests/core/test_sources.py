@@ -73,7 +73,7 @@ def test_the_next_version_waits_no_longer_than_a_lease_for_a_rack_out_of_sight()
     forest.put("host", "a", "1.0.1")
     forest.put("host", "b", "2.0.0")
     forest.run(2.0)
-    forest.cut.add(frozenset(("rack-2", "edge")))  # nobody is told
+    forest.cut.add(frozenset(("rack-2", "edge")))  # neither end notices
     forest.remove("host", "a", deadline_s=3.0)
     forest.run(4.0)
     edge = forest["edge"].balancer._state.slots[key_of("1.0.1")].sources

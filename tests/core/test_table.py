@@ -65,7 +65,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def join(self) -> None:
-        """A second process comes: everything is said again."""
+        """A second process joins: the whole table is sent again."""
         self.table.refresh()
         self._next()
 

@@ -1,4 +1,4 @@
-"""What of a policy the engines carry out, made up at random; all of it can be said in whole milliseconds and hundredths."""
+"""Random traffic settings of a policy, all of them in whole milliseconds and hundredths."""
 
 from __future__ import annotations
 

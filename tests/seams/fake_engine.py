@@ -12,7 +12,7 @@ from sdlb.seams.engine import EngineConfig, EngineFailed, EngineStats, Upgraded
 
 
 class FakeSites:
-    """Takes every site, says so in the next turn."""
+    """Accepts every site and reports that in the next iteration."""
 
     def __init__(self) -> None:
         self.on_states: Callable[[Sequence[SiteState]], None] = lambda _: None

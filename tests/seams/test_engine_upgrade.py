@@ -57,7 +57,7 @@ async def backend() -> AsyncGenerator[Backend]:
 
 
 class Node:
-    """A control with an engine that serves; its core tells everything to a process that joins."""
+    """A control with an engine that serves. Its core sends the whole table to a process that joins."""
 
     def __init__(self, made: Control, port: int) -> None:
         self.made = made
@@ -145,7 +145,7 @@ async def test_an_endpoint_is_drained_when_both_processes_report_it(folder: Path
         assert node.made.engine.stats.pid == upgraded.pid != upgraded.before_pid
         assert alive(upgraded.before_pid), "it has a request open"
         await node.take_out()
-        await asyncio.sleep(1.2)  # the new process has said long ago that it has none of it
+        await asyncio.sleep(1.2)  # the new process has reported long ago that it has none of it
         assert not node.drained
         assert node.made.engine.stats.draining == {MEMBER: 1}
         held.may.set()
@@ -300,7 +300,7 @@ def test_a_new_engine_that_is_killed_before_it_has_the_table_leaves_the_old_one(
 
     async def run() -> None:
         async with backend() as held, started(tmp_path) as made:
-            node = Node(made, held.port)  # whose core says nothing
+            node = Node(made, held.port)  # its core sends nothing
             made.engine.apply(whole(5, held.port))
             await made.wait(EngineApplied)
             with monkeypatch.context() as bad:

@@ -61,7 +61,7 @@ DOWN: list[m.DownMessage] = [
 
 @dataclass
 class Side:
-    """What one side was told."""
+    """The events that one side got."""
 
     events: list[Event] = field(default_factory=list[Event])
     notes: list[Note] = field(default_factory=list[Note])

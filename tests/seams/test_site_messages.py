@@ -27,7 +27,7 @@ class Wire:
         self.held: dict[str, bytes] = {}
         self.answers: list[tuple[pb.SitesApplied, dict[str, bytes]]] = []
         self.taken: dict[str, bytes] = {}
-        """What control was last told to have been taken, of sites that there were then."""
+        """The sites that, by the last report to control, were accepted."""
         self.wanted: set[str] = set()
 
     def connect(self) -> None:

@@ -102,11 +102,11 @@ PINNED = [
     Plan(nodes=12, seed=15, faults=("pause",)),
     # A holder that went while a root was settling kept the route for ever.
     Plan(nodes=12, seed=7, faults=("kill", "partition", "weather", "reset")),
-    # A child that lost its disk was out of its parents' tables before it had said what it has; policies of one revision differed.
+    # A child that lost its disk left its parents' tables before it had reported its claims; policies of one revision differed.
     Plan(nodes=12, seed=2, faults=("disk",)),
     Plan(nodes=12, seed=9, faults=("disk",)),
     # Faults of several kinds together, as the seed takes them. A lying child was most of the children that a root heard
-    # after its restart; it recalled what was older, as another root was said to have it; a cut-off rack let go of what stayed.
+    # after its restart; it recalled an older version that another root was reported to have; a rack that was cut off dropped claims.
     *[Plan(nodes=12, seed=seed) for seed in (5, 30, 150)],
 ]
 

@@ -485,7 +485,7 @@ class _Evidence:
         )
 
     def _refused(self, sums: list[Sums]) -> frozenset[str]:
-        """The other roots whose decision is REFUSED, as more than half of the sources report."""
+        """The other roots that decided REFUSED, as more than half of the sources report."""
         sources = sum(each.parts for each in sums)
         votes: Counter[str] = Counter()
         for each in sums:

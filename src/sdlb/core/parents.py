@@ -3,7 +3,7 @@
 The permit of a key is ACTIVE only if every parent with a say agrees. These parents have no say:
 
 * one that sent nothing for its lease; it also counts as having acknowledged drains,
-* one whose link is down while other parents forward the decisions of the same roots,
+* one without a link while other parents forward the decisions of the same roots,
 * one that is itself cut off,
 * a root that could not write for lease and fence.
 
@@ -415,12 +415,12 @@ class Parents:
         return verdict if set(verdict.scope).isdisjoint(newest.scope) else None
 
     def granted(self, key: ClaimKey) -> tuple[str, ...]:
-        """Ids of the roots whose decision is ACTIVE, as far as parents forward it."""
+        """Ids of the roots that decided ACTIVE, as far as parents forward it."""
         verdicts = (u.verdicts.get(key) for u in self.links.values())
         return tuple(sorted({root for v in verdicts if v is not None and v.state == ACTIVE for root in v.scope}))
 
     def _refused(self, key: ClaimKey) -> Iterator[str]:
-        """Ids of the roots whose decision is REFUSED. For a parent with several roots above it, it is not known which."""
+        """Ids of the roots that decided REFUSED. For a parent with several roots above it, it is not known which."""
         for uplink in self.links.values():
             verdict = uplink.verdicts.get(key)
             if verdict is not None and verdict.state == REFUSED and len(uplink.path.root_ids) == 1:
