@@ -139,7 +139,7 @@ def test_an_engine_whose_control_thread_hangs_is_told_of(cluster: Cluster) -> No
     (engine,) = node.engine_pids()
     os.kill(engine, signal.SIGSTOP)
     try:
-        until("it is not ready", lambda: _readyz(node) == (503, "the engine does not answer"), 15)
+        until("it is not ready", lambda: _readyz(node) == (503, "the engine does not answer control"), 15)
     finally:
         os.kill(engine, signal.SIGCONT)
     until("it is ready again", lambda: _readyz(node)[0] == 200)

@@ -28,7 +28,7 @@ POLL_PIDS_S = 0.5
 
 
 def until_next(now: float, interval_s: float) -> float:
-    """Seconds to the next check, rounded to eighths of the interval, so that checks of several instances coincide: on
+    """Seconds to the next check, rounded to quarters of the interval, so that checks of several instances coincide: on
     an idle node a wake-up costs more than a check."""
     grain_s = interval_s / 4
     return round((now + interval_s) / grain_s) * grain_s - now
