@@ -46,7 +46,7 @@ class Engine:
         return configured.listeners[0].address
 
     def configure_edge(self, access_log: Path | None, pem: bytes) -> tuple[str, str]:
-        """host:port for clients in clear text and over TLS, with one certificate for every name."""
+        """host:port for clients, unencrypted and over TLS, with one certificate for every name."""
         listeners = (Listener("http", "127.0.0.1:0"), Listener("https", "127.0.0.1:0", tls=True))
         self._send(wire.to_configure(EngineConfig("bench", listeners, "", access_log=str(access_log or ""))))
         bound = {each.key: each.address for each in self._wait("configured").configured.listeners}

@@ -1,4 +1,5 @@
-"""nginx and HAProxy as peers, set up as the engine is: one worker, the same routes, forwarding fields, log and certificate."""
+"""nginx and HAProxy as peers, set up as the engine is: one worker, the same routes, forwarding fields, log and
+certificate."""
 
 from __future__ import annotations
 
@@ -66,7 +67,7 @@ backend grpc
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """host:port for HTTP/1.1 and HTTP/2 in clear text, and for both over TLS."""
+    """host:port for HTTP/1.1 and HTTP/2 unencrypted, and for both over TLS."""
 
     http: str
     h2c: str

@@ -20,7 +20,7 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure. `met` is None where there is no target."""
+    """One result. `met` is None where there is no limit."""
 
     what: str
     target: str
@@ -71,7 +71,7 @@ def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def machine() -> str:
-    """One line: what the figures were measured on, and how busy it was already."""
+    """One line: the machine of the measurement and its load before the start."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -88,7 +88,7 @@ def machine() -> str:
 
 
 def targets(reports: Sequence[Report]) -> str:
-    """All figures that have a target, in one table."""
+    """All results that have a limit, in one table."""
     rows = [(row.what, row.target, row.measured, row.verdict) for each in reports for row in each.rows if row.verdict]
     return "\n".join(["## all limits", "", *table(rows)]) + "\n"
 

@@ -1,8 +1,9 @@
 """What grows and what must not: cost by the number of routes, memory by the number of idle connections.
 
-Cost: three engines on one core, asked in turn for the same ten routes, and for a thousand of all: the first is what routes cost that
-nobody asks for, the second what it costs when the traffic spreads. Memory: 5,000 connections, each of which has had one request and
-has rested for some seconds; what the process's resident memory has grown by, divided by them; sdlb-engine and nginx, one worker each.
+Cost: three engines on one core, asked in turn for the same ten routes, and for a thousand of all: the first is what
+routes cost that nobody asks for, the second what it costs when the traffic spreads. Memory: 5,000 connections, each of
+which has had one request and has rested for some seconds; what the process's resident memory has grown by, divided by
+them; sdlb-engine and nginx, one worker each.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def _memory(
     connections: int,
     started: list[subprocess.Popen[bytes]],
 ) -> dict[str, dict[str, float]]:
-    """KiB a connection at rest, by kind of connection and proxy."""
+    """KiB per idle connection, by kind of connection and proxy."""
     own = folder / "memory"
     own.mkdir(mode=0o700)
     found: dict[str, dict[str, float]] = {}

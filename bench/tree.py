@@ -100,7 +100,7 @@ class Tree:
                 taken = time.monotonic() - began
                 return taken, seen.result() - began
             finally:
-                stop.set()  # when one of them has failed, or somebody has lost patience
+                stop.set()  # when one of them has failed, or the timeout has expired
 
     def _see_all(self, count: int, until: float, stop: threading.Event) -> float:
         with Client(self.root.http) as client:

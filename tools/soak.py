@@ -1,9 +1,9 @@
 """A small tree under churn for SOAK_MINUTES (default 10): `make soak`. Loopback only; ends all that it started.
 
-One public edge with two hosts below. While requests over HTTP/1.1, TLS, HTTP/2 and WebSockets run, instances come and go,
-versions and the policy change, and bad clients break off, send nonsense and dawdle. Each control and engine is sampled for
-resident memory and file descriptors. Exits 1 when a request was lost, or when the median of a figure over the last quarter
-is above that of the second quarter by more than MEMORY_SHARE and MEMORY_KIB, or FDS.
+One public edge with two hosts below. While requests over HTTP/1.1, TLS, HTTP/2 and WebSockets run, instances come and
+go, versions and the policy change, and bad clients break off, send nonsense and dawdle. Each control and engine is
+sampled for resident memory and file descriptors. Exits 1 when a request was lost, or when the median of a figure over
+the last quarter is above that of the second quarter by more than MEMORY_SHARE and MEMORY_KIB, or FDS.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Soak:
         self.cluster.reachable([self.edge], f"http://{SITE}/", f"web-1.0.{number}")
         return backend, registration
 
-    # ------------------------------------------------------------- figures
+    # ------------------------------------------------------------- measurements
 
     def sample(self, figures: Figures) -> None:
         nodes: list[Node] = [self.edge, *self.hosts]

@@ -70,7 +70,7 @@ http {{
 
 
 def start(cluster: Cluster, kind: str, target: str, *, takes_http2: bool = False, gives_http2: bool = False) -> str:
-    """Runs the other proxy in front of `target`; returns its host:port. HTTP/2 is in clear text, with prior knowledge."""
+    """Runs the other proxy in front of `target`; returns its host:port. HTTP/2 is unencrypted, with prior knowledge."""
     binary = shutil.which(kind, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if binary is None:
         pytest.skip(f"{kind} is not installed")

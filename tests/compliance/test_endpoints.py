@@ -110,7 +110,7 @@ def test_an_answer_before_its_request_is_given_to_nobody(nodes: Cluster, edge: N
         for number in range(6):
             talk = say(edge, ask(f"Host: {name}.example\r\n", f"/{number}", b"Connection: close"))
             assert talk.raw.count(b"HTTP/1.1 ") == 1
-            # Before the second answer is there, nobody can tell that the first one was not to the request.
+            # Only the second response shows that the first one was not to the request.
             until("every connection was answered", lambda: not recorder.owing)
             if talk.statuses == [200]:  # at most the one whose connection it came on
                 assert b"poison" in talk.raw or b"ok" in talk.raw

@@ -1,4 +1,4 @@
-"""Names, paths and headers: what is matched is what is forwarded, and nobody else's header is believed."""
+"""Names, paths and headers: what is matched is what is forwarded, and forged header fields are not trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Slowness and floods: every phase has its time-out, and others don't pay. The node `brief` has short limits."""
+"""Slowness and floods: every phase has a timeout, and other clients are not affected. The node `brief` has short
+limits."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ HEAD_S = float(str(BRIEF["head_timeout_ms"])) / 1000
 IDLE_S = float(str(BRIEF["idle_timeout_ms"])) / 1000
 BODY_S = float(str(BRIEF["body_timeout_ms"])) / 1000
 SLACK_S = 2.5
-"""How much later than its time-out a connection may be closed on a busy machine."""
+"""How much later than its timeout a connection may be closed on a busy machine."""
 
 
 def ended(connection: socket.socket, timeout_s: float) -> tuple[bytes, float]:
@@ -63,7 +64,7 @@ def test_slowloris(brief: Node, recorder: Recorder) -> None:
 
 
 def test_fifty_slowloris_do_not_stop_the_others(edge: Node, recorder: Recorder) -> None:
-    """Half-sent heads on the node with the default limits; everybody else is served meanwhile."""
+    """Half-sent heads on the node with the default limits; other clients are served meanwhile."""
     with contextlib.ExitStack() as stack:
         for _ in range(50):
             stack.enter_context(dial(edge)).sendall(b"GET / HTTP/1.1\r\nHost: ")

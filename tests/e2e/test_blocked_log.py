@@ -1,4 +1,4 @@
-"""A node whose standard error and output are a pipe that is full, and that nobody reads."""
+"""A node with a full pipe without a reader as its standard output and error."""
 
 from __future__ import annotations
 

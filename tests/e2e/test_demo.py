@@ -52,7 +52,7 @@ def test_an_interrupted_demo_leaves_nothing_running(how: signal.Signals) -> None
 
 
 def test_an_interrupt_under_traffic_is_quiet() -> None:
-    """The end of the nodes is nobody's loss: no request that it costs is told."""
+    """Requests that fail because the nodes stop are not reported as lost."""
     demo = subprocess.Popen([*SDLB, "demo"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert demo.stdout is not None
     said: list[str] = []

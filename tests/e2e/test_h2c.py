@@ -1,4 +1,4 @@
-"""Instances that speak HTTP/2 in clear text, and clients in either protocol: grpcio's server and client, curl, httpx."""
+"""Instances that speak HTTP/2 unencrypted, and clients in either protocol: grpcio's server and client, curl, httpx."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ COUNT = "/sdlb.test.Echo/Count"
 
 
 class Echo(grpc.GenericRpcHandler):
-    """Raw bytes, no generated code: `Say` answers what it got, `Count` as many messages as the byte says, then an error."""
+    """Raw bytes, no generated code: `Say` answers what it got, `Count` as many messages as the byte says, then an
+    error."""
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         if call.method == METHOD:

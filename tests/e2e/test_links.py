@@ -161,7 +161,7 @@ def test_files_that_are_replaced_under_load(cluster: Cluster, backend: Make, aut
 
 
 def test_a_child_speaks_under_its_own_name_only(cluster: Cluster, authority: Authority) -> None:
-    """With control's own link, but a Hello of somebody else."""
+    """With control's own link, but the Hello of another node."""
     root, rack, _ = tree(cluster, authority)
     issued = certificate(authority, "host-2")
     identity = Identity(issued.pem.encode(), authority.pem.read_bytes())

@@ -1,4 +1,4 @@
-"""`sdlb node upgrade`: engines take over from each other under traffic of every kind, and nothing is lost."""
+"""`sdlb node upgrade`: hot restarts of the engine under traffic of every kind lose nothing."""
 
 from __future__ import annotations
 
@@ -194,9 +194,9 @@ def test_a_client_in_clear_text_and_its_instance_keep_their_connections(cluster:
                 until("the old engine has ended", lambda pid=before["pid"]: not Path(f"/proc/{pid}/cmdline").exists())
                 once(resting)
                 background.more(20)
-                # Not one a request. A few: a request that comes just while the pool goes over finds none there, and that of
-                # the client that rests may have grown too old meanwhile. `tests/engine/test_idle_handover.py` counts
-                # them where nothing comes meanwhile.
+                # Not one a request. A few: a request that comes during the handover of the pool finds no connection
+                # there, and that of the client that rests may have grown too old meanwhile.
+                # `tests/engine/test_idle_handover.py` counts them where nothing comes meanwhile.
                 assert instance.connections < opened + 10
     assert not background.lost
     assert figure(node, "sdlb_engine_connections_inherited_total") >= 2

@@ -1,6 +1,6 @@
 """Another machine, as far as the network goes: a namespace with a cable to this one, which can be pulled.
 
-What was on its way is lost then, and nobody says so: no FIN, no reset, no ICMP. (The neighbour is known for good, so that even
+What was in flight is lost then, without a FIN, a reset or ICMP. (The neighbour is known for good, so that even
 a new connection is not told that nobody is there.) Needs root and the program `ip`.
 """
 

@@ -16,7 +16,7 @@ PATIENT_S = 2 * WITHIN_S
 
 
 class Good:
-    """Asks again and again: on one connection that is kept, and on fresh ones."""
+    """Sends requests continuously: on one keep-alive connection, and on new ones."""
 
     def __init__(self, engine: Engine) -> None:
         self._address = engine.address["http"]

@@ -161,7 +161,7 @@ def test_programs(edge: Engine, authority: Authority, program: str) -> None:
     address, port = place(edge, "https"), edge.address["https"][1]
     ca = str(authority.root.certificate)
     words, said = {
-        # These two name nobody but the host of the URL in their handshake.
+        # These two send only the host of the URL in their handshake.
         "nghttp": (["nghttp", "-v", "-y", "-H:authority: www.example", f"https://localhost:{port}/"], ":status: 200"),
         "h2load": (["h2load", "-n", "400", "-c", "4", "-m", "8", "-H:authority: www.example",
                     f"https://localhost:{port}/"], "400 2xx"),

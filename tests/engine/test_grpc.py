@@ -44,7 +44,7 @@ def _handlers() -> dict[str, grpc.RpcMethodHandler[Raw, Raw]]:
         return (request.upper() for request in requests)
 
     def slow(request: Raw, context: grpc.ServicerContext) -> Iterator[Raw]:
-        time.sleep(1.5)  # longer than the time-out for an ordinary answer
+        time.sleep(1.5)  # longer than the timeout of an ordinary response
         yield request
 
     return {

@@ -1,4 +1,5 @@
-"""Clients, endpoints and nodes that vanish without a word: no FIN and no reset, as when a machine loses its power or a cable is pulled."""
+"""Clients, endpoints and nodes that vanish without a word: no FIN and no reset, as when a machine loses its power or a
+cable is pulled."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def ask(engine: Engine, raw: bytes = GET) -> bytes:
 
 
 def test_clients_that_vanish(elsewhere: Elsewhere, recorder: Recorder) -> None:
-    """At rest (in clear text, asleep, over HTTP/2), within a head, within a body, with an answer on its way to them."""
+    """Idle (unencrypted, kept as a socket only, over HTTP/2), within a header, within a body, with a response in
+    flight."""
     listener = Listener(key="http", address=f"{elsewhere.here}:0")
     with Recorder(lambda _request, _number: LARGE) as large, Engine([listener], limits=LIMITS) as engine:
         engine.serve("*", recorder.endpoint)

@@ -1,4 +1,4 @@
-"""Idle connections go over to the engine that takes over: neither clients in clear text nor instances notice."""
+"""Handover of idle connections in a hot restart: neither unencrypted clients nor instances notice it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def serving(backend: Backend, workers: int = 1) -> Generator[Engine]:
 
 @contextmanager
 def taking_over(old: Engine, endpoint: str, limits: Limits | None = None, workers: int = 1) -> Generator[Engine]:
-    """An engine that has taken over and accepts beside the old one, which does not know yet."""
+    """A new engine in a hot restart that already accepts beside the old one."""
     with Engine(HTTP, after=old, workers=workers) as new:
         new.serve("*", endpoint)
         new.configure(HTTP, limits)
@@ -339,7 +339,7 @@ def test_it_takes_no_more_than_was_said(tmp_path: Path, backend: Backend) -> Non
 
 
 class Sender:
-    """Gives a listening socket, as an engine does that is taken over from."""
+    """Hands a listening socket over, as the old engine does in a hot restart."""
 
     def __init__(self) -> None:
         self.listening = socket.create_server(("127.0.0.1", 0))

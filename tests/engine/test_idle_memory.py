@@ -1,4 +1,5 @@
-"""Memory that connections at rest fill: they go first, and nobody who has a request under way, or speaks now and then."""
+"""Memory pressure from idle connections: they are closed first, not those with a request in flight or with recent
+requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Client connections in clear text that have rested for a while: kept as sockets only, and everything as if they were not."""
+"""Unencrypted client connections that have been idle for a while are kept as sockets only, without a visible
+difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What operators set for a service, at an engine: limits, queues, time-outs, repetitions, who gets a request, who is out."""
+"""What operators set for a service, at an engine: limits, queues, time-outs, repetitions, who gets a request, who is
+out."""
 
 from __future__ import annotations
 
@@ -226,7 +227,7 @@ def test_all_tries_together_have_the_time_of_the_request(held: Held) -> None:
 
 
 def test_repetitions_are_bounded() -> None:
-    """Endpoints that nobody listens on."""
+    """Endpoints without a listener."""
     with ExitStack() as stack:
         closed: list[str] = []
         for _ in range(4):

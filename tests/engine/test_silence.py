@@ -1,6 +1,6 @@
-"""Connections that nobody answers on any more are found while requests wait on them, and not used again.
+"""Dead connections are found while requests wait on them, and not used again.
 
-Each time-out of the engine is a minute here unless it is said: what ends sooner was found out.
+Each timeout of the engine is a minute here unless a test sets it: what ends sooner was detected.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What fails below is not asked again at every tier: three tiers are no three times as many tries."""
+"""A failure below is not retried at every tier: three tiers do not triple the attempts."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def test_a_failure_below_is_not_multiplied(edge: Engine, recorder: Recorder, how
     before = len(recorder.completed)
     assert ask(edge.address["http"], method) in (502, 503, 504)
     recorder.script = None
-    # What was sent again on its own has arrived by now: each tier answers after all of its tries. The entry repeats a GET
-    # once; and a connection that was kept may have been closed for being idle, so it is asked on a fresh one.
+    # What was sent again on its own has arrived by now: each tier answers after all of its tries. The entry repeats a
+    # GET once; and a connection that was kept may have been closed for being idle, so it is asked on a fresh one.
     assert 1 <= len(recorder.completed) - before <= most
     assert ask(edge.address["http"]) == 200
 

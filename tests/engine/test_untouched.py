@@ -135,7 +135,8 @@ def test_odd_expectations_are_refused_and_nothing_behind_them_is_served(
 
 
 def test_a_body_that_was_refused_is_no_request(engine: Engine, recorder: Recorder) -> None:
-    """The endpoint answers without having wanted the body; what its client sends then is nobody's request (0.CL)."""
+    """The endpoint answers without having wanted the body; what its client sends then is not treated as a request
+    (0.CL)."""
     before = len(recorder.completed)
     with Recorder() as strict, socket.create_connection(engine.address["http"], timeout=2) as client:
         engine.serve("strict.example/*", strict.endpoint, version="2.0.0")

@@ -1,4 +1,4 @@
-"""The windows of HTTP/2: bodies that nobody takes do not keep others of their connection waiting."""
+"""The windows of HTTP/2: bodies that are not read do not block others of their connection."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from tests.seams.fake_store import MemoryStore
 
 
 class NoParents:
-    """Dials nobody, and hears of nobody."""
+    """Dials no node and gets no events."""
 
     def dial(self, parent: str) -> None: ...
     def send(self, parent: str, message: UpMessage) -> None: ...

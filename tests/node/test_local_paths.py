@@ -1,4 +1,4 @@
-"""State folder and sockets: nothing that somebody else may have prepared is used."""
+"""State folder and sockets: files that another user may have prepared are not used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A log that nobody reads holds nothing up, and says afterwards what is missing."""
+"""A log that is not read blocks nothing, and reports afterwards how many lines are missing."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ class Acts:
         return start
 
     def _power_off(self, step: Step) -> Callable[[], object]:
-        """Nobody hears that its processes have ended."""
+        """Its processes vanish without a FIN or reset."""
         (name,) = step.targets
         self._tree.network.plug(name, False)
         start = self._kill_machine(step)

@@ -1,8 +1,9 @@
 """Machines, as far as the network goes: a namespace each, with a cable to a switch in a namespace of its own.
 
-Nothing is added to the machine's own network, and nothing in the namespaces leads out of them. What is lost is lost silently: no FIN,
-no reset, no ICMP. A fault between two machines is made by wire.py, which takes the place of a cable as long as there is one on it:
-this needs neither nft nor netem, holds for one direction or both, and for connections that are open already.
+Nothing is added to the machine's own network, and nothing in the namespaces leads out of them. What is lost is lost
+silently: no FIN, no reset, no ICMP. A fault between two machines is made by wire.py, which takes the place of a cable
+as long as there is one on it: this needs neither nft nor netem, holds for one direction or both, and for connections
+that are open already.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class Network:
         )
 
     def _neighbours(self) -> None:
-        """Known for good: even a new connection to a machine that is cut off is not told that nobody is there."""
+        """The neighbour entry is permanent, so that even a new connection to the cut-off machine gets no error."""
         macs: dict[str, str] = {}
         for machine in self.machines.values():
             shown = ip("-netns", machine.namespace, "-o", "link", "show", "cable")

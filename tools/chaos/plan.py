@@ -1,7 +1,8 @@
 """What a run does, from a seed: an endless list of steps. Pure.
 
-Each round has every kind of fault once, in another order; the tier of each is the next one that it has not had yet. So a short run
-has all kinds, and a long one all kinds at all tiers. A step of a kind that lets a rollout go on meanwhile has one every other time.
+Each round has every kind of fault once, in another order; the tier of each is the next one that it has not had yet. So
+a short run has all kinds, and a long one all kinds at all tiers. A step of a kind that lets a rollout go on meanwhile
+has one every other time.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Goal(StrEnum):
     IN_FLIGHT = "in flight"
     """A process ends: what was in flight at that moment and must not be repeated."""
     SILENCE = "silence"
-    """Nobody says that it is gone: the same, until it is found after 2 s."""
+    """The peer vanishes silently: the same, until it is detected after 2 s."""
     ENTRY = "own connections"
     """An edge ends: what its own clients had on their connections."""
 

@@ -43,7 +43,7 @@ class Owner(Protocol):
 class EngineLink:
     """`undrained`: members that it was told to delete and has not told as drained yet -> the epoch of the deletion.
 
-    `has_table`: deltas go to it. One that takes over has none before it has got a whole one.
+    `has_table`: deltas go to it. A new engine in a hot restart has none until it has received a complete one.
     """
 
     def __init__(self, path: Path, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
@@ -197,7 +197,7 @@ class EngineLink:
         for waited in (self._configured, self._handed_over, self._drained):
             if waited is not None and not waited.done():
                 waited.set_exception(ConnectionError("the engine is gone"))
-                waited.exception()  # seen: nobody need wait for it
+                waited.exception()  # marks the exception as retrieved
         self._writer.close()
 
 

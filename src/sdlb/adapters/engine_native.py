@@ -50,8 +50,8 @@ DRAIN_S = 30.0
 
 
 class NativeEngine:
-    """`socket_path`: of the first engine; the one that takes over from it has `-b` in its name, the next the first
-    again."""
+    """`socket_path`: of the first engine; its successor in a hot restart has `-b` in its name, the next one the first
+    name again."""
 
     def __init__(
         self, socket_path: Path, log_file: Path, workers: int, post: Callable[[Event], None], tell: NoteSink
@@ -201,7 +201,7 @@ class NativeEngine:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
 
-    # ------------------------------------------------------------------ one takes over from another
+    # ------------------------------------------------------------------ hot restart
 
     async def _hot_restart(self, before: EngineLink, path: Path, pid: int, deadline_s: float) -> Upgraded:
         await self._hand_over(before, path, pid)
@@ -268,7 +268,7 @@ class NativeEngine:
         self._spawned = (time.monotonic(), processes.spawn(path, self._log, self._workers), path)
 
     async def _connect(self, path: Path) -> EngineLink | None:
-        """None: nobody listens. Raises EngineFailed."""
+        """None: no process listens. Raises EngineFailed."""
         try:
             link = EngineLink(path, await asyncio.open_unix_connection(str(path), limit=1 << 20))
         except (FileNotFoundError, ConnectionRefusedError):
@@ -308,7 +308,7 @@ class NativeEngine:
         able = [link for link in links if not link.attached.ending]
         able.sort(key=lambda link: (link.attached.serving, processes.age(link.pid)))
         self._current = able.pop() if able else None
-        for link in able:  # the control that was to end it, or to carry its take-over through, is gone
+        for link in able:  # the control that was to stop it, or to complete its hot restart, is gone
             link.shut_down(DRAIN_S if link.attached.serving else 0.0)
         self._leaving = [link for link in links if link is not self._current]
         self._adopt(links)
@@ -551,7 +551,7 @@ class NativeEngine:
         self.stats.draining = counts
 
     def _on_health(self, link: EngineLink, health: TargetHealth) -> None:
-        """What an engine on its way out thinks of a target is nobody's concern any more."""
+        """Health reports of a draining engine are stored but not logged."""
         target, ejected = health.target, link.rows.ejected
         known = target in ejected
         if health.ejected:

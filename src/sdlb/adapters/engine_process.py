@@ -20,7 +20,7 @@ from sdlb.seams.engine import EngineFailed
 BINARY = "sdlb-engine"
 POLL_S = 0.02
 
-# Our own children, to be reaped: whatever becomes of the object that started them, nobody else can.
+# Our own children: only this process can reap them, even when the object that started them is gone.
 _started: dict[int, subprocess.Popen[bytes]] = {}
 
 
@@ -46,7 +46,8 @@ def find_binary() -> str:
 
 
 def spawn(socket_path: Path, log_file: Path, workers: int, take_over: Path | None = None) -> int:
-    """Returns the process id. `take_over`: where it gets the listening sockets of a running one. Raises EngineFailed."""
+    """Returns the process id. `take_over`: where it gets the listening sockets of a running one. Raises
+    EngineFailed."""
     for pid in [pid for pid, process in _started.items() if process.poll() is not None]:
         del _started[pid]
     binary = find_binary()
@@ -84,7 +85,7 @@ def runs(pid: int, socket_path: Path) -> bool:
     started = _started.get(pid)
     if started is not None:
         return started.poll() is None
-    # Started by an earlier control: by its command line, for the number may have been given to somebody else.
+    # Started by an earlier control: compare the command line, because the process id may have been reused.
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:

@@ -19,10 +19,10 @@ BATCH_BYTES = 1 << 20
 
 
 class EngineSites:
-    """What is wanted, for all engines: two while one takes over from the other."""
+    """The wanted sites and keys for all engines: two during a hot restart."""
 
     def __init__(self) -> None:
-        self.on_states: Callable[[Sequence[SiteState]], None] = _nobody
+        self.on_states: Callable[[Sequence[SiteState]], None] = _ignore_states
         self.wanted: dict[str, Site] = {}
         self.taken: dict[str, Site] = {}
         self.keys: tuple[TicketKey, ...] = ()
@@ -118,5 +118,5 @@ def _batches(sites: Iterable[Site]) -> Iterator[list[Site]]:
         yield batch
 
 
-def _nobody(_: Sequence[SiteState]) -> None:
-    """Until somebody listens."""
+def _ignore_states(_: Sequence[SiteState]) -> None:
+    """Used until a listener is set."""

@@ -1,8 +1,6 @@
-"""The statistics of all engine processes of a node, added up: what is counted never goes back when one takes over from
-another.
+"""The statistics of all engine processes of a node, added up: counters never decrease in a hot restart.
 
-Each process counts from its own start. While two serve, their figures are added; what one had counted when it ended is
-kept.
+Each process counts from its own start. While two serve, their counters are added; the counts of an exited one are kept.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ class Rows:
 
 
 class Totals:
-    """Writes into `figures`."""
+    """Writes into `stats`."""
 
     def __init__(self, stats: EngineStats) -> None:
         self._stats = stats

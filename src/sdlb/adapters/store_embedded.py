@@ -57,7 +57,7 @@ class _Untrusted(Exception):
 
 
 class EmbeddedStore:
-    """Opened by `load`. The folder exists, is ours, and is used by nobody else (`sdlb.node.folder`)."""
+    """Opened by `load`. The folder exists, belongs to this user and is locked (`sdlb.node.local_paths`)."""
 
     def __init__(self, file: Path, tell: NoteSink) -> None:
         self._file = file
@@ -207,7 +207,7 @@ class EmbeddedStore:
         except (sqlite3.Error, OSError):
             outcome = [self._try_write(rows, durable) for rows, durable, _ in waiting]
         futures = [future for _, _, future in waiting]
-        with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no caller waits
             loop.call_soon_threadsafe(_settle, futures, outcome)
 
     def _try_write(self, rows: list[_Row], durable: bool) -> Exception | None:

@@ -65,7 +65,7 @@ class Journal:
         return handler
 
     def end(self) -> None:
-        """Before the process ends: what is still queued is written, if somebody reads it."""
+        """Before the process exits: queued lines are written if stderr is read."""
         if self._writer is not None:
             self._writer.end()
 

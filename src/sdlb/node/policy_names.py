@@ -18,8 +18,7 @@ def versions_of(policy: Policy) -> set[str]:
 
 
 def unknown(service: str, policy: Policy, had: Policy, known: Collection[str] | None) -> list[tuple[str, str]]:
-    """(code, sentence) for each name that looks wrong. `known`: the service's versions; None: nobody knows the
-    service."""
+    """(code, sentence) for each unknown name. `known`: the service's versions; None: no root knows the service."""
     if known is None:
         return [("unknown-service", f"no root knows a service named {service}")]
     found: list[tuple[str, str]] = []

@@ -12,7 +12,7 @@ _UCRED = struct.Struct("iII")  # pid, uid, gid: struct ucred of unix(7)
 def visible_pid(socket: str, pid: int) -> int:
     """`pid` when the node at `socket` lives in our process-id namespace, else 0: "don't watch".
 
-    A node in another namespace shows as process 0 (unix(7), SO_PEERCRED); it would watch somebody else's process.
+    A node in another namespace shows as process 0 (unix(7), SO_PEERCRED); it would watch an unrelated process.
     """
     try:
         with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:

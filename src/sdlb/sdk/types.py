@@ -166,8 +166,7 @@ class EngineProcess(Value, frozen=True):
 
 
 class EngineUpgrade(Value, frozen=True):
-    """One engine has taken over: `now` serves; `before` answers what it has open, for `deadline_s` at most, and
-    ends."""
+    """A hot restart: `now` serves; `before` drains for `deadline_s` at most and exits."""
 
     node: str = ""
     now: EngineProcess = EngineProcess()

@@ -4,8 +4,8 @@
 
 Every answer is a JSON object that says who answered what and when (`received_ns`, `finished_ns`: CLOCK_MONOTONIC, which
 all processes of one machine share), so that a client on the same machine can check the order of events exactly.
-`?slow=MS` answers late, in chunks. A body is hashed as it comes; with `x-body-sha256` it is compared: 400 when it differs.
-`/health` answers 200. SIGTERM: answers what is in flight, then exits.
+`?slow=MS` answers late, in chunks. A body is hashed as it comes; with `x-body-sha256` it is compared: 400 when it
+differs. `/health` answers 200. SIGTERM: answers what is in flight, then exits.
 
 Only the standard library, and no import of sdlb: it is started by its path, so that it is up within a moment.
 """
@@ -121,7 +121,7 @@ class App:
                 b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(text) + text
             )
         except (ConnectionError, asyncio.IncompleteReadError, ValueError):
-            pass  # the client went away in the middle: nobody is left to be told
+            pass  # the client disconnected in the middle: there is no one to answer
         finally:
             self.writers.discard(writer)
             with contextlib.suppress(ConnectionError):

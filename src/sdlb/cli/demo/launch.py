@@ -162,7 +162,7 @@ class Node:
         until(f"{self.name} ready and connected to all its parents", self.ready, timeout_s)
 
     def engine_pids(self) -> list[int]:
-        """Running engine processes of this node: one, or two while one takes over from the other."""
+        """Running engine processes of this node: one, or two during a hot restart."""
         mine = os.fsencode(f"{self.folder}/")
         found: list[int] = []
         for pid in sweep.marked(Path(self.environment[sweep.MARK])):

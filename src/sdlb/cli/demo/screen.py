@@ -90,7 +90,7 @@ class Screen:
 
 
 class LiveScreen(Screen):
-    """rich: the sentences scroll by above a table that is redrawn as figures come in."""
+    """rich: the messages scroll by above a table that is redrawn with each report."""
 
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)

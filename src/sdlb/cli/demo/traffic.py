@@ -75,7 +75,7 @@ class Traffic:
         self._order(do="traffic", rate=rate, posts=posts, slow=slow)
 
     def stop(self, timeout_s: float = 45.0) -> TrafficStats:
-        """No more requests; waits for the answers that are outstanding and returns the final figures."""
+        """No more requests; waits for the outstanding responses and returns the final statistics."""
         self._order(do="stop")
         until("all requests answered", lambda: self.stats.done or self._process.poll() is not None, timeout_s)
         self._thread.join(5.0)
