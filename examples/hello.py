@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 NAME = " ".join(sys.argv[1:]) or f"process {os.getpid()}"
 
@@ -30,8 +31,15 @@ class Hello(BaseHTTPRequestHandler):
         """No log: the node has an access log."""
 
 
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A proxy may reset an idle connection: no reason for a traceback."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def main() -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("PORT", "8000"))), Hello)
+    server = Server(("127.0.0.1", int(os.environ.get("PORT", "8000"))), Hello)
 
     def stop(*_: object) -> None:
         # In a thread, because shutdown waits for serve_forever, which this handler interrupts.
