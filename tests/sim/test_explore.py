@@ -12,7 +12,7 @@ from sdlb.sim.explore.scenarios import ALL, named
 from sdlb.sim.explore.search import Coverage, Search
 from sdlb.sim.explore.shrink import shrink
 from sdlb.sim.explore.state import KINDS
-from sdlb.sim.explore.story import tell
+from sdlb.sim.explore.story import describe
 from sdlb.sim.explore.topology import Action, Faults, Instance, Scenario
 
 STATES = 700  # of each scenario; all of them take about a minute of one core
@@ -110,7 +110,7 @@ def test_a_failing_path_is_shrunk_and_described(monkeypatch: pytest.MonkeyPatch)
     short = shrink(scenario, failure)
     assert short is not None
     assert len(short.steps) <= len(failure.steps)
-    lines = tell(scenario, short)
+    lines = describe(scenario, short)
     assert lines[1] == "  1. host registers b (catalog-2.0.0 on host)"
     assert "b (catalog-2.0.0 on host) gets requests while a (catalog-1.0.0 on host) does" in lines[-1]
 

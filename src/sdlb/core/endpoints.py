@@ -90,7 +90,7 @@ class Endpoints:
         else:
             slot.leaving = 0
             free = True
-        free = free and not self._successor_comes(slot)
+        free = free and not self._successor_arrives(slot)
         if free != slot.free:
             slot.free = free
             targets[ALL] = None
@@ -99,9 +99,9 @@ class Endpoints:
             if target in everything:
                 self._settle_one(slot, target, serving, free)
         self.refresh(slot, targets)
-        self._tell_siblings(slot)
+        self._notify_siblings(slot)
 
-    def _successor_comes(self, slot: Slot) -> bool:
+    def _successor_arrives(self, slot: Slot) -> bool:
         """Whether the last endpoint of this slot leaves while another version is about to serve its route here.
 
         Then it stays until the other version serves (make before break, over two keys), but not past its deadline (`_waits`).
@@ -117,7 +117,7 @@ class Endpoints:
         others = (k for k in self._state.by_service.get(key.service, ()) if k != key)
         return [slots[k] for k in others if k.route == key.route or _overlap(k.route, key.route)]
 
-    def _tell_siblings(self, slot: Slot) -> None:
+    def _notify_siblings(self, slot: Slot) -> None:
         comes = slot.active and bool(slot.sums.arriving), bool(slot.sums.stable)
         if comes != slot.announced:
             slot.announced = comes

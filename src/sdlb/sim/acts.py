@@ -78,7 +78,7 @@ class Acts:
         """A hot restart begins: a second engine process attaches, and control sends the whole table again."""
         if host.running and host.engine.up:
             self._fault("engine joined")
-            self.world.tell(host.name, "a second engine joins")
+            self.world.log_event(host.name, "a second engine joins")
             host.take(ev.EngineJoined())
 
     def lose_engine_link(self, host: Host, seconds: float) -> None:
@@ -97,7 +97,7 @@ class Acts:
 
     def _power_off(self, host: Host) -> None:
         self._harm(host)
-        self.world.tell(host.name, "power is off")
+        self.world.log_event(host.name, "power is off")
         host.kill(silently=True)
         host.disk.power_cut(self.rng)
         host.powered = False
@@ -111,7 +111,7 @@ class Acts:
         if not host.powered:
             host.powered = True
             self._harm(host)
-            self.world.tell(host.name, "power is on")
+            self.world.log_event(host.name, "power is on")
             host.start_engine()
             host.start()
 
@@ -150,13 +150,13 @@ class Acts:
 
     def fill_disk(self, host: Host) -> None:
         self._fault("disks full", host)
-        self.world.tell(host.name, "the disk is full")
+        self.world.log_event(host.name, "the disk is full")
         host.disk.full = True
 
     def free_disk(self, host: Host) -> None:
         if host.disk.full:
             self.world.affected.disturb(host.name)
-            self.world.tell(host.name, "the disk has space again")
+            self.world.log_event(host.name, "the disk has space again")
             host.disk.full = False
 
     def clone(self, host: Host, name: str) -> Host:
@@ -187,7 +187,7 @@ class Acts:
     def isolate(self, host: Host, seconds: float) -> None:
         """No control message passes in or out. Traffic still does."""
         self._fault("nodes cut off", host)
-        self.world.tell(host.name, f"is cut off for {seconds:.1f} s")
+        self.world.log_event(host.name, f"is cut off for {seconds:.1f} s")
         for other in [*host.parents, *self.world.shape.children[host.name]]:
             self.cut(host.name, other, seconds)
 
@@ -197,7 +197,7 @@ class Acts:
         """The node gets other parents and its control restarts. Its engine serves on meanwhile."""
         world = self.world
         before = {root for root in world.shape.roots if root in world.shape.above(host.name)}
-        world.tell(host.name, f"gets other parents: {', '.join(parents) or 'none'}")
+        world.log_event(host.name, f"gets other parents: {', '.join(parents) or 'none'}")
         self._fault("nodes moved" if parents and host.parents else "roots promoted" if not parents else "roots demoted")
         host.kill()
         host.parents = host.addresses = parents
@@ -253,7 +253,7 @@ class Acts:
         """An operator reports that this child has stopped."""
         if parent.running:
             self._change("children forgotten")
-            self.world.tell(parent.name, f"an operator reports that {child} has stopped")
+            self.world.log_event(parent.name, f"an operator reports that {child} has stopped")
             self.world.touch.forgotten_at[self.world.shape.tree_of(parent.name)] = self.world.clock.now
             self.world.forgotten[parent.name, child] = self.world.clock.now
             parent.take(ev.ForgetChild(child))
@@ -374,7 +374,7 @@ class Acts:
         process.wanted = False
         process.leave_asked = self.world.clock.now
         process.leave_by = self.world.clock.now + deadline_s
-        self.world.tell(process.host, f"{process.name} is to leave")
+        self.world.log_event(process.host, f"{process.name} is to leave")
 
     def leave(self, process: Process, deadline_s: float) -> None:
         """SIGTERM to `sdlb run`: it drains and deregisters the program, which exits then, or at the deadline."""

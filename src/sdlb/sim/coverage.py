@@ -36,7 +36,7 @@ class Coverage:
                 for name in effect.instances:
                     self._step(self.instances, self._instance, (host.name, name), _state(host, name))
 
-    def told(self, host: Host, message: DownMessage) -> None:
+    def verdicts_sent(self, host: Host, message: DownMessage) -> None:
         if isinstance(message, DownState):
             for verdict in message.verdicts:
                 old = self._verdict.get((host.name, verdict.key))

@@ -123,7 +123,7 @@ class Faults:
         seconds = self._short_or_long()
         both, stall = self.rng.random() < 0.6, self.rng.random() < 0.5
         self.world.coverage.faults["partitions"] += 1
-        self.world.tell(host.name, f"is cut off from {len(chosen)} for {seconds:.1f}, both={both} stall={stall}")
+        self.world.log_event(host.name, f"is cut off from {len(chosen)} for {seconds:.1f}, both={both} stall={stall}")
         for other in chosen:
             ends = (host.name, other) if self.rng.random() < 0.5 else (other, host.name)
             self.acts.cut(*ends, seconds, both, stall)
@@ -135,7 +135,7 @@ class Faults:
             host = self.world.hosts[self.rng.choice(names)]
             lost = self.rng.choice(host.parents)
             self.world.coverage.faults["parents out of sight"] += 1
-            self.world.tell(host.name, f"does not reach {lost} any more")
+            self.world.log_event(host.name, f"does not reach {lost} any more")
             self.acts.cut(host.name, lost, ALL_ALONG_S)
 
     def bad_weather(self) -> None:

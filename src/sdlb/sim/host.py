@@ -129,7 +129,7 @@ class Host:
         self._clear_inbox()
         self._wake_at = 0.0
         self.balancer = bridge.Balancer(settings, saved, Random(f"{self.name}/{self.boot}"))
-        self._world.tell(self.name, f"control starts, incarnation {self.incarnation}")
+        self._world.log_event(self.name, f"control starts, incarnation {self.incarnation}")
         self._carry_out(bridge.start(self.balancer, self.now, self.wall_s))
         if self.running:
             self._attach()
@@ -139,7 +139,7 @@ class Host:
     def kill(self, silently: bool = False) -> None:
         """kill -9 of control: the engine goes on."""
         if self.running:
-            self._world.tell(self.name, "control is killed")
+            self._world.log_event(self.name, "control is killed")
             self.running = False
             self._clear_inbox()
             delta, self._on_its_way = self._on_its_way, None
@@ -250,7 +250,7 @@ class Host:
             hold.unwritten = puts
             if durable:
                 hold.on = True
-                self._world.tell(self.name, "decisions-wait: a decision cannot be written")
+                self._world.log_event(self.name, "decisions-wait: a decision cannot be written")
                 self._take_store_event(stuck=True)
             return
         hold.unwritten = {}
@@ -269,7 +269,7 @@ class Host:
             return
         self.disk.write(self.hold.unwritten, durable=True)
         held = self.hold.release()
-        self._world.tell(self.name, f"the state is written again, {len(held)} effects follow")
+        self._world.log_event(self.name, f"the state is written again, {len(held)} effects follow")
         self._take_store_event(stuck=False)
         self.releasing = True
         self._carry_out(held)
@@ -301,10 +301,10 @@ class Host:
             case ef.Execute(id):
                 self.take(ev.AskDone(id, 200, b""))
             case ef.Note(code, text, level):
-                self._world.tell(self.name, f"{code}: {text}", level)
+                self._world.log_event(self.name, f"{code}: {text}", level)
                 self._world.on_note(self, effect)
             case ef.Stopped(clean):
-                self._world.tell(self.name, f"has stopped, clean={clean}")
+                self._world.log_event(self.name, f"has stopped, clean={clean}")
                 self._world.on_stopped(self, clean)
                 self.stopped = True
                 self.kill()
@@ -339,13 +339,13 @@ class Host:
 
     def start_engine(self) -> None:
         self.engine.up = True
-        self._world.tell(self.name, "engine starts")
+        self._world.log_event(self.name, "engine starts")
         if self.running:
             self._attach()
 
     def crash_engine(self) -> None:
         if self.engine.up:
-            self._world.tell(self.name, "engine crashes")
+            self._world.log_event(self.name, "engine crashes")
             self._world.traffic.engine_crashed(self)
             self.engine.crash()
             self._world.table_changed(self, [])
@@ -361,7 +361,7 @@ class Host:
         """The connection between control and engine breaks, and both run on. `applied`: the engine got the pending messages."""
         if not (self.running and self.engine.up and self._linked):
             return False
-        self._world.tell(self.name, f"the connection to the engine breaks, applied={applied}")
+        self._world.log_event(self.name, f"the connection to the engine breaks, applied={applied}")
         delta, self._on_its_way = self._on_its_way, None
         self._linked = False
         if delta is not None and applied:

@@ -37,7 +37,7 @@ class Relations:
             tuple[str, str], dict[tuple[str, ...], float]
         ] = {}  # (service, version) -> when last heard
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Notices changes at the roots and of declarations. Runs once a second and before comparisons."""
         for root in self._world.shape.roots:
             if self._world.hosts[root].balancer is not None:

@@ -21,19 +21,19 @@ class Touch:
     def __init__(self, world: World) -> None:
         self._world = world
         self.fresh_at: dict[str, float] = {}  # node -> when it forgot what it knew, or came from another tree
-        self.told_to_wait: set[tuple[str, str]] = (
+        self.must_wait: set[tuple[str, str]] = (
             set()
         )  # (node, service): a parent has decided that a version must not serve
         self.left_at: dict[str, float] = {}  # root -> when a node below it last went to another tree
         self.forgotten_at: dict[int, float] = {}  # tree -> when an operator last declared a node of it to have stopped
 
     def note(self, name: str, note: ef.Note) -> None:
-        told = (name, note.fields.get("service", ""))
+        pair = (name, note.fields.get("service", ""))
         if note.code in ("claim-waiting", "claim-refused"):
-            if not self.cut_off(name) and self._decided(name, told[1]):
-                self.told_to_wait.add(told)
+            if not self.cut_off(name) and self._decided(name, pair[1]):
+                self.must_wait.add(pair)
         elif note.code == "claim-active":
-            self.told_to_wait.discard(told)
+            self.must_wait.discard(pair)
 
     def _decided(self, name: str, service: str) -> bool:
         found = self._world.hosts[name].view.service(service)

@@ -88,7 +88,7 @@ class World:
 
     # ------------------------------------------------------------------ trace
 
-    def tell(self, where: str, what: str, level: str = "info") -> None:
+    def log_event(self, where: str, what: str, level: str = "info") -> None:
         line = f"{self.clock.now:9.3f} {where:<8} {what}"
         self.trace.append(line)
         self._digest.update(line.encode())
@@ -178,7 +178,7 @@ class World:
             process.served = True
 
     def on_told(self, host: Host, message: DownMessage) -> None:
-        self.coverage.told(host, message)
+        self.coverage.verdicts_sent(host, message)
         for hook in self._on["on_told"]:
             hook(host, message)
 
@@ -194,7 +194,7 @@ class World:
         for host in self.hosts.values():
             if host.hold.on or host.lost_engine:
                 host.stuck_at = self.clock.now
-        self.relations.look()
+        self.relations.refresh()
         for hook in self._on["every_second"]:
             hook()
         self.clock.after(1.0, self.every_second)
@@ -222,7 +222,7 @@ class World:
         for key in process.keys():
             self.know(key)
         self.hosts[process.host].adopt(process)
-        self.tell(process.host, f"{process.name} starts")
+        self.log_event(process.host, f"{process.name} starts")
 
     def know(self, key: ClaimKey) -> None:
         """Records a claim key that an instance has."""
@@ -235,7 +235,7 @@ class World:
 
     def end(self, process: Process, how: str) -> None:
         if process.alive:
-            self.tell(process.host, f"{process.name} ends: {how}")
+            self.log_event(process.host, f"{process.name} ends: {how}")
             process.alive = False
             process.ended = self.clock.now
             self.traffic.process_ended(process)

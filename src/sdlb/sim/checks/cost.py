@@ -40,16 +40,16 @@ class ConstantCost(Check):
         for effect in effects:
             match effect:
                 case ef.ToParent(_, UpState() as up):
-                    told = {claim.key.service for claim in up.claims} | {gone.key.service for gone in up.withdrawn}
+                    sent = {claim.key.service for claim in up.claims} | {gone.key.service for gone in up.withdrawn}
                 case ef.ToChild(_, DownState() as down):
-                    told = {verdict.key.service for verdict in down.verdicts} | {
+                    sent = {verdict.key.service for verdict in down.verdicts} | {
                         ack.key.service for ack in down.drained
                     }
                 case _:
                     continue
-            if not told <= touched:
+            if not sent <= touched:
                 raise self.broken(
-                    f"{host.name} got messages about {sorted(touched)} and sends messages about {sorted(told - touched)}"
+                    f"{host.name} got messages about {sorted(touched)} and sends messages about {sorted(sent - touched)}"
                 )
 
     def _size(self, host: Host) -> None:

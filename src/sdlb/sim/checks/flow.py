@@ -102,8 +102,8 @@ class MakeBeforeBreak(Check):
         for version in service["versions"] if service is not None else ():
             for claim in version["claims"]:
                 if version["version"] == key.version and claim["route"] == key.route:
-                    told = (host.name, key.service) in self.world.touch.told_to_wait
-                    return claim["state"] != ACTIVE and (told or claim["reason_code"] not in UNDECIDED)
+                    waits = (host.name, key.service) in self.world.touch.must_wait
+                    return claim["state"] != ACTIVE and (waits or claim["reason_code"] not in UNDECIDED)
         return True
 
     def _cut_over(self, process: Process) -> bool:

@@ -76,7 +76,7 @@ class StaticStability(Check):
             return
         if self._permitted(host, key.claim):
             raise self.broken(f"{host.name} removes {key.target} from {' '.join(key.claim)} without a reason")
-        if world.touch.cut_off(host.name) and (host.name, key.claim.service) not in world.touch.told_to_wait:
+        if world.touch.cut_off(host.name) and (host.name, key.claim.service) not in world.touch.must_wait:
             raise self.broken(f"{host.name}, cut off from its parents, closes {' '.join(key.claim)} ({key.target})")
 
     @staticmethod

@@ -64,23 +64,23 @@ class Links:
             if self.table[new[at]].number == to & 15:
                 self.parent_lets_go(new, at, node)
 
-    def child_lets_go(self, new: list[int], at: int, child: int, parent: int, told: bool = True) -> None:
+    def child_lets_go(self, new: list[int], at: int, child: int, parent: int, noticed: bool = True) -> None:
         link = self.table[new[at]]
         if not link.child:
             return
         new[at] = self.table.number(link._replace(child=False))
         new[at + 2] = 0
-        if told and link.parent and not link.deaf_up:
+        if noticed and link.parent and not link.deaf_up:
             closed = self.nodes.event("handle", ev.ChildClosed(link_number(child, parent, link.number)))
             new[at + 1] = self.nodes.queues.put(new[at + 1], closed)
 
-    def parent_lets_go(self, new: list[int], at: int, parent: int, told: bool = True) -> None:
+    def parent_lets_go(self, new: list[int], at: int, parent: int, noticed: bool = True) -> None:
         link = self.table[new[at]]
         if not link.parent:
             return
         new[at] = self.table.number(link._replace(parent=False))
         new[at + 1] = 0
-        if told and link.child and not link.deaf_down:
+        if noticed and link.child and not link.deaf_down:
             closed = self.nodes.event("handle", ev.ParentClosed(self.names[parent], "closed"))
             new[at + 2] = self.nodes.queues.put(new[at + 2], closed)
 
@@ -112,11 +112,11 @@ class Links:
             return parent, self.event(out.message, number)
         return (child, self.event(out.message, -1 - parent)) if out.to == number else (-1, -1)
 
-    def dies(self, new: list[int], node: int, told: bool = True) -> None:
+    def dies(self, new: list[int], node: int, noticed: bool = True) -> None:
         """The control of a node has ended. Messages to it are lost."""
         for at, parent in self.as_child[node]:
-            self.child_lets_go(new, at, node, parent, told)
+            self.child_lets_go(new, at, node, parent, noticed)
             new[at + 2] = 0
         for at, _ in self.as_parent[node]:
-            self.parent_lets_go(new, at, node, told)
+            self.parent_lets_go(new, at, node, noticed)
             new[at + 1] = 0

@@ -212,7 +212,7 @@ def _stable(nodes: Nodes, node: int, state: NodeState, control: int, delta: ef.A
         name, what = nodes.names[node], f"{key.target} from {text_of(key.claim)}"
         if core.claim_states(live).get(key.claim, ACTIVE) == ACTIVE:  # only its own decision may remove it
             return Problem(4, f"{name} removes {what} without a reason")
-        if tree["cut_off"] and not any(told == key.claim for _, told in memory.against):
+        if tree["cut_off"] and not any(denied == key.claim for _, denied in memory.against):
             return Problem(4, f"{name}, cut off from its parents, removes {what}")
     return None
 

@@ -11,7 +11,7 @@ from typing import Any
 from sdlb.sim.explore.scenarios import ALL
 from sdlb.sim.explore.search import Coverage, Search
 from sdlb.sim.explore.shrink import shrink
-from sdlb.sim.explore.story import tell
+from sdlb.sim.explore.story import describe
 
 FAILURES_MAX = 20  # of one scenario
 
@@ -83,7 +83,7 @@ def _stories(name: str, cover: Coverage) -> tuple[Story, ...]:
             stories[0, problem.text] = Story(0, problem.text, steps, lines)
             continue
         problem = short.problem
-        story = Story(problem.promise, problem.text, len(short.steps), tuple(tell(scenario, short)))
+        story = Story(problem.promise, problem.text, len(short.steps), tuple(describe(scenario, short)))
         stories.setdefault((problem.promise, problem.text), story)
     return tuple(stories.values())
 

@@ -15,7 +15,7 @@ from sdlb.sim.explore.topology import Scenario
 from sdlb.sim.explore.world import World
 
 
-def tell(scenario: Scenario, failure: Failure) -> list[str]:
+def describe(scenario: Scenario, failure: Failure) -> list[str]:
     serving = ", ".join(_instance(scenario, number) for number in scenario.first)
     lines = [f"{scenario.name}: {scenario.text}; {serving or 'nothing'} serves"]
     if not failure.steps:

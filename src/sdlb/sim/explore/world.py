@@ -415,7 +415,7 @@ class World:
         """The link is cut, and neither end notices."""
         self._spend(new, "power")
         self._local(new, step.owner, self.nodes.event("power"))
-        self.net.dies(new, step.owner, told=False)
+        self.net.dies(new, step.owner, noticed=False)
         env = self.envs[new[self.env_at]]
         status = tuple(
             STOPPED if self.hosts[n] == step.owner and each != NEW else each for n, each in enumerate(env.status)
