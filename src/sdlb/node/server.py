@@ -8,6 +8,7 @@ import socket
 from collections.abc import Awaitable, Callable, Collection, Generator
 from typing import TYPE_CHECKING
 
+import anyio
 import uvicorn
 
 from sdlb.node.api import Api
@@ -60,7 +61,13 @@ def serve_api(
         limit_concurrency=1000,
     )
     server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listening]), name="api")
+
+    async def serve() -> None:
+        async with anyio.create_task_group():
+            pass  # loads anyio's backend now: the first streamed response would block the loop for 20 ms by that
+        await server.serve(sockets=[listening])
+
+    serving = asyncio.create_task(serve(), name="api")
 
     async def stop() -> None:
         server.end()
