@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import TypeVar
 
 from sdlb.core.view import View
 from sdlb.node.journal import Journal
@@ -39,6 +40,7 @@ ALERTS = (
 HEAD_BOUNDS = (*(f"{bound:.6g}" for bound in HEAD_BUCKETS_S), "+Inf")
 BOUNDS = (*(f"{ms / 1000:g}" for ms in LATENCY_BUCKETS_MS), "+Inf")
 
+Totals = TypeVar("Totals")
 Sample = tuple[str, float]
 """What stands behind the family's name (suffix and labels, as text), and the value."""
 
@@ -56,8 +58,9 @@ async def render(loop: NodeLoop, stats: EngineStats, journal: Journal, sites: Si
     lines: list[str] = []
     pace = Pace(loop.quiet)
     tree = _tree(Lists(loop.balancer.view))
-    engine = _engine(stats, _known(loop.balancer.view))
-    for family in chain(_node(loop, journal), tree, _sites(sites), engine):  # each when its turn comes
+    groups, upstreams = await _groups(loop.balancer.view, stats, pace), await _upstreams(stats, pace)
+    engine = _engine(stats, groups, upstreams)
+    for family in chain(_node(loop, journal), tree, _sites(sites), engine):  # each is made when it is due
         await pace.pause()
         if family is None:
             continue
@@ -174,24 +177,46 @@ _OF_TARGETS: tuple[tuple[str, Callable[[UpstreamTotals], int]], ...] = (
 )
 
 
-def _known(view: View) -> dict[tuple[str, str], GroupTotals]:
-    """Every version that is claimed, and each service without one: counted from the start, so that a first failure is
-    an increase."""
-    found: dict[tuple[str, str], GroupTotals] = {}
+async def _groups(view: View, stats: EngineStats, pace: Pace) -> list[tuple[str, GroupTotals]]:
+    """The labels and totals of every version that is claimed, and of each service without one: counted from the start, so
+    that a first failure is an increase."""
+    labelled: list[tuple[str, GroupTotals]] = []
+    claimed: set[tuple[str, str]] = set()
     for name in view.service_names():
-        found[name, ""] = NONE
-        for each in view.version_names(name):
-            found[name, each] = NONE
-    return found
+        for each in ("", *view.version_names(name)):
+            claimed.add((name, each))
+            labelled.append((_inner(service=name, version=each), stats.groups.get((name, each), NONE)))
+        await pace.pause()
+    for name, each in sorted(stats.groups.keys() - claimed):
+        labelled.append((_inner(service=name, version=each), stats.groups[name, each]))
+        await pace.pause()
+    return labelled
 
 
-def _engine(stats: EngineStats, known: dict[tuple[str, str], GroupTotals]) -> Iterator[Family]:
+async def _upstreams(stats: EngineStats, pace: Pace) -> list[tuple[str, UpstreamTotals]]:
+    labelled: list[tuple[str, UpstreamTotals]] = []
+    for name, totals in sorted(stats.upstreams.items(), key=lambda item: item[0]):
+        labelled.append((_labels(target=name), totals))
+        await pace.pause()
+    return labelled
+
+
+def _of_each(name: str, labelled: Iterable[tuple[str, Totals]], value: Callable[[Totals], float]) -> Family:
+    return _family(name, ((labels, value(totals)) for labels, totals in labelled))
+
+
+def _braced(inner: Iterable[tuple[str, Totals]]) -> Iterator[tuple[str, Totals]]:
+    return ((f"{{{labels}}}", totals) for labels, totals in inner)
+
+
+def _engine(
+    stats: EngineStats, groups: Sequence[tuple[str, GroupTotals]], upstreams: Sequence[tuple[str, UpstreamTotals]]
+) -> Iterator[Family]:
     yield _one("sdlb_engine_attached", stats.attached)
     ends = [("", stats.identity_not_after_s)] if stats.identity_not_after_s else []
     yield _family("sdlb_identity_not_after_seconds", ends)
-    groups = [(_inner(service=s, version=v), group) for (s, v), group in sorted({**known, **stats.groups}.items())]
     for name, value in _OF_GROUPS:
-        yield _family(name, [(f"{{{inner}}}", value(group)) for inner, group in groups])
+        yield _of_each(name, _braced(groups), value)
     status = ((inner, group.status) for inner, group in groups)
     yield _by_class("sdlb_responses_total", status)
     calls = (
@@ -203,9 +228,8 @@ def _engine(stats: EngineStats, known: dict[tuple[str, str], GroupTotals]) -> It
     buckets = (sample for inner, group in groups if group.latency for sample in _histogram(inner, group))
     yield _family("sdlb_request_seconds", buckets)
     yield from _instances(groups)
-    targets = [(_labels(target=name), target) for name, target in sorted(stats.upstreams.items())]
     for name, value_of in _OF_TARGETS:
-        yield _family(name, [(labels, value_of(target)) for labels, target in targets])
+        yield _of_each(name, upstreams, value_of)
     ejected = [(_labels(target=name), 1) for name in sorted(stats.ejected)]
     yield _family("sdlb_target_ejected", ejected)
     for name, value in sorted({**dict.fromkeys(TEXTS, 0), **stats.counters}.items()):  # the engine sends what changes
@@ -224,7 +248,7 @@ def _instances(groups: Sequence[tuple[str, GroupTotals]]) -> Iterator[Family]:
     """Counted by the engine that sends to the instance: the version's own results, not those of nodes above."""
     totals = [(inner, group.at_instances) for inner, group in groups if group.at_instances is not None]
     for name, value in _OF_INSTANCES:
-        yield _family(name, [(f"{{{inner}}}", value(each)) for inner, each in totals])
+        yield _of_each(name, _braced(totals), value)
     answers = ((inner, each.answers) for inner, each in totals)
     yield _by_class("sdlb_instance_responses_total", answers)
     heads = (sample for inner, each in totals for sample in _buckets(inner, HEAD_BOUNDS, each.heads, each.head_us_sum))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from typing import Any, get_args
 
@@ -58,6 +59,7 @@ class Call:
         return self.path.startswith("/v1/")
 
 
+@cache
 def version() -> str:
     """Of this package, as it is installed."""
     try:

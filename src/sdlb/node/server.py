@@ -12,6 +12,7 @@ import anyio
 import uvicorn
 
 from sdlb.node.api import Api
+from sdlb.node.openapi import version
 
 if TYPE_CHECKING:
     from sdlb.node.compose import Node
@@ -63,8 +64,10 @@ def serve_api(
     server = _Server(config)
 
     async def serve() -> None:
+        # The first response would block the loop by these: 10 ms to read the package's metadata, 20 ms to load a module.
+        version()
         async with anyio.create_task_group():
-            pass  # loads anyio's backend now: the first streamed response would block the loop for 20 ms by that
+            pass
         await server.serve(sockets=[listening])
 
     serving = asyncio.create_task(serve(), name="api")
