@@ -125,7 +125,7 @@ def run(quick: bool) -> Report:
         f"the other, for {took:.0f} s, while {RATE:,} requests a second go through the root to {ASKED} of the others. CPU of control",
         "a change: " + ", ".join(f"{node} {ms:.1f} ms" for node, ms in control.items()) + ".",
     ]
-    figures = {
+    measurements = {
         "added_ms": [value * 1e3 for value in there],
         "withdrawn_ms": [value * 1e3 for value in gone],
         "applied_ms": {share: _ms(pauses, share) for share in (0.5, 0.99, 1)},
@@ -133,7 +133,7 @@ def run(quick: bool) -> Report:
         "lost": lost,
         "h2load": said,
     }
-    return Report("change", f"one change among {services:,} services", how, rows, figures)
+    return Report("change", f"one change among {services:,} services", how, rows, measurements)
 
 
 def _ms(values: list[float], share: float) -> float:

@@ -99,5 +99,5 @@ def _report(took: dict[str, list[tuple[float, float]]], rounds: int, versions: s
         f"HTTP/1.1, {CONNECTIONS} connections, 512 bytes, {ROUTES:,} routes, statistics and access log on; one worker on one core,",
         f"two on two, backend and client on the same cores; medians of {rounds} runs in turn. {versions}.",
     ]
-    figures = {"us_per_request_and_requests_per_s": took}
-    return Report("cores", "from one core to two", how, rows, figures)
+    measurements = {"us_per_request_and_requests_per_s": took}
+    return Report("cores", "from one core to two", how, rows, measurements)

@@ -54,8 +54,8 @@ def run(quick: bool) -> Report:
         + ", ".join(f"{node} {parts[0]:.2f} + {parts[1]:.2f} %" for node, parts in percent.items())
         + ".",
     ]
-    figures = {"cpu_percent": percent, "rss_mb": memory, "instances": INSTANCES, "seconds": seconds}
-    return Report("idle", "a node with nothing to do", how, rows, figures)
+    measurements = {"cpu_percent": percent, "rss_mb": memory, "instances": INSTANCES, "seconds": seconds}
+    return Report("idle", "a node with nothing to do", how, rows, measurements)
 
 
 def _renew(tree: Tree, clients: list[Client], stop: threading.Event) -> None:

@@ -25,7 +25,7 @@ def run(quick: bool) -> Report:
     load.need("openssl", "nginx", "haproxy")
     rounds, seconds = (2, 2) if quick else (9, 4)
     rows: list[Row] = []
-    figures: dict[str, object] = {}
+    measurements: dict[str, object] = {}
     with Stand(ROUTES, BEST) as stand:
         carried = {name: _carried(stand, name, 1 if quick else 3) for name in stand.addresses}
         for peers in [DEBIAN, *([BEST] if "envoy" in carried else [])]:
@@ -36,7 +36,7 @@ def run(quick: bool) -> Report:
 
             took = processes.in_turn([DIRECT, "sdlb", *peers], rounds, one)
             rows += _rows(rate, took)
-            figures[f"p50_p99_us_at_{rate}"] = took
+            measurements[f"p50_p99_us_at_{rate}"] = took
         versions, absent = stand.versions, stand.absent
     how = [
         f"HTTP/1.1, {CONNECTIONS} connections, 512-byte answers, {ROUTES:,} routes, statistics and access log on; medians of {rounds}",
@@ -46,7 +46,7 @@ def run(quick: bool) -> Report:
         "; ".join(versions.values()) + ".",
         *(f"{name} was not measured: {why}." for name, why in absent.items()),
     ]
-    return Report("latency", "latency added at half load", how, rows, {**figures, "carried": carried})
+    return Report("latency", "latency added at half load", how, rows, {**measurements, "carried": carried})
 
 
 def _carried(stand: Stand, name: str, seconds: int) -> float:

@@ -19,10 +19,10 @@ def run(quick: bool) -> Report:
         def one(name: str, _: bool) -> tuple[float, float]:
             return stand.cost_us(name, HTTP1.words(stand, stand.addresses[name], seconds))
 
-        figures = processes.in_turn([*stand.addresses], rounds, one)
+        measurements = processes.in_turn([*stand.addresses], rounds, one)
         versions = stand.versions
-    took = {name: [us for us, _ in values] for name, values in figures.items()}
-    rates = {name: [rate for _, rate in values] for name, values in figures.items()}
+    took = {name: [us for us, _ in values] for name, values in measurements.items()}
+    rates = {name: [rate for _, rate in values] for name, values in measurements.items()}
     us = {name: processes.median(values) for name, values in took.items()}
     best = min(us[name] for name in DEBIAN)
     rows = [Row(versions["sdlb"], f"<= {best:.1f} us (the better peer)", _spread(took["sdlb"]), us["sdlb"] <= best)]
@@ -34,8 +34,8 @@ def run(quick: bool) -> Report:
         + ", ".join(f"{name} {processes.median(rates[name]):,.0f}" for name in us)
         + ".",
     ]
-    figures_out = {"us_per_request": took, "requests_per_s": rates, "versions": versions}
-    return Report("proxy", "CPU per request beside nginx and HAProxy", how, rows, figures_out)
+    results = {"us_per_request": took, "requests_per_s": rates, "versions": versions}
+    return Report("proxy", "CPU per request beside nginx and HAProxy", how, rows, results)
 
 
 def _spread(values: list[float]) -> str:

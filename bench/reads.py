@@ -203,7 +203,7 @@ async def _measure(count: int, rounds: int, folder: Path) -> tuple[dict[str, Fig
     async def nothing() -> None:
         await asyncio.sleep(0.1)
 
-    figures = {"nothing": await _beside(loop, nothing, rounds)}
+    measurements = {"nothing": await _beside(loop, nothing, rounds)}
     pipe = asyncio.subprocess.PIPE
     client = await asyncio.create_subprocess_exec(sys.executable, "-c", CLIENT, str(socket), stdin=pipe, stdout=pipe)
     assert client.stdin is not None and client.stdout is not None
@@ -216,13 +216,13 @@ async def _measure(count: int, rounds: int, folder: Path) -> tuple[dict[str, Fig
             if not answer.startswith(b"200 "):
                 raise CannotRun(f"{path} was answered {answer!r}")
 
-        figures[name] = await _beside(loop, read, rounds)
+        measurements[name] = await _beside(loop, read, rounds)
     client.stdin.close()
     await client.wait()
     await stop_api()
     looping.cancel()
     await store.close()
-    return figures, whole
+    return measurements, whole
 
 
 class _Log:
@@ -245,16 +245,16 @@ def _whole(read: Callable[[], object]) -> float:
 def run(quick: bool) -> Report:
     count, rounds = (1000, 2) if quick else (10_000, 5)
     with tempfile.TemporaryDirectory(prefix="sdlb-bench-") as folder:
-        figures, whole = asyncio.run(_measure(count, rounds, Path(folder)))
+        measurements, whole = asyncio.run(_measure(count, rounds, Path(folder)))
     rows: list[Row] = []
-    for name, figure in figures.items():
+    for name, values in measurements.items():
         if name == "nothing":
-            rows.append(Row("no read: decisions, median and p99", "", figure.waits))
+            rows.append(Row("no read: decisions, median and p99", "", values.waits))
             continue
         in_one = f"; in one go {whole[name]:.0f} ms" if name in whole else ""
-        rows.append(Row(f"{name}: the read", "", f"{figure.took_ms:.0f} ms{in_one}"))
-        rows.append(below(f"{name}: longest slice", figure.slice_ms, SLICE_MS, "ms of CPU"))
-        rows.append(Row(f"{name}: decisions meanwhile, median and p99", "", figure.waits))
+        rows.append(Row(f"{name}: the read", "", f"{values.took_ms:.0f} ms{in_one}"))
+        rows.append(below(f"{name}: longest slice", values.slice_ms, SLICE_MS, "ms of CPU"))
+        rows.append(Row(f"{name}: decisions meanwhile, median and p99", "", values.waits))
     how = [
         f"One root with {count:,} services, each with a route and an instance. Each list is read {rounds} times over the API,",
         "by another process, while renewals that change something are made one after the other. A slice is what the",
@@ -267,6 +267,6 @@ def run(quick: bool) -> Report:
             "wait_p50_ms": each.percentile_ms(50),
             "wait_p99_ms": each.percentile_ms(99),
         }
-        for name, each in figures.items()
+        for name, each in measurements.items()
     }
     return Report("reads", "decisions while long lists are read", how, rows, {"reads": raw, "whole_ms": whole})

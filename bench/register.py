@@ -33,5 +33,5 @@ def run(quick: bool) -> Report:
         f"{CLIENTS} connections; the last was taken after {taken:.1f} s. All of them serve when the root has answered a request",
         f"for each with 200. CPU of control + engine meanwhile: {costs}. Memory is resident, {SETTLE_S:g} s later.",
     ]
-    figures = {"taken_s": taken, "seen_s": seen, "rss_mb": memory, "clients": CLIENTS, "claims": count}
-    return Report("register", "many claims through three tiers", how, rows, figures)
+    measurements = {"taken_s": taken, "seen_s": seen, "rss_mb": memory, "clients": CLIENTS, "claims": count}
+    return Report("register", "many claims through three tiers", how, rows, measurements)

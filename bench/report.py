@@ -34,13 +34,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Of one case. `how`: what was done, in a few lines. `figures`: the raw numbers, units in their names."""
+    """Of one case. `how`: what was done, in a few lines. `measurements`: the raw numbers, units in their names."""
 
     case: str
     title: str
     how: Sequence[str]
     rows: Sequence[Row]
-    figures: dict[str, Any] = field(default_factory=dict[str, Any])
+    measurements: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def met(self) -> bool:
@@ -53,7 +53,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         rows = [{**asdict(row), "verdict": row.verdict} for row in self.rows]
-        return {"case": self.case, "met": self.met, "rows": rows, "figures": self.figures}
+        return {"case": self.case, "met": self.met, "rows": rows, "figures": self.measurements}
 
 
 def below(what: str, value: float, limit: float, unit: str, digits: int = 1) -> Row:

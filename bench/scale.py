@@ -211,5 +211,5 @@ def _report(cost: dict[str, list[float]], memory: dict[str, dict[str, float]], c
         f"CPU: HTTP/1.1, 64 connections, {backend.BODY_BYTES}-byte answers, medians of {len(next(iter(cost.values())))} runs in turn.",
         f"Memory: {connections:,} kept-alive connections, {RESTS_S} s after one request each; {version('nginx')}.",
     ]
-    figures = {"us_per_request": cost, "kib": memory}
-    return Report("scale", "Cost by routes, memory by connections", how, rows, figures)
+    measurements = {"us_per_request": cost, "kib": memory}
+    return Report("scale", "Cost by routes, memory by connections", how, rows, measurements)

@@ -33,7 +33,7 @@ from tests.e2e.cluster import Cluster, Node, Registration
 
 MEMORY_SHARE, MEMORY_KIB, FDS = 0.10, 4096, 20
 SITE = "www.example"
-Figures = dict[tuple[str, str], list[int]]
+Measurements = dict[tuple[str, str], list[int]]
 
 
 class Soak:
@@ -164,7 +164,7 @@ class Soak:
 
     # ------------------------------------------------------------- measurements
 
-    def sample(self, figures: Figures) -> None:
+    def sample(self, measurements: Measurements) -> None:
         nodes: list[Node] = [self.edge, *self.hosts]
         while self.go_on():
             for node in nodes:
@@ -173,18 +173,18 @@ class Soak:
                     status = "".join(Path(f"/proc/{pid}/status").read_text() for pid in pids)
                     rss = sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
                     fds = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
-                    figures.setdefault((f"{node.name} {part}", "KiB"), []).append(rss)
-                    figures.setdefault((f"{node.name} {part}", "fds"), []).append(fds)
+                    measurements.setdefault((f"{node.name} {part}", "KiB"), []).append(rss)
+                    measurements.setdefault((f"{node.name} {part}", "fds"), []).append(fds)
             time.sleep(1)
 
 
-def report(soak: Soak, figures: Figures) -> bool:
+def report(soak: Soak, measurements: Measurements) -> bool:
     """Prints the table. True: nothing lost, all flat."""
     fine = not soak.lost and not any(name.endswith("lost") for name in soak.counts)
     for name, count in sorted(soak.counts.items()):
         print(f"{name:24}{count:10}")
     print(f"\n{'':24}{'2nd quarter':>12}{'last quarter':>14}{'highest':>10}")
-    for (process, unit), values in sorted(figures.items()):
+    for (process, unit), values in sorted(measurements.items()):
         quarter = len(values) // 4
         early, late = statistics.median(values[quarter : 2 * quarter]), statistics.median(values[-quarter:])
         bound = early + (max(MEMORY_KIB, early * MEMORY_SHARE) if unit == "KiB" else FDS)
@@ -201,7 +201,7 @@ def main() -> int:
     if shutil.which("h2load") is None:
         print("make soak needs h2load (Debian: nghttp2-client)", file=sys.stderr)
         return 2
-    figures: Figures = {}
+    measurements: Measurements = {}
     failed: list[BaseException] = []
     with tempfile.TemporaryDirectory() as folder, Cluster() as cluster:
         certificate = Authority(Path(folder) / "authority").issue(SITE).write(Path(folder) / "site.pem")
@@ -227,13 +227,13 @@ def main() -> int:
             soak.http2,
             lambda: asyncio.run(soak.websockets()),
             soak.bad_clients,
-            lambda: soak.sample(figures),
+            lambda: soak.sample(measurements),
         ]
         for thread in [churn, *map(guarded, work)]:
             thread.join()
         for error in failed:
             print(f"the soak itself failed: {error!r}", file=sys.stderr)
-        return 0 if report(soak, figures) and not failed else 1
+        return 0 if report(soak, measurements) and not failed else 1
 
 
 if __name__ == "__main__":

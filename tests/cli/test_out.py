@@ -72,10 +72,10 @@ HEADERS = ("SERVICE", "VERSION", "INSTANCES", "CAPACITY", "SHARE", "HOSTS", "STA
 
 
 def test_what_does_not_fit_side_by_side_is_stacked() -> None:
-    figures = frozenset({2, 3, 4})
-    assert not layout.needs_stack(HEADERS, LONG, figures, 140)
-    assert layout.needs_stack(HEADERS, LONG, figures, 80)
-    lines = ["".join(out.plain(piece) for piece in line) for line in layout.stacked(HEADERS, LONG, figures, 80)]
+    numeric = frozenset({2, 3, 4})
+    assert not layout.needs_stack(HEADERS, LONG, numeric, 140)
+    assert layout.needs_stack(HEADERS, LONG, numeric, 80)
+    lines = ["".join(out.plain(piece) for piece in line) for line in layout.stacked(HEADERS, LONG, numeric, 80)]
     assert lines == [
         "the-catalog-service-of-the-shop  2026.11.29-rc1",
         "    instances 12  capacity 1200  share 50%  hosts host-with-a-long-name-1",
@@ -261,7 +261,7 @@ route = Route(route="*.a-long-name-of-a-site.example.com/catalog/items/*", servi
 status.show(seen, node)
 for line in tree.draw(node):
     out.line(*line, hang=tree.hang_of(line))
-out.table(routes.HEADERS, routes.rows(route), routes.FIGURES)
+out.table(routes.HEADERS, routes.rows(route), routes.NUMERIC_COLUMNS)
 """
 COLOURED = re.compile(r"\x1b\[([0-9;]*)m(.*?)\x1b\[0m", re.DOTALL)
 

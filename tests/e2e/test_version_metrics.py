@@ -13,7 +13,7 @@ Make = Callable[..., Backend]
 NOW = {"park": {"timeout_s": 0}, "retries_max": 0}
 
 
-def figures(node: Node, service: str) -> dict[str, float]:
+def metrics_of(node: Node, service: str) -> dict[str, float]:
     """Name and further labels -> value, of the version 1.0.0."""
     with api(node) as http:
         lines = http.get("/metrics").text.splitlines()
@@ -35,10 +35,10 @@ def test_a_version_that_refuses_every_connection(cluster: Cluster) -> None:
     cluster.register(host, "web-1.0.0", "web.example", endpoint)
     cluster.reachable([edge], "http://web.example/", "web-1.0.0")
     assert [get(edge, "web.example", "/").status_code for _ in range(20)] == [502] * 20
-    until("the host says so", lambda: figures(host, "web").get("sdlb_instance_unreached_total", 0) >= 20)
-    assert figures(host, "web")["sdlb_instance_requests_total"] == 0
-    until("and the edge", lambda: figures(edge, "web").get("sdlb_failed_total") == 20)
-    at_edge = figures(edge, "web")
+    until("the host says so", lambda: metrics_of(host, "web").get("sdlb_instance_unreached_total", 0) >= 20)
+    assert metrics_of(host, "web")["sdlb_instance_requests_total"] == 0
+    until("and the edge", lambda: metrics_of(edge, "web").get("sdlb_failed_total") == 20)
+    at_edge = metrics_of(edge, "web")
     assert at_edge["sdlb_requests_total"] == at_edge['sdlb_responses_total{,class="5xx"}'] == 20
     assert not any(name.startswith("sdlb_instance_") for name in at_edge), "it asks no instance"
     with api(edge) as http:
@@ -68,8 +68,8 @@ def test_answers_breaks_and_times(cluster: Cluster, backend: Make) -> None:
     for path, status in (("/", 200), ("/404", 404), ("/slow", 200)):
         assert get(node, "web.example", path).status_code == status
     assert get(node, "bad.example", "/", method="POST", content=b"x").status_code == 502
-    until("all are counted", lambda: figures(node, "web").get("sdlb_instance_head_seconds_count") == 3)
-    web = figures(node, "web")
+    until("all are counted", lambda: metrics_of(node, "web").get("sdlb_instance_head_seconds_count") == 3)
+    web = metrics_of(node, "web")
     assert web["sdlb_instance_requests_total"] == 3 and web["sdlb_instance_broken_total"] == 0
     assert web['sdlb_instance_responses_total{,class="2xx"}'] == 2
     assert web['sdlb_instance_responses_total{,class="4xx"}'] == 1
@@ -78,5 +78,5 @@ def test_answers_breaks_and_times(cluster: Cluster, backend: Make) -> None:
     assert web[bounds[0]] <= web[bounds[-1]] == 3
     assert web[next(name for name in bounds if 'le="0.2' in name)] == 2, "two were fast"
     assert web['sdlb_instance_head_seconds_bucket{,le="60"}'] == 3
-    until("the break, too", lambda: figures(node, "bad").get("sdlb_instance_broken_total") == 1)
-    assert figures(node, "bad")["sdlb_instance_requests_total"] == 1
+    until("the break, too", lambda: metrics_of(node, "bad").get("sdlb_instance_broken_total") == 1)
+    assert metrics_of(node, "bad")["sdlb_instance_requests_total"] == 1

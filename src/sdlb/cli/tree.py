@@ -124,9 +124,9 @@ def _child(child: Child) -> Line:
     shown = child.services if len(child.services) <= SERVICES_MAX else (f"{len(child.services)} versions",)
     has = f"  {', '.join(shown)}" if child.services else "  no services"
     instances = "1 instance" if child.instances == 1 else f"{child.instances} instances"
-    figures = f"  {instances}, capacity {child.capacity}" if child.services else ""
+    capacity = f"  {instances}, capacity {child.capacity}" if child.services else ""
     heard = _heard(child.silent_s, child.state)
-    return [child.name, "  ", out.state(child.state, child.detail), heard, has, (figures, "dim")]
+    return [child.name, "  ", out.state(child.state, child.detail), heard, has, (capacity, "dim")]
 
 
 def _instance(instance: Instance) -> Line:
