@@ -486,6 +486,8 @@ class _Evidence:
 
     def _refused(self, sums: list[Sums]) -> frozenset[str]:
         """The other roots that decided REFUSED, as more than half of the sources report."""
+        if not self._peers:
+            return frozenset()
         sources = sum(each.parts for each in sums)
         votes: Counter[str] = Counter()
         for each in sums:

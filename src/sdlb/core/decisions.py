@@ -90,7 +90,7 @@ class ServiceRecord:
         return not self.generation and not self.active
 
     def same_on_disk(self, other: ServiceRecord) -> bool:
-        return replace(self, heard=0, hold_until=0.0) == replace(other, heard=0, hold_until=0.0)
+        return self == other or replace(self, heard=0, hold_until=0.0) == replace(other, heard=0, hold_until=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,8 @@ class _Draft:
             self.recalled.add(version)
 
     def set(self, **changes: object) -> None:
-        self.record = replace(self.record, **changes)  # type: ignore[arg-type]
+        if any(getattr(self.record, name) != value for name, value in changes.items()):
+            self.record = replace(self.record, **changes)  # type: ignore[arg-type]
 
 
 def decide_service(
