@@ -157,7 +157,9 @@ def decide_service(
     unconfirmed = {v for v, f in reports.items() if v not in draft.active and (f.may_be_open or v in draft.recalled)}
     draft.set(closing=tuple(sorted(unconfirmed)))
     reasons = _admit(draft)
-    draft.set(active=dict(sorted(draft.active.items())))
+    active = sorted(draft.active.items())
+    if active != list(draft.record.active.items()):  # sorted, so that equal records are saved alike
+        draft.record = replace(draft.record, active=dict(active))
     return draft.record, reasons
 
 
