@@ -216,7 +216,7 @@ mod tests {
         let folder = folder("open");
         fs::create_dir(&folder).expect("folder");
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("mode");
-        assert!(create(&folder.join("engine.sock")).expect_err("refused").contains("others may write"));
+        assert!(create(&folder.join("engine.sock")).expect_err("refused").contains("writable by others"));
         fs::remove_dir_all(folder).expect("removed");
     }
 }
