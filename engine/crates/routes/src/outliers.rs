@@ -86,8 +86,11 @@ fn compare(group: &Group, rules: &Outlier, now_ms: u64, ejected: &mut Vec<(Arc<T
         let deviation = (rows.iter().map(|row| (row.rate - mean).powi(2)).sum::<f64>() / rows.len() as f64).sqrt();
         let least = mean - deviation * f64::from(rules.success_deviations_percent) / 100.0;
         for row in rows.iter().filter(|row| row.rate < least && row.rate < mean - RATE_APART) {
-            let text =
-                format!("{:.0} % of its responses succeed, of all endpoints' {:.0} %", row.rate * 100.0, mean * 100.0);
+            let text = format!(
+                "{:.0} % of its responses succeed; the average of all endpoints is {:.0} %",
+                row.rate * 100.0,
+                mean * 100.0
+            );
             worse.push((2.0 - row.rate, row.member, text));
         }
     }

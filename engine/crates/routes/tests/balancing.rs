@@ -338,7 +338,7 @@ fn who_fails_more_than_the_others_is_taken_out_for_a_while() {
     assert!(rules.look(&world.table, 3_000).is_empty(), "not before its time");
     let out = rules.look(&world.table, 6_000);
     assert_eq!(out.iter().map(|(target, ..)| target.key().to_string()).collect::<Vec<_>>(), ["i:c"]);
-    assert!(out[0].2.contains("% of its answers"), "{}", out[0].2);
+    assert!(out[0].2.contains("% of its responses succeed"), "{}", out[0].2);
     assert!(!world.counts(6_100, 100).contains_key("i:c"));
     assert!(world.counts(6_000 + u64::from(out[0].1.for_ms) + 1, 100).contains_key("i:c"), "and back");
 }
