@@ -94,7 +94,7 @@ def add_instance(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         choices=("http1", "h2c", "tcp"),
         default="http1",
-        help="the protocol of the endpoint (default http1)",
+        help="the protocol of the endpoint (default http1; tcp is not supported in this version)",
     )
     parser.add_argument(
         "--label",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 Document = Mapping[str, Any]
-TABLES = ("compatibility", "park", "balance", "outlier", "limits")
+TABLES = ("compatibility", "park", "balance", "outlier", "limits", "path")
 
 
 def lines(document: Document) -> Iterator[tuple[str, str]]:

@@ -13,8 +13,8 @@ from sdlb.node.config_reader import Reader
 
 KEYS = ("certificate", "key", "ca")
 DO = (
-    "an [identity] with the node's certificate, key and CA (see docs/guide/links.md), or insecure = true "
-    "(--insecure) on a private network that you trust"
+    "an [identity] with the node's certificate, key and CA (docs/guide/links.md), or set insecure = true (option "
+    "--insecure) to allow unencrypted links on a private network"
 )
 
 
@@ -75,7 +75,7 @@ class Links:
         raise Invalid("usage", where, f"has the value {address!r}", f"expected {expected}")
 
     def _refuse_parent(self, parent: str) -> NoReturn:
-        what, do = f"has {parent!r}, which is not on this machine", f"give {DO}"
+        what, do = f"has {parent!r}, which is on another machine", f"give {DO}"
         if self._parents:
             raise Invalid("usage", "--parent", what, do)
         self._top.refuse("parents", what, do)
