@@ -158,11 +158,11 @@ async def _beside(loop: NodeLoop, read: Callable[[], Awaitable[object]], rounds:
 
 
 async def _measure(count: int, rounds: int, folder: Path) -> tuple[dict[str, Figure], dict[str, float]]:
-    def tell(note: Note) -> None: ...
+    def report(note: Note) -> None: ...
 
-    store = EmbeddedStore(folder / "state.db", tell)
+    store = EmbeddedStore(folder / "state.db", report)
     await store.load()
-    loop = NodeLoop(Balancer(Settings("root-1", "id-1", 1), {}, Random(1)), store, tell)
+    loop = NodeLoop(Balancer(Settings("root-1", "id-1", 1), {}, Random(1)), store, report)
     engine = _Engine(loop)
     authority = Authority(loop)
     wiring: Any = loop

@@ -78,12 +78,12 @@ async def lone(
     store = MemoryStore(disk)
     saved = await store.load()
     settings = Settings("edge-1", "id-1", 1, parents, beat_s=0.2, lease_s=1.0, fence_s=1.0)
-    loop = NodeLoop(Balancer(settings, saved, Random(1)), store, journal.tell)
+    loop = NodeLoop(Balancer(settings, saved, Random(1)), store, journal.report)
     engine = FakeEngine(loop.post)
     health = Health(loop.post, Random(2), loop.remember)
     authority = Authority(loop)
     restart = Restart(Reaper(lambda pid: True), [sys.executable, "-c", ""])
-    sites = SiteWatch(engine.sites, journal.tell, folder / "ticket-keys")
+    sites = SiteWatch(engine.sites, journal.report, folder / "ticket-keys")
     loop.engine, loop.parents, loop.children = engine, NoParents(), NoChildren()
     loop.run_here = authority.run_here
 

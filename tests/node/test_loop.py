@@ -366,7 +366,7 @@ class Terminal:
 
 def test_the_log_is_json_in_a_file_and_plain_on_a_terminal() -> None:
     file: Any = Terminal(False)
-    Journal("n", file, wall=lambda: 0.25).tell(
+    Journal("n", file, wall=lambda: 0.25).report(
         Note("a-code", "some\ntext", "warning", {"service": "web", "code": "no"})
     )
     line = json.loads(file.text)
@@ -379,7 +379,7 @@ def test_the_log_is_json_in_a_file_and_plain_on_a_terminal() -> None:
     }
     assert line == {**expected, "service": "web"}
     tty: Any = Terminal(True)
-    Journal("n", tty).tell(Note("a-code", "evil \x1b[2J text"))
+    Journal("n", tty).report(Note("a-code", "evil \x1b[2J text"))
     assert "a-code" in tty.text
     assert "\x1b" not in tty.text
     assert tty.text.count("\n") == 1

@@ -83,7 +83,7 @@ def test_an_instance_that_never_gets_well_is_told_once(tmp_path: Path, monkeypat
 
     @scenario
     async def run(node: Lone) -> None:
-        node.health._tell = node.journal.tell
+        node.health._report = node.journal.report
         await put(node, health={"kind": "tcp", "interval_s": 0.05, "timeout_s": 0.05}, endpoint="127.0.0.1:1")
         await until(node, "instance-never-healthy")
         await asyncio.sleep(0.3)

@@ -54,7 +54,7 @@ class NativeEngine:
     name again."""
 
     def __init__(
-        self, socket_path: Path, log_file: Path, workers: int, post: Callable[[Event], None], tell: NoteSink
+        self, socket_path: Path, log_file: Path, workers: int, post: Callable[[Event], None], report: NoteSink
     ) -> None:
         self.stats = EngineStats()
         self.sites = EngineSites()
@@ -63,7 +63,7 @@ class NativeEngine:
         self._log = log_file
         self._workers = workers
         self._post = post
-        self._tell = tell
+        self._report = report
         self._totals = Totals(self.stats)
         self._config: EngineConfig | None = None
         self._current: EngineLink | None = None
@@ -166,7 +166,7 @@ class NativeEngine:
         if self._current is not None:
             left = await self._current.drain_clients(deadline_s)
             if left:
-                self._tell(
+                self._report(
                     Note(
                         "clients-left",
                         f"{left} client connections are still open after {deadline_s:g} s",
@@ -230,7 +230,7 @@ class NativeEngine:
         self._show(link)
         after = (link.pid, link.attached.engine_version)
         text = f"engine {after[1]} (process {after[0]}) has replaced process {before.pid}, which drains and exits within {deadline_s:g} s"
-        self._tell(Note("engine-upgraded", text))
+        self._report(Note("engine-upgraded", text))
         return Upgraded(*after, before.pid, before.attached.engine_version, deadline_s)
 
     async def _hand_over(self, before: EngineLink, path: Path, pid: int) -> None:
@@ -346,7 +346,7 @@ class NativeEngine:
         if error and self._task is None:
             return error
         if error:
-            self._tell(Note("engine-config", f"the engine refused its configuration: {error}", "error"))
+            self._report(Note("engine-config", f"the engine refused its configuration: {error}", "error"))
         in_flight: dict[EndpointKey, int] = {}
         for each in self._links():
             for row in each.attached.draining:
@@ -376,7 +376,7 @@ class NativeEngine:
             warnings = list(configured.identity_warnings)
             for text in warnings:
                 if text not in self._identity_warnings:
-                    self._tell(Note("identity-warning", f"this node's certificate: {text}", "warning"))
+                    self._report(Note("identity-warning", f"this node's certificate: {text}", "warning"))
             self._identity_warnings = warnings
         return configured.error
 
@@ -400,7 +400,7 @@ class NativeEngine:
                 if not await self._attach():
                     if time.monotonic() - self._spawned[0] > 60.0:
                         self._delay_s = 0.0
-                    self._tell(Note("engine-restarting", "the engine process is gone; starting a new one", "error"))
+                    self._report(Note("engine-restarting", "the engine process is gone; starting a new one", "error"))
                     await asyncio.sleep(self._delay_s)
                     self._delay_s = min(DELAY_S_MAX, max(DELAY_S_MIN, self._delay_s * 2))
                     self._spawn(self._free_slot())
@@ -408,7 +408,7 @@ class NativeEngine:
                 await self._start_session(RESPAWN_SETTLE_S)
                 return
             except EngineFailed as error:
-                self._tell(Note("engine-failed", str(error), "error"))
+                self._report(Note("engine-failed", str(error), "error"))
                 self._disconnect()
                 await asyncio.sleep(max(self._delay_s, DELAY_S_MIN))
 
@@ -424,7 +424,7 @@ class NativeEngine:
 
     def _send(self, link: EngineLink, message: ToEngine) -> None:
         if not link.send(message):
-            self._tell(
+            self._report(
                 Note(
                     "engine-slow",
                     "the engine does not read from control; closing the connection and attaching again",
@@ -436,7 +436,7 @@ class NativeEngine:
 
     def lost(self, link: EngineLink, why: str) -> None:
         if why:
-            self._tell(Note("engine-protocol", why, "error"))
+            self._report(Note("engine-protocol", why, "error"))
         if link is self._starting:
             if self._table_applied is not None and not self._table_applied.done():
                 self._table_applied.set_exception(EngineFailed("it exited"))
@@ -455,7 +455,7 @@ class NativeEngine:
             if hangs
             else f"the engine (process {link.pid}) answers again"
         )
-        self._tell(Note("engine-hangs" if hangs else "engine-answers", text, "error" if hangs else "info"))
+        self._report(Note("engine-hangs" if hangs else "engine-answers", text, "error" if hangs else "info"))
 
     async def _on_old_engine_lost(self, link: EngineLink) -> None:
         """Of two the connection to the older one is lost: it has ended, as it was told to, or both are attached to again."""
@@ -463,7 +463,7 @@ class NativeEngine:
             if link in self._leaving:
                 self._leaving.remove(link)
                 self._gone(link)
-                self._tell(Note("engine-ended", f"the previous engine (process {link.pid}) has exited"))
+                self._report(Note("engine-ended", f"the previous engine (process {link.pid}) has exited"))
         elif link in self._leaving and not self._ending:
             self._broken.set()
 
@@ -508,7 +508,7 @@ class NativeEngine:
             case "stalled":
                 stalled = message.stalled
                 text = f"worker {stalled.worker} of the engine was blocked for {stalled.for_ms} ms"
-                self._tell(Note("engine-stalled", text, "warning"))
+                self._report(Note("engine-stalled", text, "warning"))
             case "memory_short":
                 short = message.memory_short
                 limit, resident, held = (
@@ -516,7 +516,7 @@ class NativeEngine:
                 )
                 does = "; requests that hold the most are cancelled" if short.full else ""
                 text = f"memory pressure: {resident} of {limit} MiB in use, {held} MiB of it by connections{does}"
-                self._tell(Note("engine-memory-full" if short.full else "engine-memory-high", text, "warning"))
+                self._report(Note("engine-memory-full" if short.full else "engine-memory-high", text, "warning"))
             case _:
                 pass  # of a newer engine
 
@@ -535,7 +535,7 @@ class NativeEngine:
                 self._table_applied.set_exception(EngineFailed(f"it refused the route table: {reason}"))
         else:  # it must not pick by an old table
             text = f"the previous engine (process {link.pid}) is stopped without draining: it refused epoch {epoch}: {reason}"
-            self._tell(Note("engine-rejected", text, "error"))
+            self._report(Note("engine-rejected", text, "error"))
             link.shut_down(0.0)
 
     def _drained(self, key: EndpointKey, epoch: int) -> None:
@@ -562,6 +562,6 @@ class NativeEngine:
             return
         if health.ejected:
             text = f"endpoint {target} is ejected: {health.reason}"
-            self._tell(Note("target-ejected", text, "warning", {"target": target}))
+            self._report(Note("target-ejected", text, "warning", {"target": target}))
         elif known:
-            self._tell(Note("target-back", f"endpoint {target} gets requests again", "info", {"target": target}))
+            self._report(Note("target-back", f"endpoint {target} gets requests again", "info", {"target": target}))

@@ -100,11 +100,11 @@ class _Outbox(Generic[M]):
 class GrpcChildren:
     """The parent's side. `socket_path` is made by gRPC in a folder that only we may enter."""
 
-    def __init__(self, socket_path: str, post: Post, tell: NoteSink, credentials: Credentials) -> None:
+    def __init__(self, socket_path: str, post: Post, report: NoteSink, credentials: Credentials) -> None:
         self._path = socket_path
         self._credentials = credentials
         self._post = post
-        self._tell = tell
+        self._report = report
         self._numbers = itertools.count(1)
         self._links: dict[int, tuple[_Outbox[DownMessage], asyncio.Task[Any]]] = {}
         self._server: grpc.aio.Server | None = None
@@ -129,21 +129,21 @@ class GrpcChildren:
         except (TimeoutError, StopAsyncIteration):
             return
         except tree.DecodeError as error:
-            self._tell(
+            self._report(
                 Note("protocol", f"a child link was closed: its first message cannot be read: {error}", "warning")
             )
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the first message cannot be read: {error}")
             return
         if not isinstance(hello, Hello):
-            self._tell(Note("protocol", "a child link was closed: its first message is not a Hello", "warning"))
+            self._report(Note("protocol", "a child link was closed: its first message is not a Hello", "warning"))
             return
         why = self._credentials.refuse(context.peer(), hello.node)
         if why:
             text = f"a link from a child that claims to be {hello.node} was refused: {why}"
-            self._tell(Note("impostor", text, "error", {"child": hello.node}))
+            self._report(Note("impostor", text, "error", {"child": hello.node}))
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"the link from {hello.node} was refused: {why}")
         if len(self._links) >= LINKS_MAX:
-            self._tell(
+            self._report(
                 Note(
                     "too-many-links",
                     f"the link from {hello.node} was refused: {LINKS_MAX} links are already open",
@@ -176,14 +176,14 @@ class GrpcChildren:
                 message = tree.decode_up(raw)
             except tree.DecodeError as error:
                 text = f"{child} sent an invalid message, its link is closed: {error}"
-                self._tell(Note("protocol", text, "error", {"child": child}))
+                self._report(Note("protocol", text, "error", {"child": child}))
                 return
             self._post(ChildMessage(link, message))
 
     def send(self, link: int, message: DownMessage) -> None:
         found = self._links.get(link)
         if found is not None and not found[0].put(message):
-            self._tell(Note("link-slow", f"child link {link} does not read; it is closed", "warning"))
+            self._report(Note("link-slow", f"child link {link} does not read; it is closed", "warning"))
             del self._links[link]
             found[1].cancel()
             self._post(ChildClosed(link))
@@ -215,10 +215,10 @@ class GrpcParents:
     """The child's side. `data_address(parent)`: where that parent reaches our engine."""
 
     def __init__(
-        self, post: Post, tell: NoteSink, credentials: Credentials, data_address: Callable[[str], str]
+        self, post: Post, report: NoteSink, credentials: Credentials, data_address: Callable[[str], str]
     ) -> None:
         self._post = post
-        self._tell = tell
+        self._report = report
         self._credentials = credentials
         self._data_address = data_address
         self._links: dict[str, tuple[_Outbox[UpMessage], asyncio.Task[None]]] = {}
@@ -270,7 +270,7 @@ class GrpcParents:
             detail = _reason(error)
         except tree.DecodeError as error:
             detail = f"it sent an invalid message: {error}"
-            self._tell(Note("protocol", f"{parent} sent an invalid message: {error}", "error", {"parent": parent}))
+            self._report(Note("protocol", f"{parent} sent an invalid message: {error}", "error", {"parent": parent}))
         except OSError as error:
             detail = str(error)
         if self._current(parent, outbox):
@@ -322,7 +322,7 @@ class GrpcParents:
         if self._credentials.note and parent not in self._warned:
             self._warned.add(parent)
             text = f"the link to {parent} is {self._credentials.note}"
-            self._tell(Note("insecure-link", text, "warning", {"parent": parent}))
+            self._report(Note("insecure-link", text, "warning", {"parent": parent}))
 
 
 async def _write_all(outbox: _Outbox[UpMessage], call: Any) -> None:

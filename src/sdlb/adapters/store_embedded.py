@@ -59,9 +59,9 @@ class _Untrusted(Exception):
 class EmbeddedStore:
     """Opened by `load`. The folder exists, belongs to this user and is locked (`sdlb.node.local_paths`)."""
 
-    def __init__(self, file: Path, tell: NoteSink) -> None:
+    def __init__(self, file: Path, report: NoteSink) -> None:
         self._file = file
-        self._tell = tell
+        self._report = report
         self._connection: sqlite3.Connection | None = None
         self._thread = ThreadPoolExecutor(1, "sdlb-store")
         self._waiting: list[_Commit] = []
@@ -75,7 +75,7 @@ class EmbeddedStore:
     async def load(self) -> dict[str, object]:
         values, note = await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
         if note is not None:
-            self._tell(note)
+            self._report(note)
         return values
 
     async def commit(self, puts: Mapping[str, object], durable: bool) -> None:

@@ -38,5 +38,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             out.line(f"{args.id} is drained and removed" if not args.gone else f"{args.id} is removed")
         return 0
-    out.tell(f"{PROG}: {args.id} was removed with {last.in_flight} requests still in flight after {args.deadline:g} s")
+    out.message(
+        f"{PROG}: {args.id} was removed with {last.in_flight} requests still in flight after {args.deadline:g} s"
+    )
     return 1

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     def lost(problem: Problem) -> None:
         nonlocal troubled
         if not troubled:
-            out.tell(f"sdlb events: {problem.detail} (retrying)")
+            out.message(f"sdlb events: {problem.detail} (retrying)")
         troubled = True
 
     with Client(args.socket) as client:

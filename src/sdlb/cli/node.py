@@ -118,7 +118,7 @@ def _restart(args: argparse.Namespace) -> int:
             if problem.status:
                 raise
         if time.monotonic() > until:
-            out.tell(
+            out.message(
                 f"{PROG} restart: control of {before.node} is not back after {args.timeout:g} s; see the node's log"
             )
             return 1
@@ -138,7 +138,7 @@ def _check(args: argparse.Namespace) -> int:
     assert compose
     found = check.mistakes(_options(args), _bound)
     for text in found:
-        out.tell(f"{PROG}: {text}")
+        out.message(f"{PROG}: {text}")
     if not found:
         out.line(f"{args.config or 'the options'}: no errors")
     return 1 if found else 0

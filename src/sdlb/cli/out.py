@@ -17,7 +17,7 @@ from sdlb.cli.layout import Piece, clean, plain
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ("Piece", "clean", "draws", "json", "line", "on_terminal", "plain", "state", "table", "tell")
+__all__ = ("Piece", "clean", "draws", "json", "line", "message", "on_terminal", "plain", "state", "table")
 
 STATE_STYLES = {
     "active": "green",
@@ -84,8 +84,8 @@ def json(value: object, *, compact: bool = False) -> None:
     print((data if compact else msgspec.json.format(data, indent=2)).decode(), flush=compact)
 
 
-def tell(text: str) -> None:
-    """One line for people on stderr."""
+def message(text: str) -> None:
+    """Prints one line for people on stderr."""
     print(clean(text), file=sys.stderr, flush=True)
 
 

@@ -130,7 +130,7 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.verb in LATER:
-        out.tell(f"{PROG} {args.verb}: not supported in this version")
+        out.message(f"{PROG} {args.verb}: not supported in this version")
         return 2
     if args.verb == "set":
         return _set(args)
@@ -152,7 +152,7 @@ def _set(args: argparse.Namespace) -> int:
         if policy is None:
             return 1
     for warning in policy.warnings:
-        out.tell(f"{PROG} set: warning: {warning}")
+        out.message(f"{PROG} set: warning: {warning}")
     show_changes(had, policy, args.json)
     return 0
 

@@ -62,6 +62,6 @@ def run(args: argparse.Namespace) -> int:
         out.line(instance.id, "  ", out.state(instance.state, instance.reason))
     if args.wait and instance.state != "active":
         why = f": {instance.reason}" if instance.reason else ""
-        out.tell(f"{PROG}: {spec.label} is {instance.state}, not active, after {args.wait:g} s{why}")
+        out.message(f"{PROG}: {spec.label} is {instance.state}, not active, after {args.wait:g} s{why}")
         return 1
     return 0

@@ -107,7 +107,7 @@ def _tcp(args: argparse.Namespace) -> Place | None:
 
     if args.port and not is_free(args.port):
         # Another process on this port would pass for the program and get its requests.
-        out.tell(f"{PROG}: port {args.port} is already in use; use another port, or leave out --port")
+        out.message(f"{PROG}: port {args.port} is already in use; use another port, or leave out --port")
         return None
     held = HeldPort(args.port, None) if args.port else hold_free_port(random.Random())
     host = f"[{args.host}]" if ":" in args.host else args.host
@@ -120,7 +120,7 @@ def _unix(args: argparse.Namespace, stack: contextlib.ExitStack) -> Place | None
     if not path:
         path = f"{stack.enter_context(tempfile.TemporaryDirectory(prefix='sdlb-run-'))}/app.sock"
     elif is_taken(path):
-        out.tell(f"{PROG}: another process listens on {path}; use another path, or leave it out")
+        out.message(f"{PROG}: another process listens on {path}; use another path, or leave it out")
         return None
     return Place(f"unix:{path}", args.socket_env, path, "{socket}", f"the Unix socket in {args.socket_env}")
 
@@ -150,7 +150,7 @@ def _run(args: argparse.Namespace, name: tuple[str, str], place: Place) -> int:
     )
 
     def fail(text: str) -> None:
-        out.tell(f"{PROG}: {text}")
+        out.message(f"{PROG}: {text}")
 
     return asyncio.run(Run(job, _silence if args.quiet else fail, fail).live())
 

@@ -45,11 +45,11 @@ class Job:
 
 
 class Run:
-    """One program's life. `tell` gets one line for each step, `fail` one for each thing that went wrong."""
+    """One program's life. `report` gets one line for each step, `fail` one for each thing that went wrong."""
 
-    def __init__(self, job: Job, tell: Callable[[str], None], fail: Callable[[str], None]) -> None:
+    def __init__(self, job: Job, report: Callable[[str], None], fail: Callable[[str], None]) -> None:
         self.job = job
-        self.tell = tell
+        self.report = report
         self.fail = fail
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._leave = asyncio.Event()
@@ -78,7 +78,7 @@ class Run:
         spec = msgspec.structs.replace(
             self.job.spec, pid=await asyncio.to_thread(visible_pid, self.job.socket, program.pid)
         )
-        renewal = Renewal(spec, self.tell)
+        renewal = Renewal(spec, self.report)
         keeping = asyncio.create_task(self._keep(renewal), name="renew")
         which = await _first(program.ended(), self._signals.get(), asyncio.shield(keeping))
         self._leave.set()
@@ -156,7 +156,7 @@ class Run:
                     self.fail(f"{spec.label} was not drained: {problem.detail}")
                 return
             if last.drained:
-                self.tell(f"{spec.label} is drained")
+                self.report(f"{spec.label} is drained")
             else:
                 self.fail(f"{spec.label} still has {last.in_flight} requests in flight; stopping it anyway")
             return

@@ -181,12 +181,12 @@ def replay(plan: Plan) -> str:
 def _show(result: Result, replay: bool) -> None:
     faults = sum(result.faults.values())
     answered = result.requests.get("answered", 0)
-    facts = f"{result.shape}; {result.steps:,} steps, {faults} faults, {answered:,} requests answered"
+    summary = f"{result.shape}; {result.steps:,} steps, {faults} faults, {answered:,} requests answered"
     word = ("held", "green") if result.ok else ("BROKEN", "red")
     name = result.plan.scenario or f"seed {result.plan.seed}"
-    out.line(f"{name:<{48 if result.plan.scenario else 10}} ", word, f"  {facts}, {result.wall_s:.1f} s")
+    out.line(f"{name:<{48 if result.plan.scenario else 10}} ", word, f"  {summary}, {result.wall_s:.1f} s")
     if not result.ok:
-        _tell(result)
+        _show_failure(result)
     elif replay:
         for name, number in result.requests.items():
             out.line(f"  {number:>6} requests: {name}")
@@ -213,7 +213,7 @@ def _show_coverage(coverage: dict[str, Counts]) -> None:
             out.line(f"  {name:<{width}} {number:>12,}")
 
 
-def _tell(result: Result) -> None:
+def _show_failure(result: Result) -> None:
     what = f"promise {result.promise}" if result.promise else "a fault in the program"
     out.line(f"  at {result.virtual_s:.3f} s: {what}: {result.broken}")
     for text in result.trace[-TRACE_LINES:]:

@@ -66,22 +66,22 @@ class Node:
         self.store = store
         self.balancer = Balancer(settings, {k: v for k, v in saved.items() if not k.startswith(OURS)}, rng)
         self.balancer.view.public = config.public
-        self.loop = NodeLoop(self.balancer, store, journal.tell)
+        self.loop = NodeLoop(self.balancer, store, journal.report)
         self._remembered: dict[str, list[int]] = {
             key[4:]: cast("list[int]", value) for key, value in saved.items() if key.startswith("pid/")
         }
-        self.health = Health(self.loop.post, rng, self.loop.remember, journal.tell, self._proxy_protocol)
+        self.health = Health(self.loop.post, rng, self.loop.remember, journal.report, self._proxy_protocol)
         self.loop.watch_instances = self._instances_changed
         # Of the names of an engine's sockets the longest.
         engine_socket = folder.socket_path("hand-over.sock").with_name("engine.sock")
         self.children_socket = folder.socket_path("links.sock")
         log = folder.path / "engine.log"
-        self.engine: Engine = NativeEngine(engine_socket, log, config.workers, self.loop.post, journal.tell)
-        self.sites = SiteWatch(self.engine.sites, journal.tell, folder.path / "ticket-keys")
-        self.identity = IdentityWatch(journal.tell, lambda: self.engine.stats.identity_not_after_s)
+        self.engine: Engine = NativeEngine(engine_socket, log, config.workers, self.loop.post, journal.report)
+        self.sites = SiteWatch(self.engine.sites, journal.report, folder.path / "ticket-keys")
+        self.identity = IdentityWatch(journal.report, lambda: self.engine.stats.identity_not_after_s)
         credentials = Insecure() if config.identity is None else MutualTls(self.identity.must)
-        self.children = GrpcChildren(str(self.children_socket), self.loop.post, journal.tell, credentials)
-        self.parents = GrpcParents(self.loop.post, journal.tell, credentials, self.data_address)
+        self.children = GrpcChildren(str(self.children_socket), self.loop.post, journal.report, credentials)
+        self.parents = GrpcParents(self.loop.post, journal.report, credentials, self.data_address)
         self.authority = Authority(self.loop)
         self.reaper = Reaper(engine_process.reaps)
         self.restart = Restart(self.reaper)
@@ -143,7 +143,7 @@ class Node:
 
 
 def open_store(folder: Path, journal: Journal) -> Store:
-    return EmbeddedStore(folder / "state.db", journal.tell)
+    return EmbeddedStore(folder / "state.db", journal.report)
 
 
 def spec_of(view: dict[str, Any]) -> InstanceSpec:

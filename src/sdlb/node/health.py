@@ -68,13 +68,13 @@ class Health:
         post: Callable[[Event], None],
         rng: Random,
         remember: Callable[[str, object], None],
-        tell: Callable[[Note], None] = lambda note: None,
+        report: Callable[[Note], None] = lambda note: None,
         proxy_protocol: Callable[[str], str] = lambda service: "off",
     ) -> None:
         """`proxy_protocol`: what the policy of a service says."""
         self._proxy_protocol = proxy_protocol
         self._post = post
-        self._tell = tell
+        self._report = report
         self._rng = rng
         self._remember = remember
         self._watches: dict[str, Watch] = {}
@@ -191,7 +191,7 @@ class Health:
                 ever = True  # told once
                 name = f"{watch.spec.id} ({watch.spec.service}-{watch.spec.version} on {watch.spec.endpoint})"
                 text = f"{name} has not been healthy since it was registered: {why or 'too few successful checks in a row'}"
-                self._tell(Note("instance-never-healthy", text, "warning", {"instance": watch.spec.id}))
+                self._report(Note("instance-never-healthy", text, "warning", {"instance": watch.spec.id}))
             await asyncio.sleep(until_next(asyncio.get_running_loop().time(), check.interval_s))
 
     # ------------------------------------------------------------------ processes

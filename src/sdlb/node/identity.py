@@ -25,11 +25,11 @@ Take = Callable[[Identity], Awaitable[str]]
 class IdentityWatch:
     """`not_after_s`: Unix time at which the certificate in use ends, 0: not known. `wall`: Unix time in seconds."""
 
-    def __init__(self, tell: NoteSink, not_after_s: Callable[[], int], wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, report: NoteSink, not_after_s: Callable[[], int], wall: Callable[[], float] = time.time) -> None:
         self.current: Identity | None = None
         self.error = ""
         """Why the files are of no use now."""
-        self._tell = tell
+        self._report = report
         self._not_after_s = not_after_s
         self._wall = wall
         self._spec: IdentitySpec | None = None
@@ -75,7 +75,7 @@ class IdentityWatch:
             await self._renew(spec, take)
         self._told, note = ending(self._not_after_s(), int(self._wall()), self._told)
         if note:
-            self._tell(Note(*note))
+            self._report(Note(*note))
 
     async def _renew(self, spec: IdentitySpec, take: Take) -> None:
         try:
@@ -89,19 +89,21 @@ class IdentityWatch:
             if error:
                 self._refused("identity-refused", error)
                 return
-            self._tell(Note("identity-changed", "this node's certificate was renewed: new links use it"))
+            self._report(Note("identity-changed", "this node's certificate was renewed: new links use it"))
         self._took(identity, exposed)
 
     def _took(self, identity: Identity, exposed: list[str]) -> None:
         self.current, self.error = identity, ""
         for text in exposed:
             if text not in self._exposed:
-                self._tell(Note("key-file-exposed", f"identity: {text}", "warning"))
+                self._report(Note("key-file-exposed", f"identity: {text}", "warning"))
         self._exposed = exposed
 
     def _refused(self, code: str, why: str) -> None:
         if why != self.error:
-            self._tell(Note(code, f"this node's certificate was not renewed, the old one stays in use: {why}", "error"))
+            self._report(
+                Note(code, f"this node's certificate was not renewed, the old one stays in use: {why}", "error")
+            )
         self.error = why
 
 

@@ -69,7 +69,7 @@ class Journal:
         if self._writer is not None:
             self._writer.end()
 
-    def tell(self, note: Note) -> None:
+    def report(self, note: Note) -> None:
         event = Event(self._next, self._at(), note.level, note.code, note.text, dict(note.fields))
         self._next += 1
         self.recent.append(event)
@@ -80,7 +80,7 @@ class Journal:
             self._print(event)
         if self.dropped > self._dropped and not self._blocked:
             self._blocked = True
-            self.tell(
+            self.report(
                 Note(
                     "log-blocked", "the log on stderr is not read; lines are dropped, the node keeps running", "warning"
                 )

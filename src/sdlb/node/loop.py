@@ -90,7 +90,7 @@ class NodeLoop:
         self,
         balancer: Balancer,
         store: Store,
-        tell: NoteSink,
+        report: NoteSink,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -101,7 +101,7 @@ class NodeLoop:
         self.errors = 0
         self.stopping = False
         self._store = store
-        self.tell = tell
+        self.report = report
         self._clock = clock
         self._wall = wall
         self._events: list[Event] = []
@@ -115,7 +115,7 @@ class NodeLoop:
         self._retry_s = RETRY_FIRST_S
         self._why = ""  # the last commit failed
         self._held_effects = HeldEffects()
-        self._services = ServiceWatch(balancer.view, tell)
+        self._services = ServiceWatch(balancer.view, report)
         self._released = False  # nothing is held, though the disk takes nothing: others decide, this root follows
 
     # ------------------------------------------------------------------ in
@@ -196,7 +196,7 @@ class NodeLoop:
     def _fault(self) -> None:
         """Within an `except`."""
         self.errors += 1
-        self.tell(ef.Note("internal-error", traceback.format_exc(limit=-6), "error"))
+        self.report(ef.Note("internal-error", traceback.format_exc(limit=-6), "error"))
 
     async def _pause(self) -> None:
         """Until there is something to do. Always lets the other tasks run once."""
@@ -253,7 +253,7 @@ class NodeLoop:
         elif not await self._write(puts, durable) and durable:
             self._held_effects.on = True
             text = f"a decision cannot be written to disk and takes effect only when it is: {self._why}"
-            self.tell(ef.Note("decisions-wait", text, "error"))
+            self.report(ef.Note("decisions-wait", text, "error"))
             self.post(StoreStuck())
 
     def _act_safely(self, effect: ef.Effect) -> None:
@@ -283,7 +283,7 @@ class NodeLoop:
             case ef.DropChild(link):
                 self.children.drop(link)
             case ef.Note():
-                self.tell(effect)
+                self.report(effect)
             case ef.Changed(instances, services):
                 self.watch_instances(instances)
                 self._services.look(services)
@@ -309,7 +309,7 @@ class NodeLoop:
             await self._commit(puts, durable)
         except StoreFailed as error:
             if not self._why:
-                self.tell(ef.Note("state-not-written", f"the state cannot be written: {error}", "error"))
+                self.report(ef.Note("state-not-written", f"the state cannot be written: {error}", "error"))
                 self._retry_s = RETRY_FIRST_S
             self._why = str(error)
             self._unwritten = {**puts, **self._unwritten}
@@ -318,7 +318,7 @@ class NodeLoop:
             return False
         if self._why and not self._unwritten:
             self._why = ""
-            self.tell(ef.Note("state-written", "the state can be written again"))
+            self.report(ef.Note("state-written", "the state can be written again"))
         return True
 
     async def _commit(self, puts: dict[str, object], durable: bool) -> None:
@@ -375,7 +375,7 @@ class NodeLoop:
         if not task.cancelled() and task.exception() is not None:
             self.errors += 1
             text = "".join(traceback.format_exception(task.exception(), limit=-6))
-            self.tell(ef.Note("internal-error", text, "error"))
+            self.report(ef.Note("internal-error", text, "error"))
 
     async def close(self) -> None:
         """After `run` was cancelled: what is under way comes to its end, and what is unwritten is tried once more."""

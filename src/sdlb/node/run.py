@@ -142,10 +142,10 @@ def _log_start(journal: Journal, config: NodeConfig) -> None:
     entry += f", metrics on {config.listen_metrics}" if config.listen_metrics else ""
     above = f", parents {', '.join(config.parents)}" if config.parents else ", a root"
     text = f"node {config.name} is up: nodes on {config.listen_node}{entry}{above}, API at {config.socket}"
-    journal.tell(Note("node-started", text))
+    journal.report(Note("node-started", text))
     if config.identity is None and not config.listen_node.startswith(("127.", "[::1]")):
         text = f"node links on {config.listen_node} are unencrypted and unauthenticated: use them only in a network that you trust"
-        journal.tell(Note("insecure-link", text, "warning"))
+        journal.report(Note("insecure-link", text, "warning"))
 
 
 class _RunningNode:
@@ -198,10 +198,10 @@ class _RunningNode:
             if again.done() and not self._stop_signals:
                 self._restarting = True
                 signals.keep()
-                node.journal.tell(Note("control-restarting", "control restarts, its engine keeps serving"))
+                node.journal.report(Note("control-restarting", "control restarts, its engine keeps serving"))
                 return True
             clean = node.loop.stopped.done() and node.loop.stopped.result()
-            node.journal.tell(Note("node-stopping", "drained" if clean else "stopping without draining further"))
+            node.journal.report(Note("node-stopping", "drained" if clean else "stopping without draining further"))
             await node.parents.close()
             await self._stop_engine()
             return False
@@ -270,14 +270,14 @@ class _RunningNode:
             return await self._node.engine.configure(self._node.engine_config(self._config, identity))
 
     async def _reload_config(self) -> None:
-        tell = self._node.journal.tell
+        report = self._node.journal.report
         if self._options.config is None:
-            tell(Note("config-kept", "there is no node file to reload"))
+            report(Note("config-kept", "there is no node file to reload"))
             return
         try:
             new = read_config(self._options)
         except Invalid as error:
-            tell(Note("config-refused", f"the node file was refused and the current settings stay: {error}", "error"))
+            report(Note("config-refused", f"the node file was refused and the current settings stay: {error}", "error"))
             return
         changed = [each.name for each in fields(new) if getattr(new, each.name) != getattr(self._config, each.name)]
         later = [name for name in changed if name not in LIVE]
@@ -286,22 +286,22 @@ class _RunningNode:
             new = replace(new, identity=self._config.identity)
         if later:
             text = f"takes effect only after 'sdlb node restart': {_names(later)}"
-            tell(Note("config-needs-restart", text, "warning"))
+            report(Note("config-needs-restart", text, "warning"))
         if len(later) == len(changed):
-            tell(Note("config-kept", "the node file was reloaded; nothing changed"))
+            report(Note("config-kept", "the node file was reloaded; nothing changed"))
             return
         try:
             await self._node.sites.adopt(new.sites)  # before a listener that needs them
             await self._node.identity.adopt(new.identity, self._take_identity)
         except Invalid as error:
-            tell(Note("config-refused", f"the node file was refused and the current settings stay: {error}", "error"))
+            report(Note("config-refused", f"the node file was refused and the current settings stay: {error}", "error"))
             return
         async with self._configuring:
             error = await self._node.engine.configure(self._node.engine_config(new))
         if error:
-            with contextlib.suppress(Invalid):  # a file of an earlier site that is gone by now: the watch will tell
+            with contextlib.suppress(Invalid):  # a file of an earlier site that is gone by now: the watch will report
                 await self._node.sites.adopt(self._config.sites)
-            tell(
+            report(
                 Note(
                     "config-refused",
                     f"the engine refused the node file and the current settings stay: {error}",
@@ -311,7 +311,7 @@ class _RunningNode:
             return
         self._config = new
         self._node.balancer.view.public = new.public
-        tell(Note("config-changed", f"changed: {_names([name for name in changed if name not in later])}"))
+        report(Note("config-changed", f"changed: {_names([name for name in changed if name not in later])}"))
 
 
 async def _nothing() -> None: ...

@@ -15,9 +15,9 @@ LOST_AFTER_S = 3.0
 
 
 class ServiceWatch:
-    def __init__(self, view: View, tell: Callable[[Note], None]) -> None:
+    def __init__(self, view: View, report: Callable[[Note], None]) -> None:
         self._view = view
-        self._tell = tell
+        self._report = report
         self._up: set[str] = set()
         self._down: dict[str, asyncio.TimerHandle] = {}  # not yet told
         self._lost: set[str] = set()  # told
@@ -57,4 +57,4 @@ class ServiceWatch:
             self._note("service-lost", f"{name} has no ready instance any more", "error", name)
 
     def _note(self, code: str, text: str, level: str, service: str) -> None:
-        self._tell(Note(code, text, level, {"service": service}))
+        self._report(Note(code, text, level, {"service": service}))

@@ -34,10 +34,10 @@ class SiteWatch:
     it."""
 
     def __init__(
-        self, sink: SiteSink, tell: NoteSink, ticket_file: Path, wall: Callable[[], float] = time.time
+        self, sink: SiteSink, report: NoteSink, ticket_file: Path, wall: Callable[[], float] = time.time
     ) -> None:
         self._sink = sink
-        self._tell = tell
+        self._report = report
         self._ticket_file = ticket_file
         self._wall = wall
         self._known = Sites()
@@ -77,7 +77,7 @@ class SiteWatch:
             before = self._taken.get(spec.key)
             changed = before is not None and before[1] != site
             self._taken[spec.key] = (now, site)
-            self._tell_all(self._known.on_read(spec.key, exposed, changed))
+            self._report_all(self._known.on_read(spec.key, exposed, changed))
             if changed:
                 others.append(site)
         return others
@@ -106,7 +106,7 @@ class SiteWatch:
             now_s = int(self._wall())
             if not 0 <= now_s - self._ending_at < ENDING_LOOK_S:
                 self._ending_at = now_s
-                self._tell_all(self._known.on_time(now_s))
+                self._report_all(self._known.on_time(now_s))
 
     async def _read(self, specs: list[SiteSpec]) -> list[Taken]:
         """Those that can be read; the others are told, and tried again."""
@@ -115,13 +115,13 @@ class SiteWatch:
             try:
                 taken.append(await asyncio.to_thread(_take, spec))
             except Invalid as error:
-                self._tell_all(self._known.on_unreadable(spec.key, error.what))
+                self._report_all(self._known.on_unreadable(spec.key, error.what))
         return taken
 
     # ------------------------------------------------------------------ what the engine says
 
     def _on_states(self, states: Sequence[SiteState]) -> None:
-        self._tell_all(self._known.on_applied(states, int(self._wall())))
+        self._report_all(self._known.on_applied(states, int(self._wall())))
 
     def views(self) -> list[dict[str, Any]]:
         """As `node.certificates` has them."""
@@ -138,7 +138,7 @@ class SiteWatch:
         )
         if why:
             text = f"new session ticket keys were created, each client does one more full handshake: {why}"
-            self._tell(Note("ticket-keys-lost", text, "warning"))
+            self._report(Note("ticket-keys-lost", text, "warning"))
         now_s = int(self._wall())
         new = rotate(keys, now_s, lambda: make_key(now_s))
         if new != keys or self._keys_unwritten:
@@ -157,12 +157,12 @@ class SiteWatch:
                 text = (
                     f"{self._ticket_file} cannot be written ({why}): TLS sessions will not be resumed after a restart"
                 )
-                self._tell(Note("ticket-keys-not-written", text, "warning"))
+                self._report(Note("ticket-keys-not-written", text, "warning"))
             self._keys_unwritten = why
 
-    def _tell_all(self, notes: list[Note]) -> None:
+    def _report_all(self, notes: list[Note]) -> None:
         for note in notes:
-            self._tell(note)
+            self._report(note)
 
 
 def _take(spec: SiteSpec) -> Taken:

@@ -20,13 +20,13 @@ SETTLED = ("active", "refused")
 
 
 class Renewal:
-    """`tell` gets one sentence for each change of state, and one (not one an attempt) when the node is out of reach."""
+    """`report` gets one sentence for each change of state, and one (not one an attempt) when the node is out of reach."""
 
-    def __init__(self, spec: Spec, tell: Callable[[str], None]) -> None:
+    def __init__(self, spec: Spec, report: Callable[[str], None]) -> None:
         self.spec = spec
         self.instance: Instance | None = None
-        self._tell = tell
-        self._told = ""
+        self._report = report
+        self._last_report = ""
         self._retry_s = 0.0
         self._trouble = ""
         self._looks = 0
@@ -39,16 +39,16 @@ class Renewal:
     def succeeded(self, instance: Instance) -> float:
         """Seconds until the next renewal."""
         if self._trouble:
-            self._tell(f"{self.spec.label} is registered again" if self.registered else "the node is reachable now")
+            self._report(f"{self.spec.label} is registered again" if self.registered else "the node is reachable now")
         self.instance, self._retry_s, self._trouble = instance, 0.0, ""
         if _undecided(instance) and self._looks < LOOKS_MAX:
             self._looks += 1
             return UNDECIDED_S
         self._looks = 0
         text = f"{self.spec.label} is {instance.state}" + (f": {instance.reason}" if instance.reason else "")
-        if text != self._told:
-            self._told = text
-            self._tell(text)
+        if text != self._last_report:
+            self._last_report = text
+            self._report(text)
         # a state that is about to change is polled more often, so that the change is reported soon
         return self.spec.ttl_s / 3 if instance.state in SETTLED else min(self.spec.ttl_s / 3, LOOK_S)
 
@@ -60,7 +60,7 @@ class Renewal:
         """Seconds until the next attempt."""
         if problem.code != self._trouble:
             self._trouble = problem.code
-            self._tell(f"{problem.detail} (retrying)")
+            self._report(f"{problem.detail} (retrying)")
         self._retry_s = min(max(self._retry_s * 2, RETRY_FIRST_S), RETRY_MAX_S)
         return self._retry_s
 
