@@ -17,17 +17,17 @@ import grpc
 from sdlb.model.identity import Identity
 
 PEER = "unix-abstract:sdlb-peer/"
-"""How the engine's end of a stream begins when it came over mutual TLS."""
+"""The prefix of the engine's address of a stream that came over mutual TLS."""
 
 
 class Refused(Exception):
-    """A link that must not be opened; the text says why and what to do."""
+    """A link must not be opened; the text has the reason and what to do."""
 
 
 class Credentials(Protocol):
     @property
     def note(self) -> str:
-        """What to warn of for each new link; "" when it is secured."""
+        """The warning for each new link; "" when it is secured."""
         ...
 
     async def check(self, parent: str) -> None:
@@ -35,7 +35,7 @@ class Credentials(Protocol):
         ...
 
     def channel(self) -> grpc.ChannelCredentials | None:
-        """What gRPC secures a channel with; None: clear text."""
+        """The gRPC credentials of a channel; None: unencrypted."""
         ...
 
     def refuse(self, peer: str, node: str) -> str:
@@ -71,7 +71,7 @@ class Insecure:
 
 
 class MutualTls:
-    """Both sides present a certificate of the same CAs. `identity`: this node's at the moment."""
+    """Both sides present a certificate of the same CAs. `identity`: returns this node's current one."""
 
     note = ""
 
@@ -79,7 +79,7 @@ class MutualTls:
         self._identity = identity
 
     async def check(self, parent: str) -> None:
-        """Wherever it is: gRPC compares the host in its address with the names in its certificate."""
+        """Allows any address: gRPC compares its host with the names in the parent's certificate."""
 
     def channel(self) -> grpc.ChannelCredentials | None:
         now = self._identity()

@@ -1,4 +1,4 @@
-"""One connection to one engine process: frames out, frames in, and the answers that are waited for."""
+"""One connection to one engine process: it sends and receives frames, and matches answers to requests."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FRAME_BYTES_MAX = 16 << 20
 ANSWER_WITHIN_S = 10.0
 PING_S = 1.0
 PONG_WITHIN_S = 3.0
-"""An engine whose control thread is healthy answers a ping at once: it does nothing that blocks."""
+"""An engine whose control thread is healthy answers a ping immediately: the thread does nothing that blocks."""
 UNSENT_BYTES_MAX = 64 << 20
-"""The link to an engine that does not read is closed when this much is unsent; it gets the full state when it is
-back."""
+"""The link to an engine that does not read is closed when more than this is unsent. The next link starts with the full
+state."""
 
 
 T = TypeVar("T")
@@ -32,18 +32,18 @@ class Owner(Protocol):
 
     def on_message(self, link: EngineLink, message: FromEngine) -> None: ...
     def lost(self, link: EngineLink, why: str) -> None:
-        """Once, when it is broken and was not closed by us."""
+        """Called once when the link breaks; not called after `close`."""
         ...
 
     def hangs(self, link: EngineLink, hangs: bool) -> None:
-        """Its control thread does not answer, though the connection is there; or answers again."""
+        """Called when the engine's control thread stops answering on an open connection, and when it answers again."""
         ...
 
 
 class EngineLink:
-    """`undrained`: members that it was told to delete and has not told as drained yet -> the epoch of the deletion.
+    """`undrained`: endpoint -> epoch of its deletion, until the engine reports the endpoint as drained.
 
-    `has_table`: deltas go to it. A new engine in a hot restart has none until it has received a complete one.
+    `has_table`: the engine receives deltas. A new engine in a hot restart has none until it has received a complete one.
     """
 
     def __init__(self, path: Path, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
@@ -66,7 +66,7 @@ class EngineLink:
         return self.attached.pid
 
     async def wait_for_greeting(self) -> None:
-        """Its first message. Raises EngineFailed."""
+        """Waits for the engine's first message. Raises EngineFailed."""
         try:
             message = await asyncio.wait_for(self._frame(), ANSWER_WITHIN_S)
         except (TimeoutError, asyncio.IncompleteReadError, OSError, wire.DecodeError):
@@ -89,7 +89,7 @@ class EngineLink:
             message.ping.SetInParent()
             self.send(message)
             await asyncio.wait((self._pong,), timeout=PONG_WITHIN_S)
-            await asyncio.sleep(0.05)  # when it was this process that stood still, the answer is there
+            await asyncio.sleep(0.05)  # if this process was suspended, the answer is already there
             if not self._pong.done():
                 owner.hangs(self, True)
                 await self._pong
@@ -121,16 +121,16 @@ class EngineLink:
             pass
         except wire.DecodeError as error:
             why = f"the engine sent an invalid message: {error}"
-        except Exception:  # a fault of ours: the connection begins anew, which brings everything again
+        except Exception:  # an internal error: a new connection starts with the full state
             why = traceback.format_exc(limit=-4)
         if not self._closed:
             self.close()
             owner.lost(self, why)
 
-    # ------------------------------------------------------------------ out
+    # ------------------------------------------------------------------ requests to the engine
 
     def send(self, message: ToEngine) -> bool:
-        """False: it does not read any more, and is let go of."""
+        """Sends a message. False: the engine does not read, and the connection is aborted."""
         if self._closed:
             return True
         frame = message.SerializeToString()
@@ -141,12 +141,12 @@ class EngineLink:
         return True
 
     async def drain(self) -> None:
-        """Until most of what was sent has been read."""
+        """Returns when the engine has read most of what was sent."""
         with contextlib.suppress(OSError):
             await self._writer.drain()
 
     async def configure(self, config: EngineConfig, settle_s: float = 0.0) -> Configured:
-        """With an `error`: nothing was changed."""
+        """Configures the engine. If the answer has an `error`, nothing has changed."""
         if self._closed:
             return Configured(error="the engine is gone")
         self._configured = asyncio.get_running_loop().create_future()
@@ -157,7 +157,7 @@ class EngineLink:
             return Configured(error="the engine does not answer")
 
     async def hand_over(self, path: Path) -> str:
-        """Gives its listening sockets to who listens at `path`. Why not, or ""."""
+        """Makes the engine pass its listening sockets to the process that listens at `path`. Returns "", or the error."""
         if self._closed:
             return "the engine is gone"
         self._handed_over = asyncio.get_running_loop().create_future()
@@ -170,8 +170,8 @@ class EngineLink:
             return "the engine does not answer"
 
     async def drain_clients(self, deadline_s: float) -> int | None:
-        """Until the last client has gone: those that are left at the deadline. None: the engine is gone, or does not
-        answer."""
+        """Waits until the last client has gone; returns the number that are left at the deadline. None: the engine is
+        gone or does not answer."""
         if self._closed:
             return None
         self._drained = asyncio.get_running_loop().create_future()

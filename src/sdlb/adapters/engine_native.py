@@ -1,11 +1,11 @@
-"""The native engine: `sdlb-engine`, spoken to over its Unix socket (proto/engine.proto has framing and meanings).
+"""The native engine: `sdlb-engine`, controlled over its Unix socket (proto/engine.proto has framing and meanings).
 
-The engine process has a session of its own and outlives control. `start` attaches to the one that listens on the
-socket, or starts one. When the connection breaks, it is attached to again; when the process is gone, another one is
-started, at once and then with a growing delay.
+The engine process has its own session and outlives control. `start` attaches to the process that listens on the
+socket, or starts one. When the connection breaks, control attaches again. When the process is gone, a new one is
+started: the first time immediately, then with a growing delay.
 
 During a hot restart there are two processes (docs/decisions/engine-take-over.md): the one in use, and one that starts
-or drains. To the core they are one engine. A delta goes to both and counts as applied when both have applied it; an
+or drains. The core sees them as one engine. A delta goes to both and counts as applied when both have applied it; an
 endpoint is drained when both report it. Requests in flight at a process that has exited are over.
 """
 
@@ -41,17 +41,17 @@ START_WITHIN_S = 10.0
 TABLE_WITHIN_S = 20.0
 DELAY_S_MIN, DELAY_S_MAX = 0.1, 5.0
 RESPAWN_SETTLE_S = 0.001
-"""Control has the whole table: an engine that is started anew parks requests until it has been applied, and not
-longer."""
+"""The settle time of a restarted engine. Control already has the whole table, so the engine parks requests only until it
+is applied."""
 GONE_WITHIN_S = 2.0
-"""After its connection is lost: an engine that ends, and not only the connection."""
+"""After its connection is lost, an engine that exits is gone within this time; otherwise only the connection broke."""
 DRAIN_S = 30.0
-"""Of an engine that an earlier control had replaced, and did not live to end."""
+"""The drain time of a replaced engine that an earlier control did not stop before it exited."""
 
 
 class NativeEngine:
-    """`socket_path`: of the first engine; its successor in a hot restart has `-b` in its name, the next one the first
-    name again."""
+    """`socket_path`: the socket of the first engine. Its successor in a hot restart uses the name with `-b`, the next one
+    the first name again."""
 
     def __init__(
         self, socket_path: Path, log_file: Path, workers: int, post: Callable[[Event], None], report: NoteSink
@@ -69,10 +69,10 @@ class NativeEngine:
         self._current: EngineLink | None = None
         self._feeds: dict[EngineLink, SiteFeed] = {}
         self._starting: EngineLink | None = None
-        self._table_applied: asyncio.Future[None] | None = None  # of the one that comes
+        self._table_applied: asyncio.Future[None] | None = None  # of the new engine in a hot restart
         self._leaving: list[EngineLink] = []
         self._rows: dict[str, Rows] = {}  # by boot id
-        self._reported_boot_ids: dict[str, str] = {}  # boot id -> the one that the core was told
+        self._reported_boot_ids: dict[str, str] = {}  # boot id -> the one that was reported to the core
         self._epoch = 0
         self._awaited: set[EngineLink] = set()
         self._identity_warnings: list[str] = []
@@ -96,7 +96,9 @@ class NativeEngine:
             error = await self._start_session(settle_s if spawned else 0.0)
             if error:
                 raise EngineFailed(error)
-        except BaseException:  # also when the start is given up: what was started for it is not left behind
+        except (
+            BaseException
+        ):  # also when the start is cancelled: a process that was started for it must not be left behind
             await (self.shut_down(0.0) if spawned else self.detach())
             raise
         self._task = asyncio.create_task(self._live(), name="engine")
@@ -105,7 +107,7 @@ class NativeEngine:
         async with self._one_at_a_time:
             before, self._config = self._config, config
             if self._current is None:
-                return ""  # told when it is attached again
+                return ""  # it is configured when it is attached again
             error = await self._configure(self._current)
             if error:
                 self._config = before
@@ -153,7 +155,7 @@ class NativeEngine:
                 return await self._hot_restart(before, path, pid, deadline_s)
             except BaseException as error:
                 self._abort_upgrade()
-                if self._current is before:  # else it is all that is left, and is attached to
+                if self._current is before:  # else the new engine is the only one left: attach to it
                     await processes.kill(pid, path)
                 if isinstance(error, (EngineFailed, TimeoutError)):
                     why = str(error) or "it did not apply the route table in time"
@@ -218,7 +220,7 @@ class NativeEngine:
             raise EngineFailed(f"it refused its configuration: {error}")
         if self._current is not before:
             raise EngineFailed("the connection to it was lost")
-        # From here on it is done, whatever becomes of the old one.
+        # From here on the hot restart is complete, whatever happens to the old engine.
         before.shut_down(deadline_s)
         self._reported_boot_ids[link.attached.boot_id] = self._reported_boot_ids.get(
             before.attached.boot_id, before.attached.boot_id
@@ -234,7 +236,7 @@ class NativeEngine:
         return Upgraded(*after, before.pid, before.attached.engine_version, deadline_s)
 
     async def _hand_over(self, before: EngineLink, path: Path, pid: int) -> None:
-        """The new process listens for the sockets a moment after it was started."""
+        """Waits until the new process listens for the sockets, which takes a moment, and has them passed to it."""
         end = time.monotonic() + START_WITHIN_S
         why = "it did not ask for the listening sockets"
         while time.monotonic() < end and processes.runs(pid, path) and self._current is before:
@@ -268,7 +270,7 @@ class NativeEngine:
         self._spawned = (time.monotonic(), processes.spawn(path, self._log, self._workers), path)
 
     async def _connect(self, path: Path) -> EngineLink | None:
-        """None: no process listens. Raises EngineFailed."""
+        """Connects to the engine at `path`. None: no process listens there. Raises EngineFailed."""
         try:
             link = EngineLink(path, await asyncio.open_unix_connection(str(path), limit=1 << 20))
         except (FileNotFoundError, ConnectionRefusedError):
@@ -283,7 +285,7 @@ class NativeEngine:
         return link
 
     async def _connect_soon(self, path: Path, pid: int) -> EngineLink:
-        """To a process that was just started."""
+        """Connects to a process that was just started. Raises EngineFailed."""
         end = time.monotonic() + START_WITHIN_S
         while time.monotonic() < end:
             link = await self._connect(path)
@@ -295,7 +297,7 @@ class NativeEngine:
         raise EngineFailed(f"the engine did not listen at {path} within {START_WITHIN_S:g} s")
 
     async def _attach(self) -> bool:
-        """To the processes that there are. False: none of them takes connections."""
+        """Attaches to the running processes. False: none of them accepts connections."""
         links: list[EngineLink] = []
         try:
             for path in self._slots:
@@ -306,9 +308,9 @@ class NativeEngine:
                 link.close()
             raise
         able = [link for link in links if not link.attached.ending]
-        able.sort(key=lambda link: (link.attached.serving, processes.age(link.pid)))
+        able.sort(key=lambda link: (link.attached.serving, processes.start_ticks(link.pid)))
         self._current = able.pop() if able else None
-        for link in able:  # the control that was to stop it, or to complete its hot restart, is gone
+        for link in able:  # a previous control did not finish stopping or starting it
             link.shut_down(DRAIN_S if link.attached.serving else 0.0)
         self._leaving = [link for link in links if link is not self._current]
         self._adopt(links)
@@ -321,7 +323,7 @@ class NativeEngine:
 
     def _adopt(self, links: list[EngineLink]) -> None:
         for link in links:
-            link.has_table = True  # whatever it has: the core is told, and replaces it unless it wants to keep it
+            link.has_table = True  # whatever its table is: the core gets its epoch, and keeps or replaces the table
             self._begin(link)
             link.listen(self)
         present = {link.attached.boot_id for link in self._links()}
@@ -337,7 +339,7 @@ class NativeEngine:
         self._rows[link.attached.boot_id] = link.rows
 
     async def _start_session(self, settle_s: float = 0.0) -> str:
-        """Certificates and listeners first, then the core hears of it: what it sends next finds them open."""
+        """Sends certificates and listeners, then informs the core, so that the listeners are open before the core's deltas."""
         link = self._current
         assert link is not None
         self._show(link)
@@ -362,7 +364,7 @@ class NativeEngine:
         await feed.greet(link.drain)
 
     def _stop_feeding(self, link: EngineLink) -> None:
-        """It gets no sites any more: it is gone, or accepts nothing new."""
+        """Stops sending sites: the engine is gone or accepts no new clients."""
         feed = self._feeds.pop(link, None)
         if feed is not None:
             self.sites.stop(feed)
@@ -432,7 +434,7 @@ class NativeEngine:
                 )
             )
 
-    # ------------------------------------------------------------------ an end
+    # ------------------------------------------------------------------ lost connections
 
     def lost(self, link: EngineLink, why: str) -> None:
         if why:
@@ -458,7 +460,7 @@ class NativeEngine:
         self._report(Note("engine-hangs" if hangs else "engine-answers", text, "error" if hangs else "info"))
 
     async def _on_old_engine_lost(self, link: EngineLink) -> None:
-        """Of two the connection to the older one is lost: it has ended, as it was told to, or both are attached to again."""
+        """The connection to the old engine is lost. Either it has exited as ordered, or control attaches to both again."""
         if await processes.ended(link.pid, link.path, GONE_WITHIN_S):
             if link in self._leaving:
                 self._leaving.remove(link)
@@ -468,7 +470,7 @@ class NativeEngine:
             self._broken.set()
 
     def _gone(self, link: EngineLink) -> None:
-        """Its process is: nothing is in flight there any more, and it holds nothing up."""
+        """The process has exited: nothing is in flight there, and no change waits for it."""
         self._rows.pop(link.attached.boot_id, None)
         self._totals.end(link.rows)
         link.rows.in_flight.clear()
@@ -477,7 +479,7 @@ class NativeEngine:
             self._drained(key, epoch)
         self._applied(link)
 
-    # ------------------------------------------------------------------ what they say
+    # ------------------------------------------------------------------ messages from the engines
 
     def on_message(self, link: EngineLink, message: FromEngine) -> None:
         match message.WhichOneof("kind"):
@@ -518,7 +520,7 @@ class NativeEngine:
                 text = f"memory pressure: {resident} of {limit} MiB in use, {held} MiB of it by connections{does}"
                 self._report(Note("engine-memory-full" if short.full else "engine-memory-high", text, "warning"))
             case _:
-                pass  # of a newer engine
+                pass  # a message of a newer engine
 
     def _applied(self, link: EngineLink) -> None:
         if link in self._awaited:
@@ -533,7 +535,7 @@ class NativeEngine:
         elif link is self._starting:
             if self._table_applied is not None and not self._table_applied.done():
                 self._table_applied.set_exception(EngineFailed(f"it refused the route table: {reason}"))
-        else:  # it must not pick by an old table
+        else:  # it must not route by an old table
             text = f"the previous engine (process {link.pid}) is stopped without draining: it refused epoch {epoch}: {reason}"
             self._report(Note("engine-rejected", text, "error"))
             link.shut_down(0.0)

@@ -1,4 +1,4 @@
-"""The engine's processes: found, started, watched and ended.
+"""Finds, starts, watches and ends the engine's processes.
 
 Each has a session of its own and outlives control.
 """
@@ -26,9 +26,9 @@ _started: dict[int, subprocess.Popen[bytes]] = {}
 
 def find_binary() -> str:
     """SDLB_ENGINE, else beside this Python, else on the PATH, else as built in a checkout. Raises EngineFailed."""
-    told = os.environ.get("SDLB_ENGINE")
-    if told:
-        return told
+    configured = os.environ.get("SDLB_ENGINE")
+    if configured:
+        return configured
     beside = [Path(sys.executable).parent / BINARY, Path(sysconfig.get_path("scripts")) / BINARY]
     checkout = Path(__file__).parents[3] / "engine" / "target"
     built = [checkout / kind / BINARY for kind in ("release", "debug") if (checkout / kind / BINARY).exists()]
@@ -46,8 +46,8 @@ def find_binary() -> str:
 
 
 def spawn(socket_path: Path, log_file: Path, workers: int, take_over: Path | None = None) -> int:
-    """Returns the process id. `take_over`: where it gets the listening sockets of a running one. Raises
-    EngineFailed."""
+    """Starts an engine; returns its process id. `take_over`: the socket on which it receives the listening sockets of
+    the running one. Raises EngineFailed."""
     for pid in [pid for pid, process in _started.items() if process.poll() is not None]:
         del _started[pid]
     binary = find_binary()
@@ -72,7 +72,7 @@ def spawn(socket_path: Path, log_file: Path, workers: int, take_over: Path | Non
 
 
 def reaps(pid: int) -> bool:
-    """Whether it is reaped here: it is, if it has ended."""
+    """Whether the process is a child that this module reaps; reaps it if it has exited."""
     started = _started.get(pid)
     if started is None:
         return False
@@ -81,7 +81,7 @@ def reaps(pid: int) -> bool:
 
 
 def runs(pid: int, socket_path: Path) -> bool:
-    """Whether the engine of this socket still runs under that number."""
+    """Whether the engine of this socket still runs with that process id."""
     started = _started.get(pid)
     if started is not None:
         return started.poll() is None
@@ -90,7 +90,7 @@ def runs(pid: int, socket_path: Path) -> bool:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return os.fsencode(socket_path) in words  # a process that only waits to be reaped has none
+    return os.fsencode(socket_path) in words  # a zombie has no command line
 
 
 async def ended(pid: int, socket_path: Path, within_s: float) -> bool:
@@ -102,7 +102,7 @@ async def ended(pid: int, socket_path: Path, within_s: float) -> bool:
 
 
 async def kill(pid: int, socket_path: Path) -> None:
-    """At once. Returns when it is gone."""
+    """Kills the process; returns when it is gone."""
     if runs(pid, socket_path):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -115,8 +115,8 @@ def reopen_log(pid: int, socket_path: Path) -> None:
             os.kill(pid, signal.SIGHUP)
 
 
-def age(pid: int) -> int:
-    """When it was started, in ticks since the system's start: the greater, the newer. 0: it is gone."""
+def start_ticks(pid: int) -> int:
+    """The start time of the process in clock ticks since boot: a newer one has a greater value. 0: it is gone."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
@@ -124,7 +124,7 @@ def age(pid: int) -> int:
 
 
 def exit_reason(pid: int, log_file: Path) -> str:
-    """Of a process that has ended: the last line of the log, else its exit code."""
+    """Why a process has exited: the last line of the log, else its exit code."""
     with contextlib.suppress(OSError, IndexError), log_file.open("rb") as file:
         file.seek(max(0, log_file.stat().st_size - 2000))
         return file.read().decode("utf-8", "replace").splitlines()[-1][:300]

@@ -1,8 +1,8 @@
 """Sites and ticket keys on their way to the native engine.
 
-Each connection gets everything first: keys, then sites, before the listeners that need them. Later come changes. The
-engine answers in the order in which it was told. A site that it refuses keeps what it had; so that this holds for an
-engine that is started afresh too, each gets the last that one has taken first, and then what is there now.
+Each connection first gets the full state: keys, then sites, before the listeners that need them. After that it gets
+changes. The engine answers the messages in order. When it refuses a site, it keeps the previous one. To make this hold
+for a newly started engine too, each connection first gets the last accepted version of a site, then the current one.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ class EngineSites:
             feed.ticket_keys()
 
     def feed(self, send: Callable[[ToEngine], object]) -> SiteFeed:
-        """To one more connection, until `stop`."""
+        """Feeds one more connection until `stop`."""
         feed = SiteFeed(self, send)
         self._feeds.append(feed)
         return feed
 
     def stop(self, feed: SiteFeed) -> None:
-        """The connection is gone, or its engine accepts nothing new."""
+        """Stops feeding a connection: it is gone, or its engine accepts no new clients."""
         self._feeds = [each for each in self._feeds if each is not feed]
 
 
 class SiteFeed:
-    """What one connection was sent."""
+    """Sends sites and keys to one connection, and records what it was sent."""
 
     def __init__(self, all_of_it: EngineSites, send: Callable[[ToEngine], object]) -> None:
         self._all = all_of_it
@@ -71,8 +71,8 @@ class SiteFeed:
         self._send(wire.to_ticket_keys(self._all.keys))
 
     async def greet(self, drain: Callable[[], Awaitable[None]]) -> None:
-        """Everything, to an engine that was just connected to. `drain` waits until it has read most of it; what is put
-        meanwhile is sent at once, and is not overtaken by what was there before."""
+        """Sends everything to a newly connected engine. `drain` waits until it has read most of it. A site that is put
+        meanwhile is sent immediately, and its older version is not sent after it."""
         if self._all.keys:
             self.ticket_keys()
         for batch in _batches([self._all.taken.get(key, site) for key, site in self._all.wanted.items()]):

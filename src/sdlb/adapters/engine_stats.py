@@ -15,8 +15,8 @@ from sdlb.seams.engine import EngineStats, GroupTotals, InstanceTotals, Upstream
 from sdlb.wire.engine_pb2 import GroupStats, Stats
 
 ROWS_MAX = 32_768
-"""Statistics of so many versions and of so many targets are kept, those that changed last: a node that runs for years
-sees more of them go than there ever are at once."""
+"""The maximum number of versions, and of targets, whose statistics are kept; the least recently changed are dropped. A node
+that runs for years sees many more of them than exist at any time."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -25,7 +25,7 @@ Group = tuple[str, str]
 
 @dataclass(slots=True)
 class Rows:
-    """The last statistics of one process; `in_flight` and `ejected` are no totals."""
+    """The last statistics of one process. `in_flight` and `ejected` are current values, not totals."""
 
     groups: dict[Group, GroupTotals] = field(default_factory=dict[Group, GroupTotals])
     targets: dict[str, UpstreamTotals] = field(default_factory=dict[str, UpstreamTotals])
@@ -35,7 +35,7 @@ class Rows:
 
 
 class Totals:
-    """Writes into `stats`."""
+    """Adds up the statistics of all processes and writes them into `stats`."""
 
     def __init__(self, stats: EngineStats) -> None:
         self._stats = stats
@@ -46,7 +46,7 @@ class Totals:
         self._live.append(rows)
 
     def end(self, rows: Rows) -> None:
-        """Of a process that is gone."""
+        """Keeps the totals of a process that has exited."""
         if all(each is not rows for each in self._live):
             return
         self._live = [each for each in self._live if each is not rows]
@@ -61,7 +61,7 @@ class Totals:
         self._refresh(rows.groups, rows.targets, rows.counters)
 
     def replace(self, old: Rows, new: Rows) -> None:
-        """The same process on another connection: it says everything again."""
+        """The same process on a new connection, over which it sends all its statistics again."""
         self._live = [new if each is old else each for each in self._live]
 
     def on_stats(self, rows: Rows, stats: Stats) -> None:
@@ -98,7 +98,7 @@ class Totals:
         )
 
     def forget_upstream(self, key: str) -> None:
-        """It was deleted: a later one of that name counts from zero."""
+        """The endpoint was deleted: a later one of that name counts from zero."""
         self._stats.upstreams.pop(key, None)
         self._stats.ejected.pop(key, None)
         self._ended.targets.pop(key, None)
@@ -186,7 +186,7 @@ def _without_gauges(row: UpstreamTotals) -> UpstreamTotals:
 
 
 def _keep(rows: dict[K, V], key: K, row: V) -> None:
-    rows.pop(key, None)  # so that it comes last
+    rows.pop(key, None)  # makes it the most recent one
     rows[key] = row
     while len(rows) > ROWS_MAX:
         del rows[next(iter(rows))]

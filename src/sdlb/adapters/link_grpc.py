@@ -3,7 +3,7 @@
 A parent serves it on a Unix socket of its state folder; the only TCP port of a node is its engine's NODE listener,
 which hands the byte streams of children (HTTP/2) through to that socket untouched. A child dials that TCP port.
 
-Every stream has one bounded queue of what is to be sent. When the queue of a slow peer is full, its link is closed; the
+Every stream has one bounded queue of outgoing messages. When the queue of a slow peer is full, its link is closed; the
 next link starts with the full state.
 """
 
@@ -17,7 +17,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Generic, TypeVar
 
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # our only children are fork + exec
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # child processes are only started by fork + exec
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
@@ -68,7 +68,7 @@ _CLIENT = [
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
-    ("grpc.use_local_subchannel_pool", 1),  # a new dial is a new connection, without an older one's back-off
+    ("grpc.use_local_subchannel_pool", 1),  # each dial makes a new connection, without the backoff of an older one
 ]
 
 M = TypeVar("M")
@@ -76,13 +76,13 @@ Post = Callable[[Event], None]
 
 
 class _Outbox(Generic[M]):
-    """What waits to be sent on one stream. `None` ends it."""
+    """The messages to be sent on one stream. `None` ends it."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[M | None] = asyncio.Queue(QUEUE_MESSAGES_MAX)
 
     def put(self, message: M | None) -> bool:
-        """False: the peer does not read."""
+        """Queues a message. False: the queue is full, because the peer does not read."""
         try:
             self._queue.put_nowait(message)
         except asyncio.QueueFull:
@@ -98,7 +98,7 @@ class _Outbox(Generic[M]):
 
 
 class GrpcChildren:
-    """The parent's side. `socket_path` is made by gRPC in a folder that only we may enter."""
+    """The parent's side. `socket_path` is made by gRPC in a folder that only this user may enter."""
 
     def __init__(self, socket_path: str, post: Post, report: NoteSink, credentials: Credentials) -> None:
         self._path = socket_path
@@ -159,7 +159,7 @@ class GrpcChildren:
         writer = asyncio.create_task(_write(outbox, context.write), name=f"link {link} out")
         try:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
-            if link not in self._links and not writer.done():  # dropped by us: what was said before goes out
+            if link not in self._links and not writer.done():  # dropped by `drop`: the queued messages are still sent
                 await asyncio.wait((writer,), timeout=FLUSH_WITHIN_S)
         finally:
             reader.cancel()
@@ -168,7 +168,7 @@ class GrpcChildren:
                 self._post(ChildClosed(link))
 
     async def _read(self, link: int, child: str, requests: AsyncIterator[bytes]) -> None:
-        """Until the stream ends, or the child sends what is no message: that costs it its link."""
+        """Reads until the stream ends or the child sends an invalid message, which closes its link."""
         async for raw in requests:
             if link not in self._links:
                 return
@@ -212,7 +212,7 @@ async def _write(outbox: _Outbox[Any], write: Callable[[Any], Any]) -> None:
 
 
 class GrpcParents:
-    """The child's side. `data_address(parent)`: where that parent reaches our engine."""
+    """The child's side. `data_address(parent)`: the address at which that parent reaches this node's engine."""
 
     def __init__(
         self, post: Post, report: NoteSink, credentials: Credentials, data_address: Callable[[str], str]
@@ -302,7 +302,7 @@ class GrpcParents:
                 await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
                 if reader.done():
                     reader.result()
-                else:  # we hang up: the parent gets what was sent, and ends the stream
+                else:  # this node hangs up: the parent reads what was sent, then ends the stream
                     await asyncio.wait((reader,), timeout=FLUSH_WITHIN_S)
             finally:
                 reader.cancel()
@@ -342,7 +342,7 @@ def _reason(error: grpc.aio.AioRpcError) -> str:
 
 
 def address_towards(parent: str, listen: str) -> str:
-    """Where `parent` reaches a listener on `listen`: itself, or for a wildcard the local address that routes there."""
+    """The address at which `parent` reaches a listener: `listen`, or for a wildcard the local address of the route to it."""
     host, _, port = listen.rpartition(":")
     if host.strip("[]") not in ("0.0.0.0", "::"):
         return listen

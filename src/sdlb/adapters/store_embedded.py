@@ -1,16 +1,16 @@
 """The embedded store: one SQLite file in the state folder, written by a thread of its own.
 
-Every row carries a CRC32 over key and value, so that a flipped bit is found even where SQLite's own structure checks
-see nothing. An unusable file (damaged, or of a newer version) is renamed to `<name>.bad-<n>` and reported; the node
+Every row carries a CRC32 over key and value, so that a flipped bit is detected even where SQLite's own structure
+checks miss it. An unusable file (damaged, or of a newer version) is renamed to `<name>.bad-<n>` and reported; the node
 then starts from the state that its children and parents send.
 
 Commits are atomic by SQLite's write-ahead log. Durable ones sync it (`synchronous = FULL`), the others only hand it to
-the kernel (`NORMAL`), which survives the end of the process. Commits that wait while another is written go
-together into the next transaction, in order.
+the kernel (`NORMAL`), which survives the end of the process. Commits that wait while another is written share
+the next transaction, in order.
 
-SQLite takes a write-ahead log that ends too early for one that was not written further, and silently goes back to an
-older state. So durable transactions are counted, in the file and beside it (`<name>-mark`, written after them): a file
-that counts fewer than its mark has lost something that was acted on.
+SQLite cannot distinguish a truncated write-ahead log from a shorter one, and silently returns to an older state. So
+durable transactions are counted, in the file and beside it (`<name>-mark`, written after them). A file with a lower
+count than its mark has lost a decision that has taken effect.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _NOT_ITS_FAULT = frozenset(
         sqlite3.SQLITE_PERM,
     }
 )
-"""Errors that say nothing about what is in the file."""
+"""Errors that do not mean that the file is damaged."""
 
 _Row = tuple[str, bytes | None]
 _Commit = tuple[list[_Row], bool, "asyncio.Future[None]"]
 
 
 class _Untrusted(Exception):
-    """Why the file is set aside."""
+    """The reason for which the file is renamed."""
 
 
 class EmbeddedStore:
@@ -65,7 +65,7 @@ class EmbeddedStore:
         self._connection: sqlite3.Connection | None = None
         self._thread = ThreadPoolExecutor(1, "sdlb-store")
         self._waiting: list[_Commit] = []
-        self._lock = threading.Lock()  # of `_waiting`
+        self._lock = threading.Lock()  # protects `_waiting`
         self._synchronous = ""
         self._mark = -1  # file descriptor of the mark
         self._count = 0  # durable transactions, ever
@@ -85,7 +85,7 @@ class EmbeddedStore:
         with self._lock:
             self._waiting.append((rows, durable, done))
             first = len(self._waiting) == 1
-        if first:  # else a job is on its way that will take this one along
+        if first:  # else a running job also writes this commit
             try:
                 self._thread.submit(self._write_waiting, loop)
             except RuntimeError:
@@ -164,7 +164,7 @@ class EmbeddedStore:
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL) "
-                "WITHOUT ROWID"  # one tree, no index beside it: what is read is all there is
+                "WITHOUT ROWID"  # one B-tree without an index: a full read covers all data
             )
             self._count = 0
             self._open_mark()
@@ -198,7 +198,7 @@ class EmbeddedStore:
         return Note("state-set-aside", text, "error", {"file": str(aside)})
 
     def _write_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One transaction for all commits that wait; when that fails, each alone, so that each gets its own answer."""
+        """One transaction for all commits that wait; when that fails, one transaction for each, so that each gets its own result."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
         try:
@@ -225,7 +225,7 @@ class EmbeddedStore:
         if level != self._synchronous:
             connection.execute(f"PRAGMA synchronous = {level}")
             self._synchronous = level
-        puts = dict(rows)  # the last one of a key counts
+        puts = dict(rows)  # the last value of a key wins
         count = self._count + durable
         if durable:
             puts[COUNT_KEY] = b"%d" % count
@@ -264,7 +264,7 @@ def _mark_of(count: int) -> bytes:
 
 
 def _read_mark(file: int) -> int:
-    """0 when there is none that can be trusted."""
+    """The count in the mark; 0 if it is missing or invalid."""
     raw = os.pread(file, 64, 0)
     digits = raw[:20]
     return int(digits) if digits.isdigit() and raw == _mark_of(int(digits)) else 0

@@ -1,6 +1,6 @@
 """The local API: HTTP and JSON on a Unix socket (docs/reference/api.md; the calls are listed in `node.openapi`).
 
-Handlers translate a body into an event and a view into JSON. Questions that only the roots can answer go through
+Handlers translate a body into an event and a view into JSON. Calls that only the roots can answer go through
 `node.authority`.
 """
 
@@ -101,7 +101,7 @@ class Api:
         self._listen = listen
 
     def app(self, paths: Collection[str] = ()) -> Starlette:
-        """`paths`: only these."""
+        """`paths`: serves only these."""
         routes = [
             Route(call.path, _guarded(getattr(self, call.operation), call), methods=[call.method])
             for call in openapi.CALLS
@@ -133,8 +133,8 @@ class Api:
         return self._view(found)
 
     async def _known(self, instance_id: str, timeout_s: float) -> dict[str, Any]:
-        """As `_instance`. Of one that is unknown because the state folder is an older copy, that is said only when no request
-        to it is in flight any more: its program would end."""
+        """As `_instance`, but does not report an instance as unknown while requests to it may be in flight: its program
+        would exit. (After a start with an older copy of the state folder, the node may not know the instance.)"""
         end = time.monotonic() + timeout_s
         while self._may_carry(check_id(instance_id)) and (left := end - time.monotonic()) > 0:
             await self._loop.instances.wait(instance_id, min(left, 0.5))
@@ -197,7 +197,7 @@ class Api:
         return found["owner"] if found is not None else ""
 
     def _conflict(self, instance_id: str) -> str:
-        """The text of a conflict about an id; the core has decided for the registration that arrived first."""
+        """The text of a conflict about an id; the core has kept the registration that arrived first."""
         found = self._instance(instance_id)
         name = f"{found['service']}-{found['version']} on {found['endpoint']}"
         if found["state"] == "lapsed":
@@ -249,7 +249,7 @@ class Api:
 
         started = time.monotonic()
         await self._loop.do(InstanceRemove(instance_id, deadline_s, owner))
-        # At the deadline the instance is removed once the engine sends nothing new; the extra second is for that.
+        # At the deadline the instance is removed as soon as the engine sends it nothing new: that needs the extra second.
         gone = await self._until(instance_id, removed, deadline_s + 1.0)
         drained = gone and time.monotonic() - started < deadline_s
         return _json(
@@ -265,7 +265,7 @@ class Api:
             await self._loop.instances.wait(instance_id, left)
         return True
 
-    # ------------------------------------------------------------------ services and policies, of the roots
+    # ------------------------------------------------------------------ services and policies, from the roots
 
     def _local(self, request: Request) -> bool:
         return request.query_params.get("scope") == "local"
@@ -311,11 +311,11 @@ class Api:
         instances = await self._instances()
         children = await reads.encoded(reads.children(self._lists, self._pace()))
         ready, detail = self._loop.ready()
-        told = {"ready": ready, "detail": detail, "writes": self._loop.writes}
+        health = {"ready": ready, "detail": detail, "writes": self._loop.writes}
         stats = self._engine.stats
         engine = {"pid": stats.pid, "version": stats.version, "attached": stats.attached}
         ejected = [{"target": name, "reason": why} for name, why in sorted(stats.ejected.items())]
-        head = {**tree, **told, "engine": engine, "listen": listen, "parents": parents, "ejected": ejected}
+        head = {**tree, **health, "engine": engine, "listen": listen, "parents": parents, "ejected": ejected}
         return self._long(reads.pieces(head, children=children, instances=instances))
 
     async def forget_child(self, request: Request) -> Response:
@@ -351,9 +351,9 @@ class Api:
 
     async def restart_control(self, request: Request) -> Response:
         settings, stats = self._loop.balancer.settings, self._engine.stats
-        if self._loop.stopping or self._restart.asked.is_set():
+        if self._loop.stopping or self._restart.requested.is_set():
             raise Refusal("stopping", f"{settings.name} is already stopping")
-        await self._restart.ask()
+        await self._restart.request()
         engine = {"pid": stats.pid, "version": stats.version}
         return _json({"node": settings.name, "incarnation": settings.incarnation, "pid": os.getpid(), "engine": engine})
 
@@ -383,10 +383,11 @@ class Api:
         if ":" in host:
             host = f"[{host}]"
         path = parts.path or "/"
-        told = with_ejected(self._loop.balancer.view.explain(host, path), self._engine.stats.ejected)
+        explanation = with_ejected(self._loop.balancer.view.explain(host, path), self._engine.stats.ejected)
         if not self._local(request):
-            told = {**told, "others": _with_roots(told, await self._authority.explained(host, path))}
-        return _json({**told, "url": full})
+            at_roots = await self._authority.explained(host, path)
+            explanation = {**explanation, "others": _with_roots(explanation, at_roots)}
+        return _json({**explanation, "url": full})
 
     async def events(self, request: Request) -> Response:
         since = request.query_params.get("since")
@@ -440,13 +441,13 @@ class Api:
 
 
 def _with_roots(here: dict[str, Any], roots: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The other routes, with those that make the entries above decide differently from this node."""
+    """The other routes: those of this node, and those by which the roots decide differently from this node."""
     others: list[dict[str, Any]] = list(here["others"])
-    for told in roots:
-        route, service = told.get("route", ""), told.get("service", "")
+    for root in roots:
+        route, service = root.get("route", ""), root.get("service", "")
         known = {(each["route"], each["service"]) for each in others}
         if route and (route, service) != (here["route"], here["service"]) and (route, service) not in known:
-            why = f"{told.get('node', 'a root')} routes such requests here: {told.get('rule', '')}"
+            why = f"{root.get('node', 'a root')} routes such requests here: {root.get('rule', '')}"
             others.append({"route": route, "service": service, "why": why})
     return others
 
@@ -459,10 +460,10 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-query")
     path = request.url.path
-    told = problems.answer(code, f"{request.method} {path[:200]}: {error.detail}; see /docs", error.status_code)
+    response = problems.answer(code, f"{request.method} {path[:200]}: {error.detail}; see /docs", error.status_code)
     if error.status_code == 405:
-        told.headers["allow"] = openapi.allowed(path)  # the router knows the methods of one call only
-    return told
+        response.headers["allow"] = openapi.allowed(path)  # the router knows the methods of one call only
+    return response
 
 
 def _guarded(handler: Handler, call: openapi.Call) -> Handler:

@@ -1,8 +1,9 @@
-"""The calls that only roots can answer: run on this root (`run_here`), and merged on the node that received the call.
+"""The calls that only roots can answer: this root runs them (`run_here`), and the node that received a call merges
+the answers.
 
-What travels up is the call itself (method, path, body), what comes back a status and a JSON body for each root:
-`{"services": [...]}` for services (one a line), `{"service", "revision", "origin", "policy"}` for a policy, else a
-problem document. The list of all services is long: it is made, and merged, in slices (`node.reads`).
+A node sends the call itself (method, path, body) to the roots. Each root returns a status and a JSON body:
+`{"services": [...]}` for services (one a line), `{"service", "revision", "origin", "policy"}` for a policy, otherwise a
+problem document. The list of all services is long, so it is made and merged in slices (`node.reads`).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Authority:
             return body_of(error.code, str(error), 400)
         except Refusal as error:
             return body_of(error.code, error.detail, error.status)
-        except Exception as error:  # The asking node must get an answer even for an internal error.
+        except Exception as error:  # The node that sent the call must get an answer even for an internal error.
             self._loop.errors += 1
             return body_of("internal-error", f"{type(error).__name__}: {error}")
 
@@ -95,7 +96,7 @@ class Authority:
 
     # ------------------------------------------------------------------ on any node
 
-    async def _ask(self, method: str, path: str, body: bytes = b"") -> Answered:
+    async def _call_roots(self, method: str, path: str, body: bytes = b"") -> Answered:
         answered = await self._loop.ask(AskUp(secrets.token_hex(12), method, path, body))
         if not answered.answers:
             parents = self._loop.balancer.view.parents()
@@ -107,14 +108,14 @@ class Authority:
     async def services(self, name: str = "") -> list[bytes]:
         """All services, or one, as pieces of JSON. Where roots differ, the first root by name that knows the service
         wins."""
-        answered = await self._ask("GET", f"{SERVICES}/{quote(name, safe='')}" if name else SERVICES)
+        answered = await self._call_roots("GET", f"{SERVICES}/{quote(name, safe='')}" if name else SERVICES)
         pace = reads.Pace(self._loop.quiet)
-        told = {answer.root: _entries(answer) for answer in answered.answers if answer.status == 200}
-        if not told:
+        reported = {answer.root: _entries(answer) for answer in answered.answers if answer.status == 200}
+        if not reported:
             raise _first_refusal(answered.answers)
-        disagree, services = await merge_services(told, pace)
+        disagree, services = await merge_services(reported, pace)
         await pace.pause()
-        return reads.pieces({**self._who(answered), "disagree": disagree}, services=services)
+        return reads.pieces({**self._origin(answered), "disagree": disagree}, services=services)
 
     async def explained(self, host: str, path: str) -> list[Json]:
         """The answer of each reachable root; empty at a root, which answers itself, and when no root is reachable."""
@@ -122,24 +123,24 @@ class Authority:
         if balancer.settings.is_root or balancer.view.cut_off():
             return []
         try:
-            answered = await self._ask("GET", f"/v1/explain/{quote(host, safe='')}/{quote(path, safe='')}")
+            answered = await self._call_roots("GET", f"/v1/explain/{quote(host, safe='')}/{quote(path, safe='')}")
         except Refusal:
             return []
         return [_body(answer) for answer in answered.answers if answer.status == 200]
 
     async def policy(self, service: str) -> Json:
-        return self._merge_policy(await self._ask("GET", f"/v1/policies/{quote(service, safe='')}"))
+        return self._merge_policy(await self._call_roots("GET", f"/v1/policies/{quote(service, safe='')}"))
 
     async def set_policy(self, service: str, body: bytes, *, refuse_unknown: bool = False) -> Json:
-        """On every root that can be reached; done only when all of these took it. `refuse_unknown`: names that no root
-        knows are refused, else they are `warnings` of the answer."""
+        """Sets the policy on every reachable root; succeeds only if all of them accept it. `refuse_unknown`: a name that
+        no root knows is refused; otherwise it becomes one of the `warnings` in the answer."""
         text = body.decode("utf-8", "replace")
-        policy = Policy.from_json(text, f"policy of {service}")  # checked here before any root is asked
+        policy = Policy.from_json(text, f"policy of {service}")  # checked here before any root receives it
         doubts = await self._doubts(service, policy)
         if doubts and refuse_unknown:
             code = doubts[0][0]
             raise Refusal(code, "; ".join(text for _, text in doubts))
-        answered = await self._ask("PUT", f"/v1/policies/{quote(service, safe='')}", body)
+        answered = await self._call_roots("PUT", f"/v1/policies/{quote(service, safe='')}", body)
         refused = [answer for answer in answered.answers if answer.status != 200]
         if len(refused) == len(answered.answers):
             raise _first_refusal(refused)
@@ -149,7 +150,7 @@ class Authority:
         return {**self._merge_policy(answered), "warnings": [text for _, text in doubts]}
 
     async def _doubts(self, service: str, policy: Policy) -> list[tuple[str, str]]:
-        answered = await self._ask("GET", f"{SERVICES}/{quote(service, safe='')}")
+        answered = await self._call_roots("GET", f"{SERVICES}/{quote(service, safe='')}")
         known: set[str] | None = None
         for answer in answered.answers:
             for entry in _entries(answer) if answer.status == 200 else ():
@@ -163,23 +164,23 @@ class Authority:
         return unknown(service, policy, had, known)
 
     def _merge_policy(self, answered: Answered) -> Json:
-        told = {answer.root: _body(answer) for answer in answered.answers if answer.status == 200}
-        if not told:
+        reported = {answer.root: _body(answer) for answer in answered.answers if answer.status == 200}
+        if not reported:
             raise _first_refusal(answered.answers)
-        newest = max(sorted(told), key=lambda root: (told[root]["revision"], told[root]["origin"]))
-        believed = told[newest]
-        differing = [root for root in sorted(told) if told[root]["policy"] != believed["policy"]]
+        newest = max(sorted(reported), key=lambda root: (reported[root]["revision"], reported[root]["origin"]))
+        policy = reported[newest]
+        differing = [root for root in sorted(reported) if reported[root]["policy"] != policy["policy"]]
         text = f"the policy at {', '.join(differing)} differs from the one at {newest}"
         return {
-            **self._who(answered),
-            "disagree": [{"service": believed["service"], "text": text}] if differing else [],
-            "service": believed["service"],
-            "revision": believed["revision"],
-            "policy": believed["policy"],
+            **self._origin(answered),
+            "disagree": [{"service": policy["service"], "text": text}] if differing else [],
+            "service": policy["service"],
+            "revision": policy["revision"],
+            "policy": policy["policy"],
             "warnings": [],
         }
 
-    def _who(self, answered: Answered) -> Json:
+    def _origin(self, answered: Answered) -> Json:
         return {
             "node": self._loop.balancer.settings.name,
             "roots": sorted(answer.root for answer in answered.answers),
@@ -193,26 +194,29 @@ class _Version(msgspec.Struct):
 
 
 class _Service(msgspec.Struct):
-    """As much as is compared; the rest is passed on as it came."""
+    """The fields that are compared; the others are passed on unchanged."""
 
     service: str
     versions: list[_Version]
 
 
-async def merge_services(told: Mapping[str, Sequence[bytes]], pace: reads.Pace) -> tuple[list[Json], list[bytes]]:
-    """`told`: root -> its services, encoded. What the roots disagree about (they have different versions of a service
-    active), and all services by name. What cannot be read is left out: it comes from another node."""
+async def merge_services(reported: Mapping[str, Sequence[bytes]], pace: reads.Pace) -> tuple[list[Json], list[bytes]]:
+    """Merges the services that each root reported (root -> its services, encoded).
+
+    Returns the services of which the roots have different versions active, and all services by name. An entry that
+    cannot be decoded is left out: it comes from another node.
+    """
     services: dict[str, bytes] = {}
     active: dict[str, dict[str, str]] = {}
-    for root in sorted(told):
-        for entry in told[root]:
+    for root in sorted(reported):
+        for entry in reported[root]:
             await pace.pause()  # also before the first one, because parsing an answer takes time
             try:
                 service = msgspec.json.decode(entry, type=_Service)
             except msgspec.DecodeError:
                 continue
             services.setdefault(service.service, entry)
-            if len(told) > 1:
+            if len(reported) > 1:
                 names = [version.version for version in service.versions if version.state == "active"]
                 active.setdefault(service.service, {})[root] = ", ".join(names) or "nothing"
     disagree = [
@@ -231,7 +235,7 @@ def _entries(answer: RootAnswer) -> list[bytes]:
 
 
 def _body(answer: RootAnswer) -> Json:
-    """The answer comes from another node, perhaps of another version; anything but an object counts as an empty one."""
+    """The answer comes from another node, perhaps of another release; anything but an object counts as an empty one."""
     try:
         body = msgspec.json.decode(answer.body)
     except msgspec.DecodeError:

@@ -29,11 +29,11 @@ class Known:
     unreadable: str = ""  # why its files cannot be used
     refused: str = ""  # the engine's reason
     not_after_s: int = 0  # of the certificate in use; 0: none
-    warnings: tuple[str, ...] = ()  # of the engine
-    exposed: tuple[str, ...] = ()  # of its files
+    warnings: tuple[str, ...] = ()  # from the engine
+    exposed: tuple[str, ...] = ()  # permissions of its key files that are too wide
     answered: bool = False
-    changing: bool = False  # other files were sent
-    expiry_warnings: int = 0  # how many of EXPIRY_WARNINGS_S
+    changing: bool = False  # new files were sent to the engine
+    expiry_warnings: int = 0  # the number of EXPIRY_WARNINGS_S that have been reported
 
     @property
     def state(self) -> str:
@@ -66,7 +66,7 @@ class Sites:
     # ------------------------------------------------------------------ files
 
     def on_read(self, key: str, exposed: Sequence[str], changed: bool) -> list[Note]:
-        """Its files could be read. `exposed`: what is wrong with the rights to its keys; `changed`: they were sent."""
+        """Its files were read. `exposed`: what is wrong with the permissions of its keys; `changed`: they were sent."""
         site = self._known.get(key)
         if site is None:
             return []
@@ -156,14 +156,16 @@ class Sites:
         ]
 
 
-def ending(not_after_s: int, now_s: int, told: tuple[int, int]) -> tuple[tuple[int, int], tuple[str, str, str] | None]:
-    """The same for the node's own certificate. `told`: when the one ends that was told of, and how many of
-    EXPIRY_WARNINGS_S.
+def ending(
+    not_after_s: int, now_s: int, reported: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[str, str, str] | None]:
+    """The expiry warning for the node's own certificate. `reported`: the expiry time of the certificate that was warned
+    about, and the number of EXPIRY_WARNINGS_S that have been reported for it.
 
-    Returns that, and code, text and level of what is to be told now.
+    Returns the new value of `reported`, and code, text and level of the warning to report now, if any.
     """
     passed = _passed(not_after_s, now_s)
-    if passed <= (told[1] if told[0] == not_after_s else 0):
+    if passed <= (reported[1] if reported[0] == not_after_s else 0):
         return (not_after_s, passed), None
     left_s = not_after_s - now_s
     if left_s <= 0:

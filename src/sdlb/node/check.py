@@ -23,7 +23,7 @@ from sdlb.node.toml_lines import line_of
 
 MISTAKES_MAX = 100
 Bound = Callable[[Path], Collection[str]]
-"""The addresses that the running node at this API socket listens on; none: there is no such node."""
+"""The addresses that the running node at this API socket listens on; empty if there is no such node."""
 _SITE: dict[str, object] = {"certificate": "/dev/null"}
 
 
@@ -41,13 +41,15 @@ def mistakes(options: Options, bound: Bound = lambda socket: ()) -> list[str]:
     if config is not None:
         place = _Places(where, lines)
         found += [
-            (place.line(error), str(error)) for error in _of_machine(config, place, bound) if not _was(error, found)
+            (place.line(error), str(error))
+            for error in _of_machine(config, place, bound)
+            if not _already_reported(error, found)
         ]
     return list(dict.fromkeys(text for _, text in sorted(found, key=lambda each: each[0])))
 
 
-def _was(error: Invalid, found: list[tuple[int, str]]) -> bool:
-    """Of a stand-in for what is told already."""
+def _already_reported(error: Invalid, found: list[tuple[int, str]]) -> bool:
+    """Whether an error about this key is already in the list: the valid value that replaced it causes another one."""
     return any(text.startswith(f"{error.where}:") for _, text in found)
 
 
@@ -58,7 +60,7 @@ def _read(
     options: Options,
     found: list[tuple[int, str]],
 ) -> NodeConfig | None:
-    """None: no whole configuration could be made of it."""
+    """The configuration; None if it stays incomplete."""
     data = copy.deepcopy(data)
     seen: set[tuple[str, ...]] = set()
     for _ in range(MISTAKES_MAX):
@@ -66,12 +68,14 @@ def _read(
             return build(data, where, lines, options)
         except Mistake as error:
             found.append((line_of(lines, error.path), str(error)))
-            path = error.path[:-1] if error.path in seen else error.path  # what stands in is of no use either
+            path = (
+                error.path[:-1] if error.path in seen else error.path
+            )  # the replacement is invalid too: replace the table
             seen.add(error.path)
             if not path:
                 return None
             _replace(data, path)
-        except Invalid as error:  # of an option: the rest cannot be judged without it
+        except Invalid as error:  # of a command-line option: the rest cannot be validated without it
             found.append((0, str(error)))
             return None
     return None
@@ -100,7 +104,7 @@ def _replace(data: dict[str, object], path: tuple[str, ...]) -> None:
 
 
 class _Places:
-    """Where in the file something stands that is about the machine."""
+    """The line of a key in the node file, for errors about this machine."""
 
     def __init__(self, where: str, lines: dict[tuple[str, ...], int]) -> None:
         self._where, self._lines = where, lines
@@ -114,7 +118,7 @@ class _Places:
         return int(rest) if rest.isdigit() else 0
 
 
-# ------------------------------------------------------------------ what the machine does not give
+# ------------------------------------------------------------------ resources of the machine
 
 
 def _of_machine(config: NodeConfig, place: _Places, bound: Bound) -> Iterator[Invalid]:
@@ -158,7 +162,7 @@ def _port(address: str, where: str) -> Iterator[Invalid]:
 
 
 def _folder(folder: Path, where: str) -> Iterator[Invalid]:
-    """As `places.own_folder`, without making it."""
+    """Checks what `local_paths.own_folder` checks, but does not create the folder."""
     try:
         there = os.lstat(folder)
     except FileNotFoundError:

@@ -72,7 +72,7 @@ class Node:
         }
         self.health = Health(self.loop.post, rng, self.loop.remember, journal.report, self._proxy_protocol)
         self.loop.watch_instances = self._instances_changed
-        # Of the names of an engine's sockets the longest.
+        # the longest name of an engine's socket
         engine_socket = folder.socket_path("hand-over.sock").with_name("engine.sock")
         self.children_socket = folder.socket_path("links.sock")
         log = folder.path / "engine.log"
@@ -91,7 +91,7 @@ class Node:
         self.loop.run_here = self.authority.run_here
 
     async def start_engine(self) -> None:
-        """Raises EngineFailed, or Invalid when the node's own certificate is of no use."""
+        """Raises EngineFailed, or Invalid when the node's own certificate cannot be used."""
         await self.identity.adopt(self.config.identity)
         try:
             await self.engine.start(self.engine_config(self.config), min(SETTLE_S_MAX, self.config.lease_s))
@@ -103,7 +103,7 @@ class Node:
             raise Invalid(CODE, spec.certificate.where, what, "see docs/guide/links.md") from None
 
     def engine_config(self, config: NodeConfig, identity: Identity | None = None) -> EngineConfig:
-        """`identity`: in place of the one in use."""
+        """`identity`: replaces the one in use."""
         identity = identity or self.identity.current
         listeners = [Listener("node", config.listen_node, tls=identity is not None)]
         if config.listen_http:
@@ -121,13 +121,13 @@ class Node:
         )
 
     def data_address(self, parent: str) -> str:
-        """Where `parent` reaches our engine: as configured, else the address that the engine listens on."""
+        """Where `parent` reaches this node's engine: as configured, else the address that the engine listens on."""
         if self.config.advertise:
             return self.config.advertise
         return address_towards(parent, self.engine.stats.bound.get("node", self.config.listen_node))
 
     def watch_saved(self) -> None:
-        """Health checks and process watches of the instances that were there before the restart."""
+        """Starts the health checks and process watches of the instances from before the restart."""
         found = [(spec_of(view), bool(view["healthy"])) for view in self.balancer.view.instances()]
         self.health.start(found, self._remembered)
         for spec in self.balancer.view.replaced():

@@ -1,7 +1,7 @@
 """The node file (TOML; contract.md, "Node file") and the options that stand for one.
 
-`read_config` gives a whole, checked `NodeConfig` or raises `Invalid`. Keys of the contract whose feature this version
-does not have are accepted where they would change nothing and refused where they would.
+`read_config` returns a complete, validated `NodeConfig` or raises `Invalid`. Keys for features that this version does
+not have are accepted where they would change nothing; otherwise they are refused.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ LIMITS: dict[str, tuple[int, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """`listen_http`, `listen_https` "": no such entry for clients. `http_proxies`, `https_proxies`: networks whose word
-    about their clients is believed there. `advertise` "": found out for each parent. `workers` 0: one a core."""
+    """`listen_http`, `listen_https` "": no such listener. `http_proxies`, `https_proxies`: networks of proxies that are
+    trusted to name their clients at that listener. `advertise` "": found out for each parent. `workers` 0: one a core."""
 
     name: str
     state_dir: Path
@@ -91,7 +91,7 @@ class NodeConfig:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says; None leaves it to the file or the default."""
+    """The options of the command line. None: the file or the default decides."""
 
     config: str | None = None
     root: bool = False
@@ -364,8 +364,8 @@ def _state_dir(name: str, environment: Mapping[str, str]) -> Path:
 
 
 def _socket(name: str, state_dir: Path, environment: Mapping[str, str]) -> Path:
-    if told := environment.get("SDLB_SOCKET"):
-        return Path(told).absolute()
+    if path := environment.get("SDLB_SOCKET"):
+        return Path(path).absolute()
     if _writable_root_folder(Path("/run/sdlb")):
         return Path("/run/sdlb/sdlb.sock")
     runtime = environment.get("XDG_RUNTIME_DIR")

@@ -19,7 +19,7 @@ DO = (
 
 
 def read_identity(top: Reader) -> IdentitySpec | None:
-    """None: there is none. Raises Invalid."""
+    """The identity; None without one. Raises Invalid."""
     if "identity" not in top:
         return None
     table = top.table("identity", KEYS)
@@ -38,8 +38,7 @@ def _file(table: Reader, name: str) -> PemFile | None:
 
 
 class Links:
-    """Checks what the node file and the command line say together. `node_listen`, `parents`: whether options said
-    so."""
+    """Checks the node file and the command line together. `node_listen`, `parents`: whether these come from options."""
 
     def __init__(self, top: Reader, listen: Reader, *, node_listen: bool, parents: bool) -> None:
         self._top, self._listen = top, listen
@@ -68,7 +67,7 @@ class Links:
                 self._refuse_parent(parent)
 
     def refuse_listen(self, address: str, expected: str) -> NoReturn:
-        """Names the option or the line, whichever said it."""
+        """The option or the line that holds the setting."""
         if not self._node_listen and "node" in self._listen:
             self._listen.fail("node", expected)
         where = "--node-listen" if self._node_listen else "--node-listen (its default)"

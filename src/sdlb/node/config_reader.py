@@ -45,7 +45,7 @@ class Reader:
         return f"{self._where}{line}: {'.'.join(path)}"
 
     def place(self, key: str = "") -> str:
-        """Where a key of this table stands, or the table: "node.toml:7: site.0.key"."""
+        """The place of a key of this table, or of the table: "node.toml:7: site.0.key"."""
         return self._place((*self._path, key) if key else self._path)
 
     def refuse(self, key: str, what: str, do: str) -> NoReturn:
@@ -145,7 +145,7 @@ class Reader:
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """A check that takes these texts only."""
+    """A check that accepts only these values."""
 
     def check(text: str) -> str:
         if text not in choices:

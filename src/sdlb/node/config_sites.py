@@ -9,11 +9,11 @@ from sdlb.node.config_reader import Reader, one_of
 KEYS = ("hosts", "certificate", "key", "client_ca", "client_certificate", "acme")
 HOSTS_MAX = 256
 CERTIFICATES_MAX = 4
-"""A site has to fit into a frame to the engine."""
+"""A site must fit into one frame to the engine."""
 
 
 def read_sites(top: Reader, listen: Reader) -> tuple[SiteSpec, ...]:
-    """All sites, in the order of the file. Raises Invalid, also when a listener lacks sites or sites a listener."""
+    """All sites, in the order of the file. Raises Invalid, also for a listener without sites and for sites without a listener."""
     sites = top.items("site", KEYS)
     if "https" in listen and not sites:
         listen.refuse("https", "has no certificate", "add a [[site]] with hosts and certificate, or remove the line")

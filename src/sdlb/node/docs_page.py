@@ -52,10 +52,10 @@ def _call(method: str, path: str, operation: Mapping[str, Any]) -> str:
     return f"<tr><td><code>{method} {escape(path)}</code></td><td>{'<br>'.join(lines)}</td></tr>"
 
 
-def _content(said: Mapping[str, Any]) -> str:
+def _content(message: Mapping[str, Any]) -> str:
     return " or ".join(
         _type(content["schema"]) if media == "application/json" else f"<code>{media}</code>"
-        for media, content in said["content"].items()
+        for media, content in message["content"].items()
     )
 
 
@@ -65,8 +65,8 @@ def _shape(name: str, shape: Mapping[str, Any]) -> str:
         f"<code>{key}</code>: {_type(what)}{'' if key in required or not required else _default(what)}"
         for key, what in shape.get("properties", {}).items()
     ]
-    told = [_marked(shape["description"])] if "description" in shape else []
-    return f"<tr id={name}><td><code>{name}</code></td><td>{'<br>'.join([*told, *keys])}</td></tr>"
+    description = [_marked(shape["description"])] if "description" in shape else []
+    return f"<tr id={name}><td><code>{name}</code></td><td>{'<br>'.join([*description, *keys])}</td></tr>"
 
 
 def _default(what: Mapping[str, Any]) -> str:

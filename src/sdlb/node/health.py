@@ -1,11 +1,11 @@
 """Active health checks of this host's instances, and the watch on their processes.
 
-`node.probe` makes one check. `rise` good ones in a row make an instance healthy, `fall` bad ones unhealthy.
-The first one comes at once for a new instance, and after a
-random part of the interval for those that were there when control started, so that a restart is no burst.
+`node.probe` makes one check. `rise` successful checks in a row make an instance healthy, `fall` failed ones unhealthy.
+A new instance is checked immediately. When control starts, the first check of each known instance comes after a random
+part of the interval, so that a restart causes no burst.
 
-A watched process is held by a pidfd, which names that one process even when its number is used again; over a restart
-of control, the start time from /proc tells whether a number still means the same process.
+A watched process is held by a pidfd, which names that one process even when its number is used again; after
+a restart of control, the start time from /proc shows whether a number still means the same process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sdlb.node.probe import GREETINGS, probe
 NEVER_S = 10.0
 """An instance that has not passed a check after this time is reported: it is no longer just starting."""
 POLL_PIDS_S = 0.5
-"""Only where the kernel has no pidfd."""
+"""The poll interval where the kernel has no pidfd."""
 
 
 def until_next(now: float, interval_s: float) -> float:
@@ -54,14 +54,14 @@ class Watch:
 
     def __init__(self, spec: InstanceSpec, started: int) -> None:
         self.spec = spec
-        self.started = started  # of its process
+        self.started = started  # start time of its process
         self.listens = False  # it was healthy at a renewal
         self.checks: asyncio.Task[None] | None = None
         self.fd = -1
 
 
 class Health:
-    """`sync` tells which instances there are; what is found out is handed to `post`."""
+    """Checks the instances that `start` and `put` add; results go to `post` as events."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Health:
         report: Callable[[Note], None] = lambda note: None,
         proxy_protocol: Callable[[str], str] = lambda service: "off",
     ) -> None:
-        """`proxy_protocol`: what the policy of a service says."""
+        """`proxy_protocol`: the setting in the policy of a service."""
         self._proxy_protocol = proxy_protocol
         self._post = post
         self._report = report
@@ -107,7 +107,7 @@ class Health:
             self._add(spec, started if pid == spec.pid else 0, first_after_s, healthy)
 
     def put(self, spec: InstanceSpec, healthy: bool) -> None:
-        """Registered or changed; `healthy`: as the core was told. Renewals cost a look-up."""
+        """The instance was registered or changed. `healthy`: its health in the core. A renewal costs only a look-up."""
         watch = self._watches.get(spec.id)
         if watch is not None and watch.spec == spec:
             return
@@ -121,12 +121,12 @@ class Health:
         self._add(spec, 0, spec.health.interval_s if known else 0.0, healthy)
 
     def watch_former(self, spec: InstanceSpec) -> None:
-        """After a restart of control: a registration that was replaced before, and has not gone yet."""
+        """After a restart of control: a registration that was replaced earlier and whose process may still run."""
         if spec.pid:
             self._keep(Watch(spec, 0))
 
     def _keep(self, watch: Watch) -> None:
-        """Only its process is watched from here on."""
+        """From now on only watches the process of a replaced registration."""
         if watch.checks is not None:
             watch.checks.cancel()
         self._former[watch.spec.id, watch.spec.pid] = watch
@@ -153,7 +153,7 @@ class Health:
         return list(self._watches)
 
     def close(self) -> None:
-        """Stops watching; what is remembered stays."""
+        """Stops watching; the remembered start times stay."""
         if self._poll is not None:
             self._poll.cancel()
         for watch in (*self._watches.values(), *self._former.values()):
@@ -188,7 +188,7 @@ class Health:
                 ever = healthy = True
                 self._post(InstanceHealth(watch.spec.id, True))
             if not ever and asyncio.get_running_loop().time() - began >= max(NEVER_S, 2 * check.interval_s):
-                ever = True  # told once
+                ever = True  # reported once
                 name = f"{watch.spec.id} ({watch.spec.service}-{watch.spec.version} on {watch.spec.endpoint})"
                 text = f"{name} has not been healthy since it was registered: {why or 'too few successful checks in a row'}"
                 self._report(Note("instance-never-healthy", text, "warning", {"instance": watch.spec.id}))
@@ -203,7 +203,7 @@ class Health:
         except ProcessLookupError:
             self._gone(watch)
             return
-        except OSError:  # no pidfd here: look at /proc now and then
+        except OSError:  # no pidfd here: poll /proc
             if self._poll is None:
                 self._poll = asyncio.create_task(self._poll_processes(), name="processes of instances")
         found = start_time(pid)

@@ -1,12 +1,12 @@
 """The effects that wait, in order, while a decision cannot be written to disk.
 
-Held are deltas for the engine and the numbered messages between nodes (claims, verdicts, acknowledgements): everything
-that carries out the decision or a later one. The rest passes: dialing and greeting, questions and answers, events, and
-beats, which carry the leases. So a node with a full disk does not look stopped, and its engine and links keep their
+The held effects are deltas for the engine and the numbered messages between nodes (claims, verdicts, acknowledgements): everything
+that carries out the decision or a later one. The others pass: dials and greetings, calls to the roots and their
+answers, events, and beats, which carry the leases. So a node with a full disk does not look stopped, and its engine and links keep their
 state.
 
 A beat carries the number of messages sent before it. A beat that overtakes held messages must not count them, or the
-other side would take them for lost; it counts up to the first held one.
+other side would count them as lost; it counts up to the first held one.
 
 Effects for a closed link are dropped: the next link starts with the full state. The same holds for a lost engine. Past
 the bound all held messages are dropped; once messages flow again, the other side sees the gap and resynchronises.

@@ -1,4 +1,4 @@
-"""This node's certificate while it runs: read at the start, and again when its files have changed.
+"""This node's certificate: read at the start, and again when its files have changed.
 
 The engine validates a new certificate and uses it for new links, or keeps the old one. Open links stay.
 """
@@ -28,7 +28,7 @@ class IdentityWatch:
     def __init__(self, report: NoteSink, not_after_s: Callable[[], int], wall: Callable[[], float] = time.time) -> None:
         self.current: Identity | None = None
         self.error = ""
-        """Why the files are of no use now."""
+        """Why the current files cannot be used."""
         self._report = report
         self._not_after_s = not_after_s
         self._wall = wall
@@ -36,10 +36,10 @@ class IdentityWatch:
         self._read_at: Stamp = ()
         self._seen: Stamp = ()
         self._exposed: list[str] = []
-        self._told = (0, 0)
+        self._reported = (0, 0)
 
     async def adopt(self, spec: IdentitySpec | None, take: Take | None = None) -> None:
-        """The files from now on. Raises Invalid when they cannot be read or are not taken: nothing changes."""
+        """Uses these files from now on. Raises Invalid, and changes nothing, if they cannot be read or are refused."""
         if spec is None or spec == self._spec:
             return
         now, identity, exposed = await asyncio.to_thread(_read, spec)
@@ -54,7 +54,7 @@ class IdentityWatch:
         self._took(identity, exposed)
 
     def must(self) -> Identity:
-        """Of a node that has one."""
+        """The identity of a node that has one."""
         assert self.current is not None
         return self.current
 
@@ -73,7 +73,7 @@ class IdentityWatch:
         before, self._seen = self._seen, now
         if now != self._read_at and now == before:
             await self._renew(spec, take)
-        self._told, note = ending(self._not_after_s(), int(self._wall()), self._told)
+        self._reported, note = ending(self._not_after_s(), int(self._wall()), self._reported)
         if note:
             self._report(Note(*note))
 

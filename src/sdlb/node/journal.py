@@ -20,7 +20,7 @@ from sdlb.core.effects import Note
 from sdlb.node.log_writer import LogWriter, of_stderr
 
 RECENT_MAX = 2000
-"""Events kept for those who ask later."""
+"""Events that are kept for later reads."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -50,8 +50,8 @@ class Journal:
         self.recent: deque[Event] = deque(maxlen=RECENT_MAX)
         self.counts: dict[tuple[str, str], int] = {}  # (level, code) -> notes
         self._more: asyncio.Event = asyncio.Event()
-        self._blocked = False  # told, until the log is read again
-        self._dropped = 0  # of `dropped`, those that the log has told
+        self._blocked = False  # `log-blocked` was reported; reset when the log is read again
+        self._dropped = 0  # the part of `dropped` that the log has reported
 
     @property
     def dropped(self) -> int:
@@ -59,13 +59,13 @@ class Journal:
         return self._writer.dropped if self._writer is not None else 0
 
     def handler(self) -> logging.Handler:
-        """For what libraries log by themselves."""
+        """A handler for what libraries log."""
         handler = logging.StreamHandler(self._stream)
         handler.setLevel(logging.WARNING)
         return handler
 
     def end(self) -> None:
-        """Before the process exits: queued lines are written if stderr is read."""
+        """Writes the queued lines before the process exits, if stderr is read."""
         if self._writer is not None:
             self._writer.end()
 
@@ -93,7 +93,7 @@ class Journal:
         return msgspec.json.encode({**shown, **event.fields, **shown}).decode() + "\n"
 
     def _lost(self, lines: int) -> str:
-        """Called in the outlet's thread, when the log is read again."""
+        """Called in the writer's thread when the log is read again."""
         self._dropped, self._blocked = self.dropped, False
         text = f"{lines} log lines are missing here: the log was not read"
         return self._line(Event(0, self._at(), "warning", "log-lines-dropped", text, {"lines": str(lines)}))
@@ -120,10 +120,10 @@ class Journal:
         return self._next - 1
 
     async def wait(self) -> None:
-        """Until there is one more."""
+        """Returns when there is a new event."""
         await self._more.wait()
 
 
 def _printable(text: str) -> str:
-    """Names that come from elsewhere may hold control characters; a terminal must not obey them."""
+    """Escapes control characters: names come from other machines and must not control the terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

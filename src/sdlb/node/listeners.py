@@ -1,7 +1,7 @@
-"""Which sockets listen at an endpoint: as long as they are the same, the same program answers there.
+"""The sockets that listen at an endpoint. While they stay the same, the same program answers there.
 
-A TCP socket is known by its inode in /proc/net/tcp (proc(5)), which lists those that listen first; a Unix socket by its
-file. Nothing is found for a program in another network namespace: then nothing is known.
+A TCP socket is identified by its inode in /proc/net/tcp (proc(5)), which lists listening sockets first; a Unix socket
+by its file. For a program in another network namespace no socket is found, so the result is empty.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 
 
 def listeners(endpoint: str) -> frozenset[str]:
-    """Opaque names of the sockets at "127.0.0.1:8001", "[::1]:8001" or "unix:/path"; empty: not known."""
+    """Opaque names of the sockets at "127.0.0.1:8001", "[::1]:8001" or "unix:/path"; empty if unknown."""
     if endpoint.startswith("unix:"):
         try:
             found = os.stat(endpoint[5:])

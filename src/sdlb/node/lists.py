@@ -9,7 +9,7 @@ from sdlb.core.view import View
 
 
 class Lists(View):
-    """Of the same node as `view`. Reads; nothing here changes anything."""
+    """Reads the state of the same node as `view`, and changes nothing."""
 
     def __init__(self, view: View) -> None:
         super().__init__(view._state, view._children, view._local, view._parents, view._authority)
@@ -25,7 +25,7 @@ class Lists(View):
         return list(self._state.by_route)
 
     def route(self, text: str, below: Sequence[str], above: Sequence[str]) -> dict[str, Any] | None:
-        """As in `routes`; `below` and `above`: the routes that it shadows and those that shadow it."""
+        """One entry of `routes`; `below` and `above`: the routes that it shadows and those that shadow it."""
         return self._route(text, list(below), list(above)) if text in self._state.by_route else None
 
     def node(self) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from pathlib import Path
 from sdlb.model.problem import Invalid
 
 SOCKET_PATH_BYTES_MAX = 100
-"""Linux takes 107; the engine makes its file under a longer name first."""
+"""Linux allows 107 bytes; the engine first creates its socket file under a longer name."""
 
 
 def own_folder(folder: Path, what: str) -> None:
-    """Makes `folder` with mode 0700, or checks that it is ours alone to write to. Raises Invalid.
+    """Makes `folder` with mode 0700, or checks that only this user may write to it. Raises Invalid.
 
-    A folder of root with the sticky bit (/tmp) and an own folder that others can only read are accepted.
+    Root's folder with the sticky bit (/tmp) and an own folder that others can only read are accepted.
     """
     where = f"{what} {folder}"
     try:
@@ -149,7 +149,7 @@ def _check_there(path: Path, where: str) -> None:
 
 
 def remove_socket(path: Path, made: socket.socket) -> None:
-    """Removes the file of a socket of ours, unless another process has put its own there."""
+    """Removes the file of an own socket, unless another process has put its own there."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(0.2)

@@ -29,7 +29,7 @@ class LogWriter(io.TextIOBase):
         self._lost = lost
         self._lines_max = lines_max
         self._lines: deque[str] = deque()
-        self._reported = 0  # of `dropped`
+        self._reported = 0  # the part of `dropped` that was reported
         self._more = threading.Condition()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="sdlb-log", daemon=True)
@@ -39,7 +39,7 @@ class LogWriter(io.TextIOBase):
         return os.isatty(self._file)
 
     def write(self, text: str) -> int:
-        """Never waits."""
+        """Queues the text; never blocks."""
         with self._more:
             if len(self._lines) >= self._lines_max or self._ending:
                 self.dropped += 1
@@ -49,10 +49,10 @@ class LogWriter(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Nothing: the thread writes as soon as it can."""
+        """Does nothing: the thread writes as soon as it can."""
 
     def end(self) -> None:
-        """What is queued is written, unless that takes longer than `CLOSE_S`."""
+        """Writes the queued lines, unless that takes longer than `CLOSE_S`."""
         with self._more:
             self._ending = True
             self._more.notify()
@@ -83,7 +83,7 @@ class LogWriter(io.TextIOBase):
 
 
 def of_stderr(lost: Callable[[int], str]) -> LogWriter | None:
-    """None: there is no standard error, or it is no file."""
+    """A writer for stderr; None if there is no stderr or it is not a file."""
     try:
         return LogWriter(sys.stderr.fileno(), lost)
     except (AttributeError, OSError, ValueError):

@@ -2,16 +2,19 @@
 
 One iteration takes all waiting events, lets the core decide, and carries its effects out in order. A `Persist` is
 written before any effect that follows it: decide, write, act. A durable one has reached the disk, any other at least
-the operating system: kill -9 loses nothing, and a power cut (which also ends the engine) at most the latter. When the
-disk cannot be written, the node says so (`state-not-written`) and tries again until it can. What is applied serves on,
-and the core goes on in memory: renewals, health, beats. But when a durable decision could not be written, neither it
-nor anything after it is acted on before it is (`decisions-wait`, see `sdlb.node.held_effects`): a full disk is no
-outage, and kill -9 brings nothing back that others have seen undone. Others are served by what was true before, however
-long it takes: an instance that starts meanwhile waits, one that ends is tried around by the engine. Only what outlives
-a process, not a power cut, does not hold anything up: a restart that lacks it hears it again from those it is about.
-The core is told of both (`StoreStuck`, `StoreWritten`): a node that cannot write its decisions says so in its beats.
-After a while it may give up deciding and follow other roots (`ReleaseHeld`): from then on nothing is held. A node that
-is stopped meanwhile says so to its parents, once its drain has had its time, and ends.
+the operating system. So kill -9 loses nothing, and a power cut (which also ends the engine) loses at most the others.
+
+When the disk cannot be written, the node reports `state-not-written` and retries without limit. The applied state keeps
+serving, and the core continues in memory: renewals, health, beats. If a durable decision cannot be written, neither it
+nor any later one takes effect until it is written (`decisions-wait`, see `sdlb.node.held_effects`). So a full disk
+causes no outage, and after kill -9 no decision comes back that other nodes have seen undone. Meanwhile traffic is
+served by the previous state: a new instance waits, and the engine retries elsewhere when an instance has exited. A
+commit that is not durable holds nothing up: after a restart without it, the node receives the state again from its
+source.
+
+The core receives both changes as events (`StoreStuck`, `StoreWritten`), and a node that cannot write its decisions
+reports this in its beats. After some time it may stop deciding and follow other roots (`ReleaseHeld`); from then on
+nothing is held. A node that is stopped in this state informs its parents when its drain time is over, and exits.
 
 An internal error costs the one event or effect in which it happens. The other events of the iteration are still
 handled, and the other effects still carried out.
@@ -62,7 +65,7 @@ class Waiters:
                     future.set_result(None)
 
     async def wait(self, name: str, timeout_s: float) -> None:
-        """Until something about `name` may look different, or the time is up."""
+        """Returns when something about `name` may have changed, or when the time is up."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(name, []).append(future)
         try:
@@ -107,16 +110,16 @@ class NodeLoop:
         self._events: list[Event] = []
         self._callers: list[asyncio.Future[None]] = []
         self._wake: asyncio.Future[None] | None = None
-        self._rest = asyncio.Event()  # nothing waits to be decided or carried out
-        self._asks: dict[str, asyncio.Future[ef.Answered]] = {}
+        self._idle = asyncio.Event()  # set while nothing waits to be decided or carried out
+        self._root_calls: dict[str, asyncio.Future[ef.Answered]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._unwritten: dict[str, object] = {}
         self._retry_at = 0.0
         self._retry_s = RETRY_FIRST_S
-        self._why = ""  # the last commit failed
+        self._why = ""  # why the last commit failed
         self._held_effects = HeldEffects()
         self._services = ServiceWatch(balancer.view, report)
-        self._released = False  # nothing is held, though the disk takes nothing: others decide, this root follows
+        self._released = False  # the disk fails but nothing is held: other roots decide, this one follows
 
     # ------------------------------------------------------------------ in
 
@@ -125,7 +128,7 @@ class NodeLoop:
         if isinstance(event, Stop):
             self.stopping = True
         self._events.append(event)
-        self._rest.clear()
+        self._idle.clear()
         self._poke()
 
     async def do(self, event: Event) -> None:
@@ -136,36 +139,36 @@ class NodeLoop:
         await done
 
     async def ask(self, event: AskUp) -> ef.Answered:
-        """What the roots say. The core bounds the time."""
+        """The answers of the roots. The core limits the time."""
         answered: asyncio.Future[ef.Answered] = asyncio.get_running_loop().create_future()
-        self._asks[event.id] = answered
+        self._root_calls[event.id] = answered
         try:
             self.post(event)
             return await answered
         finally:
-            self._asks.pop(event.id, None)
+            self._root_calls.pop(event.id, None)
 
     def remember(self, key: str, value: object) -> None:
-        """A fact of the node itself, not of the core; written soon."""
+        """Saves a value of the node itself, not of the core. It is written soon, not durably."""
         if self._unwritten:
             self._unwritten[key] = value
             return
         self._spawn(self._write({key: value}, durable=False))
 
     async def quiet(self, most_s: float) -> None:
-        """Until nothing waits to be decided or carried out, or the time is up."""
-        if not self._rest.is_set():
+        """Returns when nothing waits to be decided or carried out, or when the time is up."""
+        if not self._idle.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._rest.wait(), most_s)
+                await asyncio.wait_for(self._idle.wait(), most_s)
 
     def _poke(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    # ------------------------------------------------------------------ turns
+    # ------------------------------------------------------------------ iterations
 
     async def start(self) -> None:
-        """What the store held is taken in; from here on the balancer can be read."""
+        """Loads the stored state; from now on the balancer can be read."""
         await self._carry_out(self.balancer.start(self._clock(), self._wall()))
 
     async def run(self) -> None:
@@ -194,16 +197,16 @@ class NodeLoop:
             return
 
     def _fault(self) -> None:
-        """Within an `except`."""
+        """Reports an internal error; called within an `except`."""
         self.errors += 1
         self.report(ef.Note("internal-error", traceback.format_exc(limit=-6), "error"))
 
     async def _pause(self) -> None:
-        """Until there is something to do. Always lets the other tasks run once."""
+        """Waits until there is something to do. Always lets the other tasks run once."""
         if self._events:
             await asyncio.sleep(0)
             return
-        self._rest.set()
+        self._idle.set()
         wake_at = self.balancer.wake_at()
         if self._unwritten:
             wake_at = self._retry_at if wake_at is None else min(wake_at, self._retry_at)
@@ -215,7 +218,7 @@ class NodeLoop:
         try:
             await self._wake
         finally:
-            self._rest.clear()
+            self._idle.clear()
             self._wake = None
             if timer is not None:
                 timer.cancel()
@@ -257,8 +260,8 @@ class NodeLoop:
             self.post(StoreStuck())
 
     def _act_safely(self, effect: ef.Effect) -> None:
-        """A fault here is that of an adapter. A message that is lost by it shows as a gap, a delta of the engine is
-        made again."""
+        """An exception here is an error of an adapter. A lost message appears as a gap at the other side; a lost delta
+        of the engine is made again."""
         try:
             self._act(effect)
         except Exception as error:
@@ -292,15 +295,15 @@ class NodeLoop:
             case ef.Execute():
                 self._spawn(self._execute(effect))
             case ef.Answered():
-                asker = self._asks.get(effect.id)
-                if asker is not None and not asker.done():
-                    asker.set_result(effect)
+                caller = self._root_calls.get(effect.id)
+                if caller is not None and not caller.done():
+                    caller.set_result(effect)
             case ef.Stopped(clean):
                 if not self.stopped.done():
                     self.stopped.set_result(clean)
 
     async def _write(self, puts: dict[str, object], durable: bool) -> bool:
-        """What is still unwritten goes along. False: it could not be written; it is kept, and tried again."""
+        """Writes the values together with all unwritten ones. False: the write failed; the values are kept and retried."""
         if self._unwritten:
             puts = {**self._unwritten, **puts}
             self._unwritten = {}
@@ -322,7 +325,7 @@ class NodeLoop:
         return True
 
     async def _commit(self, puts: dict[str, object], durable: bool) -> None:
-        """Raises StoreFailed, also for a commit that is still under way: written again later, after it, it does no
+        """Raises StoreFailed, also for a commit that is still in progress: writing the same values again later does no
         harm."""
         commit = asyncio.ensure_future(self._store.commit(puts, durable))
         done, _ = await asyncio.wait((commit,), timeout=STALL_S)
@@ -333,7 +336,7 @@ class NodeLoop:
             commit.result()
         except StoreFailed:
             raise
-        except Exception as error:  # a fault of the adapter: what follows is not acted on either
+        except Exception as error:  # an error of the adapter: later effects must not take effect either
             self._fault()
             raise StoreFailed(f"{type(error).__name__}: {error}") from error
 
@@ -344,11 +347,11 @@ class NodeLoop:
 
     @property
     def held(self) -> int | None:
-        """None: what is decided is acted on. Else how many effects wait for the disk."""
+        """The number of effects that wait for the disk; None: decisions take effect immediately."""
         return len(self._held_effects) if self._held_effects.on else None
 
     def ready(self) -> tuple[bool, str]:
-        """As the balancer says; not ready while decisions wait for the disk, nor once the node is to stop."""
+        """The readiness of the balancer; not ready while decisions wait for the disk or the node is stopping."""
         if self.stopping:
             return False, "the node is stopping"
         if self.engine.stats.hangs:
@@ -378,7 +381,7 @@ class NodeLoop:
             self.report(ef.Note("internal-error", text, "error"))
 
     async def close(self) -> None:
-        """After `run` was cancelled: what is under way comes to its end, and what is unwritten is tried once more."""
+        """After `run` was cancelled: waits for running tasks and retries unwritten values once."""
         for task in list(self._tasks):
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(task, 2.0)

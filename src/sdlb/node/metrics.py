@@ -36,13 +36,13 @@ ALERTS = (
     *(("warning", code) for code in ("service-gone", "instance-never-healthy", "instance-unhealthy", "claim-refused")),
     *(("warning", code) for code in ("claim-waiting", "engine-lost")),
 )
-"""Events that are worth an alert; their counters exist from the start."""
+"""Events that deserve an alert: their counters exist from the start."""
 HEAD_BOUNDS = (*(f"{bound:.6g}" for bound in HEAD_BUCKETS_S), "+Inf")
 BOUNDS = (*(f"{ms / 1000:g}" for ms in LATENCY_BUCKETS_MS), "+Inf")
 
 Totals = TypeVar("Totals")
 Sample = tuple[str, float]
-"""What stands behind the family's name (suffix and labels, as text), and the value."""
+"""The text after the family's name (suffix and labels), and the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,9 @@ async def render(loop: NodeLoop, stats: EngineStats, journal: Journal, sites: Si
     tree = _tree(Lists(loop.balancer.view))
     groups, upstreams = await _groups(loop.balancer.view, stats, pace), await _upstreams(stats, pace)
     engine = _engine(stats, groups, upstreams)
-    for family in chain(_node(loop, journal), tree, _sites(sites), engine):  # each is made when it is due
+    for family in chain(
+        _node(loop, journal), tree, _sites(sites), engine
+    ):  # lazily: each family is made when it is written
         await pace.pause()
         if family is None:
             continue
@@ -178,8 +180,8 @@ _OF_TARGETS: tuple[tuple[str, Callable[[UpstreamTotals], int]], ...] = (
 
 
 async def _groups(view: View, stats: EngineStats, pace: Pace) -> list[tuple[str, GroupTotals]]:
-    """The labels and totals of every version that is claimed, and of each service without one: counted from the start, so
-    that a first failure is an increase."""
+    """The labels and totals of every claimed version, and of each service without one. All exist from the start, so that
+    a first failure is an increase."""
     labelled: list[tuple[str, GroupTotals]] = []
     claimed: set[tuple[str, str]] = set()
     for name in view.service_names():

@@ -14,7 +14,7 @@ from sdlb.model.version import NAME_CHARS_MAX, SERVICE
 from sdlb.node import schema
 from sdlb.node.parameters import INTEGER_MAX, Parameter
 from sdlb.node.problems import CODES, MEDIA_TYPE
-from sdlb.node.specs import ID, ID_CHARS_MAX, InstanceBody, said
+from sdlb.node.specs import ID, ID_CHARS_MAX, InstanceBody, json_schema_pattern
 
 STATES: tuple[str, ...] = get_args(schema.InstanceState)
 WAIT = Parameter("wait", "a state: answer when the instance reaches it or the timeout expires", STATES)
@@ -33,9 +33,9 @@ UNKNOWN = Parameter(
     ("accept", "refuse"),
 )
 PATHS: dict[str, dict[str, Any]] = {
-    "id": {"type": "string", "minLength": 1, "maxLength": ID_CHARS_MAX, "pattern": said(ID)},
-    "name": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": said(NAME)},
-    "service": {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": said(SERVICE)},
+    "id": {"type": "string", "minLength": 1, "maxLength": ID_CHARS_MAX, "pattern": json_schema_pattern(ID)},
+    "name": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": json_schema_pattern(NAME)},
+    "service": {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": json_schema_pattern(SERVICE)},
 }
 
 
@@ -61,7 +61,7 @@ class Call:
 
 @cache
 def version() -> str:
-    """Of this package, as it is installed."""
+    """The version of the installed package."""
     try:
         return metadata.version("sdlb")
     except metadata.PackageNotFoundError:
@@ -286,7 +286,7 @@ def _in_query(parameter: Parameter) -> dict[str, Any]:
 
 
 def allowed(path: str) -> str:
-    """The methods that a path takes, as `Allow` lists them; "" when it is no path of ours."""
+    """The methods of a path, as in the header field Allow; "" for an unknown path."""
     parts = path.split("/")
     methods: set[str] = set()
     for call in CALLS:

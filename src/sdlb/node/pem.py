@@ -1,6 +1,6 @@
-"""The files of sites and of the node's identity: certificates, keys, authorities.
+"""The files of sites and of the node's identity: certificates, keys, CAs.
 
-The engine validates their content; this module checks that they are readable and who else can read the keys.
+The engine validates their content; this module checks that the files are readable, and which other users can read the keys.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ EXPOSED = 0o027
 """Permissions that a key file must not have: any for others, write for the group. That a group may read it is common
 practice (Debian's ssl-cert)."""
 Stamp = tuple[tuple[int, int, int, int, int] | None, ...]
-"""Of each file of a site: device, inode, size, times of its content and of its attributes; None: it cannot be seen."""
+"""For each file of a site: device, inode, size, times of its content and of its attributes; None: stat fails."""
 
 
 def stamp(spec: SiteSpec | IdentitySpec) -> Stamp:
-    """What differs when a file was written, replaced or given other rights; links are followed."""
+    """A value that changes when a file is written, replaced or given other permissions. Links are followed."""
     return tuple(_stamp(file.path) for file in spec.files())
 
 
@@ -35,8 +35,8 @@ def _stamp(path: str) -> tuple[int, int, int, int, int] | None:
 
 
 def read_site(spec: SiteSpec) -> tuple[Site, list[str]]:
-    """The site, and what is wrong with the rights to its keys, one clause each. Raises Invalid, which names the
-    file."""
+    """The site, and what is wrong with the permissions of its key files, one clause each. Raises Invalid, which
+    names the file."""
     exposed: list[str] = []
     certificates = [_read_pair(chain, key, exposed) for chain, key in spec.certificates]
     authorities = b"" if spec.client_ca is None else _read(spec.client_ca, None)
@@ -44,7 +44,7 @@ def read_site(spec: SiteSpec) -> tuple[Site, list[str]]:
 
 
 def read_identity(spec: IdentitySpec) -> tuple[Identity, list[str]]:
-    """The same for the node's own."""
+    """The same for the node's own certificate."""
     exposed: list[str] = []
     return Identity(_read_pair(spec.certificate, spec.key, exposed), _read(spec.ca, None)), exposed
 
@@ -56,7 +56,7 @@ def _read_pair(chain: PemFile, key: PemFile | None, exposed: list[str]) -> bytes
 
 
 def _read(file: PemFile, exposed: list[str] | None) -> bytes:
-    """`exposed`: takes what is wrong with its rights, if there is a key in it."""
+    """If the file holds a key, appends to `exposed` what is wrong with its permissions."""
     path = file.path
     try:
         opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)  # a FIFO must not block

@@ -12,7 +12,7 @@ from sdlb.model.policy import Policy
 
 
 def versions_of(policy: Policy) -> set[str]:
-    """That it names one by one; ranges name none."""
+    """The versions that the policy names individually; a range names none."""
     pairs = (*policy.compatibility.allow, *policy.compatibility.deny)
     return {*policy.shares, *(version for pair in pairs for version in pair)}
 

@@ -1,7 +1,7 @@
 """One health check of an endpoint: by the node that has the instance, and by `sdlb run` before it registers one.
 
-It connects (TCP or Unix socket), and for kind "http" asks for a path in HTTP/1.1, whatever the instance speaks: one
-that speaks HTTP/2 alone has the kind "tcp", which is the default.
+It connects (TCP or Unix socket). For kind "http" it then requests a path over HTTP/1.1, whatever the protocol of the
+instance: one that speaks only HTTP/2 needs the kind "tcp", which is the default.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 READ_BYTES = 512
 STATUS = "200-399"
-"""What counts as well unless an instance says otherwise."""
+"""The healthy status codes of an instance that registers none."""
 
 
 class Check(Protocol):
@@ -37,7 +37,7 @@ itself."""
 
 
 async def probe(endpoint: str, check: Check, greeting: bytes = b"") -> str:
-    """ "" when well, else why not."""
+    """ "" when healthy, else the reason."""
     try:
         async with asyncio.timeout(check.timeout_s):
             return await _probe(endpoint, check, greeting)
@@ -81,7 +81,7 @@ def where(endpoint: str) -> tuple[int, str | tuple[str, int]]:
 
 
 def is_among(status: int, ranges: str) -> bool:
-    """`ranges`: "200-399", "200,204", or both ways together."""
+    """`ranges`: "200-399", "200,204", or a mix of both."""
     for part in ranges.split(","):
         low, _, high = part.partition("-")
         if int(low) <= status <= int(high or low):

@@ -49,7 +49,7 @@ CODES: dict[str, tuple[int, str]] = {
 
 
 class Refusal(Exception):
-    """Answered as a problem document."""
+    """An error that becomes a problem document."""
 
     def __init__(self, code: str, detail: str, status: int = 0) -> None:
         super().__init__(detail)

@@ -1,9 +1,9 @@
 """Large reads in slices: a list of 10,000 services takes a quarter of a second, and decisions must not wait for it.
 
-What a list consists of is named first. Each entry is then made and encoded by itself; when `SLICE_S` is used up, the
-loop runs, and when it has something to decide, the read waits until that is through (at most for `YIELD_S`: a disk that
-hangs must not stop reads). So a list is no snapshot, but every entry is true when it is made, and what has gone
-meanwhile is left out. Encoded lists have one entry a line, so that a reader can take them apart in slices too.
+A read first lists the names of its entries. It then makes and encodes the entries one by one. When `SLICE_S` is used
+up, the loop runs; if it has something to decide, the read waits until that is done (at most for `YIELD_S`: a disk that
+hangs must not stop reads). So a list is not a snapshot, but every entry is correct when it is made, and an entry that
+was removed meanwhile is left out. Encoded lists have one entry a line, so that a reader can split them in slices too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sdlb.node.lists import Lists
 SLICE_S = 0.003
 YIELD_S = 0.01
 Quiet = Callable[[float], Awaitable[None]]
-"""Returns when nothing is being decided, or after so many seconds (`NodeLoop.quiet`)."""
+"""Returns when no decision is in progress, at the latest after the given seconds (`NodeLoop.quiet`)."""
 OPEN, BETWEEN, CLOSE = b"[\n", b",\n", b"\n]"
 BLOCK_BYTES = 64 * 1024
 
@@ -52,12 +52,12 @@ class Pace:
 
 
 async def encoded(values: AsyncIterator[Mapping[str, Any]]) -> list[bytes]:
-    """Each as JSON, which has no line break in it."""
+    """Encodes each entry as JSON without line breaks."""
     return [msgspec.json.encode(value) async for value in values]
 
 
 def pieces(head: Mapping[str, object], **lists: Sequence[bytes]) -> list[bytes]:
-    """A JSON object of the fields of `head` and of lists whose entries are encoded already, to be joined."""
+    """The parts of a JSON object: the fields of `head`, then lists whose entries are already encoded."""
     found = [msgspec.json.encode(head)[:-1]]
     for name, entries in lists.items():
         found.append(b'%s"%s":%s' % (b"" if found == [b"{"] else b",", name.encode(), OPEN if entries else b"["))
@@ -76,7 +76,7 @@ def document(head: Mapping[str, object], **lists: Sequence[bytes]) -> bytes:
 
 
 async def blocks(found: Sequence[bytes], pace: Pace) -> AsyncIterator[bytes]:
-    """`pieces`, joined to what is worth a write of its own."""
+    """The pieces, joined to chunks that are large enough for one write each."""
     start = size = 0
     for end, piece in enumerate(found, 1):
         size += len(piece)
@@ -95,12 +95,12 @@ def entries_of(content: bytes, name: str) -> list[bytes]:
         entries[0] = entries[0][len(start) :]
         entries[-1] = entries[-1][: -len(end)]
         return entries
-    # It is short, or of a release that writes all in one line.
+    # The list is short, or an older release wrote it in one line.
     found = msgspec.json.decode(content, type=dict[str, list[msgspec.Raw]]).get(name, [])
     return [bytes(entry) for entry in found]
 
 
-# ------------------------------------------------------------------ what is read
+# ------------------------------------------------------------------ the lists
 
 
 async def services(view: View, pace: Pace) -> AsyncIterator[dict[str, Any]]:
@@ -128,7 +128,7 @@ async def children(view: Lists, pace: Pace) -> AsyncIterator[dict[str, Any]]:
 
 
 async def routes(view: Lists, pace: Pace) -> AsyncIterator[dict[str, Any]]:
-    """The most specific first. Which shadows which is found out in a thread, of the patterns as they are now."""
+    """The routes, most specific first. A thread finds out which pattern shadows which, from a copy of the patterns."""
     order, below, above = await asyncio.to_thread(_shadows, view.route_texts())
     for text in order:
         found = view.route(text, below.get(text, ()), above.get(text, ()))

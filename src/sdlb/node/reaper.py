@@ -15,7 +15,7 @@ AGAIN_S = 0.2
 
 
 def reap(is_ours: Callable[[int], bool]) -> bool:
-    """Reaps all exited children but those that other code waits for. False: one of these is first in line."""
+    """Reaps all exited children but those that other code waits for. False: the next one is waited for by other code."""
     while True:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -48,7 +48,7 @@ class Reaper:
 
     @contextmanager
     def except_for(self, process: subprocess.Popen[bytes]) -> Generator[subprocess.Popen[bytes]]:
-        """The caller waits for this one."""
+        """While in this context, the caller waits for the child itself."""
         self._others.add(process.pid)
         try:
             yield process

@@ -22,7 +22,7 @@ WORDS_MAX = 2000
 
 
 def command() -> list[str]:
-    """That started this process; the interpreter by its path, behind which another one may be by now."""
+    """The command that started this process. The interpreter is a path, which may lead to a new version by now."""
     return [sys.executable, *sys.orig_argv[1:]]
 
 
@@ -30,21 +30,21 @@ class Restart:
     def __init__(self, reaper: Reaper, words: Sequence[str] | None = None) -> None:
         self._reaper = reaper
         self._words = list(words or command())
-        self.asked = asyncio.Event()
+        self.requested = asyncio.Event()
 
-    async def ask(self) -> None:
-        """Returns when it is certain, and about to happen. Raises Refusal: it stays as it was."""
+    async def request(self) -> None:
+        """Returns when the new program passed its check and the restart is imminent. Raises Refusal: nothing changes."""
         with self._reaper.except_for(self._check()) as process:
             try:
-                _, said = await asyncio.to_thread(process.communicate, timeout=CHECK_WITHIN_S)
+                _, stderr = await asyncio.to_thread(process.communicate, timeout=CHECK_WITHIN_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 await asyncio.to_thread(process.communicate)
-                said = f"it did not answer within {CHECK_WITHIN_S:g} s".encode()
+                stderr = f"it did not answer within {CHECK_WITHIN_S:g} s".encode()
         if process.returncode:
-            why = said.decode("utf-8", "replace").strip()[-WORDS_MAX:] or f"it exited with code {process.returncode}"
+            why = stderr.decode("utf-8", "replace").strip()[-WORDS_MAX:] or f"it exited with code {process.returncode}"
             raise Refusal("control-not-restarted", f"the new program cannot start: {why}")
-        self.asked.set()
+        self.requested.set()
 
     def _check(self) -> subprocess.Popen[bytes]:
         try:
@@ -56,11 +56,11 @@ class Restart:
 
 
 def replace(kept: Sequence[int]) -> None:
-    """Does not return. Signals that come meanwhile, and those that were kept, wait for the new program. Raises
+    """Does not return. Signals that arrive meanwhile, and the kept ones, stay pending for the new program. Raises
     OSError."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     sys.stderr.flush()
     words = command()
-    for number in set(kept):  # to this thread, which blocks it: another one would take it
+    for number in set(kept):  # to this thread, which blocks the signal: another thread would handle it
         signal.pthread_kill(threading.get_ident(), number)
     os.execv(words[0], words)

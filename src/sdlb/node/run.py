@@ -1,9 +1,9 @@
 """`sdlb node`: one node from its start to its end.
 
-Start: configuration, state folder and lock, store, incarnation + 1 (durable before anybody hears of it), engine, links,
+Start: configuration, state folder and lock, store, incarnation + 1 (durable before it is sent), engine, links,
 API, loop. SIGTERM or SIGINT: new clients are refused, open requests are answered, the node drains, parents are
 informed, engine and control exit; a second signal ends both immediately. SIGHUP: the node file is reloaded (an invalid
-one changes nothing) and the access log is reopened. Signals that come while the node starts take effect when it is up
+one changes nothing) and the access log is reopened. Signals that arrive while the node starts take effect when it is up
 (`node.signals`).
 """
 
@@ -30,9 +30,9 @@ from sdlb.node.journal import Journal
 from sdlb.node.signals import ENDING, Signals
 
 Sockets = tuple[socket.socket, socket.socket | None]
-"""Of the API, and of `listen.metrics`."""
+"""The sockets of the API and of `listen.metrics`."""
 DRAIN_S = 30.0
-"""How long a node that is stopped waits for what goes through it."""
+"""How long a stopping node waits for the requests that it forwards."""
 LIVE = (
     "listen_http",
     "listen_https",
@@ -48,17 +48,17 @@ LIVE = (
 
 
 def run_node(options: Options, signals: Signals | None = None) -> int:
-    """Runs until stopped. Exit code 0: stopped as asked; 1: refused or failed, with one line on stderr; 2: usage.
+    """Runs until stopped. Exit code 0: stopped on request; 1: refused or failed, with one line on stderr; 2: usage.
 
-    `signals`: held by the caller already.
+    `signals`: already held by the caller.
     """
     if signals is None:
         signals = Signals()
         signals.hold()
     try:
         config = read_config(options)
-        again = asyncio.run(serve(config, options, signals))
-        if again:
+        restarting = asyncio.run(serve(config, options, signals))
+        if restarting:
             restart.replace(signals.keep())
     except Invalid as error:
         print(f"sdlb node: {error}", file=sys.stderr)
@@ -75,7 +75,7 @@ def run_node(options: Options, signals: Signals | None = None) -> int:
 
 
 async def serve(config: NodeConfig, options: Options, signals: Signals) -> bool:
-    """Whether control is to be started again. Raises Invalid or OSError (StoreFailed, EngineFailed) when the node
+    """Whether control is to be restarted. Raises Invalid or OSError (StoreFailed, EngineFailed) when the node
     cannot start."""
     from sdlb.node.local_paths import StateFolder, listen_tcp, listen_unix, remove_socket
 
@@ -167,7 +167,7 @@ class _RunningNode:
         self._configuring = asyncio.Lock()
 
     async def live(self, signals: Signals) -> bool:
-        """Whether it ends only to be started again."""
+        """Runs the node; returns whether control is to be restarted."""
         from sdlb.node.server import PROBES, serve_api
 
         node = self._node
@@ -184,18 +184,18 @@ class _RunningNode:
         serving, stop_api = serve_api(node, self._socket, listen)
         _, stop_probes = serve_api(node, self._probes, listen, PROBES) if self._probes else (None, _nothing)
         at_once = asyncio.create_task(self._stop_now.wait())
-        again = asyncio.create_task(node.restart.asked.wait())
+        restart_requested = asyncio.create_task(node.restart.requested.wait())
         watching = asyncio.create_task(node.sites.run(), name="sites")
         renewing = asyncio.create_task(node.identity.run(self._take_identity), name="identity")
         gc.collect()
         gc.freeze()  # what was made at the start lives as long as the node
         try:
-            ends = (looping, watching, renewing, serving, at_once, again, node.loop.stopped)
+            ends = (looping, watching, renewing, serving, at_once, restart_requested, node.loop.stopped)
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for task in (looping, watching, renewing):
                 if task.done():
                     task.result()
-            if again.done() and not self._stop_signals:
+            if restart_requested.done() and not self._stop_signals:
                 self._restarting = True
                 signals.keep()
                 node.journal.report(Note("control-restarting", "control restarts, its engine keeps serving"))
@@ -210,7 +210,7 @@ class _RunningNode:
             await stop_probes()
             node.reaper.close()
             at_once.cancel()
-            again.cancel()
+            restart_requested.cancel()
             for task in (looping, watching, renewing):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -299,7 +299,7 @@ class _RunningNode:
         async with self._configuring:
             error = await self._node.engine.configure(self._node.engine_config(new))
         if error:
-            with contextlib.suppress(Invalid):  # a file of an earlier site that is gone by now: the watch will report
+            with contextlib.suppress(Invalid):  # a file of an earlier site is gone by now: the watch reports it
                 await self._node.sites.adopt(self._config.sites)
             report(
                 Note(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's own main loop wakes up ten times a second, more than everything else in an idle node."""
+    """Replaces uvicorn's main loop, which wakes up ten times a second: more than all other code of an idle node."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -34,18 +34,18 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Signals are the node's."""
+        """Installs no signal handlers: the node has its own."""
         yield
 
 
 PROBES = ("/metrics", "/healthz", "/readyz")
-"""All that `listen.metrics` answers."""
+"""The paths that `listen.metrics` answers."""
 
 
 def serve_api(
     node: Node, listening: socket.socket, listen: dict[str, str], paths: Collection[str] = ()
 ) -> tuple[asyncio.Task[None], Callable[[], Awaitable[None]]]:
-    """The task that serves, and what ends it: answers under way get a second. `paths`: only these."""
+    """The serving task, and a function that stops it (open responses get one second). `paths`: serves only these."""
     api = Api(node.loop, node.authority, node.engine, node.journal, node.health, node.sites, node.restart, listen)
     config = uvicorn.Config(
         api.app(paths),

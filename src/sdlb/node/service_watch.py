@@ -1,6 +1,7 @@
 """Reports when a service has lost its last ready instance, and when it has one again. Only roots see all instances.
 
-Only a lasting loss counts: in a rollout, or while an instance restarts, there is none for a moment, and requests wait.
+Only a lasting loss counts: in a rollout, or while an instance restarts, a service has none for a moment and requests
+are parked.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ class ServiceWatch:
         self._view = view
         self._report = report
         self._up: set[str] = set()
-        self._down: dict[str, asyncio.TimerHandle] = {}  # not yet told
-        self._lost: set[str] = set()  # told
+        self._down: dict[str, asyncio.TimerHandle] = {}  # not yet reported
+        self._lost: set[str] = set()  # reported
 
     def look(self, names: Iterable[str]) -> None:
-        """Something about these may have changed."""
+        """Checks these services, which may have changed."""
         if self._view.settings.is_root:
             for name in names:
                 self._look(name)

@@ -16,7 +16,7 @@ ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
-    """`hold()` at once, `starting(give_up)` when the loop runs, `to(take)` when the node is up, `end()`."""
+    """Call `hold()` first, `starting(give_up)` when the loop runs, `to(take)` when the node is up, then `end()`."""
 
     def __init__(self) -> None:
         self._kept: list[int] = []
@@ -25,7 +25,7 @@ class Signals:
         self._take: Callable[[int], None] = self._keep
 
     def hold(self) -> None:
-        """Not `loop.add_signal_handler`: a loop that is closed would put the default actions back."""
+        """Keeps signals. `loop.add_signal_handler` is not used: a closed loop restores the default actions."""
         for number in (*ENDING, signal.SIGHUP):
             signal.signal(number, self._came)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (*ENDING, signal.SIGHUP))  # blocked by a control that has restarted
@@ -35,20 +35,20 @@ class Signals:
         ignored."""
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the way out if something hangs even now
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # lets Ctrl-C end a process that still hangs
 
     def starting(self, give_up: Callable[[], object]) -> None:
         self._loop, self._give_up = asyncio.get_running_loop(), give_up
 
     def to(self, take: Callable[[int], None]) -> None:
-        """From here on `take` gets all, first what was kept."""
+        """From now on `take` gets all signals, the kept ones first."""
         self._loop, self._take = asyncio.get_running_loop(), take
         for number in self._kept:
             self._loop.call_soon(take, number)
         self._kept.clear()
 
     def keep(self, number: int = 0) -> list[int]:
-        """From here on all are kept, `number` too: for the control that follows. What is kept."""
+        """From now on keeps all signals, and `number` too, for the next control. Returns the kept ones."""
         self._loop = None
         if number:
             self._kept.append(number)

@@ -30,8 +30,8 @@ Taken = tuple[SiteSpec, Stamp, Site, list[str]]
 
 
 class SiteWatch:
-    """`ticket_file`: where the keys of session tickets are kept. `wall`: Unix time in seconds; certificates end by
-    it."""
+    """`ticket_file`: where the keys of session tickets are kept. `wall`: Unix time in seconds, by which
+    certificates expire."""
 
     def __init__(
         self, sink: SiteSink, report: NoteSink, ticket_file: Path, wall: Callable[[], float] = time.time
@@ -42,20 +42,20 @@ class SiteWatch:
         self._wall = wall
         self._known = Sites()
         self._specs: dict[str, SiteSpec] = {}
-        self._seen: dict[str, Stamp] = {}  # at the last look
+        self._seen: dict[str, Stamp] = {}  # at the last check
         self._taken: dict[str, tuple[Stamp, Site]] = {}  # what was read last
-        self._keys: tuple[TicketKey, ...] | None = None  # None: not yet looked for
+        self._keys: tuple[TicketKey, ...] | None = None  # None: the file was not read yet
         self._keys_unwritten = ""
         self._ending_at = 0
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._any = asyncio.Event()
         sink.on_states = self._on_states
 
-    # ------------------------------------------------------------------ sites come and go
+    # ------------------------------------------------------------------ changes of the sites
 
     async def adopt(self, specs: Sequence[SiteSpec]) -> None:
-        """These are the sites from now on. Raises Invalid when a file of a new one cannot be read: nothing changes."""
-        async with self._turn:
+        """Sets the sites. Raises Invalid, and changes nothing, if a file of a new site cannot be read."""
+        async with self._lock:
             fresh = [spec for spec in specs if self._specs.get(spec.key) != spec]
             taken = await asyncio.to_thread(lambda: [_take(spec) for spec in fresh])
             self._specs = {spec.key: spec for spec in specs}
@@ -71,7 +71,7 @@ class SiteWatch:
             self._sink.put([site for _, _, site, _ in taken], keep=list(self._specs))
 
     def _remember(self, taken: list[Taken]) -> list[Site]:
-        """What was read, and what is worth telling about it. Returns the sites that are not what they were."""
+        """Records the files that were read and reports what is wrong with them. Returns the sites that have changed."""
         others: list[Site] = []
         for spec, now, site, exposed in taken:
             before = self._taken.get(spec.key)
@@ -82,7 +82,7 @@ class SiteWatch:
                 others.append(site)
         return others
 
-    # ------------------------------------------------------------------ looks
+    # ------------------------------------------------------------------ checks of the files
 
     async def run(self) -> None:
         """Checks the files until it is cancelled; does nothing on a node without sites."""
@@ -92,7 +92,7 @@ class SiteWatch:
             await self.look()
 
     async def look(self) -> None:
-        async with self._turn:
+        async with self._lock:
             specs = list(self._specs.values())
             stamps = await asyncio.to_thread(lambda: [stamp(spec) for spec in specs])
             changed: list[SiteSpec] = []
@@ -109,7 +109,7 @@ class SiteWatch:
                 self._report_all(self._known.on_time(now_s))
 
     async def _read(self, specs: list[SiteSpec]) -> list[Taken]:
-        """Those that can be read; the others are told, and tried again."""
+        """The sites whose files can be read; errors of the others are reported, and they are retried."""
         taken: list[Taken] = []
         for spec in specs:
             try:
@@ -118,19 +118,19 @@ class SiteWatch:
                 self._report_all(self._known.on_unreadable(spec.key, error.what))
         return taken
 
-    # ------------------------------------------------------------------ what the engine says
+    # ------------------------------------------------------------------ reports of the engine
 
     def _on_states(self, states: Sequence[SiteState]) -> None:
         self._report_all(self._known.on_applied(states, int(self._wall())))
 
     def views(self) -> list[dict[str, Any]]:
-        """As `node.certificates` has them."""
+        """The views of `node.certificates`."""
         return self._known.views()
 
     # ------------------------------------------------------------------ ticket keys
 
     async def _tickets(self) -> None:
-        """Given to the engine when they are others than before; also when they could not be written."""
+        """Rotates the keys and gives new ones to the engine, also when they could not be written to the file."""
         if not self._specs:
             return
         keys, why = (

@@ -24,17 +24,16 @@ _STATUS = re.compile(r"^[1-5][0-9]{2}(-[1-5][0-9]{2})?(,[1-5][0-9]{2}(-[1-5][0-9
 _PATH = re.compile(r"^/[!-~]*\Z")
 
 
-def said(pattern: re.Pattern[str]) -> str:
-    """As JSON Schema writes it."""
+def json_schema_pattern(pattern: re.Pattern[str]) -> str:
+    """The pattern in the syntax of JSON Schema."""
     return pattern.pattern.replace(r"\Z", "$")
 
 
 def _text(pattern: re.Pattern[str] | None, most: int, **more: str) -> Meta:
-    """As JSON Schema says it. What is wrong is found by the model, whose words are better; this is for
-    /openapi.json."""
+    """The constraints for /openapi.json only: the model validates the value and has better messages."""
     found: dict[str, Any] = {"minLength": 1, "maxLength": most, **more}
     if pattern is not None:
-        found["pattern"] = said(pattern)
+        found["pattern"] = json_schema_pattern(pattern)
     return Meta(extra_json_schema=found)
 
 
@@ -62,7 +61,7 @@ class Health(msgspec.Struct, forbid_unknown_fields=True):
     timeout_s: Annotated[float, Meta(ge=0.01, le=600)] = 1.0
     rise: Annotated[int, Meta(ge=1, le=100)] = 1
     fall: Annotated[int, Meta(ge=1, le=100)] = 2
-    host: Annotated[str, Meta(extra_json_schema={"maxLength": 260, "pattern": said(_HOST)})] = ""
+    host: Annotated[str, Meta(extra_json_schema={"maxLength": 260, "pattern": json_schema_pattern(_HOST)})] = ""
     status: Annotated[str, _text(_STATUS, 200)] = STATUS
 
 

@@ -25,7 +25,7 @@ def make_key(now_s: int) -> TicketKey:
 
 
 def load_keys(path: Path) -> tuple[tuple[TicketKey, ...], str]:
-    """The keys, and why those that were there are of no use ("": nothing is wrong, or there were none)."""
+    """The keys, and why the file cannot be used ("": it is valid or missing)."""
     try:
         opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -58,7 +58,7 @@ def _parse(text: str) -> tuple[TicketKey, ...]:
 
 
 def save_keys(path: Path, keys: Sequence[TicketKey]) -> None:
-    """Whole or not at all, for us alone to read. Raises OSError."""
+    """Writes the file atomically, readable only by this user. Raises OSError."""
     body = "".join([f"{HEAD}\n", *(f"{key.made_s} {key.name.hex()} {key.secret.hex()}\n" for key in keys)])
     content = f"{body}sha256 {hashlib.sha256(body.encode()).hexdigest()}\n".encode()
     fresh = path.with_name(f".{path.name}.new")

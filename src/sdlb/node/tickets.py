@@ -1,8 +1,8 @@
 """When the keys of TLS session tickets change: a new one at least daily, old ones forgotten.
 
-The first key seals, all of them open. A ticket lives as long as a key seals (12 hours), so that with the two keys before
-the first every ticket that is still good can be opened. What happens between nodes that are down is the same: keys are old
-by the wall clock, for they outlive the process; a clock that jumps costs a key, never keeps one.
+The first key encrypts, all keys decrypt. A ticket is valid for as long as a key encrypts (12 hours), so the two previous
+keys are enough to decrypt every valid ticket. The age of a key is measured by the wall clock, because keys outlive the
+process. A clock that jumps may drop a key too early, but never keeps one too long.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ KEPT = 3
 
 
 def rotate(keys: Sequence[TicketKey], now_s: int, make: Callable[[], TicketKey]) -> tuple[TicketKey, ...]:
-    """The keys at `now_s`, the newest first; equal to `keys` when nothing is due. `make` gives one that is made now."""
+    """The keys at `now_s`, the newest first; equal to `keys` when nothing is due. `make` creates a new key."""
     good = [key for key in keys if 0 <= now_s - key.made_s < KEPT * ROTATE_S]
     if not good or now_s - good[0].made_s >= ROTATE_S:
         good.insert(0, make())

@@ -1,6 +1,6 @@
 """Where in a TOML text a key stands: `tomllib` does not keep line numbers, and an error must name one.
 
-A scan by eye, not a parser: it sees `[table]`, `[[table]]`, `key = ...` and skips multi-line strings. `tomllib` has
+A scan of lines, not a parser: it recognises `[table]`, `[[table]]`, `key = ...` and skips multi-line strings. `tomllib` has
 already accepted the text, so that anything that looks like a key at the start of a line is one, or part of a value.
 """
 
@@ -18,11 +18,11 @@ def _parts(dotted: str) -> tuple[str, ...]:
 
 
 def key_lines(text: str) -> dict[tuple[str, ...], int]:
-    """Dotted key (array tables with their index) -> line, counted from 1. The first place of each counts."""
+    """Dotted key (array tables with their index) -> line, counted from 1. The first occurrence counts."""
     lines: dict[tuple[str, ...], int] = {}
     arrays: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
-    inside = ""  # the quotes that end the multi-line string we are in
+    inside = ""  # the quotes that end the current multi-line string
     for number, line in enumerate(text.splitlines(), 1):
         if inside:
             if inside in line:
@@ -43,7 +43,7 @@ def key_lines(text: str) -> dict[tuple[str, ...], int]:
 
 
 def _put(lines: dict[tuple[str, ...], int], key: tuple[str, ...], number: int) -> None:
-    """Also for the tables that a dotted key implies."""
+    """Adds the key and the tables that a dotted key implies."""
     for length in range(1, len(key) + 1):
         lines.setdefault(key[:length], number)
 
