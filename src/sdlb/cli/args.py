@@ -23,7 +23,7 @@ class Usage(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells an error by raising `Usage`; options are never abbreviated, so that new ones break no script."""
+    """Raises `Usage` for an error. Options cannot be abbreviated, so that new ones break no script."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)

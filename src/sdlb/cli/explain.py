@@ -74,7 +74,7 @@ def _reached(targets: Sequence[TargetChoice]) -> dict[tuple[str, str], list[str]
 
 
 def _name(target: TargetChoice) -> str:
-    """ "n:rack-1" and "i:catalog-a" without the letter, which is the engine's."""
+    """ "n:rack-1" and "i:catalog-a" without the engine's prefix."""
     kind, colon, name = target.name.partition(":")
     return f"{target.kind or 'target'} {name if colon and kind in ('n', 'i') else target.name}"
 

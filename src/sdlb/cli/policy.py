@@ -271,7 +271,7 @@ def _ranges(had: list[str], new: list[str]) -> list[str]:
 
 
 def _pairs(pairs: list[Any]) -> list[list[str]]:
-    """Each pair once, its two sides in one order."""
+    """Each pair once, with its two sides sorted."""
     result: list[list[str]] = []
     for pair in pairs:
         if sorted(pair) not in result:
@@ -280,7 +280,7 @@ def _pairs(pairs: list[Any]) -> list[list[str]]:
 
 
 def read_file(name: str) -> Document:
-    """Raises Problem, or OSError when it can't be read."""
+    """Raises Problem, or OSError when it cannot be read."""
     text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     try:
         document = _parse(text, toml=name.endswith(".toml"))
@@ -293,7 +293,7 @@ def read_file(name: str) -> Document:
             f"{name}: is not an object; write the keys as 'sdlb policy get --json' prints them",
         )
     whole = cast(Document, document)
-    # The whole of what `policy get --json` prints: the policy is one of its keys.
+    # The complete output of `policy get --json`: the policy is one of its keys.
     return cast(Document, whole["policy"]) if isinstance(whole.get("policy"), dict) else whole
 
 

@@ -1,9 +1,9 @@
 """A free port for a program that is about to start.
 
-The usual way, binding port 0 and closing it again, gives a port out of the range that the kernel also takes for
-outgoing connections: on a busy host it may be gone before the program binds it. So the port is drawn from below that
-range, and `sdlb run` holds a name for it (an abstract Unix socket, gone with the process) that its like on this host
-respect.
+The usual way is to bind port 0 and to close it again. That gives a port from the range that the kernel also uses for
+outgoing connections, so on a busy host it may be taken before the program binds it. Therefore the port is drawn from
+below that range, and `sdlb run` reserves it with an abstract Unix socket, which disappears with the process. Every
+`sdlb run` on this host respects these reservations.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _hold(port: int) -> socket.socket | None:
 
 
 def hold_free_port(rng: random.Random) -> HeldPort:
-    """Raises OSError when there is none at all."""
+    """Raises OSError if no port is free."""
     top = min(_outgoing_from(), 32_768)
     if top - LOWEST >= DRAWS:
         for port in rng.sample(range(LOWEST, top), DRAWS):

@@ -26,16 +26,16 @@ def _die_with_parent() -> Callable[[], None]:
     libc = ctypes.CDLL(None)
     parent = os.getpid()
 
-    def ask() -> None:
+    def set_parent_death_signal() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != parent:  # the parent died in between
             os._exit(1)
 
-    return ask
+    return set_parent_death_signal
 
 
 class Program:
-    """A running child. Its standard streams are ours."""
+    """A running child. It shares the standard streams of this process."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process

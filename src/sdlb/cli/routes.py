@@ -12,7 +12,7 @@ from sdlb.sdk.types import Route
 
 HEADERS = ("ROUTE", "SERVICE", "VERSIONS", "CAPACITY", "SHADOWS", "SHADOWED BY", "STATE")
 SHOWN_MAX = 3
-"""Of the routes that one shadows; `--json` has all."""
+"""The maximum number of shadowed routes that are shown; `--json` has all."""
 NUMERIC_COLUMNS = frozenset({3})
 
 

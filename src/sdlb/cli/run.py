@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The address that the program shall listen on, and how it gets it. `held`: kept as long as the address is in
+    """The address for the program to listen on, and how the program receives it. `held`: kept while the address is in
     use."""
 
     endpoint: str
@@ -106,7 +106,7 @@ def _tcp(args: argparse.Namespace) -> Place | None:
     from sdlb.cli.ports import HeldPort, hold_free_port, is_free
 
     if args.port and not is_free(args.port):
-        # Another process on this port would pass for the program and get its requests.
+        # Another process on this port would be taken for the program and get its requests.
         out.message(f"{PROG}: port {args.port} is already in use; use another port, or leave out --port")
         return None
     held = HeldPort(args.port, None) if args.port else hold_free_port(random.Random())

@@ -1,7 +1,7 @@
 """The life cycle of `sdlb run`: start, healthy, registered, (signal) drained, stopped.
 
 The order loses no request: the program is registered only when it is healthy, and stopped only after the node has
-reported it as drained. Two things end it early: the program exits (the node is informed), or a second signal arrives.
+reported it as drained. It ends early when the program exits (the node is informed) or a second signal arrives.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Job:
 
 
 class Run:
-    """One program's life. `report` gets one line for each step, `fail` one for each thing that went wrong."""
+    """The life cycle of one program. `report` gets one line for each step, `fail` one for each error."""
 
     def __init__(self, job: Job, report: Callable[[str], None], fail: Callable[[str], None]) -> None:
         self.job = job
@@ -103,8 +103,8 @@ class Run:
         """None: the program is healthy; else the exit code."""
         job = self.job
         label = job.spec.label
-        asking = _within(healthy(job.spec.health, job.spec.endpoint), job.start_timeout_s)
-        which = await _first(program.ended(), self._signals.get(), asking)
+        healthy_in_time = _within(healthy(job.spec.health, job.spec.endpoint), job.start_timeout_s)
+        which = await _first(program.ended(), self._signals.get(), healthy_in_time)
         if which == 0:
             self.fail(f"{label} exited with {program.exit_text} before it was healthy")
             return program.code or 1
@@ -180,7 +180,7 @@ class Run:
         await _within(say(), GONE_WITHIN_S)
 
     async def _stop(self, program: Program) -> int:
-        """0 when the program exits by our SIGTERM; else its own exit code."""
+        """0 when the SIGTERM of this process ended the program; else its own exit code."""
         label, grace_s = self.job.spec.label, self.job.stop_grace_s
         if not await program.stop(grace_s):
             self.fail(f"{label} did not stop within {grace_s:g} s of SIGTERM and was killed")
@@ -197,9 +197,9 @@ async def _within(work: Awaitable[object], seconds: float) -> None:
 
 
 async def _first(*works: Coroutine[Any, Any, object] | asyncio.Future[Any]) -> int:
-    """The number of the one that is done first (of several at once: the lowest); the others are cancelled.
+    """The index of the first work that is done (if several are, the lowest); the others are cancelled.
 
-    Raises what that one raised.
+    Raises the exception of that work.
     """
     tasks = [asyncio.ensure_future(work) for work in works]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

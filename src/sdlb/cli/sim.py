@@ -170,7 +170,7 @@ def _list(as_json: bool) -> int:
 
 
 def replay(plan: Plan) -> str:
-    """The command that runs this plan again, to the same end."""
+    """The command that repeats this plan with the same result."""
     if plan.scenario:
         return f"sdlb sim --scenario {plan.scenario}" + (f" --replay {plan.seed}" if plan.seed != 1 else "")
     faults = "" if plan.faults is None else f" --faults {','.join(plan.faults) or 'none'}"

@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
         services, why = read(client, args.service)
         tree, sites = client.tree(), client.sites()
     if args.json:
-        told = {**this_node(tree), "sites": sites_with_problems(sites)}
-        out.json({**services.to_dict(), "local": bool(why), "local_because": why, "this_node": told})
+        this = {**this_node(tree), "sites": sites_with_problems(sites)}
+        out.json({**services.to_dict(), "local": bool(why), "local_because": why, "this_node": this})
     else:
         if why:
             out.line((f"{why}; the table shows what {tree.node} knows on its own", "red"))
@@ -45,15 +45,15 @@ def run(args: argparse.Namespace) -> int:
 def read(client: Client, service: str | None) -> tuple[Services, str]:
     """The services as the roots see them; when no root can be reached, as this node sees them, and the reason."""
 
-    def ask(local: bool) -> Services:
+    def get(local: bool) -> Services:
         return client.services(local=local) if service is None else client.service(service, local=local)
 
     try:
-        return ask(False), ""
+        return get(False), ""
     except Problem as problem:
         if problem.code != "no-root":
             raise
-        return ask(True), problem.detail
+        return get(True), problem.detail
 
 
 def this_node(tree: Tree) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""`sdlb tree`: the node that was asked, what is above it and what is below."""
+"""`sdlb tree`: a node with its parents, children and instances."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sdlb.sdk.types import Child, Instance, Parent, Tree
 
 Line = list[out.Piece]
 FOLD_MIN = 8
-"""Up to this number of a kind is listed one by one."""
+"""Up to this many entries of a kind are listed individually."""
 SERVICES_MAX = 4
 
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def hang_of(line: Line) -> str:
-    """What the second and later lines of a wrapped entry begin with: the drawing goes on beside them."""
+    """The prefix of the second and later lines of a wrapped entry, which continues the drawing."""
     first = out.plain(line[0]) if line else ""
     drawing = first if first[-3:] in ("├─ ", "└─ ", "|- ", "`- ") else ""
     return drawing.replace("├─", "│ ").replace("└─", "  ").replace("|-", "| ").replace("`-", "  ") + " " * 4

@@ -49,7 +49,7 @@ def lifespan(name_version: str | tuple[str, str], *, inner: Lifespan | None = No
 
 
 class Registration:
-    """Registers when the program listens; drains before the signals that end it reach the server."""
+    """Registers the program when it listens, and drains it before a stop signal reaches the server."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
@@ -79,7 +79,7 @@ class Registration:
             self._entered = True
 
     async def leave(self) -> None:
-        """Returns when it is drained; the same for all who ask."""
+        """Returns when the instance is drained. Concurrent calls wait for the same drain."""
         if self._leaving is None:
             self._leaving = asyncio.create_task(self._leave(), name="sdlb-leave")
         await asyncio.shield(self._leaving)

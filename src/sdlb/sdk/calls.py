@@ -32,10 +32,10 @@ from sdlb.sdk.types import (
 DEFAULT_SOCKET = "/run/sdlb/sdlb.sock"
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
-"""After this time control counts as not responding (a read asks all roots: two tiers at 2 s each)."""
+"""After this time control counts as not responding (a read is sent to all roots: two tiers at 2 s each)."""
 
 UPGRADE_TIMEOUT_S = 60.0
-"""A new engine is started, gets everything, and binds nothing: seconds; past this something is wrong."""
+"""A new engine starts, receives the full state and takes over the sockets within seconds; longer is an error."""
 
 T = TypeVar("T")
 
@@ -45,9 +45,9 @@ def default_socket() -> str:
 
     Raises Problem when the user has several nodes.
     """
-    told = os.environ.get("SDLB_SOCKET")
-    if told or os.path.exists(DEFAULT_SOCKET):
-        return told or DEFAULT_SOCKET
+    configured = os.environ.get("SDLB_SOCKET")
+    if configured or os.path.exists(DEFAULT_SOCKET):
+        return configured or DEFAULT_SOCKET
     found: list[str] = []
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         found = glob.glob(f"{glob.escape(runtime)}/sdlb/*.sock")
@@ -91,7 +91,7 @@ class _Document(msgspec.Struct):
 
 
 def problem(status: int, content: bytes) -> Problem:
-    """The Problem that an error answer tells; whatever it is, there is one sentence."""
+    """The Problem in an error answer. `detail` is always one sentence, whatever the answer contains."""
     try:
         document = msgspec.json.decode(content, type=_Document)
     except msgspec.MsgspecError:

@@ -59,7 +59,7 @@ class _Master:
             self._leave()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid or self._draining is not None:  # a worker that has just been forked, or drained
+        if os.getpid() != self._pid or self._draining is not None:  # a forked worker, or already draining
             self._before[number](number, frame)
             return
         self._draining = threading.Thread(target=self._drain, args=(number,), name="sdlb-drain", daemon=True)

@@ -49,7 +49,7 @@ def events_request(parser: Parser, *, follow: bool) -> httpx.Request:
 
 
 def unreachable(socket: str, error: httpx.TransportError) -> Unreachable:
-    """Says why in the system's words ("No such file or directory") where there are any."""
+    """The reason, from the system's message ("No such file or directory") where there is one."""
     if isinstance(error, httpx.TimeoutException):
         return Unreachable(socket, "it accepts connections but does not answer", hangs=True)
     cause: BaseException | None = error

@@ -17,7 +17,7 @@ def family_of(endpoint: str) -> tuple[int, str | tuple[str, int]]:
 
 
 def endpoint_of(listener: socket.socket) -> str:
-    """Where others on this host reach what listens there."""
+    """The address at which other programs on this host reach a listener."""
     name = listener.getsockname()
     if isinstance(name, str):
         return f"unix:{name}"

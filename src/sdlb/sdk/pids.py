@@ -1,4 +1,4 @@
-"""Whether the node sees our process under its own id (a container has its own id namespace)."""
+"""Whether the node sees this process under the same process id (a container has its own namespace)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _UCRED = struct.Struct("iII")  # pid, uid, gid: struct ucred of unix(7)
 
 
 def visible_pid(socket: str, pid: int) -> int:
-    """`pid` when the node at `socket` lives in our process-id namespace, else 0: "don't watch".
+    """`pid` when the node at `socket` lives in this process-id namespace, else 0: the process is not watched.
 
     A node in another namespace shows as process 0 (unix(7), SO_PEERCRED); it would watch an unrelated process.
     """

@@ -34,7 +34,7 @@ class Problem(Exception):
 class Unreachable(Problem):
     """No node answers at the socket: none runs, its control is just restarting, or the path is another node's.
 
-    `hangs`: something takes connections there, but doesn't answer.
+    `hangs`: a process accepts connections there but does not answer.
     """
 
     def __init__(self, socket: str, why: str, *, hangs: bool = False) -> None:

@@ -1,5 +1,5 @@
 """When an instance renews its registration, and which changes are reported. No I/O, no clock: `serve` and `sdlb run`
-drive it.
+call it.
 
 A lease is renewed after a third of its time, so that two attempts may fail. A node that is down is retried without
 limit: its engine keeps serving meanwhile, and the node learns of the instance as soon as it is back. Only a first
@@ -20,7 +20,7 @@ SETTLED = ("active", "refused")
 
 
 class Renewal:
-    """`report` gets one sentence for each change of state, and one (not one an attempt) when the node is out of reach."""
+    """`report` gets one sentence for each change of state, and one, not one an attempt, when the node is unreachable."""
 
     def __init__(self, spec: Spec, report: Callable[[str], None]) -> None:
         self.spec = spec
@@ -33,7 +33,7 @@ class Renewal:
 
     @property
     def registered(self) -> bool:
-        """A node has known the instance at some time: it must be told when the instance goes."""
+        """A node has accepted the instance at some time, so the instance must be deregistered when it ends."""
         return self.instance is not None
 
     def succeeded(self, instance: Instance) -> float:
@@ -66,6 +66,6 @@ class Renewal:
 
 
 def _undecided(instance: Instance) -> bool:
-    """Just registered: the node has not asked it how it is, its parents or its engine have not answered."""
+    """Just registered: the node has not checked its health yet, or its parents or its engine have not answered."""
     unchecked = instance.state == "unhealthy" and not instance.health_detail
     return unchecked or (instance.state == "waiting" and instance.reason_code in ("asking", "opening"))

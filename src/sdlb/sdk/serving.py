@@ -2,7 +2,7 @@
 
     with sdlb.serve("catalog-1.0.1", routes=["example.com/catalog*"], port=8001):
         stop.wait()        # the program serves in other threads
-    server.shutdown()      # only now: until here requests were still on their way
+    server.shutdown()      # only now: until here requests may still arrive
 
 On leaving the block the instance is drained: the program must go on serving until the block is left.
 """
@@ -52,7 +52,7 @@ class Serving:
         return self._renewal.instance
 
     def wait_active(self, timeout_s: float = 30.0) -> Instance:
-        """Returns once the instance gets traffic. Raises TimeoutError, with the reason why it doesn't."""
+        """Returns when the instance gets traffic. Raises TimeoutError with the reason why it does not."""
         until = time.monotonic() + timeout_s
         with Client(self.socket) as client:
             while True:
@@ -89,7 +89,7 @@ class Serving:
                     raise TimeoutError(f"{self.spec.label} is {instance.state}: {instance.reason}")
 
     def _settle(self, pid: int) -> None:
-        """The process to watch: 0 when the node would not find it under that number."""
+        """The process to watch; 0 if the node sees it under another process id."""
         self.spec = self._renewal.spec = msgspec.structs.replace(self.spec, pid=pid)
 
     # ------------------------------------------------------------------ with
@@ -198,7 +198,7 @@ class Serving:
                     log.error("%s cannot be registered: %s", self.spec.label, problem.detail)
                     return
 
-    # ------------------------------------------------------------------ how it ended
+    # ------------------------------------------------------------------ the result of draining
 
     def _left(self, instance: Instance) -> None:
         if instance.drained:
@@ -208,7 +208,7 @@ class Serving:
             log.warning(text, self.spec.label, instance.in_flight, self.drain_deadline_s)
 
     def _refused(self, problem: Problem) -> None:
-        if problem.status not in (404, 409):  # removed by hand, its lease ran out, or another program has the id
+        if problem.status not in (404, 409):  # removed by hand, its lease has expired, or another program has the id
             log.warning("%s was not drained: %s", self.spec.label, problem.detail)
 
     def _unseen(self) -> str:
@@ -236,7 +236,8 @@ def serve(
     """A context manager, for `with` and `async with`, that keeps this program registered and drains it on leaving.
 
     `port` (on 127.0.0.1) or `endpoint` is where the program already listens. Entering raises Problem when the node
-    refuses the registration as wrong; a node that isn't up is waited for in the background (logger "sdlb" says so).
+    refuses the registration as invalid. If no node is running, it waits for one in the background and logs this (logger
+    "sdlb").
     """
     at = socket or default_socket()
     spec = Spec.of(

@@ -8,7 +8,7 @@ from sdlb.sdk.types import Event
 
 
 class Parser:
-    """Lines in, events out, over any number of connections. `opened`: there has been one that worked."""
+    """Lines in, events out, over any number of connections. `opened`: a connection has succeeded."""
 
     def __init__(self) -> None:
         self.opened = False
@@ -16,7 +16,7 @@ class Parser:
         self._data: list[str] = []
 
     def headers(self) -> dict[str, str]:
-        """What the next connection sends; a half-read event of the last one is dropped."""
+        """The header fields for the next connection; drops an incomplete event of the last one."""
         self._data = []
         headers = {"accept": "text/event-stream"}
         if self._last_id:

@@ -1,7 +1,7 @@
 """What the local API answers, as typed values. `docs/reference/api.md` has the meanings.
 
-Every key has a default and unknown keys are ignored, so that a client and a node of different age understand each
-other. All values are frozen.
+Every key has a default and unknown keys are ignored, so that a client and a node of different releases understand
+each other. All values are frozen.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Claim(Value, frozen=True):
 
 
 class Former(Value, frozen=True):
-    """What was registered under the id before, and still drains. `state`: "registered", "draining", "drained",
+    """An earlier registration of the id that still drains. `state`: "registered", "draining", "drained",
     "lapsed"."""
 
     version: str = ""
@@ -90,7 +90,7 @@ class Instance(Value, frozen=True):
 
 class Version(Value, frozen=True):
     """One version of a service as its roots see it. `share`: percent of the service's new requests; `silent`: how many
-    of the instances are on nodes that are not heard of."""
+    of the instances are on nodes that are silent."""
 
     version: str = ""
     state: str = ""
@@ -121,7 +121,7 @@ class Disagreement(Value, frozen=True):
 
 
 class Services(Value, frozen=True):
-    """`roots`: who answered; `unreachable`: parents or roots that did not."""
+    """`roots`: the roots that answered; `unreachable`: parents or roots that did not."""
 
     node: str = ""
     roots: tuple[str, ...] = ()
@@ -131,7 +131,7 @@ class Services(Value, frozen=True):
 
 
 class Parent(Value, frozen=True):
-    """`state`: "connected", "connecting", "lost" (its lease ran out) or "refused"; `silent_s`: since it was last
+    """`state`: "connected", "connecting", "lost" (its lease has expired) or "refused"; `silent_s`: since it was last
     heard."""
 
     address: str = ""
@@ -142,7 +142,7 @@ class Parent(Value, frozen=True):
 
 
 class Child(Value, frozen=True):
-    """A node below; `state`: "connected", "disconnected" or "suspect" (its lease ran out; only a last resort).
+    """A child node. `state`: "connected", "disconnected" or "suspect" (its lease has expired; only a last resort).
 
     `services`: what it claims, as "name-version".
     """
@@ -158,7 +158,7 @@ class Child(Value, frozen=True):
 
 
 class EngineProcess(Value, frozen=True):
-    """The process that moves the bytes. `attached`: control is in touch with it."""
+    """The engine process. `attached`: control is connected to it."""
 
     pid: int = 0
     version: str = ""
@@ -175,7 +175,7 @@ class EngineUpgrade(Value, frozen=True):
 
 
 class ControlRestart(Value, frozen=True):
-    """Control is about to be replaced: `incarnation` is that of the one that ends. `engine` serves on."""
+    """Control restarts. `incarnation`: of the control that exits. `engine` keeps serving."""
 
     node: str = ""
     incarnation: int = 0
@@ -184,14 +184,14 @@ class ControlRestart(Value, frozen=True):
 
 
 class Ejected(Value, frozen=True):
-    """An endpoint that passive health keeps out. `target`: "i:ID" (an instance) or "n:NAME" (a child)."""
+    """An endpoint that passive health ejected. `target`: "i:ID" (an instance) or "n:NAME" (a child)."""
 
     target: str = ""
     reason: str = ""
 
 
 class Tree(Value, frozen=True):
-    """The node that was asked, and its neighbours."""
+    """The node that answers, and its neighbours."""
 
     node: str = ""
     incarnation: int = 0
@@ -214,7 +214,7 @@ class Tree(Value, frozen=True):
 
 class Site(Value, frozen=True):
     """Hosts with a certificate of their own. `state`: "waiting", "serving", "kept" (with an earlier certificate) or
-    "refused"; `not_after_s`: Unix time at which the certificate ends."""
+    "refused"; `not_after_s`: Unix time at which the certificate expires."""
 
     name: str = msgspec.field(default="", name="site")
     hosts: tuple[str, ...] = ()
@@ -320,7 +320,7 @@ class Event(Value, frozen=True):
 class Policy(Value, frozen=True):
     """A service's policy. `policy` is the document (see docs/reference/api.md); `revision` 0: the defaults.
 
-    `warnings`: names in what was set just now that no root knows.
+    `warnings`: names in the new policy that no root knows.
     """
 
     service: str = ""
@@ -333,7 +333,7 @@ class Policy(Value, frozen=True):
 
 
 class Spec(Value, frozen=True):
-    """What an instance registers. `endpoint`: "127.0.0.1:8001" or "unix:/path"; `capacity`: requests at once."""
+    """What an instance registers. `endpoint`: "127.0.0.1:8001" or "unix:/path"; `capacity`: concurrent requests."""
 
     id: str
     service: str
@@ -356,7 +356,7 @@ class Spec(Value, frozen=True):
         """The body of PUT /v1/instances/{id}."""
         body = self.to_dict()
         del body["id"]
-        # What a node of an older release does not know is said only when it is wanted.
+        # A node of an older release refuses unknown keys, so new ones are sent only when they are set.
         default = Health()
         left_out = [name for name in ("host", "status") if getattr(self.health, name) == getattr(default, name)]
         body["health"] = {name: each for name, each in self.health.to_dict().items() if name not in left_out}
@@ -379,10 +379,10 @@ class Spec(Value, frozen=True):
         pid: int = 0,
         labels: Mapping[str, str] | None = None,
     ) -> Spec:
-        """A spec from what one writes by hand.
+        """A spec from its short form.
 
         `name_version`: "catalog-1.0.1", or ("catalog", "1.0.1"). Either `port` (on 127.0.0.1) or `endpoint`.
-        `health`: a `Health`, or "tcp", "none", or a path to be asked over HTTP. Raises Problem.
+        `health`: a `Health`, or "tcp", "none", or a path for an HTTP check. Raises Problem.
         """
         service, version = split_name(name_version) if isinstance(name_version, str) else name_version
         if (port is None) == (endpoint is None):
@@ -414,7 +414,7 @@ def split_name(name_version: str) -> tuple[str, str]:
 
 
 def health_of(text: str) -> Health:
-    """A check from its short form: "tcp", "none", or a path that begins with "/" (asked over HTTP)."""
+    """A check from its short form: "tcp", "none", or a path that begins with "/" (an HTTP check)."""
     if text in ("tcp", "none"):
         return Health(kind=text)
     if text.startswith("/"):

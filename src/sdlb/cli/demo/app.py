@@ -2,8 +2,9 @@
 
     PORT=8001 python app.py --service catalog --version 1.0.1 --instance a
 
-Every answer is a JSON object that says who answered what and when (`received_ns`, `finished_ns`: CLOCK_MONOTONIC, which
-all processes of one machine share), so that a client on the same machine can check the order of events exactly.
+Every answer is a JSON object with the instance, the request and the times (`received_ns`, `finished_ns`:
+CLOCK_MONOTONIC, which all processes of one machine share). So a client on the same machine can check the exact order of
+events.
 `?slow=MS` answers late, in chunks. A body is hashed as it comes; with `x-body-sha256` it is compared: 400 when it
 differs. `/health` answers 200. SIGTERM: answers what is in flight, then exits.
 
@@ -29,7 +30,7 @@ READ_BYTES = 64 << 10
 
 
 class BadRequest(Exception):
-    """The request can't be read: answered 400, and the connection is closed."""
+    """The request cannot be read: it is answered with 400, and the connection is closed."""
 
 
 @dataclass(slots=True)
@@ -121,7 +122,7 @@ class App:
                 b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(text) + text
             )
         except (ConnectionError, asyncio.IncompleteReadError, ValueError):
-            pass  # the client disconnected in the middle: there is no one to answer
+            pass  # the client has disconnected: no response is possible
         finally:
             self.writers.discard(writer)
             with contextlib.suppress(ConnectionError):

@@ -2,11 +2,11 @@
 
 Three rules, all on one clock (CLOCK_MONOTONIC, shared by the processes of a machine):
 
-1. A version may answer only requests that it received while the story says that it could run: from when its first
-   instance was started (or, for one that must wait, from when the last of those it waits for was told to stop) until
-   its last instance had ended.
-2. Two incompatible versions of a service never overlap: what the later one received lies after the end of
-   everything that the earlier one answered.
+1. A version may answer only requests that it received while the story allows it to run. This begins when its first
+   instance is started (or, for a version that must wait, when the last instance that it waits for is stopped), and ends
+   when its last instance has exited.
+2. Two incompatible versions of a service never overlap: the later one receives its first request after the earlier
+   one has finished its last response.
 3. The right service answers: the one whose route is the most specific, as the story knew it when the request was sent.
 """
 
@@ -30,7 +30,7 @@ def line_of(version: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Who answered a request, and when by its own clock reading (ns)."""
+    """The version that answered a request, and its own timestamps (ns)."""
 
     service: str
     version: str
@@ -45,7 +45,7 @@ class _Line:
 
 
 class Rules:
-    """The story says `start`, `end` and `expect`; `wrong` judges an answer."""
+    """The story calls `start`, `end` and `expect`; `wrong` checks an answer."""
 
     def __init__(self) -> None:
         self._windows: dict[tuple[str, str], list[list[int]]] = {}
@@ -54,7 +54,7 @@ class Rules:
         self._expected: dict[str, frozenset[str]] = {}
 
     def start(self, service: str, version: str, at_ns: int) -> None:
-        """The version may answer from here on; a line that is new comes after those already known."""
+        """The version may answer from now on. A new line of versions comes after the known ones."""
         windows = self._windows.setdefault((service, version), [])
         if not windows or windows[-1][1] != FOR_EVER:
             windows.append([at_ns, FOR_EVER])

@@ -13,7 +13,7 @@ HEAD_BYTES_MAX = 64 << 10
 
 
 class BadResponse(Exception):
-    """The response is missing, incomplete or not HTTP; the text says which."""
+    """The response is missing, incomplete or not HTTP; the text has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Response:
 
 
 class Connection:
-    """`address` is (host, port). `reusable` tells whether another request may be sent."""
+    """`address` is (host, port). `reusable`: another request may be sent."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.address = address
@@ -36,7 +36,7 @@ class Connection:
     def reusable(self) -> bool:
         return self._keep and self._reader is not None and not self._reader.at_eof()
 
-    async def ask(self, head: bytes, body: tuple[bytes, ...], *, head_only: bool = False) -> Response:
+    async def send(self, head: bytes, body: tuple[bytes, ...], *, head_only: bool = False) -> Response:
         """Sends the head and then the body's pieces as they are (chunked by the caller, if so); raises BadResponse."""
         try:
             if self._writer is None:

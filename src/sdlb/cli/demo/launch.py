@@ -36,7 +36,7 @@ APP = Path(__file__).with_name("app.py")
 
 
 class WaitTimeout(Exception):
-    """An awaited condition was not met in time; the text says which one and the last state."""
+    """An awaited condition was not met in time; the text has the condition and the last state."""
 
 
 def until(what: str, done: Callable[[], object], timeout_s: float = 20.0, poll_s: float = POLL_S) -> None:
@@ -56,7 +56,7 @@ def until(what: str, done: Callable[[], object], timeout_s: float = 20.0, poll_s
 
 
 class Ports:
-    """Free loopback ports, each given once; outside the range from which the kernel takes ports of its own accord."""
+    """Free loopback ports, each given once; outside the range from which the kernel takes ports automatically."""
 
     def __init__(self, rng: random.Random | None = None) -> None:
         first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])

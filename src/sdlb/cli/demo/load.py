@@ -2,7 +2,7 @@
 
     python -m sdlb.cli.demo.load 127.0.0.1:20080 127.0.0.1:20081
 
-It sends requests at a bounded rate over keep-alive connections to all entries in turn; a late response does not delay
+It sends requests at a bounded rate over keep-alive connections to all entries, round robin; a late response does not delay
 the next request. It checks every response completely. It never retries: what a client would lose counts as lost.
 
 Standard input: one JSON object a line, `{"do": ...}` (see `Load.obey`). Standard output: one JSON object a line, the
@@ -52,7 +52,7 @@ class Load:
         self._count = 0
         self.stopped = asyncio.Event()
 
-    # ------------------------------------------------------------- what the story says
+    # ------------------------------------------------------------- orders of the story
 
     def obey(self, order: dict[str, Any]) -> None:
         match order:
@@ -87,7 +87,7 @@ class Load:
     # ------------------------------------------------------------- sending
 
     async def run(self) -> None:
-        """Sends until stopped, then waits for what is outstanding."""
+        """Sends until stopped, then waits for the outstanding responses."""
         due = time.monotonic()
         while not self.stopped.is_set():
             if self._rate <= 0 or not self._kinds or len(self._tasks) >= IN_FLIGHT_MAX:
@@ -123,7 +123,7 @@ class Load:
         sent_ns = time.monotonic_ns()
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                response = await self._ask(entry, head, body)
+                response = await self._send_request(entry, head, body)
             answer = _read(response, "POST" if post else "GET", target, digest)
         except (BadResponse, TimeoutError) as error:
             wait_ms = (time.monotonic_ns() - sent_ns) / MS
@@ -150,7 +150,7 @@ class Load:
         head = f"POST {target} HTTP/1.1\r\n{fields}Transfer-Encoding: chunked\r\n\r\n".encode()
         return head, (*pieces, b"0\r\n\r\n")
 
-    async def _ask(self, entry: tuple[str, int], head: bytes, body: tuple[bytes, ...]) -> Response:
+    async def _send_request(self, entry: tuple[str, int], head: bytes, body: tuple[bytes, ...]) -> Response:
         idle = self._idle[entry]
         connection = Connection(entry)
         while idle:
@@ -160,7 +160,7 @@ class Load:
                 break
             candidate.close()
         try:
-            response = await connection.ask(head, body)
+            response = await connection.send(head, body)
         except BaseException:
             connection.close()
             raise
@@ -177,9 +177,9 @@ def _read(response: Response, method: str, target: str, digest: str) -> Answer:
         why = response.headers.get("proxy-status", "") or response.body[:120].decode("latin-1")
         raise BadResponse(f"answered {response.status} ({why})")
     try:
-        said = json.loads(response.body)
-        echoed = (said["method"], said["target"], said["body_sha256"])
-        answer = Answer(said["service"], said["version"], said["received_ns"], said["finished_ns"])
+        seen = json.loads(response.body)
+        echoed = (seen["method"], seen["target"], seen["body_sha256"])
+        answer = Answer(seen["service"], seen["version"], seen["received_ns"], seen["finished_ns"])
     except (ValueError, KeyError, TypeError) as error:
         raise BadResponse(f"a response that is not the application's: {response.body[:80]!r} ({error})") from error
     if echoed != (method, target, digest):
@@ -200,7 +200,7 @@ async def _orders(load: Load) -> None:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
         load.obey(json.loads(line))
-    load.obey({"do": "stop"})  # whoever told the story is gone
+    load.obey({"do": "stop"})  # the process that plays the story has exited
 
 
 async def _reports(load: Load) -> None:

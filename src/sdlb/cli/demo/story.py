@@ -1,10 +1,10 @@
-"""The story that `sdlb demo` plays: one method a phase, in order. Every wait is bounded; a phase that can't go on
-raises Late.
+"""The story that `sdlb demo` plays: one method a phase, in order. Every wait is bounded; a phase that
+cannot continue raises WaitTimeout.
 
 Registering, draining, configuration changes, a killed control and a node that joins or leaves lose no request. A killed
 node loses what is in flight through it: the entry retries elsewhere when that is safe (GET and similar), but not a POST
-that may have been processed or a response that has begun. So the load is short GETs only while the middle node is
-killed, and the output says so.
+that may have been processed or a response that has begun. So the load is only short GETs while the middle node is
+killed, and the output mentions this.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Story:
         time.sleep(2.5)
 
     def _rolling(self) -> None:
-        with self.hosts[-1].client() as client:  # any node's socket will do: it asks the roots
+        with self.hosts[-1].client() as client:  # every node forwards this call to the roots
             client.set_policy("catalog", {"priority": "higher"})
         self.traffic.start("catalog", NEW)
         old = {instance.node.name: instance for instance in self._running["catalog", OLD]}
@@ -234,8 +234,10 @@ class Story:
         def seen() -> bool:
             for edge in self.edges:
                 with edge.client() as client:
-                    told = client.explain(f"http://{HOST}{path}")
-                if told.service != service or not any(t.version == version and t.capacity for t in told.targets):
+                    explanation = client.explain(f"http://{HOST}{path}")
+                if explanation.service != service or not any(
+                    t.version == version and t.capacity for t in explanation.targets
+                ):
                     return False
             return True
 

@@ -18,7 +18,7 @@ MODULE = "sdlb.cli.demo.load"
 
 @dataclass(frozen=True, slots=True)
 class TrafficStats:
-    """What was counted up to now. `phases`: by name, the dicts of `check.Tally.to_dict`."""
+    """The counts up to now. `phases`: by name, the dicts of `check.Tally.to_dict`."""
 
     phases: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     in_flight: int = 0
@@ -59,7 +59,7 @@ class Traffic:
         self._order(do="phase", name=name)
 
     def start(self, service: str, version: str) -> None:
-        """This version may answer from now on. Say it before it can."""
+        """This version may answer from now on. Call this before it can."""
         self._order(do="start", service=service, version=version, at_ns=time.monotonic_ns())
 
     def end(self, service: str, version: str) -> None:
@@ -71,7 +71,7 @@ class Traffic:
         self._order(do="expect", kind=kind, services=list(services))
 
     def send(self, rate: float, *, posts: bool = True, slow: bool = True) -> None:
-        """Requests a second over all entries together, with or without such with bodies and slow answers."""
+        """Requests a second over all entries together, with or without POST requests and slow answers."""
         self._order(do="traffic", rate=rate, posts=posts, slow=slow)
 
     def stop(self, timeout_s: float = 45.0) -> TrafficStats:
