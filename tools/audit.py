@@ -1,7 +1,7 @@
 """Known vulnerabilities of what is in the lock files: `make audit`, a part of `make lint`.
 
-pip-audit asks PyPI, cargo-deny asks the database of RustSec. Exit codes: 1 for an advisory, 2 for a check that did not run for a reason
-of ours, as it would pass for ever. A database that cannot be had is reported and is no failure: lint needs no network.
+pip-audit queries PyPI, cargo-deny queries the database of RustSec. Exit codes: 1 for an advisory; 2 for a check that did not run because
+of an error here, since it would otherwise pass forever. An unreachable database is reported but is not a failure: lint needs no network.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PYPI_UNREACHED = (
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a program has said. `code` is None if it took too long."""
+    """The output of a program. `code` is None if it took too long."""
 
     code: int | None
     out: str
@@ -40,7 +40,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`advisories`: a line each. `reached`: the database was asked. `failed`: why the check did not run."""
+    """`advisories`: a line each. `reached`: the database answered. `failed`: why the check did not run."""
 
     advisories: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
@@ -64,12 +64,12 @@ def main() -> int:
     crates = read_cargo_deny(
         run([args.cargo_deny, "--format=json", "check", "advisories"], ROOT / "engine", args.within_s)
     )
-    codes = [say("PyPI", "pip-audit", python), say("RustSec", "cargo-deny", crates)]
+    codes = [show("PyPI", "pip-audit", python), show("RustSec", "cargo-deny", crates)]
     return 1 if 1 in codes else max(codes)
 
 
-def say(database: str, program: str, verdict: Verdict) -> int:
-    """Prints the verdict; gives the exit code that it asks for."""
+def show(database: str, program: str, verdict: Verdict) -> int:
+    """Prints the verdict; returns its exit code."""
     if verdict.failed:
         print(f"audit: {program} failed: {verdict.failed}", flush=True)
         return 2
@@ -90,7 +90,7 @@ def read_pip_audit(done: Done) -> Verdict:
         if any(word in done.error for word in PYPI_UNREACHED):
             return Verdict(reached=False)
         return Verdict(failed=last_line(done))
-    # Of a version that it does not know PyPI says 404, and so does a mirror that has no advisories.
+    # PyPI answers 404 for a version that it does not know; so does a mirror that has no advisories.
     unknown = [package["name"] for package in packages if "skip_reason" in package]
     if len(unknown) == len(packages):
         return Verdict(reached=False) if packages else Verdict(failed="it found no packages in the lock files")
@@ -114,16 +114,16 @@ def read_cargo_deny(done: Done) -> Verdict:
     found = [json.loads(line) for line in done.error.splitlines() if line.startswith("{")]
     fields: list[tuple[str, dict[str, Any]]] = [(each["type"], each["fields"]) for each in found]
     if not any(kind == "summary" for kind, _ in fields):
-        errors = [str(said["message"]) for kind, said in fields if kind == "log" and said.get("level") == "ERROR"]
+        errors = [str(entry["message"]) for kind, entry in fields if kind == "log" and entry.get("level") == "ERROR"]
         if any("advisory database" in error for error in errors):
             return Verdict(reached=False)
         return Verdict(failed="; ".join(errors) or last_line(done))
     advisories: list[str] = []
-    for kind, said in fields:
-        if kind == "diagnostic" and said.get("severity") == "error":
-            crates = [f"{each['Krate']['name']} {each['Krate']['version']}" for each in said.get("graphs", [])]
-            name = said["advisory"]["id"] if said.get("advisory") else said.get("code", "?")
-            advisories.append(f"{', '.join(crates)}: {name}, {said['message']}")
+    for kind, entry in fields:
+        if kind == "diagnostic" and entry.get("severity") == "error":
+            crates = [f"{each['Krate']['name']} {each['Krate']['version']}" for each in entry.get("graphs", [])]
+            name = entry["advisory"]["id"] if entry.get("advisory") else entry.get("code", "?")
+            advisories.append(f"{', '.join(crates)}: {name}, {entry['message']}")
     if bool(advisories) != bool(done.code):
         return Verdict(failed=last_line(done))
     return Verdict(advisories, [] if advisories else ["RustSec has no advisory for Cargo.lock"])
@@ -135,7 +135,7 @@ def last_line(done: Done) -> str:
 
 
 def run(words: Sequence[str], folder: Path, within_s: float) -> Done:
-    """With all that it starts, in a session of its own: git goes with it."""
+    """Runs a program in its own session, so that a timeout also ends its children, such as git."""
     quiet = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
     try:
         process = subprocess.Popen(words, cwd=folder, env=quiet, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

@@ -1,7 +1,7 @@
 """Writes the seeds of the fuzz targets, engine/fuzz/seeds: `python -m tools.fuzz_seeds`.
 
 They are real cases: the attacks of tests/compliance, sequences of HTTP/2 frames, deltas as control sends them.
-Seeds that were found by fuzzing are put beside them by hand, under a name that begins with `found-`; they stay.
+Seeds that fuzzing found are added by hand, under a name that begins with `found-`; they are kept.
 """
 
 # hpack has no types.
@@ -70,8 +70,8 @@ def http2() -> dict[str, bytes]:
     settings = frame(frames.SETTINGS, 0, 0)
     end, end_head = frames.END_STREAM, frames.END_HEADERS
 
-    def head(stream: int, *fields: frames.Field, flags: int = end | end_head, **asked: str) -> bytes:
-        block = encoder.encode([*frames.request(**asked), *fields], huffman=False)
+    def head(stream: int, *fields: frames.Field, flags: int = end | end_head, **request: str) -> bytes:
+        block = encoder.encode([*frames.request(**request), *fields], huffman=False)
         return frame(frames.HEADERS, flags, stream, block)
 
     def data(stream: int, content: bytes, flags: int = end) -> bytes:

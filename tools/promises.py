@@ -105,7 +105,7 @@ NO_CHECK: dict[int, str] = {}
 
 @dataclass(frozen=True, slots=True, order=True)
 class Shown:
-    """Where something shows a promise; `what`: the first sentence of its docstring, else its name in words."""
+    """A place that shows a promise; `what`: the first sentence of its docstring, else its name in words."""
 
     place: str
     name: str

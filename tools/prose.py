@@ -1,8 +1,8 @@
-"""Words of our own where the field has a term: `python -m tools.prose`, a part of `make lint`.
+"""Finds words for which the field has a better term: `python -m tools.prose`, a part of `make lint`.
 
-The words stand in tools/prose.toml. They are looked for in the text of the pages (not in code, links or comments) and in the
-messages of the programs: string literals that contain a space and are no docstrings. Of the engine's sources the part before the
-tests is read.
+The words stand in tools/prose.toml. They are searched in the text of the pages (not in code, links or comments) and in the
+messages of the programs: string literals that contain a space and are not docstrings. In the engine's sources only the part before
+the tests is searched.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RUST = re.compile(
 )
 """Comments and characters too, which may hold a quotation mark."""
 FIELD = "\x01"
-"""Stands for a value that a message is formatted with: no part of a word."""
+"""Replaces a formatted value in a message; it is not part of a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _compiled(text: str) -> re.Pattern[str]:
 
 
 def hits(text: str, file: str, words: tuple[Word, ...]) -> Iterator[Hit]:
-    """With lines counted from the begin of the text."""
+    """Line numbers count from the start of the text."""
     for word in words:
         if word.only and not any(fnmatch(file, each) for each in word.only):
             continue
@@ -103,7 +103,7 @@ def _blank(found: re.Match[str]) -> str:
 
 
 def of_engine(source: str) -> Iterator[tuple[int, str]]:
-    """The same of a Rust source."""
+    """The same for a Rust source."""
     for found in RUST.finditer(source.partition("#[cfg(test)]")[0]):
         text = re.sub(r"\{[^{}]*\}", FIELD, re.sub(r"\\(n|\n)\s*", " ", found["text"] or ""))
         if MESSAGE.search(text):

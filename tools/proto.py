@@ -1,4 +1,4 @@
-"""Generates src/sdlb/wire/*_pb2.py and .pyi from proto/: `make proto`. With --check: says which are not current."""
+"""Generates src/sdlb/wire/*_pb2.py and .pyi from proto/: `make proto`. With --check: lists those that are not current."""
 
 from __future__ import annotations
 

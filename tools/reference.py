@@ -1,4 +1,4 @@
-"""Writes the tables of docs/reference from the code: `make reference`. `--check`, a part of `make lint`: are they up to date?
+"""Writes the tables of docs/reference from the code: `make reference`. `--check`, a part of `make lint`: fails if they are not current.
 
 A table stands between `<!-- generated: NAME -->` and `<!-- end -->`. Everything else in the pages is written by hand.
 """

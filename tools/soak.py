@@ -1,9 +1,9 @@
 """A small tree under churn for SOAK_MINUTES (default 10): `make soak`. Loopback only; ends all that it started.
 
 One public edge with two hosts below. While requests over HTTP/1.1, TLS, HTTP/2 and WebSockets run, instances come and
-go, versions and the policy change, and bad clients break off, send nonsense and dawdle. Each control and engine is
-sampled for resident memory and file descriptors. Exits 1 when a request was lost, or when the median of a figure over
-the last quarter is above that of the second quarter by more than MEMORY_SHARE and MEMORY_KIB, or FDS.
+go, versions and the policy change, and bad clients disconnect early, send invalid bytes and send slowly. Each control and engine is
+sampled for resident memory and file descriptors. Exits 1 when a request was lost, or when the median of a measurement
+in the last quarter exceeds that of the second quarter by more than MEMORY_SHARE and MEMORY_KIB, or FDS.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Soak:
     # ------------------------------------------------------------- clients
 
     def requests(self, url: str, kind: str) -> None:
-        """A connection is left after 200 requests. The name is not checked: the address is an IP."""
+        """Sends requests, 200 on each connection. The certificate's name is not checked: the address is an IP."""
         verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         verify.check_hostname, verify.verify_mode = False, ssl.CERT_NONE
         while self.go_on():
@@ -116,7 +116,7 @@ class Soak:
 
     def bad_clients(self) -> None:
         host, port = self.edge.http.split(":")
-        says = (
+        inputs = (
             b"GET / HTTP/1.1\r\nHost: ",
             b"\0" * 500,
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0" * 90,
@@ -124,13 +124,13 @@ class Soak:
         )
         held: list[socket.socket] = []
         while self.go_on():
-            for said in says:
+            for data in inputs:
                 connection = socket.create_connection((host, int(port)), timeout=5)
-                connection.sendall(said)
+                connection.sendall(data)
                 held.append(connection)
             while len(held) > 40:
                 held.pop(0).close()
-            self.counts["bad clients"] += len(says)
+            self.counts["bad clients"] += len(inputs)
             time.sleep(0.05)
         for connection in held:
             connection.close()
@@ -138,7 +138,7 @@ class Soak:
     # ------------------------------------------------------------- churn
 
     def churn(self) -> None:
-        """Each round, a newer version comes on one host, and then the older goes."""
+        """In each round, a newer version starts on one host, then the older one stops."""
         number = 0
         before = [self._instance(0, number)]
         while self.go_on():
@@ -179,7 +179,7 @@ class Soak:
 
 
 def report(soak: Soak, measurements: Measurements) -> bool:
-    """Prints the table. True: nothing lost, all flat."""
+    """Prints the table. True: no request was lost and no measurement has grown."""
     fine = not soak.lost and not any(name.endswith("lost") for name in soak.counts)
     for name, count in sorted(soak.counts.items()):
         print(f"{name:24}{count:10}")

@@ -107,7 +107,7 @@ def run(args: argparse.Namespace, network: Network) -> int:
 
 
 def _steps(args: argparse.Namespace, tree: Tree, until: float) -> Iterator[Done]:
-    """Until the time is over, or a step does not come to its end: then nothing is known of how it stands."""
+    """Runs steps until the time is over or a step does not finish: the state of the tree is unknown then."""
     acts = Acts(tree)
     for step in steps(args.seed, args.faults):
         if (step.number > 1 and time.monotonic() > until) or (args.steps and step.number > args.steps):
@@ -134,8 +134,8 @@ def attempts(logs: Path) -> Iterator[Attempt]:
 def received(logs: Path) -> Iterator[Received]:
     for file in sorted(logs.glob("received-*.jsonl")):
         for line in file.read_text().splitlines():
-            said = json.loads(line)
-            yield Received(said["method"], said["id"], said["instance"])
+            entry = json.loads(line)
+            yield Received(entry["method"], entry["id"], entry["instance"])
 
 
 def document(args: argparse.Namespace, done: Sequence[Done], result: Report) -> dict[str, object]:

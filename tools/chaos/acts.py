@@ -18,9 +18,9 @@ from tools.chaos.tree import SERVICES, Tree, paused
 LOSS = 0.05
 DELAY_MS = 40.0
 ROLLOUT_S = 4.0
-"""A rollout gets so far before a fault that would be over at once is."""
+"""The minimum time that a rollout runs before the fault ends."""
 SETTLE_S = 1.0
-"""Between the end of one step and the next: its last requests are answered then."""
+"""The pause between two steps, in which the last requests are answered."""
 PRIORITIES = ("higher", "lower", "even")
 
 
@@ -31,7 +31,7 @@ class Acts:
         self._pool = ThreadPoolExecutor(1)
 
     def do(self, done: Done) -> None:
-        """Returns when the tree has converged again. Raises `WaitTimeout` when something doesn't happen."""
+        """Returns when the tree has converged again. Raises `WaitTimeout` if it does not converge in time."""
         step = done.step
         done.struck_from = time.monotonic()
         with self._fault(done):
@@ -85,7 +85,7 @@ class Acts:
             self._tree.sdlb("policy", "set", service, "--priority", next(self._priorities), node=HOSTS[0])
 
     def _drain(self, step: Step) -> None:
-        """Both instances of a host, one after the other, and others for them."""
+        """Replaces both instances of a host, one after the other."""
         (host,) = step.targets
         for service in SERVICES:
             self._tree.stop_instance(service, host)
@@ -98,7 +98,7 @@ class Acts:
         self._tree.sdlb("node", "upgrade", "--deadline", "10", node=step.targets[0])
 
     def _stop(self, step: Step) -> Callable[[], object]:
-        """By SIGTERM; of a host its instances first, as an init system does it."""
+        """Stops a node by SIGTERM; on a host its instances first, as an init system does."""
         (name,) = step.targets
         mine = [service for service, host in self._tree.running if host == name]
         self._tree.off.add(name)
@@ -115,13 +115,13 @@ class Acts:
         return start
 
     def _stop_node(self, step: Step) -> Callable[[], object]:
-        """By SIGTERM, while its instances run on; they register again."""
+        """Stops a node by SIGTERM while its instances keep running; they register again."""
         (name,) = step.targets
         self._tree.off.add(name)
         self._tree.nodes[name].stop(60.0)
         return lambda: self._tree.start_node(name)
 
-    # ------------------------------------------------------------- processes that end
+    # ------------------------------------------------------------- killed processes
 
     def _kill_control(self, step: Step) -> Callable[[], object]:
         name = step.targets[0]
@@ -129,7 +129,7 @@ class Acts:
         return lambda: self._tree.start_node(name)
 
     def _kill_engine(self, step: Step) -> None:
-        """Control starts another."""
+        """Kills the engine; control starts another one."""
         self._tree.nodes[step.targets[0]].kill_engine()
 
     def _kill_node(self, step: Step) -> Callable[[], object]:
@@ -150,7 +150,7 @@ class Acts:
         return start
 
     def _power_off(self, step: Step) -> Callable[[], object]:
-        """Its processes vanish without a FIN or reset."""
+        """The processes of a node vanish without a FIN or reset."""
         (name,) = step.targets
         self._tree.network.plug(name, False)
         start = self._kill_machine(step)
@@ -214,7 +214,7 @@ class Acts:
 
 
 def next_version(version: str, part: int) -> str:
-    """One more in that part, and zeroes behind it.
+    """Increments one part of a version and sets the later parts to 0.
 
     >>> next_version("1.0.4", -1), next_version("1.0.4", 0)
     ('1.0.5', '2.0.0')
@@ -227,5 +227,5 @@ def next_version(version: str, part: int) -> str:
 
 
 def method(kind: str) -> str:
-    """Of `Acts`, by the name of the kind."""
+    """The methods of `Acts` by the name of the kind."""
     return "_" + kind.replace("-", "_")

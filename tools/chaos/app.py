@@ -2,8 +2,9 @@
 
     PORT=8001 python app.py SERVICE VERSION INSTANCE LOG
 
-Every answer says who received what and when (`received_ns`: CLOCK_MONOTONIC, one for all processes of a machine, namespaces or
-not). `?slow=MS` answers in two parts, the last one so much later. `/health` is 200. SIGTERM: what is in flight is answered first.
+Every answer names the instance, the request and the time (`received_ns`: CLOCK_MONOTONIC, which all processes of a machine share, in
+any namespace). `?slow=MS` answers in two parts, the second one MS later. `/health` is 200. On SIGTERM it answers open requests, then
+exits.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from urllib.parse import parse_qs, urlsplit
 
 class App:
     def __init__(self, service: str, version: str, instance: str, log: int) -> None:
-        self._who = {"service": service, "version": version, "instance": instance}
+        self._identity = {"service": service, "version": version, "instance": instance}
         self._log = log
         self._ending = asyncio.Event()
         self._busy: dict[asyncio.Task[None], bool] = {}
-        """Its connections; True: a request is in flight."""
+        """The open connections; True: a request is in flight."""
 
     async def run(self, port: int) -> None:
         loop = asyncio.get_running_loop()
@@ -63,11 +64,11 @@ class App:
         parts = urlsplit(target)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if parts.path != "/health":
-            said = {"id": query.get("id", ""), "method": method, "received_ns": received_ns, **self._who}
-            os.write(self._log, json.dumps(said).encode() + b"\n")
+            entry = {"id": query.get("id", ""), "method": method, "received_ns": received_ns, **self._identity}
+            os.write(self._log, json.dumps(entry).encode() + b"\n")
         slow_s = int(query.get("slow", "0")) / 1000
         await asyncio.sleep(slow_s / 2)
-        content = json.dumps({"id": query.get("id", ""), **self._who, "received_ns": received_ns}).encode()
+        content = json.dumps({"id": query.get("id", ""), **self._identity, "received_ns": received_ns}).encode()
         close = b"Connection: close\r\n" if self._ending.is_set() else b""
         start = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n"
         writer.write(start % (close, len(content) + 1) + content)

@@ -2,9 +2,9 @@
 
     python clients.py LOG SEED THREADS SERVICE... -- NAME=ADDRESS NAME=ADDRESS
 
-The first entry is theirs. When that one refuses the connection, or cuts it before the answer to a GET, they take the other, as a
-browser would; each attempt is one line of the log (`Attempt` in report.py). Between two threads of different services there is nothing
-in common, so that a service that waits does not hold up the other. The end of standard input ends it, with the last answers logged.
+The clients use the first entry. If it refuses the connection, or closes it before the answer to a GET, they use the other one, as a
+browser would. Each attempt is one line of the log (`Attempt` in report.py). Threads of different services share nothing, so that a
+slow service does not delay the other. At the end of standard input the program logs the last answers and exits.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ ANSWER_S = 45.0
 """Longer than requests are parked."""
 PAUSE_S = 0.06
 KEPT_S = 5.0
-"""A connection that has not been used for so long is not used again, as in most programs: the server closes it some time."""
+"""A connection that was idle for this long is not reused, as in most programs: the server may close it at any moment."""
 REFUSED_S = 1.0
-"""An entry that refused is left alone for so long."""
+"""An entry that refused a connection is not used for this long."""
 SLOW_MS = (200, 300, 500)
 
 
 class Refused(Exception):
-    """No connection: nothing was sent."""
+    """No connection was made, so nothing was sent."""
 
 
 class Client(threading.Thread):
@@ -56,22 +56,27 @@ class Client(threading.Thread):
         slow_ms = self._rng.choice(SLOW_MS) if self._rng.random() < 0.15 else 0
         fresh = self._rng.random() < 0.3
         entries = self._entries if time.monotonic() >= self._refused_until else self._entries[::-1]
-        for turn, (name, address) in enumerate(entries):
-            last = turn == len(entries) - 1
-            said: dict[str, Any] = {"id": f"{id}.{turn}", "entry": name, "service": self._service, "method": method}
-            said |= {"slow_ms": slow_ms, "fresh": fresh, "sent": time.monotonic()}
-            outcome = self._attempt(f"{id}.{turn}", name, address, method, slow_ms, fresh)
-            said |= {"done": time.monotonic(), **outcome}
+        for number, (name, address) in enumerate(entries):
+            last = number == len(entries) - 1
+            attempt: dict[str, Any] = {
+                "id": f"{id}.{number}",
+                "entry": name,
+                "service": self._service,
+                "method": method,
+            }
+            attempt |= {"slow_ms": slow_ms, "fresh": fresh, "sent": time.monotonic()}
+            outcome = self._attempt(f"{id}.{number}", name, address, method, slow_ms, fresh)
+            attempt |= {"done": time.monotonic(), **outcome}
             refused = outcome["cause"].startswith("refused")
             if refused and name == self._entries[0][0]:
                 self._refused_until = time.monotonic() + REFUSED_S
-            said["moved"] = not last and (refused or (outcome["cause"].startswith("cut") and method == "GET"))
-            self._log.write(said)
-            if not said["moved"]:
+            attempt["moved"] = not last and (refused or (outcome["cause"].startswith("cut") and method == "GET"))
+            self._log.write(attempt)
+            if not attempt["moved"]:
                 return
 
     def _attempt(self, id: str, name: str, address: str, method: str, slow_ms: int, fresh: bool) -> dict[str, Any]:
-        """`cause`: why there is no good answer; "" when there is one."""
+        """The result of one attempt. `cause`: why there is no correct answer; "" when there is one."""
         if name in self._kept and (fresh or self._used[name] + KEPT_S < time.monotonic()):
             self._kept.pop(name).close()
         begun = False
@@ -97,14 +102,14 @@ class Client(threading.Thread):
         if status != 200:
             why = f"{answer.headers.get('proxy-status', '')} {text[:200].decode('latin-1')}"
             return {"status": status, "cause": f"{status}: {why}"}
-        said = json.loads(text)
-        wrong = said["id"] != id or said["service"] != self._service
+        seen = json.loads(text)
+        wrong = seen["id"] != id or seen["service"] != self._service
         return {
             "status": status,
             "cause": f"wrong answer: {text!r}" if wrong else "",
-            "version": said["version"],
-            "instance": said["instance"],
-            "received": said["received_ns"] / 1e9,
+            "version": seen["version"],
+            "instance": seen["instance"],
+            "received": seen["received_ns"] / 1e9,
         }
 
     def _connected(self, name: str, address: str) -> http.client.HTTPConnection:
@@ -115,7 +120,7 @@ class Client(threading.Thread):
             except OSError as error:
                 raise Refused(f"{type(error).__name__}: {error}") from None
             connection.sock.settimeout(ANSWER_S)
-            connection.auto_open = 0  # it fails rather than connect again
+            connection.auto_open = 0  # fails instead of reconnecting
             self._kept[name] = connection
         return self._kept[name]
 
@@ -126,8 +131,8 @@ class Log:
         self._lock = threading.Lock()
         self.ending = threading.Event()
 
-    def write(self, said: dict[str, Any]) -> None:
-        line = json.dumps(said) + "\n"
+    def write(self, attempt: dict[str, Any]) -> None:
+        line = json.dumps(attempt) + "\n"
         with self._lock:
             self._file.write(line)
 

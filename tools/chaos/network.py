@@ -1,9 +1,9 @@
 """Machines, as far as the network goes: a namespace each, with a cable to a switch in a namespace of its own.
 
-Nothing is added to the machine's own network, and nothing in the namespaces leads out of them. What is lost is lost
+Nothing is added to the machine's own network, and nothing in the namespaces leads out of them. Frames are lost
 silently: no FIN, no reset, no ICMP. A fault between two machines is made by wire.py, which takes the place of a cable
-as long as there is one on it: this needs neither nft nor netem, holds for one direction or both, and for connections
-that are open already.
+while it lasts. This needs neither nft nor netem, works for one direction or both, and for connections that are
+already open.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from tools.chaos import wire
 Made = TypeVar("Made")
 PREFIX = "sdlb-chaos-"
 NETWORK = "198.18.7"
-"""Of the addresses that are for such tests (RFC 2544)."""
+"""From the addresses that are reserved for such tests (RFC 2544)."""
 CLONE_NEWNET = 0x40000000
 
 
 class NoNetworkError(Exception):
-    """The system refuses; the text is one line."""
+    """The system refuses an operation; the text is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What becomes of frames from one address to another."""
+    """What happens to frames from one address to another."""
 
     source: str
     target: str
@@ -59,7 +59,7 @@ class Machine:
         self._thread.submit(_enter, self.namespace).result()
 
     def make(self, made: Callable[[], Made]) -> Made:
-        """Sockets and processes that are made by it are on this machine."""
+        """Sockets and processes that are made in this context are on this machine."""
         return self._thread.submit(made).result()
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class Machine:
 
 
 class Network:
-    """A context manager: what it made is gone at its end, whatever happened."""
+    """A context manager. It removes everything that it made, also after an error."""
 
     def __init__(self, names: Sequence[str], seed: int = 0) -> None:
         mark = f"{PREFIX}{os.getpid()}"
@@ -142,7 +142,7 @@ class Network:
     def _remove(self) -> None:
         if self._wire is not None and self._wire.stdin is not None and self._wire.stdout is not None:
             with contextlib.suppress(OSError):
-                self._wire.stdin.close()  # this ends it
+                self._wire.stdin.close()  # makes wire.py exit
             try:
                 self._wire.wait(5)
             except subprocess.TimeoutExpired:
@@ -161,24 +161,24 @@ class Network:
         ip("-netns", self._switch.namespace, "link", "set", name, "up" if plugged else "down")
 
     def fault(self, child: str, rules: Sequence[Rule]) -> None:
-        """All of these hold on the cable of `child`, instead of what held there."""
+        """Sets the rules on the cable of `child`; they replace the previous ones."""
         self._link("set", child, "nomaster")
-        self._tell(child, rules)
+        self._set_rules(child, rules)
 
     def heal(self, child: str) -> int:
         """Returns how many frames were lost or delayed."""
-        touched = self._tell(child, None)
+        touched = self._set_rules(child, None)
         self._link("set", child, "master", "switch")
-        self._link("set", wire.far(child), "type", "bridge_slave", "fdb_flush")  # it has learnt that this is the way
+        self._link("set", wire.far(child), "type", "bridge_slave", "fdb_flush")  # the switch has learnt the other port
         return touched
 
     def _link(self, *words: str) -> None:
         ip("-netns", self._switch.namespace, "link", *words)
 
-    def _tell(self, child: str, rules: Sequence[Rule] | None) -> int:
+    def _set_rules(self, child: str, rules: Sequence[Rule] | None) -> int:
         assert self._wire is not None and self._wire.stdin is not None and self._wire.stdout is not None
-        said = {"cable": child, "rules": None if rules is None else [asdict(rule) for rule in rules]}
-        self._wire.stdin.write(json.dumps(said) + "\n")
+        order = {"cable": child, "rules": None if rules is None else [asdict(rule) for rule in rules]}
+        self._wire.stdin.write(json.dumps(order) + "\n")
         self._wire.stdin.flush()
         answer = self._wire.stdout.readline()
         if not answer:
@@ -187,7 +187,7 @@ class Network:
 
 
 def remove_left() -> None:
-    """Namespaces of runs that were killed: their name has the run's process."""
+    """Removes the namespaces of killed runs: their names contain the process id of the run."""
     for namespace in Path("/run/netns").glob(f"{PREFIX}*"):
         pid = namespace.name.removeprefix(PREFIX).partition("-")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():

@@ -1,8 +1,8 @@
 """What a run does, from a seed: an endless list of steps. Pure.
 
-Each round has every kind of fault once, in another order; the tier of each is the next one that it has not had yet. So
-a short run has all kinds, and a long one all kinds at all tiers. A step of a kind that lets a rollout go on meanwhile
-has one every other time.
+Each round has every kind of fault once, in random order. Each kind cycles through its tiers. So a short run has all
+kinds, and a long one has all kinds at all tiers. If a kind allows a rollout during the fault, about every second of its
+steps has one.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Goal(StrEnum):
 
     NOTHING = "nothing"
     IN_FLIGHT = "in flight"
-    """A process ends: what was in flight at that moment and must not be repeated."""
+    """A process exits: requests that are in flight at that moment and must not be retried."""
     SILENCE = "silence"
     """The peer vanishes silently: the same, until it is detected after 2 s."""
     ENTRY = "own connections"
-    """An edge ends: what its own clients had on their connections."""
+    """An edge exits: requests of its own clients on open connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,12 @@ class Kind:
     tiers: tuple[str, ...] = ("",)
     goal: Goal = Goal.NOTHING
     lasts: bool = False
-    """It holds for some time; else it is done at once."""
+    """The fault lasts for some time; otherwise it is instantaneous."""
     rollout: bool = False
     """An incompatible rollout may go on meanwhile."""
     planned: bool = False
     frames: bool = False
-    """wire.py does it, and counts the frames."""
+    """wire.py makes the fault and counts its frames."""
 
 
 KINDS: dict[str, Kind] = {
@@ -92,22 +92,22 @@ class Step:
     duration_s: float
     rollout: bool
     up: bool
-    """Of a fault in one direction: what the child sends is lost, not what the parent sends."""
+    """For a fault in one direction: frames from the child are lost, not those from the parent."""
 
     @property
     def goal(self) -> Goal:
-        """A killed edge takes its clients' connections with it; whatever else ends takes what was in flight on it."""
+        """A killed edge loses its clients' connections; any other killed process loses its requests in flight."""
         goal = KINDS[self.kind].goal
         return Goal.ENTRY if goal is Goal.IN_FLIGHT and self.tier == "edge" else goal
 
     @property
     def host(self) -> str:
-        """The only one that it concerns; "": there is none."""
+        """The only host that the step affects; "": there is none."""
         return self.targets[-1] if self.targets and self.targets[-1] in HOSTS else ""
 
     @property
     def name(self) -> str:
-        """The row of the table that it belongs to."""
+        """The name of its row in the table."""
         words = [self.kind, self.tier] if self.tier else [self.kind]
         return " ".join([*words, "+ rollout"] if self.rollout else words)
 
@@ -121,15 +121,15 @@ class Step:
 
 
 def steps(seed: int, kinds: Sequence[str] = tuple(KINDS)) -> Iterator[Step]:
-    """Without an end: who runs it stops when its time is over."""
+    """An endless list of steps; the caller stops when its time is over."""
     rng = random.Random(seed)
     tiers = {name: rng.sample(KINDS[name].tiers, len(KINDS[name].tiers)) for name in kinds}
-    number = turn = 0
+    number = rounds = 0
     while True:
         for name in rng.sample(list(kinds), len(kinds)):
             number += 1
             kind = KINDS[name]
-            tier = tiers[name][turn % len(kind.tiers)]
+            tier = tiers[name][rounds % len(kind.tiers)]
             if tier in LINKS:
                 targets = tuple(rng.choice(names) for names in LINKS[tier])
             else:
@@ -137,4 +137,4 @@ def steps(seed: int, kinds: Sequence[str] = tuple(KINDS)) -> Iterator[Step]:
             duration_s = rng.choice(DURATIONS_S) if kind.lasts else 0.0
             rollout = rng.random() < 0.5 and kind.rollout
             yield Step(number, name, tier, targets, duration_s, rollout, rng.random() < 0.5)
-        turn += 1
+        rounds += 1

@@ -1,7 +1,7 @@
-"""From the clients' logs and the steps to the table, and to what is broken. Pure.
+"""Evaluates the clients' logs and the steps: the table, and the goals that were missed. Pure.
 
-A request is lost when it has no good answer. A step excuses some of the lost ones, by what it does (`Goal` in plan.py); whatever no
-step excuses breaks the run. Times are seconds of CLOCK_MONOTONIC, which all processes of a machine share.
+A request is lost when it has no correct answer. A step excuses some lost requests, depending on its fault (`Goal` in plan.py). A lost
+request that no step excuses fails the run. Times are seconds of CLOCK_MONOTONIC, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tools.chaos.plan import EDGES, KINDS, Goal, Step
 SILENCE_S = 2.0
 """A silent connection on which a request waits is found within this."""
 MACHINE_S = 0.3
-"""What a request may wait beside it: a second way, and a machine with too much to do."""
+"""Additional time that a request may wait: for a second path, and on an overloaded machine."""
 KILL_S = 0.1
-"""From a kill to the moment when the other side's system has heard of it."""
+"""The time from a kill until the other side's kernel knows of it."""
 ROLLED_OUT = "shop"
 """The service that gets incompatible versions."""
 SHOWN_MAX = 20
@@ -51,17 +51,17 @@ class Attempt:
 
     @property
     def in_part(self) -> bool:
-        """Its answer had begun."""
+        """Whether the answer had begun."""
         return "in the answer" in self.cause
 
     @property
     def word(self) -> str:
-        """Its cause, for the table: `refused`, `cut`, `late`, `wrong` or a status."""
+        """The cause in one word, for the table: `refused`, `cut`, `late`, `wrong` or a status."""
         return self.cause.partition(":")[0].partition(" ")[0]
 
     @property
     def waited_s(self) -> float:
-        """For something other than the instance."""
+        """The time that it waited for something other than the instance."""
         return self.done - self.sent - self.slow_ms / 1000
 
 
@@ -76,23 +76,25 @@ class Received:
 
 @dataclass(slots=True)
 class Done:
-    """A step that was done. 0: it did not come so far; then `late` says why."""
+    """A step that was done. A time of 0: the step did not get that far; `late` has the reason."""
 
     step: Step
     began: float
     struck_from: float = 0.0
     struck_to: float = 0.0
-    """The moments between which the fault struck: a kill takes a little time."""
+    """The fault happened between these moments: a kill takes a little time."""
     over: float = 0.0
     converged: float = 0.0
     late: str = ""
     frames: int = 0
-    """Lost or delayed by a fault between two machines."""
+    """Frames that a fault between two machines lost or delayed."""
 
     def excuses(self, attempt: Attempt, host: str) -> bool:
-        """`host`: where an instance received it; "": nowhere."""
+        """Whether the step excuses a lost request. `host`: where an instance received it; "": nowhere."""
         goal = self.step.goal
-        if self.step.kind == "stop" and self.step.tier == "edge":  # planned: nothing was sent, they go to the other one
+        if (
+            self.step.kind == "stop" and self.step.tier == "edge"
+        ):  # planned: nothing was sent, the clients use the other entry
             return attempt.entry in self.step.targets and attempt.word == "refused" and self._during(attempt)
         if goal is Goal.ENTRY:
             return attempt.entry in self.step.targets and attempt.word in ("refused", "cut") and self._during(attempt)
@@ -109,13 +111,13 @@ class Done:
 
 @dataclass(slots=True)
 class Row:
-    """All steps of one name together."""
+    """The totals of all steps with one name."""
 
     name: str
     times: int = 0
     sent: int = 0
     lost: Counter[str] = field(default_factory=Counter[str])
-    """By cause; those that are excused, too."""
+    """Lost requests by cause, including the excused ones."""
     unexcused: int = 0
     moved: int = 0
     outage_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(EDGES, 0.0))
@@ -140,16 +142,16 @@ class Report:
 
 
 def report(steps: Sequence[Done], attempts: Iterable[Attempt], received: Iterable[Received]) -> Report:
-    return _Judge(steps, sorted(attempts, key=lambda attempt: attempt.sent), received).report()
+    return _Evaluation(steps, sorted(attempts, key=lambda attempt: attempt.sent), received).report()
 
 
 def line(version: str) -> tuple[int, ...]:
-    """What compatible versions have in common: all parts but the last."""
+    """The part that compatible versions have in common: all components but the last."""
     return tuple(int(part) for part in version.split("."))[:-1]
 
 
 def old_after_new(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Answers of a version to requests that were sent after a newer, incompatible one had answered. In the order sent."""
+    """Answers of a version to requests that were sent after a newer, incompatible version had answered; in the order sent."""
     first: dict[str, dict[tuple[int, ...], float]] = defaultdict(dict)
     good = [attempt for attempt in attempts if attempt.version]
     for attempt in good:
@@ -165,12 +167,12 @@ def old_after_new(attempts: Sequence[Attempt]) -> list[Attempt]:
 
 
 def longest_gap(moments: Sequence[float], begin: float, end: float) -> float:
-    """Between two of the moments (sorted) that stand in a row, as far as it lies within; the ends count as moments."""
+    """The longest time between two successive moments (sorted) within the interval; its ends count as moments."""
     inside = [begin, *moments[bisect_right(moments, begin) : bisect_left(moments, end)], end]
     return max(later - earlier for earlier, later in pairwise(inside))
 
 
-class _Judge:
+class _Evaluation:
     def __init__(self, steps: Sequence[Done], attempts: Sequence[Attempt], received: Iterable[Received]) -> None:
         self._steps, self._attempts = steps, attempts
         self._received = list(received)
@@ -218,7 +220,7 @@ class _Judge:
         row = self._row(place)
         row.sent += 1
         if not attempt.cause:
-            if attempt.repeatable:  # what it waited for happened at the end of its wait
+            if attempt.repeatable:  # the event that ended its wait belongs to the later step
                 row = self._row(self._place(attempt.done))
                 row.waited_s = max(row.waited_s, attempt.waited_s)
             return
@@ -238,7 +240,7 @@ class _Judge:
             self._unexcused[place].append(attempt)
 
     def _outages(self) -> None:
-        """Of each entry and service by itself; the longest counts."""
+        """Finds the longest outage of each entry over all services."""
         answered: dict[tuple[str, str], list[float]] = defaultdict(list)
         for attempt in self._attempts:
             if not attempt.cause:
@@ -260,7 +262,7 @@ class _Judge:
             self._break(place, "answered by an old version after a new one", old)
 
     def _silence(self) -> None:
-        """Requests that waited for the end of a silence. While a rollout goes on, those of its service wait for that."""
+        """Finds requests that waited until a silence ended. During a rollout, requests of its service wait for the rollout."""
         limit_s = SILENCE_S + MACHINE_S
         answered = [attempt for attempt in self._attempts if attempt.repeatable and not attempt.cause]
         waited = [attempt for attempt in answered if attempt.waited_s > limit_s]
@@ -305,7 +307,7 @@ HEAD = ("fault", "steps", "sent", "lost", "moved", "outage s", "longest wait s",
 
 
 def table(rows: Sequence[Row]) -> str:
-    """In Markdown. Times are maxima, not means."""
+    """The table in Markdown. Times are maxima, not means."""
     lines = [HEAD, *(_cells(row) for row in sorted(rows, key=lambda row: row.name)), _sum(rows)]
     widths = [max(len(cells[column]) for cells in lines) for column in range(len(HEAD))]
     text = [

@@ -29,7 +29,7 @@ TIMING: dict[str, object] = {"beat_s": 0.5, "lease_s": 4.0, "fence_s": 4.0}
 NODE_PORT, HTTP_PORT = 7700, 8080
 SERVICES = ("web", "shop")
 CLIENTS = tuple(f"clients-{number}" for number in (1, 2))
-"""Their machines, one for each edge."""
+"""The machines of the clients, one for each edge."""
 THREADS = 6
 BOTH_USES = "serverAuth,clientAuth"
 DRAIN_S = 20.0
@@ -47,7 +47,7 @@ class Tree:
         self.logs.mkdir()
         self.nodes = self.launcher.nodes
         self.running: dict[tuple[str, str], Instance] = {}
-        """By service and host."""
+        """The instances by service and host."""
         self.versions = {"web": "1.0.0", "shop": "1.0.0"}
         self.off: set[str] = set()
         """Nodes that are meant to be down."""
@@ -107,7 +107,7 @@ class Tree:
             )
 
     def stop_clients(self) -> None:
-        """With all answers that they wait for."""
+        """Ends the clients after they have received their last answers."""
         for process in self._clients:
             assert process.stdin is not None
             process.stdin.close()
@@ -128,7 +128,7 @@ class Tree:
         self.off.discard(name)
 
     def sdlb(self, *words: str, node: str) -> None:
-        """A command, to its end."""
+        """Runs a command and waits for its end."""
         done = subprocess.run(
             [*SDLB, *words],
             env={**self.launcher.environment, "SDLB_SOCKET": self.nodes[node].socket},
@@ -141,7 +141,7 @@ class Tree:
             raise WaitTimeout(f"sdlb {' '.join(words)} at {node}: {done.stderr.strip()}")
 
     def kill_machine(self, name: str) -> None:
-        """All its processes at once, as far as that goes: control first, so that it starts no other engine."""
+        """Kills all processes of the node, control first, so that it starts no other engine."""
         self.off.add(name)
         node = self.nodes[name]
         engines = node.engine_pids()
@@ -170,7 +170,10 @@ class Tree:
             _copy_files(node.folder / "state", self.copies / node.name)
 
     def set_back(self, name: str) -> None:
-        """The state folder gets what it had when this was done last, or at the start. Control must have ended."""
+        """Restores the copy of the state folder from the last call, or from the start, and keeps a new copy of the current one.
+
+        Control must have exited.
+        """
         state, copy, now = self.nodes[name].folder / "state", self.copies / name, self.copies / f"{name}.now"
         _copy_files(state, now)
         _copy_files(copy, state)
@@ -182,7 +185,7 @@ class Tree:
     # ------------------------------------------------------------- instances
 
     def start_instance(self, service: str, host: str) -> Instance:
-        """Of the version that the service has now; it does not wait for it."""
+        """Starts an instance of the service's current version; does not wait for it."""
         version, node = self.versions[service], self.nodes[host]
         name = f"{service}-{version}"
         log = self.logs / f"received-{next(self._numbers)}-{name}-{host}.jsonl"
@@ -195,10 +198,10 @@ class Tree:
         return instance
 
     def stop_instance(self, service: str, host: str) -> None:
-        """Drained; returns when it has ended."""
+        """Drains the instance; returns when it has exited."""
         self.running.pop((service, host)).stop(60.0)
 
-    # ------------------------------------------------------------- what is
+    # ------------------------------------------------------------- the current state
 
     def converged(self) -> bool:
         """All nodes are connected, both edges have the instances that run, all active, and nothing else."""
@@ -222,12 +225,12 @@ class Tree:
         return len(services.services) == len(SERVICES)
 
     def wait_converged(self, timeout_s: float = CONVERGE_S) -> float:
-        """Returns when it had converged (monotonic seconds)."""
+        """Returns the time at which the tree had converged (monotonic seconds)."""
         until("the tree has converged", self.converged, timeout_s, 0.1)
         return time.monotonic()
 
     def story(self) -> str:
-        """How it stands, for a run that failed."""
+        """The state of the tree, for a run that failed."""
         parts: list[str] = []
         for edge in EDGES:
             with contextlib.suppress(Problem, OSError), self.nodes[edge].client() as client:

@@ -1,9 +1,9 @@
 """Forwards frames between a machine's cable and the switch, and loses or delays some of them. A program: `wire.py SEED`.
 
-It runs in the switch's namespace. Each line on standard input is one JSON object: `{"cable": NAME, "rules": [...]}` takes the place
-of that cable with these rules (network.Rule), `"rules": null` leaves it again. The answer to each is one line: how many frames have
-been lost or delayed by the rules of this cable since it was taken. The end of the input ends it.
-Only IPv4 frames fall under rules. A frame may be one large segment of TCP: its offload header (PACKET_VNET_HDR) goes along.
+It runs in the switch's namespace. Each line on standard input is one JSON object: `{"cable": NAME, "rules": [...]}` replaces
+that cable and applies these rules (network.Rule); `"rules": null` puts the cable back. The answer to each line is one number: the
+frames that the rules of this cable have lost or delayed so far. The program exits at the end of the input.
+Rules apply only to IPv4 frames. A frame may be one large segment of TCP: its offload header (PACKET_VNET_HDR) goes along.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ ETH_P_ALL = 3
 ETH_P_IP = b"\x08\x00"
 SOL_PACKET, PACKET_VNET_HDR, PACKET_OUTGOING = 263, 15, 4
 HEADER_BYTES = 10
-"""Of `struct virtio_net_hdr`, in front of each frame."""
+"""The size of `struct virtio_net_hdr`, in front of each frame."""
 FRAME_BYTES_MAX = 70_000
 QUEUE_FRAMES_MAX = 20_000
-"""Delayed at once; what comes beyond is lost, as in any queue."""
+"""Frames that are delayed at the same time; more are lost, as in any queue."""
 BUFFER_BYTES = 8 << 20
 
 
@@ -37,7 +37,7 @@ def near(cable: str) -> str:
 
 
 def far(cable: str) -> str:
-    """Its other end, a port of the switch."""
+    """The other end of that interface, a port of the switch."""
     return f"{cable}.f"
 
 
@@ -56,7 +56,7 @@ def pair(frame: bytes) -> tuple[bytes, bytes] | None:
 
 
 class Cable:
-    """Both ends of it, with the rules that hold."""
+    """Both ends of a replaced cable, with its rules."""
 
     def __init__(self, name: str) -> None:
         self.ends = (_open(name), _open(near(name)))
@@ -91,7 +91,7 @@ class Wire:
 
     def run(self) -> None:
         self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
-        said = b""
+        unread = b""
         while True:
             wait_s = max(0.0, self._late[0][0] - time.monotonic()) if self._late else None
             for key, _ in self._selector.select(wait_s):
@@ -101,15 +101,15 @@ class Wire:
                 more = os.read(sys.stdin.fileno(), 1 << 16)
                 if not more:
                     return
-                *lines, said = (said + more).split(b"\n")
+                *lines, unread = (unread + more).split(b"\n")
                 for line in lines:
                     print(self._obey(json.loads(line)), flush=True)
             while self._late and self._late[0][0] <= time.monotonic():
                 _, _, end, frame = heapq.heappop(self._late)
                 _send(end, frame)
 
-    def _obey(self, said: Any) -> int:
-        name, rules = said["cable"], said["rules"]
+    def _obey(self, order: Any) -> int:
+        name, rules = order["cable"], order["rules"]
         cable = self._cables.get(name)
         if rules is None:
             if cable is None:
@@ -130,7 +130,7 @@ class Wire:
         return cable.touched
 
     def _leave(self, name: str, cable: Cable) -> None:
-        """What is delayed yet goes on its way at once."""
+        """Puts the cable back. Delayed frames are sent immediately."""
         del self._cables[name]
         for item in sorted(self._late):
             if item[2] in cable.ends:
@@ -145,7 +145,7 @@ class Wire:
     def _read(self, end: socket.socket) -> None:
         cable = self._by_end.get(end)
         if cable is None:
-            return  # left by what was said in this very turn
+            return  # an order in this iteration has put the cable back
         for _ in range(64):
             try:
                 frame, address = end.recvfrom(FRAME_BYTES_MAX)

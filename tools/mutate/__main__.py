@@ -103,11 +103,11 @@ def _list(mutations: list[Mutation], planned: list[table.Planned], root: Path) -
     print(f"{len(mutations)} hand-written mutations, {len(planned)} planned")
 
 
-# ---------------------------------------------------------------------- which ones
+# ---------------------------------------------------------------------- selection
 
 
 def chosen(mutations: list[Mutation], options: argparse.Namespace) -> list[Mutation]:
-    """The hand-written ones that the options ask for."""
+    """The hand-written mutations that the options select."""
     if options.only:
         unknown = set(options.only) - {each.name for each in mutations}
         if unknown:
@@ -131,7 +131,7 @@ def _draw(name: str, seed: int) -> str:
 
 
 def _changed(ref: str, root: Path) -> set[str]:
-    """Files that differ from where this branch left `ref`, committed or not."""
+    """Files that differ from the merge base with `ref`, committed or not."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout
@@ -209,7 +209,7 @@ def _explain(verdict: Verdict) -> None:
 
 
 def _as_long_as_needed(verdicts: list[Verdict]) -> list[Check]:
-    """The other checks, with the time that the latest finding took and some more."""
+    """The other checks, limited to the time of the slowest finding plus a margin."""
     needed: list[Check] = []
     for check in CHECKS:
         times = [o.cpu_s for v in verdicts for o in v.outcomes if o.found and o.check == check.name]
@@ -219,7 +219,7 @@ def _as_long_as_needed(verdicts: list[Verdict]) -> list[Check]:
 
 
 def _without_mutation(checks: Iterable[Check], base: Path) -> list[str]:
-    """A check that fails without a mutation says nothing about mutations."""
+    """Checks that all pass without a mutation: one that fails anyway shows nothing about mutations."""
     outcomes = [sandbox.run(check, base) for check in checks]
     return [f"{o.check} fails without a mutation: {o.what}: {o.how}" for o in outcomes if o.found]
 

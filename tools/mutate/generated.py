@@ -1,7 +1,7 @@
 """Mutations made by cosmic-ray: one small change of an operator, a number, a condition or a loop each.
 
-Of its operators those are used that a slip of the keyboard or of the mind could make. A change that makes no difference,
-for example in an annotation or a cache, is left out. What no check can find is listed in `explained.toml`, each with its reason:
+Only operators that imitate typing or logic errors are used. A change that makes no difference, for example in an
+annotation or a cache, is left out. Mutations that no check can find are listed in `explained.toml`, each with its reason:
 
     [[explained]]
     file = "core/relay.py"
@@ -85,7 +85,7 @@ class Explained:
 
 
 def positions(root: Path) -> list[Position]:
-    """All that could be changed, in the order of the files."""
+    """All possible changes, in the order of the files."""
     trees = import_module("cosmic_ray.ast")
     found: list[Position] = []
     for area in AREAS:
@@ -138,7 +138,7 @@ def _operator(name: str) -> Any:
 
 class _Meaning(ast.NodeTransformer):
     """Leaves out what changes no result: annotations, which are never evaluated in these files (`from __future__ import
-    annotations`), caches, and the arguments `slots` of dataclasses and `strict` of `zip`, which only catch our own slips.
+    annotations`), caches, and the arguments `slots` of dataclasses and `strict` of `zip`, which only catch internal errors.
     """
 
     def visit_arg(self, node: ast.arg) -> ast.arg:

@@ -1,7 +1,7 @@
 """Finds the one place of a mutation and changes it.
 
 A place is a file, optionally a function or class in it, and the source text to replace. The text must occur exactly once
-there. A place that is gone or ambiguous is an error and never skipped: the rule may have moved, and nobody tests it now.
+there. A place that is gone or ambiguous is an error and never skipped: the rule may have moved, and would no longer be tested.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class Recorder:
     def __init__(self, root: Path) -> None:
         self._source = f"{root}/src/sdlb/"
         self._file = root / FILE
-        self._names: dict[CodeType, str] = {}  # "" for what is elsewhere
+        self._names: dict[CodeType, str] = {}  # "" for code elsewhere
         self._called: set[CodeType] = set()
         self._lines: list[str] = []
 
@@ -71,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Recorder(config.rootpath))
 
 
-# ---------------------------------------------------------------------- what was recorded
+# ---------------------------------------------------------------------- the record
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Reached:
 
 
 def read(root: Path) -> list[Reached]:
-    """One of each test function first, then the fastest first. Empty: nothing was recorded."""
+    """First one test of each function, then the fastest. Empty: there is no record."""
     if not (root / FILE).exists():
         return []
     data = [json.loads(line) for line in (root / FILE).read_text().splitlines()]

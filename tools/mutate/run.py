@@ -16,7 +16,7 @@ from tools.mutate.table import SOURCE, Mutation
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the checks said, by kind: the first of that kind that found the mutation, else all that did not."""
+    """The outcomes by kind of check: the first that found the mutation, else all of them."""
 
     mutation: Mutation
     unit: tuple[Outcome, ...] = ()
@@ -92,7 +92,7 @@ def _first_that_finds(checks: list[Check], copy: Path) -> tuple[Outcome, ...]:
 def judge_all(
     mutations: Iterable[Mutation], root: Path, base: Path, checks: tuple[Check, ...], jobs: int
 ) -> Iterator[Verdict]:
-    """In the order in which they are done. Mutations are made one at a time, shortly before they are needed."""
+    """Yields verdicts as they are done. Mutations are made one at a time, shortly before they are needed."""
     reached = reach.read(base)
     with ThreadPoolExecutor(jobs) as pool:
         running: set[Future[Verdict]] = set()

@@ -18,13 +18,13 @@ from tools.mutate.checks import Check
 
 COPIED = ("src", "tests", "tools", "pyproject.toml")
 STUCK_S = 300.0
-"""A check that uses no CPU time for this long waits for something that never comes: an error of the check itself."""
+"""A check that uses no CPU time for this long is stuck: an error of the check itself."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`found`: whether the check found the mutation; `what` (a test, a seed) and `how`: its own words."""
+    """`found`: whether the check found the mutation; `what` (a test, a seed) and `how`: from its output."""
 
     check: str
     found: bool
@@ -125,7 +125,7 @@ def _watch(check: Check, process: subprocess.Popen[bytes]) -> Outcome:
 
 
 def _cpu_s(pid: int) -> float:
-    """Of a process and of its children that have ended; 0 when it is gone."""
+    """CPU seconds of a process and of its exited children; 0 when it is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -75,7 +75,7 @@ class Planned:
 
 
 def read(folder: Path = FOLDER) -> tuple[list[Mutation], list[Planned]]:
-    """All entries of the table. Raises ValueError for an entry that is not well formed."""
+    """All entries of the table. Raises ValueError for an invalid entry."""
     mutations: list[Mutation] = []
     planned: list[Planned] = []
     for path in sorted(folder.glob("*.toml")):
