@@ -83,4 +83,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit(130)  # all that was started has ended on the way here
+        sys.exit(130)  # everything that was started has already ended

@@ -1,4 +1,4 @@
-"""What answers behind the proxies: one nginx worker that returns 512 bytes from memory, or 1 MiB from a file."""
+"""The backend of the proxies: one nginx worker that returns 512 bytes from memory, or 1 MiB from a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ http {{
 def start_nginx(
     folder: Path, name: str, body: str, core: int | str | None, workers: int = 1
 ) -> subprocess.Popen[bytes]:
-    """`body`: what stands in the http block."""
+    """`body`: the content of the http block."""
     path = folder / f"{name}.conf"
     path.write_text(NGINX.format(folder=folder, name=name, connections=CONNECTIONS, body=body, workers=workers))
     return processes.start([processes.tool("nginx", "nginx"), "-c", str(path)], core, folder / f"{name}.log")
@@ -47,7 +47,7 @@ LARGE = """
 
 
 def start_large(folder: Path, ports: Ports, core: int) -> tuple[subprocess.Popen[bytes], str]:
-    """The same; what ends in /large gets 1 MiB."""
+    """The same; a path that ends in /large gets 1 MiB."""
     address = f"127.0.0.1:{ports.take()}"
     folder.chmod(0o755)  # nginx reads it as another user
     (folder / "large").write_bytes(b"x" * LARGE_BYTES)

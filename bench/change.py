@@ -1,9 +1,9 @@
-"""One claim more or less among 10,000: how soon the root, three tiers up, routes it, while it carries traffic.
+"""One claim more or less among 10,000: how soon the root, three tiers up, routes it while it serves traffic.
 
-A claim counts as there when the root's port has answered a request for it with 200, and as gone when it has answered
-one with 503, 421 or 404 (the right answers then). The time runs from before the call of the local
-API. The engine's pause is measured on an engine by itself: from a delta sent to `applied`, which is more than traffic
-ever waits, since requests go on under the old table while the new one is made.
+A claim counts as added when the root's port has answered a request for it with 200, and as withdrawn when it has
+answered one with 503, 421 or 404 (the correct answers then). The time runs from before the call of the local
+API. The engine's pause is measured on a separate engine, from sending a delta to `applied`. Traffic never waits that long:
+requests use the old table while the new one is made.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ VISIBLE_MS = 50.0
 PAUSE_MS = 1.0
 RATE = 2000
 CONNECTIONS = 20
-ASKED = 200
-"""Requests of the load go to so many of the services, in turn."""
+REQUESTED = 200
+"""The number of services to which the load sends its requests, round robin."""
 POLL_S = 0.0005
 PATIENCE_S = 10.0
 PATTERN = "service-{}.bench.test/*"
@@ -40,7 +40,7 @@ class Load:
 
     def __init__(self, address: str, folder: Path, seconds: int) -> None:
         asks = folder / "asks"
-        asks.write_text("".join(f"http://{name(n)}/\n" for n in range(ASKED)))
+        asks.write_text("".join(f"http://{name(n)}/\n" for n in range(REQUESTED)))
         self._process = subprocess.Popen(
             [
                 *(processes.tool("h2load", "nghttp2-client"), "--h1", "-t1", f"-c{CONNECTIONS}"),
@@ -63,16 +63,16 @@ class Load:
         return self._process.poll() is None
 
     def result(self) -> tuple[int, int, str]:
-        """Requests answered well, lost, and h2load's own words."""
-        said, _ = self._process.communicate(timeout=self._seconds + 30)
+        """The number of answered requests, the number of lost ones, and the output of h2load."""
+        output, _ = self._process.communicate(timeout=self._seconds + 30)
         counts = re.search(
-            r"requests: (\d+) total, .*? (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", said
+            r"requests: (\d+) total, .*? (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", output
         )
-        status = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", said)
+        status = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", output)
         if counts is None or status is None:
-            raise CannotRun(f"h2load printed: {said.strip()[-500:]}")
+            raise CannotRun(f"h2load printed: {output.strip()[-500:]}")
         lost = sum(int(counts[n]) for n in (3, 4, 5)) + sum(int(status[n]) for n in (2, 3, 4))
-        return int(counts[2]), lost, said
+        return int(counts[2]), lost, output
 
     def close(self) -> None:
         processes.end([self._process])
@@ -94,19 +94,19 @@ def run(quick: bool) -> Report:
         began = time.monotonic()
         with (
             Client(tree.host.socket) as api,
-            Client(tree.root.http) as asker,
+            Client(tree.root.http) as requester,
             ThreadPoolExecutor(1) as pool,
         ):
             number = services
-            while time.monotonic() < began + seconds - 2.0:  # the load goes on a little longer
-                there.append(_add(tree, api, asker, number))
-                gone.append(_withdraw(api, asker, pool, number))
+            while time.monotonic() < began + seconds - 2.0:  # the load runs a little longer
+                there.append(_add(tree, api, requester, number))
+                gone.append(_withdraw(api, requester, pool, number))
                 number += 1
         took = time.monotonic() - began
         after = tree.cpu_s()
         if not load.runs:
             raise CannotRun(f"h2load stopped early: {load.result()[2].strip()[-300:]}")
-        answered, lost, said = load.result()
+        answered, lost, output = load.result()
     rows = [
         below(f"claim added, served by the root, p99 of {len(there)}", _ms(there, 0.99), VISIBLE_MS, "ms"),
         below(f"claim withdrawn, not served by the root, p99 of {len(gone)}", _ms(gone, 0.99), VISIBLE_MS, "ms"),
@@ -122,7 +122,7 @@ def run(quick: bool) -> Report:
     control = {node: (after[node][0] - before[node][0]) / (len(there) + len(gone)) * 1e3 for node in after}
     how = [
         f"{services:,} services below host -> rack -> root; claims of one more are added and withdrawn at the host, one after",
-        f"the other, for {took:.0f} s, while {RATE:,} requests a second go through the root to {ASKED} of the others. CPU of control",
+        f"the other, for {took:.0f} s, while {RATE:,} requests a second go through the root to {REQUESTED} of the others. CPU of control",
         "a change: " + ", ".join(f"{node} {ms:.1f} ms" for node, ms in control.items()) + ".",
     ]
     measurements = {
@@ -131,7 +131,7 @@ def run(quick: bool) -> Report:
         "applied_ms": {share: _ms(pauses, share) for share in (0.5, 0.99, 1)},
         "answered": answered,
         "lost": lost,
-        "h2load": said,
+        "h2load": output,
     }
     return Report("change", f"one change among {services:,} services", how, rows, measurements)
 
@@ -140,29 +140,29 @@ def _ms(values: list[float], share: float) -> float:
     return processes.quantile(values, share) * 1e3
 
 
-def _add(tree: Tree, api: Client, asker: Client, number: int) -> float:
+def _add(tree: Tree, api: Client, requester: Client, number: int) -> float:
     began = time.perf_counter()
     tree.put(api, number)
-    return _poll(asker, number, began, served=True)
+    return _poll(requester, number, began, served=True)
 
 
-def _withdraw(api: Client, asker: Client, pool: ThreadPoolExecutor, number: int) -> float:
-    """The call returns when all is drained; the root is asked meanwhile."""
+def _withdraw(api: Client, requester: Client, pool: ThreadPoolExecutor, number: int) -> float:
+    """Withdraws a claim and polls the root meanwhile: the call returns only when the claim is drained."""
     began = time.perf_counter()
     answer = pool.submit(api.json, "DELETE", f"/v1/instances/i-{number}")
-    took = _poll(asker, number, began, served=False)
-    status, said = answer.result()
-    if status != 200 or not said["drained"]:
-        raise CannotRun(f"the withdrawal was answered {status}: {said}")
+    took = _poll(requester, number, began, served=False)
+    status, body = answer.result()
+    if status != 200 or not body["drained"]:
+        raise CannotRun(f"the withdrawal was answered {status}: {body}")
     return took
 
 
-def _poll(asker: Client, number: int, began: float, served: bool) -> float:
+def _poll(requester: Client, number: int, began: float, served: bool) -> float:
     while True:
-        status, said = asker.ask("GET", "/", name(number))
+        status, body = requester.ask("GET", "/", name(number))
         now = time.perf_counter()
         if status not in (200, 404, 421, 503):
-            raise CannotRun(f"the root answered {status}: {said[:300]!r}")
+            raise CannotRun(f"the root answered {status}: {body[:300]!r}")
         if (status == 200) is served:
             return now - began
         if now - began > PATIENCE_S:
@@ -171,7 +171,7 @@ def _poll(asker: Client, number: int, began: float, served: bool) -> float:
 
 
 def _pauses(services: int, changes: int) -> list[float]:
-    """Of one engine worker with so many routes and the same load: seconds from each delta to its `applied`."""
+    """Seconds from each delta to its `applied`, for one engine worker with `services` routes and the same load."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sdlb-bench-")))
         process, origin = backend.start(folder, Ports())
@@ -184,10 +184,10 @@ def _pauses(services: int, changes: int) -> list[float]:
         stack.callback(load.close)
         time.sleep(0.5)
         pauses: list[float] = []
-        for turn in range(changes):
-            one = key(services + turn // 2, PATTERN)
+        for number in range(changes):
+            one = key(services + number // 2, PATTERN)
             route = RoutePut(one.claim.route, one.claim.service, (Pick("1.0.0", 0, 0),))
-            if turn % 2 == 0:
+            if number % 2 == 0:
                 pauses.append(engine.apply(endpoints=[EndpointPut(one, 100)], routes=[route]))
             else:
                 pauses.append(engine.apply(gone=[one], gone_routes=[one.claim.route]))

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one kept-alive connection with blocking sockets: what measures must not cost much itself."""
+"""HTTP/1.1 on one kept-alive connection with blocking sockets: a client that measures must cost little itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ READ_BYTES = 1 << 16
 
 
 class Client:
-    """`address`: "host:port", or the path of a Unix socket. One request at a time; only answers with a length."""
+    """`address`: "host:port", or the path of a Unix socket. One request at a time; only responses with a Content-Length."""
 
     def __init__(self, address: str, timeout_s: float = 60.0) -> None:
         if address.startswith("/"):
@@ -24,7 +24,7 @@ class Client:
         self._rest = b""
 
     def ask(self, method: str, path: str, host: str = "localhost", body: bytes = b"") -> tuple[int, bytes]:
-        """Status and body. Raises OSError when the connection breaks or what comes is not understood."""
+        """Status and body. Raises OSError when the connection breaks or the response is invalid."""
         kind = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n" if body else ""
         self._socket.sendall(f"{method} {path} HTTP/1.1\r\nhost: {host}\r\n{kind}\r\n".encode() + body)
         head = self._until_empty_line()
@@ -35,8 +35,8 @@ class Client:
         return status, self._exactly(int(length))
 
     def json(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        status, said = self.ask(method, path, body=b"" if body is None else json.dumps(body).encode())
-        return status, json.loads(said) if said else None
+        status, content = self.ask(method, path, body=b"" if body is None else json.dumps(body).encode())
+        return status, json.loads(content) if content else None
 
     def close(self) -> None:
         self._socket.close()

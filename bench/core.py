@@ -2,8 +2,8 @@
 
     python -m bench.core [--json]
 
-Prints for each row the CPU time of one event (median of several) or of the whole, and the messages that followed. The
-columns "at most" are the project's limits; a row above its limit makes the exit code 1.
+Prints for each row the CPU time of one event (median of several) or of the whole case, or the number of messages that
+follow. "at most" is the project's limit; a row above its limit makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Row = tuple[str, float, str, float]
 
 
 class Tree:
-    """A root and children that behave: they open when told to, drain when told to, and acknowledge."""
+    """A root and well-behaved children: they open and drain when the root orders it, and acknowledge."""
 
     def __init__(self, children: int, parents: tuple[str, ...] = ()) -> None:
         self.now = 1000.0
@@ -123,7 +123,7 @@ class Tree:
 
 
 def timed(action: Callable[[], object], times: int = 1) -> float:
-    """Milliseconds of CPU, the median."""
+    """The median of several runs, in milliseconds of CPU."""
     spent: list[float] = []
     for _ in range(times):
         begin = time.process_time()
@@ -132,12 +132,12 @@ def timed(action: Callable[[], object], times: int = 1) -> float:
     return statistics.median(spent)
 
 
-def longest_turn(tree: Tree) -> float:
-    """Milliseconds of CPU; all that is due."""
-    turns: list[float] = []
+def longest_iteration(tree: Tree) -> float:
+    """The longest iteration while timers are due, in milliseconds of CPU."""
+    iterations: list[float] = []
     while (wake := tree.root.wake_at()) is not None and wake <= tree.now:
-        turns.append(timed(lambda: tree.handle(ev.Tick())))
-    return max(turns)
+        iterations.append(timed(lambda: tree.handle(ev.Tick())))
+    return max(iterations)
 
 
 def grown(children: int) -> Tree:
@@ -207,12 +207,12 @@ def lapses(children: int) -> Row:
     tree = grown(children)
     for number in range(1, children // 2):
         tree.handle(ev.ChildClosed(number))
-    for _ in range(4):  # the other half goes on
+    for _ in range(4):  # the other half keeps sending beats
         tree.now += 2.0
         for number in range(children // 2, children + 1):
             tree.root.handle(ev.ChildMessage(number, Beat(tree.seq[number], 0)), tree.now, tree.now)
     tree.now += 2.5
-    return f"longest turn when half of {children:,} children lapse", longest_turn(tree), "", 50.0
+    return f"longest turn when half of {children:,} children lapse", longest_iteration(tree), "", 50.0
 
 
 def held_back() -> Row:
@@ -278,7 +278,7 @@ def instances() -> Row:
     tree.now += 9.9
     tree.root.handle(ev.Tick(), tree.now)
     tree.now += 0.2
-    return "longest turn when 5,000 instances lapse", longest_turn(tree), "", 50.0
+    return "longest turn when 5,000 instances lapse", longest_iteration(tree), "", 50.0
 
 
 def main() -> int:

@@ -1,9 +1,8 @@
 """From one core to two: the engine with one worker and with two, and nginx beside it.
 
-The machine that this was made for has two cores in all, so proxy, backend and client share what there is: first all of
-them one core, then all of them both. The growth of requests a second is then that of the three together. The proxy's own
-part in it is its CPU time a request: what it costs more on two cores (locks, caches that two share) is lost. Two cores carry
-2 x (cost on one) / (cost on two) times as much.
+It is made for a machine with two cores, so proxy, backend and client share them: first all three run on one core, then
+on both. The growth of requests a second is that of all three together. The proxy's own part is its CPU time a request,
+which is higher on two cores (locks, shared caches). Two cores carry 2 x (cost on one) / (cost on two) times as much.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ GROWTH = 1.8
 
 
 def run(quick: bool) -> Report:
-    """Raises CannotRun."""
+    """Measures the case. Raises CannotRun."""
     load.need("nginx", "openssl")
     rounds, seconds = (2, 1) if quick else (9, 3)
     both = ",".join(map(str, processes.cores()))
@@ -66,7 +65,7 @@ def run(quick: bool) -> Report:
             answered, rate = load.ask(words, name, where[name])
             return (processes.cpu_s(processes.family(pids[name])) - before) / answered * 1e6, rate
 
-        took = processes.in_turn([*addresses], rounds, one)
+        took = processes.interleaved([*addresses], rounds, one)
     return _report(took, rounds, f"sdlb-engine {ours_version}; {version('nginx')}")
 
 

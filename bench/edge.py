@@ -1,4 +1,4 @@
-"""CPU per request at the public edge, in the cases that an edge lives on: beside nginx, HAProxy, Envoy and a blind forwarder."""
+"""CPU per request at the public edge, in the typical cases of an edge: beside nginx, HAProxy, Envoy and a blind forwarder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PEERS = (*BEST, "floor")
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How much of the cost of the best of these ours may be."""
+    """The maximum cost of the engine, relative to the cheapest of these peers."""
 
     share: float
     of: Sequence[str]
@@ -110,7 +110,7 @@ def cost(stand: Stand, case: Case, names: Sequence[str], rounds: int, seconds: i
     def one(name: str, warm_up: bool) -> float:
         return stand.cost_us(name, case.words(stand, stand.addresses[name], 1 if warm_up else seconds))[0]
 
-    return processes.in_turn(names, rounds, one)
+    return processes.interleaved(names, rounds, one)
 
 
 def rows_of(case: Case, took: dict[str, list[float]]) -> list[Row]:
@@ -130,7 +130,7 @@ def rows_of(case: Case, took: dict[str, list[float]]) -> list[Row]:
 
 
 def _call(name: str, to: Addresses) -> None:
-    """That it is gRPC what is measured: one call by a client that knows all of it. Raises CannotRun."""
+    """Verifies that gRPC is measured, by one call of a complete gRPC client. Raises CannotRun."""
     with grpc.insecure_channel(to.h2c, [("grpc.default_authority", HOST)]) as channel:
         unary = channel.unary_unary(f"{GRPC_PATH}Unary")
         try:

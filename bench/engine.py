@@ -1,4 +1,4 @@
-"""An engine by itself, driven over its control socket as control does (proto/engine.proto), without the tree."""
+"""An engine without a node, controlled over its socket as by control (proto/engine.proto)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sdlb.wire.engine_pb2 import FromEngine, ToEngine
 
 
 class Engine:
-    """A context manager: the process ends with it."""
+    """A context manager that ends the process."""
 
     def __init__(self, folder: Path, core: int | str | None = None, workers: int = 1) -> None:
         self.path = folder / "engine.sock"
@@ -66,7 +66,7 @@ class Engine:
         gone: Sequence[EndpointKey] = (),
         gone_routes: Sequence[str] = (),
     ) -> float:
-        """Seconds from sent to applied."""
+        """Sends a delta; returns the seconds until it is applied."""
         self._epoch += 1
         puts = tuple(targets), tuple(endpoints), tuple(routes)
         message = wire.to_delta(Apply(self._epoch, False, *puts, tuple(gone), tuple(gone_routes)))
@@ -76,7 +76,7 @@ class Engine:
         return time.perf_counter() - began
 
     def serve(self, services: int, pattern: str, backend: str) -> None:
-        """So many services, each on `pattern` with its number, all with one instance at `backend`."""
+        """Configures `count` services, each on `pattern` with its number, all with one instance at `backend`."""
         endpoints = [EndpointPut(key(number, pattern), 100) for number in range(services)]
         routes = [
             RoutePut(endpoint.key.claim.route, endpoint.key.claim.service, (Pick("1.0.0", 0, 0),))

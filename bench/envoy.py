@@ -1,7 +1,7 @@
 """Envoy as a peer, from the Python package of its own project (`bench/requirements.lock`): one worker, no admin port.
 
-It looks routes up one after the other, unless they are given as a map of prefixes: so they are. The request id, the
-forwarding fields, pools, HTTP/2 settings and the log are as those of the others; statistics are on as it comes.
+It looks up routes sequentially unless they are configured as a map of prefixes, as they are here. The request id, the
+forwarding fields, pools, HTTP/2 settings and the log are the same as for the others. Statistics are on, its default.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _manager(setup: Setup) -> dict[str, Any]:
 
 
 def _routes(routes: int) -> dict[str, Any]:
-    """Looked up by the longest prefix of the path."""
+    """Routes that are looked up by the longest prefix of the path."""
     path = {**_typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput"), "header_name": ":path"}
     prefixes = {f"/service-{n}/": _to("all") for n in range(routes)}
     return {

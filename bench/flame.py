@@ -1,7 +1,7 @@
 """python -m bench.flame FOLDER: where the engine's time goes in each case of `edge`, as flame graphs (`make flame`).
 
-perf looks at the CPU's clock, since a virtual machine mostly lends no hardware counters; inferno draws. Stacks that perf
-can't follow to their end begin where it lost them.
+perf samples by CPU time, because most virtual machines have no hardware counters; inferno draws the graphs. A stack that
+perf cannot unwind completely begins where the unwinding stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FIELDS = "comm,pid,tid,time,event,ip,sym,dso"
 
 
 def main() -> int:
-    """Exit code 1 when something could not be drawn."""
+    """Returns 1 if a graph could not be drawn."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     print(machine())
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def _stacks(stand: Stand, case: edge.Case) -> bytes:
-    """One line for each stack that was seen, and how often."""
+    """One line for each sampled stack, with its count."""
     data = stand.folder / "perf.data"
     words = case.words(stand, stand.addresses["sdlb"], SECONDS)
     client = processes.start(["taskset", "-c", str(stand.there), *words])
@@ -54,8 +54,8 @@ def _stacks(stand: Stand, case: edge.Case) -> bytes:
         _run([*record, "--", "sleep", str(SECONDS - 2)])
     finally:
         processes.end([client])
-    said = _run(["perf", "script", "-i", str(data), "--no-inline", "-F", FIELDS])
-    return _run(_inferno("collapse"), said).replace(b"[unknown];", b"")
+    stacks = _run(["perf", "script", "-i", str(data), "--no-inline", "-F", FIELDS])
+    return _run(_inferno("collapse"), stacks).replace(b"[unknown];", b"")
 
 
 def _kernel_percent(stacks: bytes) -> float:

@@ -1,4 +1,4 @@
-"""What a host node costs that does nothing but keep 20 instances: health checks, leases, heart-beats."""
+"""The cost of an idle host node with 20 instances: health checks, leases, beats."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a proxy adds to the time of a request at half load: at a constant rate, beside the same requests to the backend itself.
+"""The latency that a proxy adds at half load and a constant rate, compared with the same requests sent to the backend.
 
-Half load is half of what the slowest of the peers in a row can carry with its core, as wrk finds it first; all in that
-row get the same rate. A request's time runs from when it was due (`pace`, engine/crates/bench), so waiting counts.
+Half load is half of the maximum rate of the slowest peer in a row on its core, which wrk measures first. All peers in
+that row get the same rate. A request's time starts when it is due (`pace`, engine/crates/bench), so waiting counts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def run(quick: bool) -> Report:
             def one(name: str, _: bool, rate: int = rate) -> tuple[float, float]:
                 return _pace(stand, name, rate, seconds)
 
-            took = processes.in_turn([DIRECT, "sdlb", *peers], rounds, one)
+            took = processes.interleaved([DIRECT, "sdlb", *peers], rounds, one)
             rows += _rows(rate, took)
             measurements[f"p50_p99_us_at_{rate}"] = took
         versions, absent = stand.versions, stand.absent

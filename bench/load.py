@@ -1,4 +1,4 @@
-"""What asks: wrk and h2load as command lines, and what they say about it."""
+"""The load generators wrk and h2load: their command lines and their results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def need(*more: str) -> None:
 
 
 def script(path: Path, routes: int, tail: str = "/x", close: bool = False) -> Path:
-    """For wrk: a thousand of the routes, in no order."""
+    """A script for wrk: a thousand of the routes, in random order."""
     path.write_text(LUA.format(routes=routes, tail=tail, headers=CLOSE if close else "nil"))
     return path
 
@@ -44,14 +44,14 @@ def h2load(urls: Sequence[str], seconds: int, *more: str) -> list[str]:
 
 
 def ask(words: Sequence[str], name: str, core: int | str | None = None) -> tuple[int, float]:
-    """Requests answered, and how many a second. An answer that is no 200 ends the measurement. Raises CannotRun."""
+    """The number of answered requests, and the rate per second. Raises CannotRun if an answer is not a 200."""
     pin = () if core is None else ("taskset", "-c", str(core))
-    said = subprocess.run([*pin, *words], capture_output=True, text=True, timeout=120, check=False).stdout
-    found = re.search(r"(\d+) requests in", said) or re.search(r"(\d+) succeeded, 0 failed, 0 errored", said)
-    rate = re.search(r"Requests/sec:\s*([\d.]+)", said) or re.search(r"finished in .*?, ([\d.]+) req/s", said)
-    wrong = "Non-2xx" in said or "Socket errors" in said or re.search(r" [1-9]\d* [345]xx", said)
+    output = subprocess.run([*pin, *words], capture_output=True, text=True, timeout=120, check=False).stdout
+    found = re.search(r"(\d+) requests in", output) or re.search(r"(\d+) succeeded, 0 failed, 0 errored", output)
+    rate = re.search(r"Requests/sec:\s*([\d.]+)", output) or re.search(r"finished in .*?, ([\d.]+) req/s", output)
+    wrong = "Non-2xx" in output or "Socket errors" in output or re.search(r" [1-9]\d* [345]xx", output)
     if found is None or rate is None or wrong or found[1] == "0":
         raise CannotRun(
-            f"{name} did not answer every request correctly; {words[0]} printed: {said.strip()[-600:] or 'nothing'}"
+            f"{name} did not answer every request correctly; {words[0]} printed: {output.strip()[-600:] or 'nothing'}"
         )
     return int(found[1]), float(rate[1])

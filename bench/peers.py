@@ -11,7 +11,7 @@ from bench import backend, processes
 from bench.certificates import HOST
 
 GRPC_PATH = "/bench.Echo/"
-"""Below it, all requests go to the backend that speaks gRPC."""
+"""The path prefix of requests to the gRPC backend."""
 NGINX = """
   log_format all '$remote_addr $request_id $request $status $body_bytes_sent $request_time $upstream_addr';
   access_log {log};
@@ -76,7 +76,7 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What all peers are started with. `http`, `grpc`: the backends. `logged`: with an access log."""
+    """The settings of all peers. `http`, `grpc`: the backends. `logged`: with an access log."""
 
     folder: Path
     http: str

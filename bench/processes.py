@@ -1,4 +1,4 @@
-"""What a process costs, and how it is pinned to a core: straight from /proc."""
+"""The CPU time and memory of processes, from /proc, and how they are pinned to cores."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 
 from bench.report import CannotRun
 
-Figure = TypeVar("Figure")
+Measurement = TypeVar("Measurement")
 
 
 def tool(name: str, package: str) -> str:
-    """Where a program is. Raises CannotRun."""
+    """The path of a program. Raises CannotRun."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     if found is None:
         raise CannotRun(f"{name} is not installed; on Debian: apt-get install {package}")
@@ -28,7 +28,7 @@ def tool(name: str, package: str) -> str:
 
 
 def installed(name: str) -> str:
-    """A program that `make bench` puts beside the package, for the bench alone. Raises CannotRun."""
+    """A program that `make bench` installs beside the package, only for the bench. Raises CannotRun."""
     path = Path(sys.prefix) / "bench" / name
     if not path.exists():
         raise CannotRun(f"{path.name} is not installed; `make bench` does that")
@@ -36,13 +36,13 @@ def installed(name: str) -> str:
 
 
 def output(*words: str) -> str:
-    """The first line that a command says, wherever it says it."""
+    """The first line of output of a command, from stdout or stderr."""
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return done.stdout.splitlines()[0] if done.stdout else ""
 
 
 def cores() -> tuple[int, int]:
-    """One for what is measured, one for all the rest. Raises CannotRun."""
+    """Two cores: one for the measured process, one for all others. Raises CannotRun."""
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
         raise CannotRun("two cores are needed: one for the proxy, one for its client and backend")
@@ -50,7 +50,7 @@ def cores() -> tuple[int, int]:
 
 
 def start(words: Sequence[str], core: int | str | None = None, log: Path | None = None) -> subprocess.Popen[bytes]:
-    """On one core, or on those of a list ("0,1"), if told. What it prints goes to `log`."""
+    """Starts a command, if requested on one core or on a list of cores ("0,1"). Its output goes to `log`."""
     pin: Sequence[str] = () if core is None else ("taskset", "-c", str(core))
     sink = subprocess.DEVNULL if log is None else log.open("ab")
     try:
@@ -61,7 +61,7 @@ def start(words: Sequence[str], core: int | str | None = None, log: Path | None 
 
 
 def pin(pids: Sequence[int], core: int) -> None:
-    """All threads of processes that run already."""
+    """Pins all threads of running processes."""
     for pid in pids:
         for task in os.listdir(f"/proc/{pid}/task"):
             os.sched_setaffinity(int(task), {core})
@@ -80,7 +80,7 @@ def end(processes: Sequence[subprocess.Popen[Any]]) -> None:
 
 
 def listening(process: subprocess.Popen[bytes], address: str, log: Path, timeout_s: float = 10.0) -> None:
-    """Until something answers at host:port. Raises CannotRun with the last that the process wrote when it ended."""
+    """Waits until a process listens at host:port. Raises CannotRun with its last output if it exits."""
     host, _, port = address.rpartition(":")
 
     def answers() -> bool:
@@ -95,7 +95,7 @@ def listening(process: subprocess.Popen[bytes], address: str, log: Path, timeout
 
 
 def family(pid: int) -> list[int]:
-    """A process and all below it."""
+    """The ids of a process and of all its descendants."""
     found = [pid]
     for task in os.listdir(f"/proc/{pid}/task"):
         for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
@@ -125,15 +125,17 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, -(-int(share * 1000) * len(ordered) // 1000) - 1)]
 
 
-def in_turn(names: Sequence[str], rounds: int, measure: Callable[[str, bool], Figure]) -> dict[str, list[Figure]]:
-    """`measure(name, warm_up)` of each in every round; who comes first changes, and a first round warms up."""
-    took: dict[str, list[Figure]] = {name: [] for name in names}
-    for turn in range(rounds + 1):
-        first = turn % len(names)
+def interleaved(
+    names: Sequence[str], rounds: int, measure: Callable[[str, bool], Measurement]
+) -> dict[str, list[Measurement]]:
+    """Calls `measure(name, warm_up)` for each name in every round. The order rotates; an extra first round warms up."""
+    took: dict[str, list[Measurement]] = {name: [] for name in names}
+    for number in range(rounds + 1):
+        first = number % len(names)
         for name in [*names[first:], *names[:first]]:
-            figure = measure(name, turn == 0)
-            if turn:
-                took[name].append(figure)
+            value = measure(name, number == 0)
+            if number:
+                took[name].append(value)
     return took
 
 

@@ -19,7 +19,7 @@ def run(quick: bool) -> Report:
         def one(name: str, _: bool) -> tuple[float, float]:
             return stand.cost_us(name, HTTP1.words(stand, stand.addresses[name], seconds))
 
-        measurements = processes.in_turn([*stand.addresses], rounds, one)
+        measurements = processes.interleaved([*stand.addresses], rounds, one)
         versions = stand.versions
     took = {name: [us for us, _ in values] for name, values in measurements.items()}
     rates = {name: [rate for _, rate in values] for name, values in measurements.items()}

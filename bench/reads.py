@@ -1,7 +1,7 @@
-"""What decisions wait while long lists are read: 10,000 services, routes and instances of one root, in this process.
+"""How long decisions wait while long lists are read: 10,000 services, routes and instances of one root, in this process.
 
-The loop, core, store and API are those of a node; its engine confirms everything at once. Decisions are renewals that
-change something (another capacity), which pass the loop and the disk, one after the other.
+The loop, core, store and API are those of a node; its engine confirms everything immediately. The decisions are renewals
+with a changed capacity, which pass the loop and the disk one after the other.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ for line in sys.stdin:
             answer += part
     print(answer[9:12].decode(), len(answer), flush=True)
 """
-"""A process of its own: what it does with an answer is not the node's work."""
+"""A separate process, so that handling the answers does not count as work of the node."""
 
 
 @dataclass
@@ -99,7 +99,7 @@ def _spec(number: int, capacity: int = 100) -> InstanceSpec:
 
 
 @dataclass
-class Figure:
+class Measurement:
     took_ms: float
     waits_ms: list[float]
     slice_ms: float  # the longest time on the CPU between two iterations of the event loop
@@ -132,7 +132,7 @@ class _Slices:
         return self.longest_s * 1000
 
 
-async def _beside(loop: NodeLoop, read: Callable[[], Awaitable[object]], rounds: int) -> Figure:
+async def _beside(loop: NodeLoop, read: Callable[[], Awaitable[object]], rounds: int) -> Measurement:
     waits: list[float] = []
     capacity = 100
     reading = True
@@ -154,10 +154,10 @@ async def _beside(loop: NodeLoop, read: Callable[[], Awaitable[object]], rounds:
     reading = False
     longest = slices.end()
     await deciding
-    return Figure(took_ms, waits, longest)
+    return Measurement(took_ms, waits, longest)
 
 
-async def _measure(count: int, rounds: int, folder: Path) -> tuple[dict[str, Figure], dict[str, float]]:
+async def _measure(count: int, rounds: int, folder: Path) -> tuple[dict[str, Measurement], dict[str, float]]:
     def report(note: Note) -> None: ...
 
     store = EmbeddedStore(folder / "state.db", report)
@@ -236,7 +236,7 @@ class _Log:
 
 
 def _whole(read: Callable[[], object]) -> float:
-    """Milliseconds to make the list in one go, as JSON: so long everything would wait."""
+    """Milliseconds to make the whole list as JSON without slices: decisions would wait for this long."""
     start = time.perf_counter()
     msgspec.json.encode(read())
     return (time.perf_counter() - start) * 1000

@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Of one case. `how`: what was done, in a few lines. `measurements`: the raw numbers, units in their names."""
+    """The report of one case. `how`: the method, in a few lines. `measurements`: the raw numbers, units in their names."""
 
     case: str
     title: str
@@ -47,7 +47,7 @@ class Report:
         return all(row.met is not False for row in self.rows)
 
     def text(self) -> str:
-        """A heading, how it was measured, the table: markdown that is readable as it is."""
+        """A heading, the method and the table, as readable Markdown."""
         lines = [f"## {self.case}: {self.title}", "", *self.how, ""]
         return "\n".join([*lines, *table([(r.what, r.target, r.measured, r.verdict) for r in self.rows])]) + "\n"
 

@@ -1,9 +1,9 @@
-"""What grows and what must not: cost by the number of routes, memory by the number of idle connections.
+"""The cost by the number of routes, and the memory by the number of idle connections.
 
-Cost: three engines on one core, asked in turn for the same ten routes, and for a thousand of all: the first is what
-routes cost that nobody asks for, the second what it costs when the traffic spreads. Memory: 5,000 connections, each of
-which has had one request and has rested for some seconds; what the process's resident memory has grown by, divided by
-them; sdlb-engine and nginx, one worker each.
+Cost: three engines on one core get requests for the same ten routes, and for a thousand of all routes, in interleaved
+runs. The first shows the cost of unused routes, the second the cost when the traffic is spread. Memory: 5,000
+connections, each idle for some seconds after one request. The growth of the process's resident memory is divided by
+their number, for sdlb-engine and nginx with one worker each.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def run(quick: bool) -> Report:
 
 
 def _routes(stack: ExitStack, folder: Path, origin: str, here: int, there: int, quick: bool) -> dict[str, list[float]]:
-    """Microseconds of CPU a request, by what is configured and asked for."""
+    """Microseconds of CPU a request, by the configured and the requested routes."""
     asks: dict[str, tuple[Engine, list[str]]] = {}
     rounds, seconds = (3, 1) if quick else (9, 3)
     load.script(folder / "few.lua", ROUTES[0])
@@ -89,7 +89,7 @@ def _routes(stack: ExitStack, folder: Path, origin: str, here: int, there: int, 
         answered, _rate = load.ask(words, f"the engine with {name}", there)
         return (processes.cpu_s([engine.process.pid]) - before) / answered * 1e6
 
-    return processes.in_turn([*asks], rounds, one)
+    return processes.interleaved([*asks], rounds, one)
 
 
 # ------------------------------------------------------------------ memory
@@ -127,7 +127,7 @@ def _memory(
 
 
 def _grown(pid: int, address: str, dial: Callable[[str, Path], socket.socket], trust: Path, connections: int) -> float:
-    """KiB a connection. What the first ones need for all is there before."""
+    """KiB a connection. Memory that the first connections allocate for all is not counted."""
     with contextlib.ExitStack() as stack:
         for _ in range(20):
             stack.enter_context(dial(address, trust))

@@ -1,8 +1,8 @@
 """The engine and its peers, side by side: one worker each on one core; backend and client on the other.
 
 All know the same routes by path prefix, add the forwarding fields, keep connections on both sides and have the same
-certificate (ECDSA on P-256). What is counted is the CPU time of a proxy's processes (user and system, from the kernel's
-scheduler), divided by the requests that were answered: so it matters little what else the machine does.
+certificate (ECDSA on P-256). The result is the CPU time of a proxy's processes (user and system, from the kernel's scheduler)
+divided by the number of answered requests, so other work of the machine matters little.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PEERS = {"nginx": peers.nginx, "haproxy": peers.haproxy, "envoy": envoy.start}
 
 
 class Stand:
-    """A context manager: everything ends with it. `absent`: the peers that could not be had, and why."""
+    """A context manager that ends everything. `absent`: the peers that are not available, and why."""
 
     def __init__(self, routes: int, wanted: Sequence[str], logged: bool = True) -> None:
         self.routes = routes
@@ -70,7 +70,7 @@ class Stand:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of all that is measured or measures, by name."""
+        """The versions of all peers and load generators, by name."""
         others = (*(name for name in PEERS if name in self.addresses), "wrk", "h2load")
         return {"sdlb": f"sdlb-engine {self._version}", **{name: version(name) for name in others}}
 
@@ -86,7 +86,7 @@ class Stand:
         self._pids["sdlb"], self._version = engine.process.pid, engine.version
 
     def _peer(self, name: str, setup: Setup) -> None:
-        """A peer that is not of Debian may be absent; the others are needed."""
+        """A peer that is not in Debian may be absent; the others are required."""
         to = Addresses(*(f"127.0.0.1:{self._ports.take()}" for _ in range(3)))
         if name == "envoy":
             to = Addresses(to.http, to.http, to.https)
@@ -112,7 +112,7 @@ class Stand:
 
 
 def version(name: str) -> str:
-    """Of a peer, or of what asks, as a report names it; "" for an Envoy that is not there."""
+    """The version of a peer or load generator, as reports name it; "" for an absent Envoy."""
     match name:
         case "nginx":
             return processes.output("nginx", "-v").partition("nginx version: ")[2].replace("/", " ")
@@ -131,5 +131,5 @@ def _envoy() -> str:
         words = [processes.installed("envoy/_bin/envoy"), "--version"]
     except CannotRun:
         return ""
-    said = subprocess.run(words, capture_output=True, text=True, check=False).stdout
-    return "Envoy " + said.strip().split("/")[-4] if said.count("/") > 3 else "Envoy"
+    output = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    return "Envoy " + output.strip().split("/")[-4] if output.count("/") > 3 else "Envoy"

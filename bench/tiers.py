@@ -1,6 +1,6 @@
-"""What a hop between two nodes costs beside the public one: CPU a request of the engines of an edge and of a host below it.
+"""The cost of a hop between two nodes in addition to the public one: CPU a request of the engines of an edge and a host.
 
-Clients speak HTTPS with the edge; the edge passes requests down a mutual-TLS link to the host; the host asks the backend.
+Clients speak HTTPS with the edge; the edge passes requests over a mutual-TLS link to the host; the host forwards them to the backend.
 Both engines are real ones under their nodes, with one worker each, on one core; client and backend have the other.
 """
 
@@ -42,7 +42,7 @@ def run(quick: bool) -> Report:
             answered, _rate = load.ask(clients[title], title, there)
             return tuple((processes.cpu_s(pids) - before[name]) / answered * 1e6 for name, pids in engines.items())
 
-        took = processes.in_turn([*clients], rounds, one)
+        took = processes.interleaved([*clients], rounds, one)
     except WaitTimeout as error:
         raise CannotRun(str(error)) from None
     finally:
@@ -75,9 +75,9 @@ def _nodes(launcher: Launcher) -> tuple[Node, Node]:
 def _register(edge: Node, host: Node, origin: str) -> None:
     body = {"service": "web", "version": "1.0.0", "routes": [f"{HOST}/*"], "endpoint": origin, "ttl_s": 0}
     with Client(host.socket) as client:
-        status, said = client.json("PUT", "/v1/instances/web", {**body, "health": {"kind": "none"}})
+        status, content = client.json("PUT", "/v1/instances/web", {**body, "health": {"kind": "none"}})
         if status not in (200, 201):
-            raise CannotRun(f"registering was answered {status}: {said}")
+            raise CannotRun(f"registering was answered {status}: {content}")
     with Client(edge.http) as client:
         processes.until("the edge serves it", lambda: client.ask("GET", "/", HOST)[0] == 200)
 

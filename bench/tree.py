@@ -17,12 +17,12 @@ from bench.report import CannotRun
 from sdlb.cli.demo.launch import Launcher, Node, WaitTimeout
 
 CLIENTS = 8
-"""Registrations are made over so many connections at once."""
+"""The number of concurrent connections for registrations."""
 POLL_S = 0.01
 
 
 class Tree:
-    """host -> rack -> root, and one backend. A context manager: all of it ends with it. Raises CannotRun."""
+    """host -> rack -> root, and one backend. A context manager that ends all of it. Raises CannotRun."""
 
     def __init__(self) -> None:
         processes.tool("nginx", "nginx")
@@ -71,13 +71,13 @@ class Tree:
             "health": {"kind": "none"},
             "ttl_s": 0,
         }
-        status, said = client.ask("PUT", f"/v1/instances/i-{number}", body=json.dumps(body).encode())
+        status, content = client.ask("PUT", f"/v1/instances/i-{number}", body=json.dumps(body).encode())
         if status not in (200, 201):
-            raise CannotRun(f"registering was answered {status}: {said[:300]!r}")
+            raise CannotRun(f"registering was answered {status}: {content[:300]!r}")
 
     def register(self, count: int, timeout_s: float) -> tuple[float, float]:
-        """So many claims, from `CLIENTS` connections. Seconds until the last one was taken, and until the root has
-        answered a request for each of them with 200."""
+        """Registers `count` claims over `CLIENTS` connections. Returns the seconds until the last one was accepted, and until
+        the root has answered a request for each of them with 200."""
         began = time.monotonic()
         numbers = itertools.count()
         lock = threading.Lock()
@@ -100,7 +100,7 @@ class Tree:
                 taken = time.monotonic() - began
                 return taken, seen.result() - began
             finally:
-                stop.set()  # when one of them has failed, or the timeout has expired
+                stop.set()  # if one of them has failed or the timeout has expired
 
     def _see_all(self, count: int, until: float, stop: threading.Event) -> float:
         with Client(self.root.http) as client:
@@ -111,7 +111,7 @@ class Tree:
                     time.sleep(POLL_S)
         return time.monotonic()
 
-    # ------------------------------------------------------------------ what it costs
+    # ------------------------------------------------------------------ costs
 
     def pids(self, node: Node) -> tuple[int, int]:
         """Of control and engine."""
@@ -147,7 +147,7 @@ def route(number: int) -> str:
 
 
 def spent(before: dict[str, tuple[float, float]], after: dict[str, tuple[float, float]]) -> str:
-    """CPU seconds between two looks, in words."""
+    """CPU seconds between two measurements, as text."""
     parts: Sequence[str] = [
         f"{node} {after[node][0] - before[node][0]:.1f} + {after[node][1] - before[node][1]:.1f} s" for node in before
     ]

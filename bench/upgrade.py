@@ -1,7 +1,7 @@
-"""`sdlb node upgrade` again and again under full load of four kinds at once: what it loses, which must be nothing.
+"""Repeated `sdlb node upgrade` under four kinds of full load at once: no request may be lost.
 
 One real node; wrk over kept-alive connections, over new ones and over TLS, h2load over HTTP/2, each as fast as it gets answers.
-WebSockets are upgraded under in tests/e2e/test_upgrade.py.
+tests/e2e/test_upgrade.py upgrades under WebSockets.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ def run(quick: bool = False) -> Report:
         began = time.monotonic()
         running = {name: subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for name, words in loads.items()}
         took = [_upgrade(launcher, node, began + (number + 1) * seconds / (upgrades + 1)) for number in range(upgrades)]
-        said = {name: process.communicate(timeout=seconds + 60)[0] for name, process in running.items()}
+        outputs = {name: process.communicate(timeout=seconds + 60)[0] for name, process in running.items()}
     except WaitTimeout as error:
         raise CannotRun(str(error)) from None
     finally:
         processes.end(started)
         launcher.close()
-    return _report(said, took, seconds)
+    return _report(outputs, took, seconds)
 
 
 def _register(node: Node, origin: str) -> None:
     body = {"service": "web", "version": "1.0.0", "routes": ["*/*"], "endpoint": origin, "ttl_s": 0}
     with Client(node.socket) as client:
-        status, said = client.json("PUT", "/v1/instances/web", {**body, "health": {"kind": "none"}})
+        status, content = client.json("PUT", "/v1/instances/web", {**body, "health": {"kind": "none"}})
         if status not in (200, 201):
-            raise CannotRun(f"registering was answered {status}: {said}")
+            raise CannotRun(f"registering was answered {status}: {content}")
         processes.until("it is active", lambda: client.json("GET", "/v1/instances/web")[1]["state"] == "active")
 
 
@@ -90,7 +90,7 @@ def _loads(folder: Path, node: Node, https: str, seconds: int) -> dict[str, list
 
 
 def _upgrade(launcher: Launcher, node: Node, at: float) -> float:
-    """Milliseconds until the new engine serves."""
+    """Milliseconds from the command until the new engine serves."""
     time.sleep(max(0.0, at - time.monotonic()))
     began = time.monotonic()
     done = subprocess.run(
@@ -102,10 +102,10 @@ def _upgrade(launcher: Launcher, node: Node, at: float) -> float:
     return (time.monotonic() - began) * 1000
 
 
-def _report(said: dict[str, str], took: list[float], seconds: int) -> Report:
+def _report(outputs: dict[str, str], took: list[float], seconds: int) -> Report:
     rows: list[Row] = []
     total = 0
-    for name, text in said.items():
+    for name, text in outputs.items():
         answered, lost = _count(text)
         total += answered
         rows.append(Row(f"lost, {name}", "0", f"{lost} of {answered:,}", lost == 0))
@@ -114,11 +114,11 @@ def _report(said: dict[str, str], took: list[float], seconds: int) -> Report:
     )
     rows.append(Row("from the command to a new engine that serves", "", f"{processes.median(took):.0f} ms (median)"))
     how = [f"{len(took)} upgrades in {seconds} s, one real node, four loads at once as fast as they get answers."]
-    return Report("upgrade", "Requests lost in hot restarts of the engine", how, rows, {"said": said})
+    return Report("upgrade", "Requests lost in hot restarts of the engine", how, rows, {"said": outputs})
 
 
 def _count(text: str) -> tuple[int, int]:
-    """Answered and lost."""
+    """The numbers of answered and lost requests."""
     if wrk := re.search(r"(\d+) requests in", text):
         errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
         wrong = re.search(r"Non-2xx or 3xx responses: (\d+)", text)

@@ -75,7 +75,7 @@ def test_who_comes_first_changes_and_the_first_round_counts_for_nothing() -> Non
         order.append(name)
         return warm_up
 
-    assert processes.in_turn(["a", "b"], 2, measure) == {"a": [False, False], "b": [False, False]}
+    assert processes.interleaved(["a", "b"], 2, measure) == {"a": [False, False], "b": [False, False]}
     assert order == ["a", "b", "b", "a", "a", "b"]
 
 
