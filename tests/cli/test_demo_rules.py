@@ -1,4 +1,4 @@
-"""The demo's judge: it must find what it is there to find."""
+"""The rules of the demo: they must find every violation."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def _play(answers: list[Callable[[bytes], bytes]]) -> Tally:
             made = good
             while made is good:
                 head = await reader.readuntil(b"\r\n\r\n")
-                made = rest.pop(0) if rest else answers[-1]  # it sends until it is told to stop
+                made = rest.pop(0) if rest else answers[-1]  # it sends until it is stopped
                 writer.write(made(head.split(b" ")[1]))
                 await writer.drain()
 
@@ -142,7 +142,7 @@ def good(target: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
-def test_the_load_generator_counts_what_is_lost_and_asks_for_nothing_twice(bad: Callable[[bytes], bytes]) -> None:
+def test_the_load_generator_counts_lost_requests_and_retries_none(bad: Callable[[bytes], bytes]) -> None:
     tally = asyncio.run(asyncio.wait_for(_play([bad]), 20))
     assert (tally.answered, tally.lost) == (0, tally.requests)
 

@@ -27,7 +27,7 @@ def test_nothing_that_a_name_holds_reaches_the_terminal_as_a_command(text: str) 
     assert not any(c in shown for c in "\x1b\x07\x9b\r\n\u202e\u2028")
 
 
-def test_columns_are_aligned_and_figures_are_set_right(capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_are_aligned_and_numbers_are_right_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     out.table(("A", "N", "B"), [["long name", "7", "x"], ["s", "1234", ("", "red")]], frozenset({1}))
     assert capsys.readouterr().out == "A             N  B\nlong name     7  x\ns          1234\n"
 

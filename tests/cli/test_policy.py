@@ -58,7 +58,7 @@ def with_rules(**changes: Any) -> dict[str, Any]:
         (["--park-max", "0"], {"park": {"requests_max": 0}}),
     ],
 )
-def test_what_is_named_changes_and_the_rest_stays(words: list[str], changes: dict[str, Any]) -> None:
+def test_named_settings_change_and_the_others_stay(words: list[str], changes: dict[str, Any]) -> None:
     assert after(HAD, *words) == {**HAD, **changes}
 
 

@@ -98,7 +98,7 @@ def test_the_port_comes_in_the_environment_and_in_the_arguments(start: Start) ->
     assert out.split()[0] == "1234"
 
 
-def test_a_program_that_ends_before_it_is_healthy_is_told_with_its_status(start: Start) -> None:
+def test_a_program_that_exits_before_it_is_healthy_is_reported_with_its_status(start: Start) -> None:
     code, _, err = ended(start(program=("sh", "-c", "exit 3")))
     assert code == 3
     assert err == "sdlb run: x-1.0.0 exited with exit status 3 before it was healthy\n"
@@ -117,7 +117,7 @@ def test_a_program_that_ends_before_it_is_healthy_is_told_with_its_status(start:
         (("--health", "/well"), {"ANSWER": "503"}, "GET /well answered 503"),
     ],
 )
-def test_a_program_that_does_not_become_healthy_is_told_and_stopped(
+def test_a_program_that_does_not_become_healthy_is_reported_and_stopped(
     start: Start, options: tuple[str, ...], env: dict[str, str], why: str
 ) -> None:
     program = (PY, "-c", SERVER) if env else ("sleep", "60")
@@ -134,7 +134,7 @@ def test_a_program_that_is_not_there_is_reported(start: Start) -> None:
     assert (code, err) == (1, "sdlb run: /nonesuch/program: No such file or directory\n")
 
 
-def test_a_node_that_is_not_there_is_told_once_and_waited_for(start: Start) -> None:
+def test_a_missing_node_is_reported_once_and_waited_for(start: Start) -> None:
     process = start("--health", "/well")
     pid = listening(process)
     time.sleep(1.5)  # several attempts
@@ -158,7 +158,7 @@ def test_a_program_that_will_not_stop_is_killed_after_the_grace(start: Start, nu
     assert gone(pid)
 
 
-def test_a_program_says_itself_how_it_ended_on_sigterm(start: Start) -> None:
+def test_the_exit_code_after_sigterm_is_that_of_the_program(start: Start) -> None:
     polite = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n" + SERVER
     process = start(program=(PY, "-c", polite))
     listening(process)

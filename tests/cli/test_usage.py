@@ -1,4 +1,4 @@
-"""Wrong usage: exit code 2, one line on stderr that says what, and nothing else; and no node: exit code 1."""
+"""Wrong usage: exit code 2 and one line on stderr with the reason. Without a node: exit code 1."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def test_wrong_usage_is_one_line_and_code_2(argv: list[str], says: str, capsys: 
 @pytest.mark.parametrize(
     "words", [*([name] for name in sorted(LATER)), *(["policy", v] for v in ("edit", "diff", "apply"))]
 )
-def test_commands_of_later_versions_say_so(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_of_later_versions_are_refused_with_a_clear_message(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*words, "anything", "--at-all"]) == 2
     assert capsys.readouterr().err == f"sdlb {' '.join(words)}: not supported in this version\n"
     main(["--help"])
@@ -112,7 +114,7 @@ NEEDS_NODE = [
 
 
 @pytest.mark.parametrize("argv", NEEDS_NODE, ids=" ".join)
-def test_without_a_node_the_path_and_what_to_do_are_told(
+def test_without_a_node_the_message_has_the_path_and_what_to_do(
     argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(tmp_path / "none.sock")
@@ -126,7 +128,7 @@ def test_without_a_node_the_path_and_what_to_do_are_told(
     assert path + "2" in capsys.readouterr().err
 
 
-def test_a_socket_that_is_not_ours_is_told_as_such(tmp_path: Path) -> None:
+def test_a_socket_of_another_program_is_reported_as_such(tmp_path: Path) -> None:
     """Root may use every socket: then another user tries."""
     path = tmp_path / "api.sock"
     with socket.socket(socket.AF_UNIX) as listening:
@@ -151,7 +153,7 @@ def test_a_socket_that_is_not_ours_is_told_as_such(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("after_s", [0.02, 0.06, 0.1, 0.2])
 def test_an_interrupt_is_quiet_however_early(after_s: float, tmp_path: Path) -> None:
-    """From the first line of ours on; what Python says of its own start is Python's."""
+    """The output from the program's first line on, without what Python prints at its start."""
     code = "import sys; from sdlb.cli import main; print(flush=True); sys.exit(main(sys.argv[1:]))"
     words = [sys.executable, "-c", code, "events", "-f", "--socket", str(tmp_path / "hangs.sock")]
     with socket.socket(socket.AF_UNIX) as hangs:
@@ -191,7 +193,7 @@ def test_help_imports_no_command() -> None:
     assert done.stdout.endswith("[]\n")
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+def test_a_reader_that_closes_the_pipe_early_is_not_an_error() -> None:
     words = [sys.executable, "-m", "sdlb", "--help"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None

@@ -84,7 +84,7 @@ def web(said: str, gate: threading.Event | None = None) -> Generator[int]:
         thread.join()
 
 
-def test_a_node_without_services_says_what_to_do(launcher: Launcher) -> None:
+def test_a_node_without_services_shows_what_to_do(launcher: Launcher) -> None:
     node = launcher.node("empty")
     node.wait_ready()
     assert "sdlb run" in command(node, "status").stdout
@@ -161,7 +161,7 @@ def test_register_status_explain_deregister(node: Node) -> None:
         assert command(node, "deregister", "w2", "--gone").stdout == "w2 is removed\n"
 
 
-def test_a_service_of_which_nothing_is_ready_says_so(node: Node) -> None:
+def test_a_service_without_a_ready_instance_shows_this(node: Node) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     with web("wide") as wide:
@@ -212,7 +212,7 @@ def test_deregister_waits_for_what_is_in_flight_up_to_its_deadline(node: Node, d
         assert answers == [200]
 
 
-def test_policy_set_changes_what_is_named_and_tells_what_is_wrong(node: Node) -> None:
+def test_policy_set_changes_the_named_settings_and_reports_errors(node: Node) -> None:
     default = json.loads(command(node, "policy", "get", "pol", "--json").stdout)
     assert default["revision"] == 0
     done = command(node, "policy", "set", "pol", "--share", "1.0.2=5", "--on-silence", "wait", "--yes")
@@ -278,7 +278,7 @@ def test_a_typing_error_opens_no_canary(node: Node) -> None:
 
 
 @pytest.mark.parametrize(("answer", "code", "revision"), [("y", 0, 1), ("n", 1, 0), ("", 1, 0)])
-def test_at_a_terminal_it_asks(node: Node, answer: str, code: int, revision: int) -> None:
+def test_at_a_terminal_it_asks_for_confirmation(node: Node, answer: str, code: int, revision: int) -> None:
     service = f"asked{answer}"
     ours, theirs = pty.openpty()
     words = [*SDLB, "policy", "set", service, "--priority", "higher"]
@@ -369,7 +369,7 @@ def test_serve_in_a_task_does_the_same(node: Node) -> None:
         asyncio.run(serve(port))
 
 
-def test_serve_tells_a_registration_that_is_wrong(node: Node) -> None:
+def test_serve_reports_an_invalid_registration(node: Node) -> None:
     with pytest.raises(sdlb.Problem) as caught, sdlb.serve("x-1", routes=["a b"], port=1, socket=node.socket):
         pytest.fail("entered")
     assert caught.value.status == 400
@@ -399,7 +399,7 @@ def test_the_examples_serve_and_leave(launcher: Launcher, node: Node, words: lis
         text=True,
     )
     until("it serves", lambda: get(node, host, "/catalog/7").text == "catalog 1.0.1: /catalog/7\n")
-    time.sleep(0.6)  # it hears that it is active a moment after it is
+    time.sleep(0.6)  # it learns that it is active a moment later
     program.terminate()
     _, err = program.communicate(timeout=15)
     assert program.returncode == 0

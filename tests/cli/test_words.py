@@ -34,7 +34,7 @@ def words(pieces: list[out.Piece]) -> str:
     return "".join(out.plain(piece) for piece in pieces).rstrip()
 
 
-def test_a_waiting_version_says_for_what_and_an_odd_route_gets_its_own_line() -> None:
+def test_a_waiting_version_shows_its_reason_and_a_differing_route_gets_its_own_line() -> None:
     held = Claim(route="a.example/x", state="refused", reason="held by other", decided_by="edge-1")
     usual = Claim(route="a.example/y", state="waiting", reason=WHY)
     waiting = Version(
@@ -60,7 +60,7 @@ def test_what_is_active_and_can_take_nothing_is_not_green() -> None:
     assert cell == ("active, but no instance is ready", "red")
 
 
-def test_what_is_unhealthy_or_ejected_here_is_told() -> None:
+def test_unhealthy_instances_and_ejected_endpoints_are_shown() -> None:
     sick = Instance(id="web-a", service="web", version="1.0.0", state="unhealthy", health_detail="no answer within 1 s")
     tree = Tree(
         node="host-1",
@@ -93,7 +93,7 @@ def test_many_instances_and_children_are_folded() -> None:
     assert len(list(draw(tree, every=True))) == 1 + 51 + 101
 
 
-def test_doubts_are_told() -> None:
+def test_doubts_are_shown_as_warnings() -> None:
     services = Services(
         unreachable=("edge-2",), disagree=(Disagreement(service="catalog", text="edge-1 has 1, edge-2 2"),)
     )
@@ -152,7 +152,7 @@ def test_a_refused_claim_is_shown_under_the_route_that_it_wanted() -> None:
     assert shown[1] == ["", "thief", "1", "", "", "", "refused: a.example/* is held by web (decided by edge-1)"]
 
 
-def test_an_explanation_tells_what_was_passed_over_and_why() -> None:
+def test_an_explanation_shows_the_rejected_alternatives_with_reasons() -> None:
     told = Explanation(
         node="edge-1",
         url="http://a.example/x",

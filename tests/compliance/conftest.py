@@ -44,7 +44,7 @@ def edge(nodes: Cluster, recorder: Recorder) -> Node:
 
 @pytest.fixture(scope="session")
 def brief(nodes: Cluster, recorder: Recorder) -> Node:
-    """The same with short time-outs and small limits."""
+    """The same with short timeouts and small limits."""
     node = nodes.node("brief", entry=True, public=True, limits=BRIEF)
     node.wait_ready()
     nodes.register(node, "web-1.0.0", SITE, recorder.endpoint)

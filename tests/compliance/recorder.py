@@ -1,7 +1,7 @@
-"""What stands behind the node while it is attacked: an endpoint that records every byte it is sent.
+"""The endpoint behind the attacked node, which records every byte that it receives.
 
-It answers each request that has arrived whole, and knows which have (`completed`), so that a test can say: nothing of
-this attack was forwarded, or at least nothing that an endpoint would have acted on. A `script` makes it misbehave.
+It answers each complete request and keeps these in `completed`. So a test can assert that nothing of an attack was
+forwarded, or at least nothing that an endpoint would have acted on. A `script` makes it misbehave.
 """
 
 from __future__ import annotations

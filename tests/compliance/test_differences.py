@@ -1,7 +1,7 @@
-"""The same odd bytes to a public node, to nginx and to HAProxy, each before an endpoint that records.
+"""Sends the same unusual bytes to a public node, to nginx and to HAProxy, each in front of a recording endpoint.
 
-What becomes of each is one word (`verdict`). Where the three don't agree, docs/internals/differences.md says why, in a row
-that names the cases and the verdicts: a difference that no row explains fails, and so does a row that explains none.
+The result of each is one word (`verdict`). Where the three differ, docs/internals/differences.md has the reason, in a row
+with the cases and the verdicts. A difference without a row fails, and so does a row without a difference.
 """
 
 from __future__ import annotations
@@ -176,11 +176,11 @@ def test_whatever_is_forwarded_is_what_was_answered(
 
 
 def ask(address: str, raw: bytes, whole: int = 0) -> int:
-    """How many answers of the endpoint there are: all told, or of the first `whole`."""
+    """The number of the endpoint's answers, in total or among the first `whole`."""
     host, port = address.split(":")
     with socket.create_connection((host, int(port)), timeout=5) as connection:
         with contextlib.suppress(OSError):
             connection.sendall(raw)
-            if not whole:  # nginx forwards nothing of who has half closed
+            if not whole:  # nginx forwards nothing from a client that has half closed its connection
                 connection.shutdown(socket.SHUT_WR)
         return listen(connection, 3.0, whole).raw.count(b"HTTP/1.1 200")

@@ -25,7 +25,7 @@ UPGRADE = (
 
 @pytest.fixture
 def rogue(nodes: Cluster, edge: Node) -> Iterator[tuple[str, Recorder]]:
-    """A service of its own host name whose endpoint can be given a script."""
+    """A service with its own host name, whose endpoint can follow a script."""
     name = f"rogue{next(_numbers)}"
     with Recorder() as recorder:
         registration = nodes.register(edge, f"{name}-1.0.0", f"{name}.example", recorder.endpoint)
@@ -70,7 +70,7 @@ def test_an_answer_that_cannot_be_trusted_is_502(rogue: tuple[str, Recorder], ed
     assert b"proxy-status" in talk.raw.lower() and b"poison" not in talk.raw
     assert b"set-cookie" not in talk.raw.lower()
     until("its connection is closed", lambda: recorder.closed >= 1 or not recorder.connections, 5)
-    assert say(edge, ask(host, "/good", b"Connection: close")).statuses[0] in (200, 503)  # 503: taken out for a moment
+    assert say(edge, ask(host, "/good", b"Connection: close")).statuses[0] in (200, 503)  # 503: ejected for a moment
     assert all(b"/bad" not in bytes(seen) or b"/good" not in bytes(seen) for seen in recorder.connections)
 
 
@@ -88,9 +88,7 @@ MIXED = {
 
 
 @pytest.mark.parametrize(("method", "answer"), MIXED.values(), ids=MIXED)
-def test_surplus_bytes_are_given_to_nobody(
-    rogue: tuple[str, Recorder], edge: Node, method: bytes, answer: bytes
-) -> None:
+def test_surplus_bytes_reach_no_client(rogue: tuple[str, Recorder], edge: Node, method: bytes, answer: bytes) -> None:
     host, recorder = rogue
     recorder.script = lambda request, number: answer if b"/first" in request else OK
     first = say(edge, ask(host, "/first", b"Connection: close", method=method.decode()))
@@ -101,8 +99,8 @@ def test_surplus_bytes_are_given_to_nobody(
     assert all(b"/next" not in bytes(seen) for seen in recorder.connections if b"/first" in bytes(seen))
 
 
-def test_an_answer_before_its_request_is_given_to_nobody(nodes: Cluster, edge: Node) -> None:
-    """The endpoint answers as soon as a connection is made: a poisoned pool, if anybody pooled it."""
+def test_an_answer_before_its_request_reaches_no_other_client(nodes: Cluster, edge: Node) -> None:
+    """The endpoint answers as soon as a connection is made: this would poison a pool that kept the connection."""
     name = f"rogue{next(_numbers)}"
     with Recorder(greeting=EVIL) as recorder:
         registration = nodes.register(edge, f"{name}-1.0.0", f"{name}.example", recorder.endpoint)
@@ -112,7 +110,7 @@ def test_an_answer_before_its_request_is_given_to_nobody(nodes: Cluster, edge: N
             assert talk.raw.count(b"HTTP/1.1 ") == 1
             # Only the second response shows that the first one was not to the request.
             until("every connection was answered", lambda: not recorder.owing)
-            if talk.statuses == [200]:  # at most the one whose connection it came on
+            if talk.statuses == [200]:  # at most for the request whose connection it came on
                 assert b"poison" in talk.raw or b"ok" in talk.raw
         assert all(bytes(seen).count(b"GET ") <= 1 for seen in recorder.connections), "a poisoned connection was reused"
         registration.gone()

@@ -239,7 +239,7 @@ ATTACKS = [
 
 
 def play(edge: Node, recorder: Recorder, attack: Attack) -> tuple[Talk, bytes, bytes]:
-    """(what was said, the case's own path, the smuggled path)."""
+    """(the exchange, the case's own path, the smuggled path)."""
     number = next(_numbers)
     mark, smuggled = f"/mark-{number}".encode(), f"/smuggled-{number}".encode()
     raw = attack.raw.replace(b"MARK", mark)

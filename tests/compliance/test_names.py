@@ -96,7 +96,7 @@ def test_encoded_slash_backslash_and_nul_are_refused_on_public_nodes(edge: Node,
     "host",
     ["unknown.example", "www.example.evil", "127.0.0.1", "[::1]", "evilwww.example", "www.exampl", "xn--mnchen-3ya.de"],
 )
-def test_a_host_that_nobody_claimed_is_nobodys(edge: Node, recorder: Recorder, host: str) -> None:
+def test_a_host_without_a_claim_has_no_route(edge: Node, recorder: Recorder, host: str) -> None:
     before = len(recorder.completed)
     talk = say(edge, b"GET / HTTP/1.1\r\nHost: " + host.encode() + b"\r\nConnection: close\r\n\r\n")
     assert talk.statuses[0] in (404, 421) and len(recorder.completed) == before

@@ -1,4 +1,4 @@
-"""A raw client: sends the very bytes, reads what comes, and tells whether the connection was closed."""
+"""A raw client: sends exact bytes, reads the answer, and reports whether the connection was closed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A web server inside the test's process: answers as the demo's application, records what it was sent, misbehaves on wish.
+"""A web server in the test's process: it answers like the demo's application, records its requests, and can misbehave.
 
-It speaks raw HTTP/1.1, so that a test sees and says the very bytes. Paths with a meaning:
+It speaks raw HTTP/1.1, so that a test sees and sends exact bytes. Paths with a meaning:
 `/bytes/N` N bytes with a length, `/chunks/N` the same in chunks, `/sse` a few server-sent events with pauses,
 `/sink` reads the body slowly, `/trailers` an answer with a trailer, `/hang` never answers, `/status/N`, `/early` answers
 before it has read the body. Everything else: the demo's JSON object.

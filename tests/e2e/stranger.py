@@ -1,4 +1,4 @@
-"""A child that is no sdlb node: it speaks proto/tree.proto by the generated stubs, and says what no honest node would.
+"""A child that is not an sdlb node: it speaks proto/tree.proto by the generated stubs, and sends malicious claims.
 
     python stranger.py PARENT NAME SERVICE VERSION ROUTE POLICY_JSON
 

@@ -1,4 +1,4 @@
-"""The access log of a real node: a line for whatever was asked, and a new file when the old one was moved away."""
+"""The access log of a real node: one line for each request, and a new file when the old one was moved away."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_request_and_whoever_served_it(cluster: Cluster, node: Node, log: Path
     assert "error" not in told
 
 
-def test_what_nobody_could_serve_names_the_last_that_was_asked(cluster: Cluster, node: Node, log: Path) -> None:
+def test_the_log_line_of_a_failed_request_names_the_last_version(cluster: Cluster, node: Node, log: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         endpoint = f"127.0.0.1:{gone.getsockname()[1]}"
     with node.client() as client:
@@ -73,7 +73,7 @@ def test_what_nobody_could_serve_names_the_last_that_was_asked(cluster: Cluster,
     assert (told["service"], told["version"], told["error"]) == ("web", "1.0.0", "connection_refused")
 
 
-def test_what_a_limit_refuses_is_told_of_its_service(cluster: Cluster, node: Node, log: Path) -> None:
+def test_a_request_that_a_limit_refuses_is_logged_with_its_service(cluster: Cluster, node: Node, log: Path) -> None:
     with Backend() as backend:
         cluster.register(node, "web-1.0.0", "web.example", backend)
         assert cluster.sdlb("policy", "set", "web", "--set", "limits.in_flight=1", node=node).returncode == 0

@@ -114,7 +114,7 @@ def events(node: Node) -> list[dict[str, str]]:
 
 
 @pytest.mark.promise(5)
-def test_after_faults_the_tree_is_what_its_instances_and_policy_say(cluster: Cluster, backend: Make) -> None:
+def test_after_faults_the_tree_matches_its_instances_and_policy(cluster: Cluster, backend: Make) -> None:
     edges, racks, hosts = cluster.tiers(2, 2, 2)
     rng = random.Random(5)
     for host in hosts:

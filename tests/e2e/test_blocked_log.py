@@ -15,10 +15,10 @@ from tests.e2e.cluster import Cluster
 from tests.node.test_log_writer import full_pipe
 
 REGISTRATIONS = 600
-"""Each is told in two lines at the least: more than the queue takes."""
+"""Each is logged in at least two lines: more than the queue takes."""
 
 
-def test_control_goes_on_when_nobody_reads_its_log(cluster: Cluster) -> None:
+def test_control_keeps_running_when_its_log_is_not_read(cluster: Cluster) -> None:
     reads, writes = full_pipe()
     node = cluster.node("solo", entry=True, start=False)
     node.write_config()

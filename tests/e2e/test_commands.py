@@ -1,4 +1,4 @@
-"""Commands work on any node's socket: what only the roots know is asked of them, and told when they disagree."""
+"""Commands work on any node's socket: the node queries the roots where needed, and shows where they disagree."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.e2e.cluster import Cluster, Node, api, until
 Make = Callable[..., Backend]
 
 
-def test_reads_tell_the_same_on_every_node(
+def test_reads_return_the_same_on_every_node(
     shared: Cluster, edges: list[Node], hosts: list[Node], site: str, backend: Make
 ) -> None:
     service = site[:-8]
@@ -46,7 +46,7 @@ def test_reads_tell_the_same_on_every_node(
     assert json.loads(nothing.stdout)["status"] == 404 and json.loads(nothing.stdout)["reason"]
 
 
-def test_the_tree_is_told_from_every_place(shared: Cluster, edges: list[Node], hosts: list[Node]) -> None:
+def test_every_node_shows_its_part_of_the_tree(shared: Cluster, edges: list[Node], hosts: list[Node]) -> None:
     rack = shared.json("tree", node=shared.nodes["rack-1"])
     assert [parent["name"] for parent in rack["parents"]] == ["edge-1", "edge-2"]
     assert {child["name"] for child in rack["children"]} == {"host-1", "host-2"}
@@ -112,8 +112,8 @@ def test_the_api_describes_itself(hosts: list[Node]) -> None:
     assert "# TYPE sdlb_" in metrics.text
 
 
-def test_readiness_says_why_not(cluster: Cluster) -> None:
-    """A host whose parents don't answer is alive, not ready, and says so."""
+def test_readiness_has_a_reason_when_not_ready(cluster: Cluster) -> None:
+    """A host whose parents do not answer is alive and reports that it is not ready."""
     absent = cluster.node("absent", start=False)
     host = cluster.node("host-1", [absent])
     until("its socket is there", lambda: _status(host, "/healthz") == 200, 20)

@@ -1,4 +1,4 @@
-"""`explain` promises what the engine does: both are asked about the same requests, at a public node and at another one."""
+"""`explain` agrees with the engine: both get the same requests, at a public node and at another one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Both:
     connection: socket.socket | None = field(default=None)
 
     def explained(self, host: str, path: str) -> tuple[int, str]:
-        """The status and the service, as `explain` says."""
+        """The status and the service in the result of `explain`."""
         with api(self.node) as http:
             answer = http.get("/v1/explain", params={"url": f"http://{host}{path}", "scope": "local"})
         told = answer.json()

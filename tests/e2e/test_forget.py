@@ -11,7 +11,7 @@ from tests.e2e.cluster import Cluster
 
 
 @pytest.mark.promise(2)
-def test_a_guarded_node_is_told_which_of_its_children_are_dead(cluster: Cluster) -> None:
+def test_a_guarded_node_can_forget_dead_children(cluster: Cluster) -> None:
     """Three of four are dead: two are forgotten by hand, then the others are most again, and the third is presumed dead."""
     ((edge,), (one, two, three, four)) = cluster.tiers(1, 4)
     with Backend() as old, Backend() as new, edge.client() as client:

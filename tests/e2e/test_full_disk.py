@@ -31,7 +31,7 @@ def get(node: Node, host: str) -> httpx.Response:
 
 
 def serve(cluster: Cluster, edge: Node, host: Node, backend: Backend) -> None:
-    """`a-1.0.0` serves: active at its host is a moment less, and what the edge hears while its disk is full waits."""
+    """Registers `a-1.0.0` and sends a request through the edge. It may wait there while the disk is full."""
     cluster.register(host, "a-1.0.0", "a.example/*", backend)
     assert get(edge, "a.example").status_code == 200
 
@@ -92,7 +92,7 @@ def test_what_waited_for_the_disk_was_never_decided_when_control_is_killed(clust
         assert get(edge, "b.example").status_code == 200
 
 
-def test_a_host_whose_disk_is_full_stops_when_told_to(cluster: Cluster) -> None:
+def test_a_host_whose_disk_is_full_can_be_stopped(cluster: Cluster) -> None:
     ((edge,), (host,)) = cluster.tiers(1, 1)
     with Backend() as one, Backend() as two:
         serve(cluster, edge, host, one)

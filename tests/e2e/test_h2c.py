@@ -93,7 +93,7 @@ def test_what_an_instance_speaks_can_change(cluster: Cluster, echo: str, backend
         assert get(node, "echo.example", "/").json()["service"] == "echo"
 
 
-def test_sdlb_register_says_what_it_speaks(cluster: Cluster, echo: str) -> None:
+def test_sdlb_register_passes_the_protocol(cluster: Cluster, echo: str) -> None:
     node = cluster.node("edge-1", entry=True)
     node.wait_ready()
     words = ["register", "--route", "echo.example", "--endpoint", echo, "--id", "echo", "--wait", "20"]

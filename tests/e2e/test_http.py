@@ -299,7 +299,7 @@ def test_upstream_connections_are_kept_and_shared(
     assert web.connections < 20, "a connection a request"
 
 
-def test_an_endpoint_that_is_gone_is_retried_elsewhere_and_taken_out(
+def test_requests_to_an_exited_endpoint_are_retried_elsewhere_and_it_is_ejected(
     shared: Cluster, edges: list[Node], hosts: list[Node], site: str, backend: Make
 ) -> None:
     """Its process died unnoticed (no health check): refused connections cost no request while another one is there."""
@@ -312,7 +312,7 @@ def test_an_endpoint_that_is_gone_is_retried_elsewhere_and_taken_out(
     assert [get(edges[0], site, "/").status_code for _ in range(40)] == [200] * 40
 
 
-def test_one_that_is_alone_and_gone_is_502_and_says_where(
+def test_an_exited_endpoint_without_an_alternative_is_502_with_its_address(
     shared: Cluster, edges: list[Node], hosts: list[Node], site: str, backend: Make
 ) -> None:
     service = site[:-8]

@@ -50,7 +50,7 @@ def curl(node: Node, host: str, authority: Authority, *options: str | Path) -> s
 
 
 def s_client(node: Node, host: str, *options: str | Path, request: bool = True) -> subprocess.CompletedProcess[str]:
-    """What `openssl s_client` says of one connection; with a `request` it stays until the answer has come."""
+    """The output of `openssl s_client` for one connection; with a `request` it stays until the answer has arrived."""
     words = ["openssl", "s_client", "-connect", node.https, *(["-servername", host] if host else ["-noservername"])]
     text = f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n" if request else ""
     ending = ["-ign_eof"] if request else []
@@ -144,7 +144,7 @@ def test_a_certificate_is_renewed_under_load_and_nothing_is_lost(
     assert codes(node).count("certificate-changed") == 2
 
 
-def test_what_is_wrong_with_one_site_is_told_and_touches_no_other(
+def test_an_error_of_one_site_is_reported_and_affects_no_other(
     cluster: Cluster, backend: Make, authority: Authority, tmp_path: Path
 ) -> None:
     a, b, c = (authority.issue(f"{name}.example", days=days) for name, days in (("a", 90), ("b", 5), ("c", 90)))

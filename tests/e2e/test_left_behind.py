@@ -16,7 +16,7 @@ SITE = "web.example"
 
 
 def rollout(cluster: Cluster, backend: Make) -> tuple[Node, Node, Node, Registration, Backend]:
-    """1.0.1 on `inner` below a rack, 2.0.0 waits on `outer` beside the rack; who is silent is never taken for stopped."""
+    """1.0.1 on `inner` below a rack, 2.0.0 waits on `outer` beside the rack; a silent node never counts as stopped."""
     edge = cluster.node("edge", entry=True)
     rack = cluster.node("rack", [edge])
     inner = cluster.node("inner", [rack])

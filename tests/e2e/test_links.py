@@ -1,4 +1,4 @@
-"""A tree whose nodes know each other by certificates: mutual TLS on every link, for control and for requests."""
+"""A tree whose nodes identify each other by certificates: mutual TLS on every link, for control and for requests."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_files_that_are_replaced_under_load(cluster: Cluster, backend: Make, aut
     assert metric(rack, "sdlb_identity_not_after_seconds") > 0
 
 
-# ------------------------------------------------------------------ who is let in
+# ------------------------------------------------------------------ access
 
 
 def test_a_child_speaks_under_its_own_name_only(cluster: Cluster, authority: Authority) -> None:

@@ -1,4 +1,4 @@
-"""An operator hears that memory is short, and who was ended for it."""
+"""Memory pressure is reported, with the connections that were closed for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.compliance.wire import SITE, dial
 from tests.e2e.cluster import Cluster, get
 
 
-def test_memory_that_is_short_is_told() -> None:
+def test_memory_pressure_is_reported() -> None:
     head = f"GET / HTTP/1.1\r\nHost: {SITE}\r\nCookie: ".encode() + b"a" * 60_000
     with Cluster() as cluster, Recorder() as recorder, contextlib.ExitStack() as attackers:
         node = cluster.node("edge", entry=True, limits={"memory_mb": 48, "head_timeout_ms": 60_000})

@@ -49,7 +49,7 @@ def test_drain_waits_for_what_is_in_flight(
     until("the request has arrived", lambda: slow.seen)
     with hosts[0].client() as client:
         begin = time.monotonic()
-        told = client.drain(instance.spec.id, 1.7)  # the engine tells its counts once a second
+        told = client.drain(instance.spec.id, 1.7)  # the engine sends its counters once a second
         assert 1.5 < time.monotonic() - begin < 6
         assert not told.drained and told.state == "draining" and told.in_flight == 1
         slow.gate.set()
@@ -147,8 +147,8 @@ def test_in_flight_is_learnt_back_by_a_new_control(cluster: Cluster, backend: Ma
 
 
 @pytest.mark.promise(3)
-def test_a_safe_request_in_flight_through_a_killed_node_is_asked_again(cluster: Cluster, backend: Make) -> None:
-    """GETs that wait for the endpoint when the node that carries them dies, engine and all: the entry asks elsewhere."""
+def test_a_safe_request_in_flight_through_a_killed_node_is_retried(cluster: Cluster, backend: Make) -> None:
+    """GETs that wait for the endpoint when the node that carries them dies, engine and all: the entry retries elsewhere."""
     (edge,), racks, (host,) = cluster.tiers(1, 2, 1)
     slow = backend("web", "1.0.0")
     cluster.register(host, "web-1.0.0", "web.example", slow)

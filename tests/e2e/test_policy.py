@@ -199,7 +199,7 @@ def test_limits_hold_at_the_entry_and_at_the_host(
     with hosts[0].client() as client, ThreadPoolExecutor(8) as pool:
 
         def busy(requests: int) -> list[int]:
-            """Statuses of so many that take a while, all at once."""
+            """The statuses of concurrent slow requests, sorted."""
             return sorted(pool.map(ask, ["/?delay=0.7"] * requests))
 
         client.set_policy(service, {"limits": {"endpoint_in_flight": 1}})

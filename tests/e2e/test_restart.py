@@ -61,7 +61,7 @@ def test_a_node_file_that_is_wrong_restarts_nothing(cluster: Cluster) -> None:
     assert cluster.json("tree", node=edge)["incarnation"] == before
 
 
-def test_an_engine_that_ends_after_a_restart_is_no_zombie(cluster: Cluster) -> None:
+def test_an_engine_that_exits_after_a_restart_leaves_no_zombie(cluster: Cluster) -> None:
     ((edge,),) = cluster.tiers(1)
     assert cluster.sdlb("node", "restart", node=edge).returncode == 0
     edge.kill_engine()
@@ -98,7 +98,7 @@ def _zombies(parent: int) -> list[str]:
     return found
 
 
-def test_all_mistakes_of_a_node_file_are_told_at_once(cluster: Cluster) -> None:
+def test_all_errors_of_a_node_file_are_reported_at_once(cluster: Cluster) -> None:
     file = cluster.folder / "node.toml"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

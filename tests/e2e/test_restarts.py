@@ -94,7 +94,7 @@ def test_a_planned_stop_of_an_edge_costs_nothing_but_new_connections(cluster: Cl
 
 
 @pytest.mark.promise(3)
-def test_an_edge_that_is_started_again_answers_nobody_before_it_knows(cluster: Cluster, backend: Make) -> None:
+def test_a_restarted_edge_answers_no_request_before_it_has_its_routes(cluster: Cluster, backend: Make) -> None:
     """Also with an empty state folder: its children are back a moment later."""
     edge = cluster.node("edge-1", entry=True, timing={"beat_s": 0.25, "lease_s": 10.0})
     rack = cluster.node("rack-1", [edge])
@@ -134,7 +134,7 @@ def _ask(edge: Node, statuses: list[int], ends: threading.Event) -> None:
             time.sleep(0.002)
 
 
-def test_an_engine_whose_control_thread_hangs_is_told_of(cluster: Cluster) -> None:
+def test_an_engine_whose_control_thread_hangs_is_reported(cluster: Cluster) -> None:
     ((node,),) = cluster.tiers(1)
     (engine,) = node.engine_pids()
     os.kill(engine, signal.SIGSTOP)

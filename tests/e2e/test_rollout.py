@@ -21,9 +21,9 @@ SITE = "web.example"
 @pytest.mark.promise(3)
 @pytest.mark.promise(4)
 def test_the_full_disk_of_one_edge_holds_no_rollout_up(cluster: Cluster, backend: Make) -> None:
-    """The full disk of one of two edges holds no rollout up.
+    """The full disk of one of two edges delays a rollout, but does not stop it.
 
-    After lease and fence that edge has no say, and follows; requests wait parked until then.
+    After lease and fence that edge no longer decides, and follows the other; until then requests are parked.
     """
     edges, hosts = cluster.tiers(2, 2)
     with edges[0].client() as client:

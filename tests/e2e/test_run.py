@@ -128,10 +128,10 @@ def test_a_program_runs_through_a_restart_of_its_nodes_control(cluster: Cluster)
     assert instance.stop() == 0
 
 
-def test_health_takes_an_instance_out_and_back(
+def test_a_failing_health_check_removes_an_instance_until_it_passes(
     shared: Cluster, edges: list[Node], hosts: list[Node], site: str, tmp_path: Path
 ) -> None:
-    """`/health` fails while the file is there: the instance is out, its process lives, and it comes back by itself."""
+    """`/health` fails while the file is there: the instance gets no requests, its process keeps running, and it returns automatically."""
     mark = tmp_path / "unwell"
     source = Path(app.__file__).read_text()
     unwell = f"status = b'503 Unwell' if request.target == '/health' and os.path.exists({str(mark)!r}) else "

@@ -50,7 +50,7 @@ def test_metrics_are_scraped_over_tcp_and_nothing_else_is(cluster: Cluster, back
         probe.connect(("127.0.0.1", int(address.rpartition(":")[2])))
 
 
-def test_an_address_that_is_taken_is_told_with_its_key(cluster: Cluster) -> None:
+def test_an_address_in_use_is_reported_with_its_key(cluster: Cluster) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         node = cluster.node("edge-1", start=False, listen={"metrics": address})
@@ -74,7 +74,7 @@ def test_an_address_that_is_taken_is_told_with_its_key(cluster: Cluster) -> None
         ("localhost:9101", False, False),
     ],
 )
-def test_metrics_are_never_told_to_the_internet(tmp_path: Path, address: str, public: bool, fits: bool) -> None:
+def test_metrics_are_never_served_to_the_internet(tmp_path: Path, address: str, public: bool, fits: bool) -> None:
     file = tmp_path / "node.toml"
     file.write_text(f'public = {str(public).lower()}\n[listen]\nmetrics = "{address}"\n')
     if fits:

@@ -46,7 +46,7 @@ def test_the_lease_of_an_instance_holds_longer_than_that_of_its_host(
 
 
 @pytest.mark.promise(2)
-def test_a_lapsed_instance_is_waited_for_where_the_policy_says_so(
+def test_a_lapsed_instance_is_waited_for_if_the_policy_requires_it(
     shared: Cluster, edges: list[Node], hosts: list[Node], site: str, backend: Make
 ) -> None:
     """With `on_silence = "wait"`, an instance with an expired lease is waited for, with or without requests in flight."""

@@ -90,7 +90,7 @@ def test_a_root_lost_and_back_costs_no_request_of_the_other(cluster: Cluster, ba
 
 
 def _parent_state(host: str, cluster: Cluster) -> str:
-    """What rack-1 says of edge-2, which only it is connected to."""
+    """The state of edge-2 at rack-1, the only node that is connected to it."""
     address = cluster.nodes["edge-2"].address
     with cluster.nodes["rack-1"].client() as client:
         return next(parent.state for parent in client.tree().parents if parent.address == address)

@@ -1,4 +1,4 @@
-"""One child says what it likes: huge revisions and generations change nothing for the others."""
+"""One child sends arbitrary values: huge revisions and generations change nothing for the others."""
 
 from __future__ import annotations
 

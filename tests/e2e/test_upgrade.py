@@ -163,8 +163,8 @@ def test_nothing_is_lost_over_any_kind_of_connection(
 
 
 @pytest.mark.promise(3)
-def test_a_client_in_clear_text_and_its_instance_keep_their_connections(cluster: Cluster, backend: Make) -> None:
-    """Promise 3: over two upgrades, with one client that rests and one that does not."""
+def test_an_unencrypted_client_and_its_instance_keep_their_connections(cluster: Cluster, backend: Make) -> None:
+    """Promise 3: over two upgrades, with one idle client and one active client."""
     node = cluster.node("edge-1", entry=True)
     cluster.wait_ready()
     instance = backend("web", "1.0.0")
@@ -195,7 +195,7 @@ def test_a_client_in_clear_text_and_its_instance_keep_their_connections(cluster:
                 once(resting)
                 background.more(20)
                 # Not one a request. A few: a request that comes during the handover of the pool finds no connection
-                # there, and that of the client that rests may have grown too old meanwhile.
+                # there, and that of the idle client may have grown too old meanwhile.
                 # `tests/engine/test_idle_handover.py` counts them where nothing comes meanwhile.
                 assert instance.connections < opened + 10
     assert not background.lost

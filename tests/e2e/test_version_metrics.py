@@ -1,4 +1,4 @@
-"""What the metrics say of a version that fails: as much at the host that asks it as at the entry that answers for it."""
+"""The metrics of a failing version: the same at the host that sends it requests as at the entry."""
 
 from __future__ import annotations
 

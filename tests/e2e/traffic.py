@@ -23,7 +23,7 @@ NOTHING = Answer("", "", 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Got:
-    """One request: when it was sent and done (monotonic seconds), and who answered. `error`: why it is lost."""
+    """One request: when it was sent and done (monotonic seconds), and the instance that answered. `error`: why it is lost."""
 
     entry: str
     sent: float
@@ -38,7 +38,7 @@ class Got:
 
 
 class Traffic:
-    """A context manager: `threads` clients, each with kept-alive connections to all entries in turn.
+    """A context manager: `threads` clients, each with kept-alive connections to all entries, round robin.
 
     Every other request is a POST with a body, unless `safe`. `authority`: over TLS, trusting this PEM file; every third
     connection is a new one.

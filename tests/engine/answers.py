@@ -19,7 +19,7 @@ class _Answers(BaseHTTPRequestHandler):
         self.wfile.write(b"ok")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Never answers."""
 
 
 class _Server(ThreadingHTTPServer):

@@ -1,7 +1,7 @@
 """Another machine, as far as the network goes: a namespace with a cable to this one, which can be pulled.
 
-What was in flight is lost then, without a FIN, a reset or ICMP. (The neighbour is known for good, so that even
-a new connection is not told that nobody is there.) Needs root and the program `ip`.
+Data in flight is lost then, without a FIN, a reset or ICMP. (The neighbour entry is permanent, so that even a new
+connection gets no error.) Needs root and the program `ip`.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Deaf:
 
 
 class Full:
-    """Its system takes no more connections: who wants one waits."""
+    """Its backlog is full, so a new connection waits."""
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=0)

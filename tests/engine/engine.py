@@ -33,13 +33,13 @@ WITHIN_S = 10.0
 
 
 class Before(Protocol):
-    """Who has the listening sockets."""
+    """The engine that has the listening sockets."""
 
     def hand_over(self, path: Path) -> HandedOver: ...
 
 
 class Engine:
-    """`address[key]`: where a listener is. `counters`: the newest that were told, once a second."""
+    """`address[key]`: where a listener is. `counters`: the last ones that were reported, once a second."""
 
     def __init__(
         self,
@@ -53,8 +53,8 @@ class Engine:
         control_socket: str = "",
         descriptors: int = 0,
     ) -> None:
-        """`after`: it gets that one's listening sockets, and does not accept before `configure`. `descriptors`: it may have
-        so many."""
+        """`after`: the engine whose listening sockets it receives; it does not accept before `configure`. `descriptors`: its
+        limit of open files."""
         self.name = name
         self.identity = identity
         self.control_socket = control_socket
@@ -133,11 +133,11 @@ class Engine:
         self.send(message)
 
     def health(self) -> TargetHealth:
-        """Waits for a target to be taken out, or back."""
+        """Waits until an endpoint is ejected or returns."""
         return self._wait("target_health").target_health
 
     def drained(self) -> str:
-        """Waits for a member to be drained; gives its target."""
+        """Waits until an endpoint is drained; returns its target."""
         return self._wait("drained").drained.key.target
 
     def serve(

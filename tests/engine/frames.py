@@ -25,7 +25,7 @@ def request(host: str = "www.example", path: str = "/", method: str = "GET") -> 
 
 
 class Client:
-    """`heard`: what the server said about each stream: its status, "reset N", "goaway N" under stream 0."""
+    """`heard`: the server's result for each stream: its status, "reset N", "goaway N" under stream 0."""
 
     def __init__(self, address: tuple[str, int] | socket.socket, source: str = "") -> None:
         """To an address, or on a connection that is there. `source`: the address that it comes from."""
@@ -72,7 +72,7 @@ class Client:
         return self.outcome(stream)
 
     def outcome(self, stream: int) -> str:
-        """The first thing that is said about the stream, or about the connection."""
+        """The first result for the stream, or for the connection."""
         while stream not in self.heard and 0 not in self.heard and self.read():
             pass
         return (self.heard.get(stream) or self.heard.get(0) or ["closed"])[0]

@@ -58,7 +58,7 @@ class Connection:
 
 
 class Http2Endpoint:
-    """`streams`: heads that came, trailers included, over all connections; `heads`: what they say; `content`: all that came."""
+    """`streams`: heads that came, trailers included, over all connections; `heads`: their fields; `content`: all that came."""
 
     def __init__(self, script: Script) -> None:
         self.script = script

@@ -47,7 +47,7 @@ def test_a_pipe_without_a_reader_is_refused_and_nothing_waits(engine: Engine, pi
     until(kept.read_text, "the log before goes on")
 
 
-def test_several_settings_in_a_row_are_carried_out_in_turn(engine: Engine, pipe: Path) -> None:
+def test_several_settings_in_a_row_are_applied_in_order(engine: Engine, pipe: Path) -> None:
     message = ToEngine()
     message.configure.node = "edge-1"
     message.configure.listeners.append(HTTP)

@@ -1,4 +1,4 @@
-"""A site that asks its clients for certificates: no way around it by another name, without a name, or by another listener."""
+"""A site that requires client certificates: another name, no name and another listener do not bypass this."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLOSED, OPEN, OTHER = "closed.example", "open.example", "other.example"
 
 @pytest.fixture
 def engine(recorder: Recorder, authority: Authority) -> Iterator[Engine]:
-    """Everything is the site `*`, but for one host that asks for certificates and one that does not."""
+    """All hosts belong to the site `*`, except one that requires client certificates and one that does not."""
     listeners = [
         Listener(key="http", address="127.0.0.1:0"),
         Listener(key="https", address="127.0.0.1:0", tls=True),
@@ -51,7 +51,7 @@ def connect(
     engine: Engine, authority: Authority, name: str | None, *, listener: str = "https", shown: Pair | None = None,
     protocol: str = "http/1.1",
 ) -> ssl.SSLSocket:  # fmt: skip
-    """`name`: what SNI says; an address is never sent."""
+    """`name`: the server name in SNI; an address is never sent."""
     context = ssl.create_default_context(cafile=str(authority.root.certificate))
     context.check_hostname = False
     context.set_alpn_protocols([protocol])
@@ -77,7 +77,7 @@ def test_no_other_handshake_opens_it(engine: Engine, authority: Authority, name:
     engine.counter("misdirected_total", 3)
 
 
-def test_who_shows_a_certificate_gets_it(engine: Engine, authority: Authority) -> None:
+def test_a_client_with_a_certificate_is_accepted(engine: Engine, authority: Authority) -> None:
     shown = authority.issue("partner", client=True)
     with connect(engine, authority, CLOSED, shown=shown) as connection:
         assert status(connection, CLOSED) == 200

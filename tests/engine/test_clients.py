@@ -133,7 +133,7 @@ class Events(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Never answers."""
 
 
 @pytest.mark.parametrize("http2", [False, True])

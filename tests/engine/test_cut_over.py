@@ -34,7 +34,7 @@ def put(delta: Delta, version: str, target: str, address: str, kind: Target.Kind
 
 @pytest.mark.parametrize("parks", [True, False])
 @pytest.mark.parametrize("same_node", [True, False])
-def test_who_waits_gets_the_next_version(recorder: Recorder, parks: bool, same_node: bool) -> None:
+def test_waiting_requests_get_the_next_version(recorder: Recorder, parks: bool, same_node: bool) -> None:
     """The last resort of the old version cannot be reached: connecting to it takes longer than the cut-over."""
     limits = Limits(connect_timeout_ms=2500, retry_budget_percent=1)
     with Full() as gone, Engine([HTTP], workers=1, limits=limits) as engine:

@@ -32,7 +32,7 @@ def status(engine: Engine) -> int:
         return int(client.recv(65_536)[9:12])
 
 
-def test_who_asks_before_there_is_a_table_waits_for_it(recorder: Recorder) -> None:
+def test_requests_before_the_first_table_wait_for_it(recorder: Recorder) -> None:
     with Engine([], workers=1) as engine:
         settle(engine, 1)
         got: list[int] = []
@@ -47,7 +47,7 @@ def test_who_asks_before_there_is_a_table_waits_for_it(recorder: Recorder) -> No
         assert status(engine) == 421, "there is a table, and the time is up"
 
 
-def test_who_asks_for_a_route_that_may_still_come_waits_for_it(recorder: Recorder) -> None:
+def test_requests_for_a_route_that_may_still_come_wait_for_it(recorder: Recorder) -> None:
     with Engine([], workers=1) as engine:
         settle(engine, 1500)
         engine.serve("b.example/*", recorder.endpoint)

@@ -1,4 +1,4 @@
-"""The end of an engine: what is open over HTTP/2 is answered, and told to go. And the end of an endpoint."""
+"""Draining of an engine: open HTTP/2 streams are answered and their connections get GOAWAY. Draining of an endpoint."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_what_waits_in_the_queue_at_the_end_is_answered(workers: int) -> None:
                 assert engine.process.wait(10) == 0
 
 
-def test_a_node_that_has_connected_may_still_ask() -> None:
+def test_a_connected_node_may_still_send_requests() -> None:
     """Its request comes after the end has begun."""
     node = Listener(key="node", address="127.0.0.1:0", kind=Listener.NODE)
     stamp = b"sdlb-to: web/1.0.0 *\r\n"

@@ -61,7 +61,7 @@ def test_without_descriptors_clients_wait_and_nodes_get_through(recorder: Record
         engine.serve("*", recorder.endpoint)
         before = stack.enter_context(dial(engine.address["http"]))
         assert ask(before).startswith(b"HTTP/1.1 200")
-        # None of them rests: each has begun a request, so none can be closed to make room.
+        # None of them is idle: each has begun a request, so none can be closed to free a descriptor.
         flood = [stack.enter_context(dial(engine.address["http"])) for _ in range(FLOOD)]
         for connection in flood:
             connection.sendall(b"POST / HTTP/1.1\r\nHost: www.example\r\n")
@@ -84,7 +84,7 @@ def test_without_descriptors_clients_wait_and_nodes_get_through(recorder: Record
             assert ask(after).startswith(b"HTTP/1.1 200")
 
 
-def test_without_descriptors_for_upstreams_clients_are_told_to_come_back() -> None:
+def test_without_descriptors_for_upstreams_clients_get_503_with_retry_after() -> None:
     may = threading.Event()
     with (
         Recorder(lambda _request, _number: OK if may.wait(10) else None) as held,
@@ -204,7 +204,7 @@ def shake(engine: Engine, authority: Authority, source: str = "") -> ssl.SSLSock
 
 @needs_openssl
 def test_handshakes_that_do_not_go_on(authority: Authority, recorder: Recorder) -> None:
-    """One address takes no more than its part; all parts taken, the rest is closed at once. What stands is served on."""
+    """One address gets only its share. When all shares are used, new connections are closed; open ones are served."""
     limits = Limits(handshakes=16, handshake_timeout_ms=60_000)
     with secured(authority, recorder, limits) as engine, ExitStack() as stack:
         before = stack.enter_context(shake(engine, authority))
@@ -214,7 +214,7 @@ def test_handshakes_that_do_not_go_on(authority: Authority, recorder: Recorder) 
         assert ask(before).startswith(b"HTTP/1.1 200")
         with shake(engine, authority, OTHER) as other:
             assert ask(other).startswith(b"HTTP/1.1 200")
-        # Three more addresses: now there is no room for anybody's handshake.
+        # Three more addresses: now there is no capacity for any handshake.
         for number in range(4, 7):
             for _ in range(4):
                 stack.enter_context(dial(engine.address["https"], f"127.0.0.{number}")).sendall(HELLO)
@@ -257,7 +257,7 @@ def test_a_hello_without_end(authority: Authority, recorder: Recorder) -> None:
 
 @needs_openssl
 def test_names_that_are_none(authority: Authority, recorder: Recorder) -> None:
-    """What is no host name ends the handshake; nothing of it gets into a log line or a header."""
+    """An invalid host name ends the handshake; no part of it gets into a log line or a header."""
     with secured(authority, recorder, Limits()) as engine:
         context = ssl.create_default_context(cafile=str(authority.root.certificate))
         for forged in (b"www.ex\r\nx:y", b"www.ex\0ample", b"www.ex\nmple"):

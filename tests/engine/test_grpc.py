@@ -223,7 +223,7 @@ def test_an_endpoint_that_starts_again_costs_no_call() -> None:
 
 
 def test_an_endpoint_without_websockets_is_not_blamed_for_it(host: Engine) -> None:
-    """grpcio does not offer extended CONNECT: who asks for a WebSocket there cannot take the endpoint out."""
+    """grpcio does not offer extended CONNECT: a client that requests a WebSocket there cannot get the endpoint ejected."""
     address, port = host.address["http"]
     handshake = (
         b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -247,7 +247,7 @@ def test_a_body_over_http1_is_not_given_the_time_of_a_call(host: Engine) -> None
 
 
 def _tells_its_length(listener: socket.socket) -> None:
-    """An endpoint that says beforehand how long its answer is, as none of gRPC's own libraries does."""
+    """An endpoint that sends a Content-Length, which none of gRPC's own libraries does."""
     connection, _ = listener.accept()
     talk = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
     talk.initiate_connection()
@@ -264,7 +264,7 @@ def _tells_its_length(listener: socket.socket) -> None:
             connection.sendall(talk.data_to_send())
 
 
-def test_the_status_behind_an_answer_of_told_length() -> None:
+def test_the_status_behind_an_answer_with_a_length() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=_tells_its_length, args=(listener,), daemon=True).start()
     with listener, Engine([Listener(key="http", address="127.0.0.1:0")]) as engine:

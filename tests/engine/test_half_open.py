@@ -66,7 +66,7 @@ def test_clients_that_vanish(elsewhere: Elsewhere, recorder: Recorder) -> None:
             assert rests.recv(65536).startswith(b"HTTP/1.1 200")
             streams = stack.enter_context(Client(client()))
             assert streams.ask(1, request()) == "200"
-            client()  # and one that has said nothing yet
+            client()  # and one that has sent nothing yet
             client().sendall(GET[:20])
             client().sendall(b"POST / HTTP/1.1\r\nHost: www.example\r\nContent-Length: 100\r\n\r\nhalf")
             client().sendall(b"GET / HTTP/1.1\r\nHost: large.example\r\n\r\n")
@@ -83,8 +83,8 @@ def test_clients_that_vanish(elsewhere: Elsewhere, recorder: Recorder) -> None:
 
 
 def test_an_endpoint_that_vanishes(elsewhere: Elsewhere) -> None:
-    """What it was asked is answered 504 in time, whether there was a connection or one is to be made; what it was
-    answering is broken off."""
+    """Its pending requests are answered with 504 in time, with or without an existing connection. Answers that had begun
+    are aborted."""
     half = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf"
     with (
         elsewhere.make(
@@ -108,7 +108,7 @@ def test_an_endpoint_that_vanishes(elsewhere: Elsewhere) -> None:
         engine.counter("timeout_response_total")
 
 
-def test_what_a_vanished_endpoint_was_asked_another_answers(elsewhere: Elsewhere, recorder: Recorder) -> None:
+def test_requests_to_a_vanished_endpoint_are_answered_by_another(elsewhere: Elsewhere, recorder: Recorder) -> None:
     """When it may be done twice, and a try has a time of its own, or the connection is not there yet."""
     with (
         elsewhere.make(lambda: Recorder(host=elsewhere.there)) as gone,

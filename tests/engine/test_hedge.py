@@ -1,4 +1,4 @@
-"""A request that is slow is asked of a second member as well, if its service wants it."""
+"""A slow request is also sent to a second endpoint if the policy of its service allows hedging."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_second_that_fails_leaves_the_first(held: Held) -> None:
     [("POST", HEDGED), ("GET", Service(hedge_ms=150, retries_max=0)), ("GET", Service())],
     ids=["not safe to do twice", "no repetitions", "not wanted"],
 )
-def test_it_is_not_asked_twice(held: Held, other: Held, method: str, service: Service) -> None:
+def test_a_request_that_must_not_be_hedged_is_sent_once(held: Held, other: Held, method: str, service: Service) -> None:
     copy = Service()
     copy.CopyFrom(service)
     copy.timeout_ms = 900
@@ -88,11 +88,11 @@ def test_it_is_not_asked_twice(held: Held, other: Held, method: str, service: Se
         assert hedges(here.engine, 1) == (0, 0)
 
 
-def test_with_one_member_it_waits_for_that(held: Held) -> None:
+def test_with_one_endpoint_it_waits_for_that(held: Held) -> None:
     with world(HEDGED, held.recorder) as here:
         asked = here.later()
         until(lambda: held.asked == 1)
-        time.sleep(0.3)  # longer than until another one would be asked
+        time.sleep(0.3)  # longer than the delay of a hedge
         held.may.set()
         assert asked.result()[0] == 200
         assert held.asked == 1
@@ -100,7 +100,7 @@ def test_with_one_member_it_waits_for_that(held: Held) -> None:
 
 
 def test_over_links_to_children(held: Held, tmp_path: Path) -> None:
-    """The one that was slow is told that its answer is not wanted any more."""
+    """The request at the slow endpoint is cancelled."""
     authority = Authority(tmp_path)
     with (
         named(b"quick") as quick,

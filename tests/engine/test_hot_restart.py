@@ -146,7 +146,7 @@ def test_a_new_engine_that_is_killed_before_it_confirms_changes_nothing(backend:
 
 
 def test_an_upgraded_connection_drains_with_the_old_engine() -> None:
-    """Its member is drained when it has closed, also if it was deleted after the old engine was told to end."""
+    """Its endpoint is drained when it has closed, also if it was deleted after the old engine began to shut down."""
 
     def echo(connection: ServerConnection) -> None:
         for message in connection:
@@ -174,7 +174,7 @@ def test_an_upgraded_connection_drains_with_the_old_engine() -> None:
         server.shutdown()
 
 
-def test_sockets_are_refused_when_nobody_takes_them(tmp_path: Path, backend: str) -> None:
+def test_a_handover_without_a_receiver_is_refused(tmp_path: Path, backend: str) -> None:
     with Engine(HTTP) as old:
         old.serve("*", backend)
         message = old.offer(tmp_path / "nobody")

@@ -65,7 +65,7 @@ def unharmed(engine: Engine, recorder: Recorder) -> Iterator[None]:
         yield
         recorder.script = None
         assert engine.is_alive()
-        assert other.ask(3, request()) in ("200", "goaway 0")  # told to go: it had nothing to ask for too long
+        assert other.ask(3, request()) in ("200", "goaway 0")  # GOAWAY: it sent no request for too long
     assert engine.counters.get("faults_total", 0) == 0
 
 
@@ -182,7 +182,7 @@ def test_malformed_heads_are_never_forwarded(client: Client, recorder: Recorder,
 
 
 @pytest.mark.parametrize(("told", "sent"), [("3", b"four"), ("5", b"four"), ("0", b"x")])
-def test_content_that_is_not_as_long_as_it_says(client: Client, recorder: Recorder, told: str, sent: bytes) -> None:
+def test_content_that_does_not_match_its_length(client: Client, recorder: Recorder, told: str, sent: bytes) -> None:
     before = len(recorder.completed)
     assert client.ask(1, [*request(method="POST"), ("content-length", told)], sent) in ("reset 1", "400", "200")
     for head in recorder.completed[before:]:
@@ -259,7 +259,7 @@ def test_data_of_nothing_but_padding(engine: Engine, client: Client, padding: in
 
 
 def test_empty_headers_flood(engine: Engine, client: Client) -> None:
-    """Heads without a field: each stream is broken off, and so many of them end the connection."""
+    """Heads without a field: each stream is reset, and the number of them closes the connection."""
     counted = ended(engine)
     for first in range(1, 4001, 200):
         if not client.send(
@@ -398,7 +398,7 @@ def resident_kb(engine: Engine) -> int:
 
 
 def test_a_window_that_is_held_shut(engine: Engine, recorder: Recorder, client: Client) -> None:
-    """The content waits for its client no longer than anybody's, and its stream is broken off."""
+    """The content waits for its client no longer than any other, and its stream is reset."""
     recorder.script = lambda _request, _number: b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n" + bytes(500_000)
     client.send(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 0)))
     client.send(client.headers(1, request()))
@@ -438,7 +438,7 @@ def test_a_body_that_does_not_come(client: Client) -> None:
     assert client.outcome(3) == "408"
 
 
-def test_a_connection_without_requests_is_told_to_go(engine: Engine, client: Client) -> None:
+def test_a_connection_without_requests_gets_goaway(engine: Engine, client: Client) -> None:
     assert client.ask(1, request()) == "200"
     assert client.end() == "goaway 0"
     engine.counter("timeout_idle_total")

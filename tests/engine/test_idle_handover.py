@@ -144,7 +144,7 @@ def test_a_request_that_is_answered_soon_does_not_hold_its_connection_back(backe
         assert backend.connections == 1
 
 
-def test_one_that_takes_longer_is_told_to_go(backend: Backend) -> None:
+def test_a_connection_that_takes_longer_is_closed_after_its_answer(backend: Backend) -> None:
     with serving(backend) as old, Client(old) as client, taking_over(old, backend.endpoint):
         client.say("/hang?until=gate")
         until(old, "requests_total", 1)
@@ -168,7 +168,7 @@ def test_what_was_sent_already_goes_along(backend: Backend) -> None:
 
 
 def test_busy_clients_keep_their_connections(backend: Backend) -> None:
-    """Eight that never rest, over three take-overs."""
+    """Eight clients that are never idle, over three hot restarts."""
     over, lost = threading.Event(), list[str]()
 
     def run(engine: Engine) -> None:
@@ -212,7 +212,7 @@ def test_how_long_it_was_idle_goes_along(backend: Backend) -> None:
             assert backend.connections == 2
 
 
-def test_a_connection_to_where_nobody_is_any_more_is_closed(backend: Backend) -> None:
+def test_a_connection_to_an_endpoint_that_is_gone_is_closed(backend: Backend) -> None:
     """The instance has moved by the time that the new engine has its table."""
     with Backend() as moved, serving(backend) as old, Client(old) as client:
         client.ask()
@@ -231,7 +231,7 @@ def test_what_the_new_one_has_no_place_for_drains(backend: Backend) -> None:
             old.shut_down()
             assert new.counter("connections_inherited_total", 2) == 2
             until(new, "connections_open", 2)
-            # Those that stayed are answered, and told to go.
+            # Those that stayed are answered and then closed.
             for client in all_of_them:
                 client.say()
             assert sorted(client.hear().will_close for client in all_of_them) == [False, False, True, True, True]
@@ -291,7 +291,7 @@ def receiving(old: Engine, path: Path) -> socket.socket:
 
 
 @pytest.mark.parametrize("says", [b"", b"takes many", b"something else"])
-def test_an_engine_that_says_nothing_of_it_gets_none(tmp_path: Path, backend: Backend, says: bytes) -> None:
+def test_an_engine_that_does_not_announce_it_gets_no_connections(tmp_path: Path, backend: Backend, says: bytes) -> None:
     """One of an older version has closed the connection; of a newer one anything may come."""
     with serving(backend) as old, Client(old) as client:
         client.ask()
@@ -322,7 +322,7 @@ def test_one_that_does_not_read_holds_nothing_up(tmp_path: Path, backend: Backen
         assert all(has_ended(client.socket) for client in all_of_them)
 
 
-def test_it_takes_no_more_than_was_said(tmp_path: Path, backend: Backend) -> None:
+def test_it_takes_no_more_than_announced(tmp_path: Path, backend: Backend) -> None:
     with serving(backend) as old, ExitStack() as stack:
         for client in clients(stack, old, 10):
             client.ask()

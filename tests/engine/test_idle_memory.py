@@ -58,7 +58,7 @@ def tls(engine: Engine, stack: ExitStack) -> None:
     [(plain, 14_000, 36), (tls, 3_000, 48), (http2, 1_500, 64)],
     ids=["plain", "tls", "http2"],
 )
-def test_those_that_rest_go_first(
+def test_idle_connections_are_closed_first(
     authority: Authority, recorder: Recorder, rest: Rest, number: int, limit_mb: int
 ) -> None:
     limits = Limits(memory_mb=limit_mb)

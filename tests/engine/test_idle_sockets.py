@@ -95,7 +95,7 @@ def test_a_request_in_pieces_wakes_one(backend: str) -> None:
 def test_the_one_that_has_rested_longest_makes_room(backend: str) -> None:
     with serving(backend, Limits(connections=3)) as engine, ExitStack() as stack:
         clients = [connect(stack, engine) for _ in range(3)]
-        # The first is the last to rest.
+        # The first is the last to become idle.
         for client in [*clients, clients[0]]:
             assert ask(client).status == 200
         until(engine, "connections_asleep", 3)
@@ -130,7 +130,7 @@ def test_it_keeps_its_place_among_those_of_its_address(backend: str) -> None:
 
 
 @pytest.mark.parametrize("spoke", [False, True])
-def test_http2_begins_on_one_that_has_said_nothing_and_on_no_other(backend: str, spoke: bool) -> None:
+def test_http2_begins_only_on_a_connection_without_earlier_bytes(backend: str, spoke: bool) -> None:
     with serving(backend) as engine, ExitStack() as stack:
         client = connect(stack, engine)
         if spoke:

@@ -93,7 +93,7 @@ def test_the_absolute_form_of_https_is_for_tls(engine: Engine, recorder: Recorde
     assert ask(engine, b"GET http://a.example/ HTTP/1.1")[9:12] == b"200"
 
 
-def test_426_says_to_what(engine: Engine, recorder: Recorder) -> None:
+def test_426_names_the_protocol(engine: Engine, recorder: Recorder) -> None:
     recorder.script = lambda _request, _number: (
         b"HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n"
     )

@@ -95,7 +95,7 @@ def test_an_answer_that_is_cut_short_is_not_taken_for_whole(engine: Engine, reco
         assert connection.recv(10) == b""
 
 
-def test_more_than_was_promised_reaches_nobody(engine: Engine, recorder: Recorder) -> None:
+def test_bytes_beyond_the_announced_length_reach_no_client(engine: Engine, recorder: Recorder) -> None:
     recorder.script = lambda _request, _number: WHOLE + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
     with socket.create_connection(engine.address["http"], timeout=10) as connection:
         for _ in range(3):

@@ -1,5 +1,4 @@
-"""What operators set for a service, at an engine: limits, queues, time-outs, repetitions, who gets a request, who is
-out."""
+"""The policy of a service in the engine: limits, queues, timeouts, retries, load balancing and outlier ejection."""
 
 from __future__ import annotations
 
@@ -108,7 +107,7 @@ def test_a_limit_is_lifted_live(held: Held) -> None:
         assert busy.result()[0] == other.result()[0] == 200
 
 
-def test_some_wait_for_room_and_get_it_in_turn(held: Held) -> None:
+def test_queued_requests_get_capacity_in_order(held: Held) -> None:
     limits = ServiceLimits(in_flight=1, pending=3, pending_timeout_ms=9_000)
     with world(Service(limits=limits), held.recorder) as here:
         busy = here.later()
@@ -121,7 +120,7 @@ def test_some_wait_for_room_and_get_it_in_turn(held: Held) -> None:
         assert [each.result()[0] for each in (busy, *waiting)] == [200] * 4
 
 
-def test_who_waits_too_long_is_told(held: Held) -> None:
+def test_a_request_that_waits_too_long_gets_503(held: Held) -> None:
     limits = ServiceLimits(in_flight=1, pending=3, pending_timeout_ms=300)
     with world(Service(limits=limits), held.recorder) as here:
         busy = here.later()
@@ -148,7 +147,7 @@ def test_a_client_that_goes_gives_its_place_in_the_queue_back(held: Held) -> Non
         assert b"/gone" not in held.recorder.received
 
 
-def test_who_can_wait_is_refused_first(held: Held) -> None:
+def test_low_priority_requests_are_shed_first(held: Held) -> None:
     with world(Service(limits=ServiceLimits(in_flight=10)), held.recorder) as here:
         busy = [here.later() for _ in range(8)]
         until(lambda: held.asked == 8)
@@ -205,7 +204,7 @@ def test_an_answer_must_begin_in_time(held: Held) -> None:
 
 def test_a_try_that_takes_too_long_is_made_elsewhere(held: Held) -> None:
     with Recorder() as quick, world(Service(try_timeout_ms=300), held.recorder, quick) as here:
-        while held.asked < 2:  # who is asked is drawn by chance
+        while held.asked < 2:  # the endpoint is chosen at random
             assert here.ask()[0] == 200
         assert here.engine.counter("timeout_try_total", 2) == held.asked
 
@@ -244,7 +243,7 @@ def test_repetitions_are_bounded() -> None:
         assert engine.counter("retries_total") == 1
 
 
-# ------------------------------------------------------------------ who
+# ------------------------------------------------------------------ load balancing
 
 
 def named(name: bytes) -> Recorder:
@@ -265,7 +264,7 @@ def test_equal_values_go_to_one_endpoint(by: Balance.By, headers: dict[str, str]
     with world(Service(balance=balance), *recorders) as here:
         places: dict[int, str] = {}
         for _ in range(3):
-            for user in range(100):  # of so many none of four is left out: once in 10^12
+            for user in range(100):  # with this many users, one of four endpoints gets none once in 10^12 runs
                 name = here.ask(**{key: value.format(user) for key, value in headers.items()})[1]["x-name"]
                 assert places.setdefault(user, name) == name
         assert len(set(places.values())) == 4
@@ -286,7 +285,7 @@ def test_the_path_and_the_client_can_be_what_counts() -> None:
 
 
 @pytest.mark.parametrize("algorithm", [Balance.PEAK_EWMA, Balance.PREQUAL])
-def test_who_is_slow_gets_little(algorithm: Balance.Algorithm) -> None:
+def test_a_slow_endpoint_gets_few_requests(algorithm: Balance.Algorithm) -> None:
     slow = Recorder(lambda _request, _number: time.sleep(0.15) or OK)
     with slow, Recorder() as quick, world(Service(balance=Balance(algorithm=algorithm)), slow, quick) as here:
         for _ in range(60):
@@ -294,7 +293,7 @@ def test_who_is_slow_gets_little(algorithm: Balance.Algorithm) -> None:
         assert len(slow.completed) <= 6, f"{len(slow.completed)} of 60"
 
 
-def test_in_turn_is_even() -> None:
+def test_round_robin_is_even() -> None:
     with (
         Recorder() as one,
         Recorder() as other,
@@ -306,7 +305,7 @@ def test_in_turn_is_even() -> None:
         assert abs(len(one.completed) - len(other.completed)) <= 2
 
 
-def test_who_fails_more_than_the_others_is_out() -> None:
+def test_an_endpoint_that_fails_more_than_the_others_is_ejected() -> None:
     bad = Recorder(lambda _request, number: b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n" if number % 2 else OK)
     good = [Recorder() for _ in range(4)]
     outlier = Outlier(success_deviations_percent=150, ejected_percent_max=50, interval_ms=1_000, requests_min=5)

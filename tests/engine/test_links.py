@@ -1,4 +1,4 @@
-"""Mutual TLS between nodes: engines as parent and child, openssl and grpcio as who else connects."""
+"""Mutual TLS between nodes: engines as parent and child, openssl and grpcio as other clients."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_clients_that_do_not_read_leave_the_link_to_the_others(authority: Author
             assert ask(edge).status_code == 200
         for one in stalled:
             one.close()
-        # ... and neither do those that cancel most of what they ask for.
+        # ... and neither do those that cancel most of their requests.
         for _ in range(400):
             with socket.create_connection(edge.address["http"], timeout=10) as one:
                 one.sendall(b"GET /large HTTP/1.1\r\nHost: a.example\r\n\r\n")
@@ -150,7 +150,7 @@ def test_clients_that_do_not_read_leave_the_link_to_the_others(authority: Author
         assert not any(value for name, value in host.counters.items() if "flood" in name)
 
 
-def test_a_child_without_the_instance_says_so(tree: tuple[Engine, Engine], authority: Authority) -> None:
+def test_a_child_without_the_instance_reports_it(tree: tuple[Engine, Engine], authority: Authority) -> None:
     edge, _ = tree
     with node("host-2", authority, NODE) as empty:
         edge.serve("*", "{}:{}".format(*empty.address["node"]), node="host-2")
@@ -191,7 +191,7 @@ def test_a_child_that_ends_loses_nothing(tree: tuple[Engine, Engine], authority:
             assert ask(edge, "POST", body=b"x").status_code == 200
 
 
-# ------------------------------------------------------------------ who may
+# ------------------------------------------------------------------ access
 
 
 def test_links_without_the_right_certificate_are_refused(
@@ -285,7 +285,7 @@ def test_an_identity_that_cannot_be_used_changes_nothing(
     assert "Verification: OK" in s_client(host, pair=authority.node("edge-1"), ca=authority)
 
 
-def test_an_expired_certificate_is_told_and_used(authority: Authority) -> None:
+def test_an_expired_certificate_is_reported_and_used(authority: Authority) -> None:
     pair = authority.expired("host-1")
     with Engine([], name="host-1") as host:
         host.identity = Identity(pem=pair.pem, ca_pem=authority.root.certificate.read_bytes())
@@ -310,7 +310,7 @@ def test_a_new_identity_is_for_new_links(authority: Authority, other: Authority,
 # ------------------------------------------------------------------ children's streams to control
 
 
-def test_control_learns_whose_stream_it_is(authority: Authority, other: Authority, tmp_path: Path) -> None:
+def test_control_learns_the_node_of_each_stream(authority: Authority, other: Authority, tmp_path: Path) -> None:
     """By grpcio on both sides."""
     socket_path = str(tmp_path / "control.sock")
     ca = authority.root.certificate.read_bytes()

@@ -1,7 +1,7 @@
-"""Memory is bounded: clients that make the engine hold as much as they can, while others go on and lose nothing.
+"""Memory is bounded: some clients make the engine hold as much as they can, and the others lose nothing.
 
-Each attack would take a multiple of the limit. What is asserted each time: the engine was never larger than the limit, who is
-well-behaved lost nothing, a slow one that holds little stayed, and the counters say that others had to go.
+Each attack would use a multiple of the limit. Each test asserts four things: the engine was never larger than the limit,
+well-behaved clients lost nothing, a slow one that holds little stayed, and the counters show that others were closed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def test_heads_that_stop_before_their_end(engine: Engine) -> None:
                 connect(engine, attackers).sendall(piece)
 
 
-def test_answers_that_nobody_reads(engine: Engine) -> None:
+def test_answers_that_are_not_read(engine: Engine) -> None:
     with Recorder(lambda _request, _number: LARGE) as large:
         engine.serve("large.example/*", large.endpoint, service="large")
         with under_attack(engine, LIMIT) as attackers:
@@ -64,7 +64,7 @@ def test_answers_that_nobody_reads(engine: Engine) -> None:
 
 
 @needs_openssl
-def test_answers_that_nobody_reads_over_tls(engine: Engine, tmp_path: Path) -> None:
+def test_answers_that_are_not_read_over_tls(engine: Engine, tmp_path: Path) -> None:
     pair = Authority(tmp_path).issue("large.example")
     message = ToEngine()
     message.sites.put.add(key="large.example", hosts=["large.example"]).certificates.add(pem=pair.pem)
@@ -82,7 +82,7 @@ def test_answers_that_nobody_reads_over_tls(engine: Engine, tmp_path: Path) -> N
             engine.counter("memory_ended_total")
 
 
-def test_answers_that_nobody_reads_over_http2(engine: Engine) -> None:
+def test_answers_that_are_not_read_over_http2(engine: Engine) -> None:
     window = struct.pack(">HI", 4, (1 << 31) - 1)
     with Recorder(lambda _request, _number: LARGE) as large:
         engine.serve("large.example/*", large.endpoint, service="large")
@@ -114,7 +114,7 @@ def test_uploads_that_their_endpoint_does_not_take(engine: Engine) -> None:
 
 
 def post_until_told(engine: Engine, attackers: ExitStack, host: bytes) -> None:
-    """Thousands of requests with large heads, whose bodies do not go on; the first of them is told to come back."""
+    """Thousands of requests with large heads, whose bodies stop; the first of them gets 503 with Retry-After."""
     post = (
         b"POST / HTTP/1.1\r\nHost: " + host + b"\r\nContent-Length: 60000\r\n"
         b"Cookie: " + b"a" * 40_000 + b"\r\n\r\n" + b"b" * 20_000
@@ -154,7 +154,7 @@ def test_requests_whose_endpoint_takes_no_connection(recorder: Recorder) -> None
             post_until_told(engine, attackers, b"full.example")
 
 
-def test_who_leaves_before_there_is_a_connection_holds_nothing() -> None:
+def test_a_client_that_leaves_before_there_is_a_connection_holds_nothing() -> None:
     with Full() as full, Engine(LISTENERS, limits=Limits(connect_timeout_ms=120_000)) as engine:
         engine.serve("full.example/*", full.endpoint, service="full")
         with socket.create_connection(engine.address["http"]) as client:

@@ -27,7 +27,7 @@ NODE = Listener(key="node", address="127.0.0.1:0", kind=Listener.NODE, tls=True)
 LIMITS = Limits(memory_mb=LIMIT_MB, body_timeout_ms=60_000)
 LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n" + bytes(4_000_000)
 HUNGRY = range(1001, 1481, 2)
-"""Streams that ask for much and take the first 64 KiB of it."""
+"""Streams that request much data and read only the first 64 KiB."""
 
 
 @pytest.fixture

@@ -63,6 +63,6 @@ def test_no_stream_has_this_method(tree: tuple[Engine, Engine]) -> None:
     with Client(edge.address["http"]) as client:
         for stream in (1, 3, 5, 7):
             assert client.ask(stream, request(path="/x", method="PRI")) == "400"
-        # The child has not been taken out.
+        # The child was not ejected.
         assert client.ask(9, request()) == "200"
     assert child.counters.get("control_streams_refused_total", 0) == 0

@@ -79,7 +79,7 @@ def test_the_details_of_a_status_may_be_as_long_as_a_head(engine: Engine) -> Non
 
 
 @pytest.mark.parametrize("where", ["trailers", "head"])
-def test_an_answer_over_our_limit_takes_no_endpoint_out(engine: Engine, where: str) -> None:
+def test_an_answer_over_the_size_limit_ejects_no_endpoint(engine: Engine, where: str) -> None:
     large = [("large", "x" * 30_000)]
     head, trailers = (large, []) if where == "head" else ([], large)
     small, good = [False], [("grpc-status", "0")]
@@ -253,7 +253,7 @@ def ask_http1(engine: Engine, host: str, te: str) -> bytes:
 @pytest.mark.parametrize("tiers", [1, 2, 3])
 @pytest.mark.parametrize("body", [b"ok", b"x" * 10_000], ids=["small", "large"])
 def test_an_answer_has_one_length_for_a_client_of_http1(tiers: int, body: bytes) -> None:
-    """Content-Length, or chunks where it asks for trailers and the instance announces some."""
+    """Content-Length, or chunks if the request allows trailers and the instance announces some."""
     with ExitStack() as stack:
         fields = [("content-length", str(len(body)))]
         endpoint = stack.enter_context(answering([*fields, ("trailer", "x-checksum")], TRAILERS, body))
@@ -285,7 +285,7 @@ def test_a_link_with_another_length_than_its_content_is_cut(told: str) -> None:
 @needs_openssl
 @pytest.mark.parametrize("secured", [False, True], ids=["plaintext", "TLS"])
 @pytest.mark.parametrize("tiers", [1, 2, 3])
-def test_trailers_of_a_request_pass_behind_a_told_length(authority: Authority, tiers: int, secured: bool) -> None:
+def test_trailers_of_a_request_with_a_length_are_forwarded(authority: Authority, tiers: int, secured: bool) -> None:
     def script(connection: Connection, stream: int, count: int) -> None:
         if count % 2:  # the trailers are there
             connection.answer(stream)
@@ -316,8 +316,8 @@ def test_an_instance_of_http1_gets_the_length(authority: Authority, tiers: int, 
 
 
 @pytest.mark.parametrize("told", ["0", "1", "3"])
-def test_a_request_from_a_link_has_the_length_that_it_tells(told: str) -> None:
-    """No node of ours sends another. What would be behind the content is no request of anybody's."""
+def test_a_request_from_a_link_has_its_announced_length(told: str) -> None:
+    """No sdlb node sends another length. Bytes behind the content are not parsed as a request."""
     with Recorder() as endpoint, Engine([HTTP, NODE], workers=1, limits=Limits(head_bytes=LIMIT)) as host:
         host.serve("*", endpoint.endpoint)
         with socket.create_connection(host.address["node"], timeout=10) as client:
@@ -329,7 +329,7 @@ def test_a_request_from_a_link_has_the_length_that_it_tells(told: str) -> None:
         assert not endpoint.completed
 
 
-def test_a_stranger_tells_no_length(engine: Engine) -> None:
+def test_a_length_from_outside_a_link_is_ignored(engine: Engine) -> None:
     with Recorder() as endpoint, socket.create_connection(engine.address["http"], timeout=10) as client:
         engine.serve("*", endpoint.endpoint)
         client.sendall(

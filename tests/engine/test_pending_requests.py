@@ -26,7 +26,7 @@ def send(engine: Engine) -> socket.socket:
     return connection
 
 
-def test_who_waits_for_an_endpoint_uses_no_processor_time() -> None:
+def test_requests_that_wait_for_an_endpoint_use_no_cpu_time() -> None:
     """It waits for two seconds, in which nothing happens."""
     may = threading.Event()
     limits = ServiceLimits(endpoint_in_flight=1, pending=100, pending_timeout_ms=2_000)

@@ -29,7 +29,7 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 
 class Wanting:
-    """An instance that wants a header at the start of each connection, and notes what it says."""
+    """An instance that wants a header at the start of each connection, and records it."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -60,7 +60,7 @@ class Wanting:
 
 
 class Unwrapping:
-    """In front of a server that knows nothing of such headers: takes one off each connection, and passes the rest on."""
+    """A proxy for a server without support for such headers: removes the header of each connection and forwards the rest."""
 
     def __init__(self, behind: str) -> None:
         self._behind = behind.rsplit(":", 1)
@@ -173,7 +173,7 @@ def test_the_port_of_the_client_goes_along(
         serving = threading.Thread(target=wanting.serve, args=(6,))
         serving.start()
         expected: list[tuple[str, int]] = []
-        # The client itself, which says that it is another one.
+        # The client itself sends a header with another address.
         with socket.create_connection(entry.address["open"], timeout=10) as client:
             for forged in ("X-Forwarded-For: 192.0.2.9:99", "sdlb-port: 1", "X-Sdlb: 1\r\nsdlb_port: 1"):
                 client.sendall(f"GET / HTTP/1.1\r\nHost: a.example\r\n{forged}\r\n\r\n".encode())
@@ -211,7 +211,7 @@ class WantingHttp2(Http2Endpoint):
 
 @BOTH
 @pytest.mark.parametrize("tiers", [1, 2])
-def test_an_instance_of_http2_is_told_as_well(tiers: int, version: Service.ProxyProtocol) -> None:
+def test_an_http2_instance_gets_the_header_too(tiers: int, version: Service.ProxyProtocol) -> None:
     """Its connections are not shared by clients then."""
     clients = ["192.0.2.1:1", "192.0.2.2:2", "192.0.2.1:1"]
     with ExitStack() as stack:

@@ -66,7 +66,7 @@ def test_an_endpoint_that_closes_every_connection_is_not_connected_to_for_ever()
         assert len(endpoint.connections) <= BOUND
 
 
-def test_who_refuses_is_asked_again_only_after_the_others() -> None:
+def test_an_endpoint_that_refuses_is_retried_only_after_the_others() -> None:
     script = first_well_then(FAILURES["refused"][0])
     with Http2Endpoint(script) as refuses, Recorder() as good, Engine([HTTP], workers=1) as engine:
         engine.serve("*", refuses.endpoint, protocol=Target.H2C)
@@ -89,7 +89,7 @@ def test_one_refusal_costs_no_request() -> None:
 
 
 def breaking() -> Script:
-    """Two of three requests end their connection; the third is well, so that it is never taken out."""
+    """Two of three requests close their connection; the third succeeds, so that the endpoint is never ejected."""
     numbers = itertools.count()
     return lambda _request, _number: OK if next(numbers) % 3 == 0 else None
 

@@ -1,7 +1,7 @@
-"""What scanners say of our TLS: sslyze, run as a program, with Mozilla's intermediate profile.
+"""The engine's TLS checked by a scanner: sslyze, run as a program, with Mozilla's intermediate profile.
 
-Nothing leaves this machine: the authority of the certificates is our own, and the one thing that is wrong with them
-is that nobody else knows it.
+Nothing leaves this machine. The certificates are signed by a CA of the tests, so the only expected finding is an unknown
+CA.
 """
 
 from __future__ import annotations

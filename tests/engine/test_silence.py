@@ -1,6 +1,6 @@
 """Dead connections are found while requests wait on them, and not used again.
 
-Each timeout of the engine is a minute here unless a test sets it: what ends sooner was detected.
+Each timeout of the engine is a minute here unless a test sets it: what is closed earlier was detected.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def test_a_link_to_a_node(elsewhere: Elsewhere, recorder: Recorder, authority: A
 
 
 class FirstOnly:
-    """The first connection answers one request and is silent then; the others are well."""
+    """The first connection answers one request and is silent then; the others answer normally."""
 
     def __init__(self) -> None:
         self._first: Connection | None = None
@@ -130,8 +130,8 @@ def test_a_dead_connection_of_an_endpoint_is_left_when_a_request_is_late() -> No
         assert len(endpoint.connections) == 2
 
 
-def test_a_slow_endpoint_is_asked_once_whether_it_is_there() -> None:
-    """A gRPC server ends connections that are asked too often."""
+def test_a_slow_endpoint_is_pinged_once() -> None:
+    """A gRPC server closes connections that are pinged too often."""
     with (
         Http2Endpoint(FirstOnly()) as endpoint,
         Engine([HTTP], workers=1, limits=Limits(response_timeout_ms=4_000)) as engine,

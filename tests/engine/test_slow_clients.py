@@ -1,6 +1,6 @@
-"""Clients that make some progress, and hardly any: a byte now and then must not hold a place for days.
+"""Clients that make very little progress: a byte now and then must not hold a slot for days.
 
-Who owes nothing, or is owed nothing, may be as slow as it likes: long polls, server-sent events, WebSockets, slow endpoints.
+A connection on which neither side waits for bytes may be slow: long polls, server-sent events, WebSockets, slow endpoints.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PATIENCE_S = 1.5
 LIMITS = Limits(body_timeout_ms=int(PATIENCE_S * 1000), body_bytes_per_s=1000)
 POST = b"POST / HTTP/1.1\r\nHost: www.example\r\n"
 LONG_S = 3 * PATIENCE_S
-"""How long who may be slow is."""
+"""The duration of a slow exchange that is allowed."""
 
 
 recorder = recording("module")
@@ -139,7 +139,7 @@ def test_a_slow_reader(head: bytes) -> None:
         assert not engine.counters.get("timeout_body_total")
 
 
-# ------------------------------------------------------------------ slow, and well
+# ------------------------------------------------------------------ slow but allowed
 
 
 class Slow(BaseHTTPRequestHandler):
@@ -160,7 +160,7 @@ class Slow(BaseHTTPRequestHandler):
         self.wfile.write(b"8\r\ndata: .\n\r\n0\r\n\r\n")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Never answers."""
 
 
 class SlowServer(ThreadingHTTPServer):
@@ -217,7 +217,7 @@ def test_an_upload_that_keeps_the_pace(engine: Engine, recorder: Recorder) -> No
     assert recorder.completed[-1].endswith(piece)
 
 
-def test_a_websocket_with_little_to_say(engine: Engine) -> None:
+def test_a_websocket_with_few_messages(engine: Engine) -> None:
     def echo(connection: ServerConnection) -> None:
         for message in connection:
             connection.send(message)
@@ -235,7 +235,7 @@ def test_a_websocket_with_little_to_say(engine: Engine) -> None:
 
 
 def test_a_window_that_opens_at_the_pace(engine: Engine, recorder: Recorder) -> None:
-    """What it is told in one piece it may take in many."""
+    """The client may read in many pieces what was sent in one."""
     size = 60_000
     recorder.script = lambda _request, _number: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
     with Client(engine.address["http"]) as client:

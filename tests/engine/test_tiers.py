@@ -73,13 +73,13 @@ def test_a_failure_below_is_not_multiplied(edge: Engine, recorder: Recorder, how
     assert ask(edge.address["http"], method) in (502, 503, 504)
     recorder.script = None
     # What was sent again on its own has arrived by now: each tier answers after all of its tries. The entry repeats a
-    # GET once; and a connection that was kept may have been closed for being idle, so it is asked on a fresh one.
+    # GET once; and a connection that was kept may have been closed for being idle, so the request uses a new one.
     assert 1 <= len(recorder.completed) - before <= most
     assert ask(edge.address["http"]) == 200
 
 
 def test_repetitions_of_all_clients_have_one_budget() -> None:
-    """When everything fails, endpoints get a fifth more than clients ask for, not twice as much."""
+    """When everything fails, endpoints get a fifth more requests than the clients send, not twice as many."""
     with (
         Recorder(lambda _request, _number: None) as one,
         Recorder(lambda _request, _number: None) as other,

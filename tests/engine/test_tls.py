@@ -210,7 +210,7 @@ def test_a_bad_certificate_changes_nothing(engine: Engine, authority: Authority,
         assert told in error, error
         for host in ("a.example", "b.example"):
             assert curl(engine, authority, host) == (0, "ok200 0")
-    # Where there is nothing better it serves, and says so.
+    # Without a better certificate it is used, with a warning.
     told = put(engine, "c", ["c.example"], authority.expired("a.example"))
     assert told[0] == "" and "has expired" in told[1] and "does not name c.example" in told[2]
 
@@ -231,7 +231,7 @@ def test_another_host_than_the_handshake_was_for(engine: Engine, authority: Auth
 
 
 def test_another_host_on_a_connection_that_is_shared(engine: Engine, recorder: Recorder, authority: Authority) -> None:
-    """A browser may ask for every host that the certificate names: 421 for each that the handshake was not for, and the
+    """A browser may request every host that the certificate names: 421 for each that the handshake was not for, and the
     connection goes on."""
     put(engine, "both", ["a.example", "b.example"], authority.issue("a.example", "b.example"))
     context = ssl.create_default_context(cafile=str(authority.root.certificate))
@@ -272,10 +272,10 @@ def test_the_endpoint_learns_that_it_was_https(engine: Engine, recorder: Recorde
 
 @pytest.mark.parametrize("bytes_", [1, 4_000, 16_000, 60_000])
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_last_answer_is_whole_and_said_to_be(
+def test_a_last_answer_is_complete_and_ends_with_close_notify(
     engine: Engine, recorder: Recorder, authority: Authority, version: ssl.TLSVersion, bytes_: int
 ) -> None:
-    """The end of the connection comes with a close_notify: without it an answer could have been cut by anybody."""
+    """The connection ends with a close_notify: without it, an attacker could have truncated the answer."""
     put(engine, "a", ["a.example"], authority.issue("a.example"))
     recorder.script = lambda *_: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % bytes_ + b"x" * bytes_
     context = ssl.create_default_context(cafile=str(authority.root.certificate))
@@ -303,7 +303,7 @@ def test_large_bodies_both_ways(engine: Engine, recorder: Recorder, authority: A
     assert got.read_bytes() == body
 
 
-def test_who_does_not_shake_hands_is_let_go(engine: Engine) -> None:
+def test_a_client_that_does_not_finish_the_handshake_is_closed(engine: Engine) -> None:
     for start in (b"", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"):
         with socket.create_connection(engine.address["https"], timeout=5) as connection:
             connection.sendall(start)

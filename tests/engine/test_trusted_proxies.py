@@ -98,7 +98,7 @@ def test_others_are_not_believed(engine: Engine, recorder: Recorder, field: str)
     engine.counter("forged_fields_total", before + 1)
 
 
-def test_a_header_of_others_is_no_request(engine: Engine, recorder: Recorder) -> None:
+def test_a_header_from_an_untrusted_address_is_not_a_request(engine: Engine, recorder: Recorder) -> None:
     seen = len(recorder.completed)
     for header in (V1, V2, b"PROXY TCP4 nonsense\r\n"):
         assert ask(engine, header, key="other") in (400, 0)
@@ -146,7 +146,7 @@ def test_over_tls_the_header_stands_before_the_handshake(recorder: Recorder, aut
         assert fields["x-forwarded-for"] == ["198.51.100.7"] and fields["x-forwarded-proto"] == ["https"]
 
 
-def test_what_is_no_network_is_refused(engine: Engine) -> None:
+def test_an_invalid_network_is_refused(engine: Engine) -> None:
     bad = Listener(key="bad", address="127.0.0.1:0", trusted_proxies=["10.0.0.0/64"])
     assert "trusted proxy" in engine.try_configure([*LISTENERS, bad]).error
     assert ask(engine) == 200, "the other listeners go on"

@@ -134,7 +134,7 @@ def test_odd_expectations_are_refused_and_nothing_behind_them_is_served(
     assert len(recorder.completed) == before
 
 
-def test_a_body_that_was_refused_is_no_request(engine: Engine, recorder: Recorder) -> None:
+def test_a_refused_body_is_not_parsed_as_a_request(engine: Engine, recorder: Recorder) -> None:
     """The endpoint answers without having wanted the body; what its client sends then is not treated as a request
     (0.CL)."""
     before = len(recorder.completed)

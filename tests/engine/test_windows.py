@@ -17,7 +17,7 @@ HTTP = Listener(key="http", address="127.0.0.1:0")
 STALLED = 20
 
 
-def test_uploads_that_nobody_reads_do_not_block_a_small_one(recorder: Recorder) -> None:
+def test_uploads_that_are_not_read_do_not_block_a_small_one(recorder: Recorder) -> None:
     with Engine([HTTP], workers=1, limits=Limits(body_timeout_ms=60_000)) as engine:
         engine.serve("a.example/*", recorder.endpoint)
         waits = Delta()

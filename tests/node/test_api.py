@@ -48,7 +48,7 @@ async def put(node: Lone, name: str = "a", **fields: Any) -> httpx.Response:
 
 
 def check(answer: httpx.Response, kind: type[Any], status: int = 200) -> Any:
-    """The answer is what OpenAPI says."""
+    """The answer matches the OpenAPI document."""
     assert answer.status_code == status, answer.text
     msgspec.json.decode(answer.content, type=kind)
     return answer.json()
@@ -130,7 +130,7 @@ async def test_a_long_poll_answers_when_its_time_is_up(node: Lone) -> None:
 
 
 @scenario
-async def test_an_instance_that_says_it_is_gone_is_out_at_once(node: Lone) -> None:
+async def test_an_instance_that_reports_its_exit_is_removed_immediately(node: Lone) -> None:
     await put(node)
     check(await node.http.delete("/v1/instances/a?gone=1"), schema.Instance)
     problem(await node.http.get("/v1/instances/a"), "no-such-instance")
@@ -320,7 +320,7 @@ async def test_a_policy_is_set_kept_and_read_back(node: Lone) -> None:
 
 
 @scenario
-async def test_names_that_no_root_knows_are_told(node: Lone) -> None:
+async def test_names_that_no_root_knows_are_reported(node: Lone) -> None:
     canary = {"priority": "share", "shares": {"9.9.9": 50}}
     problem(await node.http.put("/v1/policies/web?unknown=refuse", json=canary), "unknown-service")
     problem(await node.http.put("/v1/policies/web?unknown=perhaps", json=canary), "bad-query")
@@ -406,7 +406,7 @@ async def test_alive_and_ready(node: Lone) -> None:
     assert (await node.http.get("/readyz")).status_code == 200
 
 
-def test_a_node_without_parents_in_reach_is_alive_and_says_why_it_is_not_ready(tmp_path: Path) -> None:
+def test_a_node_without_reachable_parents_is_alive_and_has_a_reason_for_not_being_ready(tmp_path: Path) -> None:
     async def run() -> None:
         async with lone(tmp_path, parents=("127.0.0.1:1",)) as node:
             assert (await node.http.get("/healthz")).status_code == 200

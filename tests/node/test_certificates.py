@@ -1,4 +1,4 @@
-"""What is told about sites: each thing once, and the state follows from what was said last."""
+"""Reports about sites: each one once, and the state follows from the last report."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_site_that_is_served() -> None:
     assert known.on_applied(good(), NOW_S) == [], "an engine that was started again says the same"
 
 
-def test_a_refused_certificate_is_told_once_and_the_earlier_one_is_kept() -> None:
+def test_a_refused_certificate_is_reported_once_and_the_earlier_one_is_kept() -> None:
     known = sites()
     known.on_applied(good(), NOW_S)
     known.on_read("a.example", (), True)
@@ -69,7 +69,7 @@ def test_a_site_whose_first_certificate_is_refused_has_nothing() -> None:
     assert (view(known)["state"], view(known)["not_after_s"]) == ("refused", 0)
 
 
-def test_a_file_that_cannot_be_read_is_told_once_and_when_it_is_back() -> None:
+def test_an_unreadable_file_is_reported_once_and_when_it_is_back() -> None:
     known = sites(SPEC, OTHER)
     known.on_applied(good(), NOW_S)
     assert codes(known.on_unreadable("a.example", "/a.pem is gone")) == [("certificate-unreadable", "error")]
@@ -80,7 +80,7 @@ def test_a_file_that_cannot_be_read_is_told_once_and_when_it_is_back() -> None:
     assert view(known)["state"] == "serving"
 
 
-def test_warnings_and_open_keys_are_told_once_each() -> None:
+def test_warnings_and_exposed_keys_are_reported_once_each() -> None:
     known = sites()
     assert codes(known.on_read("a.example", ("open to others",), False)) == [("key-file-exposed", "warning")]
     assert known.on_read("a.example", ("open to others",), False) == []
@@ -93,7 +93,7 @@ def test_warnings_and_open_keys_are_told_once_each() -> None:
 
 
 @given(st.lists(st.integers(0, 20 * DAY_S), max_size=60))
-def test_an_end_that_comes_near_is_told_at_most_three_times(steps: list[int]) -> None:
+def test_a_coming_expiry_is_reported_at_most_three_times(steps: list[int]) -> None:
     known = sites()
     known.on_applied(good(NOW_S + 60 * DAY_S), NOW_S)
     now_s, told = NOW_S, []

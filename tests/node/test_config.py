@@ -74,7 +74,7 @@ def test_options_alone_are_for_one_machine() -> None:
     assert read_config(Options(parents=("rack-1:7700",), node_listen="0.0.0.0:1", insecure=True), {}).insecure
 
 
-def test_all_the_rest(tmp_path: Path) -> None:
+def test_all_other_settings(tmp_path: Path) -> None:
     text = """
     insecure = true
     advertise = "10.0.0.7:7711"
@@ -278,7 +278,7 @@ def test_a_bad_file_is_one_error(tmp_path: Path, text: str, line: int, key: str,
 
 
 @pytest.mark.parametrize("raw", [b"name = \xff", b"name =", b"[a\n", b"a = " + b"[" * 5000])
-def test_what_is_no_toml_names_the_file(tmp_path: Path, raw: bytes) -> None:
+def test_invalid_toml_names_the_file(tmp_path: Path, raw: bytes) -> None:
     file = tmp_path / "node.toml"
     file.write_bytes(raw)
     with pytest.raises(Invalid) as told:

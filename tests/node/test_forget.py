@@ -14,7 +14,7 @@ from tests.node.test_api import check, problem, scenario
 
 
 async def silent(node: Lone, name: str, link: int) -> None:
-    """A child that was there, and whose lease has run out."""
+    """A child that was connected and whose lease has expired."""
     await node.loop.do(ChildConnected(link, Hello(name, f"id-{name}", 1, "127.0.0.1:7001")))
     problem(await node.http.delete(f"/v1/children/{name}"), "child-in-touch")
     while (node.balancer.view.child(name) or {"state": ""})["state"] != "suspect":

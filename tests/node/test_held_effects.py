@@ -1,4 +1,4 @@
-"""What waits for the disk, what passes, and what the beats say meanwhile."""
+"""Which effects wait for the disk, which pass, and what the beats contain meanwhile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def rest(hold: HeldEffects) -> list[ef.Effect]:
     return out
 
 
-def test_what_acts_on_decisions_waits_in_order_and_the_rest_passes() -> None:
+def test_effects_of_decisions_wait_in_order_and_the_others_pass() -> None:
     hold = holding()
     waits: list[ef.Effect] = [
         ef.Apply(1),
@@ -52,7 +52,7 @@ def test_a_beat_counts_only_what_was_sent() -> None:
     assert hold.pass_or_hold(ef.ToChild(2, Beat(8, 2))) == ef.ToChild(2, Beat(8, 2))
 
 
-def test_a_beat_keeps_what_it_says_about_having_a_say() -> None:
+def test_a_beat_keeps_its_statement_about_having_a_say() -> None:
     hold = holding()
     hold.pass_or_hold(ef.ToChild(1, DownState(8)))
     assert hold.pass_or_hold(ef.ToChild(1, Beat(8, 2, has_say=False))) == ef.ToChild(1, Beat(7, 2, has_say=False))

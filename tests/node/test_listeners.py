@@ -1,4 +1,4 @@
-"""Who listens at an endpoint is known by the sockets."""
+"""The program at an endpoint is identified by its listening sockets."""
 
 from __future__ import annotations
 

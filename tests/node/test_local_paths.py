@@ -99,7 +99,7 @@ def test_whatever_else_is_there_stays(tmp_path: Path) -> None:
     assert path.is_symlink()
 
 
-def test_a_socket_whose_place_was_taken_is_left_alone(tmp_path: Path) -> None:
+def test_a_replaced_socket_file_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "api.sock"
     first = listen_unix(path)
     path.unlink()
@@ -110,7 +110,7 @@ def test_a_socket_whose_place_was_taken_is_left_alone(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_path_that_is_too_long_is_told(tmp_path: Path) -> None:
+def test_a_path_that_is_too_long_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="longer than"):
         listen_unix(tmp_path / ("x" * 120))
     folder = StateFolder(tmp_path / ("y" * 100))

@@ -31,7 +31,7 @@ def drain(reads: int, done: Callable[[bytes], bool]) -> bytes:
     return found.replace(b"-", b"")
 
 
-def test_lines_past_the_bound_are_dropped_counted_and_told() -> None:
+def test_lines_past_the_bound_are_dropped_counted_and_reported() -> None:
     reads, writes = full_pipe()
     outlet = LogWriter(writes, lambda n: f"missing {n}\n", lines_max=5)
     for number in range(20):
@@ -48,7 +48,7 @@ def test_lines_past_the_bound_are_dropped_counted_and_told() -> None:
     os.close(writes)
 
 
-def test_the_end_does_not_wait_for_who_never_reads() -> None:
+def test_the_end_does_not_wait_for_a_log_that_is_not_read() -> None:
     reads, writes = full_pipe()
     outlet = LogWriter(writes, lambda n: f"missing {n}\n")
     outlet.write("line\n")

@@ -1,4 +1,4 @@
-"""The loop: decide, write, act, in that order; and a disk that cannot be written is no outage."""
+"""The loop: decide, write, act, in that order; and a disk that cannot be written causes no outage."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ async def active(node: Lone, name: str) -> None:
 
 
 @pytest.mark.promise(8)
-def test_nothing_is_told_before_it_is_on_disk(tmp_path: Path) -> None:
-    """The engine is only given what a durable decision of the same turn allows once that is written."""
+def test_nothing_takes_effect_before_it_is_on_disk(tmp_path: Path) -> None:
+    """The engine gets what a durable decision of the same iteration allows only when that is written."""
 
     async def run() -> None:
         async with lone(tmp_path) as node:
@@ -174,7 +174,7 @@ def test_what_the_store_has_is_there_after_a_restart(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_fault_of_ours_is_told_and_the_loop_goes_on(tmp_path: Path) -> None:
+def test_an_internal_error_is_reported_and_the_loop_continues(tmp_path: Path) -> None:
     async def run() -> None:
         async with lone(tmp_path) as node:
             wrong: Any = object()
@@ -245,7 +245,7 @@ def test_a_commit_that_fails_in_another_way_holds_what_follows(tmp_path: Path) -
     asyncio.run(run())
 
 
-def test_the_core_is_told_when_decisions_wait_for_the_disk_and_when_no_longer(
+def test_the_core_gets_an_event_when_decisions_wait_for_the_disk_and_when_no_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sdlb.node.loop.RETRY_FIRST_S", 0.1)
@@ -315,7 +315,7 @@ def test_what_is_released_is_carried_out_though_the_disk_takes_nothing(
 
 
 @pytest.mark.promise(8)
-def test_a_new_incarnation_is_on_disk_before_anybody_hears_of_it(tmp_path: Path) -> None:
+def test_a_new_incarnation_is_on_disk_before_it_is_sent(tmp_path: Path) -> None:
     """A node that was restored from an older copy of its state is refused, takes a higher number, and comes again."""
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""The API is what /openapi.json says: schemathesis sends what the document allows and what it forbids, bounded."""
+"""The API matches /openapi.json: schemathesis sends a bounded number of allowed and forbidden requests."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _short(case: Any) -> None:
 
 
 def _at_most_100(case: Any) -> None:
-    """Shares are bounded together, which JSON Schema cannot say."""
+    """The sum of shares is bounded, which JSON Schema cannot express."""
     shares = case.body.get("shares") if isinstance(case.body, dict) else None
     percents = list(shares.values()) if isinstance(shares, dict) else []
     if all(isinstance(each, int | float) and 0 <= each <= 100 for each in percents) and sum(percents) > 100:
@@ -126,7 +126,7 @@ def test_schemathesis_finds_no_violation(method: str, path: str, mode: Generatio
     send()
 
 
-def test_what_is_wrong_with_a_query_is_told(address: str) -> None:
+def test_the_answer_to_a_bad_query_has_the_reason(address: str) -> None:
     with httpx.Client(base_url=address, trust_env=False) as http:
         for target, says in (
             ("/v1/instances/x?wait=nonsense", "wait is 'nonsense'; use waiting, active, draining"),

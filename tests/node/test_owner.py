@@ -80,7 +80,7 @@ def test_the_id_of_a_process_that_has_ended_is_free_at_once(tmp_path: Path) -> N
     asyncio.run(run())
 
 
-def test_who_names_no_process_is_nobodys_rival(tmp_path: Path) -> None:
+def test_a_registration_without_a_process_conflicts_with_none(tmp_path: Path) -> None:
     async def run() -> None:
         with program() as first:
             async with lone(tmp_path) as node:
@@ -114,7 +114,7 @@ async def taken_over(node: Lone, first: int, second: int) -> None:
     await drain
 
 
-def test_who_has_lost_the_id_removes_only_what_it_registered(tmp_path: Path) -> None:
+def test_a_program_that_has_lost_the_id_removes_only_what_it_registered(tmp_path: Path) -> None:
     """A program that is slow to end deregisters after another one has taken its id."""
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""What one health check asks for, and which answers are well."""
+"""The request of one health check, and which answers are healthy."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def check(status: str = "200-399", **fields: object) -> HealthCheck:
         ("204", "200", "GET /health answered 204, not 200"),
     ],
 )
-def test_which_answers_are_well_is_the_instances_to_say(answer: str, status: str, why: str) -> None:
+def test_the_instance_decides_which_answers_are_healthy(answer: str, status: str, why: str) -> None:
     async def run() -> None:
         async with server(f"HTTP/1.1 {answer} x\r\n\r\n".encode()) as (endpoint, _):
             assert await probe(endpoint, check(status)) == why
@@ -72,7 +72,7 @@ def test_host_is_what_was_set_else_the_endpoint(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_what_goes_wrong_is_told_in_the_systems_words(tmp_path: Path) -> None:
+def test_a_failed_check_reports_the_systems_message(tmp_path: Path) -> None:
     async def run() -> None:
         assert await probe("127.0.0.1:1", check()) == "cannot connect: Connection refused"
         assert await probe(f"unix:{tmp_path}/none", check()) == "cannot connect: No such file or directory"

@@ -1,4 +1,4 @@
-"""What an operator must hear of: waits, instances that never get well, and the loss of the last of a service."""
+"""Events for operators: waiting versions, instances that never become healthy, services without a ready instance."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_what_is_away_for_a_moment_is_not_lost(node: Lone) -> None:
 
 
 @scenario
-async def test_the_loss_of_the_last_instance_is_an_error_and_its_return_is_told(node: Lone) -> None:
+async def test_the_loss_of_the_last_instance_is_an_error_and_its_return_is_reported(node: Lone) -> None:
     await put(node)
     await node.http.get("/v1/instances/a?wait=active&timeout_s=5")
     await node.loop.do(InstanceHealth("a", False, "no answer within 1 s"))
@@ -60,7 +60,7 @@ async def test_the_loss_of_the_last_instance_is_an_error_and_its_return_is_told(
 
 
 @scenario
-async def test_a_wait_is_told_once_with_its_reason(node: Lone) -> None:
+async def test_a_wait_is_reported_once_with_its_reason(node: Lone) -> None:
     await put(node)
     await node.http.get("/v1/instances/a?wait=active&timeout_s=5")
     await put(node, "b", version="2.0.0")
@@ -78,7 +78,9 @@ async def test_a_wait_is_told_once_with_its_reason(node: Lone) -> None:
     ]
 
 
-def test_an_instance_that_never_gets_well_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_instance_that_never_becomes_healthy_is_reported_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(health, "NEVER_S", 0.3)
 
     @scenario
@@ -100,7 +102,7 @@ def test_an_instance_that_never_gets_well_is_told_once(tmp_path: Path, monkeypat
 
 
 @scenario
-async def test_ejected_targets_are_told(node: Lone) -> None:
+async def test_ejected_targets_are_reported(node: Lone) -> None:
     await put(node)
     await put(node, "b", endpoint="127.0.0.1:10")
     for name in ("a", "b"):

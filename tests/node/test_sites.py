@@ -126,7 +126,7 @@ async def test_a_file_without_rights_ends_the_start(world: World) -> None:
 @pytest.mark.parametrize(
     ("mode", "told"), [(0o600, False), (0o640, False), (0o400, False), (0o644, True), (0o660, True), (0o604, True)]
 )
-def test_a_key_that_is_open_to_others_is_told_and_a_certificate_is_not(tmp_path: Path, mode: int, told: bool) -> None:
+def test_an_exposed_key_is_reported_and_an_exposed_certificate_is_not(tmp_path: Path, mode: int, told: bool) -> None:
     @scenario
     async def test(world: World) -> None:
         world.write("a.pem", "CHAIN", 0o644)
@@ -196,7 +196,7 @@ async def test_a_link_that_points_elsewhere_is_a_change(world: World) -> None:
 
 
 @scenario
-async def test_a_file_that_was_only_touched_is_no_other_certificate(world: World) -> None:
+async def test_a_file_that_was_only_touched_is_not_a_new_certificate(world: World) -> None:
     path = world.write("a.pem", "a1")
     await world.watch.adopt([world.spec("a")])
     held = world.sink.sites["a"]
@@ -208,7 +208,7 @@ async def test_a_file_that_was_only_touched_is_no_other_certificate(world: World
 
 
 @pytest.mark.parametrize(("spoil", "expected"), UNUSABLE.values(), ids=UNUSABLE)
-def test_a_file_that_becomes_useless_keeps_what_was_told_once_and_comes_back(
+def test_a_file_that_becomes_invalid_is_reported_once_and_may_come_back(
     tmp_path: Path, spoil: Callable[[Path], object], expected: str
 ) -> None:
     @scenario
@@ -284,7 +284,7 @@ async def test_ticket_keys_are_made_kept_and_rotated(world: World) -> None:
 
 
 @scenario
-async def test_a_torn_file_of_ticket_keys_means_new_ones_and_is_told(world: World) -> None:
+async def test_a_torn_file_of_ticket_keys_is_reported_and_replaced(world: World) -> None:
     world.write("a.pem", "a")
     world.write("ticket-keys", "half of")
     await world.watch.adopt([world.spec("a")])
