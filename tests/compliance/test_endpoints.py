@@ -202,7 +202,7 @@ def test_bytes_behind_an_upgrade_wait_for_the_101(rogue: tuple[str, Recorder], e
         until("the bytes have come through", lambda: b"FROM-CLIENT" in recorder.received, 3)
 
 
-def test_another_protocol_than_asked_for_is_refused(rogue: tuple[str, Recorder], edge: Node) -> None:
+def test_a_switch_to_another_protocol_than_requested_is_refused(rogue: tuple[str, Recorder], edge: Node) -> None:
     host, recorder = rogue
     recorder.script = lambda request, number: (
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: smtp\r\n\r\n"

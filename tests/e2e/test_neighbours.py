@@ -23,7 +23,7 @@ SITE = "web.example"
 
 @pytest.fixture(scope="module")
 def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sources of the previous release; the engine is today's, whose protocol with control is the same."""
+    """The sources of the previous release. The engine is the current one: its protocol with control is the same."""
     try:
         words = ["git", "-C", str(ROOT), "archive", "--format=tar", PREVIOUS, "src"]
         archive = subprocess.run(words, capture_output=True, timeout=60, check=True).stdout

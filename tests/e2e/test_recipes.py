@@ -197,7 +197,7 @@ class Clients:
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(3)]
 
     def call(self) -> tuple[Callable[[float], tuple[str, str]], Callable[[], None]]:
-        """(request, close). The request takes about as many seconds as it is given; it returns version and process."""
+        """(request, close). `request(delay)` takes about `delay` seconds and returns version and process."""
         if self._recipe.name == "grpc":
             channel = grpc.insecure_channel(self._entry.http, [("grpc.default_authority", HOST)])
             find = channel.unary_unary("/shop.Shop/Find", *(self._messages or (None, None)))

@@ -53,7 +53,7 @@ class Good:
 
 
 class Slow:
-    """Sends the beginning of a request, and the rest of it when everything is over."""
+    """Sends the first part of a request, and the remaining part after the attack."""
 
     def __init__(self, engine: Engine) -> None:
         self._socket = socket.create_connection(engine.address["http"], timeout=PATIENT_S)
@@ -78,7 +78,7 @@ def largest(engine: Engine) -> int:
 
 @contextmanager
 def under_attack(engine: Engine, limit: int) -> Generator[ExitStack]:
-    """Runs an attack whose connections are closed at the end of it, and looks at what is promised. `limit`: bytes."""
+    """Runs an attack, closes its connections at the end, and checks the guarantees. `limit`: bytes."""
     with Slow(engine) as slow, Good(engine) as good:
         with ExitStack() as attackers:
             yield attackers

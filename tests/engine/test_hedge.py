@@ -19,7 +19,7 @@ HEDGED = Service(hedge_ms=150, balance=Balance(algorithm=Balance.ROUND_ROBIN))
 
 
 def hedges(engine: Engine, requests: int) -> tuple[int, int]:
-    """Begun and won, after so many requests."""
+    """The numbers of hedges that were begun and won, after `requests` requests."""
     engine.counter("requests_total", requests)
     return engine.counters.get("hedges_total", 0), engine.counters.get("hedges_won_total", 0)
 

@@ -58,7 +58,7 @@ class Load:
         connection.close()
 
     def more(self, requests: int) -> None:
-        """Returns after so many more."""
+        """Returns after `requests` more answers."""
         end = time.monotonic() + 20.0
         goal = self.answered + requests
         while self.answered < goal and not self.lost:

@@ -39,7 +39,7 @@ class Wanting:
         self.received: list[bytes] = []
 
     def serve(self, count: int) -> None:
-        """So many connections, one after the other, each to its end."""
+        """Serves `count` connections one after the other, each until it is closed."""
         for _ in range(count):
             connection, _ = self._listener.accept()
             connection.settimeout(10)

@@ -52,7 +52,7 @@ def test_a_beat_counts_only_what_was_sent() -> None:
     assert hold.pass_or_hold(ef.ToChild(2, Beat(8, 2))) == ef.ToChild(2, Beat(8, 2))
 
 
-def test_a_beat_keeps_its_statement_about_having_a_say() -> None:
+def test_a_beat_keeps_its_has_say_field() -> None:
     hold = holding()
     hold.pass_or_hold(ef.ToChild(1, DownState(8)))
     assert hold.pass_or_hold(ef.ToChild(1, Beat(8, 2, has_say=False))) == ef.ToChild(1, Beat(7, 2, has_say=False))

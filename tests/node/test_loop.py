@@ -189,7 +189,7 @@ def test_an_internal_error_is_reported_and_the_loop_continues(tmp_path: Path) ->
 
 
 def test_one_event_that_fails_costs_the_others_nothing(tmp_path: Path) -> None:
-    """Neither those before it in the same iteration, whose effects the core still holds, nor those after it."""
+    """It affects neither earlier events of the same iteration, whose effects the core still holds, nor later ones."""
 
     async def run() -> None:
         async with lone(tmp_path) as node:
