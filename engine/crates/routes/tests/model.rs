@@ -314,14 +314,14 @@ fn a_delta_with_one_mistake_changes_nothing() {
         far: false,
     };
     for (delta, told) in [
-        (Delta { epoch: 5, ..base.clone() }, "epoch 5 is not after 5"),
+        (Delta { epoch: 5, ..base.clone() }, "epoch 5 does not follow 5"),
         (Delta { put_members: vec![member("i:9")], ..base.clone() }, "its target is unknown"),
         (Delta { put_members: vec![MemberPut { capacity: 0, ..member("i:2") }], ..base.clone() }, "at least 1"),
         (Delta { put_members: vec![named("a/b", "1")], ..base.clone() }, "slash"),
         (Delta { put_members: vec![named("a b", "1")], ..base.clone() }, "space"),
         (Delta { put_members: vec![named("", "1")], ..base.clone() }, "empty"),
         (Delta { put_members: vec![named("s", &long)], ..base.clone() }, "longer than"),
-        (Delta { put_routes: vec![route("/a*b", "s")], ..base.clone() }, "may only stand at the end"),
+        (Delta { put_routes: vec![route("/a*b", "s")], ..base.clone() }, "only valid at the end"),
         (Delta { put_routes: vec![route("*/*", "s")], ..base.clone() }, "means the same as"),
         (Delta { put_routes: vec![both], ..base.clone() }, "twice"),
         (
