@@ -52,8 +52,8 @@ LABELS: dict[str, Any] = {
 
 
 class Health(msgspec.Struct, forbid_unknown_fields=True):
-    """How the host node asks the instance whether it is well. `host`: what an HTTP check asks for, "": the endpoint.
-    `status`: which answers are well, as ranges and numbers."""
+    """How the host node checks the health of the instance. `host`: the Host of an HTTP check, "": the endpoint.
+    `status`: the healthy status codes, as ranges and numbers."""
 
     kind: Annotated[str, Meta(extra_json_schema={"enum": ["http", "tcp", "none"]})] = "tcp"
     path: Annotated[str, _text(_PATH, 1024)] = "/"
