@@ -474,6 +474,13 @@ class World:
         changed = tuple(status if n == instance else each for n, each in enumerate(env.status))
         new[self.env_at] = self.envs.number(env._replace(status=changed))
 
+    def _waits_for_engine(self, new: list[int], node: int, control: int, number: int) -> bool:
+        """Whether a node that was restored answers for an instance that it does not know only when its engine is done."""
+        done, actions = self.envs[new[self.env_at]].done, enumerate(self.scenario.actions)
+        name = self.names[node]
+        restored = any(done >> at & 1 and each.kind == "restore" and each.node == name for at, each in actions)
+        return restored and self.nodes.may_carry(control, self._specs[number].id)
+
     def _note_stopped(self, new: list[int], node: int) -> None:
         """An instance that asked to leave, or was replaced, exits when its node reports that it is drained."""
         status = self.envs[new[self.env_at]].status
@@ -486,7 +493,7 @@ class World:
             if each not in (LEAVING, RENEWED) or self.hosts[number] != node:
                 continue
             known = self.registration(control, number)
-            if known is None and each == LEAVING and self.nodes.may_carry(control, self._specs[number].id):
+            if known is None and each == LEAVING and self._waits_for_engine(new, node, control, number):
                 continue  # its request to leave is not answered yet
             if known is None:
                 self._set(new, number, STOPPED)
