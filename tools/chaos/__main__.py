@@ -69,9 +69,19 @@ def _kinds(text: str) -> tuple[str, ...]:
     return names
 
 
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM. Not KeyboardInterrupt: Python exits by the signal instead of with `main`'s result when one passes
+    through code that is executed from a string, as dataclasses are when a module is loaded."""
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise Interrupted
+
+
 def main() -> int:
     args = arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     if shutil.which("openssl") is None:
         print("make chaos needs the program openssl", file=sys.stderr)
         return 2
@@ -81,7 +91,7 @@ def main() -> int:
     except NoNetworkError as error:
         print(f"make chaos cannot be run here: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except Interrupted:
         print("make chaos: interrupted; all its processes were stopped", file=sys.stderr)
         return 130
 
