@@ -53,7 +53,7 @@ def draws() -> bool:
 def line(*pieces: Piece, hang: str = " " * layout.INDENT) -> None:
     """One line. On a terminal it is wrapped, and what follows begins with `hang`; in a pipe it never is."""
     if not on_terminal():
-        print("".join(plain(piece) for piece in pieces).rstrip(), flush=True)
+        print("".join(plain(piece) for piece in pieces).rstrip(" "), flush=True)
         return
     console = _console()
     for each in layout.wrapped(pieces, console.width, hang):
@@ -73,7 +73,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Piece]], right: frozen
     widths = [max(layout.width_of(row[column]) for row in cells) for column in range(len(headers))]
     for row in cells:
         texts = [layout.padded(text, w, right=i in right) for i, (text, w) in enumerate(zip(row, widths, strict=True))]
-        print("  ".join(texts).rstrip())
+        print("  ".join(texts).rstrip(" "))
 
 
 def json(value: object, *, compact: bool = False) -> None:
