@@ -131,14 +131,20 @@ def test_a_restored_host_knows_that_its_engine_still_carries_what_its_state_fold
     assert not view.may_carry("a")
 
 
-@pytest.mark.promise(4)
-def test_a_restored_node_that_no_root_reaches_closes_nothing() -> None:
-    """Its state folder is older than the table of its engine, and no root can confirm anything."""
+def restored_without_a_root() -> Forest:
+    """The rack's state folder is from before 1.0.1, its engine serves 1.0.1, and the edge is down."""
     forest = Forest(ONE)
     backup = forest["rack"].snapshot()
     forest.put("host-1", "a", "1.0.1")
     forest["edge"].kill()
     forest["rack"].restore(backup, rebooted=False)
+    return forest
+
+
+@pytest.mark.promise(4)
+def test_a_restored_node_that_no_root_reaches_closes_nothing() -> None:
+    """Its state folder is older than the table of its engine, and no root can confirm anything."""
+    forest = restored_without_a_root()
     forest.run(100.0)
     assert forest["rack"].serves(OLD)
     forest["edge"].start()
@@ -147,11 +153,7 @@ def test_a_restored_node_that_no_root_reaches_closes_nothing() -> None:
 
 
 def test_a_retry_of_a_delta_does_not_extend_the_time_in_which_nothing_is_deleted() -> None:
-    forest = Forest(ONE)
-    backup = forest["rack"].snapshot()
-    forest.put("host-1", "a", "1.0.1")
-    forest["edge"].kill()
-    forest["rack"].restore(backup, rebooted=False)
+    forest = restored_without_a_root()
     forest.run(3.0)
     table = forest["rack"].balancer._state.table
     until = table.keep_until

@@ -152,14 +152,15 @@ def table(
 
     Columns without content are left out. Rows that cannot stand side by side are stacked.
     """
-    if needs_stack(headers, rows, right, width):
+    used = _used(headers, rows)
+    natural = _natural(headers, rows, used)
+    least = _least(headers, natural, used, right)
+    if _total(least) > width:
         yield from stacked(headers, rows, right, width)
         return
-    used = _used(headers, rows)
-    natural, least = _natural(headers, rows, used), _least(headers, rows, used, right)
     widths = fit(natural, least, width - GAP * (len(used) - 1))
     yield _row([[[(headers[i], "bold")]] for i in used], widths, used, right, 0)
-    yield [(("─" if unicode else "-") * (sum(widths) + GAP * (len(used) - 1)), "dim")]
+    yield [(("─" if unicode else "-") * _total(widths), "dim")]
     ellipsis = "…" if unicode else ".."
     for row in rows:
         cells = [
@@ -178,19 +179,21 @@ def _natural(headers: Sequence[str], rows: Sequence[Sequence[Piece]], used: Sequ
     return [max(len(headers[i]), *(width_of(plain(row[i])) for row in rows)) for i in used]
 
 
-def _least(
-    headers: Sequence[str], rows: Sequence[Sequence[Piece]], used: Sequence[int], right: frozenset[int]
-) -> list[int]:
+def _least(headers: Sequence[str], natural: Sequence[int], used: Sequence[int], right: frozenset[int]) -> list[int]:
     return [
         size if i in right else min(size, max(len(headers[i]), SENTENCE_MIN if i == used[-1] else NAME_MIN))
-        for i, size in zip(used, _natural(headers, rows, used), strict=True)
+        for i, size in zip(used, natural, strict=True)
     ]
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + GAP * (len(widths) - 1)
 
 
 def needs_stack(headers: Sequence[str], rows: Sequence[Sequence[Piece]], right: frozenset[int], width: int) -> bool:
     """Whether the columns do not fit side by side, even with shortened names and a wrapped last column."""
     used = _used(headers, rows)
-    return sum(_least(headers, rows, used, right)) + GAP * (len(used) - 1) > width
+    return _total(_least(headers, _natural(headers, rows, used), used, right)) > width
 
 
 def fit(natural: Sequence[int], least: Sequence[int], room: int) -> list[int]:

@@ -142,7 +142,7 @@ class Api:
 
     def _may_carry(self, instance_id: str) -> bool:
         view, draining = self._loop.balancer.view, self._engine.stats.draining
-        if view.instance(instance_id) is not None:
+        if view.healthy(instance_id) is not None:
             return False
         return view.may_carry(instance_id) or any(key.target == f"i:{instance_id}" for key in draining)
 

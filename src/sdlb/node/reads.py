@@ -103,35 +103,36 @@ def entries_of(content: bytes, name: str) -> list[bytes]:
 # ------------------------------------------------------------------ the lists
 
 
-async def services(view: View, pace: Pace) -> AsyncIterator[dict[str, Any]]:
-    for name in view.service_names():
-        found = view.service(name)
-        if found is not None:
-            yield found
-        await pace.pause()
+Entry = Callable[[str], dict[str, Any] | None]
 
 
-async def instances(view: Lists, pace: Pace) -> AsyncIterator[dict[str, Any]]:
-    for instance_id in view.instance_ids():
-        found = view.instance(instance_id)
-        if found is not None:
-            yield found
-        await pace.pause()
+def services(view: View, pace: Pace) -> AsyncIterator[dict[str, Any]]:
+    return _each(view.service_names(), view.service, pace)
 
 
-async def children(view: Lists, pace: Pace) -> AsyncIterator[dict[str, Any]]:
-    for name in view.child_names():
-        found = view.child(name)
-        if found is not None:
-            yield found
-        await pace.pause()
+def instances(view: Lists, pace: Pace) -> AsyncIterator[dict[str, Any]]:
+    return _each(view.instance_ids(), view.instance, pace)
+
+
+def children(view: Lists, pace: Pace) -> AsyncIterator[dict[str, Any]]:
+    return _each(view.child_names(), view.child, pace)
 
 
 async def routes(view: Lists, pace: Pace) -> AsyncIterator[dict[str, Any]]:
     """The routes, most specific first. A thread finds out which pattern shadows which, from a copy of the patterns."""
     order, below, above = await asyncio.to_thread(_shadows, view.route_texts())
-    for text in order:
-        found = view.route(text, below.get(text, ()), above.get(text, ()))
+
+    def entry(text: str) -> dict[str, Any] | None:
+        return view.route(text, below.get(text, ()), above.get(text, ()))
+
+    async for found in _each(order, entry, pace):
+        yield found
+
+
+async def _each(names: Iterable[str], entry: Entry, pace: Pace) -> AsyncIterator[dict[str, Any]]:
+    """`entry` returns None for a name that was removed meanwhile."""
+    for name in names:
+        found = entry(name)
         if found is not None:
             yield found
         await pace.pause()

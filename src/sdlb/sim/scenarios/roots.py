@@ -18,32 +18,30 @@ def _rollout(stage: Stage, entry: str) -> tuple[Process, Process]:
     return old, new
 
 
-@scenario("I", 2, 3, root_1="", edge_2="root-1", host_1="edge-2", host_2="edge-2")
-def promoted_root(stage: Stage) -> None:
-    """A middle node loses its parents and becomes a root: it starts with the earlier decisions."""
-    stage.run(3.0)
-    old, new = _rollout(stage, "edge-2")
-    stage.acts.move(stage["edge-2"], ())
+def _move_during_a_rollout(stage: Stage, entry: str, parents: tuple[str, ...]) -> None:
+    """The entry gets other parents (or none). 1.0.1 serves on, and 2.0.0 opens only when it has stopped."""
+    old, new = _rollout(stage, entry)
+    stage.acts.move(stage[entry], parents)
     for _ in range(60):
         stage.run(0.5)
         stage.expect(2, "1.0.1 serves on and 2.0.0 waits", stage.serves(old) and not stage.serves(new))
     stage.acts.leave(old, 10.0)
     stage.until(5, "2.0.0 opens when 1.0.1 has stopped", lambda: stage.serves(new), 10.0)
     stage.settle()
+
+
+@scenario("I", 2, 3, root_1="", edge_2="root-1", host_1="edge-2", host_2="edge-2")
+def promoted_root(stage: Stage) -> None:
+    """A middle node loses its parents and becomes a root: it starts with the earlier decisions."""
+    stage.run(3.0)
+    _move_during_a_rollout(stage, "edge-2", ())
 
 
 @scenario("I", 2, 3, root_1="", root_2="", host_1="root-2", host_2="root-2", host_3="root-1")
 def demoted_root(stage: Stage) -> None:
     """A root becomes the child of another root that does not have its services: what serves, serves on."""
     stage.run(3.0)
-    old, new = _rollout(stage, "root-2")
-    stage.acts.move(stage["root-2"], ("root-1",))
-    for _ in range(60):
-        stage.run(0.5)
-        stage.expect(2, "1.0.1 serves on and 2.0.0 waits", stage.serves(old) and not stage.serves(new))
-    stage.acts.leave(old, 10.0)
-    stage.until(5, "2.0.0 opens when 1.0.1 has stopped", lambda: stage.serves(new), 10.0)
-    stage.settle()
+    _move_during_a_rollout(stage, "root-2", ("root-1",))
 
 
 def _alone_with_a_waiting_version(stage: Stage, host: str) -> tuple[Process, Process]:
