@@ -16,6 +16,7 @@ from sdlb.core import saved
 from sdlb.core.children import Children
 from sdlb.core.decisions import Compatible, HolderRecord, Report, ServiceRecord, decide_route, decide_service
 from sdlb.core.effects import ReleaseHeld
+from sdlb.core.events import Approve, HookDone, Promote, RouteTransfer
 from sdlb.core.messages import ACTIVE, REFUSED, WAITING, ClaimKey, Doc, Path, Stage
 from sdlb.core.parents import Parents
 from sdlb.core.slot import HOSTS_MAX, Part, Permit, Phase, Slot, Sums
@@ -26,6 +27,7 @@ from sdlb.model.reason import Asking, Nothing, Reason
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+Order = Approve | Promote | RouteTransfer | HookDone
 LEAP_MAX = 1 << 20
 """A reported generation that is further above the record than this is false and does not count."""
 GENERATION_MAX = 1 << 40
@@ -63,6 +65,10 @@ class Authority(Protocol):
 
     def on_reported(self, doc: Doc) -> None:
         """More than half of the children report this document, which is newer than the one in force here."""
+        ...
+
+    def on_order(self, order: Order, now: float) -> None:
+        """An order of an operator about gates, cut-overs or routes, or the result of a hook."""
         ...
 
     def forget(self, key: ClaimKey) -> None:
@@ -127,6 +133,9 @@ class Delegated:
 
     def on_reported(self, doc: Doc) -> None:
         self._parents.pass_on(doc)
+
+    def on_order(self, order: Order, now: float) -> None:
+        pass
 
     def forget(self, key: ClaimKey) -> None:
         pass
@@ -251,6 +260,9 @@ class Root:
             return  # from another tree
         if self._state.policies.adopt(replace(doc, scope=(own,))):
             self._state.note("doc-learnt", f"adopted {doc.id} revision {doc.revision}, which most children report")
+
+    def on_order(self, order: Order, now: float) -> None:
+        pass
 
     # ------------------------------------------------------------------ deciding
 

@@ -228,6 +228,8 @@ class Balancer:
                     state.note(
                         "policy-set", f"the policy of {event.service} was changed{by}{what}", service=event.service
                     )
+            case ev.Approve() | ev.Promote() | ev.RouteTransfer() | ev.HookDone():
+                self._authority.on_order(event, now)
             case ev.ForgetChild():
                 self._children.on_forget(event)
             case ev.AskUp():

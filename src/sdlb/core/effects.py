@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from sdlb.core.events import EndpointKey
 from sdlb.core.messages import DownMessage, RootAnswer, UpMessage
+from sdlb.model.gate import Hook
 from sdlb.model.traffic import Traffic
 
 
@@ -179,6 +180,18 @@ class Execute:
 
 
 @dataclass(frozen=True, slots=True)
+class RunHook:
+    """Ask a gate's hook; the event HookDone returns the result. `key`: the same for all attempts at one opening, so that the
+    hook can recognise a repeated call. `replaces`: the versions that `version` replaces."""
+
+    key: str
+    service: str
+    version: str
+    hook: Hook
+    replaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """The answers of the roots to an AskUp of this node. `unreachable`: names of roots or parents that did not answer."""
 
@@ -207,6 +220,7 @@ Effect = (
     | Note
     | Changed
     | Execute
+    | RunHook
     | Answered
     | Stopped
 )

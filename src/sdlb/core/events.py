@@ -197,6 +197,48 @@ class PolicyPut:
 
 
 @dataclass(frozen=True, slots=True)
+class Approve:
+    """A person or pipeline `by` approves the gate of a waiting version. Only the root that conducts the service's opening acts on
+    it. `View.approval_objection` says beforehand why it would have no effect."""
+
+    service: str
+    version: str
+    gate: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """An operator wants this waiting version: gates that failed or timed out are tried again, a version that was active earlier
+    may replace its successor, and a flip does not wait for more capacity. `no_gates`: the reason for skipping all gates; "":
+    they are not skipped. `View.promotion_objection` says beforehand why it would have no effect."""
+
+    service: str
+    version: str
+    by: str
+    no_gates: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTransfer:
+    """An operator gives a route to a service, which drains the service that holds it."""
+
+    route: str
+    service: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookDone:
+    """The result of the effect `RunHook`. `outcome`: "yes", "no", "later" (the hook has not decided) or "failed" (it could not be
+    asked). `detail`: for people."""
+
+    key: str
+    outcome: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetChild:
     """An operator reports that a child has stopped. It has no effect unless the child is suspect or has left."""
 
@@ -251,6 +293,10 @@ Event = (
     | StoreStuck
     | StoreWritten
     | PolicyPut
+    | Approve
+    | Promote
+    | RouteTransfer
+    | HookDone
     | ForgetChild
     | AskUp
     | AskDone

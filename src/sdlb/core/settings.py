@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sdlb.model.calendar import Calendar, utc
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -11,7 +13,7 @@ class Settings:
 
     A child is *suspect* when its last message is `lease_s` old. It is presumed stopped after a further `fence_s`, or after
     the longest lease below it if that is longer. While more than `guard_share` of the children are suspect, the node is
-    *guarded* and presumes no child stopped.
+    *guarded* and presumes no child stopped. `calendar`: local time, for gates.
     """
 
     name: str
@@ -24,6 +26,7 @@ class Settings:
     fence_s: float = 10.0
     nonce: str = ""
     guard_share: float = 0.5
+    calendar: Calendar = utc
 
     @property
     def is_root(self) -> bool:

@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sdlb.model.gate import Gate, read_gates
+from sdlb.model.opening import Opening
 from sdlb.model.policy_reader import Reader
 from sdlb.model.problem import Invalid
 from sdlb.model.traffic import TRAFFIC_KEYS, Traffic
@@ -17,7 +19,21 @@ from sdlb.model.version import RULES, SCHEMES, Compatibility
 PRIORITIES = ("even", "higher", "lower", "share")
 ON_SILENCE = ("open", "wait")
 STICKY_BY = ("cookie", "header", "client")
-KEYS = ("priority", "shares", "sticky", "compatibility", "on_silence", "park", *TRAFFIC_KEYS)
+KEYS = (
+    "priority",
+    "shares",
+    "sticky",
+    "compatibility",
+    "on_silence",
+    "park",
+    "cut_over",
+    "max_unavailable",
+    "gate",
+    "hold",
+    "pin",
+    "never_below",
+    *TRAFFIC_KEYS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +62,8 @@ class Policy:
     compatibility: Compatibility = Compatibility()
     on_silence: str = "open"
     park: Park = Park()
+    opening: Opening = Opening()
+    gates: tuple[Gate, ...] = ()
     traffic: Traffic = Traffic()
 
     @staticmethod
@@ -74,6 +92,8 @@ class Policy:
             compatibility=_compatibility(top),
             on_silence=top.one_of("on_silence", ON_SILENCE, "open"),
             park=_park(top),
+            opening=Opening.read(top),
+            gates=read_gates(top),
             traffic=Traffic.read(top),
         )
 
@@ -92,6 +112,8 @@ class Policy:
             },
             "on_silence": self.on_silence,
             "park": {"requests_max": self.park.requests_max, "timeout_s": self.park.timeout_s},
+            **self.opening.to_data(),
+            "gate": [gate.to_data() for gate in self.gates],
             **self.traffic.to_data(),
         }
 

@@ -15,18 +15,28 @@ LIST_MAX = 64
 class Reader:
     """One JSON object with known keys. Every Invalid that it raises names the key and what was expected."""
 
-    def __init__(self, data: object, where: str, keys: tuple[str, ...], lenient: bool = False) -> None:
-        """Raises Invalid if `data` is no object or has unknown keys. `lenient`: unknown keys are ignored."""
+    def __init__(self, data: object, where: str, keys: tuple[str, ...] | None, lenient: bool = False) -> None:
+        """Raises Invalid if `data` is no object or has unknown keys. `lenient`: unknown keys are ignored. `keys` None: they
+        depend on a value, and `only` checks them."""
         self._where = where
         self._lenient = lenient
         if not isinstance(data, dict):
-            raise Invalid("bad-policy", where, "is not an object", f"use the keys {', '.join(keys)}")
+            do = f"use the keys {', '.join(keys)}" if keys is not None else "use an object"
+            raise Invalid("bad-policy", where, "is not an object", do)
         self._data = cast("dict[str, object]", data)
+        if keys is not None:
+            self.only(keys)
+
+    def only(self, keys: tuple[str, ...]) -> None:
+        """Raises Invalid if there are other keys."""
         for key in self._data:
-            if key not in keys and not lenient:
+            if key not in keys and not self._lenient:
                 near = get_close_matches(str(key), keys, 1)
                 do = f"did you mean {near[0]!r}?" if near else f"use {', '.join(keys)}"
-                raise Invalid("bad-policy", f"{where}: {str(key)[:80]}", "is not a known key", do)
+                raise Invalid("bad-policy", f"{self._where}: {str(key)[:80]}", "is not a known key", do)
+
+    def path(self, key: str) -> str:
+        return f"{self._where}: {key}"
 
     def fail(self, key: str, do: str) -> Invalid:
         shown = json.dumps(self._data.get(key), default=str)
@@ -63,6 +73,32 @@ class Reader:
         if not isinstance(value, bool):
             raise self.fail(key, "use true or false")
         return value
+
+    def text(self, key: str, do: str, chars_max: int, default: str | None = None) -> str:
+        """A printable text without spaces at its ends. `default` None: it is required."""
+        value = self._data.get(key, default)
+        if not isinstance(value, str) or len(value) > chars_max or not value.isprintable() or value != value.strip():
+            raise self.fail(key, do)
+        if not value and default is None:
+            raise self.fail(key, do)
+        return value
+
+    def strings(self, key: str, most: int, default: list[str], do: str) -> list[str]:
+        value = self._data.get(key, default)
+        if not isinstance(value, list) or len(cast("list[object]", value)) > most:
+            raise self.fail(key, do)
+        found = cast("list[object]", value)
+        if not all(isinstance(item, str) and len(item) <= 128 and item.isprintable() for item in found):
+            raise self.fail(key, do)
+        return cast("list[str]", found)
+
+    def objects(self, key: str, most: int) -> list[Reader]:
+        """A list of objects, whose keys depend on their values (`only`)."""
+        value = self._data.get(key, [])
+        if not isinstance(value, list) or len(cast("list[object]", value)) > most:
+            raise self.fail(key, f"use a list of at most {most} objects")
+        items = cast("list[object]", value)
+        return [Reader(item, f"{self._where}: {key}[{at}]", None, self._lenient) for at, item in enumerate(items)]
 
     def name(self, key: str, do: str) -> str:
         """The name of a header field or cookie; "" if it is not set."""

@@ -128,6 +128,11 @@ def _declares(declarations: Iterable[str], version: str) -> bool:
     return any(all(_holds(version, op, bound) for op, bound in parse_declaration(text)) for text in declarations)
 
 
+def matches(version: str, declarations: Iterable[str]) -> bool:
+    """Whether the version is in one of the ranges, or one of the identifiers."""
+    return _declares(declarations, version)
+
+
 def _holds(version: str, operator: str, bound: str) -> bool:
     if operator == "=":
         return version == bound

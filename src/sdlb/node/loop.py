@@ -33,7 +33,7 @@ from collections.abc import Awaitable, Callable
 
 from sdlb.core import effects as ef
 from sdlb.core.balancer import Balancer
-from sdlb.core.events import AskDone, AskUp, EngineRejected, Event, Stop, StoreStuck, StoreWritten, Tick
+from sdlb.core.events import AskDone, AskUp, EngineRejected, Event, HookDone, Stop, StoreStuck, StoreWritten, Tick
 from sdlb.node.held_effects import HeldEffects
 from sdlb.node.service_watch import ServiceWatch
 from sdlb.seams.engine import Engine
@@ -50,6 +50,8 @@ event."""
 INCARNATION = "node/incarnation"
 Run = Callable[[ef.Execute], Awaitable[tuple[int, bytes]]]
 """Runs an API call of the authority on this root -> (status, body)."""
+RunHook = Callable[[ef.RunHook], Awaitable[tuple[str, str]]]
+"""Asks the hook of a gate -> (outcome, detail), as in `HookDone`. Never raises."""
 
 
 class Waiters:
@@ -87,6 +89,7 @@ class NodeLoop:
     children: ChildLinks
     engine: Engine
     run_here: Run
+    run_hook: RunHook
     watch_instances: Callable[[tuple[str, ...]], None]
 
     def __init__(
@@ -294,6 +297,8 @@ class NodeLoop:
                 self.services.wake(services)
             case ef.Execute():
                 self._spawn(self._execute(effect))
+            case ef.RunHook():
+                self._spawn(self._run_hook(effect))
             case ef.Answered():
                 caller = self._root_calls.get(effect.id)
                 if caller is not None and not caller.done():
@@ -364,6 +369,10 @@ class NodeLoop:
     async def _execute(self, effect: ef.Execute) -> None:
         status, body = await self.run_here(effect)
         self.post(AskDone(effect.id, status, body))
+
+    async def _run_hook(self, effect: ef.RunHook) -> None:
+        outcome, detail = await self.run_hook(effect)
+        self.post(HookDone(effect.key, outcome, detail))
 
     def _spawn(self, work: Awaitable[object]) -> None:
         async def carried() -> None:
