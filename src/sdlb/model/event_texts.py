@@ -46,6 +46,7 @@ SECTIONS: dict[str, dict[str, EventText]] = {
         "generation-doubted": _warning(
             "At a root: a newer generation was reported by too few nodes. The root keeps its record under a higher generation."
         ),
+        "zone-unknown": _warning("The time zone of a gate cannot be loaded. Its window counts as UTC."),
         "following": _warning("A root cannot write its decisions and follows the decisions of the other roots."),
     },
     "Instances": {

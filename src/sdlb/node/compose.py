@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, cast
 
 from sdlb.adapters import engine_process
+from sdlb.adapters.calendar import Zones
 from sdlb.adapters.credentials import Insecure, MutualTls
 from sdlb.adapters.engine_native import NativeEngine
 from sdlb.adapters.link_grpc import GrpcChildren, GrpcParents, address_towards
@@ -59,6 +60,7 @@ class Node:
             lease_s=config.lease_s,
             fence_s=config.fence_s,
             nonce=secrets.token_hex(16),
+            calendar=Zones(journal.report),
         )
         self.config = config
         self.folder = folder
