@@ -19,7 +19,7 @@ from sdlb.cli.app import COMMANDS
 from sdlb.cli.args import Parser
 from sdlb.model.event_texts import SECTIONS
 from sdlb.model.policy import Policy
-from sdlb.model.policy_texts import SETTINGS
+from sdlb.model.policy_texts import GATES, SETTINGS
 from sdlb.model.reason_texts import REASONS
 from sdlb.node import config_texts, metric_texts
 from sdlb.node.config import LIMITS
@@ -142,7 +142,8 @@ def _type(value: Mapping[str, Any]) -> str:
     kind = str(value.get("type", "any"))
     match kind:
         case "array":
-            return f"list of {_type(value.get('items', {}))}"
+            items = value.get("items", {})
+            return "list of object" if "discriminator" in items else f"list of {_type(items)}"
         case "object":
             inner = value.get("additionalProperties")
             return f"object of {_type(cast('Mapping[str, Any]', inner))}" if isinstance(inner, dict) else "object"
@@ -175,6 +176,31 @@ def policy() -> str:
     return table(("key", "value", "default", "meaning"), rows)
 
 
+def gates() -> str:
+    """The common keys of all gates, then those of each kind."""
+    schemas = document()["components"]["schemas"]
+    kinds = {
+        schemas[name]["properties"]["kind"]["enum"][0]: schemas[name] for name in schemas if name.startswith("Gate")
+    }
+    rows: list[tuple[str, str, str, str]] = []
+    for path, meaning in GATES.items():
+        kind, dot, key = path.rpartition(".")
+        if path == "kind":
+            rows.append(("`kind`", ", ".join(f"`{each}`" for each in kinds), "required", meaning))
+            continue
+        gate = kinds[kind] if dot else schemas["GateSoak"]
+        shown = "required" if key in gate.get("required", ()) else _gate_default(gate["properties"][key])
+        rows.append((f"`{kind}`: `{key}`" if dot else f"`{key}`", _type(gate["properties"][key]), shown, meaning))
+    return table(("key", "value", "default", "meaning"), rows)
+
+
+def _gate_default(value: Mapping[str, Any]) -> str:
+    if "default" not in value:
+        return "all"
+    default = value["default"]
+    return "none" if default == "" else f"`{default}`" if isinstance(default, str) else _number(default)
+
+
 def _setting(schemas: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """The schema of a key with dots. A value that may be null to mean the default is described without it."""
     value: Mapping[str, Any] = {"$ref": "#/components/schemas/PolicyDocument"}
@@ -186,9 +212,10 @@ def _setting(schemas: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _without_null(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "anyOf" in value and "type" not in value:
-        return next(each for each in value["anyOf"] if each.get("type") != "null")
-    return value
+    choices = value.get("anyOf", ()) if "type" not in value else ()
+    if {"type": "null"} not in choices:
+        return value
+    return next(each for each in choices if each.get("type") != "null")
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -274,6 +301,7 @@ def generators() -> dict[str, Callable[[], str]]:
         "calls": calls,
         "objects": objects,
         "policy": policy,
+        "gates": gates,
         "events": events,
         "reasons": reasons,
         "problems": problems,

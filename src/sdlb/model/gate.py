@@ -6,6 +6,7 @@ A *level* gate (`MinReady`, `Soak`, `Window`, `DependsOn`) is evaluated until th
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +21,7 @@ ON_TIMEOUT = ("hold", "abort")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_S = 86400
 HOOK_TIMEOUT_S = 300.0
+_CLOCK = re.compile(r"^(?=24:00|[01][0-9]|2[0-3])([0-9]{2}):([0-5][0-9])\Z")
 _COMMON = ("name", "kind", "at", "for", "timeout_s", "on_timeout")
 
 
@@ -203,15 +205,25 @@ def _window(item: Reader, common: dict[str, object]) -> Gate:
     times = (_seconds(start), _seconds(end))
     if not dash or times[0] is None or times[1] is None or times[0] == times[1] or times[0] == DAY_S:
         raise item.fail("hours", 'use "HH:MM-HH:MM", for example "09:00-16:00"')
-    zone = item.text("zone", "use the name of a time zone, for example Europe/Berlin", 64, "UTC")
+    do = "use the name of a time zone, for example Europe/Berlin"
+    zone = item.text("zone", do, 64, "UTC")
+    if not zone:
+        raise item.fail("zone", do)
     numbers = tuple(sorted({DAYS.index(day) for day in days}))
     return Window(**common, days=numbers, start_s=times[0], end_s=times[1], zone=zone)  # type: ignore[arg-type]
 
 
 def _depends_on(item: Reader, common: dict[str, object]) -> Gate:
-    service = check_service(item.text("service", "name the service", 128))
+    service = item.text("service", "name the service", 128)
     version = item.text("version", "use a version or a range, for example '>=3.1'", 256)
-    parse_declaration(version)
+    try:
+        check_service(service)
+    except Invalid:
+        raise item.fail("service", "name the service") from None
+    try:
+        parse_declaration(version)
+    except Invalid as problem:
+        raise item.fail("version", f"use a version or a range: {problem}") from None
     return DependsOn(**common, service=service, version=version)  # type: ignore[arg-type]
 
 
@@ -251,8 +263,5 @@ def _clock(second: int) -> str:
 
 
 def _seconds(text: str) -> int | None:
-    hours, colon, minutes = text.strip().partition(":")
-    if not colon or not (hours + minutes).isascii() or not hours.isdigit() or not minutes.isdigit():
-        return None
-    second = int(hours) * 3600 + int(minutes) * 60
-    return second if int(minutes) < 60 and second <= DAY_S else None
+    found = _CLOCK.match(text)
+    return None if found is None else int(found[1]) * 3600 + int(found[2]) * 60

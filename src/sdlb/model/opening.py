@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from sdlb.model.policy_reader import LIST_MAX, Reader
 from sdlb.model.problem import Invalid
-from sdlb.model.version import check_version, matches, parse_declaration, sort_key
+from sdlb.model.version import VERSION, matches, parse_declaration, sort_key
 
 CUT_OVERS = ("stopped", "flip")
 ALL = "*"
 UNAVAILABLE = "25%"
+FLOOR = "use a version, for example 2.5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,9 @@ class Opening:
 
     @staticmethod
     def read(top: Reader) -> Opening:
-        floor = top.text("never_below", "use a version, for example 2.5", 128, "")
-        if floor:
-            check_version(floor)
+        floor = top.text("never_below", FLOOR, 128, "")
+        if floor and not VERSION.match(floor):
+            raise top.fail("never_below", FLOOR)
         return Opening(
             cut_over=top.one_of("cut_over", CUT_OVERS, "stopped"),
             max_unavailable=_unavailable(top),

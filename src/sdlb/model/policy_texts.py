@@ -19,6 +19,13 @@ SETTINGS: dict[str, str] = {
     "(`open`), or wait for them (`wait`).",
     "park.requests_max": "Maximum number of parked requests at each entry.",
     "park.timeout_s": "Timeout of a parked request; 0: requests are not parked.",
+    "cut_over": "How an incompatible version replaces the active ones: after their last instance has stopped (`stopped`), or as "
+    "soon as it is ready and its gates are open; the others are drained first (`flip`).",
+    "max_unavailable": "Capacity that a planned action may take away: a percentage, or a number of instances.",
+    "gate": "Conditions that must hold before a version turns active: [gates](#gates).",
+    "hold": "Versions and ranges that must not turn active; `*`: every version that was not active in this generation.",
+    "pin": "Only versions that match one of these versions and ranges may turn active; none: all versions may.",
+    "never_below": "Versions below this one must not turn active, for example because a migration cannot be undone.",
     "balance.algorithm": "The load balancing algorithm among the endpoints of a version.",
     "balance.hash_by": "The value that `hash` uses.",
     "balance.hash_name": "Name of the header or cookie for `hash`.",
@@ -45,3 +52,26 @@ SETTINGS: dict[str, str] = {
     "path.encoded_slash": "A path with `%2F` is refused on public nodes (`refuse`), or passed on unchanged (`keep`).",
     "proxy_protocol": "A PROXY protocol header of this version precedes each request to an instance.",
 }
+GATES: dict[str, str] = {
+    "name": "Name of the gate, unique in the policy; `sdlb status` shows it.",
+    "kind": "The condition; the other rows of this table.",
+    "at": "When it is evaluated: while the old version serves (`before`), or while requests are parked and neither version is "
+    "active (`gap`).",
+    "for": "Versions that it applies to: those that replace an incompatible one (`incompatible`), or all (`every`).",
+    "timeout_s": "Timeout of the gate; 0: none.",
+    "on_timeout": "At the timeout, the version keeps waiting (`hold`), or the cut-over or rollout is undone too (`abort`).",
+    "min_ready.instances": "So many instances of the version are healthy; 0: any number.",
+    "min_ready.percent": "Its healthy capacity is this percentage of the capacity of the versions that it replaces; 0: any.",
+    "soak.healthy_s": "All its instances have been healthy for this time.",
+    "window.days": "The days of the week: `mon` to `sun`.",
+    "window.hours": "The hours of the day. A window that ends before it starts goes past midnight.",
+    "window.zone": "The time zone, for example `Europe/Berlin`.",
+    "depends_on.service": "Another service. A cycle of services is refused.",
+    "depends_on.version": "The version or range of that service of which a version must be active.",
+    "approval.by": "The people and pipelines that may approve.",
+    "approval.count": "How many of them must approve.",
+    "hook.run": "Name of a program in the node files of the roots. Exit code 0: open; 75: not yet; another: no.",
+    "hook.url": "A URL instead of a program. 2xx: open; 202: not yet; 4xx: no; anything else is retried until the timeout.",
+    "hook.back": "`false`: after the first attempt the old version must not serve again.",
+}
+"""What each key of a gate means: the common keys, then those of each kind."""

@@ -5,13 +5,15 @@ The answers themselves come from `core.view` as plain dictionaries; a test holds
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
+from sdlb.model.version import NAME_CHARS_MAX, SERVICE, VERSION
 from sdlb.node.journal import Event
-from sdlb.node.specs import Declaration, Health, Protocol, Version_
+from sdlb.node.specs import Declaration, Health, Protocol, Version_, json_schema_pattern
+from sdlb.node.specs import Service as Service_
 
 Count = Annotated[int, Meta(ge=0)]
 Amount = Annotated[float, Meta(ge=0)]
@@ -349,6 +351,14 @@ class PolicySticky(Strict):
     name: Annotated[str, Meta(max_length=128, pattern="^[ -~]*$")] | None = ""
 
 
+Year = Annotated[float, Meta(ge=0, le=31_536_000)]
+HOURS = "^([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
+FLOOR: dict[str, Any] = {"maxLength": NAME_CHARS_MAX, "pattern": f"^$|{json_schema_pattern(VERSION)}"}
+UNAVAILABLE = "^(0*(100|[0-9]{1,2})%|0*(1000000|[0-9]{1,6}))$"
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+Printable = {"format": "sdlb-printable"}
+Held = Annotated[str, Meta(min_length=1, max_length=128, extra_json_schema={"format": "sdlb-held"})]
+"""A version, a range, or * for every version that was not active in this generation."""
 Pair = Annotated[list[Version_], Meta(min_length=2, max_length=2)]
 
 
@@ -403,6 +413,69 @@ class PolicyPath(Strict):
     encoded_slash: Literal["refuse", "keep"] = "refuse"
 
 
+class _Gate(Strict, kw_only=True, tag_field="kind"):
+    name: Annotated[str, Meta(max_length=64, pattern=json_schema_pattern(SERVICE))]
+    at: Literal["before", "gap"] = "before"
+    applies: Literal["incompatible", "every"] = msgspec.field(default="incompatible", name="for")
+    timeout_s: Year = 0.0
+    on_timeout: Literal["hold", "abort"] = "hold"
+
+
+class GateMinReady(_Gate, tag="min_ready", kw_only=True):
+    """Opens when so many instances are healthy. `percent`: of the capacity of the versions that it replaces. 0: not required."""
+
+    instances: Limit = 0
+    percent: Annotated[float, Meta(ge=0, le=1000)] = 0.0
+
+
+class GateSoak(_Gate, tag="soak", kw_only=True):
+    """Opens when all instances of the version have been healthy for this time."""
+
+    healthy_s: Year = 30.0
+
+
+class GateWindow(_Gate, tag="window", kw_only=True):
+    """Opens in this window of the week. A window that ends before it starts belongs to the day on which it starts."""
+
+    days: Annotated[list[Day], Meta(min_length=1, max_length=7)] = msgspec.field(
+        default_factory=lambda: list(get_args(Day))
+    )
+    hours: Annotated[str, Meta(max_length=11, pattern=HOURS, extra_json_schema={"format": "sdlb-hours"})] = (
+        "00:00-24:00"
+    )
+    zone: Annotated[str, Meta(min_length=1, max_length=64, extra_json_schema={"format": "sdlb-zone"})] = "UTC"
+
+
+class GateDependsOn(_Gate, tag="depends_on", kw_only=True):
+    """Opens when a version of `service` that matches `version` is active."""
+
+    service: Service_
+    version: Declaration
+
+
+class GateApproval(_Gate, tag="approval", kw_only=True):
+    """Opens when `count` of the people or pipelines in `by` have approved."""
+
+    by: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=128, extra_json_schema=Printable)]],
+        Meta(min_length=1, max_length=64),
+    ]
+    count: Annotated[int, Meta(ge=1, le=64)] = 1
+
+
+class GateHook(_Gate, tag="hook", kw_only=True):
+    """Opens when `url` answers 2xx, or when the program that the node files of the roots name `run` exits with 0."""
+
+    timeout_s: Year = 300.0
+    run: Annotated[str, Meta(max_length=64, extra_json_schema=Printable)] = ""
+    url: Annotated[str, Meta(max_length=1024, pattern="^(https?://|$)", extra_json_schema=Printable)] = ""
+    back: bool = True
+
+
+Gate = GateMinReady | GateSoak | GateWindow | GateDependsOn | GateApproval | GateHook
+GATES: tuple[type[Strict], ...] = get_args(Gate)
+
+
 class PolicyDocument(Strict):
     """A key that is left out has its default. `shares`: version -> percent, for the priority "share", of at most 100 together."""
 
@@ -412,6 +485,12 @@ class PolicyDocument(Strict):
     compatibility: PolicyCompatibility | None = msgspec.field(default_factory=PolicyCompatibility)
     on_silence: Literal["open", "wait"] = "open"
     park: PolicyPark | None = msgspec.field(default_factory=PolicyPark)
+    cut_over: Literal["stopped", "flip"] = "stopped"
+    max_unavailable: Annotated[str, Meta(max_length=16, pattern=UNAVAILABLE)] | Limit = "25%"
+    gate: Annotated[list[Gate], Meta(max_length=16)] = []
+    hold: Annotated[list[Held], Meta(max_length=64)] = []
+    pin: Annotated[list[Declaration], Meta(max_length=64)] = []
+    never_below: Annotated[str, Meta(extra_json_schema=FLOOR)] = ""
     balance: PolicyBalance | None = msgspec.field(default_factory=PolicyBalance)
     outlier: PolicyOutlier | None = msgspec.field(default_factory=PolicyOutlier)
     limits: PolicyLimits | None = msgspec.field(default_factory=PolicyLimits)
@@ -442,10 +521,19 @@ _HASH_NAMED: dict[str, Any] = {
     "required": ["hash_name"],
 }
 _NO_HASH: dict[str, Any] = {"properties": {"algorithm": {"not": {"const": "hash"}}}}
+_MORE: dict[str, Any] = {"exclusiveMinimum": 0}
+_RUN: dict[str, Any] = {"properties": {"run": {"type": "string", "minLength": 1}}, "required": ["run"]}
+_URL: dict[str, Any] = {"properties": {"url": {"type": "string", "minLength": 1}}, "required": ["url"]}
 RULES: dict[str, dict[str, Any]] = {
+    "GateMinReady": {"anyOf": [{"properties": {key: _MORE}, "required": [key]} for key in ("instances", "percent")]},
+    "GateHook": {"oneOf": [_RUN, _URL]},
     "PolicySticky": {"anyOf": [{"properties": {"by": {"const": "client"}}}, _NAMED]},
     "PolicyBalance": {
         "anyOf": [_NO_HASH, {"properties": {"hash_by": {"enum": ["client", "path"]}}}, _HASH_NAMED],
     },
 }
-"""What keys of one object demand of each other. (That shares are at most 100 together cannot be said here.)"""
+"""What keys of one object demand of each other.
+
+What cannot be said here: shares are at most 100 together, the gates of a policy have different names, a window has a length,
+`count` is at most the number of names in `by`.
+"""
