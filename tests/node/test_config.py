@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdlb.model.address import check_address
+from sdlb.model.hook_program import HookProgram
 from sdlb.model.problem import Invalid
 from sdlb.model.site import PemFile, SiteSpec, check_site_host
+from sdlb.node.check import mistakes
 from sdlb.node.config import NODE_LISTEN, NodeConfig, Options, read_config
 from sdlb.node.toml_lines import key_lines, line_of
 
@@ -403,3 +405,77 @@ def test_good_addresses(text: str) -> None:
 def test_bad_addresses(text: str) -> None:
     with pytest.raises(ValueError, match=r"port|IP|bracket"):
         check_address(text, names=True)
+
+
+HOOK = """[hook.migrate-catalog]
+command = ["/usr/local/bin/migrate", "--to", "$(id); x"]
+timeout_s = 2.5
+cwd = "/srv"
+
+[hook.migrate-catalog.env]
+PGHOST = "db-1"
+"""
+
+
+def test_hooks(tmp_path: Path) -> None:
+    config = read(f'{HOOK}\n[hook."b.c"]\ncommand = ["/bin/true"]\n', tmp_path)
+    assert config.file == str(tmp_path / "node.toml")
+    assert config.hooks == {
+        "migrate-catalog": HookProgram(
+            ("/usr/local/bin/migrate", "--to", "$(id); x"), 2.5, (("PGHOST", "db-1"),), "/srv"
+        ),
+        "b.c": HookProgram(("/bin/true",)),
+    }
+    assert read("", tmp_path).hooks == {}
+    assert read_config(Options(), {}).file == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("hook = 1", ":1: hook: has the value 1; expected tables: write [hook.NAME]"),
+        ("[hook]\nmigrate = true", ":2: hook.migrate: has the value True; expected a table: write [hook.migrate]"),
+        ("\n[hook.a]\ntimeout_s = 1", ":2: hook.a.command: is missing; expected a list: the absolute path"),
+        ('[hook.a]\ncommand = "/bin/sh -c true"', ":2: hook.a.command: has the value '/bin/sh -c true'"),
+        ("[hook.a]\ncommand = []", ":2: hook.a.command: has the value []; expected a list"),
+        ('[hook.a]\ncommand = ["migrate"]', ":2: hook.a.command: has the value ['migrate']; expected a list: the abs"),
+        ('[hook.a]\ncommand = ["/bin/a", 1]', ":2: hook.a.command: has the value ['/bin/a', 1]"),
+        ('[hook.a]\ncommand = ["/bin/a", "\\u0000"]', ":2: hook.a.command: has the value"),
+        ('[hook.a]\ncomand = ["/bin/a"]', ":2: hook.a.comand: is not a known key; did you mean 'command'?"),
+        ('[hook.a]\ncommand = ["/bin/a"]\ntimeout_s = -1', ":3: hook.a.timeout_s: has the value -1"),
+        ('[hook.a]\ncommand = ["/bin/a"]\ncwd = "x"', ":3: hook.a.cwd: has the value 'x'; expected an absolute path"),
+        ('[hook.a]\ncommand = ["/bin/a"]\nenv = {SDLB_KEY = "x"}', ":3: hook.a.env.SDLB_KEY: starts with SDLB_"),
+        ('[hook.a]\ncommand = ["/bin/a"]\nenv = {"A=B" = "x"}', ":3: hook.a.env.A=B: is not a variable's name"),
+        ('[hook.a]\ncommand = ["/bin/a"]\nenv = {A = 1}', ":3: hook.a.env.A: has the value 1; expected a string"),
+        ('[hook."a b"]\ncommand = ["/bin/a"]', ": is not a name of a hook; expected a name of up to 64 letters"),
+        ('[hok.a]\ncommand = ["/bin/a"]', ":1: hok: is not a known key; did you mean 'hook'?"),
+    ],
+)
+def test_mistakes_in_hooks(tmp_path: Path, text: str, error: str) -> None:
+    with pytest.raises(Invalid) as found:
+        read(text, tmp_path)
+    assert error in str(found.value)
+
+
+def test_too_many_hooks(tmp_path: Path) -> None:
+    text = "".join(f'[hook.h{number}]\ncommand = ["/bin/true"]\n' for number in range(257))
+    with pytest.raises(Invalid, match="has 257 tables; use at most 256"):
+        read(text, tmp_path)
+
+
+def test_the_check_names_programs_that_this_machine_does_not_have(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    (tmp_path / "plain").touch(0o644)
+    tables = {"a": "/no/such/program", "b": str(tmp_path / "plain"), "c": "/bin/true"}
+    text = "".join(f'[hook.{name}]\ncommand = ["{path}"]\n' for name, path in tables.items())
+    file.write_text(
+        f'state_dir = "{tmp_path}/s"\nlisten.node = "127.0.0.1:0"\n{text}cwd = "/no/such/folder"\n[hook.d]\n'
+    )
+    found = [line.removeprefix(f"{file}:") for line in mistakes(Options(config=str(file), socket=f"{tmp_path}/s.sock"))]
+    assert [line for line in found if "hook" in line] == [
+        "4: hook.a.command: /no/such/program is not a file; install the program, or correct its path",
+        f"6: hook.b.command: {tmp_path}/plain is not executable; run: chmod +x {tmp_path}/plain",
+        "9: hook.c.cwd: /no/such/folder is not a folder that this user can enter; create it, or use another path",
+        "10: hook.d.command: is missing; expected a list: the absolute path of the program and its arguments, for example "
+        '["/usr/local/bin/migrate", "--yes"]',
+    ]

@@ -94,6 +94,9 @@ def _replace(data: dict[str, object], path: tuple[str, ...]) -> None:
                 cast("dict[str, object]", sites[int(number)]).pop(key[0], None)
             else:
                 sites[int(number)] = whole
+        case ("hook", name, "command"):
+            hooks = cast("dict[str, Any]", data["hook"])
+            hooks[name]["command"] = ["/bin/true"]
         case ("identity", ("certificate" | "ca") as key):
             cast("dict[str, object]", data["identity"])[key] = "/dev/null"
         case _:
@@ -133,6 +136,9 @@ def _of_machine(config: NodeConfig, place: _Places, bound: Bound) -> Iterator[In
         yield from _raised(lambda spec=spec: pem.read_site(spec))
     if (identity := config.identity) is not None:
         yield from _raised(lambda: pem.read_identity(identity))
+    for name, hook in config.hooks.items():
+        yield from _program(hook.command[0], place("hook", name, "command"))
+        yield from _cwd(hook.cwd, place("hook", name, "cwd"))
     if config.access_log:
         yield from _log(Path(config.access_log), place("log", "access"))
 
@@ -195,6 +201,18 @@ def _socket(path: Path, where: str) -> Iterator[Invalid]:
         yield Invalid(CODE, where, f"{path} exists and is not a socket", "remove it, or use another path")
     else:
         yield from _writable(next(each for each in path.parents if each.exists()), where)
+
+
+def _program(path: str, where: str) -> Iterator[Invalid]:
+    if not os.path.isfile(path):
+        yield Invalid(CODE, where, f"{path} is not a file", "install the program, or correct its path")
+    elif not os.access(path, os.X_OK):
+        yield Invalid(CODE, where, f"{path} is not executable", f"run: chmod +x {path}")
+
+
+def _cwd(path: str, where: str) -> Iterator[Invalid]:
+    if not os.path.isdir(path) or not os.access(path, os.X_OK):
+        yield Invalid(CODE, where, f"{path} is not a folder that this user can enter", "create it, or use another path")
 
 
 def _log(path: Path, where: str) -> Iterator[Invalid]:

@@ -12,6 +12,7 @@ from sdlb.adapters import engine_process
 from sdlb.adapters.calendar import Zones
 from sdlb.adapters.credentials import Insecure, MutualTls
 from sdlb.adapters.engine_native import NativeEngine
+from sdlb.adapters.hook import Hooks
 from sdlb.adapters.link_grpc import GrpcChildren, GrpcParents, address_towards
 from sdlb.adapters.store_embedded import EmbeddedStore
 from sdlb.core.balancer import Balancer
@@ -85,12 +86,14 @@ class Node:
         self.children = GrpcChildren(str(self.children_socket), self.loop.post, journal.report, credentials)
         self.parents = GrpcParents(self.loop.post, journal.report, credentials, self.data_address)
         self.authority = Authority(self.loop)
-        self.reaper = Reaper(engine_process.reaps)
+        self.hooks = Hooks(folder.path / "hooks", config.hooks, config.file)
+        self.reaper = Reaper(lambda pid: engine_process.reaps(pid) or self.hooks.reaps(pid))
         self.restart = Restart(self.reaper)
         self.loop.engine = self.engine
         self.loop.children = self.children
         self.loop.parents = self.parents
         self.loop.run_here = self.authority.run_here
+        self.loop.run_hook = self.hooks.run
 
     async def start_engine(self) -> None:
         """Raises EngineFailed, or Invalid when the node's own certificate cannot be used."""

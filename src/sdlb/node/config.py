@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from sdlb.model.address import check_address, check_name
+from sdlb.model.hook_program import HookProgram
 from sdlb.model.identity import IdentitySpec
 from sdlb.model.problem import Invalid
 from sdlb.model.site import SiteSpec
+from sdlb.node.config_hooks import read_hooks
 from sdlb.node.config_identity import Links, read_identity
 from sdlb.node.config_reader import CODE, Reader, one_of
 from sdlb.node.config_sites import read_sites
@@ -28,7 +30,7 @@ FILE_BYTES_MAX = 1 << 20
 NODE_LISTEN = "127.0.0.1:7700"
 TOP = (
     *("name", "state_dir", "public", "parents", "advertise", "insecure", "labels", "roles", "engine"),
-    *("identity", "listen", "store", "timing", "limits", "log", "site"),
+    *("identity", "listen", "store", "timing", "limits", "log", "site", "hook"),
 )
 LISTENERS = ("http", "https", "node", "metrics")
 LIMITS: dict[str, tuple[int, int]] = {
@@ -60,7 +62,8 @@ LIMITS: dict[str, tuple[int, int]] = {
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """`listen_http`, `listen_https` "": no such listener. `http_proxies`, `https_proxies`: networks of proxies that are
-    trusted to name their clients at that listener. `advertise` "": found out for each parent. `workers` 0: one a core."""
+    trusted to name their clients at that listener. `advertise` "": found out for each parent. `workers` 0: one a core.
+    `file`: the node file, "" without one."""
 
     name: str
     state_dir: Path
@@ -87,6 +90,8 @@ class NodeConfig:
     access_log: str = ""
     log_level: str = "info"
     socket_mode: int = 0o600
+    file: str = ""
+    hooks: Mapping[str, HookProgram] = field(default_factory=dict[str, HookProgram])
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +213,8 @@ def build(
         access_log=_access(top),
         log_level=top.table("log", ("access", "level")).text("level", "info", _level),
         socket_mode=int(listen.text("socket_mode", "0600", _mode), 8),
+        file=where,
+        hooks=read_hooks(top),
     )
 
 

@@ -112,4 +112,11 @@ KEYS: dict[str, tuple[str, str]] = {
         'With `client_ca`: `"required"`, or `"optional"` (a certificate that is shown must be valid).',
     ),
     "site.acme": ("`false`", "Not supported in this version."),
+    "hook.command": ("required", "The absolute path of the program and its arguments, as a list. No shell reads it."),
+    "hook.timeout_s": (
+        "0: the gate's `timeout_s` only",
+        "Maximum time of one attempt, in seconds. Then the program is killed, with its process group.",
+    ),
+    "hook.env": ("none", "Variables for its environment. `SDLB_...` is reserved."),
+    "hook.cwd": ('`"/"`', "The folder in which it runs."),
 }

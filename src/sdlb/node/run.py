@@ -43,6 +43,7 @@ LIVE = (
     "limits",
     "access_log",
     "identity",
+    "hooks",
 )
 """The settings that SIGHUP changes in a running node; the others need a restart of control."""
 
@@ -311,6 +312,7 @@ class _RunningNode:
             return
         self._config = new
         self._node.balancer.view.public = new.public
+        self._node.hooks.programs = new.hooks
         report(Note("config-changed", f"changed: {_names([name for name in changed if name not in later])}"))
 
 
