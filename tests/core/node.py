@@ -93,6 +93,7 @@ class Node:
         self.up: dict[str, int] = {}  # parent -> link
         self.notes: list[ef.Note] = []
         self.answered: list[ef.Answered] = []
+        self.hooks: list[ef.RunHook] = []
         self.sent: list[object] = []  # all messages to parents and children, from the last `listen` on
         self.stopped: ef.Stopped | None = None
         self.alive = False
@@ -243,6 +244,8 @@ class Node:
                 self.inbox.append(ev.AskDone(effect.id, 200, f"{effect.method} {effect.path}".encode()))
             case ef.Answered():
                 self.answered.append(effect)
+            case ef.RunHook():
+                self.hooks.append(effect)
             case ef.Stopped():
                 self.stopped = effect
             case ef.Reincarnate():

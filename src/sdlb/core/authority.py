@@ -7,6 +7,7 @@ act).
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -17,12 +18,13 @@ from sdlb.core.children import Children
 from sdlb.core.decisions import Compatible, HolderRecord, Report, ServiceRecord, decide_route, decide_service
 from sdlb.core.effects import ReleaseHeld
 from sdlb.core.events import Approve, HookDone, Promote, RouteTransfer
-from sdlb.core.messages import ACTIVE, REFUSED, WAITING, ClaimKey, Doc, Path, Stage
+from sdlb.core.messages import ACTIVE, REFUSED, TRANSFER, WAITING, ClaimKey, Doc, Path, Stage
+from sdlb.core.openings import Openings
 from sdlb.core.parents import Parents
 from sdlb.core.slot import HOSTS_MAX, Part, Permit, Phase, Slot, Sums
 from sdlb.core.state import State, key_of, text_of
 from sdlb.core.votes import generation_votes, majority_generation
-from sdlb.model.reason import Asking, Nothing, Reason
+from sdlb.model.reason import Asking, Nothing, Reason, StillRunning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,6 +79,10 @@ class Authority(Protocol):
 
     def review_all(self) -> None:
         """Marks all records for a new decision, including those without a claim."""
+        ...
+
+    def review_openings(self) -> None:
+        """The roots that the children reach have changed."""
         ...
 
 
@@ -143,6 +149,9 @@ class Delegated:
     def review_all(self) -> None:
         pass
 
+    def review_openings(self) -> None:
+        pass
+
 
 class Root:
     """This node decides, with its own records."""
@@ -154,6 +163,8 @@ class Root:
         self._children = children
         self.records: dict[str, ServiceRecord] = {}
         self.holders: dict[str, HolderRecord] = {}
+        self.openings = Openings(state, children, self.records)
+        self._barred: dict[str, Mapping[str, Reason]] = {}
         self._stamps: dict[ClaimKey, int] = {}
         self._last_stamp = 0
         self._route_reasons: dict[str, dict[str, Reason]] = {}
@@ -262,13 +273,49 @@ class Root:
             self._state.note("doc-learnt", f"adopted {doc.id} revision {doc.revision}, which most children report")
 
     def on_order(self, order: Order, now: float) -> None:
-        pass
+        match order:
+            case Approve():
+                self.openings.on_approve(order)
+            case Promote():
+                self.openings.on_promote(order)
+            case HookDone():
+                self.openings.on_hook_done(order, now)
+            case RouteTransfer():
+                self._transfer(order)
+
+    def transfer_objection(self, route: str, service: str) -> str:
+        """Why a transfer of the route would have no effect. "": it has one."""
+        claims = {key.service for key in self._state.by_route.get(route, ())}
+        if not claims:
+            return f"no service claims {route}"
+        if service not in claims:
+            return f"{service} does not claim {route}; these do: {', '.join(sorted(claims))}"
+        holder = self.holders.get(route)
+        return f"{service} holds {route} already" if holder is not None and holder.service == service else ""
+
+    def _transfer(self, order: RouteTransfer) -> None:
+        if not self.transfer_objection(order.route, order.service):
+            body = json.dumps({"service": order.service, "by": order.by}).encode()
+            self._state.policies.put_doc(TRANSFER, order.route, body)
+            text = f"{order.by} transferred {order.route} to {order.service}"
+            self._state.note("route-transferred", text, service=order.service)
+
+    def _wanted(self, route: str) -> str:
+        """The service to which an operator has transferred the route. "": none."""
+        doc = self._state.policies.docs.get(f"{TRANSFER}/{route}")
+        try:
+            return str(json.loads(doc.body)["service"]) if doc is not None else ""
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return ""  # of another release or a faulty node
 
     # ------------------------------------------------------------------ deciding
 
     def review_all(self) -> None:
         self._state.dirty_services.update(dict.fromkeys(self.records))
         self._state.dirty_routes.update(dict.fromkeys(self.holders))
+
+    def review_openings(self) -> None:
+        self.openings.review()
 
     def decide(self, now: float) -> None:
         """A service or route that lost a permit is decided again when the permits have changed."""
@@ -294,7 +341,12 @@ class Root:
         reports = {service: trust.reports(each) for service, each in slots.items()}
         before = self.holders.get(route)
         holder, reasons = decide_route(
-            before, reports, route=route, decided_by=state.settings.name, settling=self.settling
+            before,
+            reports,
+            route=route,
+            decided_by=state.settings.name,
+            settling=self.settling,
+            wanted=self._wanted(route),
         )
         if holder != before:
             self._propose_holder(route, holder)
@@ -320,14 +372,17 @@ class Root:
         reports = {version: trust.reports(each) for version, each in slots.items()}
         start = replace(before, scope=self._widened(before.scope, trust.adopted)) if trust.adopted else before
         start = self._raise_above_doubted(service, start, trust, now)
+        compatible = self._compatible(service, slots)
+        guard = self.openings.guard(service, start, reports, compatible)
         record, reasons = decide_service(
             start,
             reports,
-            self._compatible(service, slots),
+            compatible,
             now=now,
             settling=self.settling,
             hold_s=state.settings.silence_s,
             heard=trust.heard,
+            guard=guard,
         )
         if not record.same_on_disk(before):
             self._propose_service(service, record)
@@ -339,6 +394,9 @@ class Root:
         if record.hold_until > now:
             state.set_timer(record.hold_until, "hold", service)
         _keep(self._version_reasons, service, reasons)
+        self._barred[service] = guard.barred
+        if not self.settling and state.can_write and self.openings.tend(service, record, reports, compatible, now):
+            state.dirty_services[service] = None  # decided again, with the new record of its opening
         for key in state.by_service.get(service, ()):
             if self.permit(state.slots[key], now) != state.slots[key].permit:
                 state.dirty.setdefault(key, {})
@@ -367,6 +425,7 @@ class Root:
     def _note_active_set(self, service: str, before: ServiceRecord, after: ServiceRecord) -> None:
         if set(before.active) != set(after.active):
             names = ", ".join(sorted(after.active)) or "nothing"
+            self.openings.on_active_set(service)
             self._state.note(
                 "active-set", f"{service}: {names} active (generation {after.generation})", service=service
             )
@@ -408,8 +467,16 @@ class Root:
             reason = self._route_reasons.get(key.route, {}).get(key.service)
             if reason is None and key.version in record.active:
                 state, reason = ACTIVE, Nothing()
-            reason = reason or self._version_reasons.get(key.service, {}).get(key.version) or Asking()
-        return Permit(state, reason, node, record.generation, scope, stamp)
+            reason = reason or self._waits(key) or Asking()
+        joined = "" if state == ACTIVE else self.openings.ticket(key.service, record.generation)
+        return Permit(state, reason, node, record.generation, scope, stamp, joined)
+
+    def _waits(self, key: ClaimKey) -> Reason | None:
+        """Why the version waits. For a flip, that is not the version which still serves."""
+        reason = self._version_reasons.get(key.service, {}).get(key.version)
+        if isinstance(reason, StillRunning) and self._state.policy(key.service).opening.cut_over == "flip":
+            return self._barred.get(key.service, {}).get(key.version) or reason
+        return reason
 
 
 _BLANK = ServiceRecord()
@@ -488,6 +555,9 @@ class _Evidence:
             vouched=backing > 0,
             granted=granted,
             refused=self._refused(sums),
+            able=max(s.able() for s in slots),
+            healthy=max(s.healthy() for s in slots),
+            joined=frozenset(name for each in sums for name in each.joined.counts),
             backing=backing,
             majority=backing * 2 > sum(slot.sums.parts for slot in self._slots),
             generation=generation,

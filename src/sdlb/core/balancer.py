@@ -54,7 +54,9 @@ if TYPE_CHECKING:
     from random import Random
 
 DIAL_WITHOUT_ENGINE_S = 5.0
-PASSING = frozenset(("asking", "closing", "settling", "contested", "still-running", "replacing"))
+PASSING = frozenset(
+    ("asking", "closing", "settling", "contested", "still-running", "replacing", "gate", "cutting-over", "not-ready")
+)
 """Codes of reasons to wait that end automatically or in the course of a rollout. They are logged without a warning."""
 LATER = ("service", "holder", "permit", "stamp")
 """Kinds of saved records that belong to the authority. They are loaded after the claims, to which they refer."""
@@ -373,7 +375,7 @@ class Balancer:
                 self._keep_on(now)
             case "follow":
                 self._authority.follow()
-            case "hold":
+            case "hold" | "gate":
                 self._state.dirty_services[name] = None
             case "route":
                 self._routes.on_timer(name)
@@ -453,6 +455,7 @@ class Balancer:
             self._children.recount = False
             for doc in self._state.policies.held_by_most(len(self._children.by_name)):
                 self._authority.on_reported(doc)
+            self._authority.review_openings()
         while self._batch or state.dirty or state.dirty_routes or state.dirty_services or state.known_stopped:
             self._children.settle_known()
             self._refresh()

@@ -46,6 +46,7 @@ from sdlb.model.address import check_address, check_name
 from sdlb.model.reason import NoParent, differ_in_counts
 
 GUARD_CHILDREN_MIN = 2
+ROOT_NAMES_MAX = 64
 
 
 class Children:
@@ -59,6 +60,7 @@ class Children:
         self.guarded = False
         self.suspects = 0
         self.remnants = Remnants(state, self.is_linked)
+        self.root_names: dict[str, str] = {}  # id of a root -> its name, as a child last reported it, for people
         self.root_votes: Counter[str] = Counter()  # id of a root -> number of children that reach it
         self._lagging: dict[ClaimKey, None] = {}  # only counts in the reason have changed: sent with the next heartbeat
         self._pending: dict[str, None] = {}  # children for which there may be something to send
@@ -260,6 +262,10 @@ class Children:
         self.mark_synced(child.name)
         if message.roots is not None:
             self._set_roots(child, message.roots)
+            self._learn_names(message.root_names)
+        if message.lost is not None and message.lost != child.lost_roots:
+            child.lost_roots = message.lost
+            self.recount = True
         for claim in message.claims:
             if message.full and child.restarted:
                 self._keep_rest(child, claim, now)
@@ -282,9 +288,21 @@ class Children:
         for root in child.roots:
             self.root_votes[root] += 1
 
+    def _learn_names(self, names: tuple[str, ...]) -> None:
+        for text in names:
+            root, _, name = text.partition("/")
+            if len(self.root_names) < ROOT_NAMES_MAX or root in self.root_names:
+                self.root_names[root] = name
+
     def other_roots(self) -> frozenset[str]:
         """Ids of the roots that more than half of the children reach, including this node if it is a root."""
         return frozenset(root for root, votes in self.root_votes.items() if votes * 2 > len(self.by_name))
+
+    def lost_roots(self) -> frozenset[str]:
+        """Ids of the roots that more than half of the linked children are out of touch with."""
+        linked = [self.by_link[link] for link in self.by_link]
+        votes = Counter(root for child in linked for root in child.lost_roots)
+        return frozenset(root for root, count in votes.items() if count * 2 > len(linked))
 
     def is_linked(self, name: str) -> bool:
         child = self.by_name.get(name)
@@ -566,4 +584,6 @@ def verdict_of(slot: Slot, source: Source, node: str) -> Verdict:
     if slot.active and source.standing is Standing.CLAIMED:
         state, reason = WAITING, NoParent()
     decided_by = permit.decided_by or node
-    return Verdict(slot.key, state, reason, decided_by, permit.generation, permit.scope, permit.stamp, slot.epoch)
+    return Verdict(
+        slot.key, state, reason, decided_by, permit.generation, permit.scope, permit.stamp, slot.epoch, permit.joined
+    )

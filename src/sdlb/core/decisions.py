@@ -7,6 +7,8 @@ For one service (promises 1, 2 and 8):
 * Each incompatible replacement starts a new *generation*.
 * The active set is pairwise compatible. When policy or declarations change, the version with less seniority is recalled. A
   root that settles waits for the reports of its children first.
+* A version that is barred (by policy or a closed gate) does not open, but stays open if it is. During a cut-over the versions
+  that the new one replaces are recalled, and no other version opens (`conduct.py`).
 * The record overrides reports of children. A generation is newer than the record only if more than half of the children
   that have the service report it (`votes.py`): then this root has missed decisions.
 * Two roots may grant different versions at first, if claims reach them in different order. Neither opens, because a node
@@ -28,6 +30,7 @@ from sdlb.model.reason import (
     Asking,
     Closing,
     Contested,
+    CuttingOver,
     NewerGeneration,
     PresumedStopped,
     Reason,
@@ -38,6 +41,8 @@ from sdlb.model.reason import (
 
 Compatible = Callable[[str, str], bool]
 
+PAST_MAX = 64
+"""Versions of earlier generations that a record keeps."""
 SAME_TIME_US = 2_000_000
 """Two claims within this time may reach two roots in different order. Then the earliest stamp of all roots decides."""
 
@@ -50,7 +55,7 @@ class Report:
     `vouched`: open by a decision of this root or another root of the tree, and not recalled here. `backing`: number of sources
     that report so; `majority`: they are more than half of those that claim the route. `granted`: ids of the other roots whose
     decision is ACTIVE now; `refused`: ids of those whose decision is REFUSED, as most sources report. `generation` 0: of
-    another authority, or reported by too few.
+    another authority, or reported by too few. `able`, `healthy`: capacity and number of healthy instances. `joined`: see `Claim`.
     """
 
     stamp: int
@@ -64,6 +69,9 @@ class Report:
     majority: bool = False
     generation: int = 0
     hosts: tuple[str, ...] = ()
+    able: int = 0
+    healthy: int = 0
+    joined: frozenset[str] = frozenset()
     remembered: bool = False  # known from records only: no node that was heard since this root started has it
     presumed: bool = False  # all of it is silent, and on_silence = "wait" keeps it from counting as stopped
     own: int = 0
@@ -73,8 +81,8 @@ class Report:
 class ServiceRecord:
     """What a root has decided for a service. Saved durably, except `heard` and `hold_until`.
 
-    `era`: all versions that were active in this generation. `scope`: ids of other authorities whose generations this record
-    continues.
+    `era`: all versions that were active in this generation; `past`: the last ones of earlier generations. `scope`: ids of other
+    authorities whose generations this record continues.
     """
 
     generation: int = 0
@@ -82,6 +90,7 @@ class ServiceRecord:
     era: tuple[str, ...] = ()
     closing: tuple[str, ...] = ()  # recalled, and not confirmed by all sources yet
     scope: tuple[str, ...] = ()
+    past: tuple[str, ...] = ()
     heard: int = 0  # a reported newer generation that no node serving it has reported yet
     hold_until: float = 0.0
 
@@ -102,6 +111,18 @@ class HolderRecord:
     confirmed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What may not open now, besides the rules of this module. `barred`: version -> reason. `cut_over`: the version of a
+    cut-over in progress; "": none."""
+
+    barred: Mapping[str, Reason] = field(default_factory=dict[str, Reason])
+    cut_over: str = ""
+
+
+NO_GUARD = Guard()
+
+
 @dataclass(slots=True)
 class _Draft:
     """A record during its decision."""
@@ -112,6 +133,7 @@ class _Draft:
     now: float
     settling: bool
     active: dict[str, int]
+    guard: Guard = NO_GUARD
     recalled: set[str] = field(default_factory=set[str])
 
     def rank(self, version: str) -> tuple[int, int, int, str]:
@@ -140,6 +162,7 @@ def decide_service(
     settling: bool,
     hold_s: float,
     heard: int = 0,
+    guard: Guard = NO_GUARD,
 ) -> tuple[ServiceRecord, dict[str, Reason]]:
     """Decides the active set of a service. Returns the new record, and the reason for each version that waits.
 
@@ -147,13 +170,15 @@ def decide_service(
     some recorded children have not reported since this root started, so absent versions may only be late. `hold_s`: how long
     a newer generation keeps waiting versions from opening until its versions are reported.
     """
-    draft = _Draft(record, reports, compatible, now, settling, dict(record.active))
+    draft = _Draft(record, reports, compatible, now, settling, dict(record.active), guard)
     _yield_to_newer(draft, hold_s, heard)
     if not settling:
         for version in [v for v in draft.active if v not in reports]:
             del draft.active[version]
     _part_incompatible(draft)
     _settle_contests(draft)
+    if guard.cut_over and guard.cut_over not in draft.active:
+        draft.recall(draft.rivals(guard.cut_over))
     unconfirmed = {v for v, f in reports.items() if v not in draft.active and (f.may_be_open or v in draft.recalled)}
     draft.set(closing=tuple(sorted(unconfirmed)))
     reasons = _admit(draft)
@@ -172,7 +197,8 @@ def _yield_to_newer(draft: _Draft, hold_s: float, heard: int) -> None:
             if serves and all(draft.compatible(version, other) for other in kept):
                 kept.append(version)
                 draft.recall(draft.rivals(version))
-        draft.set(generation=newest, era=tuple(sorted(kept)))
+        past = _past(draft.record.past, draft.record.era)
+        draft.set(generation=newest, era=tuple(sorted(kept)), past=tuple(v for v in past if v not in kept))
     if heard <= draft.record.generation:
         return
     # Nodes below know a generation that is not on record here, because this root's disk is old or another root continued.
@@ -244,20 +270,34 @@ def _admit(draft: _Draft) -> dict[str, Reason]:
             reason = next((Settling(old) for old in record.era if not draft.compatible(old, version)), None)
         if reason is None and held and not report.vouched and not report.granted:
             reason = NewerGeneration(record.heard)
+        if reason is None and not (report.vouched and report.generation):  # else it serves by a decision
+            reason = draft.guard.barred.get(version)
+        to = draft.guard.cut_over
+        if reason is None and to and version != to and to not in draft.active and not draft.compatible(version, to):
+            reason = CuttingOver(to, "it replaces this version")
         if reason is None and not started and first is not None and not draft.compatible(first, version):
             reason = Contested(first)
-        if first is None:
+        if (
+            first is None
+            and version not in draft.guard.barred
+            and not isinstance(reason, CuttingOver | NewerGeneration)
+        ):
             first = version
         if reason is not None:
             reasons[version] = reason
             continue
         era, generation = draft.record.era, draft.record.generation
         if not all(draft.compatible(version, old) for old in era):
+            draft.set(past=_past(draft.record.past, era))
             generation, era = generation + 1, ()
         generation = max(generation, 1, report.generation if report.vouched or report.granted else 0)
         draft.set(generation=generation, era=tuple(sorted({*era, version})))
         draft.active[version] = report.stamp
     return reasons
+
+
+def _past(past: tuple[str, ...], era: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*past, *era)))[-PAST_MAX:]
 
 
 def _blocker(draft: _Draft, version: str, newest: int) -> Reason | None:
@@ -282,23 +322,34 @@ def _blocker(draft: _Draft, version: str, newest: int) -> Reason | None:
 
 
 def decide_route(
-    holder: HolderRecord | None, reports: Mapping[str, Report], *, route: str, decided_by: str, settling: bool
+    holder: HolderRecord | None,
+    reports: Mapping[str, Report],
+    *,
+    route: str,
+    decided_by: str,
+    settling: bool,
+    wanted: str = "",
 ) -> tuple[HolderRecord | None, dict[str, Reason]]:
     """Decides which service in `reports` holds `route`. Returns the new record and the reason for each service that must not
-    serve it, which may include a new holder while the former one closes."""
+    serve it, which may include a new holder while the former one closes.
+
+    `wanted`: the service to which an operator has transferred the route. It holds the route whenever it claims it.
+    """
     before = holder
     if holder is not None and holder.service not in reports and not settling:
         holder = None
     if not reports:
         return holder, {}
-    if holder is None:
+    if wanted in reports:
+        transferred = holder is None or holder.service != wanted
+        holder = _hold(wanted, reports) if holder is None or transferred else _confirmed(holder, reports)
+    elif holder is None:
         holder = _hold(min(reports, key=lambda s: _order(s, reports)), reports)
     elif holder.service in reports:
         takers = [s for s in reports if s != holder.service and _takes_over(holder, s, reports)]
         if takers:
             holder = _hold(min(takers, key=lambda s: _order(s, reports)), reports)
-        if reports[holder.service].open and not holder.confirmed:
-            holder = replace(holder, confirmed=True)
+        holder = _confirmed(holder, reports)
     reasons: dict[str, Reason] = {}
     for service in sorted(reports):
         if service == holder.service:
@@ -312,6 +363,12 @@ def decide_route(
 
 def _hold(service: str, reports: Mapping[str, Report]) -> HolderRecord:
     return HolderRecord(service, reports[service].stamp)
+
+
+def _confirmed(holder: HolderRecord, reports: Mapping[str, Report]) -> HolderRecord:
+    if reports[holder.service].open and not holder.confirmed:
+        return replace(holder, confirmed=True)
+    return holder
 
 
 def _takes_over(holder: HolderRecord, service: str, reports: Mapping[str, Report]) -> bool:

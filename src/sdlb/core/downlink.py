@@ -30,6 +30,7 @@ class Downlink:
         self.restarted = False  # its next full state comes from a process that may have lost state
         self.keys: dict[ClaimKey, None] = {}
         self.roots: tuple[str, ...] = ()  # ids of the roots that it reaches
+        self.lost_roots: tuple[str, ...] = ()  # those of them that it is out of touch with
         self.sent: dict[ClaimKey, Verdict] = {}
         self.acked: dict[ClaimKey, int] = {}
         self.sent_docs: dict[str, Rank] = {}

@@ -470,6 +470,8 @@ class LocalInstances:
                 leaving=instance.leaving if instance.life is not Life.REGISTERED else 0,
                 seen=ALL_SEEN,
                 lease_s=math.ceil(spec.ttl_s),
+                able=spec.capacity if serves else 0,
+                healthy=int(serves),
                 why="" if serves else f"{spec.id}: {instance.why}",
             )
             slot = state.slots.get(key)

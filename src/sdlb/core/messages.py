@@ -54,7 +54,8 @@ class Claim:
     `lease_s`: the longest lease of an instance below. `hosts`: the first HOSTS_MAX names; `hosts_digest`: of all names.
     `scope`: ids of the roots that decided `generation`. `granted`, `refused`: ids of the roots whose decision is ACTIVE or
     REFUSED now. `doubted`: a newer generation that too few nodes below report; 0: none. `why`: the reason of one instance
-    while `capacity` is 0, for people.
+    while `capacity` is 0, for people. `able`, `healthy`: capacity and number of healthy instances, also of those that may not
+    serve. `joined`: "ROOT-ID/TICKET" for each root whose decision carries a ticket (`Verdict.joined`).
     """
 
     key: ClaimKey
@@ -74,6 +75,9 @@ class Claim:
     lease_s: int = 0
     doubted: int = 0
     refused: tuple[str, ...] = ()
+    able: int = 0
+    healthy: int = 0
+    joined: tuple[str, ...] = ()
     why: str = field(default="", repr=False)  # not part of the digest
 
 
@@ -84,7 +88,8 @@ WAITING, ACTIVE, REFUSED = "waiting", "active", "refused"
 class Verdict:
     """A parent's decision about one `ClaimKey`. `state`: WAITING, ACTIVE or REFUSED.
 
-    `stamp`: seniority given by the authority, in microseconds; 0: none yet.
+    `stamp`: seniority given by the authority, in microseconds; 0: none yet. `joined`: the ticket of the opening that the deciding
+    root follows.
     """
 
     key: ClaimKey
@@ -95,6 +100,7 @@ class Verdict:
     scope: tuple[str, ...] = ()
     stamp: int = 0
     epoch: int = 0
+    joined: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +113,15 @@ class DrainAck:
 
 Rank = tuple[int, str, bytes]
 NO_DOC: Rank = (0, "", b"")
-POLICY = "policy"
+POLICY, OPENING, TRANSFER = "policy", "opening", "transfer"
 
 
 @dataclass(frozen=True, slots=True)
 class Doc:
     """A document for the whole tree. The core forwards documents that it cannot read unchanged.
 
-    `kind`: "policy"; later releases may have others. `rank`: the greater one is newer. `scope`: ids of the roots under which
-    it is in force at the sender; documents that differ only in this are equal.
+    `kind`: POLICY, OPENING or TRANSFER; later releases may have others. `rank`: the greater one is newer. `scope`: ids of the
+    roots under which it is in force at the sender; documents that differ only in this are equal.
     """
 
     kind: str
@@ -176,8 +182,8 @@ class Gone(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UpState:
-    """State of a child: changes, or everything (`full`). `roots`: ids of the roots that it reaches through any parent; None:
-    unchanged."""
+    """State of a child: changes, or everything (`full`). `roots`: ids of the roots that it reaches through any parent. `lost`:
+    those of them that no parent in touch leads to. None: unchanged. `root_names`: "ID/NAME" of roots that are its parents."""
 
     seq: int
     full: bool = False
@@ -185,6 +191,8 @@ class UpState:
     withdrawn: tuple[Gone, ...] = ()
     docs: tuple[Doc, ...] = ()
     roots: tuple[str, ...] | None = None
+    lost: tuple[str, ...] | None = None
+    root_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

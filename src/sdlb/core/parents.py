@@ -348,6 +348,20 @@ class Parents:
             root_ids.update(uplink.path.root_ids)
         return Path(tuple(sorted(ancestors)), tuple(sorted(roots)), tuple(sorted(root_ids)))
 
+    def lost_roots(self) -> tuple[str, ...]:
+        """Ids of the roots that no parent in touch leads to."""
+        if len(self.links) == 1:
+            return ()  # then this node cannot report it either
+        touching = [uplink.in_touch(self._state.now) for uplink in self.links.values()]
+        if all(touching):
+            return ()
+        paths = zip(self.links.values(), touching, strict=True)
+        near = {root for uplink, touch in paths if touch for root in uplink.path.root_ids}
+        return tuple(root for root in self.path().root_ids if root not in near)
+
+    def _root_names(self) -> tuple[str, ...]:
+        return tuple(f"{uplink.node_id}/{uplink.name}" for uplink in self.links.values() if uplink.is_root)
+
     # ------------------------------------------------------------------ their common decision
 
     def with_say(self, now: float) -> list[Uplink]:
@@ -426,6 +440,17 @@ class Parents:
             if verdict is not None and verdict.state == REFUSED and len(uplink.path.root_ids) == 1:
                 yield uplink.path.root_ids[0]
 
+    def _joined(self, slot: Slot, heard: tuple[str, ...]) -> tuple[str, ...]:
+        """The roots whose decision carries a ticket: as the parents forward it, and for roots that are not above, as nodes below
+        report it."""
+        here = [
+            f"{verdict.scope[0]}/{verdict.joined}"
+            for uplink in self.links.values()
+            if (verdict := uplink.verdicts.get(slot.key)) is not None and verdict.joined and len(verdict.scope) == 1
+        ]
+        below = (each for each in slot.sums.joined.counts if each.partition("/")[0] not in heard)
+        return tuple(sorted({*here, *below}))
+
     def drained(self, slot: Slot, now: float) -> bool:
         """Whether every parent in touch has removed this node's endpoint for the key."""
         silence_s = self._state.settings.silence_s
@@ -467,6 +492,9 @@ class Parents:
             lease_s=slot.lease_s(),
             doubted=doubted,
             refused=tuple(sorted(refused)),
+            able=slot.able(),
+            healthy=slot.healthy(),
+            joined=self._joined(slot, heard),
             why=slot.why(),
         )
 
@@ -516,7 +544,7 @@ class Parents:
         for uplink in self.links.values():
             if uplink.phase is Phase.UP and doc.rank > uplink.sent_docs.get(doc.id, NO_DOC):
                 uplink.sent_docs[doc.id] = doc.rank
-                message = uplink.state([], [], [doc], self.path().root_ids)
+                message = uplink.state([], [], [doc], self.path().root_ids, self.lost_roots(), self._root_names())
                 if message is not None:
                     self._state.effects.append(ToParent(uplink.parent, message))
 
@@ -555,7 +583,7 @@ class Parents:
             if doc is not None and (doc.rank > sent or (doc.rank != sent and doc_id not in uplink.docs)):
                 docs.append(doc)
         uplink.dirty_docs.clear()
-        message = uplink.state(claims, gone, docs, self.path().root_ids)
+        message = uplink.state(claims, gone, docs, self.path().root_ids, self.lost_roots(), self._root_names())
         if message is not None:
             state.effects.append(ToParent(uplink.parent, message))
 

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from sdlb.core import saved
-from sdlb.core.messages import NO_DOC, POLICY, Doc, Rank
+from sdlb.core.messages import NO_DOC, OPENING, POLICY, TRANSFER, Doc, Rank
 from sdlb.model.policy import Policy
 from sdlb.model.problem import Invalid
 
@@ -61,10 +61,14 @@ class Policies:
 
     def put(self, name: str, body: bytes) -> bool:
         """Sets a policy at this node, which is a root. Returns whether it is now in force."""
-        known = self.doc(name)
+        return self.put_doc(POLICY, name, body)
+
+    def put_doc(self, kind: str, name: str, body: bytes) -> bool:
+        """Sets a document at this node, which is a root. Returns whether it is now in force."""
+        known = self.docs.get(f"{kind}/{name}")
         revision = known.revision + 1 if known is not None else 1
         settings = self._state.settings
-        return self.adopt(Doc(POLICY, name, revision, settings.name, body, (settings.node_id,)))
+        return self.adopt(Doc(kind, name, revision, settings.name, body, (settings.node_id,)))
 
     def adopt(self, doc: Doc, *, older: bool = False) -> bool:
         """Puts a document in force and saves it durably, unless a newer one is in force. Returns whether that changed anything.
@@ -87,6 +91,11 @@ class Policies:
         self.changed[doc.id] = None
         if doc.kind == POLICY:
             self._read(doc)
+        elif doc.kind == OPENING:
+            state.dirty_services[doc.name] = None
+            state.changed_services[doc.name] = None
+        elif doc.kind == TRANSFER:
+            state.dirty_routes[doc.name] = None
         return True
 
     def _rescope(self, doc: Doc) -> None:

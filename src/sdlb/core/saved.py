@@ -127,6 +127,7 @@ def service_to(record: ServiceRecord) -> dict[str, object]:
         "era": list(record.era),
         "closing": list(record.closing),
         "scope": list(record.scope),
+        **({"past": list(record.past)} if record.past else {}),
     }
 
 
@@ -138,6 +139,7 @@ def service_from(value: object) -> ServiceRecord:
         era=tuple(data.get("era", ())),
         closing=tuple(data.get("closing", ())),
         scope=tuple(data.get("scope", ())),
+        past=tuple(data.get("past", ())),
     )
 
 

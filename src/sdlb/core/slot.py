@@ -26,7 +26,8 @@ ALL_SEEN = 1 << 63  # `seen` of local instances, which follow every verdict imme
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Whether new requests may go to a key here, and the reason if not. `scope`: ids of the roots that decided `generation`."""
+    """Whether new requests may go to a key here, and the reason if not. `scope`: ids of the roots that decided `generation`.
+    `joined`: the ticket of the opening that this root follows."""
 
     state: str = WAITING
     reason: Reason = Asking()
@@ -34,6 +35,7 @@ class Permit:
     generation: int = 0
     scope: tuple[str, ...] = ()
     stamp: int = 0
+    joined: str = ""
 
 
 class Phase(Enum):
@@ -79,6 +81,9 @@ class Part:
     seen: int = ALL_SEEN
     lease_s: int = 0
     doubted: int = 0
+    able: int = 0
+    healthy: int = 0
+    joined: tuple[str, ...] = ()
     capacity: int = 0
     ready: int = 0
     opening: bool = False
@@ -163,10 +168,13 @@ class Sums:
     arriving: int = 0
     recorded_only: int = 0
     parts: int = 0
+    able: int = 0
+    healthy: int = 0
     hosts: _Set = field(default_factory=_Set)
     compatible: _Set = field(default_factory=_Set)
     granted: _Set = field(default_factory=_Set)
     refused: _Set = field(default_factory=_Set)
+    joined: _Set = field(default_factory=_Set)
     stamps: _Minimum = field(default_factory=_Minimum)
     seen: _Minimum = field(default_factory=_Minimum)
     leases: _Minimum = field(default_factory=_Minimum)  # negated: the longest
@@ -198,6 +206,9 @@ class Sums:
         self.open += by * (part.stage is Stage.OPEN)
         self.granted.add(part.granted, by)
         self.refused.add(part.refused, by)
+        self.joined.add(part.joined, by)
+        self.able += by * part.able
+        self.healthy += by * part.healthy
         self.silent += by * (part.stage is Stage.SILENT)
         self.hosts.add(part.hosts, by)
         self.compatible.add(part.compatible, by)
@@ -355,6 +366,17 @@ class Slot:
         return sum(part.capacity for part in self.parts.values() if not part.child) + self._once(
             lambda part: part.capacity
         )
+
+    def able(self) -> int:
+        """The capacity of healthy instances, whether they may serve or not; each host counts once."""
+        return self.sums.able if self.sums.apart else self._all_once(lambda part: part.able)
+
+    def healthy(self) -> int:
+        """The number of healthy instances; each host counts once."""
+        return self.sums.healthy if self.sums.apart else self._all_once(lambda part: part.healthy)
+
+    def _all_once(self, of: Callable[[Part], int]) -> int:
+        return sum(of(part) for part in self.parts.values() if not part.child) + self._once(of)
 
     def _once(self, of: Callable[[Part], int], covered: bool = False) -> int:
         """The sum of `of` over children, where each host counts once. `covered`: includes covered children."""

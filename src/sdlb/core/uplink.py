@@ -70,6 +70,7 @@ class Uplink:
             ClaimKey, int
         ] = {}  # claim in `sent` -> number of the message that first claimed it; 0: before this link
         self._sent_roots: tuple[str, ...] | None = None
+        self._sent_lost: tuple[str, ...] | None = None
         self._lease_s = lease_s
         self._failures = 0
         self._seq_out = 0
@@ -128,7 +129,7 @@ class Uplink:
         self.docs = self._offered if message.docs_kept else {}
         self.sent_docs = {doc.id: doc.rank for doc in self.docs.values()}
         self._offered = {}
-        self._sent_roots = None
+        self._sent_roots = self._sent_lost = None
         same = message.claims_digest == claims_digest(self.sent.values())
         self._full = not same
         for withdrawn in self.gone.values():
@@ -188,13 +189,23 @@ class Uplink:
 
     # ------------------------------------------------------------------ sending
 
-    def state(self, claims: list[Claim], gone: list[Gone], docs: list[Doc], roots: tuple[str, ...]) -> UpState | None:
+    def state(
+        self,
+        claims: list[Claim],
+        gone: list[Gone],
+        docs: list[Doc],
+        roots: tuple[str, ...],
+        lost: tuple[str, ...] = (),
+        root_names: tuple[str, ...] = (),
+    ) -> UpState | None:
         full = self._full
         new_roots = roots if roots != self._sent_roots else None
-        if not (full or claims or gone or docs or new_roots is not None or not self._seq_out):
+        new_lost = lost if lost != self._sent_lost else None
+        changed = new_roots is not None or new_lost is not None
+        if not (full or claims or gone or docs or changed or not self._seq_out):
             return None  # the first message is sent even if it is empty: it makes the state of this node complete
         self._full = False
-        self._sent_roots = roots
+        self._sent_roots, self._sent_lost = roots, lost
         self._seq_out += 1
         for claim in claims:
             self.sent[claim.key] = claim
@@ -209,7 +220,16 @@ class Uplink:
             self.sent_docs[doc.id] = doc.rank
         if self.protocol < 2:
             gone = [Gone(key, Cause.STOPPED) for key, _ in gone]  # protocol 1 has no causes
-        return UpState(self._seq_out, full, tuple(claims), tuple(gone), tuple(docs), new_roots)
+        return UpState(
+            self._seq_out,
+            full,
+            tuple(claims),
+            tuple(gone),
+            tuple(docs),
+            new_roots,
+            new_lost,
+            root_names if new_roots is not None else (),
+        )
 
     def bye(self, left: tuple[ClaimKey, ...]) -> Bye:
         return Bye(left if self.protocol > 1 else ())
@@ -217,7 +237,11 @@ class Uplink:
     @staticmethod
     def minor(old: Claim, new: Claim) -> bool:
         """Whether a change may wait for the next heartbeat: capacity by less than a tenth, or only host names."""
-        if replace(new, capacity=old.capacity, count=old.count, hosts=old.hosts, hosts_digest=old.hosts_digest) != old:
+        same = {"capacity": old.capacity, "count": old.count, "able": old.able, "healthy": old.healthy}
+        if (
+            replace(new, **same, hosts=old.hosts, hosts_digest=old.hosts_digest) != old
+            or abs(new.able - old.able) * 10 > old.able
+        ):
             return False
         if not old.capacity or not new.capacity:
             return old.capacity == new.capacity and old.count == new.count

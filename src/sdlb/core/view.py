@@ -12,7 +12,8 @@ from sdlb.core.events import EndpointKey
 from sdlb.core.explain import explain, refused
 from sdlb.core.instance import Instance, Life
 from sdlb.core.local_instances import LocalInstances
-from sdlb.core.messages import ACTIVE, REFUSED, WAITING, Doc
+from sdlb.core.messages import ACTIVE, OPENING, REFUSED, WAITING, Doc
+from sdlb.core.opening import Candidate, from_body
 from sdlb.core.parents import Parents
 from sdlb.core.saved import health_to
 from sdlb.core.share import percentages, picks
@@ -20,6 +21,7 @@ from sdlb.core.slot import Permit, Slot
 from sdlb.core.source import OUT, SILENT, Standing
 from sdlb.core.state import State
 from sdlb.core.uplink import Phase, Uplink
+from sdlb.model.gate import Gate
 from sdlb.model.instance import InstanceSpec
 from sdlb.model.problem import Invalid
 from sdlb.model.reason import NoParent, NothingReady
@@ -28,6 +30,8 @@ from sdlb.model.route import Pattern
 from sdlb.model.shadow import shadows
 from sdlb.model.traffic import Traffic
 from sdlb.model.version import sort_key
+
+NO_ROOT = "this node is not a root"
 
 
 class Link(NamedTuple):
@@ -192,7 +196,49 @@ class View:
             "shares": dict(policy.shares),
             "versions": versions,
             "routes": sorted({slot.key.route for each in slots.values() for slot in each}),
+            "opening": self.opening(name),
         }
+
+    def opening(self, name: str) -> dict[str, Any] | None:
+        """How far the opening of a service is: the gates of its waiting versions, and its cut-over. None: nothing waits for a gate
+        or a cut-over. Every node holds the record; `here`: this node conducts it."""
+        doc = self._state.policies.docs.get(f"{OPENING}/{name}")
+        record = from_body(doc.body) if doc is not None else None
+        current = self._records.get(name)
+        if record is None or (current is not None and current.generation > record.generation):
+            return None
+        waits = {key.version for key in self._state.by_service.get(name, ()) if not self._state.slots[key].active}
+        candidates = {version: each for version, each in record.candidates.items() if version in waits}
+        if not candidates:
+            return None
+        wall_s, gates = self._state.wall_s, self._state.policy(name).gates
+        return {
+            "conductor": record.conductor,
+            "here": record.conductor_id == self.settings.node_id,
+            "phase": record.phase,
+            "to": record.to,
+            "since_s": _age(record.since, wall_s),
+            "detail": record.detail,
+            "versions": {version: _candidate(each, gates, wall_s) for version, each in sorted(candidates.items())},
+        }
+
+    def approval_objection(self, service: str, version: str, gate: str, by: str) -> str:
+        """Why the event `Approve` would have no effect at this node. "": it has one."""
+        authority = self._authority
+        return (
+            authority.openings.approval_objection(service, version, gate, by)
+            if isinstance(authority, Root)
+            else NO_ROOT
+        )
+
+    def promotion_objection(self, service: str, version: str) -> str:
+        """Why the event `Promote` would have no effect at this node. "": it has one."""
+        authority = self._authority
+        return authority.openings.promotion_objection(service, version) if isinstance(authority, Root) else NO_ROOT
+
+    def transfer_objection(self, route: str, service: str) -> str:
+        """Why the event `RouteTransfer` would have no effect at this node. "": it has one."""
+        return self._authority.transfer_objection(route, service) if isinstance(self._authority, Root) else NO_ROOT
 
     def _version(self, version: str, slots: list[Slot]) -> dict[str, Any]:
         first = min(slots, key=lambda s: (_ORDER.get(s.permit.state, 9), s.key.route))
@@ -414,6 +460,36 @@ def permit_for(slot: Slot, target: str) -> Permit:
 
 def _child_state(child: Downlink) -> str:
     return "suspect" if child.suspect else "connected" if child.link is not None else "disconnected"
+
+
+def _candidate(candidate: Candidate, gates: tuple[Gate, ...], wall_s: float) -> dict[str, Any]:
+    found: list[dict[str, Any]] = []
+    for gate in gates:
+        state = candidate.gates.get(gate.name)
+        if state is not None:
+            found.append(
+                {
+                    "name": gate.name,
+                    "kind": gate.kind,
+                    "at": gate.at,
+                    "state": state.state,
+                    "age_s": _age(state.since, wall_s),
+                    "reason": state.reason,
+                    "by": list(state.by),
+                    "attempts": state.attempts,
+                }
+            )
+    return {
+        "clear": candidate.clear,
+        "age_s": _age(candidate.since, wall_s),
+        "gates": found,
+        "promoted": candidate.promoted,
+        "no_gates": candidate.no_gates,
+    }
+
+
+def _age(since: float, wall_s: float) -> float:
+    return round(max(0.0, wall_s - since), 1)
 
 
 def _decision(slot: Slot) -> dict[str, Any]:

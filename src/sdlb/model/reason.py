@@ -119,6 +119,84 @@ class Incompatible(Reason):
 
 
 @dataclass(frozen=True, slots=True)
+class OnHold(Reason):
+    """The policy's `hold` names the version, or every version that was not active in this generation."""
+
+    code: ClassVar[str] = "on-hold"
+
+    def __str__(self) -> str:
+        return "it is on hold by policy (hold)"
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedOut(Reason):
+    """The policy's `pin` allows other versions only."""
+
+    code: ClassVar[str] = "pinned"
+    pin: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"the policy pins the service to {' or '.join(self.pin)} (pin)"
+
+
+@dataclass(frozen=True, slots=True)
+class BelowFloor(Reason):
+    """The version sorts below the policy's `never_below`."""
+
+    code: ClassVar[str] = "below-floor"
+    floor: str
+
+    def __str__(self) -> str:
+        return f"the policy allows no version below {self.floor} (never_below)"
+
+
+@dataclass(frozen=True, slots=True)
+class Gated(Reason):
+    """A gate is not open. `gate`: its name."""
+
+    code: ClassVar[str] = "gate"
+    gate: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"gate {self.gate}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class CuttingOver(Reason):
+    """A cut-over to `version` is in progress, and keeps this version waiting. `text`: what it waits for."""
+
+    code: ClassVar[str] = "cutting-over"
+    version: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"cut-over to {self.version}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady(Reason):
+    """A flip does not begin: too little capacity of the version is ready, or it was active earlier and is not promoted."""
+
+    code: ClassVar[str] = "not-ready"
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Reverted(Reason):
+    """A cut-over to this version was reverted; it is tried again when an operator promotes the version."""
+
+    code: ClassVar[str] = "reverted"
+    text: str
+
+    def __str__(self) -> str:
+        return f"its cut-over was reverted: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
 class RouteConflict(Reason):
     """Another service holds the route."""
 
@@ -214,6 +292,13 @@ KINDS: dict[str, type[Reason]] = {
         NewerGeneration,
         Contested,
         Incompatible,
+        OnHold,
+        PinnedOut,
+        BelowFloor,
+        Gated,
+        CuttingOver,
+        NotReady,
+        Reverted,
         RouteConflict,
         Asking,
         NoParent,

@@ -44,7 +44,7 @@ class HeldEffects:
     def pass_or_hold(self, effect: ef.Effect) -> ef.Effect | None:
         """The effect to carry out now, perhaps changed; None: it is held."""
         match effect:
-            case ef.Apply():
+            case ef.Apply() | ef.RunHook():  # a hook runs after its intent is on disk
                 self._held.append(effect)
                 return None
             case ef.ToParent(parent, UpState(seq)):
@@ -63,7 +63,7 @@ class HeldEffects:
 
     def _keep(self, effect: ef.Effect, link: Link, seq: int) -> None:
         if len(self._held) >= self._messages_max:
-            self._held = deque(each for each in self._held if isinstance(each, ef.Apply))
+            self._held = deque(each for each in self._held if _link(each) is None)
         self._first.setdefault(link, seq)
         self._held.append(effect)
 

@@ -100,6 +100,9 @@ def _claim(claim: m.Claim) -> pb.Claim:
         doubted=at.at_most(claim.doubted),
         refused_by=at.first(claim.refused),
         why=claim.why[: at.WHY_CHARS_MAX],
+        able=at.at_most(claim.able),
+        healthy=at.at_most(claim.healthy),
+        joined=at.first(claim.joined),
     )
     if capacity > at.U32_MAX:
         message.capacity_wide = capacity
@@ -128,6 +131,9 @@ def _to_claim(claim: pb.Claim) -> m.Claim:
         doubted=at.number(claim.doubted, at.COUNT_MAX, "a generation"),
         refused=at.names(claim.refused_by, "roots that have refused a claim"),
         why=at.text(claim.why, at.WHY_CHARS_MAX, "why a claim is not ready"),
+        able=at.number(claim.able, at.COUNT_MAX, "a capacity"),
+        healthy=at.number(claim.healthy, at.COUNT_MAX, "a count of instances"),
+        joined=at.names(claim.joined, "roots that follow an opening"),
     )
 
 
@@ -214,6 +220,7 @@ def _verdict(verdict: m.Verdict) -> pb.Verdict:
         scope=at.first(verdict.scope),
         stamp=at.at_most(verdict.stamp),
         reason_fields={name: value[: at.TEXT_CHARS_MAX] for name, value in to_fields(reason).items()},
+        joined=verdict.joined,
     )
 
 
@@ -238,6 +245,7 @@ def _to_verdict(verdict: pb.Verdict) -> m.Verdict:
         scope=at.names(verdict.scope, "roots of a scope"),
         stamp=at.number(verdict.stamp, at.COUNT_MAX, "a stamp"),
         epoch=at.number(verdict.epoch, at.NUMBER_MAX, "an epoch"),
+        joined=at.name(verdict.joined, "the ticket of an opening"),
     )
 
 
@@ -296,7 +304,11 @@ def encode_up(message: m.UpMessage) -> bytes:
             )
             if message.roots is not None:
                 state.hears.ids.extend(at.first(message.roots))
+                state.hears.names.extend(at.first(message.root_names))
                 state.hears.SetInParent()
+            if message.lost is not None:
+                state.lost.ids.extend(at.first(message.lost))
+                state.lost.SetInParent()
             up = pb.Up(state=state)
         case m.Beat():
             up = pb.Up(beat=_beat(message))
@@ -328,6 +340,8 @@ def decode_up(raw: bytes) -> m.UpMessage:
                 _to_gone(state),
                 _to_docs(state.policies, state.docs),
                 at.names(state.hears.ids, "roots in reach") if state.HasField("hears") else None,
+                at.names(state.lost.ids, "roots out of reach") if state.HasField("lost") else None,
+                at.names(state.hears.names, "names of roots"),
             )
         case "beat":
             return _to_beat(up.beat)

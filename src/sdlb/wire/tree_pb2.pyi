@@ -128,7 +128,7 @@ class ClaimKey(_message.Message):
     def __init__(self, service: _Optional[str] = ..., version: _Optional[str] = ..., route: _Optional[str] = ...) -> None: ...
 
 class Claim(_message.Message):
-    __slots__ = ("key", "capacity", "count", "hosts", "compatible", "stamp", "open", "generation", "leaving", "seen", "presumed", "opening", "granted", "capacity_wide", "count_wide", "stage", "hosts_digest", "scope", "granted_by", "lease_s", "doubted", "why", "refused_by")
+    __slots__ = ("key", "capacity", "count", "hosts", "compatible", "stamp", "open", "generation", "leaving", "seen", "presumed", "opening", "granted", "capacity_wide", "count_wide", "stage", "hosts_digest", "scope", "granted_by", "lease_s", "doubted", "why", "refused_by", "able", "healthy", "joined")
     class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ABSENT: _ClassVar[Claim.Stage]
@@ -162,6 +162,9 @@ class Claim(_message.Message):
     DOUBTED_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
     REFUSED_BY_FIELD_NUMBER: _ClassVar[int]
+    ABLE_FIELD_NUMBER: _ClassVar[int]
+    HEALTHY_FIELD_NUMBER: _ClassVar[int]
+    JOINED_FIELD_NUMBER: _ClassVar[int]
     key: ClaimKey
     capacity: int
     count: int
@@ -185,7 +188,10 @@ class Claim(_message.Message):
     doubted: int
     why: str
     refused_by: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, key: _Optional[_Union[ClaimKey, _Mapping]] = ..., capacity: _Optional[int] = ..., count: _Optional[int] = ..., hosts: _Optional[_Iterable[str]] = ..., compatible: _Optional[_Iterable[str]] = ..., stamp: _Optional[int] = ..., open: _Optional[bool] = ..., generation: _Optional[int] = ..., leaving: _Optional[int] = ..., seen: _Optional[int] = ..., presumed: _Optional[bool] = ..., opening: _Optional[bool] = ..., granted: _Optional[bool] = ..., capacity_wide: _Optional[int] = ..., count_wide: _Optional[int] = ..., stage: _Optional[_Union[Claim.Stage, str]] = ..., hosts_digest: _Optional[int] = ..., scope: _Optional[_Iterable[str]] = ..., granted_by: _Optional[_Iterable[str]] = ..., lease_s: _Optional[int] = ..., doubted: _Optional[int] = ..., why: _Optional[str] = ..., refused_by: _Optional[_Iterable[str]] = ...) -> None: ...
+    able: int
+    healthy: int
+    joined: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, key: _Optional[_Union[ClaimKey, _Mapping]] = ..., capacity: _Optional[int] = ..., count: _Optional[int] = ..., hosts: _Optional[_Iterable[str]] = ..., compatible: _Optional[_Iterable[str]] = ..., stamp: _Optional[int] = ..., open: _Optional[bool] = ..., generation: _Optional[int] = ..., leaving: _Optional[int] = ..., seen: _Optional[int] = ..., presumed: _Optional[bool] = ..., opening: _Optional[bool] = ..., granted: _Optional[bool] = ..., capacity_wide: _Optional[int] = ..., count_wide: _Optional[int] = ..., stage: _Optional[_Union[Claim.Stage, str]] = ..., hosts_digest: _Optional[int] = ..., scope: _Optional[_Iterable[str]] = ..., granted_by: _Optional[_Iterable[str]] = ..., lease_s: _Optional[int] = ..., doubted: _Optional[int] = ..., why: _Optional[str] = ..., refused_by: _Optional[_Iterable[str]] = ..., able: _Optional[int] = ..., healthy: _Optional[int] = ..., joined: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Gone(_message.Message):
     __slots__ = ("key", "cause")
@@ -206,13 +212,15 @@ class Gone(_message.Message):
     def __init__(self, key: _Optional[_Union[ClaimKey, _Mapping]] = ..., cause: _Optional[_Union[Gone.Cause, str]] = ...) -> None: ...
 
 class Roots(_message.Message):
-    __slots__ = ("ids",)
+    __slots__ = ("ids", "names")
     IDS_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
     ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ids: _Optional[_Iterable[str]] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UpState(_message.Message):
-    __slots__ = ("seq", "full", "claims", "withdrawn", "policies", "gone", "docs", "hears")
+    __slots__ = ("seq", "full", "claims", "withdrawn", "policies", "gone", "docs", "hears", "lost")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     FULL_FIELD_NUMBER: _ClassVar[int]
     CLAIMS_FIELD_NUMBER: _ClassVar[int]
@@ -221,6 +229,7 @@ class UpState(_message.Message):
     GONE_FIELD_NUMBER: _ClassVar[int]
     DOCS_FIELD_NUMBER: _ClassVar[int]
     HEARS_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
     seq: int
     full: bool
     claims: _containers.RepeatedCompositeFieldContainer[Claim]
@@ -229,10 +238,11 @@ class UpState(_message.Message):
     gone: _containers.RepeatedCompositeFieldContainer[Gone]
     docs: _containers.RepeatedCompositeFieldContainer[Doc]
     hears: Roots
-    def __init__(self, seq: _Optional[int] = ..., full: _Optional[bool] = ..., claims: _Optional[_Iterable[_Union[Claim, _Mapping]]] = ..., withdrawn: _Optional[_Iterable[_Union[ClaimKey, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., gone: _Optional[_Iterable[_Union[Gone, _Mapping]]] = ..., docs: _Optional[_Iterable[_Union[Doc, _Mapping]]] = ..., hears: _Optional[_Union[Roots, _Mapping]] = ...) -> None: ...
+    lost: Roots
+    def __init__(self, seq: _Optional[int] = ..., full: _Optional[bool] = ..., claims: _Optional[_Iterable[_Union[Claim, _Mapping]]] = ..., withdrawn: _Optional[_Iterable[_Union[ClaimKey, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., gone: _Optional[_Iterable[_Union[Gone, _Mapping]]] = ..., docs: _Optional[_Iterable[_Union[Doc, _Mapping]]] = ..., hears: _Optional[_Union[Roots, _Mapping]] = ..., lost: _Optional[_Union[Roots, _Mapping]] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("key", "state", "reason_code", "reason", "decided_by", "generation", "epoch", "scope", "stamp", "reason_fields")
+    __slots__ = ("key", "state", "reason_code", "reason", "decided_by", "generation", "epoch", "scope", "stamp", "reason_fields", "joined")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         WAITING: _ClassVar[Verdict.State]
@@ -258,6 +268,7 @@ class Verdict(_message.Message):
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     STAMP_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELDS_FIELD_NUMBER: _ClassVar[int]
+    JOINED_FIELD_NUMBER: _ClassVar[int]
     key: ClaimKey
     state: Verdict.State
     reason_code: str
@@ -268,7 +279,8 @@ class Verdict(_message.Message):
     scope: _containers.RepeatedScalarFieldContainer[str]
     stamp: int
     reason_fields: _containers.ScalarMap[str, str]
-    def __init__(self, key: _Optional[_Union[ClaimKey, _Mapping]] = ..., state: _Optional[_Union[Verdict.State, str]] = ..., reason_code: _Optional[str] = ..., reason: _Optional[str] = ..., decided_by: _Optional[str] = ..., generation: _Optional[int] = ..., epoch: _Optional[int] = ..., scope: _Optional[_Iterable[str]] = ..., stamp: _Optional[int] = ..., reason_fields: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    joined: str
+    def __init__(self, key: _Optional[_Union[ClaimKey, _Mapping]] = ..., state: _Optional[_Union[Verdict.State, str]] = ..., reason_code: _Optional[str] = ..., reason: _Optional[str] = ..., decided_by: _Optional[str] = ..., generation: _Optional[int] = ..., epoch: _Optional[int] = ..., scope: _Optional[_Iterable[str]] = ..., stamp: _Optional[int] = ..., reason_fields: _Optional[_Mapping[str, str]] = ..., joined: _Optional[str] = ...) -> None: ...
 
 class DrainAck(_message.Message):
     __slots__ = ("key", "leaving")

@@ -1,0 +1,384 @@
+"""How a root conducts the opening of a service: gates, and the cut-over to an incompatible version. Pure functions.
+
+* A version with gates opens when its `before` gates are open. In a cut-over it opens when its `gap` gates are open too.
+* "flip": when the version is ready, the versions that it replaces are recalled (`closing`). When nothing of them is in flight
+  anywhere, the gap begins. "stopped": the gap begins when the last of them has stopped.
+* A cut-over and a hook begin only after every other root has acknowledged the record (its ticket).
+* Until `opening`, a flip is reverted if a gate fails, a root is lost, the version is not ready any more, or most of the time
+  for which requests are parked has passed. After a hook with `back = false` it is not reverted.
+* A version that was active in an earlier generation does not replace its successor unless an operator promotes it.
+
+Several roots may begin a record at the same time. The document with the greater rank is in force, and its writer conducts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from sdlb.core.gates import Evaluated, Facts, evaluate
+from sdlb.core.opening import (
+    CLOSING,
+    GAP,
+    NONE,
+    OPEN,
+    OPENING,
+    PREPARE,
+    REFUSED,
+    REVERTED,
+    RUNNING,
+    TIMED_OUT,
+    WAITING,
+    Candidate,
+    GateState,
+    OpeningRecord,
+)
+from sdlb.model.gate import Gate, Hook
+from sdlb.model.reason import CuttingOver, Gated, NotReady, Reason
+from sdlb.model.reason import Reverted as WasReverted
+
+REVERT_AFTER = 0.8
+"""Share of the time for which requests are parked, after which a flip is reverted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a root knows of a version that waits.
+
+    `rivals`: incompatible active versions. `room`: nothing incompatible is active, closing or unaccounted for. `incompatible`: it
+    replaces a generation. `returns`: it was active in an earlier generation. `barred`: by hold, pin or floor. `missing`: names of
+    roots that have not acknowledged the record. `floor`: capacity that a flip needs. `gates`: those that apply.
+    """
+
+    facts: Facts
+    rank: tuple[int, str]
+    rivals: tuple[str, ...] = ()
+    room: bool = False
+    incompatible: bool = False
+    returns: bool = False
+    barred: bool = False
+    missing: tuple[str, ...] = ()
+    floor: int = 0
+    gates: tuple[Gate, ...] = ()
+
+    def before(self) -> tuple[Gate, ...]:
+        """A compatible version has no gap: all its gates come before it opens."""
+        return tuple(gate for gate in self.gates if gate.at == "before" or not self.incompatible)
+
+    def gap(self) -> tuple[Gate, ...]:
+        return tuple(gate for gate in self.gates if gate.at == "gap" and self.incompatible)
+
+    @property
+    def joined(self) -> bool:
+        return not self.missing
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """`flip`: the policy's cut-over. `lost`: names of roots that are out of touch. `running`: (version, gate) of hooks in
+    progress; `pauses`: of hooks that are retried, and the time until then."""
+
+    wall_s: float
+    flip: bool = False
+    park_s: float = 0.0
+    lost: tuple[str, ...] = ()
+    running: frozenset[tuple[str, str]] = frozenset()
+    pauses: Mapping[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
+
+
+@dataclass(slots=True)
+class Outcome:
+    """`hooks`: (version, hook) to call now. `notes`: (code, text, level). `wake_s`: time until the record may change by itself."""
+
+    record: OpeningRecord
+    hooks: list[tuple[str, Hook]] = field(default_factory=list[tuple[str, Hook]])
+    notes: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
+    wakes: list[float] = field(default_factory=list[float])
+
+    @property
+    def wake_s(self) -> float | None:
+        return min(self.wakes, default=None)
+
+
+def advance(record: OpeningRecord, waiting: Mapping[str, Waiting], conditions: Conditions) -> Outcome:
+    """The next state of a record that this root writes."""
+    out = Outcome(_without_the_gone(record, waiting))
+    clear: dict[str, bool] = {}
+    for version in sorted(waiting):
+        clear[version] = _before(out, version, waiting[version], conditions)
+    if out.record.committed:
+        _proceed(out, waiting.get(out.record.to), conditions)
+    else:
+        _begin(out, waiting, clear, conditions)
+    for version in sorted(waiting):
+        _judge(out, version, waiting[version], clear[version], conditions)
+    return out
+
+
+def _without_the_gone(record: OpeningRecord, waiting: Mapping[str, Waiting]) -> OpeningRecord:
+    kept = {version: each for version, each in record.candidates.items() if version in waiting or version == record.to}
+    return record if len(kept) == len(record.candidates) else replace(record, candidates=kept)
+
+
+# ---------------------------------------------------------------------- gates
+
+
+def _before(out: Outcome, version: str, each: Waiting, conditions: Conditions) -> bool:
+    """Evaluates the gates that come before the cut-over. Returns whether all are open."""
+    candidate = out.record.candidates.get(version) or Candidate(since=conditions.wall_s)
+    names = {gate.name for gate in each.gates}
+    gates = {name: state for name, state in candidate.gates.items() if name in names}
+    candidate = replace(candidate, baseline=max(candidate.baseline, each.facts.baseline), gates=gates)
+    out.record = out.record.with_candidate(version, candidate)
+    if _is_dormant(candidate, each):
+        return False
+    return _evaluate(out, version, each, each.before(), conditions, hooks=each.joined and not each.barred)
+
+
+def _evaluate(
+    out: Outcome, version: str, each: Waiting, gates: tuple[Gate, ...], conditions: Conditions, *, hooks: bool
+) -> bool:
+    candidate = out.record.candidates[version]
+    if candidate.no_gates:
+        return True
+    states = {
+        name: replace(state, state=WAITING)
+        if state.state == RUNNING and (version, name) not in conditions.running
+        else state
+        for name, state in candidate.gates.items()
+    }
+    facts = replace(each.facts, baseline=candidate.baseline)
+    found = evaluate(gates, states, facts, hooks=hooks)
+    if found.wake_s is not None:
+        out.wakes.append(found.wake_s)
+    _note_changes(out, version, candidate, found)
+    candidate = replace(candidate, gates={**states, **found.states})
+    out.record = out.record.with_candidate(version, candidate)
+    if found.hook is not None:
+        _call(out, version, found.hook, conditions)
+    return all(found.states[gate.name].state == OPEN for gate in gates)
+
+
+def _call(out: Outcome, version: str, hook: Hook, conditions: Conditions) -> None:
+    pause = conditions.pauses.get((version, hook.name), 0.0)
+    if pause > 0:
+        out.wakes.append(pause)
+        return
+    candidate = out.record.candidates[version]
+    state = candidate.gates[hook.name]
+    state = replace(state, state=RUNNING, attempts=state.attempts + 1)
+    out.record = replace(
+        out.record.with_candidate(version, candidate.with_gate(hook.name, state)),
+        tried=out.record.tried or not hook.back,
+    )
+    out.hooks.append((version, hook))
+
+
+def _note_changes(out: Outcome, version: str, candidate: Candidate, found: Evaluated) -> None:
+    codes = {OPEN: ("gate-opened", "info"), REFUSED: ("gate-refused", "error"), TIMED_OUT: ("gate-timeout", "error")}
+    for name, state in found.states.items():
+        had = candidate.gates.get(name, GateState())
+        if state.state != had.state and state.state in codes:
+            code, level = codes[state.state]
+            why = f": {state.reason}" if state.reason else ""
+            out.notes.append((code, f"gate {name} of {version} is {state.state}{why}", level))
+
+
+# ---------------------------------------------------------------------- cut-over
+
+
+def _is_dormant(candidate: Candidate, each: Waiting) -> bool:
+    return each.returns and bool(each.rivals) and not candidate.promoted
+
+
+def _is_ready(candidate: Candidate, each: Waiting) -> bool:
+    return bool(each.facts.healthy) and (bool(candidate.promoted) or each.facts.able >= each.floor)
+
+
+def _needs_cut_over(each: Waiting, conditions: Conditions) -> bool:
+    return (conditions.flip and bool(each.rivals)) or bool(each.gap())
+
+
+def _may_begin(record: OpeningRecord, version: str, each: Waiting, clear: bool, conditions: Conditions) -> bool:
+    if not clear or each.barred or not _needs_cut_over(each, conditions):
+        return False
+    if record.phase == REVERTED and record.to == version:
+        return False
+    if not each.rivals:
+        return each.room and bool(each.facts.healthy)
+    return conditions.flip and conditions.park_s > 0 and _is_ready(record.candidates[version], each)
+
+
+def _begin(out: Outcome, waiting: Mapping[str, Waiting], clear: Mapping[str, bool], conditions: Conditions) -> None:
+    record = out.record
+    able = [v for v in waiting if _may_begin(record, v, waiting[v], clear[v], conditions)]
+    if not able:
+        if record.phase == PREPARE:
+            out.record = replace(record, phase=NONE, to="", closes=(), since=conditions.wall_s, detail="")
+        return
+    version = min(able, key=lambda v: waiting[v].rank)
+    each = waiting[version]
+    if record.phase != PREPARE or record.to != version:
+        record = replace(record, phase=PREPARE, to=version, closes=each.rivals, since=conditions.wall_s, tried=False)
+    missing = ", ".join((*each.missing, *(name for name in conditions.lost if name not in each.missing)))
+    out.record = replace(record, closes=each.rivals, detail=f"waiting for an answer of {missing}" if missing else "")
+    if missing:
+        return
+    if each.rivals:
+        names = ", ".join(each.rivals)
+        out.record = replace(out.record, parked_since=conditions.wall_s)
+        _enter(out, CLOSING, "cutover-closing", f"new requests are parked, and {names} is drained", conditions)
+    else:
+        _enter(out, GAP, "cutover-gap", "requests are parked", conditions)
+    _proceed(out, each, conditions)
+
+
+def _enter(out: Outcome, phase: str, code: str, text: str, conditions: Conditions) -> None:
+    out.record = replace(out.record, phase=phase, since=conditions.wall_s, detail="")
+    out.notes.append((code, f"cut-over to {out.record.to}: {text}", "info"))
+
+
+def _proceed(out: Outcome, each: Waiting | None, conditions: Conditions) -> None:
+    """Continues a committed cut-over."""
+    if out.record.phase == OPENING:
+        return
+    why = _failure(out, each, conditions)
+    if why or each is None:
+        _revert(out, why, each, conditions)
+        return
+    if out.record.phase == CLOSING:
+        if not each.room:
+            out.record = replace(out.record, detail=f"{', '.join(out.record.closes)} is still closing")
+            return
+        _enter(out, GAP, "cutover-gap", "nothing of the old version is in flight", conditions)
+    if _evaluate(out, out.record.to, each, each.gap(), conditions, hooks=True):
+        _enter(out, OPENING, "cutover-opened", "it opens", conditions)
+        return
+    candidate = out.record.candidates[out.record.to]
+    failed = _first_closed(candidate, each.gap())
+    if failed is not None and candidate.gates[failed.name].failed:
+        _revert(out, f"gate {failed.name}: {candidate.gates[failed.name].reason}", each, conditions)
+
+
+def _failure(out: Outcome, each: Waiting | None, conditions: Conditions) -> str:
+    """Why the cut-over cannot go on. "": it can."""
+    record = out.record
+    if each is None or not each.facts.healthy:
+        return f"no instance of {record.to} is healthy any more"
+    if not record.closes or record.tried:
+        return ""
+    if conditions.lost:
+        return f"{', '.join(conditions.lost)} is out of touch"
+    left = record.parked_since + REVERT_AFTER * conditions.park_s - conditions.wall_s
+    if left <= 0:
+        return f"it took longer than {REVERT_AFTER:.0%} of the {conditions.park_s:g} s for which requests are parked"
+    out.wakes.append(left)
+    return ""
+
+
+def _revert(out: Outcome, why: str, each: Waiting | None, conditions: Conditions) -> None:
+    record = out.record
+    if record.tried:
+        detail = f"{why}; a hook that cannot be undone was called, so the old version stays closed"
+        if record.detail != detail:
+            out.record = replace(record, detail=detail)
+            out.notes.append(("cutover-stuck", f"cut-over to {record.to}: {detail}", "error"))
+        return
+    candidate = record.candidates.get(record.to)
+    candidates = dict(record.candidates)
+    if candidate is not None:
+        again = {gate.name for gate in each.gap()} if each is not None else set[str]()
+        gates = {name: state for name, state in candidate.gates.items() if name not in again or state.failed}
+        candidates[record.to] = replace(candidate, promoted="", gates=gates)
+    out.record = replace(
+        record,
+        phase=REVERTED,
+        number=record.number + 1,
+        since=conditions.wall_s,
+        detail=why,
+        candidates=candidates,
+    )
+    out.notes.append(("cutover-reverted", f"cut-over to {record.to} was reverted: {why}", "error"))
+
+
+# ---------------------------------------------------------------------- what a version waits for
+
+
+def _judge(out: Outcome, version: str, each: Waiting, clear: bool, conditions: Conditions) -> None:
+    """Sets whether the version may open, and the reason if not."""
+    record = out.record
+    candidate = record.candidates[version]
+    code, why = "", ""
+    if record.to == version and record.phase == OPENING:
+        pass
+    elif record.to == version and record.phase == REVERTED:
+        code, why = WasReverted.code, record.detail
+    elif _is_dormant(candidate, each):
+        code, why = (
+            NotReady.code,
+            f"it was active before {', '.join(each.rivals)}, and replaces it only when it is promoted",
+        )
+    elif not clear:
+        gate = _first_closed(candidate, each.before())
+        code, why = Gated.code, _gate_text(candidate, gate)
+    elif _needs_cut_over(each, conditions):
+        code, why = _cut_over_text(record, version, each, candidate, conditions)
+    candidate = replace(candidate, clear=not code, code=code, why=why)
+    out.record = out.record.with_candidate(version, candidate)
+
+
+def _cut_over_text(
+    record: OpeningRecord, version: str, each: Waiting, candidate: Candidate, conditions: Conditions
+) -> tuple[str, str]:
+    if record.to == version and record.phase == GAP:
+        return Gated.code, _gate_text(candidate, _first_closed(candidate, each.gap()))
+    if record.to == version:
+        return CuttingOver.code, f"{version} {record.detail or 'the others are closing'}"
+    if record.committed:
+        return CuttingOver.code, f"{record.to} it goes first"
+    if conditions.flip and each.rivals and conditions.park_s <= 0:
+        return NotReady.code, "a flip needs parked requests, and park.timeout_s is 0"
+    if conditions.flip and each.rivals and not _is_ready(candidate, each):
+        needed = max(each.floor, 1)
+        return NotReady.code, f"a capacity of {each.facts.able} is ready, and a flip needs {needed} (max_unavailable)"
+    return NotReady.code, "the versions that it replaces still serve" if each.rivals else "no instance is healthy yet"
+
+
+def _first_closed(candidate: Candidate, gates: tuple[Gate, ...]) -> Gate | None:
+    return next((gate for gate in gates if candidate.gates.get(gate.name, GateState()).state != OPEN), None)
+
+
+def _gate_text(candidate: Candidate, gate: Gate | None) -> str:
+    if gate is None:
+        return "gates it waits for the gates"
+    state = candidate.gates.get(gate.name, GateState())
+    text = {RUNNING: f"the hook is running, attempt {state.attempts}", REFUSED: f"refused: {state.reason}"}
+    return f"{gate.name} {text.get(state.state) or state.reason or 'not open yet'}"
+
+
+def reason_of(code: str, why: str) -> Reason:
+    """The reason of a candidate, from its document. The first word of `why` is a name where the reason has one."""
+    name, _, text = why.partition(" ")
+    match code:
+        case Gated.code:
+            return Gated(name, text)
+        case CuttingOver.code:
+            return CuttingOver(name, text)
+        case WasReverted.code:
+            return WasReverted(why)
+        case _:
+            return NotReady(why)
+
+
+# ---------------------------------------------------------------------- orders
+
+
+def promoted(record: OpeningRecord, version: str, by: str, no_gates: str) -> OpeningRecord:
+    """An operator promotes the version: failed gates are evaluated again, and a reverted cut-over is tried again."""
+    candidate = record.candidates[version]
+    gates = {name: state for name, state in candidate.gates.items() if not state.failed}
+    candidate = replace(candidate, promoted=by, no_gates=no_gates or candidate.no_gates, gates=gates)
+    record = replace(record.with_candidate(version, candidate), number=record.number + 1)
+    if record.phase == REVERTED and record.to == version:
+        record = replace(record, phase=NONE, to="", closes=(), detail="")
+    return record

@@ -1,0 +1,354 @@
+"""The openings that a root takes part in: it conducts those whose record it writes, and keeps to the records of other roots.
+
+`conduct.py` has the rules. This module collects what they need, writes the documents, and calls hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sdlb.core import conduct
+from sdlb.core.conduct import Conditions, Waiting
+from sdlb.core.decisions import NO_GUARD, Compatible, Guard, Report, ServiceRecord
+from sdlb.core.effects import RunHook
+from sdlb.core.gates import Facts, answered, approved
+from sdlb.core.messages import OPENING as KIND
+from sdlb.core.messages import Rank
+from sdlb.core.opening import NONE, OPENING, REVERTED, RUNNING, OpeningRecord, from_body, to_body
+from sdlb.model.gate import Approval, Gate, Hook
+from sdlb.model.opening import Opening
+from sdlb.model.reason import BelowFloor, NotReady, OnHold, PinnedOut, Reason
+from sdlb.model.version import matches
+
+if TYPE_CHECKING:
+    from sdlb.core.children import Children
+    from sdlb.core.events import Approve, HookDone, Promote
+    from sdlb.core.state import State
+    from sdlb.model.policy import Policy
+
+RETRY_S = 1.0
+"""Pause before a hook is called again that has not decided or could not be reached."""
+_FREE = Opening()
+
+
+class Openings:
+    def __init__(self, state: State, children: Children, records: Mapping[str, ServiceRecord]) -> None:
+        self._state = state
+        self._children = children
+        self._records = records
+        self._read: dict[str, tuple[Rank, OpeningRecord | None]] = {}
+        self._healthy_since: dict[tuple[str, str], float] = {}
+        self._calls: dict[str, tuple[str, str, str]] = {}  # key of a hook in progress -> (service, version, gate)
+        self._retry_at: dict[tuple[str, str, str], float] = {}  # (service, version, gate) -> time of the next attempt
+        self._dependents: dict[str, dict[str, None]] = {}  # service -> services that wait for a version of it
+
+    # ------------------------------------------------------------------ reads
+
+    def record(self, service: str) -> OpeningRecord | None:
+        doc = self._state.policies.docs.get(f"{KIND}/{service}")
+        if doc is None:
+            return None
+        known = self._read.get(service)
+        if known is None or known[0] != doc.rank:
+            known = self._read[service] = (doc.rank, from_body(doc.body))
+        return known[1]
+
+    def conducts(self, service: str) -> bool:
+        record = self.record(service)
+        return record is not None and record.conductor_id == self._state.settings.node_id
+
+    def ticket(self, service: str, generation: int) -> str:
+        """What this root sends with its decisions to show which record it follows."""
+        record = self.record(service)
+        return record.ticket if record is not None and record.generation == generation else ""
+
+    def guard(
+        self, service: str, record: ServiceRecord, versions: Mapping[str, Report], compatible: Compatible
+    ) -> Guard:
+        """What must not open now."""
+        policy, newest = self._state.policy(service), self.record(service)
+        opening = newest if newest is not None and newest.generation == record.generation else None
+        conductor = newest.conductor_id if newest is not None else ""
+        if not policy.gates and policy.opening == _FREE and (opening is None or not opening.committed):
+            return NO_GUARD
+        barred: dict[str, Reason] = {}
+        for version, report in versions.items():
+            if version in record.active:
+                continue
+            reason = _barred_by_policy(policy, version, record)
+            if reason is None and conductor not in report.granted:  # else the conductor has opened it already
+                reason = self._barred_by_gates(policy, version, record, opening, compatible)
+            if reason is not None:
+                barred[version] = reason
+        return Guard(barred, opening.to if opening is not None and opening.committed else "")
+
+    def _barred_by_gates(
+        self, policy: Policy, version: str, record: ServiceRecord, opening: OpeningRecord | None, compatible: Compatible
+    ) -> Reason | None:
+        if not _needs(policy, version, record, opening, compatible):
+            return None
+        candidate = opening.candidates.get(version) if opening is not None else None
+        if candidate is None:
+            by = f" by {opening.conductor}" if opening is not None else ""
+            return NotReady(f"its gates have not been evaluated yet{by}")
+        return None if candidate.clear else conduct.reason_of(candidate.code, candidate.why)
+
+    # ------------------------------------------------------------------ conducting
+
+    def review(self) -> None:
+        """The roots that the children reach have changed: the conductor of a service may be lost."""
+        for doc_id in self._state.policies.docs:
+            kind, _, service = doc_id.partition("/")
+            if kind == KIND:
+                self._state.dirty_services[service] = None
+
+    def tend(
+        self, service: str, record: ServiceRecord, reports: Mapping[str, Report], compatible: Compatible, now: float
+    ) -> bool:
+        """Continues the opening of a service, if this root conducts it. Returns whether its record has changed."""
+        policy, known = self._state.policy(service), self.record(service)
+        current = known if known is not None and known.generation == record.generation else None
+        needing = [v for v in reports if v not in record.active and _needs(policy, v, record, current, compatible)]
+        if not needing and (current is None or current.phase == NONE):
+            return False
+        if not self._may_conduct(known, record):
+            return False
+        start = self._taken_over(known, current, record)
+        waiting = {v: self._waiting(service, v, record, reports, compatible, start, now) for v in needing}
+        outcome = conduct.advance(start, waiting, self._conditions(service, policy, now))
+        if outcome.wake_s is not None:
+            self._state.set_timer(now + outcome.wake_s, "gate", service)
+        changed = outcome.record != known
+        if changed:
+            self._put(service, outcome.record)
+        for code, text, level in outcome.notes:
+            self._state.note(code, f"{service}: {text}", level, service=service)
+        for version, hook in outcome.hooks:
+            self._call(service, version, hook, outcome.record, record, compatible)
+        return changed
+
+    def _may_conduct(self, known: OpeningRecord | None, record: ServiceRecord) -> bool:
+        """Another root conducts while its record is valid and its children are in touch with it."""
+        node_id = self._state.settings.node_id
+        if known is None or known.conductor_id == node_id or known.generation < record.generation:
+            return True
+        if known.generation > record.generation:
+            return False  # this root has missed decisions
+        lost = self._children.lost_roots()
+        return known.conductor_id in lost or known.conductor_id not in self._children.other_roots()
+
+    def _taken_over(
+        self, known: OpeningRecord | None, current: OpeningRecord | None, record: ServiceRecord
+    ) -> OpeningRecord:
+        settings, wall_s = self._state.settings, self._state.wall_s
+        number = known.number + 1 if known is not None else 1
+        if current is None:
+            return OpeningRecord(settings.node_id, settings.name, record.generation, number, since=wall_s)
+        if current.conductor_id == settings.node_id:
+            return current
+        taken = replace(current, conductor_id=settings.node_id, conductor=settings.name, number=number)
+        if not current.committed or current.phase == OPENING or current.tried:
+            return taken
+        return replace(taken, phase=REVERTED, since=wall_s, detail=f"{current.conductor} was lost")
+
+    def _conditions(self, service: str, policy: Policy, now: float) -> Conditions:
+        lost = self._children.lost_roots()
+        names = self._children.root_names
+        return Conditions(
+            wall_s=self._state.wall_s,
+            flip=policy.opening.cut_over == "flip",
+            park_s=policy.park.timeout_s,
+            lost=tuple(sorted(names.get(root, root) for root in self._peers() & lost)),
+            running=frozenset(call[1:] for call in self._calls.values() if call[0] == service),
+            pauses={call[1:]: at - now for call, at in self._retry_at.items() if call[0] == service and at > now},
+        )
+
+    def _peers(self) -> frozenset[str]:
+        return self._children.other_roots() - {self._state.settings.node_id}
+
+    def _waiting(
+        self,
+        service: str,
+        version: str,
+        record: ServiceRecord,
+        reports: Mapping[str, Report],
+        compatible: Compatible,
+        opening: OpeningRecord,
+        now: float,
+    ) -> Waiting:
+        policy, report = self._state.policy(service), reports[version]
+        rivals = tuple(sorted(v for v in record.active if not compatible(v, version)))
+        replaced = [reports[v] for v in rivals if v in reports]
+        able, healthy = sum(each.able for each in replaced), sum(each.healthy for each in replaced)
+        closing = any(
+            not compatible(other, version) for other in record.closing if other != version and other in reports
+        )
+        names = self._children.root_names
+        missing = (root for root in self._peers() if f"{root}/{opening.ticket}" not in report.joined)
+        if report.healthy and report.healthy >= report.count:
+            self._healthy_since.setdefault((service, version), now)
+        else:
+            self._healthy_since.pop((service, version), None)
+        since = self._healthy_since.get((service, version))
+        return Waiting(
+            facts=Facts(
+                wall_s=self._state.wall_s,
+                instances=report.count,
+                healthy=report.healthy,
+                able=report.able,
+                baseline=able,
+                healthy_s=None if since is None else now - since,
+                active=self._active(service),
+                calendar=self._state.settings.calendar,
+            ),
+            rank=(report.stamp, version),
+            rivals=rivals,
+            room=not rivals and not closing,
+            incompatible=_is_incompatible(version, record, compatible),
+            returns=version in record.past,
+            barred=_barred_by_policy(policy, version, record) is not None,
+            missing=tuple(sorted(names.get(root, root) for root in missing)),
+            floor=policy.opening.floor(able, healthy),
+            gates=_gates(policy, version, record, compatible),
+        )
+
+    def _active(self, waits: str) -> Callable[[str, str], bool]:
+        def active(service: str, declaration: str) -> bool:
+            self._dependents.setdefault(service, {})[waits] = None
+            record = self._records.get(service)
+            return record is not None and any(matches(version, (declaration,)) for version in record.active)
+
+        return active
+
+    def on_active_set(self, service: str) -> None:
+        """The active set of a service has changed: services that depend on it are decided again."""
+        self._state.dirty_services.update(self._dependents.pop(service, {}))
+
+    def _call(
+        self,
+        service: str,
+        version: str,
+        hook: Hook,
+        opening: OpeningRecord,
+        record: ServiceRecord,
+        compatible: Compatible,
+    ) -> None:
+        key = f"{service}/{version}/{opening.generation}.{opening.number}/{hook.name}"
+        self._calls[key] = (service, version, hook.name)
+        replaces = tuple(v for v in record.era if not compatible(v, version))
+        self._state.effects.append(RunHook(key, service, version, hook, replaces))
+
+    def _put(self, service: str, record: OpeningRecord) -> None:
+        self._state.policies.put_doc(KIND, service, to_body(record))
+
+    # ------------------------------------------------------------------ orders
+
+    def on_hook_done(self, event: HookDone, now: float) -> None:
+        call = self._calls.pop(event.key, None)
+        if call is None:
+            return  # of an earlier start of this control, which has called it again
+        service, version, name = call
+        self._state.dirty_services[service] = None
+        record = self.record(service)
+        candidate = record.candidates.get(version) if record is not None and self.conducts(service) else None
+        state = candidate.gates.get(name) if candidate is not None else None
+        if record is None or candidate is None or state is None or state.state != RUNNING:
+            return
+        if event.outcome not in ("yes", "no"):
+            self._retry_at[call] = now + RETRY_S
+        else:
+            self._retry_at.pop(call, None)
+        found = answered(state, event.outcome, event.detail, self._state.wall_s)
+        if found.state != state.state and event.outcome in ("yes", "no"):
+            code, level = ("gate-opened", "info") if event.outcome == "yes" else ("gate-refused", "error")
+            why = f": {event.detail}" if event.detail else ""
+            self._state.note(code, f"{service}: gate {name} of {version} is {found.state}{why}", level, service=service)
+        self._put(service, record.with_candidate(version, candidate.with_gate(name, found)))
+
+    def approval_objection(self, service: str, version: str, gate: str, by: str) -> str:
+        """Why an approval would have no effect. "": it has one."""
+        objection = self._objection(service, version)
+        if objection:
+            return objection
+        approvals = [each for each in self._state.policy(service).gates if isinstance(each, Approval)]
+        found = next((each for each in approvals if each.name == gate), None)
+        if found is None:
+            names = ", ".join(each.name for each in approvals) or "none"
+            return f"{service} has no gate {gate} that waits for an approval; its gates of this kind: {names}"
+        if by not in found.by:
+            return f"{by} may not approve gate {gate} of {service}; {' and '.join(found.by)} may"
+        return ""
+
+    def promotion_objection(self, service: str, version: str) -> str:
+        return self._objection(service, version)
+
+    def _objection(self, service: str, version: str) -> str:
+        record = self.record(service)
+        current = self._records.get(service)
+        if record is None or current is None or record.generation != current.generation:
+            return f"no version of {service} waits for a gate or a cut-over"
+        if record.conductor_id != self._state.settings.node_id:
+            return f"{record.conductor} conducts the opening of {service}, not {self._state.settings.name}"
+        if version not in record.candidates:
+            names = ", ".join(sorted(record.candidates)) or "none"
+            return f"{service}-{version} does not wait for a gate or a cut-over; these do: {names}"
+        return ""
+
+    def on_approve(self, event: Approve) -> None:
+        if self.approval_objection(event.service, event.version, event.gate, event.by):
+            return
+        record = self.record(event.service)
+        gate = next(each for each in self._state.policy(event.service).gates if each.name == event.gate)
+        assert record is not None and isinstance(gate, Approval)
+        candidate = record.candidates[event.version]
+        known = candidate.gates.get(gate.name) or conduct.GateState(since=self._state.wall_s)
+        found = candidate.with_gate(gate.name, approved(gate, known, event.by, self._state.wall_s))
+        self._put(event.service, record.with_candidate(event.version, found))
+        text = f"{event.by} approved gate {event.gate} of {event.service}-{event.version}"
+        self._state.note("gate-approved", text, service=event.service)
+
+    def on_promote(self, event: Promote) -> None:
+        record = self.record(event.service)
+        if record is None or self._objection(event.service, event.version):
+            return
+        self._put(event.service, conduct.promoted(record, event.version, event.by, event.no_gates))
+        gates = f" without its gates: {event.no_gates}" if event.no_gates else ""
+        text = f"{event.by} promoted {event.service}-{event.version}{gates}"
+        self._state.note("version-promoted", text, service=event.service)
+
+
+def _needs(
+    policy: Policy, version: str, record: ServiceRecord, opening: OpeningRecord | None, compatible: Compatible
+) -> bool:
+    """Whether the version opens only with the consent of the conductor. One that was active in this generation does not."""
+    if opening is not None and opening.committed and opening.to == version:
+        return True
+    if version in record.era:
+        return False
+    if _gates(policy, version, record, compatible):
+        return True
+    return policy.opening.cut_over == "flip" and any(not compatible(version, other) for other in record.active)
+
+
+def _gates(policy: Policy, version: str, record: ServiceRecord, compatible: Compatible) -> tuple[Gate, ...]:
+    if not policy.gates:
+        return ()
+    incompatible = _is_incompatible(version, record, compatible)
+    return tuple(gate for gate in policy.gates if gate.applies == "every" or incompatible)
+
+
+def _is_incompatible(version: str, record: ServiceRecord, compatible: Compatible) -> bool:
+    return any(not compatible(version, other) for other in record.era)
+
+
+def _barred_by_policy(policy: Policy, version: str, record: ServiceRecord) -> Reason | None:
+    opening = policy.opening
+    if opening.held(version, returns=version in record.era):
+        return OnHold()
+    if opening.pinned_out(version):
+        return PinnedOut(opening.pin)
+    if opening.below_floor(version, policy.compatibility.scheme):
+        return BelowFloor(opening.never_below)
+    return None
