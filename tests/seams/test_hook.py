@@ -359,7 +359,7 @@ def test_an_exit_code_that_others_took_is_never_a_yes(tmp_path: Path) -> None:
         outcome, detail = run(tmp_path, "raise SystemExit(3)")
     finally:
         signal.signal(signal.SIGCHLD, before)
-    assert (outcome, detail) == ("failed", "how the program ended is not known")
+    assert (outcome, detail) == ("failed", "the exit code of the program is not known")
 
 
 def test_the_number_of_running_hooks_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

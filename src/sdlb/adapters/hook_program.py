@@ -136,10 +136,10 @@ class Programs:
         hard = _ended(pid) is None or _is_held(lock)
         _signal(pid, signal.SIGKILL)
         for _ in range(round(1 / POLL_S)):  # a process in an uninterruptible read may live on
-            if _ended(pid) is not None:
-                _reap(pid)
+            if _ended(pid) is not None and not _is_held(lock):
                 break
             await asyncio.sleep(POLL_S)
+        _reap(pid)
         output.read()
         return f"the program ran for more than {timeout_s:g} s and was {'killed' if hard else 'stopped'}"
 
@@ -198,7 +198,7 @@ def _outcome(code: int, status: int) -> tuple[str, str]:
         return outcome, f"the program exited with code {status}"
     if code in (os.CLD_KILLED, os.CLD_DUMPED):
         return FAILED, f"the program was killed by signal {status}"
-    return FAILED, "how the program ended is not known"
+    return FAILED, "the exit code of the program is not known"
 
 
 def _signal(pid: int, number: int) -> None:
