@@ -15,7 +15,6 @@ from sdlb.core.settings import Settings
 from sdlb.core.slot import digest_of
 from sdlb.core.source import Source, Standing, Step
 from sdlb.core.state import State
-from sdlb.model.policy import Policy
 from tests.core.forest import Forest, key_of
 
 KEY = key_of("1.0.1")
@@ -57,7 +56,7 @@ class Bench:
         self.children.on_state(child, UpState(seq, full, claims, gone), now)
 
     def wait(self) -> None:
-        self.state.policies._parsed["catalog"] = Policy(on_silence="wait")  # pyright: ignore[reportPrivateUsage]
+        self.state.policies.layers.put("catalog", {"on_silence": "wait"})
 
     def sources(self) -> dict[str, Source]:
         slot = self.state.slots.get(KEY)
@@ -303,7 +302,7 @@ def test_under_wait_a_remnant_stays_until_the_policy_changes() -> None:
     assert bench.sources()["r:rack#1"].standing is Standing.PRESUMED
     bench.children.remnants.recheck("catalog")
     assert bench.sources()
-    bench.state.policies._parsed.clear()  # pyright: ignore[reportPrivateUsage]
+    bench.state.policies.layers.put("catalog", {})
     bench.children.remnants.recheck("catalog")
     assert not bench.sources()
 

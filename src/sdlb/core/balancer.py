@@ -24,6 +24,7 @@ from sdlb.core.forwarding import Forwarder
 from sdlb.core.local_instances import LocalInstances
 from sdlb.core.messages import (
     ACTIVE,
+    POLICY,
     REFUSED,
     WAITING,
     Answer,
@@ -224,12 +225,9 @@ class Balancer:
             case ev.StoreStuck() | ev.StoreWritten():
                 self._on_store(isinstance(event, ev.StoreWritten), now)
             case ev.PolicyPut():
-                if state.policies.put(event.service, event.body):
-                    by = f" (set at {event.by})" if event.by else ""
-                    what = f": {event.what}" if event.what else ""
-                    state.note(
-                        "policy-set", f"the policy of {event.service} was changed{by}{what}", service=event.service
-                    )
+                self._on_policies((event,))
+            case ev.PoliciesPut():
+                self._on_policies(event.puts)
             case ev.Approve() | ev.Promote() | ev.RouteTransfer() | ev.HookDone():
                 self._authority.on_order(event, now)
             case ev.ForgetChild():
@@ -241,6 +239,20 @@ class Balancer:
                 self._forwarder.done_here(event)
             case ev.Stop():
                 self._on_stop(event, now)
+
+    def _on_policies(self, puts: tuple[ev.PolicyPut, ...]) -> None:
+        changed = self._state.policies.put([(put.service, put.body) for put in puts])
+        for put in puts:
+            if put.service in changed:
+                by = f" (set at {put.by})" if put.by else ""
+                what = f": {put.what}" if put.what else ""
+                text = f"the policy of {put.service} was changed{by}{what}"
+                self._state.note("policy-set", text, service=put.service)
+
+    def _recheck_remnants(self, doc_id: str) -> None:
+        kind, _, name = doc_id.partition("/")
+        for service in self._state.policies.affected(name) if kind == POLICY else ():
+            self._children.remnants.recheck(service)
 
     def _on_child_message(self, event: ev.ChildMessage, now: float) -> None:
         child = self._children.by_link.get(event.link)
@@ -415,7 +427,7 @@ class Balancer:
         for doc_id in state.policies.take_changed():
             self._parents.mark_doc_dirty(doc_id)
             self._children.mark_doc_dirty(doc_id)
-            self._children.remnants.recheck(doc_id.partition("/")[2])
+            self._recheck_remnants(doc_id)
         has_say = self._authority.has_say(now)
         if has_say != self._has_say:
             self._has_say = has_say

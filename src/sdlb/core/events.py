@@ -187,13 +187,20 @@ class StoreWritten:
 
 @dataclass(frozen=True, slots=True)
 class PolicyPut:
-    """Set a policy at this root. `body`: the document as JSON. `by`: the node whose local API got the call. `what`: the
-    changes, for people."""
+    """Set the policy document of a service or pattern at this root. `body`: the document as JSON. `by`: the node whose local API
+    got the call. `what`: the changes, for people."""
 
     service: str
     body: bytes
     by: str = ""
     what: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PoliciesPut:
+    """Set several policy documents in one iteration: all of them or none."""
+
+    puts: tuple[PolicyPut, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +300,7 @@ Event = (
     | StoreStuck
     | StoreWritten
     | PolicyPut
+    | PoliciesPut
     | Approve
     | Promote
     | RouteTransfer

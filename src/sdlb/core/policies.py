@@ -7,20 +7,25 @@
   has is reported upward for a while after each connection, so that roots that lost theirs can learn it, and is then
   dropped. A node between forwards what more than half of its children report.
 * A document that this release cannot read is forwarded unchanged. Unknown keys of a document are ignored.
+* A document may apply to many services (`model.policy_layers`). Its change costs as much as those that exist, and a scan of
+  the names of all services.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from sdlb.core import saved
 from sdlb.core.messages import NO_DOC, OPENING, POLICY, TRANSFER, Doc, Rank
+from sdlb.model import policy_layers
 from sdlb.model.policy import Policy
+from sdlb.model.policy_layers import Layers, covers, is_pattern
 from sdlb.model.problem import Invalid
+from sdlb.model.traffic import Traffic
 
 if TYPE_CHECKING:
     from sdlb.core.state import State
@@ -31,6 +36,8 @@ VOTES_MAX = 10_000
 """Newer documents of one child that are counted; further ones are ignored."""
 NEWER_MAX = 1000
 """Reported documents that are kept to be counted again later. Above that, only a new report is counted."""
+GONE_MAX = 1000
+"""Services without a claim that keep the traffic settings of a pattern, because requests for them may still be parked."""
 
 
 class Policies:
@@ -39,8 +46,8 @@ class Policies:
         self.docs: dict[str, Doc] = {}  # id -> the document in force
         self.digest = 0  # of all documents in force
         self.changed: dict[str, None] = {}  # ids of documents that still have to be sent on
-        self._parsed: dict[str, Policy] = {}
-        self._default = Policy()
+        self.layers = Layers()  # the readable ones
+        self._gone: dict[str, None] = {}
         self._votes: dict[str, dict[str, int]] = {}  # child -> id -> digest of the newer document that it reports
         self._count: Counter[tuple[str, int]] = Counter()  # (id, digest) -> number of children that report it
         self._newer: dict[tuple[str, int], Doc] = {}  # (id, digest) -> the reported document
@@ -48,7 +55,7 @@ class Policies:
     # ------------------------------------------------------------------ reads
 
     def of(self, service: str) -> Policy:
-        return self._parsed.get(service, self._default)
+        return self.layers.of(service)
 
     def doc(self, service: str) -> Doc | None:
         return self.docs.get(f"{POLICY}/{service}")
@@ -57,11 +64,24 @@ class Policies:
         doc = self.docs.get(doc_id)
         return NO_DOC if doc is None else doc.rank
 
+    def affected(self, name: str) -> list[str]:
+        """The services to which the document `name` applies: those with a claim and those with a document of their own."""
+        if not is_pattern(name):
+            return [name]
+        named = dict.fromkeys((*self._state.by_service, *self._gone, *self.layers.documents))
+        return [each for each in named if not is_pattern(each) and covers(name, each)]
+
     # ------------------------------------------------------------------ documents in force
 
-    def put(self, name: str, body: bytes) -> bool:
-        """Sets a policy at this node, which is a root. Returns whether it is now in force."""
-        return self.put_doc(POLICY, name, body)
+    def put(self, puts: Sequence[tuple[str, bytes]]) -> list[str]:
+        """Sets policies (name, body) at this node, which is a root: all of them or none. Returns the names of those that
+        changed."""
+        new = {name for name, _ in puts if self.doc(name) is None}
+        if len(self.docs) + len(new) > DOCS_MAX:
+            text = f"{len(new)} new policies were refused: this node holds at most {DOCS_MAX} documents"
+            self._state.note("doc-refused", text, "error")
+            return []
+        return [name for name, body in puts if self.put_doc(POLICY, name, body)]
 
     def put_doc(self, kind: str, name: str, body: bytes) -> bool:
         """Sets a document at this node, which is a root. Returns whether it is now in force."""
@@ -117,27 +137,43 @@ class Policies:
         self._state.persist(f"doc/{doc_id}", None)
         self.changed[doc_id] = None
         if doc.kind == POLICY:
-            self._parsed.pop(doc.name, None)
-            self._applied(doc.name, Policy())
+            self.layers.put(doc.name, {})
+            self._applied(doc.name)
 
     def _read(self, doc: Doc) -> None:
-        state = self._state
         try:
-            policy = Policy.from_json(text(doc), where=f"policy of {doc.name}", lenient=True)
+            document = policy_layers.read(text(doc), f"policy of {doc.name}")
         except Invalid as problem:
             message = f"{problem} (set at {doc.origin}; forwarded, but not applied here)"
-            state.note("policy-unreadable", message, "error", service=doc.name)
+            self._state.note("policy-unreadable", message, "error", service=doc.name)
             return
-        self._parsed[doc.name] = policy
-        self._applied(doc.name, policy)
+        self.layers.put(doc.name, document)
+        self._applied(doc.name)
 
-    def _applied(self, service: str, policy: Policy) -> None:
+    def _applied(self, name: str) -> None:
         state = self._state
-        state.table.set_service(service, policy.traffic)
-        for key in state.by_service.get(service, ()):
-            state.touch(key)
-        state.dirty_services[service] = None
-        state.changed_services[service] = None
+        for service in self.affected(name):
+            state.table.set_service(service, self.of(service).traffic)
+            for key in state.by_service.get(service, ()):
+                state.touch(key)
+            state.dirty_services[service] = None
+            state.changed_services[service] = None
+
+    def service_appeared(self, service: str) -> None:
+        """The service has its first claim: a pattern may apply to it."""
+        self._gone.pop(service, None)
+        self._state.table.set_service(service, self.of(service).traffic)
+
+    def service_gone(self, service: str) -> None:
+        """The service has no claim any more. With a document of its own it keeps its traffic settings."""
+        if service in self.layers.documents or self.of(service).traffic == Traffic():
+            return
+        self._gone[service] = None
+        if len(self._gone) > GONE_MAX:
+            oldest = next(iter(self._gone))
+            del self._gone[oldest]
+            if oldest not in self.layers.documents:
+                self._state.table.set_service(oldest, Traffic())
 
     def load(self, doc_id: str, value: object) -> None:
         self.adopt(saved.doc_from(doc_id, value))

@@ -135,6 +135,8 @@ class State:
         slot = self.slots.get(key)
         if slot is None:
             slot = self.slots[key] = Slot(key)
+            if key.service not in self.by_service:
+                self.policies.service_appeared(key.service)
             self.by_service.setdefault(key.service, {})[key] = None
             self.by_route.setdefault(key.route, {})[key] = None
         slot.sources[source.target] = source
@@ -178,6 +180,8 @@ class State:
             index[name].pop(key)
             if not index[name]:
                 del index[name]
+        if key.service not in self.by_service:
+            self.policies.service_gone(key.service)
 
     # ------------------------------------------------------------------ policies
 

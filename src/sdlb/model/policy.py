@@ -72,13 +72,7 @@ class Policy:
 
         `lenient`: unknown keys are ignored, because a node of a newer release may have sent them.
         """
-        if len(text) > 65536:
-            raise Invalid("bad-policy", where, "is longer than 64 KiB", "make it shorter")
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise Invalid("bad-policy", where, f"is not JSON ({error})", "send one JSON object") from None
-        return Policy.from_data(data, where, lenient=lenient)
+        return Policy.from_data(loads(text, where), where, lenient=lenient)
 
     @staticmethod
     def from_data(data: object, where: str = "policy", *, lenient: bool = False) -> Policy:
@@ -119,6 +113,16 @@ class Policy:
 
     def to_json(self) -> str:
         return json.dumps(self.to_data(), separators=(",", ":"))
+
+
+def loads(text: str, where: str) -> object:
+    """The JSON value of a policy document. Raises Invalid."""
+    if len(text) > 65536:
+        raise Invalid("bad-policy", where, "is longer than 64 KiB", "make it shorter")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Invalid("bad-policy", where, f"is not JSON ({error})", "send one JSON object") from None
 
 
 def _sticky(top: Reader) -> Sticky | None:

@@ -19,6 +19,8 @@ SCHEMES = ("numeric", "semver", "opaque")
 RULES = ("patch", "minor", "exact", "any")
 
 SERVICE = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
+PREFIX = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)?\Z")
+"""The first characters of a service name."""
 VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+~-]*\Z")
 _NUMERIC = re.compile(r"^[0-9]{1,18}(\.[0-9]{1,18})*\Z")
 _SEMVER = re.compile(
