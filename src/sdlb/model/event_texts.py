@@ -46,6 +46,23 @@ SECTIONS: dict[str, dict[str, EventText]] = {
         "generation-doubted": _warning(
             "At a root: a newer generation was reported by too few nodes. The root keeps its record under a higher generation."
         ),
+        "gate-opened": _info("At the conductor: a gate of a waiting version opened."),
+        "gate-approved": _info("At the conductor: a person or pipeline approved a gate."),
+        "gate-refused": _error("At the conductor: a hook refused a version. It waits until it is promoted."),
+        "gate-timeout": _error(
+            "At the conductor: a gate was not open in time. The version waits until it is promoted."
+        ),
+        "cutover-closing": _info("At the conductor: a flip began. New requests are parked and the old version drains."),
+        "cutover-gap": _info(
+            "At the conductor: nothing of the old version is in flight. Gates in the gap are evaluated."
+        ),
+        "cutover-opened": _info("At the conductor: the new version opens. From now on nothing is reverted."),
+        "cutover-reverted": _error("At the conductor: a cut-over was reverted. The old version may serve again."),
+        "cutover-stuck": _error(
+            "At the conductor: a cut-over cannot continue, and cannot be reverted because a hook with `back = false` was called."
+        ),
+        "version-promoted": _info("At the conductor: an operator promoted a waiting version."),
+        "route-transferred": _info("At a root: an operator gave a route to another service."),
         "zone-unknown": _warning("The time zone of a gate cannot be loaded. Its window counts as UTC."),
         "following": _warning("A root cannot write its decisions and follows the decisions of the other roots."),
     },

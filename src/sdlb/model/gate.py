@@ -228,7 +228,7 @@ def _depends_on(item: Reader, common: dict[str, object]) -> Gate:
 
 
 def _approval(item: Reader, common: dict[str, object]) -> Gate:
-    do = 'list who may approve, for example ["operator-a", "release-bot"]'
+    do = 'list the people and pipelines that may approve, for example ["operator-a", "release-bot"]'
     by = tuple(dict.fromkeys(item.strings("by", 64, [], do)))
     count = item.count("count", 1, 64)
     if not by or not all(by):

@@ -127,11 +127,49 @@ class Version(Strict):
     claims: list[VersionClaim]
 
 
+class GateProgress(Strict):
+    """`age_s`: since it began to be evaluated, or opened. `by`: who approved. `attempts`: calls of a hook."""
+
+    name: str
+    kind: Literal["min_ready", "soak", "window", "depends_on", "approval", "hook"]
+    at: Literal["before", "gap"]
+    state: Literal["open", "waiting", "running", "refused", "timed-out"]
+    age_s: Amount
+    reason: str
+    by: list[str]
+    attempts: Count
+
+
+class Candidate(Strict):
+    """A version that waits. `clear`: its gates and the cut-over let it open. `promoted`: by whom, or ""; `no_gates`: why its gates
+    are skipped, or ""."""
+
+    clear: bool
+    age_s: Amount
+    gates: list[GateProgress]
+    promoted: str
+    no_gates: str
+
+
+class Opening(Strict):
+    """The gates of waiting versions, and the cut-over to `to`. `conductor`: the root that decides; `here`: it is the node that
+    answers. `since_s`: age of the phase."""
+
+    conductor: str
+    here: bool
+    phase: Literal["", "prepare", "closing", "gap", "opening", "reverted"]
+    to: str
+    since_s: Amount
+    detail: str
+    versions: dict[str, Candidate]
+
+
 Priority = Literal["even", "higher", "lower", "share"]
 
 
 class Service(Strict):
-    """`authority`: the name of the root that answers; "" at other nodes."""
+    """`authority`: the name of the root that answers; "" at other nodes. `opening`: null while no version waits for a gate or a
+    cut-over."""
 
     service: str
     generation: Count
@@ -141,6 +179,7 @@ class Service(Strict):
     shares: dict[str, Percent]
     routes: list[str]
     versions: list[Version]
+    opening: Opening | None
 
 
 class Disagreement(Strict):

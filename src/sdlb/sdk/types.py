@@ -106,11 +106,48 @@ class Version(Value, frozen=True):
     claims: tuple[Claim, ...] = ()
 
 
+class GateProgress(Value, frozen=True):
+    """`state`: "open", "waiting", "running", "refused" or "timed-out". `age_s`: since it began to be evaluated, or opened."""
+
+    name: str = ""
+    kind: str = ""
+    at: str = "before"
+    state: str = ""
+    age_s: float = 0.0
+    reason: str = ""
+    by: tuple[str, ...] = ()
+    attempts: int = 0
+
+
+class Candidate(Value, frozen=True):
+    """A version that waits. `clear`: its gates and the cut-over let it open."""
+
+    clear: bool = False
+    age_s: float = 0.0
+    gates: tuple[GateProgress, ...] = ()
+    promoted: str = ""
+    no_gates: str = ""
+
+
+class Opening(Value, frozen=True):
+    """The gates of waiting versions, and the cut-over to `to`. `phase`: "", "prepare", "closing", "gap", "opening" or
+    "reverted"."""
+
+    conductor: str = ""
+    here: bool = False
+    phase: str = ""
+    to: str = ""
+    since_s: float = 0.0
+    detail: str = ""
+    versions: dict[str, Candidate] = {}
+
+
 class Service(Value, frozen=True):
     name: str = msgspec.field(default="", name="service")
     generation: int = 0
     routes: tuple[str, ...] = ()
     versions: tuple[Version, ...] = ()
+    opening: Opening | None = None
 
 
 class Disagreement(Value, frozen=True):
