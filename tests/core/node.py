@@ -100,6 +100,7 @@ class Node:
         self.lie: Callable[[Claim], Iterable[Claim]] = lambda claim: (claim,)
         self.forge: Callable[[UpMessage], UpMessage] = lambda message: message  # all that it sends to parents
         self.stuck = self.released = False
+        self.wall_ahead_s = 0.0
         self.hold = HeldEffects()
         self.unwritten: dict[str, object] = {}
 
@@ -211,7 +212,8 @@ class Node:
         if self.hold.on:
             for event in events:
                 self.hold.event(event)
-        self.carry_out(self.balancer.handle_all(events, self.forest.now, self.forest.now))
+        now = self.forest.now
+        self.carry_out(self.balancer.handle_all(events, now, now + self.wall_ahead_s))
 
     def carry_out(self, effects: list[ef.Effect]) -> None:
         for effect in effects:

@@ -362,6 +362,56 @@ def test_a_hook_whose_root_was_killed_is_called_again_with_the_same_key() -> Non
     assert story.all_serve("2.5.1")
 
 
+def test_a_root_that_takes_over_calls_a_hook_with_the_same_key() -> None:
+    story = Story(TWO, gate=[{**MIGRATE, "at": "before"}])
+    story.put("1.0.2")
+    story.put("2.5.1")
+    lost = story.conductor
+    story.forest[lost].kill()
+    story.forest.run(30.0)
+    left = next(root for root in roots(story.forest) if root != lost)
+    assert len(story.forest[left].hooks) == 1 and len(set(story.hooks())) == 1
+
+
+def test_a_hook_is_not_called_twice_at_once_when_its_version_was_away() -> None:
+    story = Story(TWO, gate=[{**MIGRATE, "at": "before"}])
+    story.put("1.0.2")
+    story.put("2.5.1")
+    story.remove("2.5.1")
+    story.put("2.5.1")
+    assert len(story.hooks()) == 1
+    story.answer("yes")
+    story.remove("1.0.2")
+    assert story.all_serve("2.5.1")
+
+
+def test_the_wall_clock_does_not_prolong_a_flip() -> None:
+    story = Story(TWO, cut_over="flip", park={"timeout_s": 20})
+    story.put("1.0.2")
+    story.forest["host-1"].engine.in_flight[ev.EndpointKey(OLD, "i:host-1-1.0.2")] = 1
+    story.put("2.5.1")
+    for node in story.forest.nodes.values():
+        node.wall_ahead_s = -3600.0
+    story.forest.run(17.0)
+    assert story.all_serve("1.0.2")
+
+
+def test_another_root_takes_over_when_the_conductor_has_left_the_tree() -> None:
+    """It is no parent of any host any more. A host that has just started and reports only one root is no proof of that."""
+    story = Story(TWO, gate=[APPROVAL])
+    story.put("1.0.2")
+    story.put("2.5.1")
+    gone = story.conductor
+    left = next(root for root in roots(story.forest) if root != gone)
+    story.forest.run(60.0)
+    for host in ("host-1", "host-2"):
+        story.forest[host].move(left)
+    story.forest.run(15.0)
+    assert story.opening(left)["conductor"] == gone  # type: ignore[index]
+    story.forest.run(10.0)
+    assert story.opening(left)["conductor"] == left  # type: ignore[index]
+
+
 def test_another_root_takes_over_when_the_conductor_is_lost() -> None:
     story = Story(TWO, gate=[APPROVAL])
     story.put("1.0.2")
@@ -496,9 +546,10 @@ def test_a_root_that_is_killed_during_a_cut_over_goes_on(tree: dict[str, tuple[s
     assert story.all_serve("2.5.1")
 
 
-def test_interrupted_anywhere_a_flip_ends_with_one_version() -> None:
-    """A root is killed after each step of a flip in turn, and starts again: one version serves, and it is the new one or, after
-    the conductor was lost for long, the old one."""
+@pytest.mark.parametrize("victim", ["edge-1", "edge-2", "host-1"])
+@pytest.mark.parametrize("how", ["restart", "reboot"])
+def test_interrupted_anywhere_a_flip_ends_with_the_new_version(victim: str, how: str) -> None:
+    """A node is stopped after each step of a flip in turn, and starts again. `_look` checks promise 1 after every step."""
     steps, done = 0, False
     while not done:
         story = Story(TWO, cut_over="flip")
@@ -506,10 +557,16 @@ def test_interrupted_anywhere_a_flip_ends_with_one_version() -> None:
         for host in ("host-1", "host-2"):
             story.forest.put(host, f"{host}-2.5.1", "2.5.1", settle=False)
         done = not all(story.forest.step() for _ in range(steps))
-        story.forest["edge-1"].reboot()
+        if how == "restart":
+            story.forest[victim].restart()
+        else:
+            story.forest[victim].reboot()
+        if victim == "host-1":  # the programs renew their registrations
+            for version in ("1.0.2", "2.5.1"):
+                story.forest.put(victim, f"{victim}-{version}", version, settle=False)
         story.forest.run(60.0)
         assert story.all_serve("2.5.1"), (steps, story.serve(), story.opening())
-        steps += 3
+        steps += 5
     assert steps > 60
 
 

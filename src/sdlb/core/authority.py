@@ -394,7 +394,10 @@ class Root:
         if record.hold_until > now:
             state.set_timer(record.hold_until, "hold", service)
         _keep(self._version_reasons, service, reasons)
-        self._barred[service] = guard.barred
+        if guard.barred:
+            self._barred[service] = guard.barred
+        else:
+            self._barred.pop(service, None)
         if not self.settling and state.can_write and self.openings.tend(service, record, reports, compatible, now):
             state.dirty_services[service] = None  # decided again, with the new record of its opening
         for key in state.by_service.get(service, ()):

@@ -47,7 +47,7 @@ class Waiting:
 
     `rivals`: incompatible active versions. `room`: nothing incompatible is active, closing or unaccounted for. `incompatible`: it
     replaces a generation. `returns`: it was active in an earlier generation. `barred`: by hold, pin or floor. `missing`: names of
-    roots that have not acknowledged the record. `floor`: capacity that a flip needs. `gates`: those that apply.
+    roots that are in touch and have not acknowledged the record. `floor`: capacity that a flip needs. `gates`: those that apply.
     """
 
     facts: Facts
@@ -75,12 +75,14 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """`flip`: the policy's cut-over. `lost`: names of roots that are out of touch. `running`: (version, gate) of hooks in
+    """`flip`: the policy's cut-over. `park_s`: time for which a request is parked. `parked_s`: time since a flip in progress began
+    to park. `lost`: names of roots that are out of touch. `running`: (version, gate) of hooks in
     progress; `pauses`: of hooks that are retried, and the time until then."""
 
     wall_s: float
     flip: bool = False
     park_s: float = 0.0
+    parked_s: float = 0.0
     lost: tuple[str, ...] = ()
     running: frozenset[tuple[str, str]] = frozenset()
     pauses: Mapping[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
@@ -166,6 +168,9 @@ def _call(out: Outcome, version: str, hook: Hook, conditions: Conditions) -> Non
         return
     candidate = out.record.candidates[version]
     state = candidate.gates[hook.name]
+    if (version, hook.name) in conditions.running:  # called before the version was away for a while
+        out.record = out.record.with_candidate(version, candidate.with_gate(hook.name, replace(state, state=RUNNING)))
+        return
     state = replace(state, state=RUNNING, attempts=state.attempts + 1)
     out.record = replace(
         out.record.with_candidate(version, candidate.with_gate(hook.name, state)),
@@ -220,7 +225,7 @@ def _begin(out: Outcome, waiting: Mapping[str, Waiting], clear: Mapping[str, boo
     each = waiting[version]
     if record.phase != PREPARE or record.to != version:
         record = replace(record, phase=PREPARE, to=version, closes=each.rivals, since=conditions.wall_s, tried=False)
-    missing = ", ".join((*each.missing, *(name for name in conditions.lost if name not in each.missing)))
+    missing = ", ".join(each.missing + conditions.lost if each.rivals else each.missing)
     out.record = replace(record, closes=each.rivals, detail=f"waiting for an answer of {missing}" if missing else "")
     if missing:
         return
@@ -269,7 +274,7 @@ def _failure(out: Outcome, each: Waiting | None, conditions: Conditions) -> str:
         return ""
     if conditions.lost:
         return f"{', '.join(conditions.lost)} is out of touch"
-    left = record.parked_since + REVERT_AFTER * conditions.park_s - conditions.wall_s
+    left = REVERT_AFTER * conditions.park_s - conditions.parked_s
     if left <= 0:
         return f"it took longer than {REVERT_AFTER:.0%} of the {conditions.park_s:g} s for which requests are parked"
     out.wakes.append(left)
@@ -294,6 +299,7 @@ def _revert(out: Outcome, why: str, each: Waiting | None, conditions: Conditions
         record,
         phase=REVERTED,
         number=record.number + 1,
+        attempt=record.attempt + 1,
         since=conditions.wall_s,
         detail=why,
         candidates=candidates,
@@ -308,66 +314,79 @@ def _judge(out: Outcome, version: str, each: Waiting, clear: bool, conditions: C
     """Sets whether the version may open, and the reason if not."""
     record = out.record
     candidate = record.candidates[version]
-    code, why = "", ""
+    reason: Reason | None = None
     if record.to == version and record.phase == OPENING:
         pass
     elif record.to == version and record.phase == REVERTED:
-        code, why = WasReverted.code, record.detail
+        reason = WasReverted(record.detail)
     elif _is_dormant(candidate, each):
-        code, why = (
-            NotReady.code,
-            f"it was active before {', '.join(each.rivals)}, and replaces it only when it is promoted",
-        )
+        rivals = ", ".join(each.rivals)
+        reason = NotReady(f"it was active before {rivals}, and replaces it only when it is promoted")
     elif not clear:
-        gate = _first_closed(candidate, each.before())
-        code, why = Gated.code, _gate_text(candidate, gate)
+        reason = _gated(candidate, each.before())
     elif _needs_cut_over(each, conditions):
-        code, why = _cut_over_text(record, version, each, candidate, conditions)
-    candidate = replace(candidate, clear=not code, code=code, why=why)
+        reason = _cut_over(record, version, each, candidate, conditions)
+    candidate = replace(candidate, clear=reason is None, code="", subject="", why="")
+    if reason is not None:
+        subject, why = _parts(reason)
+        candidate = replace(candidate, code=reason.code, subject=subject, why=why)
     out.record = out.record.with_candidate(version, candidate)
 
 
-def _cut_over_text(
+def _cut_over(
     record: OpeningRecord, version: str, each: Waiting, candidate: Candidate, conditions: Conditions
-) -> tuple[str, str]:
+) -> Reason:
     if record.to == version and record.phase == GAP:
-        return Gated.code, _gate_text(candidate, _first_closed(candidate, each.gap()))
+        return _gated(candidate, each.gap())
     if record.to == version:
-        return CuttingOver.code, f"{version} {record.detail or 'the others are closing'}"
+        return CuttingOver(version, record.detail or "the others are closing")
     if record.committed:
-        return CuttingOver.code, f"{record.to} it goes first"
+        return CuttingOver(record.to, "it goes first")
     if conditions.flip and each.rivals and conditions.park_s <= 0:
-        return NotReady.code, "a flip needs parked requests, and park.timeout_s is 0"
+        return NotReady("a flip needs parked requests, and park.timeout_s is 0")
     if conditions.flip and each.rivals and not _is_ready(candidate, each):
         needed = max(each.floor, 1)
-        return NotReady.code, f"a capacity of {each.facts.able} is ready, and a flip needs {needed} (max_unavailable)"
-    return NotReady.code, "the versions that it replaces still serve" if each.rivals else "no instance is healthy yet"
+        return NotReady(f"a capacity of {each.facts.able} is ready, and a flip needs {needed} (max_unavailable)")
+    return NotReady("the versions that it replaces still serve" if each.rivals else "no instance is healthy yet")
 
 
 def _first_closed(candidate: Candidate, gates: tuple[Gate, ...]) -> Gate | None:
     return next((gate for gate in gates if candidate.gates.get(gate.name, GateState()).state != OPEN), None)
 
 
-def _gate_text(candidate: Candidate, gate: Gate | None) -> str:
+def _gated(candidate: Candidate, gates: tuple[Gate, ...]) -> Reason:
+    gate = _first_closed(candidate, gates)
     if gate is None:
-        return "gates it waits for the gates"
+        return NotReady("its gates are being evaluated")
     state = candidate.gates.get(gate.name, GateState())
     text = {RUNNING: f"the hook is running, attempt {state.attempts}", REFUSED: f"refused: {state.reason}"}
-    return f"{gate.name} {text.get(state.state) or state.reason or 'not open yet'}"
+    return Gated(gate.name, text.get(state.state) or state.reason or "not open yet")
 
 
-def reason_of(code: str, why: str) -> Reason:
-    """The reason of a candidate, from its document. The first word of `why` is a name where the reason has one."""
-    name, _, text = why.partition(" ")
-    match code:
-        case Gated.code:
-            return Gated(name, text)
-        case CuttingOver.code:
-            return CuttingOver(name, text)
-        case WasReverted.code:
-            return WasReverted(why)
+def _parts(reason: Reason) -> tuple[str, str]:
+    """(subject, text) of a reason, for the document."""
+    match reason:
+        case Gated(gate, text):
+            return gate, text
+        case CuttingOver(version, text):
+            return version, text
+        case NotReady(text) | WasReverted(text):
+            return "", text
         case _:
-            return NotReady(why)
+            return "", str(reason)
+
+
+def reason_of(candidate: Candidate) -> Reason:
+    """The reason for which a candidate is not clear, from its document."""
+    match candidate.code:
+        case Gated.code:
+            return Gated(candidate.subject, candidate.why)
+        case CuttingOver.code:
+            return CuttingOver(candidate.subject, candidate.why)
+        case WasReverted.code:
+            return WasReverted(candidate.why)
+        case _:
+            return NotReady(candidate.why)
 
 
 # ---------------------------------------------------------------------- orders
@@ -379,6 +398,7 @@ def promoted(record: OpeningRecord, version: str, by: str, no_gates: str) -> Ope
     gates = {name: state for name, state in candidate.gates.items() if not state.failed}
     candidate = replace(candidate, promoted=by, no_gates=no_gates or candidate.no_gates, gates=gates)
     record = replace(record.with_candidate(version, candidate), number=record.number + 1)
+    record = replace(record, attempt=record.attempt + 1)
     if record.phase == REVERTED and record.to == version:
         record = replace(record, phase=NONE, to="", closes=(), detail="")
     return record

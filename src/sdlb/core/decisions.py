@@ -242,6 +242,8 @@ def _settle_contests(draft: _Draft) -> None:
             continue
         if report.vouched and report.generation < draft.record.generation:
             continue  # the record is newer
+        if version in draft.guard.barred and not report.vouched:
+            continue  # it would not open
         rivals = draft.rivals(version)
         # A rival without a report may be late after a restart. A version that serves with another root's consent does not wait.
         if rivals and all(_prevails(draft, version, rival) for rival in rivals):

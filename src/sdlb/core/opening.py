@@ -21,6 +21,7 @@ NONE, PREPARE, CLOSING, GAP, OPENING, REVERTED = "", "prepare", "closing", "gap"
 COMMITTED: Final = (CLOSING, GAP, OPENING)
 """Phases in which no incompatible version may serve."""
 CANDIDATES_MAX = 32
+"""Versions of one service that are evaluated at once: the earliest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class GateState:
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A version that may open only when `clear`. `baseline`: the greatest capacity of the versions that it replaces, as seen
-    since it waits. `promoted`, `no_gates`: see the event `Promote`. `code`, `why`: the reason for which it is not clear."""
+    since it waits. `promoted`, `no_gates`: see the event `Promote`. `code`, `subject`, `why`: the reason for which it is not
+    clear; `subject` is the name of a gate or version, where the reason has one."""
 
     since: float = 0.0
     gates: Mapping[str, GateState] = field(default_factory=dict[str, GateState])
@@ -51,6 +53,7 @@ class Candidate:
     no_gates: str = ""
     clear: bool = False
     code: str = ""
+    subject: str = ""
     why: str = ""
 
     def with_gate(self, name: str, state: GateState) -> Candidate:
@@ -60,14 +63,19 @@ class Candidate:
 @dataclass(frozen=True, slots=True)
 class OpeningRecord:
     """`conductor_id`, `conductor`: id and name of the root that writes it. `generation`: of the service when it was begun; it is
-    void once the service has a newer one. `number`: counts attempts, so that an acknowledgement of an earlier one does not count.
-    `to`: the version of the cut-over. `closes`: the versions that a flip drains. `since`: wall time of the phase.
-    `parked_since`: wall time at which a flip began to park requests. `tried`: a hook with `back = false` was called."""
+    void once the service has a newer one. `number`: part of the ticket, so that an acknowledgement of an earlier attempt or
+    conductor does not count. `attempt`: counts attempts at a cut-over; it is part of the key of hooks, and stays when another
+    root takes over.
+
+    `to`: the version of the cut-over. `closes`: the versions that a flip drains. `since`: wall time of the phase. `parked_since`:
+    wall time at which a flip began to park requests. `tried`: a hook with `back = false` was called.
+    """
 
     conductor_id: str = ""
     conductor: str = ""
     generation: int = 0
     number: int = 0
+    attempt: int = 0
     phase: str = NONE
     to: str = ""
     closes: tuple[str, ...] = ()
@@ -99,6 +107,7 @@ def to_body(record: OpeningRecord) -> bytes:
         "conductor": record.conductor,
         "generation": record.generation,
         "number": record.number,
+        "attempt": record.attempt,
         "phase": record.phase,
         "to": record.to,
         "closes": list(record.closes),
@@ -130,6 +139,7 @@ def _candidate_to(candidate: Candidate) -> dict[str, object]:
         "no_gates": candidate.no_gates,
         "clear": candidate.clear,
         "code": candidate.code,
+        "subject": candidate.subject,
         "why": candidate.why,
     }
 
@@ -143,6 +153,7 @@ def from_body(body: bytes) -> OpeningRecord | None:
             conductor=str(data["conductor"]),
             generation=int(data["generation"]),
             number=int(data["number"]),
+            attempt=int(data["attempt"]),
             phase=str(data["phase"]),
             to=str(data["to"]),
             closes=tuple(str(version) for version in data["closes"]),
@@ -166,6 +177,7 @@ def _candidate_from(data: Any) -> Candidate:
         no_gates=str(data["no_gates"]),
         clear=bool(data["clear"]),
         code=str(data["code"]),
+        subject=str(data["subject"]),
         why=str(data["why"]),
     )
 

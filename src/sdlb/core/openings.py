@@ -16,7 +16,7 @@ from sdlb.core.effects import RunHook
 from sdlb.core.gates import Facts, answered, approved
 from sdlb.core.messages import OPENING as KIND
 from sdlb.core.messages import Rank
-from sdlb.core.opening import NONE, OPENING, REVERTED, RUNNING, OpeningRecord, from_body, to_body
+from sdlb.core.opening import CANDIDATES_MAX, NONE, OPENING, REVERTED, RUNNING, OpeningRecord, from_body, to_body
 from sdlb.model.gate import Approval, Gate, Hook
 from sdlb.model.opening import Opening
 from sdlb.model.reason import BelowFloor, NotReady, OnHold, PinnedOut, Reason
@@ -39,9 +39,14 @@ class Openings:
         self._children = children
         self._records = records
         self._read: dict[str, tuple[Rank, OpeningRecord | None]] = {}
-        self._healthy_since: dict[tuple[str, str], float] = {}
+        self._healthy_since: dict[str, dict[str, float]] = {}  # service -> version -> time
+        self._parked_at: dict[
+            str, float
+        ] = {}  # service -> time at which a flip began to park, as this control knows it
         self._calls: dict[str, tuple[str, str, str]] = {}  # key of a hook in progress -> (service, version, gate)
         self._retry_at: dict[tuple[str, str, str], float] = {}  # (service, version, gate) -> time of the next attempt
+        self._reached: frozenset[str] = frozenset()  # ids of the other roots that most children reach
+        self._left: dict[str, float] = {}  # id of a root that most children no longer reach -> time since when
         self._dependents: dict[str, dict[str, None]] = {}  # service -> services that wait for a version of it
 
     # ------------------------------------------------------------------ reads
@@ -93,12 +98,13 @@ class Openings:
         if candidate is None:
             by = f" by {opening.conductor}" if opening is not None else ""
             return NotReady(f"its gates have not been evaluated yet{by}")
-        return None if candidate.clear else conduct.reason_of(candidate.code, candidate.why)
+        return None if candidate.clear else conduct.reason_of(candidate)
 
     # ------------------------------------------------------------------ conducting
 
     def review(self) -> None:
         """The roots that the children reach have changed: the conductor of a service may be lost."""
+        self._peers()
         for doc_id in self._state.policies.docs:
             kind, _, service = doc_id.partition("/")
             if kind == KIND:
@@ -113,11 +119,13 @@ class Openings:
         needing = [v for v in reports if v not in record.active and _needs(policy, v, record, current, compatible)]
         if not needing and (current is None or current.phase == NONE):
             return False
-        if not self._may_conduct(known, record):
+        if not self._may_conduct(service, known, record):
             return False
         start = self._taken_over(known, current, record)
+        needing = sorted(needing, key=lambda v: (v != start.to, reports[v].stamp, v))[:CANDIDATES_MAX]
+        self._watch_health(service, {v: reports[v] for v in needing}, now)
         waiting = {v: self._waiting(service, v, record, reports, compatible, start, now) for v in needing}
-        outcome = conduct.advance(start, waiting, self._conditions(service, policy, now))
+        outcome = conduct.advance(start, waiting, self._conditions(service, policy, start, now))
         if outcome.wake_s is not None:
             self._state.set_timer(now + outcome.wake_s, "gate", service)
         changed = outcome.record != known
@@ -129,15 +137,20 @@ class Openings:
             self._call(service, version, hook, outcome.record, record, compatible)
         return changed
 
-    def _may_conduct(self, known: OpeningRecord | None, record: ServiceRecord) -> bool:
+    def _may_conduct(self, service: str, known: OpeningRecord | None, record: ServiceRecord) -> bool:
         """Another root conducts while its record is valid and its children are in touch with it."""
         node_id = self._state.settings.node_id
         if known is None or known.conductor_id == node_id or known.generation < record.generation:
             return True
         if known.generation > record.generation:
             return False  # this root has missed decisions
-        lost = self._children.lost_roots()
-        return known.conductor_id in lost or known.conductor_id not in self._children.other_roots()
+        if known.conductor_id in self._children.lost_roots():
+            return True
+        peers = self._peers()
+        left_at = self._left.get(known.conductor_id)
+        if left_at is not None:  # decided again when it is certain that it has left the tree
+            self._state.set_timer(left_at + self._state.settings.silence_s, "gate", service)
+        return known.conductor_id not in peers
 
     def _taken_over(
         self, known: OpeningRecord | None, current: OpeningRecord | None, record: ServiceRecord
@@ -153,20 +166,43 @@ class Openings:
             return taken
         return replace(taken, phase=REVERTED, since=wall_s, detail=f"{current.conductor} was lost")
 
-    def _conditions(self, service: str, policy: Policy, now: float) -> Conditions:
+    def _watch_health(self, service: str, waiting: Mapping[str, Report], now: float) -> None:
+        known = self._healthy_since.pop(service, {})
+        since = {v: known.get(v, now) for v, each in waiting.items() if each.healthy and each.healthy >= each.count}
+        if since:
+            self._healthy_since[service] = since
+
+    def _parked_s(self, service: str, opening: OpeningRecord, now: float) -> float:
+        """Time since a flip began to park requests: on the monotonic clock, unless control was started since then."""
+        if not opening.committed:
+            self._parked_at.pop(service, None)
+            return 0.0
+        if service not in self._parked_at:
+            self._parked_at[service] = now - max(0.0, self._state.wall_s - opening.parked_since)
+        return now - self._parked_at[service]
+
+    def _conditions(self, service: str, policy: Policy, opening: OpeningRecord, now: float) -> Conditions:
         lost = self._children.lost_roots()
         names = self._children.root_names
         return Conditions(
             wall_s=self._state.wall_s,
             flip=policy.opening.cut_over == "flip",
             park_s=policy.park.timeout_s,
+            parked_s=self._parked_s(service, opening, now),
             lost=tuple(sorted(names.get(root, root) for root in self._peers() & lost)),
             running=frozenset(call[1:] for call in self._calls.values() if call[0] == service),
             pauses={call[1:]: at - now for call, at in self._retry_at.items() if call[0] == service and at > now},
         )
 
     def _peers(self) -> frozenset[str]:
-        return self._children.other_roots() - {self._state.settings.node_id}
+        """Ids of the other roots. One that the children no longer report counts for lease and fence, because a child that has just
+        started reports only the roots that it has reached so far."""
+        now, reached = self._state.now, self._children.other_roots() - {self._state.settings.node_id}
+        self._left.update(dict.fromkeys(self._reached - reached, now))
+        self._reached = reached
+        ends = now - self._state.settings.silence_s
+        self._left = {root: at for root, at in self._left.items() if root not in reached and at > ends}
+        return reached.union(self._left)
 
     def _waiting(
         self,
@@ -186,12 +222,9 @@ class Openings:
             not compatible(other, version) for other in record.closing if other != version and other in reports
         )
         names = self._children.root_names
-        missing = (root for root in self._peers() if f"{root}/{opening.ticket}" not in report.joined)
-        if report.healthy and report.healthy >= report.count:
-            self._healthy_since.setdefault((service, version), now)
-        else:
-            self._healthy_since.pop((service, version), None)
-        since = self._healthy_since.get((service, version))
+        alive = self._peers() - self._children.lost_roots()
+        missing = (root for root in alive if f"{root}/{opening.ticket}" not in report.joined)
+        since = self._healthy_since.get(service, {}).get(version)
         return Waiting(
             facts=Facts(
                 wall_s=self._state.wall_s,
@@ -235,7 +268,7 @@ class Openings:
         record: ServiceRecord,
         compatible: Compatible,
     ) -> None:
-        key = f"{service}/{version}/{opening.generation}.{opening.number}/{hook.name}"
+        key = f"{service}/{version}/{opening.generation}.{opening.attempt}/{hook.name}"
         self._calls[key] = (service, version, hook.name)
         replaces = tuple(v for v in record.era if not compatible(v, version))
         self._state.effects.append(RunHook(key, service, version, hook, replaces))
