@@ -251,7 +251,9 @@ versions = (
     Version(version="2026.12.01", state="waiting", reason=why, instances=1, capacity=9, hosts=("\u4e3b\u673a-1",)),
     Version(version="3", state="refused", reason="the route is held by web"),
 )
-seen = Services(services=(Service(name="the-catalog-service-of-the-shop-in-the-north", versions=versions),))
+gate = GateProgress(name="migrate-the-catalog", at="gap", state="refused", age_s=130, reason=why, attempts=2)
+opening = Opening(conductor="edge-1", phase="gap", to="2026.12.01", detail=why, versions={"2026.12.01": Candidate(gates=(gate,))})
+seen = Services(services=(Service(name="the-catalog-service-of-the-shop-in-the-north", versions=versions, opening=opening),))
 child = Child(name="host-with-a-long-name-1.example.internal", state="suspect", silent_s=11, services=("web-1.0",))
 node = Tree(node="rack-1", ready=True, children=(child,), instances=(
     Instance(id="catalog-1.0.1-0a1b2c3d", service="catalog", version="1.0.1", state="waiting", reason=why,

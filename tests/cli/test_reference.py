@@ -32,8 +32,8 @@ def section(name: str) -> str:
 def options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in parser._actions:  # pyright: ignore[reportPrivateUsage]
         if isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
-            for name, below in action.choices.items():
-                if name not in ("edit", "diff", "apply"):
+            for below in action.choices.values():
+                if below.add_help:  # else it is reserved for a later version
                     yield from options_of(below)
         elif not isinstance(action, argparse._HelpAction):  # pyright: ignore[reportPrivateUsage]
             yield from action.option_strings or [str(action.metavar)]

@@ -13,6 +13,7 @@ import pytest
 
 from sdlb.cli import main
 from sdlb.cli.app import COMMANDS, LATER
+from sdlb.cli.rollout import LATER as ROLLOUT_LATER
 
 RUN = ["run", "--route", "example.com/x"]
 WRONG: list[tuple[list[str], str]] = [
@@ -72,6 +73,12 @@ WRONG: list[tuple[list[str], str]] = [
     (["register", "--route", "x", "--port", "1", "--service", "a/b", "--version", "1"], "service 'a/b'"),
     (["deregister"], "ID"),
     (["forget"], "NODE"),
+    (["rollout"], "approve | promote"),
+    (["rollout", "aprove", "x", "1"], "invalid choice: 'aprove'"),
+    (["rollout", "approve", "x"], "VERSION"),
+    (["rollout", "promote", "x", "1", "--no-gates", " "], "--no-gates needs a reason"),
+    (["route"], "transfer"),
+    (["route", "transfer", "example.com/x"], "--to"),
 ]
 
 
@@ -86,7 +93,12 @@ def test_wrong_usage_is_one_line_and_code_2(argv: list[str], says: str, capsys: 
 
 
 @pytest.mark.parametrize(
-    "words", [*([name] for name in sorted(LATER)), *(["policy", v] for v in ("edit", "diff", "apply"))]
+    "words",
+    [
+        *([name] for name in sorted(LATER)),
+        *(["policy", verb] for verb in ("edit", "diff", "apply")),
+        *(["rollout", verb] for verb in ROLLOUT_LATER),
+    ],
 )
 def test_commands_of_later_versions_are_refused_with_a_clear_message(
     words: list[str], capsys: pytest.CaptureFixture[str]
@@ -106,6 +118,9 @@ NEEDS_NODE = [
     ["events"],
     ["events", "-f"],
     ["policy", "get", "x"],
+    ["rollout", "approve", "x", "1.0.0"],
+    ["rollout", "promote", "x", "1.0.0"],
+    ["route", "transfer", "example.com/x", "--to", "x"],
     ["policy", "set", "x", "--rule", "any"],
     ["register", "--route", "x", "--port", "1", "x-1"],
     ["deregister", "x"],

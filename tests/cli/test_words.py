@@ -5,16 +5,19 @@ from __future__ import annotations
 from sdlb.cli import out
 from sdlb.cli.explain import lines
 from sdlb.cli.routes import rows as route_rows
-from sdlb.cli.status import rows, warnings
+from sdlb.cli.status import opening_lines, rows, warnings
 from sdlb.cli.tree import draw
 from sdlb.sdk.types import (
+    Candidate,
     Child,
     Claim,
     Disagreement,
     Ejected,
     Explanation,
     Former,
+    GateProgress,
     Instance,
+    Opening,
     OtherRoute,
     Parent,
     RefusedClaim,
@@ -58,6 +61,33 @@ def test_what_is_active_and_can_take_nothing_is_not_green() -> None:
     older = Version(version="1.0.0", state="active", instances=1, claims=(claim,))
     ((*_, cell),) = rows(Service(name="web", versions=(older,)))
     assert cell == ("active, but no instance is ready", "red")
+
+
+def test_gates_and_the_cut_over_are_shown_below_the_table() -> None:
+    gates = (
+        GateProgress(name="sign-off", state="open", age_s=130.0, by=("ann", "bob"), kind="approval"),
+        GateProgress(name="night", state="waiting", age_s=8.4, reason="the window is sun 02:00 to 04:00 (UTC)"),
+        GateProgress(name="migrate", at="gap", state="refused", age_s=7300, attempts=3, reason="exit code 1"),
+    )
+    versions = {"2.5.1": Candidate(gates=gates), "3.0.0": Candidate(promoted="ann", no_gates="an emergency")}
+    opening = Opening(conductor="edge-1", phase="gap", to="2.5.1", since_s=4.0, versions=versions)
+    assert [words(line) for line in opening_lines(Service(name="catalog", opening=opening))] == [
+        "catalog  cut-over to 2.5.1  gap: requests are parked, no version is active, 4 s (edge-1)",
+        "catalog  2.5.1  gate sign-off  open by ann, bob 2 min",
+        "catalog  2.5.1  gate night  waiting 8 s: the window is sun 02:00 to 04:00 (UTC)",
+        "catalog  2.5.1  gate migrate in the gap  refused 2 h, attempt 3: exit code 1",
+        "catalog  3.0.0  promoted by ann, without gates: an emergency",
+    ]
+    shown = opening_lines(Service(name="catalog", opening=opening), gates=False)
+    assert [words(line).partition(" (")[0] for line in shown] == [
+        "catalog  cut-over to 2.5.1  gap: requests are parked, no version is active, 4 s",
+        "catalog  3.0.0  promoted by ann, without gates: an emergency",
+    ]
+    reverted = Opening(conductor="edge-1", phase="reverted", to="2.5.1", since_s=200_000.0, detail="edge-2 was lost")
+    (line,) = opening_lines(Service(name="catalog", opening=reverted))
+    assert line[1] == ("reverted: edge-2 was lost", "red")
+    assert words(line).endswith(", 2 d (edge-1)")
+    assert list(opening_lines(Service(name="catalog"))) == []
 
 
 def test_unhealthy_instances_and_ejected_endpoints_are_shown() -> None:

@@ -15,9 +15,11 @@ from typing import Any
 
 import httpx
 
+from sdlb.adapters.hook import Hooks
 from sdlb.core.balancer import Balancer
 from sdlb.core.messages import DownMessage, UpMessage
 from sdlb.core.settings import Settings
+from sdlb.model.hook_program import HookProgram
 from sdlb.node.authority import Authority
 from sdlb.node.health import Health
 from sdlb.node.journal import Journal
@@ -86,6 +88,7 @@ async def lone(
     sites = SiteWatch(engine.sites, journal.report, folder / "ticket-keys")
     loop.engine, loop.parents, loop.children = engine, NoParents(), NoChildren()
     loop.run_here = authority.run_here
+    loop.run_hook = Hooks(folder / "hooks", {"yes": HookProgram(("/bin/true",))}, "node.toml").run
 
     def changed(names: tuple[str, ...]) -> None:
         for name in names:

@@ -22,7 +22,7 @@ import pytest
 
 from sdlb.adapters import hook_program
 from sdlb.adapters.hook import ANSWER_BYTES_MAX, Hooks
-from sdlb.adapters.hook_program import BYTES_MAX, LINES_MAX, _is_held  # pyright: ignore[reportPrivateUsage]
+from sdlb.adapters.hook_program import CHARS_MAX, LINES_MAX, _is_held  # pyright: ignore[reportPrivateUsage]
 from sdlb.core.effects import RunHook
 from sdlb.model.gate import Hook
 from sdlb.model.hook_program import HookProgram
@@ -169,12 +169,12 @@ def test_huge_output_costs_no_memory_and_the_end_of_it_is_kept(tmp_path: Path) -
     raise SystemExit(3)
     """
     outcome, detail = run(tmp_path, text)
-    lines = detail.splitlines()
+    lines = detail.split(" | ")
     assert outcome == "no"
     assert lines[0] == "the program exited with code 3: [31mline 20"
     assert lines[-1] == "[31mline 39" and len(lines) == LINES_MAX
     outcome, detail = run(tmp_path, "print('y' * 1000000)")
-    assert len(detail) < BYTES_MAX + 100 and detail.endswith("yyy")
+    assert len(detail) < CHARS_MAX + 100 and detail.endswith("yyy")
 
 
 def test_binary_output_is_shown_as_text(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_past_its_time_a_program_is_stopped(tmp_path: Path) -> None:
     """
     outcome, detail = run(tmp_path, text, timeout_s=1.0)
     assert outcome == "failed"
-    assert detail == "the program ran for more than 1 s and was stopped: works\ncleaned up"
+    assert detail == "the program ran for more than 1 s and was stopped: works | cleaned up"
 
 
 def test_the_limit_of_the_node_file_counts_too(tmp_path: Path) -> None:

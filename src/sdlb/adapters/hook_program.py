@@ -36,8 +36,8 @@ JOIN_S = 10.0
 """How long an attempt waits for a program that an earlier control has started for the same key."""
 POLL_S = 0.05
 LINES_MAX = 20
-BYTES_MAX = 2000
-"""Of the output that is kept; `LINES_MAX` lines at most."""
+CHARS_MAX = 1000
+"""Of the output that is kept; `LINES_MAX` lines at most. Every node holds it."""
 READ_BYTES = 1 << 20
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KEPT = ("HOME", "LANG", "TZ", "USER", "LOGNAME")
@@ -243,14 +243,14 @@ class _Output:
 
     def read(self) -> None:
         try:
-            self._tail = (self._tail + os.read(self._file, READ_BYTES))[-4 * BYTES_MAX :]
+            self._tail = (self._tail + os.read(self._file, READ_BYTES))[-8 * CHARS_MAX :]
         except OSError as error:
             if error.errno != errno.EAGAIN:
                 raise
 
     def text(self) -> str:
         lines = self._tail.decode("utf-8", "replace").splitlines()[-LINES_MAX:]
-        return last_chars("\n".join(map(printable, lines)), BYTES_MAX)
+        return last_chars(" | ".join(filter(None, map(printable, lines))), CHARS_MAX)
 
 
 def printable(text: str) -> str:

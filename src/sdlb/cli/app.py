@@ -26,12 +26,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("sdlb.cli.explain", "where a request for a URL would go, and why"),
     "events": ("sdlb.cli.events", "the events of this node"),
     "policy": ("sdlb.cli.policy", "get or set a service's policy: priority, shares, compatibility"),
+    "rollout": ("sdlb.cli.rollout", "approve or promote a version that waits"),
+    "route": ("sdlb.cli.route", "give a route to another service"),
     "sim": ("sdlb.cli.sim", "simulate hundreds of nodes with faults and check the promises"),
     "version": ("sdlb.cli.version", "the version of this program"),
 }
 """name -> (module, what it does), in the order of the help text."""
 
-LATER = frozenset({"top", "rollout", "ca", "token", "join", "audit", "tls"})
+LATER = frozenset({"top", "ca", "token", "join", "audit", "tls"})
 """Commands that a later version will have; they get a clear message instead of a guess."""
 
 USAGE = frozenset(

@@ -45,6 +45,17 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON (its fields: docs/reference/cli.md)")
 
 
+def add_as(parser: argparse.ArgumentParser) -> None:
+    """The value is `as_`."""
+    parser.add_argument(
+        "--as",
+        dest="as_",
+        default="",
+        metavar="NAME",
+        help="record this name instead of yours; only root and the user of the node may give one",
+    )
+
+
 def seconds(text: str) -> float:
     """Seconds, over zero."""
     value = seconds_or_zero(text)

@@ -9,7 +9,7 @@ from sdlb.cli import args as options
 from sdlb.cli import out
 from sdlb.sdk.client import Client
 from sdlb.sdk.problem import Problem
-from sdlb.sdk.types import Claim, Service, Services, Sites, Tree, Version
+from sdlb.sdk.types import Claim, GateProgress, Service, Services, Sites, Tree, Version
 
 HEADERS = ("SERVICE", "VERSION", "INSTANCES", "CAPACITY", "SHARE", "HOSTS", "STATE")
 NUMERIC_COLUMNS = frozenset({2, 3, 4})
@@ -87,6 +87,9 @@ def show(services: Services, tree: Tree) -> None:
         out.table(HEADERS, [row for service in services.services for row in rows(service)], NUMERIC_COLUMNS)
     else:
         out.line("no services yet; start one with 'sdlb run', or register one with 'sdlb register'")
+    for service in services.services:
+        for line in opening_lines(service, gates=len(services.services) == 1):
+            out.line(*line)
     for line in warnings(services, tree):
         out.line(line)
 
@@ -130,6 +133,51 @@ def _why(claim: Claim) -> str:
     if claim.decided_by and claim.decided_by not in reason:
         reason = f"{reason} (decided by {claim.decided_by})" if reason else f"decided by {claim.decided_by}"
     return reason
+
+
+PHASES = {
+    "prepare": ("waits for all roots", "yellow"),
+    "closing": ("requests are parked, the old version is drained", "yellow"),
+    "gap": ("requests are parked, no version is active", "yellow"),
+    "opening": ("it opens", "yellow"),
+    "reverted": ("reverted", "red"),
+}
+GATE_STYLES = {"open": "green", "waiting": "yellow", "running": "yellow", "refused": "red", "timed-out": "red"}
+
+
+def opening_lines(service: Service, *, gates: bool = True) -> Iterator[list[out.Piece]]:
+    """The cut-over, and with `gates` those of the versions that wait, each with its state, age and reason."""
+    opening = service.opening
+    if opening is None:
+        return
+    if opening.phase:
+        text, style = PHASES.get(opening.phase, (opening.phase, "yellow"))
+        state = f"{opening.phase}: {opening.detail or text}"
+        name = f"{service.name}  cut-over to {opening.to}  "
+        yield [name, (state, style), f", {age(opening.since_s)} ({opening.conductor})"]
+    for version, waits in opening.versions.items():
+        if waits.promoted:
+            how = f", without gates: {waits.no_gates}" if waits.no_gates else ""
+            yield [f"{service.name}  {version}  promoted by {waits.promoted}{how}"]
+        for gate in waits.gates if gates else ():
+            yield _gate(f"{service.name}  {version}", gate)
+
+
+def _gate(name: str, gate: GateProgress) -> list[out.Piece]:
+    by = f" by {', '.join(gate.by)}" if gate.by else ""
+    at = " in the gap" if gate.at == "gap" else ""
+    tried = f", attempt {gate.attempts}" if gate.attempts > 1 and gate.state != "open" else ""
+    why = f": {gate.reason}" if gate.reason else ""
+    state = (gate.state, GATE_STYLES.get(gate.state, "yellow"))
+    return [f"{name}  gate {gate.name}{at}  ", state, f"{by} {age(gate.age_s)}{tried}{why}"]
+
+
+def age(seconds: float) -> str:
+    """ "8 s", "12 min", "5 h", "3 d"."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def warnings(services: Services, tree: Tree) -> Iterator[out.Piece]:

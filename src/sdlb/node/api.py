@@ -24,8 +24,9 @@ from starlette.routing import Route
 from sdlb.core.events import ForgetChild, InstanceDrain, InstanceGone, InstancePut, InstanceRemove
 from sdlb.model.instance import InstanceSpec
 from sdlb.model.problem import Invalid
-from sdlb.model.version import check_service
-from sdlb.node import docs_page, metrics, openapi, problems, reads
+from sdlb.model.route import Pattern
+from sdlb.model.version import check_service, check_version
+from sdlb.node import docs_page, metrics, openapi, problems, reads, schema_orders
 from sdlb.node.authority import Authority
 from sdlb.node.ejected import with_ejected
 from sdlb.node.health import Health, owner_of, start_time
@@ -33,7 +34,9 @@ from sdlb.node.journal import Event, Journal
 from sdlb.node.listeners import listeners
 from sdlb.node.lists import Lists
 from sdlb.node.loop import NodeLoop
+from sdlb.node.orders import Orders
 from sdlb.node.parameters import check
+from sdlb.node.peer import acting_user
 from sdlb.node.problems import Refusal
 from sdlb.node.restart import Restart
 from sdlb.node.sites import SiteWatch
@@ -93,6 +96,7 @@ class Api:
         self._loop = loop
         self._lists = Lists(loop.balancer.view)
         self._authority = authority
+        self._orders = Orders(authority, loop.balancer.settings.name)
         self._engine = engine
         self._journal = journal
         self._health = health
@@ -301,6 +305,28 @@ class Api:
         service = check_service(request.path_params["service"])
         refuse = request.query_params.get("unknown") == "refuse"
         return _json(await self._authority.set_policy(service, await _body(request), refuse_unknown=refuse))
+
+    # ------------------------------------------------------------------ orders of operators, for the roots
+
+    async def approve_version(self, request: Request) -> Response:
+        service, version = self._named(request)
+        body = decode(schema_orders.Approval, await _body(request), "bad-json", f"approval of {service}-{version}")
+        by = await acting_user(request, body.by)
+        return _json(await self._orders.approve(service, version, body.gate, by))
+
+    async def promote_version(self, request: Request) -> Response:
+        service, version = self._named(request)
+        body = decode(schema_orders.Promotion, await _body(request), "bad-json", f"promotion of {service}-{version}")
+        by = await acting_user(request, body.by)
+        return _json(await self._orders.promote(service, version, body.no_gates.strip(), by))
+
+    async def transfer_route(self, request: Request) -> Response:
+        body = decode(schema_orders.Transfer, await _body(request), "bad-json", "transfer of a route")
+        route, to = str(Pattern.parse(body.route)), check_service(body.to)
+        return _json(await self._orders.transfer(route, to, await acting_user(request, body.by)))
+
+    def _named(self, request: Request) -> tuple[str, str]:
+        return check_service(request.path_params["service"]), check_version(request.path_params["version"])
 
     # ------------------------------------------------------------------ this node
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -23,7 +23,9 @@ from sdlb.model.policy import Policy
 from sdlb.model.policy_text import changes
 from sdlb.model.problem import Invalid
 from sdlb.model.version import check_service
-from sdlb.node import reads
+from sdlb.node import orders, reads
+from sdlb.node.answers import body_of as _body
+from sdlb.node.answers import first_refusal as _first_refusal
 from sdlb.node.loop import NodeLoop
 from sdlb.node.policy_names import unknown
 from sdlb.node.problems import Refusal, body_of
@@ -69,6 +71,8 @@ class Authority:
                 return self._policy(check_service(unquote(name)))
             case ("PUT", ["v1", "policies", name]):
                 return await self._put_policy(check_service(unquote(name)), call.body, call.asker)
+            case ("POST", _):
+                return await orders.run_here(self._loop, call)
             case _:
                 raise Refusal("not-found", f"{call.method} {call.path} is not a call of the authority")
 
@@ -104,6 +108,10 @@ class Authority:
             missing = "; ".join(refused.get(name, name) for name in answered.unreachable) or "none is known"
             raise Refusal("no-root", f"no root could be reached ({missing}); traffic is served as before")
         return answered
+
+    async def order(self, path: str, body: bytes) -> Answered:
+        """Sends the order of an operator to the roots (`node.orders`)."""
+        return await self._call_roots("POST", path, body)
 
     async def services(self, name: str = "") -> list[bytes]:
         """All services, or one, as pieces of JSON. Where roots differ, the first root by name that knows the service
@@ -232,19 +240,3 @@ def _entries(answer: RootAnswer) -> list[bytes]:
         return reads.entries_of(answer.body, "services")
     except msgspec.DecodeError:
         return []
-
-
-def _body(answer: RootAnswer) -> Json:
-    """The answer comes from another node, perhaps of another release; anything but an object counts as an empty one."""
-    try:
-        body = msgspec.json.decode(answer.body)
-    except msgspec.DecodeError:
-        return {}
-    return cast("Json", body) if isinstance(body, dict) else {}
-
-
-def _first_refusal(answers: Sequence[RootAnswer]) -> Refusal:
-    first = min(answers, key=lambda answer: answer.root)
-    body = _body(first)
-    code = str(body.get("type", "internal-error")).rpartition("/")[2]
-    return Refusal(code, str(body.get("detail", f"{first.root} answered {first.status}")), first.status)

@@ -10,8 +10,8 @@ from typing import Any, get_args
 import msgspec
 
 from sdlb.model.address import NAME
-from sdlb.model.version import NAME_CHARS_MAX, SERVICE
-from sdlb.node import schema
+from sdlb.model.version import NAME_CHARS_MAX, SERVICE, VERSION
+from sdlb.node import schema, schema_orders
 from sdlb.node.parameters import INTEGER_MAX, Parameter
 from sdlb.node.problems import CODES, MEDIA_TYPE
 from sdlb.node.specs import ID, ID_CHARS_MAX, InstanceBody, json_schema_pattern
@@ -36,6 +36,7 @@ PATHS: dict[str, dict[str, Any]] = {
     "id": {"type": "string", "minLength": 1, "maxLength": ID_CHARS_MAX, "pattern": json_schema_pattern(ID)},
     "name": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": json_schema_pattern(NAME)},
     "service": {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": json_schema_pattern(SERVICE)},
+    "version": {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": json_schema_pattern(VERSION)},
 }
 
 
@@ -73,6 +74,7 @@ _SPEC = (
     *("bad-id", "bad-service", "bad-version", "bad-compatible", "bad-route", "bad-host", "bad-path", "bad-endpoint"),
     *("bad-protocol", "bad-health", "bad-label", "bad-ttl", "bad-pid"),
 )
+_ORDER = ("not-permitted", "no-root", "no-conductor", "not-written")
 CALLS: tuple[Call, ...] = (
     Call("list_instances", "GET", "/v1/instances", "The instances of this host", schema.Instances),
     Call(
@@ -202,6 +204,37 @@ CALLS: tuple[Call, ...] = (
             *("no-root", "policy-not-everywhere", "not-written"),
         ),
     ),
+    Call(
+        "approve_version",
+        "POST",
+        "/v1/services/{service}/versions/{version}/approve",
+        "Approves a gate of a waiting version",
+        schema_orders.Approved,
+        schema_orders.Approval,
+        problems=(*_BODY, *_ORDER, "approval-refused"),
+    ),
+    Call(
+        "promote_version",
+        "POST",
+        "/v1/services/{service}/versions/{version}/promote",
+        "Promotes a waiting version: failed gates are retried, and a flip does not wait for more capacity",
+        schema_orders.Promoted,
+        schema_orders.Promotion,
+        problems=(*_BODY, *_ORDER, "promotion-refused"),
+    ),
+    Call(
+        "transfer_route",
+        "POST",
+        "/v1/routes/transfer",
+        "Gives a route to another service that claims it; the service that holds it is drained",
+        schema_orders.Transferred,
+        schema_orders.Transfer,
+        problems=(
+            *_BODY,
+            *("bad-service", "bad-route", "bad-host", "bad-path", "transfer-refused", "not-permitted", "no-root"),
+            *("root-missing", "not-written"),
+        ),
+    ),
     Call("metrics", "GET", "/metrics", "Metrics for Prometheus", "text/plain"),
     Call("healthz", "GET", "/healthz", "Liveness: 200 while control runs", "text/plain"),
     Call("readyz", "GET", "/readyz", "Readiness: 200 when the node serves, else 503 with the reason", "text/plain"),
@@ -270,13 +303,13 @@ def _operation(call: Call, by_type: dict[Any, Any]) -> dict[str, Any]:
 
 def _always(call: Call) -> tuple[str, ...]:
     """The problem codes that any call of its kind may return."""
-    names = {"{id}": "bad-id", "{service}": "bad-service", "{name}": "bad-service"}
+    names = {"{id}": "bad-id", "{service}": "bad-service", "{name}": "bad-service", "{version}": "bad-version"}
     found = [code for part, code in names.items() if part in call.path and not call.path.startswith("/v1/children")]
     return (*found, "bad-query") if call.checked else ()
 
 
 def _in_path(call: Call, name: str) -> dict[str, Any]:
-    what = PATHS["service" if call.path.startswith("/v1/services/") else name]
+    what = PATHS["service" if name == "name" and call.path.startswith("/v1/services/") else name]
     return {"name": name, "in": "path", "required": True, "schema": what}
 
 

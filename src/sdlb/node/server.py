@@ -13,6 +13,7 @@ import uvicorn
 
 from sdlb.node.api import Api
 from sdlb.node.openapi import version
+from sdlb.node.peer import PeerProtocol
 
 if TYPE_CHECKING:
     from sdlb.node.compose import Node
@@ -49,7 +50,7 @@ def serve_api(
     api = Api(node.loop, node.authority, node.engine, node.journal, node.health, node.sites, node.restart, listen)
     config = uvicorn.Config(
         api.app(paths),
-        http="httptools",
+        http=PeerProtocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -13,6 +13,7 @@ from sdlb.sdk import calls, http
 from sdlb.sdk.problem import Problem, Unreachable
 from sdlb.sdk.sse import Parser
 from sdlb.sdk.types import (
+    Approved,
     Child,
     ControlRestart,
     EngineUpgrade,
@@ -20,10 +21,12 @@ from sdlb.sdk.types import (
     Explanation,
     Instance,
     Policy,
+    Promoted,
     Routes,
     Services,
     Sites,
     Spec,
+    Transferred,
     Tree,
 )
 
@@ -105,6 +108,21 @@ class AsyncClient:
         """Sets the whole policy; what is left out of `document` gets its default. `unknown`: services and versions that
         no root knows, "accept" with `warnings`, or "refuse" (a Problem of status 409)."""
         return await self._do(calls.set_policy(service, document, unknown))
+
+    async def approve(self, service: str, version: str, gate: str, *, by: str = "") -> Approved:
+        """Approves a gate of a waiting version, in the name of this process's user. `by`: another name, which only root and
+        the node's own user may give. Problem: it would have no effect (409), or the name is not permitted (403)."""
+        return await self._do(calls.approve(service, version, gate, by))
+
+    async def promote(self, service: str, version: str, *, no_gates: str = "", by: str = "") -> Promoted:
+        """Promotes a waiting version: failed gates are retried, and a flip does not wait for more capacity. `no_gates`: skip
+        the gates, for this reason. `by`: as in `approve`."""
+        return await self._do(calls.promote(service, version, no_gates, by))
+
+    async def transfer_route(self, route: str, to: str, *, by: str = "") -> Transferred:
+        """Gives the route to the service `to`; the service that holds it is drained. Problem: a root did not answer (503), or
+        the service does not claim the route (409). `by`: as in `approve`."""
+        return await self._do(calls.transfer_route(route, to, by))
 
     async def events(
         self, *, follow: bool = True, lost: Callable[[Problem], None] | None = None

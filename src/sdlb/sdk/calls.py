@@ -16,16 +16,19 @@ import msgspec
 
 from sdlb.sdk.problem import BASE, Problem
 from sdlb.sdk.types import (
+    Approved,
     Child,
     ControlRestart,
     EngineUpgrade,
     Explanation,
     Instance,
     Policy,
+    Promoted,
     Routes,
     Services,
     Sites,
     Spec,
+    Transferred,
     Tree,
 )
 
@@ -189,3 +192,19 @@ def policy(service: str) -> Call[Policy]:
 def set_policy(service: str, document: Mapping[str, object], unknown: str) -> Call[Policy]:
     params = {} if unknown == "accept" else {"unknown": unknown}
     return Call("PUT", f"/v1/policies/{quote(service, safe='')}", Policy, params, body=dict(document))
+
+
+def approve(service: str, version: str, gate: str, by: str) -> Call[Approved]:
+    return Call("POST", f"{_version(service, version)}/approve", Approved, body={"gate": gate, "by": by})
+
+
+def promote(service: str, version: str, no_gates: str, by: str) -> Call[Promoted]:
+    return Call("POST", f"{_version(service, version)}/promote", Promoted, body={"no_gates": no_gates, "by": by})
+
+
+def transfer_route(route: str, to: str, by: str) -> Call[Transferred]:
+    return Call("POST", "/v1/routes/transfer", Transferred, body={"route": route, "to": to, "by": by})
+
+
+def _version(service: str, version: str) -> str:
+    return f"/v1/services/{quote(service, safe='')}/versions/{quote(version, safe='')}"

@@ -142,6 +142,38 @@ class Opening(Value, frozen=True):
     versions: dict[str, Candidate] = {}
 
 
+class Approved(Value, frozen=True):
+    """`conductor`: the root that has recorded it; `by`: the recorded name."""
+
+    node: str = ""
+    conductor: str = ""
+    service: str = ""
+    version: str = ""
+    gate: str = ""
+    by: str = ""
+
+
+class Promoted(Value, frozen=True):
+    """As `Approved`."""
+
+    node: str = ""
+    conductor: str = ""
+    service: str = ""
+    version: str = ""
+    no_gates: str = ""
+    by: str = ""
+
+
+class Transferred(Value, frozen=True):
+    """`roots`: all roots; each of them has recorded it."""
+
+    node: str = ""
+    roots: tuple[str, ...] = ()
+    route: str = ""
+    to: str = ""
+    by: str = ""
+
+
 class Service(Value, frozen=True):
     name: str = msgspec.field(default="", name="service")
     generation: int = 0
