@@ -7,6 +7,7 @@ import pytest
 from sdlb.core import events as ev
 from sdlb.core.messages import ACTIVE
 from tests.core.forest import ROUTE, Forest, interruptions, key_of
+from tests.core.node import Node
 
 OLD, NEW = key_of("1.0.1"), key_of("2.0.0")
 PRODUCTION = ("edge", "host-1", "host-2")
@@ -290,6 +291,40 @@ def test_a_demotion_that_is_interrupted_anywhere_keeps_the_traffic(victim: str) 
         forest.watch.append(forest.one_generation)
         forest.run(40.0)
         assert forest["top"].versions() == {"1.0.1": "active", "2.0.0": "waiting"}, where
+
+
+@pytest.mark.promise(3)
+def test_a_root_that_becomes_a_child_while_it_activates_a_version_closes_nothing() -> None:
+    """Its claim reaches the new root before the host reports that it serves. The new root waits for that report, and the
+    host serves meanwhile."""
+
+    def act(forest: Forest) -> None:
+        forest.put("host-1", "a", "1.0.1", settle=False)
+
+    def harm(node: Node) -> None:
+        node.move("top")
+        node.forest.part("host-1", "edge")
+
+    opened = 0
+    for where, forest in interruptions(
+        lambda: Forest({"top": (), "edge": (), "host-1": ("edge",)}), act, ["edge"], harm
+    ):
+        served: set[str] = set()
+
+        def look(forest: Forest = forest, served: set[str] = served, where: str = where) -> None:
+            serves = forest["host-1"].serves(OLD)
+            assert serves >= served, where
+            served |= serves
+
+        forest.watch.append(look)
+        forest.run(1.0)
+        opened += bool(served)
+        forest.cut = {frozenset(("edge", "top"))}  # what the host reports reaches the new root late
+        forest.run(1.0)
+        forest.cut.clear()
+        forest.run(40.0)
+        assert forest["top"].versions() == {"1.0.1": "active"}, where
+    assert opened
 
 
 @pytest.mark.promise(3)

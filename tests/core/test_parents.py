@@ -30,7 +30,7 @@ from sdlb.core.slot import Part, Permit, Slot
 from sdlb.core.source import Source
 from sdlb.core.state import State
 from sdlb.core.uplink import Phase, Uplink
-from sdlb.model.reason import Closing, NoParent, StillRunning
+from sdlb.model.reason import Closing, NewerGeneration, NoParent, StillRunning
 from tests.core.forest import key_of
 
 OLD, NEW = key_of("1.0.1"), key_of("2.0.0")
@@ -144,6 +144,18 @@ def test_what_serves_is_not_closed_by_one_that_is_late_or_has_no_answer() -> Non
     assert bench.permit().state == ACTIVE
     bench.say("p-1", WAITING, 4)
     assert bench.permit().state == WAITING
+
+
+def test_what_serves_is_not_closed_while_a_root_waits_for_its_report() -> None:
+    """The root has heard of this generation from another node, and this one has not reported yet. What belongs to an
+    older generation than the one that was heard is closed."""
+    bench = Bench()
+    bench.holds(generation=4)
+    bench.say("p-1", WAITING, 4, reason=NewerGeneration(4))
+    bench.say("p-2", WAITING, 4, reason=NewerGeneration(4))
+    assert bench.permit().state == ACTIVE
+    bench.say("p-2", WAITING, 4, reason=NewerGeneration(5))
+    assert (bench.permit().state, bench.permit().decided_by) == (WAITING, "p-2")
 
 
 def test_a_consent_older_than_a_known_decision_does_not_count() -> None:

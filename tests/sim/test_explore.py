@@ -16,7 +16,13 @@ from sdlb.sim.explore.story import describe
 from sdlb.sim.explore.topology import Action, Faults, Instance, Scenario
 
 STATES = 700  # of each scenario; all of them take about a minute of one core
-DEEP = {"drain-kill-root": 14_000, "drain-kill-host-1": 6_000, "hosts-deploy-kill-cut": 6_000, "restore-host": 4_000}
+DEEP = {
+    "drain-kill-root": 14_000,
+    "drain-kill-host-1": 6_000,
+    "hosts-deploy-kill-cut": 6_000,
+    "restore-host": 4_000,
+    "demote-put": 5_000,
+}
 """Where faults of the core were found; `test_explore_bites.py` has them."""
 
 

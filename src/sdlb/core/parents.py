@@ -41,7 +41,7 @@ from sdlb.core.source import Source, Standing
 from sdlb.core.state import State
 from sdlb.core.uplink import Phase, Uplink
 from sdlb.core.votes import generation_votes, majority_generation
-from sdlb.model.reason import Asking, NoParent, Nothing
+from sdlb.model.reason import Asking, NewerGeneration, NoParent, Nothing
 
 UNDECIDED = (Asking.code, NoParent.code)
 
@@ -612,9 +612,12 @@ def overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 
 def _says_nothing(verdict: Verdict, permit: Permit) -> bool:
-    """Whether a verdict does not count against a permit that serves: the parent has no decision itself, or an older one."""
+    """Whether a verdict does not count against a permit that serves: the parent has no decision itself, or an older one, or it
+    waits for the nodes that serve the generation of this very permit."""
     late = verdict.state == WAITING and verdict.generation < permit.generation and overlap(verdict.scope, permit.scope)
-    return late or verdict.reason.code in UNDECIDED
+    reason = verdict.reason
+    awaited = isinstance(reason, NewerGeneration) and reason.generation <= permit.generation
+    return late or awaited or reason.code in UNDECIDED
 
 
 def _under(doc: Doc, roots: tuple[str, ...]) -> Doc:

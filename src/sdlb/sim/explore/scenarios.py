@@ -171,6 +171,10 @@ def _operators(faults: tuple[tuple[str, Faults, str], ...]) -> Iterator[Scenario
         yield Scenario(
             f"demote{suffix}", description, BESIDE, instances, (0,), demoted, budget, wider=(("root-b", "root-a"),)
         )
+    demoted = Action("put", "host", instance=0), Action("move", "root-b", parents=("root-a",))
+    description = "while a version is activated, the root becomes the child of another root; no faults"
+    first = (Instance("a", "host", OLD),)
+    yield Scenario("demote-put", description, BESIDE, first, (), demoted, Faults(), wider=(("root-b", "root-a"),))
     both = Instance("a", "host-1", OLD), Instance("b", "host-2", NEXT)
     deny = Action("policy", "root", f'catalog {{"compatibility": {{"deny": [["{OLD}", "{NEXT}"]]}}}}')
     for suffix, budget, words in faults[:4]:
