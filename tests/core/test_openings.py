@@ -427,6 +427,52 @@ def test_another_root_takes_over_when_the_conductor_is_lost() -> None:
     assert story.forest[left].versions()["2.5.1"] == "active"
 
 
+# ---------------------------------------------------------------------- after the opening
+
+SMOKE = {"name": "smoke", "kind": "hook", "at": "after", "run": "smoke"}
+
+
+@TREES
+def test_a_gate_after_a_flip_returns_to_the_old_version_when_it_fails(tree: dict[str, tuple[str, ...]]) -> None:
+    story = Story(tree, cut_over="flip", gate=[SMOKE, APPROVAL])
+    story.put("1.0.2")
+    story.put("2.5.1")
+    story.order(ev.Approve("catalog", "2.5.1", "sign-off", "operator-a"))
+    assert story.all_serve("2.5.1") and len(story.hooks()) == 1
+    assert story.gate(name="smoke")["state"] == "running"
+    story.answer("no", "the shop has no prices")
+    story.forest.run(5.0)
+    assert story.all_serve("1.0.2")
+    story.forest.run(60.0)
+    assert story.all_serve("1.0.2") and len(story.hooks()) == 1
+
+
+@TREES
+def test_a_gate_after_the_opening_that_opens_completes_it(tree: dict[str, tuple[str, ...]]) -> None:
+    story = Story(tree, cut_over="flip", gate=[SMOKE])
+    story.put("1.0.2")
+    story.put("2.5.1")
+    story.forest[story.conductor].restart()
+    story.forest.run(5.0)
+    assert len(story.hooks()) == 2 and len(set(story.hooks())) == 1
+    story.answer("yes")
+    story.remove("1.0.2")
+    story.forest.run(30.0)
+    assert story.all_serve("2.5.1") and story.opening() is None
+
+
+def test_a_gate_after_the_opening_without_an_old_version_reports_and_serves_on() -> None:
+    story = Story(TWO, gate=[SMOKE])
+    story.put("1.0.2")
+    story.put("2.5.1")
+    story.remove("1.0.2")
+    assert story.all_serve("2.5.1")
+    conductor = story.conductor
+    story.answer("no", "the shop has no prices")
+    story.forest.run(5.0)
+    assert story.all_serve("2.5.1") and "cutover-stuck" in story.forest[conductor].codes()
+
+
 # ---------------------------------------------------------------------- flip
 
 

@@ -471,7 +471,8 @@ class Root:
             if reason is None and key.version in record.active:
                 state, reason = ACTIVE, Nothing()
             reason = reason or self._waits(key) or Asking()
-        joined = "" if state == ACTIVE else self.openings.ticket(key.service, record.generation)
+        active = state == ACTIVE
+        joined = self.openings.ticket(key.service, record.generation, key.version, active=active)
         return Permit(state, reason, node, record.generation, scope, stamp, joined)
 
     def _waits(self, key: ClaimKey) -> Reason | None:

@@ -6,6 +6,7 @@
 * A cut-over and a hook begin only after every other root has acknowledged the record (its ticket).
 * Until `opening`, a flip is reverted if a gate fails, a root is lost, the version is not ready any more, or most of the time
   for which requests are parked has passed. After a hook with `back = false` it is not reverted.
+* `after` gates are evaluated once the version serves. If one fails, a flip returns to the version that it replaced.
 * A version that was active in an earlier generation does not replace its successor unless an operator promotes it.
 
 Several roots may begin a record at the same time. The document with the greater rank is in force, and its writer conducts.
@@ -37,6 +38,8 @@ from sdlb.model.gate import Gate, Hook
 from sdlb.model.reason import CuttingOver, Gated, NotReady, Reason
 from sdlb.model.reason import Reverted as WasReverted
 
+FAILED = "failed"
+"""`Candidate.code` of a version that serves although an `after` gate failed."""
 REVERT_AFTER = 0.8
 """Share of the time for which requests are parked, after which a flip is reverted."""
 
@@ -45,8 +48,8 @@ REVERT_AFTER = 0.8
 class Waiting:
     """What a root knows of a version that waits.
 
-    `rivals`: incompatible active versions. `room`: nothing incompatible is active, closing or unaccounted for. `incompatible`: it
-    replaces a generation. `returns`: it was active in an earlier generation. `barred`: by hold, pin or floor. `missing`: names of
+    `rivals`: incompatible active versions. `room`: nothing incompatible is active, closing or unaccounted for. `replaces`: incompatible
+    versions of the generation. `returns`: it was active in an earlier generation. `barred`: by hold, pin or floor. `missing`: names of
     roots that are in touch and have not acknowledged the record. `floor`: capacity that a flip needs. `gates`: those that apply.
     """
 
@@ -54,7 +57,7 @@ class Waiting:
     rank: tuple[int, str]
     rivals: tuple[str, ...] = ()
     room: bool = False
-    incompatible: bool = False
+    replaces: tuple[str, ...] = ()
     returns: bool = False
     barred: bool = False
     missing: tuple[str, ...] = ()
@@ -62,11 +65,14 @@ class Waiting:
     gates: tuple[Gate, ...] = ()
 
     def before(self) -> tuple[Gate, ...]:
-        """A compatible version has no gap: all its gates come before it opens."""
-        return tuple(gate for gate in self.gates if gate.at == "before" or not self.incompatible)
+        """A compatible version has no gap: its gates there come before it opens."""
+        return tuple(gate for gate in self.gates if gate.at == "before" or (gate.at == "gap" and not self.replaces))
 
     def gap(self) -> tuple[Gate, ...]:
-        return tuple(gate for gate in self.gates if gate.at == "gap" and self.incompatible)
+        return tuple(gate for gate in self.gates if gate.at == "gap" and self.replaces)
+
+    def after(self) -> tuple[Gate, ...]:
+        return tuple(gate for gate in self.gates if gate.at == "after")
 
     @property
     def joined(self) -> bool:
@@ -88,6 +94,9 @@ class Conditions:
     pauses: Mapping[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
 
 
+NOTHING: Mapping[str, Waiting] = {}
+
+
 @dataclass(slots=True)
 class Outcome:
     """`hooks`: (version, hook) to call now. `notes`: (code, text, level). `wake_s`: time until the record may change by itself."""
@@ -102,9 +111,16 @@ class Outcome:
         return min(self.wakes, default=None)
 
 
-def advance(record: OpeningRecord, waiting: Mapping[str, Waiting], conditions: Conditions) -> Outcome:
-    """The next state of a record that this root writes."""
-    out = Outcome(_without_the_gone(record, waiting))
+def advance(
+    record: OpeningRecord,
+    waiting: Mapping[str, Waiting],
+    conditions: Conditions,
+    opened: Mapping[str, Waiting] = NOTHING,
+) -> Outcome:
+    """The next state of a record that this root writes. `opened`: candidates that serve and have `after` gates."""
+    out = Outcome(_without_the_gone(record, {**waiting, **opened}))
+    for version in sorted(opened):
+        _after(out, version, opened[version], waiting, conditions)
     clear: dict[str, bool] = {}
     for version in sorted(waiting):
         clear[version] = _before(out, version, waiting[version], conditions)
@@ -130,7 +146,13 @@ def _before(out: Outcome, version: str, each: Waiting, conditions: Conditions) -
     candidate = out.record.candidates.get(version) or Candidate(since=conditions.wall_s)
     names = {gate.name for gate in each.gates}
     gates = {name: state for name, state in candidate.gates.items() if name in names}
-    candidate = replace(candidate, baseline=max(candidate.baseline, each.facts.baseline), gates=gates)
+    candidate = replace(
+        candidate,
+        baseline=max(candidate.baseline, each.facts.baseline),
+        replaces=each.replaces,
+        opened=0.0,
+        gates=gates,
+    )
     out.record = out.record.with_candidate(version, candidate)
     if _is_dormant(candidate, each):
         return False
@@ -187,6 +209,36 @@ def _note_changes(out: Outcome, version: str, candidate: Candidate, found: Evalu
             code, level = codes[state.state]
             why = f": {state.reason}" if state.reason else ""
             out.notes.append((code, f"gate {name} of {version} is {state.state}{why}", level))
+
+
+# ---------------------------------------------------------------------- after the opening
+
+
+def _after(out: Outcome, version: str, each: Waiting, waiting: Mapping[str, Waiting], conditions: Conditions) -> None:
+    """Evaluates the gates of a version that serves. When all are open, the opening is complete."""
+    candidate = out.record.candidates[version]
+    out.record = out.record.with_candidate(version, replace(candidate, opened=candidate.opened or conditions.wall_s))
+    if _evaluate(out, version, each, each.after(), conditions, hooks=each.joined):
+        left = {name: other for name, other in out.record.candidates.items() if name != version}
+        out.record = replace(out.record, candidates=left)
+        return
+    candidate = out.record.candidates[version]
+    gate = _first_closed(candidate, each.after())
+    if gate is not None and candidate.gates[gate.name].failed and candidate.code != FAILED:
+        why = f"gate {gate.name} of {version} failed"
+        out.record = out.record.with_candidate(version, replace(candidate, code=FAILED, subject=gate.name, why=why))
+        _return(out, candidate, why, waiting, conditions)
+
+
+def _return(out: Outcome, failed: Candidate, why: str, waiting: Mapping[str, Waiting], conditions: Conditions) -> None:
+    """Promotes the version that was replaced, if it still waits and the policy lets it replace the new one."""
+    healthy = [v for v in waiting if v in failed.replaces and waiting[v].facts.healthy and v in out.record.candidates]
+    if not conditions.flip or not healthy:
+        out.notes.append(("cutover-stuck", f"{why}, and there is no version to return to: it serves on", "error"))
+        return
+    old = max(healthy, key=lambda v: (waiting[v].facts.able, v))
+    out.record = promoted(out.record, old, why, no_gates=why)
+    out.notes.append(("cutover-undone", f"{why}: returning to {old}", "error"))
 
 
 # ---------------------------------------------------------------------- cut-over

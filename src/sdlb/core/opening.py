@@ -42,13 +42,16 @@ class GateState:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A version that may open only when `clear`. `baseline`: the greatest capacity of the versions that it replaces, as seen
+    """A version that may open only when `clear`. `replaces`: versions of the generation that it replaces. `opened`: wall time at
+    which it opened and its `after` gates began; 0: it waits. `baseline`: the greatest capacity of the versions that it replaces, as seen
     since it waits. `promoted`, `no_gates`: see the event `Promote`. `code`, `subject`, `why`: the reason for which it is not
     clear; `subject` is the name of a gate or version, where the reason has one."""
 
     since: float = 0.0
     gates: Mapping[str, GateState] = field(default_factory=dict[str, GateState])
     baseline: int = 0
+    replaces: tuple[str, ...] = ()
+    opened: float = 0.0
     promoted: str = ""
     no_gates: str = ""
     clear: bool = False
@@ -135,6 +138,8 @@ def _candidate_to(candidate: Candidate) -> dict[str, object]:
         "since": candidate.since,
         "gates": gates,
         "baseline": candidate.baseline,
+        "replaces": list(candidate.replaces),
+        "opened": candidate.opened,
         "promoted": candidate.promoted,
         "no_gates": candidate.no_gates,
         "clear": candidate.clear,
@@ -173,6 +178,8 @@ def _candidate_from(data: Any) -> Candidate:
         since=float(data["since"]),
         gates={name: _gate_from(each) for name, each in gates.items()},
         baseline=int(data["baseline"]),
+        replaces=tuple(str(version) for version in data["replaces"]),
+        opened=float(data["opened"]),
         promoted=str(data["promoted"]),
         no_gates=str(data["no_gates"]),
         clear=bool(data["clear"]),

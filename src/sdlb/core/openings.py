@@ -16,7 +16,17 @@ from sdlb.core.effects import RunHook
 from sdlb.core.gates import Facts, answered, approved
 from sdlb.core.messages import OPENING as KIND
 from sdlb.core.messages import Rank
-from sdlb.core.opening import CANDIDATES_MAX, NONE, OPENING, REVERTED, RUNNING, OpeningRecord, from_body, to_body
+from sdlb.core.opening import (
+    CANDIDATES_MAX,
+    NONE,
+    OPENING,
+    REVERTED,
+    RUNNING,
+    Candidate,
+    OpeningRecord,
+    from_body,
+    to_body,
+)
 from sdlb.model.gate import Approval, Gate, Hook
 from sdlb.model.opening import Opening
 from sdlb.model.reason import BelowFloor, NotReady, OnHold, PinnedOut, Reason
@@ -45,6 +55,7 @@ class Openings:
         ] = {}  # service -> time at which a flip began to park, as this control knows it
         self._calls: dict[str, tuple[str, str, str]] = {}  # key of a hook in progress -> (service, version, gate)
         self._retry_at: dict[tuple[str, str, str], float] = {}  # (service, version, gate) -> time of the next attempt
+        self._behind: dict[str, tuple[int, float]] = {}  # service -> (generation without a record, since when)
         self._reached: frozenset[str] = frozenset()  # ids of the other roots that most children reach
         self._left: dict[str, float] = {}  # id of a root that most children no longer reach -> time since when
         self._dependents: dict[str, dict[str, None]] = {}  # service -> services that wait for a version of it
@@ -64,10 +75,14 @@ class Openings:
         record = self.record(service)
         return record is not None and record.conductor_id == self._state.settings.node_id
 
-    def ticket(self, service: str, generation: int) -> str:
-        """What this root sends with its decisions to show which record it follows."""
+    def ticket(self, service: str, generation: int, version: str, *, active: bool) -> str:
+        """What this root sends with its decisions to show which record it follows. For an active version only while its gates are
+        evaluated."""
         record = self.record(service)
-        return record.ticket if record is not None and record.generation == generation else ""
+        if record is None or record.generation != generation:
+            return ""
+        candidate = record.candidates.get(version)
+        return record.ticket if not active or (candidate is not None and candidate.opened) else ""
 
     def guard(
         self, service: str, record: ServiceRecord, versions: Mapping[str, Report], compatible: Compatible
@@ -117,7 +132,8 @@ class Openings:
         policy, known = self._state.policy(service), self.record(service)
         current = known if known is not None and known.generation == record.generation else None
         needing = [v for v in reports if v not in record.active and _needs(policy, v, record, current, compatible)]
-        if not needing and (current is None or current.phase == NONE):
+        opened = self._opened(policy, known, record, reports)
+        if not needing and not opened and (current is None or current.phase == NONE):
             return False
         if not self._may_conduct(service, known, record):
             return False
@@ -125,7 +141,12 @@ class Openings:
         needing = sorted(needing, key=lambda v: (v != start.to, reports[v].stamp, v))[:CANDIDATES_MAX]
         self._watch_health(service, {v: reports[v] for v in needing}, now)
         waiting = {v: self._waiting(service, v, record, reports, compatible, start, now) for v in needing}
-        outcome = conduct.advance(start, waiting, self._conditions(service, policy, start, now))
+        start = replace(start, candidates={**start.candidates, **opened})
+        serving = {
+            v: replace(self._waiting(service, v, record, reports, compatible, start, now), gates=_after(policy, each))
+            for v, each in opened.items()
+        }
+        outcome = conduct.advance(start, waiting, self._conditions(service, policy, start, now), serving)
         if outcome.wake_s is not None:
             self._state.set_timer(now + outcome.wake_s, "gate", service)
         changed = outcome.record != known
@@ -137,13 +158,27 @@ class Openings:
             self._call(service, version, hook, outcome.record, record, compatible)
         return changed
 
+    @staticmethod
+    def _opened(
+        policy: Policy, known: OpeningRecord | None, record: ServiceRecord, reports: Mapping[str, Report]
+    ) -> dict[str, Candidate]:
+        """Candidates that have opened and have gates that are evaluated afterwards."""
+        if known is None or known.generation not in (record.generation, record.generation - 1):
+            return {}
+        there = {v: each for v, each in known.candidates.items() if v in record.active and v in reports}
+        return {v: each for v, each in there.items() if each.clear and _after(policy, each)}
+
     def _may_conduct(self, service: str, known: OpeningRecord | None, record: ServiceRecord) -> bool:
         """Another root conducts while its record is valid and its children are in touch with it."""
         node_id = self._state.settings.node_id
-        if known is None or known.conductor_id == node_id or known.generation < record.generation:
+        if known is None or known.conductor_id == node_id:
             return True
         if known.generation > record.generation:
             return False  # this root has missed decisions
+        if known.generation < record.generation and not self._waited(service, record.generation):
+            return False  # the conductor goes on in the next generation
+        if known.generation < record.generation:
+            return True
         if known.conductor_id in self._children.lost_roots():
             return True
         peers = self._peers()
@@ -151,6 +186,17 @@ class Openings:
         if left_at is not None:  # decided again when it is certain that it has left the tree
             self._state.set_timer(left_at + self._state.settings.silence_s, "gate", service)
         return known.conductor_id not in peers
+
+    def _waited(self, service: str, generation: int) -> bool:
+        """Whether the conductor had lease and fence to begin the record of this generation."""
+        now, silence_s = self._state.now, self._state.settings.silence_s
+        known, since = self._behind.get(service, (0, now))
+        if known != generation:
+            since = now
+        self._behind[service] = generation, since
+        if now < since + silence_s:
+            self._state.set_timer(since + silence_s, "gate", service)
+        return now >= since + silence_s
 
     def _taken_over(
         self, known: OpeningRecord | None, current: OpeningRecord | None, record: ServiceRecord
@@ -239,7 +285,7 @@ class Openings:
             rank=(report.stamp, version),
             rivals=rivals,
             room=not rivals and not closing,
-            incompatible=_is_incompatible(version, record, compatible),
+            replaces=tuple(other for other in record.era if not compatible(version, other)),
             returns=version in record.past,
             barred=_barred_by_policy(policy, version, record) is not None,
             missing=tuple(sorted(names.get(root, root) for root in missing)),
@@ -370,6 +416,10 @@ def _gates(policy: Policy, version: str, record: ServiceRecord, compatible: Comp
         return ()
     incompatible = _is_incompatible(version, record, compatible)
     return tuple(gate for gate in policy.gates if gate.applies == "every" or incompatible)
+
+
+def _after(policy: Policy, candidate: Candidate) -> tuple[Gate, ...]:
+    return tuple(g for g in policy.gates if g.at == "after" and (g.applies == "every" or candidate.replaces))
 
 
 def _is_incompatible(version: str, record: ServiceRecord, compatible: Compatible) -> bool:

@@ -208,7 +208,7 @@ class View:
         if record is None or (current is not None and current.generation > record.generation):
             return None
         waits = {key.version for key in self._state.by_service.get(name, ()) if not self._state.slots[key].active}
-        candidates = {version: each for version, each in record.candidates.items() if version in waits}
+        candidates = {version: each for version, each in record.candidates.items() if version in waits or each.opened}
         if not candidates:
             return None
         wall_s, gates = self._state.wall_s, self._state.policy(name).gates

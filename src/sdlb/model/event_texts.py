@@ -59,7 +59,11 @@ SECTIONS: dict[str, dict[str, EventText]] = {
         "cutover-opened": _info("At the conductor: the new version opens. From now on nothing is reverted."),
         "cutover-reverted": _error("At the conductor: a cut-over was reverted. The old version may serve again."),
         "cutover-stuck": _error(
-            "At the conductor: a cut-over cannot continue, and cannot be reverted because a hook with `back = false` was called."
+            "At the conductor: a cut-over failed and cannot be reverted: a hook with `back = false` was called, or there is no "
+            "version to return to."
+        ),
+        "cutover-undone": _error(
+            "At the conductor: a gate failed after a flip. The replaced version is promoted again."
         ),
         "version-promoted": _info("At the conductor: an operator promoted a waiting version."),
         "route-transferred": _info("At a root: an operator gave a route to another service."),

@@ -15,7 +15,7 @@ from sdlb.model.problem import Invalid
 from sdlb.model.version import SERVICE, check_service, parse_declaration
 
 GATES_MAX = 16
-AT = ("before", "gap")
+AT = ("before", "gap", "after")
 FOR = ("incompatible", "every")
 ON_TIMEOUT = ("hold", "abort")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -27,7 +27,8 @@ _COMMON = ("name", "kind", "at", "for", "timeout_s", "on_timeout")
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """`at`: "before" (the old version serves) or "gap" (the old version is out, requests are parked). `applies`: "incompatible"
+    """`at`: "before" (the old version serves), "gap" (the old version is out, requests are parked) or "after" (the new version
+    serves; a failure returns to the old one). `applies`: "incompatible"
     (only for versions that replace an incompatible one) or "every". `timeout_s` 0: none. `on_timeout`: "hold" keeps the
     version waiting; "abort" also reverts a cut-over or rollout in progress.
     """

@@ -132,7 +132,7 @@ class GateProgress(Strict):
 
     name: str
     kind: Literal["min_ready", "soak", "window", "depends_on", "approval", "hook"]
-    at: Literal["before", "gap"]
+    at: Literal["before", "gap", "after"]
     state: Literal["open", "waiting", "running", "refused", "timed-out"]
     age_s: Amount
     reason: str
