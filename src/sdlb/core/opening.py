@@ -26,7 +26,7 @@ CANDIDATES_MAX = 32
 
 @dataclass(frozen=True, slots=True)
 class GateState:
-    """`since`: wall time in seconds at which the gate began to be evaluated, or opened. `by`: who approved. `attempts`: calls of
+    """`since`: wall time in seconds at which the gate began to be evaluated, or opened. `by`: names that approved. `attempts`: calls of
     a hook, including one in progress."""
 
     state: str = WAITING

@@ -55,12 +55,12 @@ SETTINGS: dict[str, str] = {
 GATES: dict[str, str] = {
     "name": "Name of the gate, unique in the policy; `sdlb status` shows it.",
     "kind": "The condition; the other rows of this table.",
-    "at": "When it is evaluated: while the old version serves (`before`), or while requests are parked and neither version is "
-    "active (`gap`).",
+    "at": "When it is evaluated: while the old version serves (`before`), while requests are parked and neither version is "
+    "active (`gap`), or once the new version serves (`after`; if it fails, a flip returns to the old version).",
     "for": "Versions that it applies to: those that replace an incompatible one (`incompatible`), or all (`every`).",
     "timeout_s": "Timeout of the gate; 0: none.",
     "on_timeout": "At the timeout, the version keeps waiting (`hold`), or the cut-over or rollout is undone too (`abort`).",
-    "min_ready.instances": "So many instances of the version are healthy; 0: any number.",
+    "min_ready.instances": "Number of instances of the version that have to be healthy; 0: any number.",
     "min_ready.percent": "Its healthy capacity is this percentage of the capacity of the versions that it replaces; 0: any.",
     "soak.healthy_s": "All its instances have been healthy for this time.",
     "window.days": "The days of the week: `mon` to `sun`.",

@@ -128,7 +128,7 @@ class Version(Strict):
 
 
 class GateProgress(Strict):
-    """`age_s`: since it began to be evaluated, or opened. `by`: who approved. `attempts`: calls of a hook."""
+    """`age_s`: since it began to be evaluated, or opened. `by`: names that approved. `attempts`: calls of a hook."""
 
     name: str
     kind: Literal["min_ready", "soak", "window", "depends_on", "approval", "hook"]
@@ -141,7 +141,7 @@ class GateProgress(Strict):
 
 
 class Candidate(Strict):
-    """A version that waits. `clear`: its gates and the cut-over let it open. `promoted`: by whom, or ""; `no_gates`: why its gates
+    """A version that waits. `clear`: its gates and the cut-over let it open. `promoted`: name of the operator, or ""; `no_gates`: why its gates
     are skipped, or ""."""
 
     clear: bool
