@@ -335,6 +335,7 @@ def test_every_key_of_the_configuration_has_its_place_in_the_file(tmp_path: Path
         "[engine]\nworkers = 2\nfields = 50\n"
         '[listen.trusted_proxies]\nhttp = ["10.0.0.0/8"]\nhttps = ["::1"]\n'
         '[[site]]\nhosts = ["a"]\ncertificate = "/a.pem"\n'
+        '[role.web.a]\ndriver = "process"\nroutes = ["a/"]\ncommand = ["./a"]\n'
     )
     text = text.replace("parents = []", 'parents = ["p:1"]')
     text = text.replace(

@@ -16,7 +16,16 @@ from sdlb.model.policy_text import lines
 from sdlb.model.policy_texts import SETTINGS
 from sdlb.model.reason import KINDS, NothingReady
 from sdlb.model.reason_texts import REASONS
-from sdlb.node import config, config_hooks, config_identity, config_sites, config_texts, metric_texts, schema
+from sdlb.node import (
+    config,
+    config_hooks,
+    config_identity,
+    config_roles,
+    config_sites,
+    config_texts,
+    metric_texts,
+    schema,
+)
 from sdlb.node.metrics import ALERTS
 from tools.reference import PAGES, ROOT, filled, generators, options
 
@@ -78,7 +87,7 @@ def test_every_setting_of_a_policy_is_described() -> None:
 
 
 def test_every_key_of_the_node_file_is_described() -> None:
-    tables = {"listen", "timing", "limits", "log", "store", "identity", "site", "hook"}
+    tables = {"listen", "timing", "limits", "log", "store", "identity", "site", "hook", "role"}
     top = {key for key in config_texts.KEYS if "." not in key}
     assert top == set(config.TOP) - tables
     below = {
@@ -88,6 +97,7 @@ def test_every_key_of_the_node_file_is_described() -> None:
     assert below["site"] == set(config_sites.KEYS)
     assert below["identity"] == set(config_identity.KEYS)
     assert below["hook"] == set(config_hooks.KEYS)
+    assert below["role"] == set(config_roles.KEYS)
     assert below["listen"] >= set(config.LISTENERS)
     source = (ROOT / "src/sdlb/node/config.py").read_text()
     for name in ("listen", "timing", "log", "store"):

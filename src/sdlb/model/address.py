@@ -19,6 +19,12 @@ def check_name(text: str) -> str:
     return text
 
 
+def check_host_port(text: str, default: int) -> str:
+    """`host` or `host:port` of a URL, without the port if it is the default one. Raises ValueError with what was expected."""
+    with_port = text if re.search(r":[0-9]+\Z", text) else f"{text}:{default}"
+    return check_address(with_port, wildcard=False, names=True).removesuffix(f":{default}")
+
+
 def check_address(text: str, *, zero: bool = False, wildcard: bool = True, names: bool = False) -> str:
     """Returns `text` if it is `host:port` with an IP address. Raises ValueError with what was expected.
 

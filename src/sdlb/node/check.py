@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pwd
 import socket
 import stat
 from collections.abc import Callable, Collection, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sdlb.model.problem import Invalid
+from sdlb.model.role import Commands, RoleService
 from sdlb.node import pem
 from sdlb.node.config import LISTENERS, NodeConfig, Options, build, read_file
 from sdlb.node.config_reader import CODE, Mistake
@@ -97,6 +99,12 @@ def _replace(data: dict[str, object], path: tuple[str, ...]) -> None:
         case ("hook", name, "command"):
             hooks = cast("dict[str, Any]", data["hook"])
             hooks[name]["command"] = ["/bin/true"]
+        case ("role", role, service, ("driver" | "routes" | "command" | "start" | "stop" | "state") as key):
+            table = cast("dict[str, Any]", data["role"])[role][service]
+            table[key] = {
+                "driver": "process" if "command" in table else "command",
+                "routes": ["in-place-of-a-mistake.invalid/"],
+            }.get(key, ["/bin/true"])
         case ("identity", ("certificate" | "ca") as key):
             cast("dict[str, object]", data["identity"])[key] = "/dev/null"
         case _:
@@ -139,8 +147,40 @@ def _of_machine(config: NodeConfig, place: _Places, bound: Bound) -> Iterator[In
     for name, hook in config.hooks.items():
         yield from _program(hook.command[0], place("hook", name, "command"))
         yield from _cwd(hook.cwd, place("hook", name, "cwd"))
+    for service in config.services:
+        yield from _service(service, place)
     if config.access_log:
         yield from _log(Path(config.access_log), place("log", "access"))
+
+
+def _service(service: RoleService, places: _Places) -> Iterator[Invalid]:
+    def place(key: str) -> str:
+        return places("role", service.role, service.service, key)
+
+    for key in service.artifacts.keys:
+        if not os.access(key, os.R_OK):
+            yield Invalid(CODE, place("keys"), f"{key} cannot be read", "grant access, or correct the path")
+    if isinstance(service.run, Commands):
+        for name in ("prepare", "start", "stop", "state", "forget"):
+            if words := cast("tuple[str, ...]", getattr(service.run, name)):
+                yield from _program(words[0], place(name))
+        return
+    if service.run.command[0].startswith("/"):
+        yield from _program(service.run.command[0], place("command"))
+    if service.run.cwd:
+        yield from _cwd(service.run.cwd, place("cwd"))
+    if service.run.user:
+        yield from _user(service.run.user, place("user"))
+
+
+def _user(name: str, where: str) -> Iterator[Invalid]:
+    try:
+        uid = pwd.getpwnam(name).pw_uid
+    except KeyError:
+        yield Invalid(CODE, where, f"this machine has no user {name}", "create it, or correct the name")
+        return
+    if os.geteuid() not in (0, uid):
+        yield Invalid(CODE, where, f"only root may run programs as {name}", "run the node as root, or remove the line")
 
 
 def _raised(read: Callable[[], object]) -> Iterator[Invalid]:

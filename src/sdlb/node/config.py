@@ -20,17 +20,19 @@ from sdlb.model.address import check_address, check_name
 from sdlb.model.hook_program import HookProgram
 from sdlb.model.identity import IdentitySpec
 from sdlb.model.problem import Invalid
+from sdlb.model.role import RoleService
 from sdlb.model.site import SiteSpec
 from sdlb.node.config_hooks import read_hooks
 from sdlb.node.config_identity import Links, read_identity
 from sdlb.node.config_reader import CODE, Reader, one_of
+from sdlb.node.config_roles import read_roles
 from sdlb.node.config_sites import read_sites
 
 FILE_BYTES_MAX = 1 << 20
 NODE_LISTEN = "127.0.0.1:7700"
 TOP = (
     *("name", "state_dir", "public", "parents", "advertise", "insecure", "labels", "roles", "engine"),
-    *("identity", "listen", "store", "timing", "limits", "log", "site", "hook"),
+    *("identity", "listen", "store", "timing", "limits", "log", "site", "hook", "role"),
 )
 LISTENERS = ("http", "https", "node", "metrics")
 LIMITS: dict[str, tuple[int, int]] = {
@@ -63,7 +65,7 @@ LIMITS: dict[str, tuple[int, int]] = {
 class NodeConfig:
     """`listen_http`, `listen_https` "": no such listener. `http_proxies`, `https_proxies`: networks of proxies that are
     trusted to name their clients at that listener. `advertise` "": found out for each parent. `workers` 0: one a core.
-    `file`: the node file, "" without one."""
+    `file`: the node file, "" without one. `services`: those of `roles`."""
 
     name: str
     state_dir: Path
@@ -82,6 +84,7 @@ class NodeConfig:
     identity: IdentitySpec | None = None
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     roles: tuple[str, ...] = ()
+    services: tuple[RoleService, ...] = ()
     beat_s: float = 2.0
     lease_s: float = 10.0
     fence_s: float = 10.0
@@ -186,6 +189,7 @@ def build(
     _private(listen, listen_metrics, public)
     insecure, identity = options.insecure or top.flag("insecure", False), read_identity(top)
     links.check(listen_node, parents, insecure, identity)
+    roles, services = read_roles(top)
     state_dir = _path("--state-dir", options.state_dir) or top.path("state_dir") or _state_dir(name, environment)
     return NodeConfig(
         name=name,
@@ -204,7 +208,8 @@ def build(
         insecure=insecure,
         identity=identity,
         labels=_labels(top),
-        roles=top.texts("roles", check_name, "names of roles"),
+        roles=roles,
+        services=services,
         beat_s=beat_s,
         lease_s=lease_s,
         fence_s=fence_s,

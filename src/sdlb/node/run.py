@@ -320,4 +320,4 @@ async def _nothing() -> None: ...
 
 
 def _names(keys: Sequence[str]) -> str:
-    return ", ".join(key.replace("listen_", "listen.") for key in keys)
+    return ", ".join("role" if key == "services" else key.replace("listen_", "listen.") for key in keys)

@@ -110,7 +110,7 @@ def read_spec(instance_id: str, body: InstanceBody) -> InstanceSpec:
         protocol=body.protocol,
         compatible=tuple(dict.fromkeys(body.compatible)),
         capacity=body.capacity,
-        health=_health(where, body.health),
+        health=read_health(where, body.health),
         ttl_s=float(body.ttl_s),
         pid=body.pid,
         labels=_labels(where, body.labels),
@@ -130,7 +130,8 @@ def _endpoint(where: str, text: str) -> str:
         raise Invalid("bad-endpoint", where, f"has the endpoint {text[:120]!r}", expected) from None
 
 
-def _health(where: str, health: Health) -> HealthCheck:
+def read_health(where: str, health: Health) -> HealthCheck:
+    """The texts are checked here, the numbers by the type. Raises Invalid."""
     if health.kind not in ("http", "tcp", "none"):
         do = "use http, tcp or none"
         raise Invalid("bad-health", where, f"has a health check of kind {health.kind[:40]!r}", do)
