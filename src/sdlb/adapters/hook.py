@@ -116,7 +116,7 @@ class Hooks:
             "idempotency-key": effect.key,
         }
         if self._http is None:
-            self._http = await asyncio.to_thread(_load)
+            self._http = await asyncio.to_thread(load_http)
         httpx, tls = self._http
         try:
             async with (
@@ -157,7 +157,7 @@ async def _text(answer: httpx.Response) -> str:
     return printable(found[:ANSWER_BYTES_MAX].decode("utf-8", "replace"))[:SHOWN_CHARS]
 
 
-def _load() -> tuple[Any, ssl.SSLContext]:
+def load_http() -> tuple[Any, ssl.SSLContext]:
     """In a thread: it takes about 0.2 s. A certificate of the system's CAs or of httpx's is accepted."""
     import httpx
 
