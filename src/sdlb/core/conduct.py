@@ -376,7 +376,7 @@ def _judge(out: Outcome, version: str, each: Waiting, clear: bool, conditions: C
         reason = NotReady(f"it was active before {rivals}, and replaces it only when it is promoted")
     elif not clear:
         reason = _gated(candidate, each.before())
-    elif _needs_cut_over(each, conditions):
+    elif _needs_cut_over(each, conditions) or (record.to == version and record.committed):
         reason = _cut_over(record, version, each, candidate, conditions)
     candidate = replace(candidate, clear=reason is None, code="", subject="", why="")
     if reason is not None:
