@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sdlb.core import events as ev
+from sdlb.core.messages import DownState
 from tests.core.forest import ROUTE, Forest, key_of
 
 OLD, NEW = key_of("1.0.2"), key_of("2.5.1")
@@ -240,6 +241,22 @@ def test_min_ready_waits_for_instances_and_for_a_share_of_the_old_capacity(tree:
     assert story.all_serve() and "140 is ready, of 150" in story.reason()
     story.forest["host-2"].inbox.append(ev.InstanceRemove("host-2-2.5.1", 1.0))
     story.put("2.5.1", "host-2", capacity=60)
+    assert story.all_serve("2.5.1")
+
+
+def test_counts_in_the_texts_of_gates_are_sent_with_the_heartbeat() -> None:
+    """A new version on many hosts changes them with each instance."""
+    hosts = [f"host-{number}" for number in range(1, 21)]
+    forest = {"edge-1": (), **dict.fromkeys(hosts, ("edge-1",))}
+    story = Story(forest, gate=[{"name": "ready", "kind": "min_ready", "instances": 20}])
+    story.put("1.0.2", hosts[0])
+    story.forest.put(hosts[0], "new-0", "2.5.1")
+    sent = story.forest["edge-1"].listen()
+    for host in hosts[1:]:
+        story.forest.put(host, f"{host}-new", "2.5.1")
+    docs = [message for message in sent if isinstance(message, DownState) and message.docs]
+    assert len(docs) <= 2 * len(hosts)
+    story.remove("1.0.2", hosts[0])
     assert story.all_serve("2.5.1")
 
 

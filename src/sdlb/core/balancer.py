@@ -387,7 +387,7 @@ class Balancer:
                 self._keep_on(now)
             case "follow":
                 self._authority.follow()
-            case "hold" | "gate":
+            case "hold" | "gate" | "text":
                 self._state.dirty_services[name] = None
             case "route":
                 self._routes.on_timer(name)

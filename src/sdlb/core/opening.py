@@ -101,6 +101,24 @@ class OpeningRecord:
         return replace(self, candidates={**self.candidates, version: candidate})
 
 
+def differ_in_texts(one: OpeningRecord, other: OpeningRecord) -> bool:
+    """Whether two records differ at most in texts for people and in `baseline`, so that the newer one is not urgent."""
+    return _bare(one) == _bare(other)
+
+
+def _bare(record: OpeningRecord) -> OpeningRecord:
+    candidates = {
+        version: replace(
+            each,
+            baseline=0,
+            why="",
+            gates={name: replace(gate, reason="") for name, gate in each.gates.items()},
+        )
+        for version, each in record.candidates.items()
+    }
+    return replace(record, detail="", candidates=candidates)
+
+
 # ---------------------------------------------------------------------- the document
 
 

@@ -24,6 +24,7 @@ from sdlb.core.opening import (
     RUNNING,
     Candidate,
     OpeningRecord,
+    differ_in_texts,
     from_body,
     to_body,
 )
@@ -55,6 +56,7 @@ class Openings:
         ] = {}  # service -> time at which a flip began to park, as this control knows it
         self._calls: dict[str, tuple[str, str, str]] = {}  # key of a hook in progress -> (service, version, gate)
         self._retry_at: dict[tuple[str, str, str], float] = {}  # (service, version, gate) -> time of the next attempt
+        self._put_at: dict[str, float] = {}  # service -> time at which its record was written last
         self._behind: dict[str, tuple[int, float]] = {}  # service -> (generation without a record, since when)
         self._reached: frozenset[str] = frozenset()  # ids of the other roots that most children reach
         self._left: dict[str, float] = {}  # id of a root that most children no longer reach -> time since when
@@ -150,13 +152,23 @@ class Openings:
         if outcome.wake_s is not None:
             self._state.set_timer(now + outcome.wake_s, "gate", service)
         changed = outcome.record != known
+        if changed and known is not None and differ_in_texts(known, outcome.record):
+            changed = self._is_due(service, now)
         if changed:
             self._put(service, outcome.record)
+            self._put_at[service] = now
         for code, text, level in outcome.notes:
             self._state.note(code, f"{service}: {text}", level, service=service)
         for version, hook in outcome.hooks:
             self._call(service, version, hook, outcome.record, record, compatible)
         return changed
+
+    def _is_due(self, service: str, now: float) -> bool:
+        """Whether a change of texts alone is written now. They change with every instance of a version that starts."""
+        due = self._put_at.get(service, now) + self._state.settings.beat_s
+        if now < due:
+            self._state.set_timer(due, "text", service)
+        return now >= due
 
     @staticmethod
     def _opened(

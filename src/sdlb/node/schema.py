@@ -141,8 +141,8 @@ class GateProgress(Strict):
 
 
 class Candidate(Strict):
-    """A version that waits. `clear`: its gates and the cut-over let it open. `promoted`: name of the operator, or ""; `no_gates`: why its gates
-    are skipped, or ""."""
+    """A version that waits. `clear`: its gates and the cut-over let it open. `promoted`: name of the operator, or "";
+    `no_gates`: why its gates are skipped, or ""."""
 
     clear: bool
     age_s: Amount
