@@ -108,7 +108,7 @@ def _holds(gate: Gate, state: GateState, facts: Facts, wakes: list[float]) -> tu
         case Approval():
             missing = gate.count - len(set(state.by) & set(gate.by))
             names = [name for name in gate.by if name not in state.by]
-            return missing <= 0, "" if missing <= 0 else f"{missing} of {', '.join(names)} have to approve"
+            return missing <= 0, "" if missing <= 0 else f"waits for {_approvals(missing)} by {_either(names)}"
         case _:
             return False, f"this release does not know gates of the kind {gate.kind}"
 
@@ -140,6 +140,14 @@ def answered(state: GateState, outcome: str, detail: str, wall_s: float) -> Gate
             return replace(state, state=REFUSED, since=wall_s, reason=detail)
         case _:
             return replace(state, state=WAITING, reason=detail)
+
+
+def _approvals(count: int) -> str:
+    return "an approval" if count == 1 else f"{count} approvals"
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def _clock(second: int) -> str:
