@@ -99,7 +99,7 @@ class Openings:
         for version, report in versions.items():
             if version in record.active:
                 continue
-            reason = _barred_by_policy(policy, version, record)
+            reason = barred_by_policy(policy, version, record)
             if reason is None and conductor not in report.granted:  # else the conductor has opened it already
                 reason = self._barred_by_gates(policy, version, record, opening, compatible)
             if reason is not None:
@@ -299,7 +299,7 @@ class Openings:
             room=not rivals and not closing,
             replaces=tuple(other for other in record.era if not compatible(version, other)),
             returns=version in record.past,
-            barred=_barred_by_policy(policy, version, record) is not None,
+            barred=barred_by_policy(policy, version, record) is not None,
             missing=tuple(sorted(names.get(root, root) for root in missing)),
             floor=policy.opening.floor(able, healthy),
             gates=_gates(policy, version, record, compatible),
@@ -438,7 +438,8 @@ def _is_incompatible(version: str, record: ServiceRecord, compatible: Compatible
     return any(not compatible(version, other) for other in record.era)
 
 
-def _barred_by_policy(policy: Policy, version: str, record: ServiceRecord) -> Reason | None:
+def barred_by_policy(policy: Policy, version: str, record: ServiceRecord) -> Reason | None:
+    """Why `hold`, `pin` or `never_below` keep a version from opening. None: they do not."""
     opening = policy.opening
     if opening.held(version, returns=version in record.era):
         return OnHold()

@@ -12,9 +12,10 @@ from sdlb.core.events import EndpointKey
 from sdlb.core.explain import explain, refused
 from sdlb.core.instance import Instance, Life
 from sdlb.core.local_instances import LocalInstances
-from sdlb.core.messages import ACTIVE, OPENING, REFUSED, WAITING, Doc
+from sdlb.core.messages import ACTIVE, OPENING, POLICY, REFUSED, WAITING, Doc
 from sdlb.core.opening import Candidate, from_body
 from sdlb.core.parents import Parents
+from sdlb.core.preview import preview
 from sdlb.core.saved import health_to
 from sdlb.core.share import percentages, picks
 from sdlb.core.slot import Permit, Slot
@@ -23,6 +24,7 @@ from sdlb.core.state import State
 from sdlb.core.uplink import Phase, Uplink
 from sdlb.model.gate import Gate
 from sdlb.model.instance import InstanceSpec
+from sdlb.model.policy_layers import Layers
 from sdlb.model.problem import Invalid
 from sdlb.model.reason import NoParent, NothingReady
 from sdlb.model.request_target import request_host, request_path
@@ -290,6 +292,19 @@ class View:
     def policy_text(self, service: str) -> str:
         """The policy in force: the one that was set, or the default."""
         return self._state.policy(service).to_json()
+
+    def policies(self) -> list[Doc]:
+        """All policy documents, readable or not."""
+        return [doc for _, doc in sorted(self._state.policies.docs.items()) if doc.kind == POLICY]
+
+    @property
+    def policy_layers(self) -> Layers:
+        """The readable policy documents. Not to be changed."""
+        return self._state.policies.layers
+
+    def preview(self, layers: Layers) -> list[dict[str, Any]]:
+        """What other policy documents would change at this root (`core.preview`)."""
+        return preview(self._state, self._records, layers, self.service_names())
 
     # ------------------------------------------------------------------ tree
 
