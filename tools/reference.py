@@ -21,13 +21,15 @@ from sdlb.model.event_texts import SECTIONS
 from sdlb.model.policy import Policy
 from sdlb.model.policy_texts import GATES, SETTINGS
 from sdlb.model.reason_texts import REASONS
-from sdlb.node import config_texts, metric_texts
+from sdlb.model.version import NAME_CHARS_MAX
+from sdlb.node import config_texts, metric_texts, schema
 from sdlb.node.config import LIMITS
 from sdlb.node.openapi import document
 from sdlb.node.problems import CODES
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs/reference"
+SCHEMA_FILE = "policy.schema.json"
 MARKED = re.compile(r"(<!-- generated: (?P<name>[^\n]+?) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 SHOWN_COMMANDS = tuple(name for name in COMMANDS if name not in ("demo", "sim", "version"))
 CALLS_PER_PATH = ("get", "put", "post", "delete")
@@ -112,15 +114,15 @@ def calls() -> str:
 
 def objects() -> str:
     parts: list[str] = []
-    for name, schema in sorted(document()["components"]["schemas"].items()):
-        if "properties" not in schema:
+    for name, each in sorted(document()["components"]["schemas"].items()):
+        if "properties" not in each:
             continue
-        required = set(schema.get("required", ()))
+        required = set(each.get("required", ()))
         rows = [
             (f"`{key}`", _type(value), "" if key in required else f"optional, default {_default(value)}")
-            for key, value in schema["properties"].items()
+            for key, value in each["properties"].items()
         ]
-        text = " ".join(schema.get("description", "").split())
+        text = " ".join(each.get("description", "").split())
         parts.append(f"### {name}\n" + (f"{text}\n\n" if text else "") + table(("key", "type", "note"), rows))
     return "\n".join(parts)
 
@@ -249,6 +251,32 @@ def node_file(section: str) -> str:
     return table(head, rows)
 
 
+def policy_schema() -> str:
+    """The JSON Schema of a policy file. Its definition `PolicyDocument` is the schema of one document."""
+    schemas = document()["components"]["schemas"]
+    names, found = ["PolicyDocument"], dict[str, Any]()
+    for name in names:  # grows
+        text = json.dumps(schemas[name])
+        names += [each for each in re.findall(r"#/components/schemas/(\w+)", text) if each not in names]
+        found[name] = json.loads(text.replace("#/components/schemas/", "#/$defs/"))
+    policies = {
+        "type": "object",
+        "propertyNames": {"pattern": schema.POLICY_NAME, "maxLength": NAME_CHARS_MAX},
+        "additionalProperties": {"$ref": "#/$defs/PolicyDocument"},
+    }
+    whole: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Policies of sdlb",
+        "description": "A file for `sdlb policy apply`: policy documents by service, prefix with a final *, or *.",
+        "type": "object",
+        "properties": {"policy": policies},
+        "required": ["policy"],
+        "additionalProperties": False,
+        "$defs": {name: found[name] for name in sorted(found)},
+    }
+    return json.dumps(whole, indent=2) + "\n"
+
+
 # ------------------------------------------------------------------ codes and metrics
 
 
@@ -326,10 +354,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a table is out of date")
     args = parser.parse_args()
     known, used, stale = generators(), set[str](), list[str]()
-    for path in sorted(PAGES.glob("*.md")):
-        page = path.read_text()
-        now = filled(page, path.name, known, used)
-        if now != page:
+    pages = {path: filled(path.read_text(), path.name, known, used) for path in sorted(PAGES.glob("*.md"))}
+    for path, now in {**pages, PAGES / SCHEMA_FILE: policy_schema()}.items():
+        if not path.exists() or now != path.read_text():
             stale.append(str(path.relative_to(ROOT)))
             if not args.check:
                 path.write_text(now)

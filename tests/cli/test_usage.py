@@ -25,7 +25,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["status", "--js"], "--js"),
     (["explain"], "URL"),
     (["policy"], "get | set"),
-    (["policy", "get"], "SERVICE"),
+    (["policy", "get"], "NAME"),
     (["policy", "set", "x"], "give either settings"),
     (["policy", "set", "x", "--rule", "any", "--file", "f"], "give either settings"),
     (["policy", "set", "x", "--share", "1.0.2"], "VERSION=PERCENT"),
@@ -96,7 +96,6 @@ def test_wrong_usage_is_one_line_and_code_2(argv: list[str], says: str, capsys: 
     "words",
     [
         *([name] for name in sorted(LATER)),
-        *(["policy", verb] for verb in ("edit", "diff", "apply")),
         *(["rollout", verb] for verb in ROLLOUT_LATER),
     ],
 )

@@ -241,15 +241,136 @@ def test_policy_set_changes_the_named_settings_and_reports_errors(node: Node) ->
     assert command(node, "policy", "set", "pol", "--on-silence", "open").stdout.splitlines()[1:] == [
         "  nothing changed"
     ]
-    shown = command(node, "policy", "get", "pol").stdout
-    settings = dict(line.split() for line in shown.splitlines()[1:] if len(line.split()) == 2)
-    assert settings["on_silence"] == "open"
-    assert settings["limits.adaptive"] == "false" and settings["outlier.success_deviations"] == "0"
+    shown = command(node, "policy", "get", "pol", "--all").stdout
+    settings = {line.split()[0]: line.split()[1:] for line in shown.splitlines()[1:]}
+    assert settings["on_silence"] == ["open", '("pol")']
+    assert settings["limits.adaptive"] == ["false", "(default)"]
+    assert settings["outlier.success_deviations"] == ["0", "(default)"]
     told = json.loads(command(node, "policy", "get", "pol", "--json").stdout)
     bad = command(node, "policy", "set", "pol", "--share", "1.0.1=96")
     assert bad.returncode == 1
     assert "shares" in bad.stderr
     assert json.loads(command(node, "policy", "get", "pol", "--json").stdout) == told
+
+
+def test_policies_of_patterns_and_where_each_value_comes_from(node: Node) -> None:
+    done = command(node, "policy", "set", "shop*", "--park-timeout", "5", "--hold", "all", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "warning: no root knows a service that matches shop*" in done.stderr
+    done = command(node, "policy", "set", "shop-1", "--hold", "2.5.1", "--never-below", "1.0", "--yes")
+    assert done.stdout.splitlines() == ["shop-1  revision 1", "  hold: * -> *, 2.5.1", "  never_below: - -> 1.0"]
+    assert command(node, "policy", "get", "shop-1").stdout.splitlines() == [
+        "shop-1  revision 1",
+        '  park.timeout_s  5         ("shop*")',
+        '  hold            *, 2.5.1  ("shop-1")',
+        '  never_below     1.0       ("shop-1")',
+    ]
+    told = json.loads(command(node, "policy", "get", "shop-1", "--json").stdout)
+    assert told["document"] == {"hold": ["*", "2.5.1"], "never_below": "1.0"}
+    assert told["sources"] == {"park.timeout_s": "shop*", "hold": "shop-1", "never_below": "shop-1"}
+    assert told["policy"]["park"] == {"timeout_s": 5, "requests_max": 1000}
+    done = command(node, "policy", "set", "shop-1", "--unset", "hold", "--set", "park.timeout_s=30")
+    assert done.stdout.splitlines()[1:] == ["  park.timeout_s: 5 -> 30", "  hold: *, 2.5.1 -> *"]
+    assert '("shop-1")' in command(node, "policy", "get", "shop-1").stdout.splitlines()[1], "a default that is set"
+    bad = command(node, "policy", "set", "shop-1", "--unset", "prioirty")
+    assert bad.returncode == 2 and "did you mean priority?" in bad.stderr
+    assert command(node, "policy", "get", "other").stdout.splitlines() == [
+        "other  the defaults (no policy was set)",
+        "  every setting has its default",
+    ]
+    for name in ("shop*", "shop-1"):
+        empty = node.folder / "empty.json"
+        empty.write_text("{}")
+        assert command(node, "policy", "set", name, "--file", str(empty)).returncode == 0
+
+
+APPLIED = """\
+[policy."app*"]
+park = {timeout_s = 5}
+[policy.app-1]
+priority = "share"
+shares = {"1.0.2" = 5}
+"""
+
+
+def test_a_file_of_policies_is_applied_all_or_none(node: Node) -> None:
+    file = node.folder / "policies.toml"
+    file.write_text(APPLIED)
+    with web("hello") as port, web("hello") as other:
+        for number, at in ((1, port), (2, other)):
+            words = ("--route", "app.example", "--port", str(at), "--id", f"app{number}", "--wait", "9")
+            assert command(node, "register", *words, f"app-1-1.0.{number}").returncode == 0
+        diff = command(node, "policy", "diff", str(file))
+        assert diff.returncode == 1, diff.stderr
+        lines = [line for line in diff.stdout.splitlines() if not line.startswith("left alone")]
+        assert lines == [
+            "app*",
+            "  park.timeout_s: 30 -> 5",
+            "app-1",
+            "  priority: even -> share",
+            "  shares: - -> 1.0.2=5",
+            "  park.timeout_s: 30 -> 5",
+            "what happens to app-1",
+            "  share of 1.0.1: 50 % -> 95 %",
+            "  share of 1.0.2: 50 % -> 5 %",
+        ]
+        dry = command(node, "policy", "apply", str(file), "--dry-run")
+        assert (dry.returncode, dry.stdout) == (0, diff.stdout)
+        assert json.loads(command(node, "policy", "get", "app-1", "--json").stdout)["revision"] == 0
+        done = command(node, "policy", "apply", str(file), "--json")
+        assert done.returncode == 0, done.stderr
+        assert [change["name"] for change in json.loads(done.stdout)["changes"]] == ["app*", "app-1"]
+        again = command(node, "policy", "diff", str(file))
+        assert again.returncode == 0 and again.stdout.startswith("no difference\n")
+        file.write_text(APPLIED.replace("1.0.2", "1.0.7").replace("5}", "6}", 1))
+        refused = command(node, "policy", "apply", str(file))
+        assert refused.returncode == 1
+        assert "app-1 has no version 1.0.7 (did you mean 1.0.2?)" in refused.stderr
+        assert "nothing was changed (--yes" in refused.stderr
+        file.write_text('[policy."app*"]\npark = {timeout_s = 6}\n[policy.app-1]\nprioirty = "even"\n')
+        bad = command(node, "policy", "apply", str(file), "--yes")
+        assert bad.returncode == 1 and bad.stderr.count("\n") == 1
+        assert f"{file}:4: policy.app-1: prioirty: is not a known key; did you mean 'priority'?" in bad.stderr
+        assert json.loads(command(node, "policy", "get", "app*", "--json").stdout)["policy"]["park"]["timeout_s"] == 5
+        file.write_text('[policy."app*"]\npark = {timeout_s = 5}\n')
+        diff = command(node, "policy", "diff", str(file))
+        assert diff.returncode == 0 and "left alone, because the file does not name them: app-1" in diff.stdout
+        pruned = json.loads(command(node, "policy", "apply", str(file), "--prune", "--json").stdout)
+        assert "app-1" in [change["name"] for change in pruned["changes"]] and pruned["unnamed"] == []
+        assert json.loads(command(node, "policy", "get", "app-1", "--json").stdout)["sources"] == {
+            "park.timeout_s": "app*"
+        }
+        for number in (1, 2):
+            command(node, "deregister", f"app{number}")
+
+
+def test_policies_in_an_editor(node: Node) -> None:
+    editor = node.folder / "editor.sh"
+    editor.write_text("#!/bin/sh\nsed -i 's/= 7/= 8/' \"$1\"\n")
+    editor.chmod(0o755)
+    command(node, "policy", "set", "edited", "--park-timeout", "7", "--yes")
+    words = [*SDLB, "policy", "edit", "edited"]
+    environment = {**node.environment, "SDLB_SOCKET": node.socket, "EDITOR": str(editor), "TMPDIR": str(node.folder)}
+
+    def edit() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    environment.pop("VISUAL", None)
+    done = edit()
+    assert done.returncode == 0, done.stderr
+    assert "park.timeout_s: 7 -> 8" in done.stdout
+    assert "nothing was changed" in edit().stderr
+    assert list(node.folder.glob("sdlb-policy-*")) == []
+    editor.write_text("#!/bin/sh\nsed -i 's/= {/= 5 # {/' \"$1\"\n")
+    failed = edit()
+    (kept,) = node.folder.glob("sdlb-policy-*")
+    assert failed.returncode == 1 and f"{kept}:2: policy.edited: park" in failed.stderr
+    assert f"your text is in {kept}" in failed.stderr
+    kept.unlink()
+    environment["EDITOR"] = "false"
+    assert "false exited with 1; nothing was changed" in edit().stderr
+    del environment["EDITOR"]
+    assert edit().returncode == 2
 
 
 def test_a_typing_error_opens_no_canary(node: Node) -> None:

@@ -1,4 +1,7 @@
-"""`sdlb policy get | set SERVICE`: how a service's versions share its requests, and which versions are compatible."""
+"""`sdlb policy get | set NAME`: how a service's versions share its requests, which versions are compatible, and which may open.
+
+The other verbs are in `policy_apply`.
+"""
 
 from __future__ import annotations
 
@@ -6,46 +9,54 @@ import argparse
 import copy
 import json
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
 from sdlb.cli import args as options
-from sdlb.cli import confirm, out
+from sdlb.cli import confirm, out, policy_apply
+from sdlb.model.opening import ALL
+from sdlb.model.policy import KEYS
+from sdlb.model.policy import Policy as Default
+from sdlb.model.policy_layers import only_known, without_defaults
+from sdlb.model.policy_text import TABLES, lines
 from sdlb.model.policy_text import changes as changes_of
-from sdlb.model.policy_text import lines
 from sdlb.sdk.client import Client
 from sdlb.sdk.problem import BASE, Problem
 from sdlb.sdk.types import Policy
 
-LATER = ("edit", "diff", "apply")
 PROG = "sdlb policy"
 Document = dict[str, Any]
 NONE = "none"
+NAME = "a service, the first characters of services and * ('catalog*'), or * for all services"
 
 
 def add_parser(commands: options.Commands) -> None:
     parser = commands.add_parser(
         "policy",
-        description="Reads or changes a service's policy. Works on any node's socket; a change takes effect "
+        description="Reads or changes policies of services. Works on any node's socket; a change takes effect "
         "immediately.",
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="get | set", required=True, parser_class=options.Parser)
-    get = verbs.add_parser("get", description="The policy of a service; the defaults when none was set.")
-    get.add_argument("service", metavar="SERVICE")
+    verbs = parser.add_subparsers(
+        dest="verb", metavar="get | set | apply | diff | edit", required=True, parser_class=options.Parser
+    )
+    get = verbs.add_parser(
+        "get",
+        description="The settings of a service that differ from their default, and the policy that each comes from.",
+    )
+    get.add_argument("service", metavar="NAME", help=NAME)
+    get.add_argument("--all", action="store_true", help="also the settings that have their default")
     options.add_socket(get)
     options.add_json(get)
     change = verbs.add_parser(
         "set", description="Changes the named settings and keeps the others. With --file, replaces the whole policy."
     )
-    change.add_argument("service", metavar="SERVICE")
+    change.add_argument("service", metavar="NAME", help=NAME)
     add_changes(change)
     options.add_socket(change)
     options.add_json(change)
-    for name in LATER:
-        later = verbs.add_parser(
-            name, add_help=False, prefix_chars="\0"
-        )  # accepts any further arguments: the verb is not supported yet
-        later.add_argument("rest", nargs="*")
+    policy_apply.add_parsers(verbs)
 
 
 def add_changes(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +121,39 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--park-max", type=_count, metavar="N", help="maximum number of parked requests at each entry")
     parser.add_argument(
+        "--cut-over",
+        choices=("stopped", "flip"),
+        help="an incompatible version replaces the active ones after their last instance has stopped, or as soon as it "
+        "is ready and its gates are open",
+    )
+    parser.add_argument(
+        "--max-unavailable",
+        metavar="N|PERCENT%",
+        help="capacity that a planned action may take away: a number of instances, or a percentage",
+    )
+    parser.add_argument(
+        "--hold",
+        action="append",
+        metavar="VERSION|all|none",
+        help="this version or range must not turn active; 'all': no version that was not active in this generation; "
+        "'none' removes all holds; may be repeated",
+    )
+    parser.add_argument(
+        "--pin",
+        action="append",
+        metavar="VERSION|RANGE|none",
+        help="only versions that match may turn active; replaces an earlier pin, 'none' removes it; may be repeated",
+    )
+    parser.add_argument(
+        "--never-below", metavar="VERSION|none", help="versions below this one must not turn active; 'none' removes it"
+    )
+    parser.add_argument(
+        "--unset",
+        action="append",
+        metavar="KEY",
+        help="removes a setting from this policy, so that a less specific one or the default counts; may be repeated",
+    )
+    parser.add_argument(
         "--set",
         dest="sets",
         action="append",
@@ -117,7 +161,7 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="any other setting by its key, for example balance.algorithm=prequal, limits.in_flight=200 or "
         "timeout_s=5; "
-        "'sdlb policy get' shows the keys; may be repeated",
+        "'sdlb policy get --all' shows the keys; may be repeated",
     )
     parser.add_argument(
         "--file",
@@ -129,25 +173,24 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.verb in LATER:
-        out.message(f"{PROG} {args.verb}: not supported in this version")
-        return 2
     if args.verb == "set":
         return _set(args)
+    if args.verb != "get":
+        return policy_apply.run(args)
     with Client(args.socket) as client:
-        show(client.policy(args.service), args.json)
+        show(client.policy(args.service), args.json, everything=args.all)
     return 0
 
 
 def _set(args: argparse.Namespace) -> int:
     named = changed(args)
-    if (args.file is None) == (not named):
+    if (args.file is None) == (not named and not args.unset):
         raise options.Usage(f"{PROG} set", "give either settings to change or the whole policy with --file")
     with Client(args.socket) as client:
         document = read_file(args.file) if args.file is not None else {}
         had = client.policy(args.service)
         if args.file is None:
-            document = merged(had.policy, named)
+            document = merged(without(had.document, args.unset or ()), named, had.policy)
         policy = _put(client, args, document)
         if policy is None:
             return 1
@@ -235,30 +278,65 @@ def changed(args: argparse.Namespace) -> Document:
         "on_silence": args.on_silence,
         "park.timeout_s": args.park_timeout,
         "park.requests_max": args.park_max,
+        "cut_over": args.cut_over,
+        "max_unavailable": args.max_unavailable,
+        "hold": args.hold,
+        "pin": args.pin,
+        "never_below": args.never_below,
     }
     return {**{key: value for key, value in named.items() if value is not None}, **dict(args.sets or ())}
 
 
-def merged(had: Document, changes: Document) -> Document:
-    """The document with the changes in: shares by version, ranges added, pairs added (and taken off the other list)."""
+def without(document: Document, keys: Iterable[str]) -> Document:
+    """The document without these settings. Raises Usage for an unknown key."""
+    found: Document = copy.deepcopy(document)
+    for key in keys:
+        outer, dot, inner = key.partition(".")
+        if key not in KEYS and not (dot and outer in TABLES and key in dict(lines(Default().to_data()))):
+            near = get_close_matches(key, [*KEYS, *dict(lines(Default().to_data()))], 1)
+            raise options.Usage(
+                f"{PROG} set", f"--unset: {key} is not a known key" + (f"; did you mean {near[0]}?" if near else "")
+            )
+        if dot:
+            found.get(outer, {}).pop(inner, None)
+        else:
+            found.pop(key, None)
+    return {key: value for key, value in found.items() if key not in TABLES or value}
+
+
+def merged(had: Document, changes: Document, policy: Document | None = None) -> Document:
+    """The document with the changes in: shares by version, ranges and holds added, pairs added (and taken off the other list).
+
+    `policy`: the merged policy. Lists and shares replace those of less specific policies, so they begin with those in force.
+    """
     document: Document = copy.deepcopy(had)
     for path, value in changes.items():
         outer, _, inner = path.rpartition(".")
         target: Document = document.setdefault(outer, {}) if outer else document
         if not isinstance(cast(object, target), dict):
             raise options.Usage(f"{PROG} set", f"{path}: {outer} is a single value without parts")
+        inherited = (policy or {}).get(outer, {}) if outer else policy or {}
+        before = {**(inherited or {}), **target}
         if inner == "shares":
-            shares: dict[str, float | None] = {**target.get(inner, {}), **dict(value)}
+            shares: dict[str, float | None] = {**(before.get(inner) or {}), **dict(value)}
             target[inner] = {version: percent for version, percent in shares.items() if percent is not None}
         elif inner == "sticky":
             target[inner] = None if value == NONE else value
         elif inner == "ranges":
-            target[inner] = _ranges(target.get(inner, []), value)
+            target[inner] = _ranges(before.get(inner, []), value)
+        elif path == "hold":
+            target[inner] = _ranges(before.get(inner, []), [ALL if text == "all" else text for text in value])
+        elif path == "pin":
+            target[inner] = _ranges([], value)
+        elif path == "never_below":
+            target[inner] = "" if value == NONE else value
         elif inner in ("allow", "deny"):
             opposite = "deny" if inner == "allow" else "allow"
             new = [sorted(pair) for pair in value]
-            target[inner] = _pairs([*target.get(inner, []), *new])
-            target[opposite] = [pair for pair in _pairs(target.get(opposite, [])) if pair not in new]
+            target[inner] = _pairs([*before.get(inner, []), *new])
+            left = [pair for pair in _pairs(before.get(opposite, [])) if pair not in new]
+            if opposite in target or left != _pairs(before.get(opposite, [])):
+                target[opposite] = left
         else:
             target[inner] = value
     return document
@@ -293,8 +371,24 @@ def read_file(name: str) -> Document:
             f"{name}: is not an object; write the keys as 'sdlb policy get --json' prints them",
         )
     whole = cast(Document, document)
-    # The complete output of `policy get --json`: the policy is one of its keys.
-    return cast(Document, whole["policy"]) if isinstance(whole.get("policy"), dict) else whole
+    return _of_output(whole) if isinstance(whole.get("policy"), dict) else whole
+
+
+def _of_output(whole: Document) -> Document:
+    """The policy in the complete output of `policy get --json`, without the defaults that no document sets."""
+    policy, sources = only_known(whole["policy"]), whole.get("sources")
+    if not isinstance(sources, dict):
+        return cast(Document, whole["policy"])
+    differing = {key for key, _ in lines(without_defaults(policy))}
+    kept: Document = {}
+    for key, value in policy.items():
+        if key in TABLES:
+            inner = {name: each for name, each in value.items() if f"{key}.{name}" in {*differing, *sources}}
+            if inner:
+                kept[key] = inner
+        elif key in differing or key in sources:
+            kept[key] = value
+    return kept
 
 
 def _parse(text: str, *, toml: bool) -> object:
@@ -315,21 +409,35 @@ def show_changes(had: Policy, policy: Policy, as_json: bool) -> None:
         out.json(policy)
         return
     out.line((policy.service, "bold"), (f"  revision {policy.revision}", "dim"))
-    for text in changes_of(had.policy, policy.policy) or ["nothing changed"]:
+    found = changes_of(had.policy, policy.policy) or changes_of(had.document, policy.document)
+    for text in found or ["nothing changed"]:
         out.line(f"  {text}")
     _tell_roots(policy)
 
 
-def show(policy: Policy, as_json: bool) -> None:
+def show(policy: Policy, as_json: bool, *, everything: bool = False) -> None:
     if as_json:
         out.json(policy)
         return
-    set_by = f"revision {policy.revision}" if policy.revision else "the defaults (no policy was set)"
-    out.line((policy.service, "bold"), (f"  {set_by}", "dim"))
-    settings = list(lines(policy.policy))
-    width = max(len(key) for key, _ in settings) + 2
-    for key, value in settings:
-        out.line(f"  {key:<{width}}", value, hang=" " * (width + 2))
+    set_by = "the defaults (no policy was set)" if not policy.sources else "no policy of its own"
+    out.line((policy.service, "bold"), (f"  revision {policy.revision}" if policy.revision else f"  {set_by}", "dim"))
+    settings = [
+        (key, value, policy.sources.get(key, ""))
+        for key, value in lines(policy.policy)
+        if everything or key in policy.sources
+    ]
+    width = max((len(key) for key, _, _ in settings), default=0) + 2
+    longest = max((len(value) for _, value, _ in settings), default=0) + 2
+    for key, value, source in settings:
+        shown = (f'("{source}")' if source else "(default)", "dim")
+        out.line(
+            f"  {key:<{width}}",
+            f"{value:<{longest if longest < 40 else len(value) + 2}}",
+            shown,
+            hang=" " * (width + 2),
+        )
+    if not settings:
+        out.line("  every setting has its default")
     _tell_roots(policy)
 
 

@@ -289,10 +289,6 @@ class View:
     def policy(self, service: str) -> Doc | None:
         return self._state.policies.doc(service)
 
-    def policy_text(self, service: str) -> str:
-        """The policy in force: the one that was set, or the default."""
-        return self._state.policy(service).to_json()
-
     def policies(self) -> list[Doc]:
         """All policy documents, readable or not."""
         return [doc for _, doc in sorted(self._state.policies.docs.items()) if doc.kind == POLICY]

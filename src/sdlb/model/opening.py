@@ -80,8 +80,10 @@ def _bare(version: str, scheme: str) -> tuple[tuple[int, int, str], ...]:
 def _unavailable(top: Reader) -> str:
     do = 'use a percentage or a number of instances, for example "25%" or 1'
     value = top.get("max_unavailable")
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1_000_000:
-        return str(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not 0 <= value <= 1_000_000 or value != int(value):
+            raise top.fail("max_unavailable", do)
+        return str(int(value))
     text = top.text("max_unavailable", do, 16, UNAVAILABLE)
     number = text.removesuffix("%")
     if not (number.isascii() and number.isdigit()) or int(number) > (100 if text.endswith("%") else 1_000_000):

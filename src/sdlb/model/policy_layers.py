@@ -113,6 +113,14 @@ def merge(documents: Iterable[Document]) -> dict[str, Any]:
     return merged
 
 
+def _fit(documents: Iterable[Document]) -> bool:
+    try:
+        Policy.from_data(merge(documents), lenient=True)
+    except Invalid:
+        return False
+    return True
+
+
 class Layers:
     """All documents of a node. A read costs the length of a name; a change costs the documents that it applies to."""
 
@@ -163,9 +171,7 @@ class Layers:
         found: list[tuple[str, Document]] = []
         for each in self._names(name):
             candidate = [(each, self._documents[each]), *found]
-            try:
-                Policy.from_data(merge(document for _, document in candidate), lenient=True)
-            except Invalid:
+            if found and not _fit(document for _, document in candidate):
                 continue
             found = candidate
         return found

@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from sdlb.core.events import ForgetChild, InstanceDrain, InstanceGone, InstancePut, InstanceRemove
 from sdlb.model.instance import InstanceSpec
+from sdlb.model.policy_layers import check_name
 from sdlb.model.problem import Invalid
 from sdlb.model.route import Pattern
 from sdlb.model.version import check_service, check_version
@@ -35,8 +36,9 @@ from sdlb.node.listeners import listeners
 from sdlb.node.lists import Lists
 from sdlb.node.loop import NodeLoop
 from sdlb.node.orders import Orders
-from sdlb.node.parameters import check
+from sdlb.node.parameters import ETAG, check
 from sdlb.node.peer import acting_user
+from sdlb.node.policies import merge_one, read_body
 from sdlb.node.problems import Refusal
 from sdlb.node.restart import Restart
 from sdlb.node.sites import SiteWatch
@@ -44,6 +46,7 @@ from sdlb.node.specs import InstanceBody, check_id, decode, read_spec
 from sdlb.seams.engine import Engine, EngineFailed
 
 BODY_BYTES_MAX = 64 * 1024
+POLICIES_BYTES_MAX = 1024 * 1024
 KEPT_BYTES_MAX = 2048
 KEEP_ALIVE_S = 15.0
 """Interval of the comment lines that show that an idle event stream is alive."""
@@ -54,17 +57,17 @@ def _json(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, most: int = BODY_BYTES_MAX) -> bytes:
     """Raises Refusal past the limit, without reading on."""
     length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > BODY_BYTES_MAX:
-        raise Refusal("too-large", f"the body has {length} bytes; send at most {BODY_BYTES_MAX}")
+    if length.isdigit() and int(length) > most:
+        raise Refusal("too-large", f"the body has {length} bytes; send at most {most}")
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
         size += len(part)
-        if size > BODY_BYTES_MAX:
-            raise Refusal("too-large", f"the body is longer than {BODY_BYTES_MAX} bytes; send less")
+        if size > most:
+            raise Refusal("too-large", f"the body is longer than {most} bytes; send less")
         parts.append(part)
     return b"".join(parts)
 
@@ -293,18 +296,34 @@ class Api:
         return _json(self._here(services=[found]))
 
     async def get_policy(self, request: Request) -> Response:
-        service = check_service(request.path_params["service"])
+        name = check_name(request.path_params["policy"])
         if not self._local(request):
-            return _json(await self._authority.policy(service))
-        doc = self._loop.balancer.view.policy(service)
-        policy = msgspec.Raw(self._loop.balancer.view.policy_text(service).encode())
-        revision = 0 if doc is None else doc.revision
-        return _json(self._here(service=service, revision=revision, policy=policy, warnings=[]))
+            return _json(await self._authority.policy(name))
+        return _json(self._here(**merge_one({"": self._authority.policies_here.one(name)})))
 
     async def put_policy(self, request: Request) -> Response:
-        service = check_service(request.path_params["service"])
+        name = check_name(request.path_params["policy"])
         refuse = request.query_params.get("unknown") == "refuse"
-        return _json(await self._authority.set_policy(service, await _body(request), refuse_unknown=refuse))
+        return _json(await self._authority.set_policy(name, await _body(request), refuse_unknown=refuse))
+
+    async def list_policies(self, request: Request) -> Response:
+        local = self._local(request)
+        found = self._here(**self._authority.policies_here.all()) if local else await self._authority.policies()
+        response = _json(found)
+        response.headers["etag"] = str(found["etag"])
+        return response
+
+    async def put_policies(self, request: Request) -> Response:
+        query, if_match = request.query_params, request.headers.get("if-match", "")
+        if if_match and not ETAG.match(if_match):
+            raise Refusal("bad-query", f"If-Match is {if_match[:40]!r}; use the etag that GET /v1/policies returns")
+        found = await self._authority.change_policies(
+            read_body(await _body(request, POLICIES_BYTES_MAX)),
+            if_match=if_match,
+            dry_run=query.get("dry_run") == "1",
+            refuse_unknown=query.get("unknown") == "refuse",
+        )
+        return _json(found)
 
     # ------------------------------------------------------------------ orders of operators, for the roots
 

@@ -2,13 +2,12 @@
 the answers.
 
 A node sends the call itself (method, path, body) to the roots. Each root returns a status and a JSON body:
-`{"services": [...]}` for services (one a line), `{"service", "revision", "origin", "policy"}` for a policy, otherwise a
-problem document. The list of all services is long, so it is made and merged in slices (`node.reads`).
+`{"services": [...]}` for services (one a line), what `node.policies` returns for policies, otherwise a problem document. The
+list of all services is long, so it is made and merged in slices (`node.reads`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,17 +16,16 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from sdlb.core.effects import Answered, Execute
-from sdlb.core.events import AskUp, PolicyPut
+from sdlb.core.events import AskUp
 from sdlb.core.messages import RootAnswer
-from sdlb.model.policy import Policy
-from sdlb.model.policy_text import changes
+from sdlb.model.policy import Policy, loads
 from sdlb.model.problem import Invalid
 from sdlb.model.version import check_service
 from sdlb.node import orders, reads
 from sdlb.node.answers import body_of as _body
 from sdlb.node.answers import first_refusal as _first_refusal
 from sdlb.node.loop import NodeLoop
-from sdlb.node.policy_names import unknown
+from sdlb.node.policies import Ask, Policies, merge_all, merge_one, merge_plans
 from sdlb.node.problems import Refusal, body_of
 
 Json = dict[str, Any]
@@ -37,6 +35,7 @@ SERVICES = "/v1/services"
 class Authority:
     def __init__(self, loop: NodeLoop) -> None:
         self._loop = loop
+        self.policies_here = Policies(loop)
 
     # ------------------------------------------------------------------ on a root
 
@@ -67,36 +66,18 @@ class Authority:
                 return {"services": [found]}
             case ("GET", ["v1", "explain", host, route]):
                 return view.explain(unquote(host), unquote(route))
+            case ("GET", ["v1", "policies"]):
+                return self.policies_here.all()
+            case ("PUT", ["v1", "policies"]):
+                return await self.policies_here.put_all(call.body, call.asker)
             case ("GET", ["v1", "policies", name]):
-                return self._policy(check_service(unquote(name)))
+                return self.policies_here.one(unquote(name))
             case ("PUT", ["v1", "policies", name]):
-                return await self._put_policy(check_service(unquote(name)), call.body, call.asker)
+                return await self.policies_here.put(unquote(name), call.body, call.asker)
             case ("POST", _):
                 return await orders.run_here(self._loop, call)
             case _:
                 raise Refusal("not-found", f"{call.method} {call.path} is not a call of the authority")
-
-    async def _put_policy(self, service: str, body: bytes, asker: str) -> Json:
-        policy = Policy.from_json(body.decode("utf-8", "replace"), f"policy of {service}")
-        loop, here = self._loop, self._loop.balancer.settings.name
-        if not loop.writes:
-            raise Refusal("not-written", f"{here}: {loop.ready()[1]}; try again later")
-        had = msgspec.json.decode(loop.balancer.view.policy_text(service))
-        what = "; ".join(changes(had, policy.to_data())) or "no setting differs"
-        await loop.do(PolicyPut(service, policy.to_json().encode(), asker, what))
-        if loop.held is not None:
-            text = f"the policy of {service} takes effect when {here} can write its state"
-            raise Refusal("not-written", f"{text}: {loop.ready()[1]}")
-        return self._policy(service)
-
-    def _policy(self, service: str) -> Json:
-        doc = self._loop.balancer.view.policy(service)
-        return {
-            "service": service,
-            "revision": doc.revision if doc is not None else 0,
-            "origin": doc.origin if doc is not None else "",
-            "policy": msgspec.json.decode(self._loop.balancer.view.policy_text(service)),
-        }
 
     # ------------------------------------------------------------------ on any node
 
@@ -136,57 +117,54 @@ class Authority:
             return []
         return [_body(answer) for answer in answered.answers if answer.status == 200]
 
-    async def policy(self, service: str) -> Json:
-        return self._merge_policy(await self._call_roots("GET", f"/v1/policies/{quote(service, safe='')}"))
+    async def policy(self, name: str) -> Json:
+        answered = await self._call_roots("GET", f"/v1/policies/{quote(name, safe='')}")
+        return {**self._origin(answered), **merge_one(_reported(answered))}
 
-    async def set_policy(self, service: str, body: bytes, *, refuse_unknown: bool = False) -> Json:
-        """Sets the policy on every reachable root; succeeds only if all of them accept it. `refuse_unknown`: a name that
+    async def policies(self) -> Json:
+        answered = await self._call_roots("GET", "/v1/policies")
+        return {**self._origin(answered), **merge_all(_reported(answered))}
+
+    async def set_policy(self, name: str, body: bytes, *, refuse_unknown: bool = False) -> Json:
+        """Sets the document at every reachable root; succeeds only if all of them accept it. `refuse_unknown`: a name that
         no root knows is refused; otherwise it becomes one of the `warnings` in the answer."""
-        text = body.decode("utf-8", "replace")
-        policy = Policy.from_json(text, f"policy of {service}")  # checked here before any root receives it
-        doubts = await self._doubts(service, policy)
+        data = loads(body.decode("utf-8", "replace"), f"policy of {name}")
+        Policy.from_data(data, f"policy of {name}")  # checked here before any root receives it
+        plan = await self.change_policies({name: data}, dry_run=True, refuse_unknown=refuse_unknown)
+        answered = await self._call_roots("PUT", f"/v1/policies/{quote(name, safe='')}", body)
+        self._all_accepted(answered, f"the policy of {name}")
+        return {**self._origin(answered), **merge_one(_reported(answered)), "warnings": plan["warnings"]}
+
+    async def change_policies(
+        self, documents: Json, *, if_match: str = "", dry_run: bool = False, refuse_unknown: bool = False
+    ) -> Json:
+        """Sets several documents at every reachable root, all or none, and returns what that changes. All roots check them
+        before any root sets them."""
+        ask = Ask(documents, if_match, dry_run=True)
+        answered = await self._call_roots("PUT", "/v1/policies", msgspec.json.encode(ask))
+        self._all_accepted(answered, "the policies", nothing_set=True)
+        plan = merge_plans(_reported(answered))
+        doubts = plan.pop("doubts")
         if doubts and refuse_unknown:
-            code = doubts[0][0]
-            raise Refusal(code, "; ".join(text for _, text in doubts))
-        answered = await self._call_roots("PUT", f"/v1/policies/{quote(service, safe='')}", body)
+            raise Refusal(doubts[0][0], "; ".join(text for _, _, text in doubts))
+        if plan["changes"] and not dry_run:
+            ask = Ask(documents, if_match)
+            answered = await self._call_roots("PUT", "/v1/policies", msgspec.json.encode(ask))
+            self._all_accepted(answered, "the policies")
+        warnings = [text for _, _, text in doubts]
+        return {**self._origin(answered), **plan, "dry_run": dry_run, "warnings": warnings}
+
+    @staticmethod
+    def _all_accepted(answered: Answered, what: str, *, nothing_set: bool = False) -> None:
+        """Raises Refusal that names the roots that refused, and what holds now."""
         refused = [answer for answer in answered.answers if answer.status != 200]
         if len(refused) == len(answered.answers):
             raise _first_refusal(refused)
         if refused:
             why = "; ".join(f"{answer.root}: {_body(answer).get('detail', answer.status)}" for answer in refused)
-            raise Refusal("policy-not-everywhere", f"not every root accepted the policy of {service}: {why}")
-        return {**self._merge_policy(answered), "warnings": [text for _, text in doubts]}
-
-    async def _doubts(self, service: str, policy: Policy) -> list[tuple[str, str]]:
-        answered = await self._call_roots("GET", f"{SERVICES}/{quote(service, safe='')}")
-        known: set[str] | None = None
-        for answer in answered.answers:
-            for entry in _entries(answer) if answer.status == 200 else ():
-                with contextlib.suppress(msgspec.DecodeError):
-                    found = msgspec.json.decode(entry, type=_Service)
-                    known = (known or set[str]()) | {version.version for version in found.versions}
-        doubts = unknown(service, policy, Policy(), known)
-        if not doubts or known is None:
-            return doubts
-        had = Policy.from_data((await self.policy(service))["policy"], f"policy of {service}", lenient=True)
-        return unknown(service, policy, had, known)
-
-    def _merge_policy(self, answered: Answered) -> Json:
-        reported = {answer.root: _body(answer) for answer in answered.answers if answer.status == 200}
-        if not reported:
-            raise _first_refusal(answered.answers)
-        newest = max(sorted(reported), key=lambda root: (reported[root]["revision"], reported[root]["origin"]))
-        policy = reported[newest]
-        differing = [root for root in sorted(reported) if reported[root]["policy"] != policy["policy"]]
-        text = f"the policy at {', '.join(differing)} differs from the one at {newest}"
-        return {
-            **self._origin(answered),
-            "disagree": [{"service": policy["service"], "text": text}] if differing else [],
-            "service": policy["service"],
-            "revision": policy["revision"],
-            "policy": policy["policy"],
-            "warnings": [],
-        }
+            accepted = ", ".join(answer.root for answer in answered.answers if answer.status == 200)
+            now = "nothing was changed" if nothing_set else f"the new one is in force at {accepted}"
+            raise Refusal("policy-not-everywhere", f"not every root accepted {what} ({why}); {now}")
 
     def _origin(self, answered: Answered) -> Json:
         return {
@@ -233,6 +211,14 @@ async def merge_services(reported: Mapping[str, Sequence[bytes]], pace: reads.Pa
         if len(set(by_root.values())) > 1
     ]
     return disagree, [services[name] for name in sorted(services)]
+
+
+def _reported(answered: Answered) -> dict[str, Json]:
+    """root -> its answer. Raises Refusal if no root has answered with 200."""
+    found = {answer.root: _body(answer) for answer in answered.answers if answer.status == 200}
+    if not found:
+        raise _first_refusal(answered.answers)
+    return found
 
 
 def _entries(answer: RootAnswer) -> list[bytes]:

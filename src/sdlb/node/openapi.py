@@ -12,7 +12,7 @@ import msgspec
 from sdlb.model.address import NAME
 from sdlb.model.version import NAME_CHARS_MAX, SERVICE, VERSION
 from sdlb.node import schema, schema_orders
-from sdlb.node.parameters import INTEGER_MAX, Parameter
+from sdlb.node.parameters import ETAG, INTEGER_MAX, Parameter
 from sdlb.node.problems import CODES, MEDIA_TYPE
 from sdlb.node.specs import ID, ID_CHARS_MAX, InstanceBody, json_schema_pattern
 
@@ -32,11 +32,20 @@ UNKNOWN = Parameter(
     "services and versions that no root knows: `accept` with `warnings` (the default), or `refuse`",
     ("accept", "refuse"),
 )
+DRY_RUN = Parameter("dry_run", "`1`: only return what would change", ("0", "1"))
+IF_MATCH: dict[str, Any] = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "pattern": json_schema_pattern(ETAG)},
+    "description": "the etag of `GET /v1/policies`: set nothing if the policies have changed since",
+}
 PATHS: dict[str, dict[str, Any]] = {
     "id": {"type": "string", "minLength": 1, "maxLength": ID_CHARS_MAX, "pattern": json_schema_pattern(ID)},
     "name": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": json_schema_pattern(NAME)},
     "service": {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": json_schema_pattern(SERVICE)},
     "version": {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": json_schema_pattern(VERSION)},
+    "policy": {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": schema.POLICY_NAME},
 }
 
 
@@ -52,6 +61,7 @@ class Call:
     body: type[Any] | None = None
     query: tuple[Parameter, ...] = ()
     problems: tuple[str, ...] = ()
+    if_match: bool = False
     created: bool = False
 
     @property
@@ -183,10 +193,41 @@ CALLS: tuple[Call, ...] = (
         problems=("bad-query",),
     ),
     Call(
+        "list_policies",
+        "GET",
+        "/v1/policies",
+        "All policy documents, and an etag of their content",
+        schema.Policies,
+        query=(SCOPE,),
+        problems=("no-root",),
+    ),
+    Call(
+        "put_policies",
+        "PUT",
+        "/v1/policies",
+        "Sets several policy documents at every root that can be reached, all or none. An empty document removes a policy",
+        schema.PolicyPlan,
+        schema.PoliciesBody,
+        query=(DRY_RUN, UNKNOWN),
+        problems=(
+            *(
+                *_BODY,
+                "bad-query",
+                "bad-service",
+                "bad-policy",
+                "unknown-service",
+                "unknown-version",
+                "policies-changed",
+            ),
+            *("no-root", "policy-not-everywhere", "not-written"),
+        ),
+        if_match=True,
+    ),
+    Call(
         "get_policy",
         "GET",
-        "/v1/policies/{service}",
-        "The policy in force, as the roots have it",
+        "/v1/policies/{policy}",
+        "The policy of a service or pattern as the roots have it, and the document that sets each key",
         schema.Policy,
         query=(SCOPE,),
         problems=("bad-service", "no-root"),
@@ -194,8 +235,8 @@ CALLS: tuple[Call, ...] = (
     Call(
         "put_policy",
         "PUT",
-        "/v1/policies/{service}",
-        "Sets the policy at every root that can be reached",
+        "/v1/policies/{policy}",
+        "Sets the policy document of a service or pattern at every root that can be reached",
         schema.Policy,
         schema.PolicyDocument,
         query=(UNKNOWN,),
@@ -293,6 +334,7 @@ def _operation(call: Call, by_type: dict[Any, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {"operationId": call.operation, "summary": call.summary, "responses": responses}
     parameters = [_in_path(call, part[1:-1]) for part in call.path.split("/") if part[:1] == "{"]
     parameters += [_in_query(each) for each in call.query]
+    parameters += [IF_MATCH] if call.if_match else []
     if parameters:
         operation["parameters"] = parameters
     if call.body is not None:
@@ -303,7 +345,8 @@ def _operation(call: Call, by_type: dict[Any, Any]) -> dict[str, Any]:
 
 def _always(call: Call) -> tuple[str, ...]:
     """The problem codes that any call of its kind may return."""
-    names = {"{id}": "bad-id", "{service}": "bad-service", "{name}": "bad-service", "{version}": "bad-version"}
+    names = {"{id}": "bad-id", "{version}": "bad-version"}
+    names |= dict.fromkeys(("{service}", "{name}", "{policy}"), "bad-service")
     found = [code for part, code in names.items() if part in call.path and not call.path.startswith("/v1/children")]
     return (*found, "bad-query") if call.checked else ()
 

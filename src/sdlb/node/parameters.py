@@ -14,6 +14,8 @@ from sdlb.node.problems import Refusal
 
 INTEGER_MAX = 2**53 - 1
 _DECIMAL = re.compile(r"^[0-9]{1,18}(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3})?\Z")
+ETAG = re.compile(r'^"[0-9a-f]{16}"\Z')
+"""The value of the header field If-Match."""
 _INTEGER = re.compile(r"^[0-9]{1,18}\Z")
 
 

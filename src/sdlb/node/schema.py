@@ -394,6 +394,8 @@ Year = Annotated[float, Meta(ge=0, le=31_536_000)]
 HOURS = "^([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
 FLOOR: dict[str, Any] = {"maxLength": NAME_CHARS_MAX, "pattern": f"^$|{json_schema_pattern(VERSION)}"}
 UNAVAILABLE = "^(0*(100|[0-9]{1,2})%|0*(1000000|[0-9]{1,6}))$"
+POLICY_NAME = "^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|([A-Za-z0-9][A-Za-z0-9._-]*)?[*])$"
+PolicyName = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=POLICY_NAME)]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Printable = {"format": "sdlb-printable"}
 Held = Annotated[str, Meta(min_length=1, max_length=128, extra_json_schema={"format": "sdlb-held"})]
@@ -461,7 +463,7 @@ class _Gate(Strict, kw_only=True, tag_field="kind"):
 
 
 class GateMinReady(_Gate, tag="min_ready", kw_only=True):
-    """Opens when so many instances are healthy. `percent`: of the capacity of the versions that it replaces. 0: not required."""
+    """Opens when N instances are healthy. `percent`: of the capacity of the versions that it replaces. 0: not required."""
 
     instances: Limit = 0
     percent: Annotated[float, Meta(ge=0, le=1000)] = 0.0
@@ -516,7 +518,8 @@ GATES: tuple[type[Strict], ...] = get_args(Gate)
 
 
 class PolicyDocument(Strict):
-    """A key that is left out has its default. `shares`: version -> percent, for the priority "share", of at most 100 together."""
+    """A key that is left out is not set: a less specific document or the default counts. `shares`: version -> percent, for the
+    priority "share", of at most 100 together."""
 
     priority: Priority = "even"
     shares: Annotated[dict[Version_, Percent], Meta(max_length=64)] | None = {}
@@ -542,7 +545,8 @@ class PolicyDocument(Strict):
 
 
 class Policy(Strict):
-    """`revision` 0: nothing was set, these are the defaults. `warnings`: names that no root knows."""
+    """`policy`: the merged one; `document`: what is set for this name; `sources`: key -> name of the document that sets it (a key
+    without one has its default). `revision` 0: there is no document. `warnings`: names that no root knows."""
 
     node: str
     service: str
@@ -551,6 +555,80 @@ class Policy(Strict):
     unreachable: list[str]
     disagree: list[Disagreement]
     policy: PolicyDocument
+    document: PolicyDocument
+    sources: dict[str, str]
+    warnings: list[str]
+
+
+class PolicyEntry(Strict):
+    """`name`: a service or pattern; `origin`: the root at which it was set."""
+
+    name: str
+    revision: Count
+    origin: str
+    document: PolicyDocument
+
+
+class Policies(Strict):
+    """`etag`: of the content of all documents, for `If-Match`."""
+
+    node: str
+    roots: list[str]
+    unreachable: list[str]
+    disagree: list[Disagreement]
+    etag: str
+    policies: list[PolicyEntry]
+
+
+class PoliciesBody(Strict):
+    """Documents by name. Others stay as they are."""
+
+    policies: Annotated[dict[PolicyName, PolicyDocument], Meta(max_length=10_000)]
+
+
+class PolicyChange(Strict):
+    """A document that changes. `changes`: one text for each setting."""
+
+    name: str
+    changes: list[str]
+
+
+class PolicyVersionEffect(Strict):
+    version: str
+    before: Literal["active", "waiting"]
+    after: Literal["active", "waiting"]
+    reason: str
+
+
+class PolicyShareEffect(Strict):
+    """Percent of the service's new requests."""
+
+    version: str
+    before: Percent
+    after: Percent
+
+
+class PolicyEffect(Strict):
+    """What a change of policies does to a service: versions that change their state, and shares."""
+
+    service: str
+    versions: list[PolicyVersionEffect]
+    shares: list[PolicyShareEffect]
+
+
+class PolicyPlan(Strict):
+    """`etag`: after the change; `unnamed`: documents that the call does not name and that stay; `warnings`: names that no root
+    knows."""
+
+    node: str
+    roots: list[str]
+    unreachable: list[str]
+    disagree: list[Disagreement]
+    dry_run: bool
+    etag: str
+    changes: list[PolicyChange]
+    effects: list[PolicyEffect]
+    unnamed: list[str]
     warnings: list[str]
 
 

@@ -40,6 +40,7 @@ def _request(call: Call[T]) -> bytes:
     target = f"{call.path}?{urlencode(call.params)}" if call.params else call.path
     content = call.content()
     head = f"{call.method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: */*\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in call.headers.items())
     if content is not None:
         head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
     return head.encode("ascii") + b"\r\n" + (content or b"")

@@ -22,7 +22,9 @@ from sdlb.sdk.types import (
     EngineUpgrade,
     Explanation,
     Instance,
+    Policies,
     Policy,
+    PolicyPlan,
     Promoted,
     Routes,
     Services,
@@ -72,6 +74,7 @@ class Call(Generic[T]):
     params: Mapping[str, str] = field(default_factory=dict[str, str])
     body: object = None
     timeout_s: float = ANSWER_TIMEOUT_S
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def content(self) -> bytes | None:
         return None if self.body is None else msgspec.json.encode(self.body)
@@ -185,13 +188,25 @@ def explain(url: str) -> Call[Explanation]:
     return Call("GET", "/v1/explain", Explanation, {"url": url})
 
 
-def policy(service: str) -> Call[Policy]:
-    return Call("GET", f"/v1/policies/{quote(service, safe='')}", Policy)
+def policy(name: str) -> Call[Policy]:
+    return Call("GET", f"/v1/policies/{quote(name, safe='')}", Policy)
 
 
-def set_policy(service: str, document: Mapping[str, object], unknown: str) -> Call[Policy]:
+def set_policy(name: str, document: Mapping[str, object], unknown: str) -> Call[Policy]:
     params = {} if unknown == "accept" else {"unknown": unknown}
-    return Call("PUT", f"/v1/policies/{quote(service, safe='')}", Policy, params, body=dict(document))
+    return Call("PUT", f"/v1/policies/{quote(name, safe='')}", Policy, params, body=dict(document))
+
+
+def policies() -> Call[Policies]:
+    return Call("GET", "/v1/policies", Policies)
+
+
+def set_policies(
+    documents: Mapping[str, Mapping[str, object]], if_match: str, dry_run: bool, unknown: str
+) -> Call[PolicyPlan]:
+    params = {**({} if unknown == "accept" else {"unknown": unknown}), **({"dry_run": "1"} if dry_run else {})}
+    headers = {"if-match": if_match} if if_match else {}
+    return Call("PUT", "/v1/policies", PolicyPlan, params, {"policies": dict(documents)}, headers=headers)
 
 
 def approve(service: str, version: str, gate: str, by: str) -> Call[Approved]:

@@ -20,7 +20,9 @@ from sdlb.sdk.types import (
     Event,
     Explanation,
     Instance,
+    Policies,
     Policy,
+    PolicyPlan,
     Promoted,
     Routes,
     Services,
@@ -106,13 +108,30 @@ class Client:
     def explain(self, url: str) -> Explanation:
         return self._do(calls.explain(url))
 
-    def policy(self, service: str) -> Policy:
-        return self._do(calls.policy(service))
+    def policy(self, name: str) -> Policy:
+        """The policy of a service, or of the services of a pattern ("catalog*", "*")."""
+        return self._do(calls.policy(name))
 
-    def set_policy(self, service: str, document: Mapping[str, object], *, unknown: str = "accept") -> Policy:
-        """Sets the whole policy; what is left out of `document` gets its default. `unknown`: services and versions that
-        no root knows, "accept" with `warnings`, or "refuse" (a Problem of status 409)."""
-        return self._do(calls.set_policy(service, document, unknown))
+    def set_policy(self, name: str, document: Mapping[str, object], *, unknown: str = "accept") -> Policy:
+        """Replaces the document of a service or pattern; a key that is left out is not set. `unknown`: services and versions
+        that no root knows, "accept" with `warnings`, or "refuse" (a Problem of status 409)."""
+        return self._do(calls.set_policy(name, document, unknown))
+
+    def policies(self) -> Policies:
+        """All policy documents."""
+        return self._do(calls.policies())
+
+    def set_policies(
+        self,
+        documents: Mapping[str, Mapping[str, object]],
+        *,
+        if_match: str = "",
+        dry_run: bool = False,
+        unknown: str = "accept",
+    ) -> PolicyPlan:
+        """Replaces several documents, all or none; an empty one removes a policy. `if_match`: an etag of `policies`; a Problem of
+        status 412 when they have changed since. `dry_run`: only returns what would change. `unknown`: as in `set_policy`."""
+        return self._do(calls.set_policies(documents, if_match, dry_run, unknown))
 
     def approve(self, service: str, version: str, gate: str, *, by: str = "") -> Approved:
         """Approves a gate of a waiting version, in the name of this process's user. `by`: another name, which only root and

@@ -32,7 +32,7 @@ def request(call: Call[T]) -> httpx.Request:
         BASE_URL + call.path,
         params=call.params,
         content=call.content(),
-        headers={"content-type": "application/json"} if call.body is not None else None,
+        headers={**({"content-type": "application/json"} if call.body is not None else {}), **call.headers},
         extensions={"timeout": httpx.Timeout(call.timeout_s, connect=CONNECT_TIMEOUT_S).as_dict()},
     )
 

@@ -387,9 +387,11 @@ class Event(Value, frozen=True):
 
 
 class Policy(Value, frozen=True):
-    """A service's policy. `policy` is the document (see docs/reference/api.md); `revision` 0: the defaults.
+    """The policy of a service, or of the services of a pattern ("catalog*"). `policy`: the merged document; `document`: what
+    is set for this name (see docs/reference/policy.md); `revision` 0: nothing.
 
-    `warnings`: names in the new policy that no root knows.
+    `sources`: key -> name of the document that sets it; a key without one has its default. `warnings`: names in the new policy
+    that no root knows.
     """
 
     service: str = ""
@@ -398,6 +400,71 @@ class Policy(Value, frozen=True):
     unreachable: tuple[str, ...] = ()
     disagree: tuple[Disagreement, ...] = ()
     policy: dict[str, object] = {}
+    document: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    warnings: tuple[str, ...] = ()
+
+
+class PolicyEntry(Value, frozen=True):
+    """The document of a service or pattern. `origin`: the root at which it was set."""
+
+    name: str = ""
+    revision: int = 0
+    origin: str = ""
+    document: dict[str, object] = {}
+
+
+class Policies(Value, frozen=True):
+    """All documents. `etag`: of their content."""
+
+    roots: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
+    disagree: tuple[Disagreement, ...] = ()
+    etag: str = ""
+    policies: tuple[PolicyEntry, ...] = ()
+
+
+class PolicyChange(Value, frozen=True):
+    """A document that changes; `changes`: one text for each setting."""
+
+    name: str = ""
+    changes: tuple[str, ...] = ()
+
+
+class VersionEffect(Value, frozen=True):
+    """A version that changes its state. `before`, `after`: "active" or "waiting"."""
+
+    version: str = ""
+    before: str = ""
+    after: str = ""
+    reason: str = ""
+
+
+class ShareEffect(Value, frozen=True):
+    """A version that gets another percentage of the new requests."""
+
+    version: str = ""
+    before: float = 0.0
+    after: float = 0.0
+
+
+class PolicyEffect(Value, frozen=True):
+    service: str = ""
+    versions: tuple[VersionEffect, ...] = ()
+    shares: tuple[ShareEffect, ...] = ()
+
+
+class PolicyPlan(Value, frozen=True):
+    """What a change of policies does. `etag`: after the change; `unnamed`: documents that it leaves alone."""
+
+    roots: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
+    disagree: tuple[Disagreement, ...] = ()
+    dry_run: bool = False
+    etag: str = ""
+    changes: tuple[PolicyChange, ...] = ()
+    effects: tuple[PolicyEffect, ...] = ()
+    unnamed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
