@@ -16,7 +16,7 @@ NAMES = st.sampled_from(["a", "b.c", "d-1", "e_f", "g"])
 MINUTES = st.tuples(st.integers(0, 1439), st.integers(0, 1440)).filter(lambda pair: pair[0] != pair[1])
 COMMON: dict[str, Any] = {
     "name": NAMES,
-    "at": st.sampled_from(["before", "gap"]),
+    "at": st.sampled_from(["before", "gap", "after"]),
     "applies": st.sampled_from(["incompatible", "every"]),
     "timeout_s": SECONDS,
     "on_timeout": st.sampled_from(["hold", "abort"]),

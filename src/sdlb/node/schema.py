@@ -456,7 +456,7 @@ class PolicyPath(Strict):
 
 class _Gate(Strict, kw_only=True, tag_field="kind"):
     name: Annotated[str, Meta(max_length=64, pattern=json_schema_pattern(SERVICE))]
-    at: Literal["before", "gap"] = "before"
+    at: Literal["before", "gap", "after"] = "before"
     applies: Literal["incompatible", "every"] = msgspec.field(default="incompatible", name="for")
     timeout_s: Year = 0.0
     on_timeout: Literal["hold", "abort"] = "hold"
