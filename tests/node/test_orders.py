@@ -113,7 +113,8 @@ async def test_a_promotion_tries_failed_gates_again_or_skips_all(node: Lone) -> 
     gate, _ = (await version(node))["gates"]
     assert gate["state"] in ("waiting", "running")
     answer = check(
-        await node.http.post(PROMOTE, json={"no_gates": "  the hook is broken ", "by": "release-bot"}), schema.Promoted
+        await node.http.post(PROMOTE, json={"no_gates": "  the hook is broken ", "by": "release-bot"}),
+        schema_orders.Promoted,
     )
     assert (answer["by"], answer["no_gates"]) == ("release-bot", "the hook is broken")
     assert await state(node, "new") == "active"

@@ -165,7 +165,7 @@ def opening_lines(service: Service, *, gates: bool = True) -> Iterator[list[out.
 
 def _gate(name: str, gate: GateProgress) -> list[out.Piece]:
     by = f" by {', '.join(gate.by)}" if gate.by else ""
-    at = " in the gap" if gate.at == "gap" else ""
+    at = {"gap": " in the gap", "after": " afterwards"}.get(gate.at, "")
     tried = f", attempt {gate.attempts}" if gate.attempts > 1 and gate.state != "open" else ""
     why = f": {gate.reason}" if gate.reason else ""
     state = (gate.state, GATE_STYLES.get(gate.state, "yellow"))
