@@ -7,7 +7,7 @@ import pytest
 from sdlb.sim.run import Plan, simulate
 from sdlb.sim.scenarios import SCENARIOS
 
-SITUATIONS = "ABCDEFGHIJKLMNO"
+SITUATIONS = "ABCDEFGHIJKLMNOP"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 * A version with gates opens when its `before` gates are open. In a cut-over it opens when its `gap` gates are open too.
 * "flip": when the version is ready, the versions that it replaces are recalled (`closing`). When nothing of them is in flight
   anywhere, the gap begins. "stopped": the gap begins when the last of them has stopped.
-* A cut-over and a hook begin only after every other root has acknowledged the record (its ticket).
+* A cut-over and a hook begin only after every other root has acknowledged the record (its ticket). Before a hook with
+  `back = false` they must have acknowledged that it will be called.
 * Until `opening`, a flip is reverted if a gate fails, a root is lost, the version is not ready any more, or most of the time
   for which requests are parked has passed. After a hook with `back = false` it is not reverted.
 * `after` gates are evaluated once the version serves. If one fails, a flip returns to the version that it replaced.
@@ -50,7 +51,8 @@ class Waiting:
 
     `rivals`: incompatible active versions. `room`: nothing incompatible is active, closing or unaccounted for. `replaces`: incompatible
     versions of the generation. `returns`: it was active in an earlier generation. `barred`: by hold, pin or floor. `missing`: names of
-    roots that are in touch and have not acknowledged the record. `floor`: capacity that a flip needs. `gates`: those that apply.
+    roots that are in touch and have not acknowledged the record; `alone`: no other root is in touch. `floor`: capacity that a flip
+    needs. `gates`: those that apply.
     """
 
     facts: Facts
@@ -61,6 +63,7 @@ class Waiting:
     returns: bool = False
     barred: bool = False
     missing: tuple[str, ...] = ()
+    alone: bool = False
     floor: int = 0
     gates: tuple[Gate, ...] = ()
 
@@ -179,25 +182,31 @@ def _evaluate(
     candidate = replace(candidate, gates={**states, **found.states})
     out.record = out.record.with_candidate(version, candidate)
     if found.hook is not None:
-        _call(out, version, found.hook, conditions)
+        _call(out, version, each, found.hook, conditions)
     return all(found.states[gate.name].state == OPEN for gate in gates)
 
 
-def _call(out: Outcome, version: str, hook: Hook, conditions: Conditions) -> None:
+def _call(out: Outcome, version: str, each: Waiting, hook: Hook, conditions: Conditions) -> None:
     pause = conditions.pauses.get((version, hook.name), 0.0)
     if pause > 0:
         out.wakes.append(pause)
         return
     candidate = out.record.candidates[version]
     state = candidate.gates[hook.name]
-    if (version, hook.name) in conditions.running:  # called before the version was away for a while
+    in_gap = out.record.committed and version == out.record.to
+    if (version, hook.name) in conditions.running:
+        if in_gap:
+            return  # of an attempt that was reverted: the old version has served since, so it is called again when it has ended
+        # called before the version was away for a while
         out.record = out.record.with_candidate(version, candidate.with_gate(hook.name, replace(state, state=RUNNING)))
         return
-    state = replace(state, state=RUNNING, attempts=state.attempts + 1)
-    out.record = replace(
-        out.record.with_candidate(version, candidate.with_gate(hook.name, state)),
-        tried=out.record.tried or not hook.back,
-    )
+    if not hook.back and in_gap and not out.record.tried:
+        out.record = replace(out.record, tried=True, number=out.record.number + 1)
+        if not each.alone:
+            return  # it is called when all other roots know
+    number = state.number if state.attempts else out.record.attempt
+    state = replace(state, state=RUNNING, attempts=state.attempts + 1, number=number)
+    out.record = out.record.with_candidate(version, candidate.with_gate(hook.name, state))
     out.hooks.append((version, hook))
 
 
@@ -308,7 +317,7 @@ def _proceed(out: Outcome, each: Waiting | None, conditions: Conditions) -> None
             out.record = replace(out.record, detail=f"{', '.join(out.record.closes)} is still closing")
             return
         _enter(out, GAP, "cutover-gap", "nothing of the old version is in flight", conditions)
-    if _evaluate(out, out.record.to, each, each.gap(), conditions, hooks=True):
+    if _evaluate(out, out.record.to, each, each.gap(), conditions, hooks=each.joined):
         _enter(out, OPENING, "cutover-opened", "it opens", conditions)
         return
     candidate = out.record.candidates[out.record.to]
@@ -375,7 +384,7 @@ def _judge(out: Outcome, version: str, each: Waiting, clear: bool, conditions: C
         rivals = ", ".join(each.rivals)
         reason = NotReady(f"it was active before {rivals}, and replaces it only when it is promoted")
     elif not clear:
-        reason = _gated(candidate, each.before())
+        reason = _gated(candidate, each, each.before())
     elif _needs_cut_over(each, conditions) or (record.to == version and record.committed):
         reason = _cut_over(record, version, each, candidate, conditions)
     candidate = replace(candidate, clear=reason is None, code="", subject="", why="")
@@ -389,7 +398,7 @@ def _cut_over(
     record: OpeningRecord, version: str, each: Waiting, candidate: Candidate, conditions: Conditions
 ) -> Reason:
     if record.to == version and record.phase == GAP:
-        return _gated(candidate, each.gap())
+        return _gated(candidate, each, each.gap())
     if record.to == version:
         return CuttingOver(version, record.detail or "the others are closing")
     if record.committed:
@@ -406,11 +415,13 @@ def _first_closed(candidate: Candidate, gates: tuple[Gate, ...]) -> Gate | None:
     return next((gate for gate in gates if candidate.gates.get(gate.name, GateState()).state != OPEN), None)
 
 
-def _gated(candidate: Candidate, gates: tuple[Gate, ...]) -> Reason:
+def _gated(candidate: Candidate, each: Waiting, gates: tuple[Gate, ...]) -> Reason:
     gate = _first_closed(candidate, gates)
     if gate is None:
         return NotReady("its gates are being evaluated")
     state = candidate.gates.get(gate.name, GateState())
+    if isinstance(gate, Hook) and state.state == WAITING and each.missing:
+        return Gated(gate.name, f"waiting for an answer of {', '.join(each.missing)}")
     text = {RUNNING: f"the hook is running, attempt {state.attempts}", REFUSED: f"refused: {state.reason}"}
     return Gated(gate.name, text.get(state.state) or state.reason or "not open yet")
 

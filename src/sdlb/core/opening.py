@@ -27,13 +27,15 @@ CANDIDATES_MAX = 32
 @dataclass(frozen=True, slots=True)
 class GateState:
     """`since`: wall time in seconds at which the gate began to be evaluated, or opened. `by`: names that approved. `attempts`: calls of
-    a hook, including one in progress."""
+    a hook, including one in progress. `number`: of the attempt at the cut-over in which it was first called. It is part of the
+    hook's key, which is the same until the gate is evaluated anew, also when another root takes over."""
 
     state: str = WAITING
     since: float = 0.0
     reason: str = ""
     by: tuple[str, ...] = ()
     attempts: int = 0
+    number: int = 0
 
     @property
     def failed(self) -> bool:
@@ -67,11 +69,10 @@ class Candidate:
 class OpeningRecord:
     """`conductor_id`, `conductor`: id and name of the root that writes it. `generation`: of the service when it was begun; it is
     void once the service has a newer one. `number`: part of the ticket, so that an acknowledgement of an earlier attempt or
-    conductor does not count. `attempt`: counts attempts at a cut-over; it is part of the key of hooks, and stays when another
-    root takes over.
+    conductor does not count. `attempt`: counts attempts at a cut-over; it stays when another root takes over.
 
     `to`: the version of the cut-over. `closes`: the versions that a flip drains. `since`: wall time of the phase. `parked_since`:
-    wall time at which a flip began to park requests. `tried`: a hook with `back = false` was called.
+    wall time at which a flip began to park requests. `tried`: a hook with `back = false` is called.
     """
 
     conductor_id: str = ""
@@ -149,6 +150,7 @@ def _candidate_to(candidate: Candidate) -> dict[str, object]:
             "reason": gate.reason,
             "by": list(gate.by),
             "attempts": gate.attempts,
+            "number": gate.number,
         }
         for name, gate in sorted(candidate.gates.items())
     }
@@ -214,4 +216,5 @@ def _gate_from(data: Any) -> GateState:
         reason=str(data["reason"]),
         by=tuple(str(name) for name in data["by"]),
         attempts=int(data["attempts"]),
+        number=int(data["number"]),
     )

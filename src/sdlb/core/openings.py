@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 RETRY_S = 1.0
 """Pause before a hook is called again that has not decided or could not be reached."""
+TERM = 1 << 20
+"""By how many revisions a root that takes over is ahead of the lost one, so that what that one writes meanwhile, and sends when
+it is back, is not newer."""
 _FREE = Opening()
 
 
@@ -83,6 +86,8 @@ class Openings:
         record = self.record(service)
         if record is None or record.generation != generation:
             return ""
+        if not self.conducts(service) and any(call[0] == service for call in self._calls.values()):
+            return ""  # a hook that this root called as the conductor still runs
         candidate = record.candidates.get(version)
         return record.ticket if not active or (candidate is not None and candidate.opened) else ""
 
@@ -301,6 +306,7 @@ class Openings:
             returns=version in record.past,
             barred=barred_by_policy(policy, version, record) is not None,
             missing=tuple(sorted(names.get(root, root) for root in missing)),
+            alone=not alive,
             floor=policy.opening.floor(able, healthy),
             gates=_gates(policy, version, record, compatible),
         )
@@ -326,13 +332,15 @@ class Openings:
         record: ServiceRecord,
         compatible: Compatible,
     ) -> None:
-        key = f"{service}/{version}/{opening.generation}.{opening.attempt}/{hook.name}"
+        number = opening.candidates[version].gates[hook.name].number
+        key = f"{service}/{version}/{opening.generation}.{number}/{hook.name}"
         self._calls[key] = (service, version, hook.name)
         replaces = tuple(v for v in record.era if not compatible(v, version))
         self._state.effects.append(RunHook(key, service, version, hook, replaces))
 
     def _put(self, service: str, record: OpeningRecord) -> None:
-        self._state.policies.put_doc(KIND, service, to_body(record))
+        takes_over = self.record(service) is not None and not self.conducts(service)
+        self._state.policies.put_doc(KIND, service, to_body(record), ahead=TERM if takes_over else 1)
 
     # ------------------------------------------------------------------ orders
 

@@ -83,10 +83,13 @@ class Policies:
             return []
         return [name for name, body in puts if self.put_doc(POLICY, name, body)]
 
-    def put_doc(self, kind: str, name: str, body: bytes) -> bool:
-        """Sets a document at this node, which is a root. Returns whether it is now in force."""
+    def put_doc(self, kind: str, name: str, body: bytes, *, ahead: int = 1) -> bool:
+        """Sets a document at this node, which is a root. Returns whether it is now in force.
+
+        `ahead`: how much greater its revision is than that of the one in force.
+        """
         known = self.docs.get(f"{kind}/{name}")
-        revision = known.revision + 1 if known is not None else 1
+        revision = known.revision + ahead if known is not None else 1
         settings = self._state.settings
         return self.adopt(Doc(kind, name, revision, settings.name, body, (settings.node_id,)))
 

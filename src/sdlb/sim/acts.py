@@ -101,6 +101,7 @@ class Acts:
         host.kill(silently=True)
         host.disk.power_cut(self.rng)
         host.powered = False
+        self.world.hooks.machine_ended(host)
         for process in list(host.processes.values()):
             if process.alive:
                 self.world.affected.harm_service(process.spec.service)
@@ -264,11 +265,46 @@ class Acts:
         if not host.running:
             return
         self._change("policies set")
+        self.world.orders.order(service)
         text = json.dumps(data)
         for name in shape.parents:
             if shape.tree_of(name) == shape.tree_of(root):
                 self.world.policies_set.setdefault(name, {}).setdefault(service, set()).add(text)
         host.take(bridge.policy_put(service, text))
+
+    # ------------------------------------------------------------------ openings
+
+    def approve(self, root: str, service: str, version: str, gate: str, by: str) -> bool:
+        """A person approves at one root. Returns whether it counts there: only the conductor's answer does."""
+        host = self.world.hosts[root]
+        if not host.running or host.view.approval_objection(service, version, gate, by):
+            return False
+        self._change("gates approved")
+        self.world.orders.approvals.setdefault((service, version, gate), set()).add(by)
+        host.take(ev.Approve(service, version, gate, by))
+        return True
+
+    def promote_version(self, root: str, service: str, version: str, by: str, no_gates: str = "") -> bool:
+        host = self.world.hosts[root]
+        if not host.running or host.view.promotion_objection(service, version):
+            return False
+        self._change("versions promoted")
+        orders = self.world.orders
+        orders.order(service)
+        orders.promoted[service, version] = no_gates or orders.promoted.get((service, version), "")
+        host.take(ev.Promote(service, version, by, no_gates))
+        return True
+
+    def transfer(self, root: str, route: str, service: str, by: str) -> bool:
+        host = self.world.hosts[root]
+        if not host.running or host.view.transfer_objection(route, service):
+            return False
+        self._change("routes transferred")
+        for name in self.world.sharing.get(service, set()) | {service}:
+            self.world.orders.order(name)
+            self.world.orders.transferred[name] = self.world.clock.now
+        host.take(ev.RouteTransfer(route, service, by))
+        return True
 
     # ------------------------------------------------------------------ instances
 

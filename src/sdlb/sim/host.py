@@ -142,6 +142,7 @@ class Host:
             self._world.log_event(self.name, "control is killed")
             self.running = False
             self._clear_inbox()
+            self._world.hooks.control_ended(self)
             delta, self._on_its_way = self._on_its_way, None
             if delta is not None and self._linked and self.rng.random() < 0.5:
                 self._apply_now(delta)  # the engine had read it already
@@ -298,6 +299,8 @@ class Host:
                 network.hang_up(self, parent)
             case ef.DropChild(link):
                 network.drop(self, link)
+            case ef.RunHook():
+                self._world.hooks.call(self, effect)
             case ef.Execute(id):
                 self.take(ev.AskDone(id, 200, b""))
             case ef.Note(code, text, level):

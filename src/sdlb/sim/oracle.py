@@ -17,6 +17,7 @@ from sdlb.sim.check import Check, check
 from sdlb.sim.engine import CAPACITY_MAX
 from sdlb.sim.host import Host
 from sdlb.sim.process import Process
+from sdlb.sim.waits import Waits
 
 States = dict[ClaimKey, str]
 
@@ -97,15 +98,29 @@ class Convergence(Check):
             self.compared()
             mine = [key for key in live if key.service == service and states[key] != REFUSED]
             active = {key.version for key in mine if states[key] == ACTIVE}
-            if mine and not active:
+            waits = Waits(self.world, root.name)
+            opens_freely = self._opens_freely(root, service)
+            if mine and not active and opens_freely:
                 raise self.broken(f"no version of {service} is active, of {sorted({k.version for k in mine})}")
             for key in mine:
+                if states[key] != ACTIVE and not opens_freely:
+                    problem = waits.problem(key, active)
+                    if problem:
+                        raise self.broken(problem)
+                    continue
                 fits = {v: relations.compatible(root.name, service, v, key.version) for v in sorted(active)}
                 rivals = [v for v, each in fits.items() if each is False]
                 if states[key] == ACTIVE and rivals:
                     raise self.broken(f"{service}: {key.version} and {rivals[0]} are both active")
                 if states[key] != ACTIVE and all(fits.values()):
                     raise self.broken(f"{' '.join(key)} waits although nothing blocks it: {self._reason(root, key)}")
+
+    def _opens_freely(self, root: Host, service: str) -> bool:
+        """Whether a version without an incompatible one beside it has nothing else to wait for."""
+        policy = self.world.relations.known(root.name, service).policy
+        opening = policy.opening
+        barred = opening.hold or opening.pin or opening.never_below
+        return not policy.gates and not barred and opening.cut_over == "stopped"
 
     def _reason(self, root: Host, key: ClaimKey) -> str:
         service = root.view.service(key.service)

@@ -27,6 +27,7 @@ class Known:
     policy: Policy
     rules_since: float
     silence_since: float
+    opening_since: float
 
 
 class Relations:
@@ -61,13 +62,17 @@ class Relations:
         known = self._known.get((root, service))
         if known is None:
             policy = Policy() if text is None else Policy.from_json(text)
-            known = self._known[root, service] = Known(text, policy, NEVER if text is None else now, now)
+            known = self._known[root, service] = Known(
+                text, policy, NEVER if text is None else now, now, NEVER if text is None else now
+            )
         elif known.text != text:
             policy = Policy() if text is None else Policy.from_json(text)
             if policy.compatibility != known.policy.compatibility:
                 known.rules_since = now
             if policy.on_silence != known.policy.on_silence:
                 known.silence_since = now
+            if (policy.opening, policy.gates) != (known.policy.opening, known.policy.gates):
+                known.opening_since = now
             known.text, known.policy = text, policy
         if host.hold.on:
             known.rules_since = now  # it cannot act on it before its disk has space
@@ -77,6 +82,15 @@ class Relations:
         """Whether the policy at this root has been `on_silence = "wait"` all the time."""
         known = self.known(root, service)
         return known.policy.on_silence == "wait" and known.silence_since < since
+
+    def settled_opening(self, root: str, service: str) -> bool:
+        """Whether gates, cut-over, hold, pin and floor at this root have been the same for long enough to be acted on."""
+        return self._world.clock.now - self.known(root, service).opening_since > CHANGE_S
+
+    def flips(self, root: str, service: str) -> bool | None:
+        """Whether an incompatible version replaces the active ones as soon as it is ready. None: it changed lately."""
+        known = self.known(root, service)
+        return known.policy.opening.cut_over == "flip" if self.settled_opening(root, service) else None
 
     def compatible(self, root: str, service: str, a: str, b: str) -> bool | None:
         """Whether the versions are compatible for this root, by what it has had time to act on. None: unsettled."""

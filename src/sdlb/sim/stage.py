@@ -197,6 +197,42 @@ class Stage:
     def policy(self, data: dict[str, object], service: str = "catalog", root: str = "root-1") -> None:
         self.acts.policy(root, service, data)
 
+    def roots(self, *but: str) -> list[str]:
+        return [name for name in self.world.shape.roots if name not in but]
+
+    def everywhere(self, **data: object) -> None:
+        """Sets the policy at all roots, as the API does."""
+        for root in self.roots():
+            self.acts.policy(root, "catalog", data)
+        self.run(1.0)
+
+    def approve(self, version: str, gate: str, by: str, *at: str) -> bool:
+        asked = [self.acts.approve(root, "catalog", version, gate, by) for root in at or self.roots()]
+        return any(asked)
+
+    def promote(self, version: str, by: str = "operator-a", **how: str) -> bool:
+        asked = [self.acts.promote_version(root, "catalog", version, by, **how) for root in self.roots()]
+        return any(asked)
+
+    def opening(self, at: str = "root-1", service: str = "catalog") -> dict[str, Any]:
+        return self[at].view.opening(service) or {"phase": "", "conductor": "", "to": "", "detail": "", "versions": {}}
+
+    def generation(self, service: str = "catalog") -> int:
+        """The generation at the first root."""
+        found = self[self.roots()[0]].view.service(service)
+        return 0 if found is None else int(found["generation"])
+
+    def conductor(self, service: str = "catalog") -> Host:
+        """The root that conducts the opening of the service."""
+        name = next(name for name in self.roots() if self.opening(name, service).get("here"))
+        return self[name]
+
+    def in_phase(self, phase: str) -> None:
+        """Runs until a root records this phase of a cut-over."""
+        self.until(
+            5, f"the cut-over is at {phase}", lambda: any(self.opening(r)["phase"] == phase for r in self.roots()), 30.0
+        )
+
     def rules(self, **rules: object) -> None:
         self.policy({"compatibility": rules})
 

@@ -99,6 +99,7 @@ class Traffic:
         weights = [weight or sum(m.capacity for m in groups[key].values()) for key, weight in keys]
         request.key = self._rng.choices([key for key, _ in keys], weights)[0]
         entry.tried.clear()
+        self._world.on_pick(entry.host, request.key)
         self._forward(request)
 
     def _park(self, request: Request, route: RoutePut) -> None:

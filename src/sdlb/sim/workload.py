@@ -62,6 +62,7 @@ class Workload:
     # ------------------------------------------------------------------ running
 
     def start(self) -> None:
+        self.world.hooks.otherwise = self._hook
         for service in self.services:
             for _ in range(service.size):
                 self.world.clock.after(self.rng.uniform(3.0, 6.0), partial(self._start_one, service))
@@ -227,6 +228,87 @@ class Workload:
         if process is not None:
             self.world.clock.after(self.rng.uniform(3.0, 25.0), lambda: self.acts.leave(process, 10.0))
 
+    # ------------------------------------------------------------------ gates and cut-overs
+
+    def flip(self, service: Service) -> None:
+        """From now on the service flips, or no longer does. Then an incompatible version is rolled out; the old one stays."""
+        if service.rolling:
+            return
+        self._set(service, cut_over=self.rng.choice(("flip", "flip", "stopped")), park={"timeout_s": 30})
+        major, minor, _ = service.version
+        service.version = self.rng.choice(((major + 1, 0, 0), (major, minor + 1, 0)))
+        service.rolling = True
+        old = self._mine(service)
+        for _ in range(max(service.size, len(old))):
+            self._start_one(service)
+        leave_s = self.rng.uniform(8.0, 20.0)
+        for process in old:
+            self.world.clock.after(leave_s, lambda process=process: self.acts.leave(process, 20.0))
+        self.world.clock.after(leave_s + 4.0, lambda: self._rolled(service))
+
+    def gates(self, service: Service) -> None:
+        """Sets gates, or takes them away."""
+        hook = {"kind": "hook", "run": "migrate", "timeout_s": 60}
+        back = self.rng.random() < 0.8
+        known: list[dict[str, object]] = [
+            {"name": "sign-off", "kind": "approval", "by": ["operator-a", "operator-b"]},
+            {"name": "ready", "kind": "min_ready", "instances": self.rng.choice((1, 2))},
+            {"name": "soak", "kind": "soak", "healthy_s": 3},
+            {**hook, "name": "warm-up"},
+            {**hook, "name": "migrate", "at": "gap", "back": back},
+        ]
+        chosen = self.rng.sample(known, self.rng.choice((0, 1, 1, 2)))
+        for gate in chosen:
+            gate["for"] = self.rng.choice(("incompatible", "incompatible", "every"))
+        self._set(service, gate=chosen)
+
+    def keep_out(self, service: Service) -> None:
+        """Holds or pins versions for a while."""
+        versions = sorted({p.version for p in self._mine(service)})
+        if versions:
+            one = self.rng.choice(versions)
+            self._set(
+                service, **self.rng.choice(({"hold": [one]}, {"hold": ["*"]}, {"pin": [one]}, {"never_below": one}))
+            )
+            self.world.clock.after(
+                self.rng.uniform(2.0, 20.0), lambda: self._set(service, hold=[], pin=[], never_below="")
+            )
+
+    def decide(self, service: Service) -> None:
+        """Somebody approves or promotes a waiting version, at all roots."""
+        version = self.rng.choice(sorted({p.version for p in self._mine(service)}) or [service.text()])
+        by = self.rng.choice(("operator-a", "operator-b", "operator-c"))
+        promotes, reason = self.rng.random() < 0.3, self.rng.choice(("", "", "the site is down"))
+        shape = self.world.shape
+        for root in shape.roots:
+            if shape.tree_of(root) == shape.tree_of(service.home):
+                if promotes:
+                    self.acts.promote_version(root, service.name, version, by, reason)
+                else:
+                    self.acts.approve(root, service.name, version, "sign-off", by)
+
+    def transfer(self, service: Service) -> None:
+        """Another service claims the route, gets it, and gives it back."""
+        rival = Service(f"rival-{service.name}", service.routes[:1], service.home)
+        process = self._start_one(rival)
+        if process is None:
+            return
+        shape = self.world.shape
+
+        def give(name: str) -> None:
+            for root in shape.roots:
+                if shape.tree_of(root) == shape.tree_of(service.home):
+                    self.acts.transfer(root, service.routes[0], name, "operator-a")
+
+        self.world.clock.after(2.0, lambda: give(rival.name))
+        self.world.clock.after(self.rng.uniform(3.0, 10.0), lambda: give(service.name))
+        self.world.clock.after(15.0, lambda: self.acts.leave(process, 5.0))
+
+    def _hook(self) -> str:
+        if not self.busy:
+            return "yes"
+        return self.rng.choice(("yes", "yes", "yes", "yes", "yes", "later", "failed", "no"))
+
     # ------------------------------------------------------------------ single instances
 
     def health(self, service: Service) -> None:
@@ -310,5 +392,10 @@ CHANGES: dict[str, tuple[Callable[[Workload, Service], None], int]] = {
     "long-lease": (Workload.long_lease, 1),
     "conflict": (Workload.conflict, 2),
     "shorter-route": (Workload.shorter_route, 2),
+    "flip": (Workload.flip, 3),
+    "gates": (Workload.gates, 2),
+    "keep-out": (Workload.keep_out, 1),
+    "decide": (Workload.decide, 4),
+    "transfer": (Workload.transfer, 1),
 }
 """Changes by operators and programs, with their frequency."""

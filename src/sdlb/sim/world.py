@@ -14,6 +14,7 @@ from sdlb.sim.affected import Affected
 from sdlb.sim.check import HOOKS, Check, overrides
 from sdlb.sim.clock import Clock
 from sdlb.sim.coverage import Coverage
+from sdlb.sim.hooks import Hooks, Orders, Program
 from sdlb.sim.host import Host
 from sdlb.sim.network import Edge, Network
 from sdlb.sim.process import Process
@@ -39,6 +40,8 @@ class World:
         self.touch = Touch(self)
         self.relations = Relations(self)
         self.affected = Affected(self)
+        self.hooks = Hooks(self, Random(repr(rng.getstate())))
+        self.orders = Orders(self)
         self.hosts: dict[str, Host] = {}
         self.numbers: dict[str, int] = {}  # of machines: their addresses
         self.by_address: dict[str, Host] = {}
@@ -48,6 +51,7 @@ class World:
         self.ended: dict[str, dict[str, Process]] = {}  # by service: those that are not, for as long as it matters
         self.keys: dict[ClaimKey, None] = {}  # that any process ever had
         self.routes_max = 1  # of one process
+        self.opened_ever: set[tuple[str, str]] = set()  # (service, version)
         self.sharing: dict[str, set[str]] = {}  # service -> services that ever claimed one of its routes
         self.claimed: dict[
             tuple[str, str], dict[ClaimKey, Claim]
@@ -105,6 +109,8 @@ class World:
             match event:
                 case ev.ChildMessage(link, UpState() as message):
                     self._learn(link, message)
+                case ev.HookDone():
+                    self.hooks.heard(host, event)
                 case _:
                     pass
         for hook in self._on["before_step"]:
@@ -176,6 +182,7 @@ class World:
             for hook in self._on["on_open"]:
                 hook(host, key, process)
             process.served = True
+            self.opened_ever.add((key.service, key.version))
 
     def on_told(self, host: Host, message: DownMessage) -> None:
         self.coverage.verdicts_sent(host, message)
@@ -185,6 +192,14 @@ class World:
     def on_lost(self, request: Request, why: str) -> None:
         for hook in self._on["on_lost"]:
             hook(request, why)
+
+    def on_hook(self, host: Host, program: Program) -> None:
+        for hook in self._on["on_hook"]:
+            hook(host, program)
+
+    def on_pick(self, host: Host, key: ClaimKey) -> None:
+        for hook in self._on["on_pick"]:
+            hook(host, key)
 
     def on_stopped(self, host: Host, clean: bool) -> None:
         for hook in self._on["on_stopped"]:

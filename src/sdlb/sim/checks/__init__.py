@@ -4,6 +4,30 @@ A check knows the truth (`World`), not what the nodes know. Exemptions of a prom
 (`sdlb.sim.affected`), and every exemption has its reason.
 """
 
-from sdlb.sim.checks import authority, cost, drains, flow, generation, lost, policies, seed_rule, stability, theft
+from sdlb.sim.checks import (
+    authority,
+    cost,
+    drains,
+    flow,
+    gates,
+    generation,
+    lost,
+    policies,
+    seed_rule,
+    stability,
+    theft,
+)
 
-__all__ = ["authority", "cost", "drains", "flow", "generation", "lost", "policies", "seed_rule", "stability", "theft"]
+__all__ = [
+    "authority",
+    "cost",
+    "drains",
+    "flow",
+    "gates",
+    "generation",
+    "lost",
+    "policies",
+    "seed_rule",
+    "stability",
+    "theft",
+]

@@ -85,11 +85,14 @@ class ConstantCost(Check):
         return moves
 
     def _touched(self, host: Host, events: list[ev.Event]) -> set[str] | None:
-        """The services that these events are about, and those that share a route with them. None: all services."""
+        """The services that these events are about, and those that share a route with them. None: all services.
+
+        A root that is lost concerns all services whose cut-over it conducts or follows.
+        """
         services: set[str] = set()
         for event in events:
             match event:
-                case ev.ChildMessage(_, UpState(full=False, roots=None) as up) if up.seq > 1:
+                case ev.ChildMessage(_, UpState(full=False, roots=None, lost=None) as up) if up.seq > 1:
                     services |= {claim.key.service for claim in up.claims} | {gone.key.service for gone in up.withdrawn}
                     services.update(bridge.policies_in(up))
                 case ev.ParentMessage(_, DownState(full=False) as down) if down.seq > 1:

@@ -62,9 +62,12 @@ class MakeBeforeBreak(Check):
                     continue  # the node may still be handling old messages
             if self._becomes_another(process, route):
                 continue
-            if self._decided(host, ClaimKey(service, process.version, route)) and (
-                self._cut_over(process) or world.touch.rejoined(host.name)
-            ):
+            decided = self._decided(host, ClaimKey(service, process.version, route)) or self._flips(process)
+            if decided and (self._cut_over(process) or world.touch.rejoined(host.name)):
+                continue
+            if world.orders.transferred_lately(service):
+                continue
+            if service in world.orders.transferred and world.touch.rejoined(process.host):  # by a root that missed it
                 continue
             raise self.broken(
                 f"{host.name} has no endpoint for {service} on {route}, while {process.name} on {process.host} could serve"
@@ -105,6 +108,12 @@ class MakeBeforeBreak(Check):
                     waits = (host.name, key.service) in self.world.touch.must_wait
                     return claim["state"] != ACTIVE and (waits or claim["reason_code"] not in UNDECIDED)
         return True
+
+    def _flips(self, process: Process) -> bool:
+        """Whether one root may have closed it already, on a decision that the others are about to hear."""
+        world = self.world
+        roots = [root for root in world.shape.roots if root in world.shape.above(process.host)]
+        return any(world.relations.flips(root, process.spec.service) is not False for root in roots)
 
     def _cut_over(self, process: Process) -> bool:
         """Whether an incompatible version is there, or was until a moment ago."""
@@ -171,6 +180,8 @@ class NothingWaitsForNothing(Check):
             return True  # the root that could decide cannot write
         if any(world.touch.moved_out(root, service) for root in roots):
             return True
+        if any(self._gated(root, service) for root in roots):
+            return True
         for root in roots:
             for other in world.touch.may_be_there(root, service):
                 if other.version == process.version or root not in shape.above(other.host):
@@ -178,6 +189,13 @@ class NothingWaitsForNothing(Check):
                 if world.relations.compatible(root, service, process.version, other.version) is not True:
                     return True
         return False
+
+    def _gated(self, root: str, service: str) -> bool:
+        """Whether gates or orders may keep versions out; the oracle looks at what they wait for."""
+        policy = self.world.relations.known(root, service).policy
+        opening = policy.opening
+        barred = opening.hold or opening.pin or opening.never_below
+        return bool(policy.gates or barred) or not self.world.relations.settled_opening(root, service)
 
     def _not_well(self, name: str) -> bool:
         host = self.world.hosts[name]

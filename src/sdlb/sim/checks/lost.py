@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sdlb.core import events as ev
 from sdlb.core.messages import ClaimKey
+from sdlb.model.gate import Hook
 from sdlb.sim.check import Check, check
 from sdlb.sim.host import Host
 from sdlb.sim.liar import claimed_by_liars
@@ -98,8 +99,27 @@ class NothingLost(Check):
             and p.healthy
             and p.renewing
             and p.since < now - 3.0
-            and (world.is_endpoint(p) or not self._must_wait(p))
+            and (world.is_endpoint(p) or not (self._must_wait(p) or self._gated(p)))
         ]
+
+    def _gated(self, process: Process) -> bool:
+        """Whether gates or orders may keep its version out for longer than requests are parked. A flip may not keep
+        the old version out for so long: it is reverted in time."""
+        world, service = self.world, process.spec.service
+        for root in world.shape.roots:
+            if root not in world.shape.above(process.host) or world.hosts[root].balancer is None:
+                continue
+            policy = world.relations.known(root, service).policy
+            opening = policy.opening
+            barred = opening.hold or opening.pin or opening.never_below
+            flips = (
+                process.served
+                and opening.cut_over == "flip"
+                and all(not isinstance(gate, Hook) or gate.back for gate in policy.gates)
+            )
+            if barred or (policy.gates and not flips) or not world.relations.settled_opening(root, service):
+                return True
+        return False
 
     def _must_wait(self, process: Process) -> bool:
         """Whether an incompatible version serves somewhere in the tree and is to serve on."""

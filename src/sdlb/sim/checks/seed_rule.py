@@ -12,6 +12,8 @@ from sdlb.sim.process import Process
 class SeedRule(Check):
     """No version opens while an instance of an incompatible version that has served is alive or has requests in flight.
 
+    With `cut_over = "flip"` the instance may be alive, but must have drained.
+
     No node may presume it stopped before it was silent for its lease and the fence, or at all with `on_silence = "wait"`.
     """
 
@@ -51,7 +53,7 @@ class SeedRule(Check):
             return True
         if other.carried:
             return now < other.leave_by
-        return other.served and other.wanted
+        return other.served and other.wanted and world.relations.flips(root, other.spec.service) is False
 
 
 @check(2)
@@ -85,6 +87,11 @@ class NobodyIsPushedOut(Check):
 
     def _changed(self, key: ClaimKey, process: Process) -> bool:
         world = self.world
+        roots = [root for root in world.shape.roots if root in world.shape.above(process.host)]
+        if world.orders.transferred_lately(key.service):
+            return True
+        if any(world.relations.flips(root, key.service) is not False for root in roots):
+            return True
         return any(
             world.relations.compatible(root, key.service, process.version, other.version) is None
             for root in world.shape.roots

@@ -157,13 +157,25 @@ class Convergence:
                 rivals = [v for v in sorted(active) if not compatible(world.scenario, service, v, key.version, policy)]
                 if states[key] == ACTIVE and rivals:
                     return Problem(5, f"{name}: {key.version} and {rivals[0]} of {service} are both active")
+                newest = states[key] != ACTIVE and all(v < key.version for v in rivals)
+                if rivals and newest and core.flips(policy) and not self._may_be_reverted(state, reasons[key]):
+                    return Problem(5, f"{name}: {text_of(key)} could have replaced {rivals[0]}: {reasons[key]}")
                 if states[key] != ACTIVE and not rivals:
                     return Problem(5, f"{name}: {text_of(key)} waits although nothing blocks it: {reasons[key]}")
         return None
 
+    def _may_be_reverted(self, state: State, reason: str) -> bool:
+        """Whether the version waits because its cut-over was reverted, after a fault or by its hook."""
+        env, faults = self.world.env(state), self.world.scenario.faults
+        happened = (env.kill, env.cut, env.power) != (faults.kill, faults.cut, faults.power)
+        return "reverted" in reason and (happened or "no" in self.world.scenario.answers)
+
     def _policy(self, state: State, service: str) -> Policy:
         """The one that was set last."""
         policy, done = DEFAULT, self.world.env(state).done
+        for text in self.world.scenario.policies:
+            name, _, document = text.partition(" ")
+            policy = Policy.from_json(document) if name == service else policy
         for number, action in enumerate(self.world.scenario.actions):
             name, _, document = action.subject.partition(" ")
             if action.kind == "policy" and name == service and done >> number & 1:

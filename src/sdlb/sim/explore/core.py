@@ -17,6 +17,7 @@ from sdlb.core.messages import ClaimKey
 from sdlb.core.settings import Settings
 from sdlb.core.state import text_of
 from sdlb.core.view import View
+from sdlb.model.policy import Policy
 
 LEASE_S = 1e6
 FENCE_S = LEASE_S
@@ -24,7 +25,7 @@ TICK_S = 0.49 * LEASE_S  # less than half a lease, or a node takes itself for st
 BEAT_S = 0.48 * LEASE_S
 SHORT_S = 4.0  # timers up to this far away run at once; the wait for an engine (5 s) is longer
 T0 = 1e9  # where clocks start: a float above half of it is a time
-WALL_S = 1e9
+WALL_S = 1e8  # it stands still, and is no time of the clocks: nothing is reverted because it took too long
 SHORT_TIMERS_MAX = 200
 
 
@@ -146,6 +147,20 @@ def registrations(control: Control) -> dict[str, Registration]:
 
 def tree(control: Control) -> dict[str, Any]:
     return control.view.tree()
+
+
+def approve(text: str) -> ev.Event:
+    """`text`: service, version, gate and person."""
+    return ev.Approve(*text.split(" "))
+
+
+def promote(text: str) -> ev.Event:
+    """`text`: service, version and person."""
+    return ev.Promote(*text.split(" "))
+
+
+def flips(policy: Policy) -> bool:
+    return policy.opening.cut_over == "flip"
 
 
 def policy_put(text: str) -> ev.Event:

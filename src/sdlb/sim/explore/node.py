@@ -34,6 +34,7 @@ class NodeState(NamedTuple):
     knew: int  # of an entry: what it knew could serve when it sent that delta
     starts: int  # of control, for its nonce
     waits: int  # bits of parents that are not dialled before time has passed
+    hooks: int  # queue of the hooks that control waits for
     attached: bool  # what control sends reaches this engine, not one that has crashed
 
 
@@ -125,6 +126,7 @@ class Nodes:
             knew=0,
             starts=0,
             waits=0,
+            hooks=0,
             attached=False,
         )
         return self.states.number(state)
@@ -149,6 +151,10 @@ class Nodes:
             case "engine":  # the head of its events
                 head: ev.Event = self.events[self.queues.head[state.out]][1]
                 return self._handle(node, state._replace(out=self.queues.rest[state.out]), head)
+            case "hook":
+                return self._handle(
+                    node, state._replace(hooks=self.queues.rest[state.hooks]), self._done_with(state, event[1])
+                )
             case "connect":
                 return self._connect(node, state, event[1])
             case "crash":  # in the middle of another event
@@ -200,6 +206,16 @@ class Nodes:
         state = self._taken(state, what)
         memory = after_event(self.memories[state.memory], self.names, what, self._twins)
         return self._carry_out(node, state, control, effects, memory, problem)
+
+    def _done_with(self, state: NodeState, answer: str) -> ev.Event:
+        """The event for the first hook that control waits for."""
+        effect: ef.RunHook = self.events[self.queues.head[state.hooks]][1]
+        return ev.HookDone(effect.key, answer)
+
+    def gap_hooks(self, state: NodeState) -> list[ef.RunHook]:
+        """Those that run while nothing serves."""
+        effects: list[ef.RunHook] = [self.events[number][1] for number in self.queues.items(state.hooks)]
+        return [effect for effect in effects if effect.hook.at == "gap" and effect.replaces]
 
     def _taken(self, state: NodeState, what: ev.Event) -> NodeState:
         match what:
@@ -275,6 +291,7 @@ class Nodes:
         places: list[int] = []
         before = ""
         stopped = False
+        hooks = state.hooks
         for number, effect in enumerate(effects[:upto]):
             kind = "net"
             match effect:
@@ -297,6 +314,9 @@ class Nodes:
                     outs.append(Out("hangup", self.index[parent]))
                 case ef.DropChild(link):
                     outs.append(Out("drop", link))
+                case ef.RunHook():
+                    hooks = self.queues.put(hooks, self.events.number(("hook", effect)))
+                    kind = before
                 case ef.Stopped():
                     stopped = True
                     kind = before
@@ -315,6 +335,7 @@ class Nodes:
             knew=knew,
             memory=self.memories.number(memory),
             dials=dials,
+            hooks=hooks,
         )
         if stopped:  # its engine ends with it
             ended = self.tables.number(engines.crashed(self.tables[after.engine]))
@@ -336,7 +357,11 @@ class Nodes:
             head = self.events[self.queues.head[state.out]][1]
             state = state._replace(out=self.queues.rest[state.out])
             inner = ("handle", head)
-        if inner[0] == "connect":
+        elif inner[0] == "hook":
+            answer = self._done_with(state, str(inner[1]))
+            state = state._replace(hooks=self.queues.rest[state.hooks])
+            inner = ("handle", answer)
+        elif inner[0] == "connect":
             state = state._replace(dials=state.dials & ~(1 << int(inner[1])))
             inner = ("handle", ev.ParentConnected(self.names[int(inner[1])], f"10.0.0.{1 + node}:80"))
         control, effects, problem = self._handled_by(state, inner[1])
@@ -345,7 +370,7 @@ class Nodes:
         return self._carry_out(node, state, control, effects, memory, problem, upto)
 
     def _killed(self, state: NodeState) -> NodeState:
-        return state._replace(control=DEAD, out=0, dials=0, waits=0, attached=False)
+        return state._replace(control=DEAD, out=0, dials=0, waits=0, hooks=0, attached=False)
 
     # ------------------------------------------------------------------ engine
 

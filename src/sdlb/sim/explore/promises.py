@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sdlb.model.policy import Policy
+from sdlb.sim.explore import core
 from sdlb.sim.explore.local import Problem, compatible
 from sdlb.sim.explore.node import DEAD
 from sdlb.sim.explore.state import LAPSED, LEAVING, LIVE, RENEWED, STOPPED, State, Step
@@ -39,12 +41,17 @@ class Promises:
             ]
             for a in self._all
         ]
+        self._flips = any(core.flips(Policy.from_json(text.partition(" ")[2])) for text in scenario.policies)
         self._routes = sorted({each.route for each in self._all})
 
     def check(self, before: State, after: State, step: Step) -> tuple[State, Problem | None]:
         """`after`, with what is to be remembered; what is broken."""
         world = self.world
         states = world.nodes.states
+        called = [n for n in range(world.size) if states[before[n]].hooks != states[after[n]].hooks]
+        problem = next((found for node in called if (found := self._alone(after, node)) is not None), None)
+        if problem is not None:
+            return after, problem
         changed = [n for n in range(world.size) if states[before[n]].engine != states[after[n]].engine]
         if not changed and world.env(before).status == world.env(after).status:
             return after, None
@@ -85,13 +92,18 @@ class Promises:
 
     def _opens(self, state: State, node: int, instance: int) -> Problem | None:
         env = self.world.env(state)
+        for root in range(self.world.size):
+            problem = self._alone(state, root) if self.world.nodes.states[state[root]].hooks else None
+            if problem is not None:
+                return problem
         for other in self._rivals[instance]:
             host = self.world.hosts[other]
             there = self.serving(state, host)
             dead = env.status[other] == STOPPED
+            back = self._all[other].version > self._all[instance].version  # it has replaced this version
             presumed = dead or env.status[other] == LAPSED  # its requests in flight are not waited for forever
             endpoint, carrying = other in there.endpoints and not dead, other in there.draining and not presumed
-            waiting = env.status[other] == LIVE and env.served >> other & 1
+            waiting = env.status[other] == LIVE and env.served >> other & 1 and (back or not self._flips)
             if not (endpoint or carrying or waiting) or not self._accountable(state, node, host):
                 continue
             mine, its = self._name(instance), self._name(other)
@@ -100,6 +112,28 @@ class Promises:
             state_of = "has requests in flight" if carrying else "has not stopped"
             return Problem(2, f"{mine} gets requests while {its} {state_of}")
         return None
+
+    def _alone(self, state: State, root: int) -> Problem | None:
+        """While a hook in the gap runs, no version of its service serves, and no other root runs it."""
+        world = self.world
+        for effect in world.nodes.gap_hooks(world.nodes.states[state[root]]):
+            for node in range(world.size):
+                if not self._accountable(state, root, node) and not (self._roots_heard(state, root, node)):
+                    continue
+                for number in sorted(self.serving(state, node).endpoints):
+                    if self._all[number].service == effect.service and world.env(state).status[number] != STOPPED:
+                        return Problem(2, f"{self._name(number)} gets requests while the hook {effect.key} runs")
+                others = world.nodes.gap_hooks(world.nodes.states[state[node]]) if node != root else []
+                if any(other.service == effect.service and other.hook == effect.hook for other in others):
+                    return Problem(2, f"two roots run the hook {effect.hook.name} of {effect.service}")
+        return None
+
+    def _roots_heard(self, state: State, a: int, b: int) -> bool:
+        """Whether both are roots, and no node has lost one of them."""
+        world = self.world
+        if world.parents(state, a) or world.parents(state, b):
+            return False
+        return not any(self._silent(state, child, parent) for child, parent in world.pairs)
 
     def _closes(self, state: State, node: int, instance: int) -> tuple[State, Problem | None]:
         """A live instance is closed in favour of another version only to join a split tree."""
@@ -112,7 +146,7 @@ class Promises:
         if known is None or known.state != "waiting" or known.reason_code in ("opening", "asking"):
             return state, None
         state = self._set_served(state, instance, False)
-        if self._may_have_split(state) or self._told_otherwise(env.done):
+        if self._flips or self._may_have_split(state) or self._told_otherwise(env.done):
             return state, None
         return state, Problem(2, f"{self._name(instance)} is closed although it is alive: {known.reason}")
 

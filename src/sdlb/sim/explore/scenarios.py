@@ -142,6 +142,7 @@ def _scenarios() -> Iterator[Scenario]:
         description = f"an incompatible version waits for one that stays; the control of {node} is killed at any moment"
         yield Scenario(f"wait-kill-{node}", description, HOSTS, instances, (0,), (put,), killed)
     yield from _operators(faults)
+    yield from _openings()
 
 
 def _operators(faults: tuple[tuple[str, Faults, str], ...]) -> Iterator[Scenario]:
@@ -186,6 +187,85 @@ def _operators(faults: tuple[tuple[str, Faults, str], ...]) -> Iterator[Scenario
         lapses = Action("lapse", "host-1", instance=0), Action("put", "host-2", instance=1)
         description = f"the lease of an instance ends while an incompatible version waits; {words}"
         yield Scenario(f"lapse{suffix}", description, HOSTS, instances, (0,), lapses, budget)
+
+
+FLIP = 'catalog {"cut_over": "flip", "park": {"timeout_s": 600}}'
+_MIGRATE = '{"name": "migrate", "kind": "hook", "at": "gap", "run": "migrate", "timeout_s": 0}'
+_GAP = f'"park": {{"timeout_s": 600}}, "gate": [{_MIGRATE}]'
+FLIP_GAP = f'catalog {{"cut_over": "flip", {_GAP}}}'
+FLIP_GAP_ONCE = FLIP_GAP.replace('"run"', '"back": false, "run"')
+STOPPED_GAP = f"catalog {{{_GAP}}}"
+
+
+def _openings() -> Iterator[Scenario]:
+    """Gates and cut-overs that one root conducts."""
+    trees = (
+        ("hosts", "two hosts below one root", HOSTS, "host-2", "host-1"),
+        ("roots", "two roots above one host", ROOTS, "host", "host"),
+        ("cross", "two hosts below two roots", CROSS, "host-2", "host-1"),
+    )
+    for name, text, tree, host, old in trees:
+        roots = tuple(node for node, parents in tree.items() if not parents)
+        faults = (
+            ("", Faults(), "no faults"),
+            ("-kill", Faults(kill=1, at=roots), "a root is killed"),
+            ("-cut", CUT, "one cut link"),
+            ("-reset", RESET, "one broken link"),
+            ("-engine", ENGINE, "one engine crash"),
+            ("-power", Faults(power=1, at=roots), "one root loses power"),
+        )
+        instances = Instance("a", old, OLD), Instance("b", host, NEW), Instance("c", old, OLD)
+        put, gone = Action("put", host, instance=1), Action("gone", old, instance=0)
+        again = Action("put", old, instance=2, after=(1,))
+        leaves = Action("remove", old, instance=0)
+        for suffix, budget, words in faults:
+            yield Scenario(
+                f"flip-{name}{suffix}",
+                f"{text}; a flip; {words}",
+                tree,
+                instances[:2],
+                (0,),
+                (put,),
+                budget,
+                policies=(FLIP,),
+            )
+        for suffix, budget, words in faults[:3]:
+            for kind, policy, answers in (
+                ("gap", FLIP_GAP, ("yes",)),
+                ("refused", FLIP_GAP, ("yes", "no")),
+                ("once", FLIP_GAP_ONCE, ("yes",)),
+            ):
+                yield Scenario(
+                    f"flip-{kind}-{name}{suffix}",
+                    f"{text}; a flip with a hook in its gap ({kind}); {words}",
+                    tree,
+                    instances[:2],
+                    (0,),
+                    (put,),
+                    budget,
+                    policies=(policy,),
+                    answers=answers,
+                )
+            yield Scenario(
+                f"flip-again-{name}{suffix}",
+                f"{text}; a flip with a hook in its gap, and the old instance restarts; {words}",
+                tree,
+                instances,
+                (0,),
+                (put, gone, again),
+                budget,
+                policies=(FLIP_GAP,),
+            )
+            yield Scenario(
+                f"gap-{name}{suffix}",
+                f"{text}; a hook in the gap after the old instance has left, which starts again; {words}",
+                tree,
+                instances,
+                (0,),
+                (put, leaves, again),
+                budget,
+                policies=(STOPPED_GAP,),
+            )
 
 
 ALL: dict[str, Scenario] = {scenario.name: scenario for scenario in _scenarios()}

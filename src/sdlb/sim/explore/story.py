@@ -54,6 +54,8 @@ def sentence(world: World, state: State, step: Step) -> str:
         case "engine":
             own = world.nodes.states[state[step.owner]]
             return f"{name} {_event(world, world.nodes.events[world.nodes.queues.head[own.out]][1], '')}"
+        case "hook":
+            return f"{name} learns that its hook said {step.arg}"
         case "apply":
             return f"the engine of {name} applies: {_delta(world, state, step.owner)}"
         case "drained":
@@ -113,6 +115,8 @@ def _action(scenario: Scenario, number: int) -> str:
             return f"{_instance(scenario, action.instance)} is not renewed any more"
         case "forget":
             return f"an operator reports to {action.node} that {action.subject} has stopped"
+        case "approve" | "promote":
+            return f"at {action.node}: {action.kind} {action.subject}"
         case _:
             return f"an operator sets at {action.node} the policy {action.subject}"
 

@@ -42,7 +42,8 @@ class Action:
     `kind`: "put" (an instance registers), "remove" (it asks to leave), "gone" (its process dies), "move" (the node comes
     back below other `parents`, or as a root), "stop" (the node leaves; it may be started again), "restore" (control is
     stopped, and starts with the state folder of the start of the scenario), "lapse" (the instance is no longer renewed),
-    "forget" (`subject`: a child that has stopped), "policy" (`subject`: the document).
+    "forget" (`subject`: a child that has stopped), "policy" (`subject`: the document), "approve", "promote" (`subject`:
+    service, version, for an approval the gate, and who).
     `after`: numbers of actions that must have been taken before.
     """
 
@@ -79,3 +80,5 @@ class Scenario:
     time: bool = True  # whether leases may run out
     wider: tuple[tuple[str, str], ...] = ()  # links that there may be later: (child, parent)
     alike: tuple[tuple[str, ...], ...] = ()  # nodes that differ only in their names
+    policies: tuple[str, ...] = ()  # set at all roots before the first instance, in the form of the action
+    answers: tuple[str, ...] = ("yes",)  # that a hook may give

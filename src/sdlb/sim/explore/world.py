@@ -49,7 +49,9 @@ class World:
         self.owners = [index[action.node] for action in scenario.actions]
         self.victims = {index[name] for name in scenario.faults.at or self.names}
         self.groups = [tuple(index[name] for name in names) for names in scenario.alike]
-        self._takers = {kind: getattr(self, "_take_" + kind.replace("-", "_")) for kind in (*KINDS, "register")}
+        self._takers = {
+            kind: getattr(self, "_take_" + kind.replace("-", "_")) for kind in (*KINDS, "register", "order")
+        }
         self._specs = [instance.spec() for instance in scenario.instances]
         self._forgetful = {self.owners[n] for n, action in enumerate(scenario.actions) if action.kind == "restore"}
         self._first_disks: list[int] = []  # of each node
@@ -69,6 +71,10 @@ class World:
         for node in range(self.size):
             now = self.sure(now, Step("start", node))
         now = self.calm(now)
+        for text in self.scenario.policies:
+            for node in range(self.size):
+                if not self.parents(now, node):
+                    now = self.calm(self.sure(now, Step("order", node, core.policy_put(text))))
         for number in self.scenario.first:
             now = self.calm(self.sure(now, Step("register", self.hosts[number], number)))
         if self.scenario.time:
@@ -129,6 +135,8 @@ class World:
                 steps.append(Step("connect", node, (at, parent)))
         if own.out:
             steps.append(Step("engine", node))
+        if own.hooks:
+            steps += [Step("hook", node, answer) for answer in self.scenario.answers]
         status = self.env(state).status
         if STOPPED in status:
             for number, each in enumerate(status):
@@ -228,6 +236,8 @@ class World:
                 return queues.head[state[int(step.arg[0]) + 2]]
             case "connect":
                 return self.nodes.event("connect", step.arg[1])
+            case "hook":
+                return self.nodes.event("hook", step.arg)
             case _:
                 return self.nodes.event("engine")
 
@@ -293,6 +303,9 @@ class World:
 
     def _take_engine(self, new: list[int], step: Step) -> Problem | None:
         return self._then(new, step.owner, self._local(new, step.owner, self.nodes.event("engine")))
+
+    def _take_hook(self, new: list[int], step: Step) -> Problem | None:
+        return self._then(new, step.owner, self._local(new, step.owner, self.nodes.event("hook", step.arg)))
 
     def _take_notice(self, new: list[int], step: Step) -> Problem | None:
         """Production looks after the process ids that it has on record."""
@@ -442,6 +455,10 @@ class World:
                 return self._tell(new, node, ev.ForgetChild(action.subject))
             case "policy":
                 return self._tell(new, node, core.policy_put(action.subject))
+            case "approve":
+                return self._tell(new, node, core.approve(action.subject))
+            case "promote":
+                return self._tell(new, node, core.promote(action.subject))
             case "lapse":
                 self._set(new, action.instance, LAPSED)
                 return None
@@ -457,6 +474,9 @@ class World:
                 return self._then(new, node, self._local(new, node, self.nodes.event("start", parents)))
             case _:
                 raise AssertionError(action)
+
+    def _take_order(self, new: list[int], step: Step) -> Problem | None:
+        return self._tell(new, step.owner, step.arg)
 
     def _tell(self, new: list[int], node: int, event: ev.Event) -> Problem | None:
         return self._then(new, node, self._local(new, node, self.nodes.event("handle", event)))
