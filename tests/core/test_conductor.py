@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sdlb.core import events as ev
@@ -138,3 +139,50 @@ def test_what_a_root_that_took_over_has_recorded_outlives_the_return_of_the_lost
     story.forest.run(30.0)
     assert story.conductor == other.address and story.gate(name="sign-off")["by"] == ["release-bot"]
     assert len(other.hooks) == 1 and story.gate(name="warm-up")["state"] == "running"
+
+
+def test_a_conductor_that_is_cut_off_in_the_gap_opens_nothing_and_the_others_revert() -> None:
+    story = _flip(gate=[MIGRATE])
+    lost = _until_called(story)
+    other = _vanishes(story, lost)
+    lost.inbox.append(ev.HookDone(lost.hooks[0].key, "yes"))
+    story.forest.run(5.0)
+    assert lost.versions() == {"1.0.2": "waiting", "2.5.1": "waiting"}
+    story.forest.run(60.0)
+    assert story.forest[other].versions() == {"1.0.2": "active", "2.5.1": "waiting"}
+    story.forest.cut.clear()
+    story.forest.run(60.0)
+    assert story.all_serve("1.0.2")
+    story.order(ev.Promote("catalog", "2.5.1", "operator-a"))
+    story.answer("yes")
+    assert story.all_serve("2.5.1")
+
+
+def test_a_root_that_takes_over_after_the_opening_was_announced_goes_on() -> None:
+    story = _flip(gate=[MIGRATE])
+    lost = _until_called(story)
+    lost.inbox.append(ev.HookDone(lost.hooks[0].key, "yes"))
+    other = next(each for each in roots(story.forest) if each != lost.address)
+    _step_until(story, lambda: (story.opening(other) or {"phase": ""})["phase"] == "opening")
+    _vanishes(story, lost)
+    story.forest.run(60.0)
+    assert story.forest[other].versions() == {"1.0.2": "waiting", "2.5.1": "active"}
+
+
+def test_a_version_that_is_gone_when_it_is_to_open_lets_the_old_one_back() -> None:
+    story = Story(TWO, cut_over="flip", park=LONG, gate=[MIGRATE])
+    story.put("1.0.2")
+    story.put("2.5.1")
+    for host in ("host-1", "host-2"):
+        story.forest[host].inbox.append(ev.InstanceGone(f"{host}-2.5.1", "exit code 1"))
+    story.answer("yes")
+    story.forest.run(10.0)
+    assert story.all_serve("1.0.2")
+
+
+def _step_until(story: Story, holds: Callable[[], bool]) -> None:
+    for _ in range(20_000):
+        if holds():
+            return
+        assert story.forest.step()
+    raise AssertionError("it never happens")

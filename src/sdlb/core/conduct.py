@@ -4,7 +4,8 @@
 * "flip": when the version is ready, the versions that it replaces are recalled (`closing`). When nothing of them is in flight
   anywhere, the gap begins. "stopped": the gap begins when the last of them has stopped.
 * A cut-over and a hook begin only after every other root has acknowledged the record (its ticket). Before a hook with
-  `back = false` they must have acknowledged that it will be called.
+  `back = false` they must have acknowledged that it will be called, and before the new version opens, that it will: a root
+  that takes over from a lost one then goes on, and else reverts.
 * Until `opening`, a flip is reverted if a gate fails, a root is lost, the version is not ready any more, or most of the time
   for which requests are parked has passed. After a hook with `back = false` it is not reverted.
 * `after` gates are evaluated once the version serves. If one fails, a flip returns to the version that it replaced.
@@ -102,9 +103,13 @@ NOTHING: Mapping[str, Waiting] = {}
 
 @dataclass(slots=True)
 class Outcome:
-    """`hooks`: (version, hook) to call now. `notes`: (code, text, level). `wake_s`: time until the record may change by itself."""
+    """`number`: of the record before. `hooks`: (version, hook) to call now.
+
+    `notes`: (code, text, level). `wake_s`: time until the record may change by itself.
+    """
 
     record: OpeningRecord
+    number: int = 0
     hooks: list[tuple[str, Hook]] = field(default_factory=list[tuple[str, Hook]])
     notes: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
     wakes: list[float] = field(default_factory=list[float])
@@ -121,7 +126,7 @@ def advance(
     opened: Mapping[str, Waiting] = NOTHING,
 ) -> Outcome:
     """The next state of a record that this root writes. `opened`: candidates that serve and have `after` gates."""
-    out = Outcome(_without_the_gone(record, {**waiting, **opened}))
+    out = Outcome(_without_the_gone(record, {**waiting, **opened}), record.number)
     for version in sorted(opened):
         _after(out, version, opened[version], waiting, conditions)
     clear: dict[str, bool] = {}
@@ -307,6 +312,8 @@ def _enter(out: Outcome, phase: str, code: str, text: str, conditions: Condition
 def _proceed(out: Outcome, each: Waiting | None, conditions: Conditions) -> None:
     """Continues a committed cut-over."""
     if out.record.phase == OPENING:
+        if each is None:
+            _revert(out, f"no instance of {out.record.to} is left", each, conditions)
         return
     why = _failure(out, each, conditions)
     if why or each is None:
@@ -319,6 +326,7 @@ def _proceed(out: Outcome, each: Waiting | None, conditions: Conditions) -> None
         _enter(out, GAP, "cutover-gap", "nothing of the old version is in flight", conditions)
     if _evaluate(out, out.record.to, each, each.gap(), conditions, hooks=each.joined):
         _enter(out, OPENING, "cutover-opened", "it opens", conditions)
+        out.record = replace(out.record, number=out.record.number + 1)
         return
     candidate = out.record.candidates[out.record.to]
     failed = _first_closed(candidate, each.gap())
@@ -377,7 +385,7 @@ def _judge(out: Outcome, version: str, each: Waiting, clear: bool, conditions: C
     candidate = record.candidates[version]
     reason: Reason | None = None
     if record.to == version and record.phase == OPENING:
-        pass
+        reason = None if _all_know(out, each) else CuttingOver(version, "waiting for an answer of all other roots")
     elif record.to == version and record.phase == REVERTED:
         reason = WasReverted(record.detail)
     elif _is_dormant(candidate, each):
@@ -392,6 +400,11 @@ def _judge(out: Outcome, version: str, each: Waiting, clear: bool, conditions: C
         subject, why = _parts(reason)
         candidate = replace(candidate, code=reason.code, subject=subject, why=why)
     out.record = out.record.with_candidate(version, candidate)
+
+
+def _all_know(out: Outcome, each: Waiting) -> bool:
+    """Whether all other roots have acknowledged the record as it is now."""
+    return each.alone or (each.joined and out.record.number == out.number)
 
 
 def _cut_over(
