@@ -116,30 +116,30 @@ class Programs:
     async def _finish(self, pid: int, lock: Path, output: _Output, timeout_s: float) -> tuple[str, str]:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s if timeout_s else None
-        while (status := _ended(pid)) is None:
+        while (status := exit_of(pid)) is None:
             output.read()
             if end is not None and loop.time() >= end:
                 return FAILED, await self._kill(pid, lock, output, timeout_s)
             await asyncio.sleep(POLL_S)
-        _reap(pid)
+        reap(pid)
         output.read()
         return _outcome(*status)
 
     async def _kill(self, pid: int, lock: Path, output: _Output, timeout_s: float) -> str:
         """The exited leader is not reaped before the last signal: so the number of the group stays its own."""
-        _signal(pid, signal.SIGTERM)
+        signal_group(pid, signal.SIGTERM)
         loop = asyncio.get_running_loop()
         end = loop.time() + KILL_AFTER_S
-        while loop.time() < end and (_ended(pid) is None or _is_held(lock)):
+        while loop.time() < end and (exit_of(pid) is None or _is_held(lock)):
             output.read()
             await asyncio.sleep(POLL_S)
-        hard = _ended(pid) is None or _is_held(lock)
-        _signal(pid, signal.SIGKILL)
+        hard = exit_of(pid) is None or _is_held(lock)
+        signal_group(pid, signal.SIGKILL)
         for _ in range(round(1 / POLL_S)):  # a process in an uninterruptible read may live on
-            if _ended(pid) is not None and not _is_held(lock):
+            if exit_of(pid) is not None and not _is_held(lock):
                 break
             await asyncio.sleep(POLL_S)
-        _reap(pid)
+        reap(pid)
         output.read()
         return f"the program ran for more than {timeout_s:g} s and was {'killed' if hard else 'stopped'}"
 
@@ -172,7 +172,7 @@ def _start(program: HookProgram, env: Mapping[str, str], lock: int, fifo: Path) 
     return process.pid
 
 
-def _ended(pid: int) -> tuple[int, int] | None:
+def exit_of(pid: int) -> tuple[int, int] | None:
     """(si_code, si_status) of a child that has exited, without reaping it; None: it runs."""
     try:
         found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -181,7 +181,7 @@ def _ended(pid: int) -> tuple[int, int] | None:
     return None if found is None else (found.si_code, found.si_status)
 
 
-def _reap(pid: int) -> None:
+def reap(pid: int) -> None:
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
 
@@ -201,7 +201,7 @@ def _outcome(code: int, status: int) -> tuple[str, str]:
     return FAILED, "the exit code of the program is not known"
 
 
-def _signal(pid: int, number: int) -> None:
+def signal_group(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
 
