@@ -12,7 +12,9 @@ import httpx
 import msgspec
 import pytest
 
+import sdlb
 from sdlb.core.effects import Answered
+from sdlb.core.events import Event, PoliciesPut, PolicyPut
 from sdlb.core.messages import RootAnswer
 from sdlb.node import schema
 from sdlb.node.authority import Authority
@@ -85,6 +87,22 @@ async def test_several_are_set_at_once_or_none(node: Lone) -> None:
     removed = check(await change(node, {"*": {}}), schema.PolicyPlan)
     assert removed["unnamed"] == ["web"] and await listed(node) == {"web": wanted["web"]}
     assert len({event.at for event in node.journal.recent if event.code == "policy-set"}) <= 3
+
+
+@scenario
+async def test_several_are_one_event(node: Lone) -> None:
+    """So they are written in one step."""
+    events: list[Event] = []
+    do = node.loop.do
+
+    async def seen(event: Event) -> None:
+        events.append(event)
+        await do(event)
+
+    node.loop.do = seen  # type: ignore[method-assign]
+    await change(node, {"*": {"priority": "higher"}, "web": {"timeout_s": 3}, "x*": {"timeout_s": 3}})
+    (put_all,) = [event for event in events if isinstance(event, PoliciesPut | PolicyPut)]
+    assert isinstance(put_all, PoliciesPut) and [each.service for each in put_all.puts] == ["*", "web", "x*"]
 
 
 @scenario
@@ -313,3 +331,35 @@ async def test_roots_that_differ_are_named(node: Lone) -> None:
     found = await Roots(node, lists).policies()
     assert found["policies"] == [entry(2, priority="lower")]
     assert found["disagree"] == [{"service": "web", "text": "the policy at edge-2 differs"}]
+
+
+# ------------------------------------------------------------------ the clients
+
+
+def test_the_clients_set_several_policies(tmp_path: Path) -> None:
+    def blocking() -> None:
+        with sdlb.Client(str(tmp_path / "api.sock")) as client:
+            etag = client.policies().etag
+            plan = client.set_policies({"*": {"priority": "higher"}}, if_match=etag, dry_run=True)
+            assert plan.dry_run and plan.changes[0].changes == ("priority: even -> higher",)
+            assert client.policies().policies == ()
+            assert client.set_policies({"*": {"priority": "higher"}}, if_match=etag).etag == client.policies().etag
+            with pytest.raises(sdlb.Problem, match="have changed") as failure:
+                client.set_policies({"*": {}}, if_match=etag)
+            assert (failure.value.status, failure.value.code) == (412, "policies-changed")
+            with pytest.raises(sdlb.Problem, match="no root knows"):
+                client.set_policies({"w*": {"priority": "lower"}}, unknown="refuse")
+            assert client.policy("web").sources == {"priority": "*"}
+
+    async def run() -> None:
+        async with lone(tmp_path):
+            await asyncio.to_thread(blocking)
+            async with sdlb.AsyncClient(str(tmp_path / "api.sock")) as client:
+                found = await client.policies()
+                assert [(each.name, each.document) for each in found.policies] == [("*", {"priority": "higher"})]
+                with pytest.raises(sdlb.Problem, match="have changed"):
+                    await client.set_policies({"*": {}}, if_match='"0123456789abcdef"')
+                assert (await client.set_policies({"*": {}}, if_match=found.etag)).warnings == ()
+                assert (await client.policies()).policies == ()
+
+    asyncio.run(run())
