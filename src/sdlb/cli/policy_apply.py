@@ -76,17 +76,20 @@ def _apply(
     client: Client, documents: Documents, before: Policies, args: argparse.Namespace, *, dry_run: bool = False
 ) -> int:
     plan = client.set_policies(documents, if_match=before.etag, dry_run=True)
-    what = "; ".join(plan.warnings)
-    if plan.changes and not dry_run:
-        if what and not args.yes:
-            if not args.json:
-                show(plan, documents, False)
-            if not confirm.confirmed(f"{PROG} {args.verb}: {what}", "apply anyway?"):
-                return 1
+    sets = bool(plan.changes) and not dry_run
+    asks = sets and bool(plan.warnings) and not args.yes
+    if asks and not args.json:
+        show(plan, documents, False)
+    if asks and not confirm.confirmed(f"{PROG} {args.verb}: {'; '.join(plan.warnings)}", "apply anyway?"):
+        return 1
+    if sets:
         plan = client.set_policies(documents, if_match=before.etag)
-    for warning in plan.warnings:
+    for warning in plan.warnings if not asks else ():
         out.message(f"{PROG} {args.verb}: warning: {warning}")
-    show(plan, documents, args.json)
+    if asks and not args.json:
+        out.line("applied")
+    else:
+        show(plan, documents, args.json)
     return 0
 
 
@@ -112,6 +115,9 @@ def _edit(args: argparse.Namespace) -> int:
                 path.unlink()
                 return 0
             documents = _with_removed(policy_file.read(str(path)), before, names)
+            for name, document in documents.items():
+                if document:  # TOML has no null
+                    document |= {key: each for key, each in held.get(name, {}).items() if each is None} | document
             code = _apply(client, documents, before, args)
         except Problem as error:
             kept = f"your text is in {path}; correct it and run: {PROG} apply {path}"
@@ -156,4 +162,5 @@ def show(plan: PolicyPlan, documents: Mapping[str, object], as_json: bool) -> No
     for disagreement in plan.disagree:
         out.line((f"roots disagree: {disagreement.text}", "red"))
     if plan.unreachable:
-        out.line((f"not reached: {', '.join(plan.unreachable)}", "yellow"))
+        later = "" if plan.dry_run else " (it gets the policies when it is back)"
+        out.line((f"not reached: {', '.join(plan.unreachable)}{later}", "yellow"))

@@ -131,7 +131,11 @@ def toml(documents: Mapping[str, Mapping[str, Any]]) -> str:
     for name, document in documents.items():
         lines = [f"[policy.{_quoted(name)}]"]
         for key, value in document.items():
-            lines.append(f"# {key} is set to nothing" if value is None else f"{_quoted(key)} = {_value(value)}")
+            lines.append(
+                f"# {key} is set to nothing; 'sdlb policy set --unset {key}' removes that"
+                if value is None
+                else f"{_quoted(key)} = {_value(value)}"
+            )
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
