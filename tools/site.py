@@ -54,7 +54,17 @@ SECTIONS = (
             "concepts/failures.md",
         ),
     ),
-    Section("Guides", ("guide/",), ("guide/index.md", "guide/first-service.md", "guide/new-version.md")),
+    Section(
+        "Guides",
+        ("guide/",),
+        (
+            "guide/index.md",
+            "guide/first-service.md",
+            "guide/new-version.md",
+            "guide/incompatible-version.md",
+            "guide/migration.md",
+        ),
+    ),
     Section("Operations", ("operate/",), ("operate/index.md",)),
     Section("Monitoring", ("monitor/",), ("monitor/index.md",)),
     Section(

@@ -43,6 +43,7 @@ LIKE = (
     (re.compile(r"\d{4}\\-\d\d\\-\d\dT[\d:.\\]+Z"), r"\\d{4}-\\d\\d-\\d\\dT[\\d:.]+Z"),
     (re.compile(r"127\\\.0\\\.0\\\.1:\d+"), r"127\\.0\\.0\\.1:\\d+"),
     (re.compile(r"\\-[0-9a-f]{8}\b"), r"-[0-9a-f]{8}"),
+    (re.compile(r"(?<=\\ )\d+\\ (s|min)(?=\b)"), r"\\d+ (s|min)"),
     (re.compile(r"(\\ )+"), r"\\s+"),
 )
 

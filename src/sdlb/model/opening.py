@@ -14,7 +14,7 @@ from sdlb.model.version import VERSION, matches, parse_declaration, sort_key
 CUT_OVERS = ("stopped", "flip")
 ALL = "*"
 UNAVAILABLE = "25%"
-FLOOR = "use a version, for example 2.5"
+FLOOR = 'use a version in quotes, for example "2.5"'
 
 
 @dataclass(frozen=True, slots=True)
