@@ -18,7 +18,7 @@ from sdlb.core.events import Event, PoliciesPut, PolicyPut
 from sdlb.core.messages import RootAnswer
 from sdlb.node import schema
 from sdlb.node.authority import Authority
-from sdlb.node.problems import body_of
+from sdlb.node.problems import Refusal, body_of
 from tests.node.lone import Lone, lone
 from tests.node.test_api import check, problem, put, scenario
 
@@ -308,6 +308,19 @@ async def test_all_roots_check_before_any_root_sets(node: Lone) -> None:
     roots = Roots(node, (refused,))
     with pytest.raises(Exception, match=r"^the policies at edge-2 have changed$"):
         await roots.change_policies({"*": {}})
+
+
+@scenario
+async def test_one_policy_is_set_at_roots_of_an_earlier_release(node: Lone) -> None:
+    """They do not know the call for several."""
+    older = refusal("edge-1", "not-found", "PUT /v1/policies is not a call of the authority")
+    done = answer("edge-1", service="web", revision=1, origin="edge-1", policy={"priority": "lower"})
+    roots = Roots(node, (older,), (done,))
+    found = await roots.set_policy("web", b'{"priority": "lower"}')
+    assert (found["revision"], found["warnings"], found["document"]) == (1, [], {"priority": "lower"})
+    roots = Roots(node, (older,))
+    with pytest.raises(Refusal, match="not a call"):
+        await roots.change_policies({"web": {}})
 
 
 @scenario
