@@ -130,15 +130,16 @@ class Authority:
         no root knows is refused; otherwise it becomes one of the `warnings` in the answer."""
         data = loads(body.decode("utf-8", "replace"), f"policy of {name}")
         Policy.from_data(data, f"policy of {name}")  # checked here before any root receives it
+        warnings: list[str] = []
         try:
             plan = await self.change_policies({name: data}, dry_run=True, refuse_unknown=refuse_unknown)
+            warnings = plan["warnings"]
         except Refusal as refusal:
             if refusal.code != "not-found":
-                raise
-            plan = {"warnings": []}  # the roots have an earlier release, which knows this call only for one policy
+                raise  # else the roots have an earlier release, which knows this call only for one policy
         answered = await self._call_roots("PUT", f"/v1/policies/{quote(name, safe='')}", body)
         self._all_accepted(answered, f"the policy of {name}")
-        return {**self._origin(answered), **merge_one(_reported(answered)), "warnings": plan["warnings"]}
+        return {**self._origin(answered), **merge_one(_reported(answered)), "warnings": warnings}
 
     async def change_policies(
         self, documents: Json, *, if_match: str = "", dry_run: bool = False, refuse_unknown: bool = False
