@@ -152,6 +152,47 @@ def test_a_restored_node_that_no_root_reaches_closes_nothing() -> None:
     assert forest["rack"].serves(OLD) and forest["edge"].serves(OLD)
 
 
+@pytest.mark.promise(3, 4)
+def test_a_restored_host_below_a_rack_that_is_cut_off_closes_nothing() -> None:
+    """Its parent answers, but no root has reached that parent. So its engine keeps what it serves, and an instance that
+    leaves is not drained while the engine has its last request in flight."""
+    forest = Forest(ONE)
+    forest.put("host-1", "a", "1.0.1")
+    backup = forest["host-1"].snapshot()
+    forest.put("host-1", "b", "1.0.1")
+    forest["edge"].kill()
+    forest.run(30.0)
+    endpoint = ev.EndpointKey(OLD, "i:a")
+    forest["host-1"].engine.in_flight[endpoint] = 1
+    forest["host-1"].restore(backup, rebooted=False)
+    forest.remove("host-1", "a", 300.0)
+    forest.run(60.0)
+    assert forest["host-1"].serves(OLD) and forest["host-1"].state("a") == "draining"
+    forest["edge"].start()
+    forest.run(30.0)
+    assert not forest["host-1"].serves(OLD) and forest["host-1"].state("a") == "draining"
+    forest.finish("host-1", endpoint)
+    assert forest["host-1"].state("a") == "gone"
+
+
+@pytest.mark.promise(4)
+def test_a_restored_rack_keeps_the_endpoint_of_a_host_that_it_has_on_record_and_that_is_silent() -> None:
+    """As long as its claims would count: the control of the host is down, and its engine serves."""
+    forest = Forest(ONE)
+    forest.put("host-1", "a", "1.0.1")
+    backup = forest["rack"].snapshot()
+    forest.remove("host-1", "a")
+    forest.put("host-1", "b", "2.0.0")
+    forest["host-1"].kill()
+    forest["rack"].restore(backup, rebooted=False)
+    forest.run(15.0)
+    assert forest["rack"].serves(NEW)
+    forest["host-1"].start()
+    for _ in range(30):
+        forest.run(1.0)
+        assert forest["rack"].serves(NEW)
+
+
 def test_a_retry_of_a_delta_does_not_extend_the_time_in_which_nothing_is_deleted() -> None:
     forest = restored_without_a_root()
     forest.run(3.0)

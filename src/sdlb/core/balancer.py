@@ -318,10 +318,10 @@ class Balancer:
         self._contents_known = table.contents_known
 
     def _keep_on(self, now: float) -> None:
-        """The time during which nothing is deleted from an unknown table is over. A node that has not reached a root since its
-        start extends it by another lease, because a node that is cut off closes nothing."""
-        table, reached = self._state.table, any(uplink.path.root_ids for uplink in self._parents.links.values())
-        if table.keep_until is not None and not self._authority.is_root and not reached:
+        """The time during which nothing is deleted from an unknown table is over. It is extended by another lease while this node
+        is cut off, because then it closes nothing, and while a child that it has on record has not reported yet."""
+        table = self._state.table
+        if table.keep_until is not None and (self._children.unsynced or not self._authority.admits(now)):
             table.keep(now + self.settings.lease_s)
             self._state.set_timer(now + self.settings.lease_s, "engine", "keep")
 
