@@ -68,6 +68,17 @@ def test_each_timer_is_due_once_at_the_time_that_was_set_last(steps: list[tuple[
         assert len(state._timers) <= 2 * len(due) + 64
 
 
+def test_timers_that_fire_leave_no_more_outdated_entries_behind_than_others() -> None:
+    state = State(Settings("n", "id", 1), Random(1))
+    for name in ("b", "c"):
+        state.set_timer(1.0, "k", name)
+    for number in range(68):
+        state.set_timer(1000.0 - number, "k", "a")
+    assert len(state._timers) == 70
+    assert sorted(name for _, name in state.due_timers(2.0)) == ["b", "c"]
+    assert len(state._timers) == 1
+
+
 @given(st.integers(0, 3 * TIMERS_MAX))
 def test_an_iteration_handles_the_earliest_timers_and_leaves_the_rest(count: int) -> None:
     state = State(Settings("n", "id", 1), Random(1))

@@ -109,6 +109,7 @@ class State:
                 return
             _, _, kind, name = heapq.heappop(self._timers)
             del self._set[kind, name]
+            self._compact_timers()
             yield kind, name
 
     def next_timer(self) -> float | None:
