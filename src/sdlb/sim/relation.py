@@ -109,6 +109,15 @@ class Relations:
             return None
         return False
 
+    def parted(self, process: Process) -> bool:
+        """Whether it was registered again as a version that may not serve beside it. Then it drains at once, although its
+        successor may have to wait for others."""
+        new, shape = process.successor, self._world.shape
+        if new is None:
+            return False
+        roots = [root for root in shape.roots if root in shape.above(process.host)]
+        return any(not self.compatible(root, process.spec.service, process.version, new.version) for root in roots)
+
     def _declarations(self, root: str, service: str, version: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The declarations of a version's instances: those that certainly count, and those that may count."""
         now = self._world.clock.now

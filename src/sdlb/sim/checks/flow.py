@@ -91,13 +91,8 @@ class MakeBeforeBreak(Check):
 
     def _becomes_another(self, process: Process, route: str) -> bool:
         """Whether it was registered again without this route, or as an incompatible version."""
-        world, new = self.world, process.successor
-        if new is None:
-            return False
-        roots = [root for root in world.shape.roots if root in world.shape.above(process.host)]
-        return route not in new.spec.routes or any(
-            not world.relations.compatible(root, process.spec.service, process.version, new.version) for root in roots
-        )
+        new = process.successor
+        return new is not None and (route not in new.spec.routes or self.world.relations.parted(process))
 
     def _decided(self, host: Host, key: ClaimKey) -> bool:
         """Whether the node has a decision that the version must wait, or its instance has been replaced."""

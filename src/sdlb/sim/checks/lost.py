@@ -79,7 +79,11 @@ class NothingLost(Check):
         now, reached = world.clock.now, self._reached.get((entry, route), {})
         known = [world.processes[name] for name, since in reached.items() if since < now - 1.5]
         known = [p for p in known if p.host in below]  # instances that were moved away may be missing
-        return [p for p in known if p.alive and p.owed and p.healthy and p.renewing and p.since < now - 3.0]
+        return [p for p in known if self._serves_on(p) and p.since < now - 3.0]
+
+    def _serves_on(self, process: Process) -> bool:
+        well = process.alive and process.healthy and process.renewing
+        return well and process.owed and not self.world.relations.parted(process)
 
     def _there(self, entry: str, route: str) -> list[Process]:
         world = self.world
@@ -94,10 +98,7 @@ class NothingLost(Check):
             for p in claiming
             if p.spec.service == service
             and p.host in below
-            and p.alive
-            and p.owed
-            and p.healthy
-            and p.renewing
+            and self._serves_on(p)
             and p.since < now - 3.0
             and (world.is_endpoint(p) or not (self._must_wait(p) or self._gated(p)))
         ]

@@ -38,6 +38,25 @@ def registered_again_with_an_incompatible_version(stage: Stage) -> None:
     stage.settle()
 
 
+@scenario("D", 2, 3, root_1="", host_1="root-1", host_2="root-1")
+def registered_again_while_the_old_version_stays_elsewhere(stage: Stage) -> None:
+    """An instance becomes 2.0.0, and another host keeps 1.0.1: the old registration drains at once and the new one waits.
+    Requests that enter at its host, below which nothing else runs, are not answered meanwhile. The root answers all."""
+    stage.run(3.0)
+    old = stage.instance("host-1", "catalog-1.0.1", name="web")
+    beside = stage.instance("host-2", "catalog-1.0.1")
+    stage.serving(old, beside)
+    stage.requests(entries=("root-1", "host-1"))
+    stage.run(15.0)
+    new = stage.again(old, "catalog-2.0.0")
+    stage.until(2, "the old registration drains", lambda: not stage.serves(old), 5.0)
+    stage.run(40.0)
+    stage.expect(2, "2.0.0 waits for host-2", not stage.serves(new) and stage.serves(beside))
+    stage.acts.leave(beside, 10.0)
+    stage.serving(new)
+    stage.settle()
+
+
 @scenario("D", 3, root_1="", host_1="root-1")
 def registered_again_at_another_address(stage: Stage) -> None:
     """The same version at another address, not healthy yet: the old address serves until it is."""
