@@ -341,7 +341,13 @@ class Workload:
         served = [p for p in self._mine(service) if p.served and self.world.hosts[p.host].running]
         if served:
             other = self.acts.usurp(self.rng.choice(served), service.text())
-            self.world.clock.after(self.rng.uniform(2.0, 12.0), lambda: self.world.end(other, "gives up"))
+            self.world.clock.after(self.rng.uniform(2.0, 12.0), lambda: self._give_up(other))
+
+    def _give_up(self, other: Process) -> None:
+        if other.rejected:
+            self.world.end(other, "gives up")
+        else:  # it has the id by now, so it leaves as others do
+            self.acts.leave(other, 10.0)
 
     def drain(self, service: Service) -> None:
         """An instance is drained by hand, stays registered for a while, and is removed."""
