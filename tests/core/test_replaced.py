@@ -191,7 +191,7 @@ def test_a_replacement_that_is_interrupted_anywhere_comes_to_its_end(victim: str
         forest.put("host", "a", version, endpoint=endpoint, settle=False)
 
     for where, forest in interruptions(one, act, [victim]):
-        if version != "2.0.0" and victim != "edge":  # a root that restarts does not know what it has acknowledged
+        if version != "2.0.0":
             always(forest, OLD, NEXT)
         forest.run(5.0)
         forest.put("host", "a", version, endpoint=endpoint)  # renewed
@@ -200,6 +200,48 @@ def test_a_replacement_that_is_interrupted_anywhere_comes_to_its_end(victim: str
         assert forest["edge"].versions() == {version: "active"}, where
         assert len(forest["host"].engine.endpoints) == 1, where
         assert len([name for name in forest["host"].disk if name.startswith("instance/")]) == 1, where
+
+
+@pytest.mark.promise(3)
+def test_a_root_that_restarts_brings_nothing_back_that_it_has_released() -> None:
+    """It has acknowledged the drain of 1.0.1, which still has a request in flight, so no node below takes new ones for it."""
+
+    def story() -> Forest:
+        forest = one()
+        forest["host"].engine.in_flight[ev.EndpointKey(OLD, "i:a")] = 1
+        forest.remove("host", "a", 300.0)
+        assert not forest["host"].serves(OLD) and forest["host"].state("a") == "draining"
+        return forest
+
+    def act(forest: Forest) -> None:
+        forest.put("host", "b", "1.0.2", settle=False)
+
+    for where, forest in interruptions(story, act, ["edge"]):
+        forest.run(5.0)
+        assert forest.endpoints("edge", NEXT), where
+
+
+@pytest.mark.promise(3)
+def test_what_a_root_has_released_once_counts_as_any_other_when_it_has_come_back() -> None:
+    """Drained by hand and acknowledged, then registered again at another address. Its next drain is a new one."""
+
+    def story() -> Forest:
+        forest = one()
+        forest["host"].inbox.append(ev.InstanceDrain("a", 30.0))
+        forest.run(1.0)
+        assert not forest["edge"].serves(OLD)
+        forest.put("host", "a", "1.0.1", endpoint="127.0.0.1:3")
+        forest.run(1.0)
+        assert forest["edge"].serves(OLD)
+        return forest
+
+    def act(forest: Forest) -> None:
+        forest.put("host", "a", "1.0.2", endpoint=SPARE, settle=False)
+
+    for where, forest in interruptions(story, act, ["edge"]):
+        always(forest, OLD, NEXT)
+        forest.run(40.0)
+        assert forest["edge"].versions() == {"1.0.2": "active"}, where
 
 
 # ---------------------------------------------------------------------- owners

@@ -16,14 +16,16 @@ from tests.core.forest import ROUTE, key_of
 
 KEY = key_of("1.0.1")
 CLAIM = Claim(
-    KEY, 8, 2, ("a", "b"), 77, ("1.0.0",), Stage.OPEN, stamp=5, generation=3, scope=("r",), leaving=4, lease_s=60
+    KEY, 8, 2, ("a", "b"), 77, ("1.0.0",), Stage.OPEN, True, stamp=5, generation=3, scope=("r",), leaving=4, lease_s=60
 )
 PERMIT = Permit(ACTIVE, Nothing(), "edge", 3, ("r", "s"), 9)
 RECORD = ServiceRecord(4, {"1.0.1": 5}, ("1.0.0", "1.0.1"), ("1.0.0",), ("r",))
 
 
 def test_claims_permits_and_records() -> None:
-    assert saved.claim_from(KEY, saved.claim_to(CLAIM)) == CLAIM
+    for released in (True, False):
+        value = saved.claim_to(CLAIM, released)
+        assert (saved.claim_from(KEY, value), saved.released_from(value)) == (CLAIM, released)
     assert saved.permit_from(saved.permit_to(PERMIT)) == PERMIT
     assert saved.service_from(saved.service_to(RECORD)) == RECORD
     for holder in (HolderRecord("catalog", 7, True), HolderRecord("catalog", 7, False)):

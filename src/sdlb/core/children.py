@@ -76,7 +76,9 @@ class Children:
         self.unsynced.add(name)
         self._state.table.set_upstream(child.target, True, child.address)
         for text, claim in sorted(claims.items()):
-            self._put(child, saved.claim_from(key_of(text), claim), save=False)
+            key = key_of(text)
+            self._put(child, saved.claim_from(key, claim), save=False)
+            self._state.slots[key].sources[child.target].released = saved.released_from(claim)
         self._state.set_timer(now + self._state.settings.lease_s, "child", name)
 
     # ------------------------------------------------------------------ links
@@ -332,6 +334,7 @@ class Children:
         else:
             if claim == source.claim and not claim.leaving and source.standing is Standing.ADMITTED:
                 return
+            source.released = source.released and claim.leaving == source.claim.leaving
             source.claim = claim
             state.touch(claim.key, child.target)
         source.unlinked = child.link is None
@@ -342,8 +345,11 @@ class Children:
             source.step(Step.SILENCE)
         slot.update_coverage(source)
         if save:
-            name = f"claim/{child.name}/{text_of(claim.key)}"
-            state.persist(name, saved.claim_to(claim), durable=False)
+            self._save(source)
+
+    def _save(self, source: Source) -> None:
+        name = f"claim/{source.child}/{text_of(source.claim.key)}"
+        self._state.persist(name, saved.claim_to(source.claim, source.released), durable=False)
 
     def _withdraw(self, child: Downlink, key: ClaimKey, cause: Cause, now: float) -> None:
         match cause:
@@ -556,6 +562,9 @@ class Children:
             leaving = source.claim.leaving
             if leaving and child.acked.get(key) != leaving and not state.table.present(EndpointKey(key, child.target)):
                 drained.append(DrainAck(key, leaving))
+                if not source.released and not state.settings.parents:
+                    source.released = True
+                    self._save(source)
         child.dirty.clear()
         child.due.clear()
         docs: list[Doc] = []

@@ -131,7 +131,7 @@ class Endpoints:
     def _settle_one(self, slot: Slot, target: str, serving: bool, free: bool) -> None:
         table, source = self._state.table, slot.sources.get(target)
         endpoint = EndpointKey(slot.key, target)
-        if source is not None and serving and self._wanted(source):
+        if source is not None and serving and self._wanted(source, free):
             table.put_endpoint(endpoint, min(source.claim.capacity, CAPACITY_MAX), source.suspect, self._is_far(source))
             slot.endpoints[target] = None
         elif source is not None and not free and self._waits(slot, source):
@@ -140,9 +140,11 @@ class Endpoints:
             table.delete_endpoint(endpoint)
             del slot.endpoints[target]
 
-    def _wanted(self, source: Source) -> bool:
-        if source.standing is Standing.LEAVING and not self._state.table.synced and self._state.settings.parents:
-            return True  # the engine may have it from before the restart; it is drained once that is known
+    def _wanted(self, source: Source, free: bool) -> bool:
+        if source.standing is Standing.LEAVING and not self._state.table.synced:
+            # The engine may have it from before the restart; it is drained once that is known. A root knows what it has
+            # released, and waits for nothing but a successor.
+            return bool(self._state.settings.parents) or not (free or source.released)
         return source.standing in ENDPOINT and source.claim.capacity > 0
 
     def _waits(self, slot: Slot, source: Source) -> bool:

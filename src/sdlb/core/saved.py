@@ -46,8 +46,8 @@ def child_from(value: object) -> dict[str, object]:
     return _map(value, ("node_id", "incarnation", "address"))
 
 
-def claim_to(claim: Claim) -> dict[str, object]:
-    """The fields that a restart needs. The child reports the others again."""
+def claim_to(claim: Claim, released: bool = False) -> dict[str, object]:
+    """The fields that a restart needs. The child reports the others again. `released`: its drain was acknowledged."""
     return {
         "v": V,
         "capacity": claim.capacity,
@@ -61,6 +61,8 @@ def claim_to(claim: Claim) -> dict[str, object]:
         "scope": list(claim.scope),
         "lease_s": claim.lease_s,
         "leaving": claim.leaving,
+        "opening": claim.opening,
+        **({"released": True} if released else {}),
     }
 
 
@@ -80,7 +82,12 @@ def claim_from(key: ClaimKey, value: object) -> Claim:
         scope=tuple(data.get("scope", ())),
         lease_s=int(data.get("lease_s", 0)),
         leaving=int(data.get("leaving", 0)),
+        opening=bool(data.get("opening", False)),
     )
+
+
+def released_from(value: object) -> bool:
+    return isinstance(value, Mapping) and bool(cast("Mapping[str, Any]", value).get("released", False))
 
 
 def doc_to(doc: Doc) -> dict[str, object]:

@@ -112,6 +112,7 @@ class Source:
     cause: Cause = Cause.STOPPED
     until: float = 0.0
     unlinked: bool = False  # its node has no link now
+    released: bool = False  # this root has acknowledged its drain
     covered_by: set[str] = field(default_factory=set[str])
     contradicted: bool = False
 
