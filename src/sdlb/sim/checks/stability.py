@@ -30,10 +30,11 @@ class StaticStability(Check):
     def after_step(self, host: Host, events: list[ev.Event], effects: list[ef.Effect]) -> None:
         for effect in effects:
             if isinstance(effect, ef.Apply):
-                for key in left_out(host, effect):
-                    self._justified(host, key)
+                out = left_out(host, effect)
+                for key in out:
+                    self._justified(host, key, out)
 
-    def _justified(self, host: Host, key: ev.EndpointKey) -> None:
+    def _justified(self, host: Host, key: ev.EndpointKey, out: list[ev.EndpointKey]) -> None:
         world, now = self.world, self.world.clock.now
         if now - world.touch.fresh_at.get(host.name, NEVER) < RECOVERY_S or host.name in world.outside:
             return  # its disk was lost: it follows what it is sent again
@@ -72,6 +73,9 @@ class StaticStability(Check):
                 return
             if not process.wanted:
                 return
+            group = (ev.EndpointKey(key.claim, target) for target in host.engine.groups.get(key.claim, ()))
+            if any(host.process_at(each) is process for each in group if each not in out):
+                return  # a restored host, whose engine has it under the target of a registration that the host does not know
         if host.view.tree()["stopping"]:
             return
         if self._permitted(host, key.claim):
