@@ -226,10 +226,11 @@ def test_a_hook_that_no_node_file_has_is_named_and_may_be_added_later(
 
 @pytest.mark.promise(2)
 @pytest.mark.promise(3)
-def test_a_migration_in_the_gap_runs_once_though_its_root_is_killed(
-    cluster: Cluster, backend: Make, tmp_path: Path
+@pytest.mark.parametrize("how", ["killed", "restarted"])
+def test_a_migration_in_the_gap_runs_once_though_control_is_killed_or_restarted(
+    cluster: Cluster, backend: Make, tmp_path: Path, how: str
 ) -> None:
-    """Control of the only root is killed while the migration runs. The migration goes on, and requests are parked until it is done."""
+    """Control of the only root is killed or restarted during the migration, which goes on. Requests are parked until it is done."""
     edges, _, hosts = cluster.tiers(1, 1, 2)
     add_hook(edges[0], sys.executable, str(migration(tmp_path)), str(tmp_path), "4")
     hook = {"name": "migrate", "kind": "hook", "run": "migrate", "at": "gap", "back": False}
@@ -237,9 +238,12 @@ def test_a_migration_in_the_gap_runs_once_though_its_root_is_killed(
     with Traffic(edges, SITE, threads=4) as traffic:
         approve(cluster, hosts[0])
         until("the migration runs", lambda: lines(tmp_path / "started"))
-        edges[0].kill_control()
-        edges[0].start()
-        assert not lines(tmp_path / "database")
+        if how == "killed":
+            edges[0].kill_control()
+            edges[0].start()
+            assert not lines(tmp_path / "database")
+        else:
+            assert cluster.sdlb("node", "restart", node=edges[0]).returncode == 0
         all_active(new)
         traffic.wait_for(40)
     traffic.assert_nothing_lost()
@@ -303,6 +307,33 @@ def test_a_failing_migration_opens_the_old_version_again(cluster: Cluster, backe
         assert done.returncode == 0, done.stderr
         all_active(new)
         traffic.wait_for(40)
+    traffic.assert_nothing_lost()
+    traffic.assert_no_overlap(OLD, NEW)
+    assert len(lines(tmp_path / "database")) == 1
+
+
+@pytest.mark.promise(2)
+@pytest.mark.promise(3)
+def test_stopped_by_hand_the_last_old_instance_makes_the_gap(cluster: Cluster, backend: Make, tmp_path: Path) -> None:
+    """Without a flip, the new version waits for the last old instance; then the migration runs, and only then it opens."""
+    edges, _, hosts = cluster.tiers(2, 2, 2)
+    for edge in edges:
+        add_hook(edge, sys.executable, str(migration(tmp_path)), str(tmp_path), "0.5")
+    hook = {"name": "migrate", "kind": "hook", "run": "migrate", "at": "gap"}
+    old, new = both(cluster, edges, hosts, backend, gate=[hook])
+    for each in new:
+        until("it waits", lambda each=each: each.get().state == "waiting")
+    with Traffic(edges, SITE, threads=6) as traffic:
+        traffic.wait_for(60)
+        old[0].deregister()
+        until("one is left", lambda: f"{OLD} still has 1 instance on host-2" in new[0].get().reason)
+        moment = time.monotonic()
+        traffic.wait_for(60)
+        assert set(traffic.since(moment)) == {OLD}
+        assert not lines(tmp_path / "started")
+        old[1].deregister()
+        all_active(new)
+        traffic.wait_for(60)
     traffic.assert_nothing_lost()
     traffic.assert_no_overlap(OLD, NEW)
     assert len(lines(tmp_path / "database")) == 1

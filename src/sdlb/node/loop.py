@@ -116,6 +116,7 @@ class NodeLoop:
         self._idle = asyncio.Event()  # set while nothing waits to be decided or carried out
         self._root_calls: dict[str, asyncio.Future[ef.Answered]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._hooks: set[asyncio.Task[None]] = set()  # of these tasks: they may take minutes
         self._unwritten: dict[str, object] = {}
         self._retry_at = 0.0
         self._retry_s = RETRY_FIRST_S
@@ -298,7 +299,7 @@ class NodeLoop:
             case ef.Execute():
                 self._spawn(self._execute(effect))
             case ef.RunHook():
-                self._spawn(self._run_hook(effect))
+                self._hooks.add(self._spawn(self._run_hook(effect)))
             case ef.Answered():
                 caller = self._root_calls.get(effect.id)
                 if caller is not None and not caller.done():
@@ -374,23 +375,27 @@ class NodeLoop:
         outcome, detail = await self.run_hook(effect)
         self.post(HookDone(effect.key, outcome, detail))
 
-    def _spawn(self, work: Awaitable[object]) -> None:
+    def _spawn(self, work: Awaitable[object]) -> asyncio.Task[None]:
         async def carried() -> None:
             await work
 
         task = asyncio.create_task(carried())
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._hooks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self.errors += 1
             text = "".join(traceback.format_exception(task.exception(), limit=-6))
             self.report(ef.Note("internal-error", text, "error"))
 
     async def close(self) -> None:
-        """After `run` was cancelled: waits for running tasks and retries unwritten values once."""
+        """After `run` was cancelled: waits for running tasks, but not for hooks, and retries unwritten values once."""
+        for task in list(self._hooks):
+            task.cancel()
         for task in list(self._tasks):
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(task, 2.0)
