@@ -186,3 +186,74 @@ def _step_until(story: Story, holds: Callable[[], bool]) -> None:
             return
         assert story.forest.step()
     raise AssertionError("it never happens")
+
+
+def test_an_approval_of_somebody_who_may_no_longer_approve_does_not_count() -> None:
+    story = Story(TWO, gate=[{**APPROVAL, "count": 2}])
+    story.put("1.0.2")
+    story.put("2.5.1")
+    story.order(ev.Approve("catalog", "2.5.1", "sign-off", "operator-a"))
+    story.policy(gate=[{**APPROVAL, "by": ["release-bot", "operator-b"], "count": 2}])
+    story.order(ev.Approve("catalog", "2.5.1", "sign-off", "release-bot"))
+    story.remove("1.0.2")
+    assert story.all_serve() and story.gate()["state"] == "waiting"
+    story.order(ev.Approve("catalog", "2.5.1", "sign-off", "operator-b"))
+    assert story.all_serve("2.5.1")
+
+
+def test_no_hook_is_called_before_the_other_roots_know_the_conductor() -> None:
+    story = Story(TWO, gate=[WARM_UP])
+    story.put("1.0.2")
+    for host in ("host-1", "host-2"):
+        story.forest.put(host, f"{host}-2.5.1", "2.5.1", settle=False)
+    called = _until_called(story)
+    other = next(each for each in roots(story.forest) if each != called.address)
+    record = story.opening(other)
+    assert record is not None and record["conductor"] == called.address
+    story.forest.run(5.0)
+    assert len(story.hooks()) == 1
+
+
+def test_the_hook_of_a_version_on_hold_is_not_called() -> None:
+    story = Story(ONE, gate=[WARM_UP], hold=["2.5.1"])
+    story.put("1.0.2")
+    story.put("2.5.1")
+    assert story.hooks() == []
+    story.policy(gate=[WARM_UP])
+    assert len(story.hooks()) == 1
+
+
+def test_the_gap_begins_when_nothing_is_in_flight() -> None:
+    story = Story(ONE, cut_over="flip", park=LONG, gate=[MIGRATE])
+    story.put("1.0.2")
+    endpoint = ev.EndpointKey(OLD, "i:host-1-1.0.2")
+    story.forest["host-1"].engine.in_flight[endpoint] = 1
+    story.put("2.5.1")
+    story.forest.run(20.0)
+    assert story.hooks() == []
+    story.forest.finish("host-1", endpoint)
+    story.forest.run(1.0)
+    assert len(story.hooks()) == 1
+
+
+def test_a_flip_is_reverted_when_a_root_is_lost() -> None:
+    story = _flip(gate=[MIGRATE])
+    conducts = _until_called(story)
+    other = next(each for each in roots(story.forest) if each != conducts.address)
+    story.forest[other].kill()
+    story.forest.run(30.0)
+    assert conducts.versions() == {"1.0.2": "active", "2.5.1": "waiting"}
+    assert f"{other} is out of touch" in _reason(story, conducts.address)
+
+
+def test_a_flip_without_parked_requests_does_not_begin() -> None:
+    story = Story(ONE, cut_over="flip", park={"timeout_s": 0})
+    story.put("1.0.2")
+    story.put("2.5.1")
+    assert story.all_serve("1.0.2") and "park.timeout_s is 0" in story.reason()
+
+
+def _reason(story: Story, root: str) -> str:
+    found = story.forest[root].balancer.view.service("catalog")
+    assert found is not None
+    return next(each["reason"] for each in found["versions"] if each["version"] == "2.5.1")

@@ -165,10 +165,14 @@ class Convergence:
         return None
 
     def _may_be_reverted(self, state: State, reason: str) -> bool:
-        """Whether the version waits because its cut-over was reverted, after a fault or by its hook."""
+        """Whether the version waits because its cut-over was reverted, after a fault or by its hook; or because the old version
+        served again while it was silent."""
         env, faults = self.world.env(state), self.world.scenario.faults
         happened = (env.kill, env.cut, env.power) != (faults.kill, faults.cut, faults.power)
-        return "reverted" in reason and (happened or "no" in self.world.scenario.answers)
+        if "only when it is promoted" in reason:
+            return happened
+        late = "it took longer" in reason  # a lease, of which half passes at once, is longer than requests are parked
+        return "reverted" in reason and (happened or late or "no" in self.world.scenario.answers)
 
     def _policy(self, state: State, service: str) -> Policy:
         """The one that was set last."""
