@@ -253,6 +253,20 @@ def test_a_flip_without_parked_requests_does_not_begin() -> None:
     assert story.all_serve("1.0.2") and "park.timeout_s is 0" in story.reason()
 
 
+def test_an_approval_and_the_answer_of_a_hook_outlive_a_restart_of_the_only_instance() -> None:
+    story = Story(TWO, gate=[APPROVAL, WARM_UP])
+    story.put("1.0.2")
+    story.put("2.5.1", "host-1")
+    story.order(ev.Approve("catalog", "2.5.1", "sign-off", "operator-a"))
+    story.answer("yes")
+    story.remove("2.5.1", "host-1")
+    story.forest.run(5.0)
+    story.put("2.5.1", "host-1")
+    assert story.gate(name="sign-off")["by"] == ["operator-a"] and len(story.hooks()) == 1
+    story.remove("1.0.2")
+    assert story.all_serve("2.5.1")
+
+
 def _reason(story: Story, root: str) -> str:
     found = story.forest[root].balancer.view.service("catalog")
     assert found is not None

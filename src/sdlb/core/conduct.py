@@ -42,6 +42,8 @@ from sdlb.model.reason import Reverted as WasReverted
 
 FAILED = "failed"
 """`Candidate.code` of a version that serves although an `after` gate failed."""
+GONE_MAX = 8
+"""Versions without an instance whose approvals and answers are kept."""
 REVERT_AFTER = 0.8
 """Share of the time for which requests are parked, after which a flip is reverted."""
 
@@ -87,7 +89,7 @@ class Waiting:
 class Conditions:
     """`flip`: the policy's cut-over. `park_s`: time for which a request is parked. `parked_s`: time since a flip in progress began
     to park. `lost`: names of roots that are out of touch. `running`: (version, gate) of hooks in
-    progress; `pauses`: of hooks that are retried, and the time until then."""
+    progress; `pauses`: of hooks that are retried, and the time until then. `active`: the versions that serve."""
 
     wall_s: float
     flip: bool = False
@@ -95,6 +97,7 @@ class Conditions:
     parked_s: float = 0.0
     lost: tuple[str, ...] = ()
     running: frozenset[tuple[str, str]] = frozenset()
+    active: frozenset[str] = frozenset()
     pauses: Mapping[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
 
 
@@ -126,7 +129,7 @@ def advance(
     opened: Mapping[str, Waiting] = NOTHING,
 ) -> Outcome:
     """The next state of a record that this root writes. `opened`: candidates that serve and have `after` gates."""
-    out = Outcome(_without_the_gone(record, {**waiting, **opened}), record.number)
+    out = Outcome(_without_the_gone(record, {**waiting, **opened}, conditions.active), record.number)
     for version in sorted(opened):
         _after(out, version, opened[version], waiting, conditions)
     clear: dict[str, bool] = {}
@@ -141,9 +144,19 @@ def advance(
     return out
 
 
-def _without_the_gone(record: OpeningRecord, waiting: Mapping[str, Waiting]) -> OpeningRecord:
-    kept = {version: each for version, each in record.candidates.items() if version in waiting or version == record.to}
-    return record if len(kept) == len(record.candidates) else replace(record, candidates=kept)
+def _without_the_gone(record: OpeningRecord, waiting: Mapping[str, Waiting], active: frozenset[str]) -> OpeningRecord:
+    """Drops candidates that have no instance any more. Those with an approval or an answer of a hook are kept: the only instance
+    of a version may just restart."""
+
+    def latched(candidate: Candidate) -> bool:
+        return any(
+            state.by or (state.attempts and state.state in (OPEN, REFUSED)) for state in candidate.gates.values()
+        )
+
+    gone = [v for v in record.candidates if v not in waiting and v != record.to]
+    kept = [v for v in gone if v not in active and latched(record.candidates[v])][-GONE_MAX:]
+    candidates = {v: each for v, each in record.candidates.items() if v not in gone or v in kept}
+    return record if len(candidates) == len(record.candidates) else replace(record, candidates=candidates)
 
 
 # ---------------------------------------------------------------------- gates

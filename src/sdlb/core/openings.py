@@ -153,7 +153,7 @@ class Openings:
             v: replace(self._waiting(service, v, record, reports, compatible, start, now), gates=_after(policy, each))
             for v, each in opened.items()
         }
-        outcome = conduct.advance(start, waiting, self._conditions(service, policy, start, now), serving)
+        outcome = conduct.advance(start, waiting, self._conditions(service, policy, record, start, now), serving)
         if outcome.wake_s is not None:
             self._state.set_timer(now + outcome.wake_s, "gate", service)
         changed = outcome.record != known
@@ -244,7 +244,9 @@ class Openings:
             self._parked_at[service] = now - max(0.0, self._state.wall_s - opening.parked_since)
         return now - self._parked_at[service]
 
-    def _conditions(self, service: str, policy: Policy, opening: OpeningRecord, now: float) -> Conditions:
+    def _conditions(
+        self, service: str, policy: Policy, record: ServiceRecord, opening: OpeningRecord, now: float
+    ) -> Conditions:
         lost = self._children.lost_roots()
         names = self._children.root_names
         return Conditions(
@@ -254,6 +256,7 @@ class Openings:
             parked_s=self._parked_s(service, opening, now),
             lost=tuple(sorted(names.get(root, root) for root in self._peers() & lost)),
             running=frozenset(call[1:] for call in self._calls.values() if call[0] == service),
+            active=frozenset(record.active),
             pauses={call[1:]: at - now for call, at in self._retry_at.items() if call[0] == service and at > now},
         )
 

@@ -61,7 +61,7 @@ class Hooks:
             self._world.on_hook(host, program)
             self.programs.append(program)
             outcome, seconds = self._answer(effect.hook.name)
-            self._world.coverage.happened[f"hooks that said {outcome}"] += 1
+            self._world.coverage.happened[f"hooks that answered {outcome}"] += 1
             self._world.clock.after(seconds, lambda: self._ends(program, outcome))
         boot = host.boot
         self._deliver(host, program, boot)
@@ -80,13 +80,13 @@ class Hooks:
         if program.running:
             program.ended = self._world.clock.now
             program.outcome = outcome
-            self._world.log_event(program.host, f"hook {program.effect.key} says {outcome}")
+            self._world.log_event(program.host, f"hook {program.effect.key} answers {outcome}")
 
     def _deliver(self, host: Host, program: Program, boot: int) -> None:
         if program.running:
             self._world.clock.after(0.01, lambda: self._deliver(host, program, boot))
         elif host.boot == boot and host.running:
-            host.take(HookDone(program.effect.key, program.outcome, "as the simulator says"))
+            host.take(HookDone(program.effect.key, program.outcome, "as simulated"))
 
     def heard(self, host: Host, event: HookDone) -> None:
         """Control takes the answer in."""

@@ -183,7 +183,7 @@ class HooksRunAlone(OpeningsCheck):
                 raise self.broken(f"{host.name} calls the hook {program.effect.key} while {other.effect.key} runs")
             again = other.outcome == "yes" and other.told < 1e9 and self._counts(other, host.name, group)
             if again and not self._was_gone(program, other.told):
-                raise self.broken(f"{host.name} calls the hook {program.effect.key}, which had said yes")
+                raise self.broken(f"{host.name} calls the hook {program.effect.key}, which had answered yes")
         for process in list(self.world.by_service.get(service, {}).values()) if self._in_gap(program) else ():
             here = self.group_of(process.host, service) == group and self.world.is_endpoint(process)
             if here and self.world.touch.accountable(host.name, process.host) is not None:

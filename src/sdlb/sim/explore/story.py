@@ -55,7 +55,7 @@ def sentence(world: World, state: State, step: Step) -> str:
             own = world.nodes.states[state[step.owner]]
             return f"{name} {_event(world, world.nodes.events[world.nodes.queues.head[own.out]][1], '')}"
         case "hook":
-            return f"{name} learns that its hook said {step.arg}"
+            return f"{name} learns that its hook answered {step.arg}"
         case "apply":
             return f"the engine of {name} applies: {_delta(world, state, step.owner)}"
         case "drained":

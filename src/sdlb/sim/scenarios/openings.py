@@ -304,7 +304,7 @@ def flip_reverted_by_its_hook(stage: Stage) -> None:
     stage.until(3, "the old version serves again", lambda: all(map(stage.serves, old)), 5.0)
     stage.expect(2, "in the same generation", stage.generation() == before)
     stage.run(20.0)
-    stage.expect(2, "it is not tried again by itself", not any(map(stage.serves, new)))
+    stage.expect(2, "it does not begin anew", not any(map(stage.serves, new)))
     _nothing_lost(stage)
     stage.promote("2.0.0")
     _opens(stage, *new)
