@@ -11,7 +11,20 @@ from typing import Any
 
 import pytest
 
-from sdlb.core import authority, children, decisions, local_instances, parents, policies, slot, state, table
+from sdlb.core import (
+    authority,
+    children,
+    conduct,
+    decisions,
+    local_instances,
+    openings,
+    parents,
+    policies,
+    slot,
+    state,
+    table,
+)
+from sdlb.core.effects import RunHook
 from sdlb.core.messages import ACTIVE, Cause
 from sdlb.core.slot import Permit
 from sdlb.model.reason import Nothing
@@ -195,3 +208,37 @@ def test_an_active_set_that_is_never_looked_at_again(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(decisions, "_part_incompatible", lambda draft: None)
     for name in ("active-versions-are-denied", "rule-becomes-stricter", "declaring-instance-leaves"):
         _breaks(name, 1)
+
+
+# ---------------------------------------------------------------------- gates and cut-overs
+
+
+def test_gates_that_keep_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openings.Openings, "guard", lambda *_: decisions.NO_GUARD)
+    _breaks("gate-in-the-gap-of-a-plain-cut-over", 2)
+
+
+def test_an_old_version_that_flips_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conduct, "_is_dormant", lambda *_: False)
+    _breaks("flip-two-roots", 2)
+
+
+def test_a_hook_with_another_key_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second call does not join the first one: two migrations run at a time."""
+    call = openings.Openings._call  # type: ignore[reportPrivateUsage]
+
+    def call_anew(self: openings.Openings, *args: Any) -> None:
+        call(self, *args)
+        effects = self._state.effects  # type: ignore[reportPrivateUsage]
+        last = effects[-1]
+        assert isinstance(last, RunHook)
+        effects[-1] = replace(last, key=f"{last.key}/{self._state.settings.incarnation}")  # type: ignore[reportPrivateUsage]
+
+    monkeypatch.setattr(openings.Openings, "_call", call_anew)
+    _breaks("flip-only-root-killed-in-gap", 2)
+
+
+def test_a_conductor_that_opens_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is cut off when its hook has ended. The other root opens the old version, and neither ever yields."""
+    monkeypatch.setattr(conduct, "_all_know", lambda *_: True)
+    _breaks("flip-conductor-cut-off-in-gap", 5)
