@@ -267,6 +267,34 @@ def test_an_approval_and_the_answer_of_a_hook_outlive_a_restart_of_the_only_inst
     assert story.all_serve("2.5.1")
 
 
+def test_a_reverted_version_opens_when_there_is_nothing_left_to_return_to() -> None:
+    story = Story(TWO, cut_over="flip", park={"timeout_s": 10})
+    story.put("1.0.2")
+    story.forest["host-1"].engine.in_flight[ev.EndpointKey(OLD, "i:host-1-1.0.2")] = 1
+    story.put("2.5.1")
+    story.forest.run(15.0)
+    assert story.all_serve("1.0.2")
+    for host in ("host-1", "host-2"):
+        story.forest[host].inbox.append(ev.InstanceGone(f"{host}-1.0.2", "exit code 1"))
+    story.forest.finish("host-1", ev.EndpointKey(OLD, "i:host-1-1.0.2"))
+    story.forest.run(5.0)
+    assert story.all_serve("2.5.1")
+
+
+def test_a_gap_with_nothing_to_return_to_is_continued_by_the_root_that_takes_over() -> None:
+    story = Story(TWO, gate=[MIGRATE], park=LONG)
+    story.put("1.0.2")
+    story.put("2.5.1")
+    story.remove("1.0.2")
+    lost = story.forest[story.conductor]
+    other = story.forest[_vanishes(story, lost)]
+    story.forest.run(60.0)
+    assert [hook.key for hook in other.hooks] == [lost.hooks[0].key]
+    other.inbox.append(ev.HookDone(other.hooks[0].key, "yes"))
+    story.forest.run(5.0)
+    assert other.versions()["2.5.1"] == "active"
+
+
 def _reason(story: Story, root: str) -> str:
     found = story.forest[root].balancer.view.service("catalog")
     assert found is not None

@@ -54,7 +54,8 @@ class Waiting:
 
     `rivals`: incompatible active versions. `room`: nothing incompatible is active, closing or unaccounted for. `replaces`: incompatible
     versions of the generation. `returns`: it was active in an earlier generation. `barred`: by hold, pin or floor. `missing`: names of
-    roots that are in touch and have not acknowledged the record; `alone`: no other root is in touch. `floor`: capacity that a flip
+    roots that are in touch and have not acknowledged the record; `alone`: no other root is in touch. `old`: a version of `replaces` has an
+    instance. `floor`: capacity that a flip
     needs. `gates`: those that apply.
     """
 
@@ -67,6 +68,7 @@ class Waiting:
     barred: bool = False
     missing: tuple[str, ...] = ()
     alone: bool = False
+    old: bool = False
     floor: int = 0
     gates: tuple[Gate, ...] = ()
 
@@ -275,6 +277,11 @@ def _is_dormant(candidate: Candidate, each: Waiting) -> bool:
     return each.returns and bool(each.rivals) and not candidate.promoted
 
 
+def _is_reverted(record: OpeningRecord, version: str, each: Waiting) -> bool:
+    """Whether it waits for a promotion, which it does as long as there is a version to return to."""
+    return record.phase == REVERTED and record.to == version and each.old
+
+
 def _is_ready(candidate: Candidate, each: Waiting) -> bool:
     return bool(each.facts.healthy) and (bool(candidate.promoted) or each.facts.able >= each.floor)
 
@@ -286,7 +293,7 @@ def _needs_cut_over(each: Waiting, conditions: Conditions) -> bool:
 def _may_begin(record: OpeningRecord, version: str, each: Waiting, clear: bool, conditions: Conditions) -> bool:
     if not clear or each.barred or not _needs_cut_over(each, conditions):
         return False
-    if record.phase == REVERTED and record.to == version:
+    if _is_reverted(record, version, each):
         return False
     if not each.rivals:
         return each.room and bool(each.facts.healthy)
@@ -399,7 +406,7 @@ def _judge(out: Outcome, version: str, each: Waiting, clear: bool, conditions: C
     reason: Reason | None = None
     if record.to == version and record.phase == OPENING:
         reason = None if _all_know(out, each) else CuttingOver(version, "waiting for an answer of all other roots")
-    elif record.to == version and record.phase == REVERTED:
+    elif _is_reverted(record, version, each):
         reason = WasReverted(record.detail)
     elif _is_dormant(candidate, each):
         rivals = ", ".join(each.rivals)

@@ -310,6 +310,7 @@ class Openings:
             barred=barred_by_policy(policy, version, record) is not None,
             missing=tuple(sorted(names.get(root, root) for root in missing)),
             alone=not alive,
+            old=any(other in reports and not compatible(version, other) for other in record.era),
             floor=policy.opening.floor(able, healthy),
             gates=_gates(policy, version, record, compatible),
         )
