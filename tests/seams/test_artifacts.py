@@ -52,13 +52,15 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def tar(*entries: tuple[str, Any], kind: int = tarfile.PAX_FORMAT, **more: Any) -> bytes:
-    """An entry: its name, and its content or the fields of its header."""
+def tar(
+    *entries: tuple[str, Any], kind: int = tarfile.PAX_FORMAT, data: dict[str, bytes] | None = None, **more: Any
+) -> bytes:
+    """An entry: its name, and its content or the fields of its header. `data`: the content of those with fields."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=kind, **more) as archive:
         for name, what in entries:
             info = tarfile.TarInfo(name)
-            content = what if isinstance(what, bytes) else b""
+            content = what if isinstance(what, bytes) else (data or {}).get(name, b"")
             info.size = len(content)
             for key, value in what.items() if isinstance(what, dict) else ():
                 setattr(info, key, value)

@@ -26,7 +26,7 @@ from sdlb.adapters.artifacts import ArtifactStore
 from sdlb.adapters.hook_program import PATH
 from sdlb.adapters.supervisor import __file__ as supervisor_file
 from sdlb.adapters.supervisor import cgroup, files, processes
-from sdlb.adapters.supervisor.files import PAUSING, RUNNING, STOPPED, STOPPING, State, Want
+from sdlb.adapters.supervisor.files import PAUSING, RUNNING, STARTING, STOPPED, STOPPING, State, Want
 from sdlb.model.role import Program, filled
 from sdlb.seams.driver import DriverFailed, Plan, Slot, SlotState, Status
 
@@ -37,7 +37,7 @@ POLL_S = 0.02
 T = TypeVar("T")
 KEPT = ("LANG", "TZ")
 """What the program gets of control's own environment."""
-_STATUS: dict[str, Status] = {RUNNING: "running", PAUSING: "pausing", STOPPING: "stopping"}
+_STATUS: dict[str, Status] = {STARTING: "running", RUNNING: "running", PAUSING: "pausing", STOPPING: "stopping"}
 _SEGMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
 
@@ -195,7 +195,7 @@ class ProcessDriver:
         state = files.read(folder, "state.json", State)
         if state is None:
             return files.read(folder, "want.json", Want) is None or not os.path.exists(f"{folder}/out")
-        return state.status == STOPPED or state.boot != files.boot_id()
+        return state.status == STOPPED or state.boot not in ("", files.boot_id())
 
     async def _until(self, folder: str, check: Callable[[], T | None], timeout_s: float) -> T | None:
         """The first result of `check`. Meanwhile the slot has a supervisor, which is woken. None: not in time."""

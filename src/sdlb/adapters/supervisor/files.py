@@ -14,7 +14,8 @@ FILE_BYTES_MAX = 4 << 20
 TAIL_BYTES = 8192
 LINES_MAX = 20
 LINE_CHARS_MAX = 500
-RUNNING, PAUSING, STOPPING, STOPPED = "running", "pausing", "stopping", "stopped"
+STARTING, RUNNING, PAUSING, STOPPING, STOPPED = "starting", "running", "pausing", "stopping", "stopped"
+"""`starting`: the process waits until its number is on disk, then runs the program."""
 
 
 class Want(NamedTuple):
@@ -62,6 +63,7 @@ class State(NamedTuple):
 
 
 T = TypeVar("T")
+_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list, "dict": dict}
 
 
 def write(folder: str, name: str, value: Any) -> None:
@@ -96,9 +98,17 @@ def read(folder: str, name: str, kind: type[T]) -> T | None:
         if data.pop("format") != FORMAT:
             return None
         known: Any = kind
+        if not all(_fits(known, key, value) for key, value in data.items()):
+            return None
         return known(**{key: value for key, value in data.items() if key in known._fields})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _fits(kind: Any, key: str, value: object) -> bool:
+    """Whether the value has the type of the field. Keys that are not known are no error."""
+    wanted = getattr(kind.__annotations__.get(key), "__forward_arg__", "").partition("[")[0]
+    return isinstance(value, _TYPES.get(wanted, object))
 
 
 def lock(folder: str) -> int:

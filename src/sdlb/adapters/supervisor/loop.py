@@ -13,7 +13,7 @@ import time
 
 from sdlb.adapters.supervisor import child, files, processes
 from sdlb.adapters.supervisor.cgroup import Cgroup
-from sdlb.adapters.supervisor.files import PAUSING, RUNNING, STOPPED, STOPPING, State, Want
+from sdlb.adapters.supervisor.files import PAUSING, RUNNING, STARTING, STOPPED, STOPPING, State, Want
 from sdlb.adapters.supervisor.log import Log
 
 LOOK_S = 5.0
@@ -32,10 +32,9 @@ class Supervisor:
         self._folder = folder
         self._boot = files.boot_id()
         self._want = Want(False, "", "", [], {}, "/", 0, 10, 1, 60, 60, 10 << 20)
-        known = files.read(folder, "state.json", State)
-        self._state = known or State(STOPPED)
-        self._adopted = known is not None
-        """There may be processes of the slot that are not below this one."""
+        self._state = files.read(folder, "state.json", State) or State(STOPPED)
+        self._adopted = os.path.exists(f"{folder}/out")
+        """There was a supervisor before: there may be processes of the slot that are not below this one."""
         self._pidfd = -1
         self._began_s = time.monotonic()
         self._next_s = 0.0
@@ -99,11 +98,13 @@ class Supervisor:
                 self._pidfd = -1
             else:
                 self._oom_kills = self._cgroup.oom_kills() if self._cgroup else 0
+                if state.status == STARTING:
+                    self._save(state._replace(status=RUNNING))
                 return
         self._kill_all()
         if state.status == PAUSING and same_boot:
             self._next_s = time.monotonic() + min(max(0.0, state.next_start_s - time.time()), self._want.max_s)
-        elif state.status == RUNNING and same_boot:
+        elif state.status in (STARTING, RUNNING) and same_boot:
             self._pause("it ended while its supervisor was gone; how is not known")
         else:
             self._state = State(STOPPED)
@@ -137,7 +138,7 @@ class Supervisor:
         found = processes.stat(started.pid)
         self._save(
             State(
-                RUNNING,
+                STARTING,
                 want.fingerprint,
                 want.version,
                 started.pid,
@@ -154,6 +155,8 @@ class Supervisor:
         if why:
             self._reap(started.pid)
             self._pause(f"the program cannot be run: {why}", not_executed=True)
+        else:
+            self._save(self._state._replace(status=RUNNING))
 
     def _warnings(self) -> list[str]:
         want, cgroup, found = self._want, self._cgroup, list[str]()
