@@ -84,7 +84,7 @@ def test_a_stop_that_stops_nothing_fails(stand: Stand) -> None:
     file = stand.folder / "stop.py"
     file.write_text("raise SystemExit(0)")
     stand.start(stand.plan(stop=(*PYTHON, str(file)), timeout_s=1.0))
-    stand.fails(stand.driver.stop(SLOT), "program", "but `state` says that it still runs", True)
+    stand.fails(stand.driver.stop(SLOT), "program", "but `state` reports that it still runs", True)
     assert stand.state().status == "stopping"
     stand.fails(
         stand.driver.start(stand.plan(stop=(*PYTHON, str(file)), timeout_s=1.0)), "us", "is being stopped", True
@@ -98,7 +98,7 @@ def test_a_service_that_died_is_started_again(stand: Stand) -> None:
     first = stand.start()
     os.kill(first.pid, signal.SIGKILL)
     until(lambda: stand.state().status == "stopped")
-    assert stand.state().reason == "`state` says that it does not run"
+    assert stand.state().reason == "`state` reports that it does not run"
     assert stand.start().pid != first.pid
 
 

@@ -249,7 +249,7 @@ def test_a_program_that_ends_without_a_supervisor_is_started_anew(stand: Stand) 
     kill(supervisor(stand))
     kill(first.pid)
     state = stand.state()
-    assert (state.status, state.reason) == ("stopped", "it ended, and its supervisor was killed")
+    assert (state.status, state.reason) == ("stopped", "it exited, and its supervisor was killed")
     stand.fails(stand.driver.forget(SLOT), "us", "stop it first")  # children may be left
     stand.start(plan)
     until(lambda: stand.state().status == "running" and stand.state().pid != first.pid)

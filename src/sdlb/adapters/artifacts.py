@@ -162,7 +162,7 @@ def _public_keys(files: Sequence[str]) -> list[PublicKey]:
 
 def _check_digest(place: object, wanted: str, found: str) -> None:
     if found != wanted:
-        artifact_failed(f"{place} has the SHA-256 {found}, but the release says {wanted}")
+        artifact_failed(f"{place} has the SHA-256 {found}, but the release has {wanted}")
 
 
 def _limits(rules: ArtifactRules) -> UnpackLimits:

@@ -111,7 +111,7 @@ class CommandDriver:
         end = loop.time() + record.timeout_s
         while (await self._runs(folder, record))[0]:
             if loop.time() >= end:
-                text = f"`stop` is done, but `state` says that it still runs after {record.timeout_s:g} s"
+                text = f"`stop` is done, but `state` reports that it still runs after {record.timeout_s:g} s"
                 raise DriverFailed("program", text, retry=True)
             await asyncio.sleep(POLL_S * 4)
         self._put(folder, record._replace(phase=STOPPED, since_s=time.time()))
@@ -132,7 +132,7 @@ class CommandDriver:
             int(pid[1]) if pid and runs else 0,
             record.port,
             record.since_s,
-            reason="" if runs else "`state` says that it does not run",
+            reason="" if runs else "`state` reports that it does not run",
             log=tuple(text.splitlines()),
         )
 

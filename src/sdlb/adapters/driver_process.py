@@ -240,7 +240,7 @@ def _unsupervised(state: State) -> State:
         return State(STOPPED, version=state.version, reason="the machine was restarted")
     if processes.lives(state.pid, state.start):
         return state._replace(warnings=[*state.warnings, "its supervisor was killed; the next start call replaces it"])
-    return State(STOPPED, version=state.version, reason="it ended, and its supervisor was killed")
+    return State(STOPPED, version=state.version, reason="it exited, and its supervisor was killed")
 
 
 def _errors(folder: str) -> str:

@@ -105,7 +105,7 @@ class Supervisor:
         if state.status == PAUSING and same_boot:
             self._next_s = time.monotonic() + min(max(0.0, state.next_start_s - time.time()), self._want.max_s)
         elif state.status in (STARTING, RUNNING) and same_boot:
-            self._pause("it ended while its supervisor was gone; how is not known")
+            self._pause("it exited while its supervisor was gone; how is not known")
         else:
             self._state = State(STOPPED)
 
@@ -122,7 +122,7 @@ class Supervisor:
 
     def _start(self) -> None:
         if not self._kill_all():
-            self._save(self._state._replace(status=PAUSING, reason="processes of the last run cannot be ended"))
+            self._save(self._state._replace(status=PAUSING, reason="processes of the last run cannot be stopped"))
             self._next_s = time.monotonic() + self._want.max_s
             return
         want, again = self._want, self._state.fingerprint == self._want.fingerprint and self._state.status == PAUSING
@@ -208,9 +208,9 @@ class Supervisor:
         try:
             found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
-            return "it ended; how is not known, because its supervisor was replaced"
+            return "it exited; how is not known, because its supervisor was replaced"
         if found is None:
-            return "it ended"
+            return "it exited"
         if found.si_code == os.CLD_EXITED:
             return f"it exited with code {found.si_status}"
         try:
@@ -253,7 +253,7 @@ class Supervisor:
         pid = self._state.pid
         if not self._kill_all():
             self._save(
-                self._state._replace(status=STOPPING, reason="processes cannot be ended; they wait in the kernel")
+                self._state._replace(status=STOPPING, reason="processes cannot be stopped; they wait in the kernel")
             )
             return False
         self._reap(pid)
