@@ -257,6 +257,7 @@ def test_an_approval_and_the_answer_of_a_hook_outlive_a_restart_of_the_only_inst
     story = Story(TWO, gate=[APPROVAL, WARM_UP])
     story.put("1.0.2")
     story.put("2.5.1", "host-1")
+    story.put("3.0.0", "host-2")
     story.order(ev.Approve("catalog", "2.5.1", "sign-off", "operator-a"))
     story.answer("yes")
     story.remove("2.5.1", "host-1")
