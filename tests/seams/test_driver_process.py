@@ -506,7 +506,7 @@ def test_a_full_disk(plain: Stand, tmp_path: Path) -> None:
 
     try:
         fill()
-        plain.fails(plain.driver.start(plain.plan()), "machine", "cannot be written", retry=True)
+        plain.fails(plain.driver.start(plain.plan()), "machine", "cannot be written (No space", retry=True)
         assert plain.programs() == []
         (slots / "filler").unlink()
         plan = plain.plan(restart=QUICK)
@@ -519,7 +519,19 @@ def test_a_full_disk(plain: Stand, tmp_path: Path) -> None:
         assert plain.state().status == "stopped"
         plain.forget()
     finally:
+        (slots / "filler").unlink(missing_ok=True)
+        plain.stop()
         subprocess.run(["umount", "-l", slots], check=True)
+
+
+def test_a_supervisor_without_a_slot_ends_when_its_program_does(plain: Stand) -> None:
+    started = plain.start()
+    lone = supervisor(plain)
+    shutil.rmtree(slot_file(plain, "log").parent)
+    assert plain.programs() == [started.pid]
+    kill(started.pid)
+    until(lambda: processes.stat(lone) is None)
+    assert plain.programs() == []
 
 
 def test_the_program_of_the_test_is_where_it_is_looked_for(plain: Stand) -> None:

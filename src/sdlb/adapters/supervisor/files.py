@@ -75,7 +75,7 @@ def write(folder: str, name: str, value: Any) -> None:
         _put(f"{path}.new", content, os.O_CREAT)
         os.rename(f"{path}.new", path)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not os.path.exists(path):
             raise
         _put(path, content, 0)
 

@@ -64,6 +64,8 @@ class Supervisor:
             self._read_want()
             if self._pidfd >= 0 and self._has_ended():
                 self._after_end()
+            if self._pidfd < 0 and not os.path.isdir(self._folder):
+                return  # the slot was removed; a program that runs is not ended by that
             if not self._want.run or self._terminated:
                 if self._stop():
                     return
