@@ -88,7 +88,8 @@ async def lone(
     sites = SiteWatch(engine.sites, journal.report, folder / "ticket-keys")
     loop.engine, loop.parents, loop.children = engine, NoParents(), NoChildren()
     loop.run_here = authority.run_here
-    loop.run_hook = Hooks(folder / "hooks", {"yes": HookProgram(("/bin/true",))}, "node.toml").run
+    programs = {"yes": HookProgram(("/bin/true",)), "slow": HookProgram(("/bin/sleep", "600"))}
+    loop.run_hook = Hooks(folder / "hooks", programs, "node.toml").run
 
     def changed(names: tuple[str, ...]) -> None:
         for name in names:

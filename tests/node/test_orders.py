@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import pwd
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -130,6 +131,20 @@ async def test_a_hook_of_the_node_file_opens_its_gate(node: Lone) -> None:
     await waiting(node, {"name": "migrate", "kind": "hook", "at": "gap", "run": "yes"})
     assert await state(node, "new") == "active"
     assert (await node.http.get("/v1/instances/old")).json()["state"] == "waiting"
+
+
+def test_a_control_that_stops_leaves_its_hook_running(tmp_path: Path) -> None:
+    async def run() -> int:
+        async with lone(tmp_path) as node:
+            await waiting(node, {"name": "migrate", "kind": "hook", "run": "slow"})
+            while not (locks := list((tmp_path / "hooks").glob("*.lock"))) or not locks[0].read_text():
+                await asyncio.sleep(0.02)
+            await node.loop.close()
+            return int(locks[0].read_text())
+
+    pid = asyncio.run(run())
+    assert Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"/bin/sleep")
+    os.kill(pid, signal.SIGKILL)
 
 
 @scenario

@@ -394,9 +394,10 @@ class NodeLoop:
 
     async def close(self) -> None:
         """After `run` was cancelled: waits for running tasks, but not for hooks, and retries unwritten values once."""
-        for task in list(self._hooks):
+        hooks = set(self._hooks)
+        for task in hooks:
             task.cancel()
-        for task in list(self._tasks):
+        for task in self._tasks - hooks:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(task, 2.0)
         if self._unwritten:
