@@ -53,6 +53,7 @@ class Story:
         self.forest = Forest(tree)
         self.policy(**policy)
         self.seen: list[set[str]] = []
+        self.fits: set[str] = set()  # versions that declare that they are compatible with all
         self.forest.watch.append(self._look)
 
     def policy(self, **policy: Any) -> None:
@@ -62,7 +63,7 @@ class Story:
 
     def _look(self) -> None:
         """Promise 1 at every step, over all entries: never two incompatible versions."""
-        serving = {version for versions in entries(self.forest) for version in versions}
+        serving = {version for versions in entries(self.forest) for version in versions} - self.fits
         assert len({version.split(".")[0] for version in serving}) <= 1, serving
         if not self.seen or self.seen[-1] != serving:
             self.seen.append(serving)
@@ -339,6 +340,23 @@ def test_a_hook_in_the_gap_runs_once_while_nothing_serves(tree: dict[str, tuple[
     assert story.all_serve()
     story.answer("yes")
     assert story.all_serve("2.5.1") and len(story.hooks()) == 1
+
+
+def test_there_is_no_gap_beside_a_compatible_version_that_serves() -> None:
+    """1.1.0 declares that it goes with both. When 1.0.2 has stopped, 2.5.1 opens beside it: its gates come before that."""
+    story = Story(TWO, gate=[MIGRATE])
+    story.fits.add("1.1.0")
+    story.put("1.0.2")
+    story.put("1.1.0", compatible=(">=1.0",))
+    story.put("2.5.1")
+    assert story.hooks() == [] and story.all_serve("1.0.2", "1.1.0")
+    story.remove("1.0.2")
+    assert len(story.hooks()) == 1 and story.all_serve("1.1.0")
+    story.put("1.0.3", "host-1")
+    assert "1.0.3" in story.serve()[0]  # no cut-over keeps it out
+    story.answer("yes")
+    story.remove("1.0.3", "host-1")
+    assert story.all_serve("1.1.0", "2.5.1")
 
 
 def test_a_hook_before_runs_while_the_old_version_serves_and_after_the_gates_before_it() -> None:

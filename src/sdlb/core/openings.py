@@ -165,7 +165,7 @@ class Openings:
         for code, text, level in outcome.notes:
             self._state.note(code, f"{service}: {text}", level, service=service)
         for version, hook in outcome.hooks:
-            self._call(service, version, hook, outcome.record, record, compatible)
+            self._call(service, version, hook, outcome.record)
         return changed
 
     def _is_due(self, service: str, now: float) -> bool:
@@ -291,6 +291,7 @@ class Openings:
         alive = self._peers() - self._children.lost_roots()
         missing = (root for root in alive if f"{root}/{opening.ticket}" not in report.joined)
         since = self._healthy_since.get(service, {}).get(version)
+        room = not rivals and not closing
         return Waiting(
             facts=Facts(
                 wall_s=self._state.wall_s,
@@ -304,8 +305,8 @@ class Openings:
             ),
             rank=(report.stamp, version),
             rivals=rivals,
-            room=not rivals and not closing,
-            replaces=tuple(other for other in record.era if not compatible(version, other)),
+            room=room,
+            replaces=() if room and record.active else tuple(v for v in record.era if not compatible(version, v)),
             returns=version in record.past,
             barred=barred_by_policy(policy, version, record) is not None,
             missing=tuple(sorted(names.get(root, root) for root in missing)),
@@ -327,19 +328,11 @@ class Openings:
         """The active set of a service has changed: services that depend on it are decided again."""
         self._state.dirty_services.update(self._dependents.pop(service, {}))
 
-    def _call(
-        self,
-        service: str,
-        version: str,
-        hook: Hook,
-        opening: OpeningRecord,
-        record: ServiceRecord,
-        compatible: Compatible,
-    ) -> None:
+    def _call(self, service: str, version: str, hook: Hook, opening: OpeningRecord) -> None:
         number = opening.candidates[version].gates[hook.name].number
         key = f"{service}/{version}/{opening.generation}.{number}/{hook.name}"
         self._calls[key] = (service, version, hook.name)
-        replaces = tuple(v for v in record.era if not compatible(v, version))
+        replaces = opening.candidates[version].replaces
         self._state.effects.append(RunHook(key, service, version, hook, replaces))
 
     def _put(self, service: str, record: OpeningRecord) -> None:
