@@ -524,6 +524,17 @@ def test_a_flip_replaces_the_old_version_without_an_overlap(tree: dict[str, tupl
 
 
 @TREES
+def test_a_flip_to_a_version_on_another_host(tree: dict[str, tuple[str, ...]]) -> None:
+    """The host of the old version tells a root of the next generation before the host of the new one does."""
+    story = Story(tree, cut_over="flip")
+    story.put("1.0.2", "host-1")
+    story.put("2.5.1", "host-2")
+    assert story.all_serve("2.5.1")
+    story.order(ev.Promote("catalog", "1.0.2", "operator-a"), 3.0)
+    assert story.all_serve("1.0.2")
+
+
+@TREES
 def test_a_flip_waits_for_what_is_in_flight(tree: dict[str, tuple[str, ...]]) -> None:
     story = Story(tree, cut_over="flip")
     story.put("1.0.2")

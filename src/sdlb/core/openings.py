@@ -98,6 +98,9 @@ class Openings:
         policy, newest = self._state.policy(service), self.record(service)
         opening = newest if newest is not None and newest.generation == record.generation else None
         conductor = newest.conductor_id if newest is not None else ""
+        missed = newest.serves if newest is not None and newest.generation > record.generation else ()
+        if missed:  # the conductor has opened them, and this root has not heard of it from the nodes that serve them
+            return Guard({}, missed[0])
         if not policy.gates and policy.opening == _FREE and (opening is None or not opening.committed):
             return NO_GUARD
         barred: dict[str, Reason] = {}
@@ -221,7 +224,10 @@ class Openings:
         settings, wall_s = self._state.settings, self._state.wall_s
         number = known.number + 1 if known is not None else 1
         if current is None:
-            return OpeningRecord(settings.node_id, settings.name, record.generation, number, since=wall_s)
+            serves = tuple(sorted(record.active))
+            return OpeningRecord(
+                settings.node_id, settings.name, record.generation, number, serves=serves, since=wall_s
+            )
         if current.conductor_id == settings.node_id:
             return current
         taken = replace(current, conductor_id=settings.node_id, conductor=settings.name, number=number)
