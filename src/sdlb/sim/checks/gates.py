@@ -146,7 +146,7 @@ class NobodyGoesBack(OpeningsCheck):
 
 @check(2)
 class HooksRunAlone(OpeningsCheck):
-    """A hook never runs twice at a time in a tree, nor again in a generation after it said yes. While one in the gap runs, no
+    """A hook never runs twice at a time in a tree, nor again in a generation in which it answered yes. While one in the gap runs, no
     version of its service serves.
 
     Exempt is what follows a reverted cut-over or an order of an operator, and a root that was lost to the others.
