@@ -381,7 +381,7 @@ class Root:
             now=now,
             settling=self.settling,
             hold_s=state.settings.silence_s,
-            heard=trust.heard,
+            heard=max(trust.heard, self._written(service, start)),
             guard=guard,
         )
         if not record.same_on_disk(before):
@@ -403,6 +403,11 @@ class Root:
         for key in state.by_service.get(service, ()):
             if self.permit(state.slots[key], now) != state.slots[key].permit:
                 state.dirty.setdefault(key, {})
+
+    def _written(self, service: str, record: ServiceRecord) -> int:
+        """The generation that a conductor has written, if this root has missed it: its versions are about to be reported."""
+        generation = self.openings.generation(service)
+        return generation if record.generation < generation <= record.generation + LEAP_MAX else 0
 
     def _raise_above_doubted(self, service: str, record: ServiceRecord, trust: _Evidence, now: float) -> ServiceRecord:
         """Handles a newer generation that too few children report for lease and fence.

@@ -71,8 +71,6 @@ class OpeningRecord:
     void once the service has a newer one. `number`: part of the ticket, so that an acknowledgement of an earlier attempt or
     conductor does not count. `attempt`: counts attempts at a cut-over; it stays when another root takes over.
 
-    `serves`: versions that were active when the record was begun. A root whose own record is older keeps to them.
-
     `to`: the version of the cut-over. `closes`: the versions that a flip drains. `since`: wall time of the phase. `parked_since`:
     wall time at which a flip began to park requests. `tried`: a hook with `back = false` is called.
     """
@@ -82,7 +80,6 @@ class OpeningRecord:
     generation: int = 0
     number: int = 0
     attempt: int = 0
-    serves: tuple[str, ...] = ()
     phase: str = NONE
     to: str = ""
     closes: tuple[str, ...] = ()
@@ -133,7 +130,6 @@ def to_body(record: OpeningRecord) -> bytes:
         "generation": record.generation,
         "number": record.number,
         "attempt": record.attempt,
-        "serves": list(record.serves),
         "phase": record.phase,
         "to": record.to,
         "closes": list(record.closes),
@@ -183,7 +179,6 @@ def from_body(body: bytes) -> OpeningRecord | None:
             generation=int(data["generation"]),
             number=int(data["number"]),
             attempt=int(data["attempt"]),
-            serves=tuple(str(version) for version in data["serves"]),
             phase=str(data["phase"]),
             to=str(data["to"]),
             closes=tuple(str(version) for version in data["closes"]),

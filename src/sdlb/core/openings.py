@@ -76,6 +76,11 @@ class Openings:
             known = self._read[service] = (doc.rank, from_body(doc.body))
         return known[1]
 
+    def generation(self, service: str) -> int:
+        """The generation of the record: a conductor has decided so far, even if no node has reported it yet."""
+        record = self.record(service)
+        return record.generation if record is not None else 0
+
     def conducts(self, service: str) -> bool:
         record = self.record(service)
         return record is not None and record.conductor_id == self._state.settings.node_id
@@ -98,9 +103,6 @@ class Openings:
         policy, newest = self._state.policy(service), self.record(service)
         opening = newest if newest is not None and newest.generation == record.generation else None
         conductor = newest.conductor_id if newest is not None else ""
-        missed = newest.serves if newest is not None and newest.generation > record.generation else ()
-        if missed:  # the conductor has opened them, and this root has not heard of it from the nodes that serve them
-            return Guard({}, missed[0])
         if not policy.gates and policy.opening == _FREE and (opening is None or not opening.committed):
             return NO_GUARD
         barred: dict[str, Reason] = {}
@@ -224,10 +226,7 @@ class Openings:
         settings, wall_s = self._state.settings, self._state.wall_s
         number = known.number + 1 if known is not None else 1
         if current is None:
-            serves = tuple(sorted(record.active))
-            return OpeningRecord(
-                settings.node_id, settings.name, record.generation, number, serves=serves, since=wall_s
-            )
+            return OpeningRecord(settings.node_id, settings.name, record.generation, number, since=wall_s)
         if current.conductor_id == settings.node_id:
             return current
         taken = replace(current, conductor_id=settings.node_id, conductor=settings.name, number=number)
