@@ -294,7 +294,9 @@ class Openings:
         )
         names = self._children.root_names
         alive = self._peers() - self._children.lost_roots()
-        missing = (root for root in alive if f"{root}/{opening.ticket}" not in report.joined)
+        missing = (
+            root for root in alive if root not in report.granted and f"{root}/{opening.ticket}" not in report.joined
+        )
         since = self._healthy_since.get(service, {}).get(version)
         room = not rivals and not closing
         return Waiting(
