@@ -23,6 +23,7 @@ class OpeningsCheck(Check):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self.era: dict[Group, dict[str, None]] = {}
+        self.vague: set[Group] = set()  # services whose era is not known for certain
 
     def group_of(self, host: str, service: str) -> Group:
         return self.world.shape.tree_of(host), service
@@ -46,6 +47,9 @@ class OpeningsCheck(Check):
     def opened(self, group: Group, version: str, fits: bool | None) -> None:
         if fits is False:
             self.era[group] = {}
+            self.vague.discard(group)
+        elif fits is None:  # the rules have just changed: a root may have begun a generation
+            self.vague.add(group)
         self.era.setdefault(group, {})[version] = None
 
 
@@ -62,7 +66,8 @@ class GatesHold(OpeningsCheck):
         roots = self.roots_of(host.name)
         others = [version for version in era if version != key.version]
         fits = self.fits(roots, key.service, key.version, others)
-        if key.version not in era and roots and fits is not None and not self.disturbed(host.name, key.service):
+        known = fits is not None and group not in self.vague
+        if key.version not in era and roots and known and not self.disturbed(host.name, key.service):
             for root in roots:
                 if world.relations.settled_opening(root, key.service):
                     self._passed(root, key, world.relations.known(root, key.service).policy, incompatible=not fits)
