@@ -73,13 +73,16 @@ class MakeBeforeBreak(Check):
                 f"{host.name} has no endpoint for {service} on {route}, while {process.name} on {process.host} could serve"
             )
 
-    def _led_to(self, host: Host, key: ev.EndpointKey, process: Process) -> bool:
-        """Whether requests to this endpoint reach the process."""
+    def _led_to(self, host: Host, key: ev.EndpointKey, process: Process, seen: frozenset[str] = frozenset()) -> bool:
+        """Whether requests to this endpoint reach the process. `seen`: nodes on the way; while nodes change places, tables may
+        lead in a circle for a moment."""
         child = self.world.at(host, key.target) if key.target.startswith("n:") else None
-        if child is None:
+        if child is None or child.name in seen:
             return False
         endpoints = [ev.EndpointKey(key.claim, target) for target in child.engine.groups.get(key.claim, ())]
-        return any(child.process_at(m) is process or self._led_to(child, m, process) for m in endpoints)
+        return any(
+            child.process_at(m) is process or self._led_to(child, m, process, seen | {child.name}) for m in endpoints
+        )
 
     def _could(self, process: Process, host: Host) -> bool:
         now, new = self.world.clock.now, process.successor
