@@ -97,6 +97,7 @@ def test_every_kind_of_step_is_taken() -> None:
         "hosts-roll-power",
         "hosts-roll-detach",
         "restore-host",
+        "flip-gap-hosts-cut",
     ):
         kinds |= set(Search(ALL[name], 1_500).run().kinds)
     assert kinds == set(KINDS)
