@@ -62,6 +62,9 @@ class Children:
         self.remnants = Remnants(state, self.is_linked)
         self.root_names: dict[str, str] = {}  # id of a root -> its name, as a child last reported it, for people
         self.root_votes: Counter[str] = Counter()  # id of a root -> number of children that reach it
+        self.lost_votes: Counter[str] = (
+            Counter()
+        )  # id of a root -> number of linked children that are out of touch with it
         self._lagging: dict[ClaimKey, None] = {}  # only counts in the reason have changed: sent with the next heartbeat
         self._pending: dict[str, None] = {}  # children for which there may be something to send
 
@@ -189,6 +192,7 @@ class Children:
         if drop:
             self._state.effects.append(DropChild(child.link))
         child.link = None
+        child.lost_roots = _recount(self.lost_votes, child.lost_roots, ())
         self._state.policies.forget_child(child.name)
         self._set_unlinked(child, True)
 
@@ -265,9 +269,8 @@ class Children:
         if message.roots is not None:
             self._set_roots(child, message.roots)
             self._learn_names(message.root_names)
-        if message.lost is not None and message.lost != child.lost_roots:
-            child.lost_roots = message.lost
-            self.recount = True
+        if message.lost is not None:
+            self._set_lost(child, message.lost)
         for claim in message.claims:
             if message.full and child.restarted:
                 self._keep_rest(child, claim, now)
@@ -281,14 +284,12 @@ class Children:
             child.restarted = False
 
     def _set_roots(self, child: Downlink, roots: tuple[str, ...]) -> None:
-        for root in child.roots:
-            self.root_votes[root] -= 1
-            if not self.root_votes[root]:
-                del self.root_votes[root]
         self.recount = self.recount or child.roots != roots
-        child.roots = tuple(dict.fromkeys(roots))
-        for root in child.roots:
-            self.root_votes[root] += 1
+        child.roots = _recount(self.root_votes, child.roots, roots)
+
+    def _set_lost(self, child: Downlink, roots: tuple[str, ...]) -> None:
+        self.recount = self.recount or child.lost_roots != roots
+        child.lost_roots = _recount(self.lost_votes, child.lost_roots, roots)
 
     def _learn_names(self, names: tuple[str, ...]) -> None:
         for text in names:
@@ -302,9 +303,7 @@ class Children:
 
     def lost_roots(self) -> frozenset[str]:
         """Ids of the roots that more than half of the linked children are out of touch with."""
-        linked = [self.by_link[link] for link in self.by_link]
-        votes = Counter(root for child in linked for root in child.lost_roots)
-        return frozenset(root for root, count in votes.items() if count * 2 > len(linked))
+        return frozenset(root for root, votes in self.lost_votes.items() if votes * 2 > len(self.by_link))
 
     def is_linked(self, name: str) -> bool:
         child = self.by_name.get(name)
@@ -580,6 +579,17 @@ class Children:
         message = child.state(verdicts, drained, docs, path, dropped)
         if message is not None:
             state.effects.append(ToChild(link, message))
+
+
+def _recount(votes: Counter[str], old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
+    """Replaces the votes of one child. Returns the new ones, each once."""
+    for root in old:
+        votes[root] -= 1
+        if not votes[root]:
+            del votes[root]
+    new = tuple(dict.fromkeys(new))
+    votes.update(new)
+    return new
 
 
 def _lags(before: Verdict, verdict: Verdict) -> bool:

@@ -493,8 +493,7 @@ def promoted(record: OpeningRecord, version: str, by: str, no_gates: str) -> Ope
     candidate = record.candidates[version]
     gates = {name: state for name, state in candidate.gates.items() if not state.failed}
     candidate = replace(candidate, promoted=by, no_gates=no_gates or candidate.no_gates, gates=gates)
-    record = replace(record.with_candidate(version, candidate), number=record.number + 1)
-    record = replace(record, attempt=record.attempt + 1)
+    record = replace(record.with_candidate(version, candidate), number=record.number + 1, attempt=record.attempt + 1)
     if record.phase == REVERTED and record.to == version:
         record = replace(record, phase=NONE, to="", closes=(), detail="")
     return record

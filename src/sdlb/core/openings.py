@@ -132,10 +132,7 @@ class Openings:
     def review(self) -> None:
         """The roots that the children reach have changed: the conductor of a service may be lost."""
         self._peers()
-        for doc_id in self._state.policies.docs:
-            kind, _, service = doc_id.partition("/")
-            if kind == KIND:
-                self._state.dirty_services[service] = None
+        self._state.dirty_services.update(self._state.policies.openings)
 
     def tend(
         self, service: str, record: ServiceRecord, reports: Mapping[str, Report], compatible: Compatible, now: float
@@ -197,10 +194,8 @@ class Openings:
             return True
         if known.generation > record.generation:
             return False  # this root has missed decisions
-        if known.generation < record.generation and not self._waited(service, record.generation):
-            return False  # the conductor goes on in the next generation
-        if known.generation < record.generation:
-            return True
+        if known.generation < record.generation:  # the conductor goes on in the next generation
+            return self._waited(service, record.generation)
         if known.conductor_id in self._children.lost_roots():
             return True
         peers = self._peers()

@@ -47,6 +47,7 @@ class Policies:
         self.digest = 0  # of all documents in force
         self.changed: dict[str, None] = {}  # ids of documents that still have to be sent on
         self.layers = Layers()  # the readable ones
+        self.openings: dict[str, None] = {}  # services that have a document OPENING
         self._gone: dict[str, None] = {}
         self._votes: dict[str, dict[str, int]] = {}  # child -> id -> digest of the newer document that it reports
         self._count: Counter[tuple[str, int]] = Counter()  # (id, digest) -> number of children that report it
@@ -115,6 +116,7 @@ class Policies:
         if doc.kind == POLICY:
             self._read(doc)
         elif doc.kind == OPENING:
+            self.openings[doc.name] = None
             state.dirty_services[doc.name] = None
             state.changed_services[doc.name] = None
         elif doc.kind == TRANSFER:
@@ -142,6 +144,8 @@ class Policies:
         if doc.kind == POLICY:
             self.layers.put(doc.name, {})
             self._applied(doc.name)
+        elif doc.kind == OPENING:
+            del self.openings[doc.name]
 
     def _read(self, doc: Doc) -> None:
         try:
