@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -27,8 +26,8 @@ from sdlb.node.config_identity import Links, read_identity
 from sdlb.node.config_reader import CODE, Reader, one_of
 from sdlb.node.config_roles import read_roles
 from sdlb.node.config_sites import read_sites
+from sdlb.node.text_files import parse_toml, read_text
 
-FILE_BYTES_MAX = 1 << 20
 NODE_LISTEN = "127.0.0.1:7700"
 TOP = (
     *("name", "state_dir", "public", "parents", "advertise", "insecure", "labels", "roles", "engine"),
@@ -122,24 +121,8 @@ def read_config(options: Options, environment: Mapping[str, str] = os.environ) -
 
 def read_file(where: str) -> tuple[dict[str, object], str, dict[tuple[str, ...], int]]:
     """The data, the file's name and the lines of its keys. Raises Invalid."""
-    try:
-        with Path(where).open("rb") as file:
-            raw = file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        do = "give a file that this user can read"
-        raise Invalid(CODE, where, f"cannot be read ({error.strerror})", do) from None
-    if len(raw) > FILE_BYTES_MAX:
-        raise Invalid(CODE, where, "is longer than 1 MiB", "a node file is shorter; see docs/reference/node-file.md")
-    try:
-        text = raw.decode()
-        data = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise Invalid(CODE, f"{where}:{line}", "is not UTF-8", "save the file as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise Invalid(CODE, where, f"is not TOML: {error}", "fix that line; see https://toml.io") from None
-    except RecursionError:
-        raise Invalid(CODE, where, "is nested too deeply", "see docs/reference/node-file.md") from None
+    text = read_text(where, CODE, "a node file is shorter; see docs/reference/node-file.md")
+    data = parse_toml(text, where, CODE, "see docs/reference/node-file.md")
     from sdlb.node.toml_lines import key_lines
 
     return data, where, key_lines(text)

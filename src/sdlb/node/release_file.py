@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 import json
-import tomllib
-from pathlib import Path
 
 from sdlb.model.problem import Invalid
 from sdlb.model.release import CODE, Release, read_release
+from sdlb.node.text_files import parse_toml, read_text
 from sdlb.node.toml_lines import key_lines, line_of
-
-FILE_BYTES_MAX = 1 << 20
 
 
 def read_release_file(where: str) -> Release:
     """JSON if the first character is "{". Raises Invalid."""
-    try:
-        with Path(where).open("rb") as file:
-            raw = file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        do = "give a file that this user can read"
-        raise Invalid(CODE, where, f"cannot be read ({error.strerror})", do) from None
-    if len(raw) > FILE_BYTES_MAX:
-        raise Invalid(CODE, where, "is longer than 1 MiB", "a release file has the keys service, version and artifact")
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise Invalid(CODE, f"{where}:{line}", "is not UTF-8", "save the file as UTF-8") from None
+    text = read_text(where, CODE, "a release file has the keys service, version and artifact")
     return _json(text, where) if text.lstrip().startswith("{") else _toml(text, where)
 
 
 def _toml(text: str, where: str) -> Release:
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise Invalid(CODE, where, f"is not TOML: {error}", "fix that line; see https://toml.io") from None
-    except RecursionError:
-        raise Invalid(CODE, where, "is nested too deeply", "a release file has three levels") from None
+    data = parse_toml(text, where, CODE, "a release file has three levels")
     lines = key_lines(text)
     return read_release(data, lambda path: f"{where}:{line_of(lines, path)}" + _key(path))
 
