@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -28,6 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from sdlb.adapters import slot_folders
 from sdlb.adapters.artifacts import ArtifactStore
 from sdlb.adapters.hook_program import EX_TEMPFAIL, KILL_AFTER_S, PATH, POLL_S, exit_of, reap, signal_group
 from sdlb.adapters.supervisor import files, processes
@@ -38,7 +38,6 @@ NOT_RUNNING = 3
 """As the status action of an init script."""
 KEPT = ("HOME", "LANG", "TZ", "USER", "LOGNAME")
 STARTING, STARTED, STOPPING, STOPPED = "starting", "started", "stopping", "stopped"
-_SEGMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _PID = re.compile(r"^pid=([1-9][0-9]{0,6})$", re.MULTILINE)
 
 
@@ -143,10 +142,7 @@ class CommandDriver:
             if record.phase != STOPPED:
                 raise DriverFailed("us", "something may run in the slot; stop it first", retry=False)
             await self._done(folder, record, "forget")
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        for above in (os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
-            with contextlib.suppress(OSError):  # others are in it
-                os.rmdir(above)
+        await asyncio.to_thread(slot_folders.remove, folder)
 
     # ------------------------------------------------------------------ records
 
@@ -178,10 +174,7 @@ class CommandDriver:
         return record._replace(fingerprint=hashlib.sha256(content).hexdigest(), since_s=time.time())
 
     def _slot(self, slot: Slot) -> str:
-        for segment in (slot.role, slot.service, slot.name):
-            if not _SEGMENT.match(segment):
-                raise ValueError(f"not a name: {segment!r}")
-        return str(self._folder / slot.role / slot.service / slot.name)
+        return slot_folders.path(self._folder, slot)
 
     def _put(self, folder: str, record: Record) -> None:
         try:

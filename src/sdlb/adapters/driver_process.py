@@ -13,8 +13,6 @@ import hashlib
 import json
 import os
 import pwd
-import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from sdlb.adapters import slot_folders
 from sdlb.adapters.artifacts import ArtifactStore
 from sdlb.adapters.hook_program import PATH
 from sdlb.adapters.supervisor import __file__ as supervisor_file
@@ -38,7 +37,6 @@ T = TypeVar("T")
 KEPT = ("LANG", "TZ")
 """What the program gets of control's own environment."""
 _STATUS: dict[str, Status] = {STARTING: "running", RUNNING: "running", PAUSING: "pausing", STOPPING: "stopping"}
-_SEGMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
 
 class ProcessDriver:
@@ -124,10 +122,7 @@ class ProcessDriver:
         folder = self._slot(slot)
         if not self._is_stopped(folder):
             raise DriverFailed("us", "something runs in the slot; stop it first", retry=False)
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        for above in (os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
-            with contextlib.suppress(OSError):  # others are in it
-                os.rmdir(above)
+        await asyncio.to_thread(slot_folders.remove, folder)
 
     # ------------------------------------------------------------------ what to run
 
@@ -173,10 +168,7 @@ class ProcessDriver:
         return want._replace(fingerprint=hashlib.sha256(content).hexdigest())
 
     def _slot(self, slot: Slot) -> str:
-        for segment in (slot.role, slot.service, slot.name):
-            if not _SEGMENT.match(segment):
-                raise ValueError(f"not a name: {segment!r}")
-        return str(self._folder / slot.role / slot.service / slot.name)
+        return slot_folders.path(self._folder, slot)
 
     # ------------------------------------------------------------------ supervisors
 
