@@ -216,14 +216,20 @@ def flip_conductor_disk_full_in_gap(stage: Stage) -> None:
 # ---------------------------------------------------------------------- others fail
 
 
-@scenario("P", 2, 5, **TREE)
-def flip_host_silent_in_closing(stage: Stage) -> None:
-    """A host is cut off while its instance of the old version drains: the new one opens after lease and fence at the earliest."""
+def _closing(stage: Stage) -> tuple[tuple[Process, ...], tuple[Process, ...]]:
+    """A flip whose old version drains, with a request in flight from each root. Returns the old and the new instances."""
     old = _serves_old(stage, park=LONG)
     for root in stage.roots():
         stage.request(root, 3.0)
     new = _rolls_out(stage)
     stage.in_phase(CLOSING)
+    return old, new
+
+
+@scenario("P", 2, 5, **TREE)
+def flip_host_silent_in_closing(stage: Stage) -> None:
+    """A host is cut off while its instance of the old version drains: the new one opens after lease and fence at the earliest."""
+    old, new = _closing(stage)
     stage.acts.isolate(stage["host-1"], 60.0)
     stage.run(8.0)
     stage.expect(2, "the new version waits for the silent host", not any(map(stage.serves, new)))
@@ -238,11 +244,7 @@ def flip_host_silent_in_closing(stage: Stage) -> None:
 )
 def flip_rack_killed_in_closing(stage: Stage) -> None:
     """Control of a rack is killed while the old version drains, and starts again."""
-    old = _serves_old(stage, park=LONG)
-    for root in stage.roots():
-        stage.request(root, 3.0)
-    new = _rolls_out(stage)
-    stage.in_phase(CLOSING)
+    old, new = _closing(stage)
     stage.acts.kill(stage["rack-1"])
     stage.run(4.0)
     stage.acts.start(stage["rack-1"])
@@ -252,11 +254,7 @@ def flip_rack_killed_in_closing(stage: Stage) -> None:
 @scenario("P", 2, 5, **TREE)
 def flip_other_root_killed_in_closing(stage: Stage) -> None:
     """The root that does not conduct is killed while the old version drains."""
-    old = _serves_old(stage, park=LONG)
-    for root in stage.roots():
-        stage.request(root, 3.0)
-    new = _rolls_out(stage)
-    stage.in_phase(CLOSING)
+    old, new = _closing(stage)
     other = next(stage[name] for name in stage.roots(stage.conductor().name))
     stage.acts.kill(other)
     stage.run(4.0)
