@@ -37,11 +37,9 @@ from sdlb.core.opening import (
     OpeningRecord,
 )
 from sdlb.model.gate import Gate, Hook
-from sdlb.model.reason import CuttingOver, Gated, NotReady, Reason
+from sdlb.model.reason import CuttingOver, Gated, Nothing, NotReady, Reason
 from sdlb.model.reason import Reverted as WasReverted
 
-FAILED = "failed"
-"""`Candidate.code` of a version that serves although an `after` gate failed."""
 GONE_MAX = 8
 """Versions without an instance whose approvals and answers are kept."""
 REVERT_AFTER = 0.8
@@ -174,6 +172,7 @@ def _before(out: Outcome, version: str, each: Waiting, conditions: Conditions) -
         baseline=max(candidate.baseline, each.facts.baseline),
         replaces=each.replaces,
         opened=0.0,
+        failed=False,
         gates=gates,
     )
     out.record = out.record.with_candidate(version, candidate)
@@ -253,9 +252,9 @@ def _after(out: Outcome, version: str, each: Waiting, waiting: Mapping[str, Wait
         return
     candidate = out.record.candidates[version]
     gate = _first_closed(candidate, each.after())
-    if gate is not None and candidate.gates[gate.name].failed and candidate.code != FAILED:
+    if gate is not None and candidate.gates[gate.name].failed and not candidate.failed:
         why = f"gate {gate.name} of {version} failed"
-        out.record = out.record.with_candidate(version, replace(candidate, code=FAILED, subject=gate.name, why=why))
+        out.record = out.record.with_candidate(version, replace(candidate, failed=True))
         _return(out, candidate, why, waiting, conditions)
 
 
@@ -403,9 +402,10 @@ def _judge(out: Outcome, version: str, each: Waiting, clear: bool, conditions: C
     """Sets whether the version may open, and the reason if not."""
     record = out.record
     candidate = record.candidates[version]
-    reason: Reason | None = None
+    reason: Reason = Nothing()
     if record.to == version and record.phase == OPENING:
-        reason = None if _all_know(out, each) else CuttingOver(version, "waiting for an answer of all other roots")
+        if not _all_know(out, each):
+            reason = CuttingOver(version, "waiting for an answer of all other roots")
     elif _is_reverted(record, version, each):
         reason = WasReverted(record.detail)
     elif _is_dormant(candidate, each):
@@ -415,11 +415,7 @@ def _judge(out: Outcome, version: str, each: Waiting, clear: bool, conditions: C
         reason = _gated(candidate, each, each.before())
     elif _needs_cut_over(each, conditions) or (record.to == version and record.committed):
         reason = _cut_over(record, version, each, candidate, conditions)
-    candidate = replace(candidate, clear=reason is None, code="", subject="", why="")
-    if reason is not None:
-        subject, why = _parts(reason)
-        candidate = replace(candidate, code=reason.code, subject=subject, why=why)
-    out.record = out.record.with_candidate(version, candidate)
+    out.record = out.record.with_candidate(version, replace(candidate, reason=reason))
 
 
 def _all_know(out: Outcome, each: Waiting) -> bool:
@@ -457,32 +453,6 @@ def _gated(candidate: Candidate, each: Waiting, gates: tuple[Gate, ...]) -> Reas
         return Gated(gate.name, f"waiting for an answer of {', '.join(each.missing)}")
     text = {RUNNING: f"the hook is running, attempt {state.attempts}", REFUSED: f"refused: {state.reason}"}
     return Gated(gate.name, text.get(state.state) or state.reason or "not open yet")
-
-
-def _parts(reason: Reason) -> tuple[str, str]:
-    """(subject, text) of a reason, for the document."""
-    match reason:
-        case Gated(gate, text):
-            return gate, text
-        case CuttingOver(version, text):
-            return version, text
-        case NotReady(text) | WasReverted(text):
-            return "", text
-        case _:
-            return "", str(reason)
-
-
-def reason_of(candidate: Candidate) -> Reason:
-    """The reason for which a candidate is not clear, from its document."""
-    match candidate.code:
-        case Gated.code:
-            return Gated(candidate.subject, candidate.why)
-        case CuttingOver.code:
-            return CuttingOver(candidate.subject, candidate.why)
-        case WasReverted.code:
-            return WasReverted(candidate.why)
-        case _:
-            return NotReady(candidate.why)
 
 
 # ---------------------------------------------------------------------- orders

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
+from sdlb.model.reason import CuttingOver, Gated, Nothing, NotReady, Reason, Reverted, reason_of, to_fields
+
 OPEN, WAITING, RUNNING, REFUSED, TIMED_OUT = "open", "waiting", "running", "refused", "timed-out"
 NONE, PREPARE, CLOSING, GAP, OPENING, REVERTED = "", "prepare", "closing", "gap", "opening", "reverted"
 COMMITTED: Final = (CLOSING, GAP, OPENING)
@@ -44,10 +46,12 @@ class GateState:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A version that may open only when `clear`. `replaces`: versions of the generation that it replaces. `opened`: wall time at
-    which it opened and its `after` gates began; 0: it waits. `baseline`: the greatest capacity of the versions that it replaces, as seen
-    since it waits. `promoted`, `no_gates`: see the event `Promote`. `code`, `subject`, `why`: the reason for which it is not
-    clear; `subject` is the name of a gate or version, where the reason has one."""
+    """A version that waits. `reason`: why it may not open; `Nothing`: it may. `baseline`: the greatest capacity of the versions
+    that it replaces, as seen since it waits. `promoted`, `no_gates`: see the event `Promote`.
+
+    `replaces`: versions of the generation that it replaces. `opened`: wall time at which it opened and its `after` gates began;
+    0: it waits. `failed`: it serves although one of these gates failed.
+    """
 
     since: float = 0.0
     gates: Mapping[str, GateState] = field(default_factory=dict[str, GateState])
@@ -56,10 +60,12 @@ class Candidate:
     opened: float = 0.0
     promoted: str = ""
     no_gates: str = ""
-    clear: bool = False
-    code: str = ""
-    subject: str = ""
-    why: str = ""
+    failed: bool = False
+    reason: Reason = NotReady("its gates are being evaluated")
+
+    @property
+    def clear(self) -> bool:
+        return isinstance(self.reason, Nothing)
 
     def with_gate(self, name: str, state: GateState) -> Candidate:
         return replace(self, gates={**self.gates, name: state})
@@ -112,12 +118,16 @@ def _bare(record: OpeningRecord) -> OpeningRecord:
         version: replace(
             each,
             baseline=0,
-            why="",
+            reason=_without_text(each.reason),
             gates={name: replace(gate, reason="") for name, gate in each.gates.items()},
         )
         for version, each in record.candidates.items()
     }
     return replace(record, detail="", candidates=candidates)
+
+
+def _without_text(reason: Reason) -> Reason:
+    return replace(reason, text="") if isinstance(reason, Gated | CuttingOver | NotReady | Reverted) else reason
 
 
 # ---------------------------------------------------------------------- the document
@@ -162,10 +172,12 @@ def _candidate_to(candidate: Candidate) -> dict[str, object]:
         "opened": candidate.opened,
         "promoted": candidate.promoted,
         "no_gates": candidate.no_gates,
-        "clear": candidate.clear,
-        "code": candidate.code,
-        "subject": candidate.subject,
-        "why": candidate.why,
+        "failed": candidate.failed,
+        "reason": {
+            "code": candidate.reason.code,
+            "fields": to_fields(candidate.reason),
+            "text": str(candidate.reason),
+        },
     }
 
 
@@ -202,11 +214,14 @@ def _candidate_from(data: Any) -> Candidate:
         opened=float(data["opened"]),
         promoted=str(data["promoted"]),
         no_gates=str(data["no_gates"]),
-        clear=bool(data["clear"]),
-        code=str(data["code"]),
-        subject=str(data["subject"]),
-        why=str(data["why"]),
+        failed=bool(data["failed"]),
+        reason=_reason_from(data["reason"]),
     )
+
+
+def _reason_from(data: Any) -> Reason:
+    fields = {str(name): str(value) for name, value in dict(data["fields"]).items()}
+    return reason_of(str(data["code"]), fields, str(data["text"]))
 
 
 def _gate_from(data: Any) -> GateState:

@@ -125,7 +125,7 @@ class Openings:
         if candidate is None:
             by = f" by {opening.conductor}" if opening is not None else ""
             return NotReady(f"its gates have not been evaluated yet{by}")
-        return None if candidate.clear else conduct.reason_of(candidate)
+        return None if candidate.clear else candidate.reason
 
     # ------------------------------------------------------------------ conducting
 
