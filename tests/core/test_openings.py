@@ -325,6 +325,21 @@ def test_promotion_without_gates_names_its_reason() -> None:
     assert any("the site is down" in text for text in notes)
 
 
+@pytest.mark.parametrize(
+    ("rule", "word"), [({"never_below": "2"}, "below 2"), ({"pin": ["2.5.1"]}, "pins"), ({"hold": ["1.0.2"]}, "hold")]
+)
+def test_what_the_policy_keeps_out_is_not_promoted(rule: dict[str, Any], word: str) -> None:
+    story = Story(TWO, cut_over="flip")
+    story.put("1.0.2")
+    story.put("2.5.1")
+    story.policy(cut_over="flip", **rule)
+    view = story.forest[story.conductor].balancer.view
+    assert word in view.promotion_objection("catalog", "1.0.2")
+    story.order(ev.Promote("catalog", "1.0.2", "operator-a"), 5.0)
+    assert story.all_serve("2.5.1")
+    assert all("version-promoted" not in story.forest[root].codes() for root in roots(story.forest))
+
+
 # ---------------------------------------------------------------------- hooks
 
 

@@ -380,7 +380,14 @@ class Openings:
         return ""
 
     def promotion_objection(self, service: str, version: str) -> str:
-        return self._objection(service, version)
+        """Why a promotion would have no effect. "": it has one. What the policy keeps out is not promoted: gates alone are
+        evaluated again."""
+        objection = self._objection(service, version)
+        record = self._records.get(service)
+        if objection or record is None:
+            return objection
+        barred = barred_by_policy(self._state.policy(service), version, record)
+        return f"{service}-{version} cannot be promoted: {barred}" if barred is not None else ""
 
     def _objection(self, service: str, version: str) -> str:
         record = self.record(service)
@@ -409,7 +416,7 @@ class Openings:
 
     def on_promote(self, event: Promote) -> None:
         record = self.record(event.service)
-        if record is None or self._objection(event.service, event.version):
+        if record is None or self.promotion_objection(event.service, event.version):
             return
         self._put(event.service, conduct.promoted(record, event.version, event.by, event.no_gates))
         gates = f" without its gates: {event.no_gates}" if event.no_gates else ""
