@@ -211,7 +211,12 @@ def test_a_root_that_restarts_brings_nothing_back_that_it_has_released() -> None
         forest["host"].engine.in_flight[ev.EndpointKey(OLD, "i:a")] = 1
         forest.remove("host", "a", 300.0)
         assert not forest["host"].serves(OLD) and forest["host"].state("a") == "draining"
+        assert not forest["edge"].serves(OLD)
+        forest.watch.append(lambda: brought_back(forest))
         return forest
+
+    def brought_back(forest: Forest) -> None:
+        assert not forest["edge"].serves(OLD), "the root sends requests where none are taken"
 
     def act(forest: Forest) -> None:
         forest.put("host", "b", "1.0.2", settle=False)
