@@ -26,10 +26,11 @@ def key_of(version: str, service: str = "catalog", route: str = ROUTE) -> ClaimK
 
 
 class Forest:
-    """`topology`: node -> parents. Time stands still except in `run(seconds)`."""
+    """`topology`: node -> parents. Time stands still except in `run(seconds)`. `timing`: of all nodes, as in `Settings`."""
 
-    def __init__(self, topology: dict[str, tuple[str, ...]]) -> None:
+    def __init__(self, topology: dict[str, tuple[str, ...]], **timing: float) -> None:
         self.now = 1000.0
+        self.timing = timing
         self.nodes = {name: Node(self, name, parents) for name, parents in topology.items()}
         self.also: dict[str, str] = {}  # further addresses of nodes
         self.links: dict[int, tuple[str, str]] = {}  # link -> (child, parent as it was dialled)
@@ -138,7 +139,7 @@ class Forest:
 
     def settle(self) -> None:
         """Runs until no node has an event."""
-        for _ in range(100_000):
+        for _ in range(10_000):
             if not self.step():
                 return
         raise AssertionError("the forest never comes to rest")

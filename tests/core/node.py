@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
@@ -110,8 +110,9 @@ class Node:
         self.incarnation += 1
         self.alive = True
         self.starts += 1
-        settings = Settings(
-            self.name, self.node_id, self.incarnation, self.parents, nonce=f"{self.address}/{self.starts}"
+        nonce = f"{self.address}/{self.starts}"
+        settings = replace(
+            Settings(self.name, self.node_id, self.incarnation, self.parents, nonce=nonce), **self.forest.timing
         )
         self.balancer = Balancer(settings, dict(self.disk), Random(self.address))
         self.carry_out(self.balancer.start(self.forest.now, self.forest.now))

@@ -291,6 +291,25 @@ def test_a_root_that_lost_its_disk_goes_on_above_the_generations_that_were_used(
     assert forest["edge"].generation() >= generation
 
 
+@pytest.mark.promise(4, 8)
+@pytest.mark.parametrize("down_s", [0.5, 1.5, 2.0, 20.0])
+@pytest.mark.parametrize("lease_s", [1.5, 10.0])
+@pytest.mark.parametrize("node", ["edge", "rack"])
+def test_a_node_that_lost_its_disk_keeps_what_its_engine_serves_until_its_children_dial_again(
+    node: str, lease_s: float, down_s: float
+) -> None:
+    """However short the lease: a child waits up to five seconds before it dials."""
+    forest = Forest(ONE, lease_s=lease_s, fence_s=lease_s, beat_s=0.25)
+    forest.put("host-1", "a", "1.0.1")
+    forest[node].kill()
+    forest.run(down_s)
+    lost: list[float] = []
+    forest[node].lose_disk()
+    forest.watch.append(lambda: None if forest[node].serves(OLD) else lost.append(forest.now))
+    forest.run(30.0)
+    assert not lost
+
+
 # ---------------------------------------------------------------------- cloned
 
 

@@ -201,6 +201,23 @@ def test_an_approval_survives_a_restart_and_a_restart_asks_no_gate_again(tree: d
     assert story.all_serve("2.5.1")
 
 
+@TREES
+@pytest.mark.parametrize("since", ["the start", "later"])
+def test_a_restart_waits_for_no_level_gate_again(tree: dict[str, tuple[str, ...]], since: str) -> None:
+    quiet = {"gate": [{"name": "quiet", "kind": "soak", "healthy_s": 60, "for": "every"}]}
+    story = Story(tree, **(quiet if since == "the start" else {}))
+    for version in ("1.0.1", "1.0.2"):
+        story.put(version)
+        assert (version in story.seen[-1]) == (since == "later")
+        story.forest.run(65.0)
+    story.policy(**quiet)
+    story.remove("1.0.2")
+    story.forest.run(30.0)
+    assert story.all_serve("1.0.1")
+    story.put("1.0.2")
+    assert story.all_serve("1.0.1", "1.0.2")
+
+
 def test_two_of_three_have_to_approve() -> None:
     story = Story(TWO, gate=[{**APPROVAL, "by": ["a", "b", "c"], "count": 2}])
     story.put("1.0.2")
@@ -624,9 +641,10 @@ def test_after_a_flip_the_old_version_comes_back_only_when_promoted(tree: dict[s
     story.put("1.0.2")
     story.put("2.5.1")
     story.remove("1.0.2")
+    story.seen.clear()
     story.put("1.0.2")  # restarted by its supervisor
     story.forest.run(30.0)
-    assert story.all_serve("2.5.1") and "promoted" in story.reason("1.0.2")
+    assert story.seen == [{"2.5.1"}] and "promoted" in story.reason("1.0.2")
     for version in ("1.0.2", "2.5.1", "1.0.2"):
         story.order(ev.Promote("catalog", version, "operator-a"), 3.0)
         assert story.all_serve(version)

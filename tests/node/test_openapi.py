@@ -130,7 +130,7 @@ def _gates(case: Any) -> None:
                     gate[key] = good
             if isinstance(gate.get("by"), list) and all(isinstance(each, str) and each for each in gate["by"]):
                 gate["by"] = [f"p{at}" for at, _ in enumerate(gate["by"])]
-                if isinstance(gate.get("count"), int) and 1 <= gate["count"] <= 64:
+                if isinstance(gate.get("count"), int | float) and 1 <= gate["count"] <= 64:
                     gate["count"] = min(gate["count"], max(1, len(gate["by"])))
 
 

@@ -307,11 +307,11 @@ class Balancer:
         elif first:
             self._parents.require_confirmation(closed=True)
         unsure = behind or (first and not state.slots)
-        for key in table.on_attached(event, now, self.settings.lease_s, unsure=unsure):
+        for key in table.on_attached(event, now, self.settings.keep_s, unsure=unsure):
             state.touch(key)
         self._save_engine(event.epoch)
         if table.keep_until is not None:
-            text = "the engine has endpoints that are not in the state folder; keeping them for one lease"
+            text = f"the engine has endpoints that are not in the state folder; keeping them for {self.settings.keep_s:g} s"
             state.note("engine-kept", text, "warning")
             state.set_timer(table.keep_until, "engine", "keep")
         state.engine_confirmed = False

@@ -318,7 +318,7 @@ class Parents:
             why = f": {uplink.detail}" if failed else ""
             text = f"{parent} sent nothing for {self._state.settings.lease_s:g} s: its lease has expired{why}"
             self._state.note("parent-silent", text, "warning", parent=parent)
-        if uplink.phase in (Phase.UP, Phase.GREETING):
+        if uplink.phase is Phase.UP:  # a greeting has its own timer: the parent may have just come back
             self.hang_up(uplink, now, "lease expired")
         self._state.touch_all()
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from sdlb.model.calendar import Calendar, utc
 
+BACKOFF_S_MAX = 5.0
+"""The longest time between two dials of a child."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -31,6 +34,12 @@ class Settings:
     @property
     def is_root(self) -> bool:
         return not self.parents
+
+    @property
+    def keep_s(self) -> float:
+        """Time for which a node without its state keeps what its engine serves: its children need that long to report. A child
+        dials at least every `BACKOFF_S_MAX`, and as much again is left for its first report."""
+        return max(self.lease_s, 2 * BACKOFF_S_MAX)
 
     @property
     def silence_s(self) -> float:

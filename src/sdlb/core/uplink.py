@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from sdlb.core.digest import claims_digest, verdicts_digest
 from sdlb.core.messages import Beat, Bye, Cause, Claim, ClaimKey, Doc, Gone, Path, Rank, UpState, Verdict, Welcome
+from sdlb.core.settings import BACKOFF_S_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from random import Random
 
 BACKOFF_S_MIN = 0.1
-BACKOFF_S_MAX = 5.0
 
 
 class Phase(Enum):

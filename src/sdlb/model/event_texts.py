@@ -130,7 +130,9 @@ SECTIONS: dict[str, dict[str, EventText]] = {
         "engine-lost": _warning("Control lost the connection to its engine. The engine keeps serving."),
         "engine-restarting": _error("The engine process is gone. Control starts a new one."),
         "engine-failed": _error("The engine could not be started. Control retries."),
-        "engine-kept": _warning("The engine has routes that control does not know. They are kept for one lease."),
+        "engine-kept": _warning(
+            "The engine has routes that control does not know. They are kept for one lease, at least 10 s."
+        ),
         "engine-hangs": _error("The engine does not answer control. It keeps serving, but no change takes effect."),
         "engine-answers": _info("The engine answers control again."),
         "engine-slow": _error("The engine does not read from control. Control reconnects."),
