@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 from sdlb.core import events as ev
 from sdlb.core import saved as formats
+from sdlb.core.agents import Agents
 from sdlb.core.authority import Authority, Delegated, Root
 from sdlb.core.children import Children
 from sdlb.core.effects import Apply, Changed, Effect, Persist, Stopped
@@ -26,6 +27,7 @@ from sdlb.core.messages import (
     ACTIVE,
     POLICY,
     REFUSED,
+    TARGET,
     WAITING,
     Answer,
     Ask,
@@ -40,6 +42,8 @@ from sdlb.core.messages import (
     Welcome,
 )
 from sdlb.core.parents import Parents
+from sdlb.core.reports import Reports
+from sdlb.core.rollouts import Rollouts
 from sdlb.core.routes import Routes
 from sdlb.core.saved import EPOCH_MAX, permit_to
 from sdlb.core.settings import Settings
@@ -77,6 +81,9 @@ class Balancer:
         self._forwarder = Forwarder(state, self._children, self._parents)
         self._endpoints = Endpoints(state, self._children, self._local)
         self._routes = Routes(state)
+        self._reports = Reports(state)
+        self._agents = Agents(state, self._local, self._reports)
+        self._rollouts = Rollouts(state, self._children, self._reports)
         self._routes_due: dict[str, None] = {}
         self._batch: list[tuple[ClaimKey, dict[str, None]]] = []  # slots whose permit is settled, but not the rest
         self._path: Path | None = None
@@ -97,6 +104,7 @@ class Balancer:
         state.now, state.wall_s = now, wall_s
         self._parents.start(now)
         self._load(now)
+        self._agents.start(now)
         state.set_timer(now + self.settings.beat_s, "beat")
         state.set_timer(now + min(DIAL_WITHOUT_ENGINE_S, self.settings.lease_s / 2), "dial-all")
         if self._children.unsynced:
@@ -131,6 +139,10 @@ class Balancer:
                     self._parents.load(rest, str(value))
                 case "instance":
                     self._local.load(rest, value, now)
+                case "agent":
+                    self._agents.load(rest, value)
+                case "rollout":
+                    self._rollouts.load(rest, value)
                 case "engine":
                     self._boot_id, self._saved_epoch, self._older = formats.engine_from(value)
                 case _ if kind in LATER:
@@ -230,6 +242,12 @@ class Balancer:
                 self._on_policies(event.puts)
             case ev.Approve() | ev.Promote() | ev.RouteTransfer() | ev.HookDone():
                 self._authority.on_order(event, now)
+            case ev.ReleasePut():
+                self._rollouts.on_release(event, now)
+            case ev.RolloutOrder():
+                self._rollouts.on_order(event, now)
+            case ev.DriverDone():
+                self._agents.on_driver(event, now)
             case ev.ForgetChild():
                 self._children.on_forget(event)
             case ev.AskUp():
@@ -393,6 +411,10 @@ class Balancer:
                 self._routes.on_timer(name)
             case "ask":
                 self._forwarder.finish(name)
+            case "agent":
+                self._agents.on_timer(name, now)
+            case "rollout":
+                self._rollouts.on_timer(name, now)
             case "stop":
                 self._finish_stop(clean=False)
             case _:
@@ -419,6 +441,9 @@ class Balancer:
     def _finish(self, now: float) -> list[Effect]:
         state = self._state
         self._settle(now)
+        self._agents.settle(now)
+        self._rollouts.settle(now)
+        self._settle(now)
         if self._delta is None:
             self._delta = state.table.next_delta(now)
             if self._delta is not None:
@@ -428,6 +453,10 @@ class Balancer:
             self._parents.mark_doc_dirty(doc_id)
             self._children.mark_doc_dirty(doc_id)
             self._recheck_remnants(doc_id)
+            kind, _, name = doc_id.partition("/")
+            if kind == TARGET:
+                self._agents.on_target(name, now)
+        self._agents.settle(now)
         has_say = self._authority.has_say(now)
         if has_say != self._has_say:
             self._has_say = has_say

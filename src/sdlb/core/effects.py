@@ -7,6 +7,7 @@ power loss.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sdlb.core.events import EndpointKey
@@ -192,6 +193,24 @@ class RunHook:
 
 
 @dataclass(frozen=True, slots=True)
+class RunDriver:
+    """Call the driver of a role's service; the event DriverDone with the same `key` returns the result.
+
+    `call`: "prepare" (the version is named, nothing runs), "start", "stop", "state" or "forget". `slot`: "a" or "b". `release`: as in
+    `Target.releases`, with the artifacts of the version. The same call may be repeated after a restart.
+    """
+
+    key: str
+    role: str
+    service: str
+    call: str
+    slot: str
+    version: str = ""
+    port: int = 0
+    release: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """The answers of the roots to an AskUp of this node. `unreachable`: names of roots or parents that did not answer."""
 
@@ -221,6 +240,7 @@ Effect = (
     | Changed
     | Execute
     | RunHook
+    | RunDriver
     | Answered
     | Stopped
 )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from sdlb.core.messages import ClaimKey, DownMessage, Hello, UpMessage
 from sdlb.model.instance import InstanceSpec
+from sdlb.model.rollout import RolloutSpec
 
 # ------------------------------------------------------------------ time
 
@@ -246,6 +247,46 @@ class HookDone:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleasePut:
+    """A release is available (`model.release.Release.to_data`), or is withdrawn. `by`: the user."""
+
+    name: str
+    body: bytes
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutOrder:
+    """An operator's order about the rollout of a service, at the root that shall own it or owns it: `verb` "start", "pause",
+    "resume", "promote", "abort", "undo" or "adopt". `version`, `release`, `before_release`, `spec` and `supersede` are those of
+    "start". `View.rollout_objection` says beforehand why it would have no effect."""
+
+    service: str
+    verb: str
+    by: str
+    version: str = ""
+    spec: RolloutSpec = RolloutSpec()
+    supersede: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverDone:
+    """The result of the effect `RunDriver` with the same `key`. `status`, `version`, `pid` and `port`: what is in the slot now.
+    `fault`: whose failure it is, as in `seams.driver`; "": it succeeded. `log`: the last lines of the program."""
+
+    key: str
+    fault: str = ""
+    detail: str = ""
+    retry: bool = False
+    log: tuple[str, ...] = ()
+    status: str = ""
+    version: str = ""
+    pid: int = 0
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetChild:
     """An operator reports that a child has stopped. It has no effect unless the child is suspect or has left."""
 
@@ -305,6 +346,9 @@ Event = (
     | Promote
     | RouteTransfer
     | HookDone
+    | ReleasePut
+    | RolloutOrder
+    | DriverDone
     | ForgetChild
     | AskUp
     | AskDone

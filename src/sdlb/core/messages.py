@@ -113,15 +113,15 @@ class DrainAck:
 
 Rank = tuple[int, str, bytes]
 NO_DOC: Rank = (0, "", b"")
-POLICY, OPENING, TRANSFER = "policy", "opening", "transfer"
+POLICY, OPENING, TRANSFER, RELEASE, TARGET = "policy", "opening", "transfer", "release", "target"
 
 
 @dataclass(frozen=True, slots=True)
 class Doc:
     """A document for the whole tree. The core forwards documents that it cannot read unchanged.
 
-    `kind`: POLICY, OPENING or TRANSFER; later releases may have others. `rank`: the greater one is newer. `scope`: ids of the
-    roots under which it is in force at the sender; documents that differ only in this are equal.
+    `kind`: POLICY, OPENING, TRANSFER, RELEASE or TARGET; later releases may have others. `rank`: the greater one is newer.
+    `scope`: ids of the roots under which it is in force at the sender; documents that differ only in this are equal.
     """
 
     kind: str
@@ -183,7 +183,8 @@ class Gone(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class UpState:
     """State of a child: changes, or everything (`full`). `roots`: ids of the roots that it reaches through any parent. `lost`:
-    those of them that no parent in touch leads to. None: unchanged. `root_names`: "ID/NAME" of roots that are its parents."""
+    those of them that no parent in touch leads to. None: unchanged. `root_names`: "ID/NAME" of roots that are its parents.
+    `reports`: (service, RoleReport as JSON) of services whose report has changed; an empty report: none any more."""
 
     seq: int
     full: bool = False
@@ -193,6 +194,7 @@ class UpState:
     roots: tuple[str, ...] | None = None
     lost: tuple[str, ...] | None = None
     root_names: tuple[str, ...] = ()
+    reports: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sdlb.model.calendar import Calendar, utc
+from sdlb.model.role import RoleService
 
 BACKOFF_S_MAX = 5.0
 """The longest time between two dials of a child."""
@@ -16,7 +17,8 @@ class Settings:
 
     A child is *suspect* when its last message is `lease_s` old. It is presumed stopped after a further `fence_s`, or after
     the longest lease below it if that is longer. While more than `guard_share` of the children are suspect, the node is
-    *guarded* and presumes no child stopped. `calendar`: local time, for gates.
+    *guarded* and presumes no child stopped. `calendar`: local time, for gates. `roles`: services that
+    this node starts and stops itself.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Settings:
     nonce: str = ""
     guard_share: float = 0.5
     calendar: Calendar = utc
+    roles: tuple[RoleService, ...] = ()
 
     @property
     def is_root(self) -> bool:

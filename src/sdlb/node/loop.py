@@ -33,7 +33,18 @@ from collections.abc import Awaitable, Callable
 
 from sdlb.core import effects as ef
 from sdlb.core.balancer import Balancer
-from sdlb.core.events import AskDone, AskUp, EngineRejected, Event, HookDone, Stop, StoreStuck, StoreWritten, Tick
+from sdlb.core.events import (
+    AskDone,
+    AskUp,
+    DriverDone,
+    EngineRejected,
+    Event,
+    HookDone,
+    Stop,
+    StoreStuck,
+    StoreWritten,
+    Tick,
+)
 from sdlb.node.held_effects import HeldEffects
 from sdlb.node.service_watch import ServiceWatch
 from sdlb.seams.engine import Engine
@@ -52,6 +63,8 @@ Run = Callable[[ef.Execute], Awaitable[tuple[int, bytes]]]
 """Runs an API call of the authority on this root -> (status, body)."""
 RunHook = Callable[[ef.RunHook], Awaitable[tuple[str, str]]]
 """Asks the hook of a gate -> (outcome, detail), as in `HookDone`. Never raises."""
+RunDriver = Callable[[ef.RunDriver], Awaitable[DriverDone]]
+"""Calls the driver of a role's service. Never raises."""
 
 
 class Waiters:
@@ -90,6 +103,7 @@ class NodeLoop:
     engine: Engine
     run_here: Run
     run_hook: RunHook
+    run_driver: RunDriver
     watch_instances: Callable[[tuple[str, ...]], None]
 
     def __init__(
@@ -300,6 +314,8 @@ class NodeLoop:
                 self._spawn(self._execute(effect))
             case ef.RunHook():
                 self._hooks.add(self._spawn(self._run_hook(effect)))
+            case ef.RunDriver():
+                self._hooks.add(self._spawn(self._run_driver(effect)))
             case ef.Answered():
                 caller = self._root_calls.get(effect.id)
                 if caller is not None and not caller.done():
@@ -374,6 +390,9 @@ class NodeLoop:
     async def _run_hook(self, effect: ef.RunHook) -> None:
         outcome, detail = await self.run_hook(effect)
         self.post(HookDone(effect.key, outcome, detail))
+
+    async def _run_driver(self, effect: ef.RunDriver) -> None:
+        self.post(await self.run_driver(effect))
 
     def _spawn(self, work: Awaitable[object]) -> asyncio.Task[None]:
         async def carried() -> None:
