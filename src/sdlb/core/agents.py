@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sdlb.core.events import DriverDone
+    from sdlb.core.forwarding import Forwarder
     from sdlb.core.local_instances import LocalInstances
     from sdlb.core.reports import Reports
     from sdlb.core.state import State
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
 
 
 class Agents:
-    def __init__(self, state: State, local: LocalInstances, reports: Reports) -> None:
+    def __init__(self, state: State, local: LocalInstances, reports: Reports, forwarder: Forwarder) -> None:
         self._state = state
+        self._forwarder = forwarder
         self._local = local
         self._reports = reports
 

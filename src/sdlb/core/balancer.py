@@ -82,7 +82,7 @@ class Balancer:
         self._endpoints = Endpoints(state, self._children, self._local)
         self._routes = Routes(state)
         self._reports = Reports(state)
-        self._agents = Agents(state, self._local, self._reports)
+        self._agents = Agents(state, self._local, self._reports, self._forwarder)
         self._rollouts = Rollouts(state, self._children, self._reports)
         self._routes_due: dict[str, None] = {}
         self._batch: list[tuple[ClaimKey, dict[str, None]]] = []  # slots whose permit is settled, but not the rest

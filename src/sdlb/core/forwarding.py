@@ -10,6 +10,7 @@ from sdlb.core.parents import Parents
 from sdlb.core.relay import ANSWER_TIMEOUT_S, LATE_ANSWER_TIMEOUT_S, Relay
 from sdlb.core.state import State
 from sdlb.core.uplink import Phase
+from sdlb.model.rollout import SlotAsk
 
 
 class Forwarder:
@@ -41,6 +42,9 @@ class Forwarder:
             state.set_timer(now + ANSWER_TIMEOUT_S, "ask", ask.id)
         else:
             self.finish(ask.id)
+
+    def ask_owner(self, service: str, ask: SlotAsk, now: float) -> None:
+        """Asks the root that owns the rollout of the service. The answer comes to `Agents.on_answer`."""
 
     def done_here(self, event: AskDone) -> None:
         answer = RootAnswer(self._state.settings.name, event.status, event.body)
