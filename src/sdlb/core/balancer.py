@@ -83,7 +83,10 @@ class Balancer:
         self._routes = Routes(state)
         self._reports = Reports(state)
         self._agents = Agents(state, self._local, self._reports, self._forwarder)
-        self._rollouts = Rollouts(state, self._children, self._reports)
+        root = self._authority if isinstance(self._authority, Root) else None
+        self._rollouts = Rollouts(state, self._children, self._reports, root)
+        if root is not None:
+            root.openings.wanted = self._rollouts.wanted
         self._routes_due: dict[str, None] = {}
         self._batch: list[tuple[ClaimKey, dict[str, None]]] = []  # slots whose permit is settled, but not the rest
         self._path: Path | None = None
@@ -94,7 +97,15 @@ class Balancer:
         self._older = False  # the state folder is an older copy, and no parent has confirmed it yet
         self._stopped = False
         self._delta: Apply | None = None  # computed but not returned yet, if an exception came between
-        self.view = View(state, self._children, self._local, self._parents, self._authority)
+        self.view = View(
+            state,
+            self._children,
+            self._local,
+            self._parents,
+            self._authority,
+            self._rollouts,
+            self._reports,
+        )
 
     # ------------------------------------------------------------------ start
 
@@ -455,6 +466,7 @@ class Balancer:
             self._recheck_remnants(doc_id)
             kind, _, name = doc_id.partition("/")
             if kind == TARGET:
+                state.dirty_services[name] = None
                 self._agents.on_target(name, now)
         self._agents.settle(now)
         has_say = self._authority.has_say(now)

@@ -19,6 +19,7 @@ from sdlb.core.messages import Rank
 from sdlb.core.opening import (
     CANDIDATES_MAX,
     NONE,
+    OPEN,
     OPENING,
     REVERTED,
     RUNNING,
@@ -63,6 +64,7 @@ class Openings:
         self._behind: dict[str, tuple[int, float]] = {}  # service -> (generation without a record, since when)
         self._reached: frozenset[str] = frozenset()  # ids of the other roots that most children reach
         self._left: dict[str, float] = {}  # id of a root that most children no longer reach -> time since when
+        self.wanted: Callable[[str], str] = lambda service: ""  # the version to which a rollout is in progress
         self._dependents: dict[str, dict[str, None]] = {}  # service -> services that wait for a version of it
 
     # ------------------------------------------------------------------ reads
@@ -309,7 +311,7 @@ class Openings:
             rivals=rivals,
             room=room,
             replaces=() if room and record.active else tuple(v for v in record.era if not compatible(version, v)),
-            returns=version in record.past,
+            returns=version in record.past and version != self.wanted(service),
             barred=barred_by_policy(policy, version, record) is not None,
             missing=tuple(sorted(names.get(root, root) for root in missing)),
             alone=not alive,
@@ -388,6 +390,34 @@ class Openings:
             return objection
         barred = barred_by_policy(self._state.policy(service), version, record)
         return f"{service}-{version} cannot be promoted: {barred}" if barred is not None else ""
+
+    def cut_objection(self, service: str, version: str) -> str:
+        """Why the versions that this one replaces must not be stopped yet. "": its policy and its gates allow it."""
+        policy, current = self._state.policy(service), self._records.get(service)
+        if current is None:
+            return ""
+        barred = barred_by_policy(policy, version, current)
+        if barred is not None:
+            return str(barred)
+        gates = [gate.name for gate in policy.gates if gate.at == "before"]
+        record = self.record(service)
+        candidate = record.candidates.get(version) if record is not None else None
+        if not gates or version in current.era or (candidate is not None and candidate.no_gates):
+            return ""
+        if candidate is None:
+            return "its gates have not been evaluated yet"
+        for name in gates:
+            state = candidate.gates.get(name)
+            if state is None or state.state != OPEN:
+                return f"gate {name}: {(state.reason if state is not None else '') or 'it is not open'}"
+        return ""
+
+    def reverted(self, service: str, version: str) -> str:
+        """Why the flip to this version was reverted. "": it was not."""
+        record = self.record(service)
+        if record is None or record.phase != REVERTED or record.to != version:
+            return ""
+        return record.detail or "its flip was reverted"
 
     def _objection(self, service: str, version: str) -> str:
         record = self.record(service)

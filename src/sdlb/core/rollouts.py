@@ -1,36 +1,499 @@
-"""Rollouts at a root: the targets of services, and the slots of the rollouts that this root owns."""
+"""Rollouts at a root: the targets of services, and the slots of the rollouts that this root owns.
+
+One root owns a rollout: the one that took `start`, or `adopt` later. It writes the target (a document that all nodes hold), grants
+slots, and saves its slots before it answers. The rules are in `rollout_rules`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
-from sdlb.model.rollout import SlotAnswer
+import msgspec
+
+from sdlb.core.messages import RELEASE, TARGET
+from sdlb.core.openings import TERM
+from sdlb.core.rollout_rules import (
+    Capacity,
+    Conditions,
+    Owned,
+    advance,
+    capacity,
+    given_back,
+    granted,
+    is_waiting,
+    slot_objection,
+)
+from sdlb.model.opening import Opening
+from sdlb.model.rollout import (
+    CUTTING_OVER,
+    FAIL,
+    HALTED,
+    HISTORY_MAX,
+    PAUSED,
+    PREPARING,
+    ROLLING,
+    SUPERSEDED,
+    TAKE,
+    UNDOING,
+    UNDONE,
+    RoleReport,
+    Rollout,
+    SlotAnswer,
+    Target,
+    read_target,
+    target_body,
+)
 
 if TYPE_CHECKING:
+    from sdlb.core.authority import Root
     from sdlb.core.children import Children
     from sdlb.core.events import ReleasePut, RolloutOrder
+    from sdlb.core.messages import Doc
     from sdlb.core.reports import Reports
     from sdlb.core.state import State
     from sdlb.model.rollout import SlotAsk
 
+BEST_S = 600.0
+"""The baseline is the best ready capacity of this time."""
+BUCKETS = 10
+RETRY_MIN_S, RETRY_MAX_S = 0.5, 10.0
+_ID = re.compile(r"^r-([0-9]{1,9})\Z")
+
+
+class Best:
+    """The greatest of recent values, in buckets of a minute."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, int] = {}
+
+    def add(self, value: int, now: float) -> None:
+        bucket = int(now / (BEST_S / BUCKETS))
+        self._buckets = {at: best for at, best in self._buckets.items() if at > bucket - BUCKETS}
+        self._buckets[bucket] = max(value, self._buckets.get(bucket, 0))
+
+    def value(self) -> int:
+        return max(self._buckets.values(), default=0)
+
 
 class Rollouts:
-    def __init__(self, state: State, children: Children, reports: Reports) -> None:
+    def __init__(self, state: State, children: Children, reports: Reports, root: Root | None) -> None:
+        """`root`: the deciding side of this node, if it is a root."""
         self._state = state
         self._children = children
         self._reports = reports
+        self._root = root
+        self._owned: dict[str, Owned] = {}
+        self._read: dict[str, tuple[object, Target | None]] = {}
+        self._best: dict[str, Best] = {}
+        self._asking: dict[
+            str, dict[str, float]
+        ] = {}  # service -> node that waits for a slot -> until when that counts
+        self._held: dict[str, str] = {}  # service -> why no slot was granted while none was open
+        self._details: dict[str, str] = {}  # what a rollout waits for, if that alone has changed
+        self._learns_until: dict[str, float] = {}
 
-    def load(self, service: str, value: object) -> None: ...
+    def load(self, service: str, value: object) -> None:
+        try:
+            self._owned[service] = msgspec.convert(cast("Mapping[str, object]", value)["owned"], Owned)
+        except (msgspec.ValidationError, KeyError, TypeError):
+            self._state.persist(f"rollout/{service}", None)
+
+    # ------------------------------------------------------------------ reads
+
+    def target(self, service: str) -> Target | None:
+        doc = self._state.policies.docs.get(f"{TARGET}/{service}")
+        if doc is None:
+            return None
+        known = self._read.get(service)
+        if known is None or known[0] != doc.rank:
+            known = self._read[service] = (doc.rank, read_target(doc.body))
+        return known[1]
+
+    def targets(self) -> Iterator[Target]:
+        for doc in list(self._state.policies.docs.values()):
+            if doc.kind == TARGET and (target := self.target(doc.name)) is not None:
+                yield target
+
+    def owned(self, service: str) -> Owned:
+        return self._owned.get(service, Owned())
+
+    def detail(self, rollout: Rollout, service: str) -> str:
+        return self._details.get(service) or rollout.detail
+
+    def wanted(self, service: str) -> str:
+        """The version to which a rollout is in progress. "": none is."""
+        target = self.target(service)
+        active = target.active if target is not None else None
+        if active is None:
+            return ""
+        return active.before if active.state == UNDOING else active.to
+
+    def owns(self, rollout: Rollout | None) -> bool:
+        return rollout is not None and rollout.owner_id == self._state.settings.node_id
+
+    def find(self, name: str) -> Target | None:
+        """By service, or by the id of its last rollout or one of its history."""
+        found = self.target(name)
+        if found is not None:
+            return found
+        return next((t for t in self.targets() if any(r.id == name for r in past(t))), None)
+
+    def capacity(self, service: str, rollout: Rollout) -> Capacity:
+        report = self._reports.total(service)
+        base = rollout if rollout.baseline else replace(rollout, baseline=max(self.best(service), report.ready))
+        return capacity(base, self.owned(service), report, self.floor(service, base.baseline, report.nodes))
+
+    def best(self, service: str) -> int:
+        return self._best[service].value() if service in self._best else 0
+
+    def floor(self, service: str, baseline: int, nodes: int) -> int:
+        return self._opening(service).floor(baseline, nodes)
+
+    def _opening(self, service: str) -> Opening:
+        return self._state.policy(service).opening
+
+    def learning(self, service: str) -> bool:
+        """Whether some nodes may not have reported to this root yet, or it cannot trust what it hears."""
+        return bool(
+            self._children.unsynced
+            or self._children.guarded
+            or not self._state.can_write
+            or self._state.now < self._learns_until.get(service, 0.0)
+        )
+
+    # ------------------------------------------------------------------ orders
+
+    def objection(self, order: RolloutOrder) -> str:
+        """Why the order would have no effect. "": it has one."""
+        target = self.target(order.service)
+        active = target.active if target is not None else None
+        if order.verb == "start":
+            return self._start_objection(order, target, active)
+        if order.verb == "undo" and active is None:
+            return self._undo_objection(order.service, target)
+        if active is None:
+            return f"no rollout of {order.service} is in progress"
+        if order.verb == "adopt":
+            return f"{active.id} is owned by this root already" if self.owns(active) else ""
+        if not self.owns(active):
+            return f"{active.id} is owned by {active.owner}, not {self._state.settings.name}"
+        match order.verb:
+            case "pause" if active.state not in (PREPARING, ROLLING):
+                return f"{active.id} is {active.state}; only a rollout that is preparing or rolling can be paused"
+            case "resume" if active.state not in (PAUSED, HALTED):
+                return f"{active.id} is {active.state}; only a paused or halted rollout can be resumed"
+            case "promote" if active.state not in (PREPARING, ROLLING, PAUSED):
+                return f"{active.id} is {active.state}; there is nothing to promote"
+            case "abort" | "undo" if active.state == CUTTING_OVER:
+                return f"{active.id} is cutting over to {active.to}; wait until it is done, then undo it"
+            case "abort" | "undo" if active.state == UNDOING:
+                return f"{active.id} is being undone already"
+            case "pause" | "resume" | "promote" | "abort" | "undo":
+                return ""
+            case _:
+                return f"{order.verb} is not an order for a rollout"
+
+    def _start_objection(self, order: RolloutOrder, target: Target | None, active: Rollout | None) -> str:
+        name = f"{order.service}-{order.version}"
+        if self._release(order.service, order.version) is None:
+            return f"there is no release {name}; add it with 'sdlb release add'"
+        if active is not None and not order.supersede:
+            return f"{active.id} to {active.to} is {active.state}; abort it first, or start with --supersede"
+        if active is not None and active.state in (CUTTING_OVER, UNDOING):
+            return f"{active.id} is {active.state}; wait until it has ended"
+        if target is not None and active is None and target.settled == order.version:
+            return f"{name} is what all nodes have since {target.rollout.id if target.rollout else 'the start'}"
+        return self._floor_objection(order.service, order.version) or self._problems(order)
+
+    def _undo_objection(self, service: str, target: Target | None) -> str:
+        last = target.rollout if target is not None else None
+        if target is None or last is None or not last.before or last.state != "done":
+            return f"{service} has no finished rollout that could be undone"
+        return self._floor_objection(service, last.before)
+
+    def _floor_objection(self, service: str, version: str) -> str:
+        policy = self._state.policy(service)
+        if policy.opening.below_floor(version, policy.compatibility.scheme):
+            hooks = [gate.name for gate in policy.gates if gate.kind == "hook"]
+            after = f", since the hook {', '.join(hooks)}" if hooks else ""
+            return f"{service}-{version} is below never_below = {policy.opening.never_below}{after}"
+        return ""
+
+    def _problems(self, order: RolloutOrder) -> str:
+        problems = self.plan(order)["problems"]
+        return "; ".join(cast("list[str]", problems))
+
+    def plan(self, order: RolloutOrder) -> dict[str, object]:
+        """What `start` or `undo` would do, as far as it is known beforehand."""
+        service, target = order.service, self.target(order.service)
+        undo = order.verb == "undo" and target is not None and target.rollout is not None
+        version = target.rollout.before if undo and target and target.rollout else order.version
+        before = self._before(service, target)
+        report = self._reports.total(service)
+        baseline = max(self.best(service), report.ready)
+        floor = self.floor(service, baseline, report.nodes)
+        incompatible = self._is_incompatible(service, before, version)
+        beside = order.spec.side_by_side == "always" or (incompatible and order.spec.side_by_side == "incompatible")
+        beside = beside and not report.alone
+        share = -(-baseline // max(1, report.nodes))
+        parallel = max(1, (baseline - floor) // share) if share else max(1, report.nodes)
+        sole = bool(baseline) and baseline - share <= 0
+        gap_s, lowest, problems = 0.0, baseline - (0 if beside else min(baseline, parallel * share)), list[str]()
+        if not report.nodes:
+            problems.append(f"no node runs {service}: its node files have no [role.ROLE.{service}]")
+        flips = self._opening(service).cut_over == "flip"
+        if incompatible and not beside and before:
+            gap_s, lowest = order.spec.drain_s + order.spec.soak_s, 0
+            if flips:
+                problems.append(
+                    'a flip needs both versions side by side: allow it in the role, or set cut_over = "stopped"'
+                )
+            if any(gate.at == "before" for gate in self._state.policy(service).gates):
+                problems.append("gates before the cut-over need both versions side by side")
+        elif sole and not beside and before:
+            gap_s, lowest = order.spec.drain_s, 0
+        if gap_s and not order.spec.accept_gap:
+            problems.append(
+                f"the capacity would fall to {lowest} of {baseline} (floor {floor}) for about {gap_s:g} s; "
+                "accept that with --accept-gap"
+            )
+        return {
+            "service": service,
+            "before": before,
+            "to": version,
+            "incompatible": incompatible,
+            "side_by_side": beside,
+            "nodes": report.nodes,
+            "batches": -(-report.nodes // parallel) if not beside else 1,
+            "lowest": lowest,
+            "baseline": baseline,
+            "floor": floor,
+            "gap_s": gap_s,
+            "problems": problems,
+        }
 
     def on_release(self, event: ReleasePut, now: float) -> None: ...
 
-    def on_order(self, event: RolloutOrder, now: float) -> None: ...
+    def on_order(self, order: RolloutOrder, now: float) -> None:
+        if self._root is None or self.objection(order):
+            return
+        target = self.target(order.service) or Target(order.service)
+        active, wall_s = target.active, self._state.wall_s
+        match order.verb:
+            case "start":
+                self._start(target, order, order.version, "", now)
+            case "undo" if active is None and target.rollout is not None:
+                self._start(target, order, target.rollout.before, target.rollout.id, now)
+            case "adopt" if active is not None:
+                settings = self._state.settings
+                self._learns_until[order.service] = now + settings.lease_s + 2 * settings.beat_s
+                self._state.set_timer(self._learns_until[order.service], "rollout", order.service)
+                taken = replace(active, owner=settings.name, owner_id=settings.node_id, term=active.term + 1)
+                self._save(order.service, Owned(active.id, taken=1))
+                self._put(target, taken, order.by, ahead=TERM)
+            case "pause" if active is not None:
+                self._put(target, replace(active, state=PAUSED, detail=f"paused by {order.by}"), order.by)
+            case "resume" if active is not None:
+                state = PREPARING if not active.baseline else ROLLING
+                self._save(order.service, replace(self.owned(order.service), failed={}))
+                self._put(target, replace(active, state=state, detail="", started_s=wall_s), order.by)
+            case "promote" if active is not None:
+                self._put(target, replace(active, cursor=1.0), order.by)
+            case "abort" | "undo" if active is not None:
+                state = UNDOING if self.owned(order.service).taken else UNDONE
+                ended = wall_s if state == UNDONE else 0.0
+                gone = replace(active, state=state, cursor=1.0, detail=f"aborted by {order.by}", ended_s=ended)
+                self._put(target, gone, order.by)
+            case _:
+                pass
+
+    def _start(self, target: Target, order: RolloutOrder, version: str, undoes: str, now: float) -> None:
+        settings, service = self._state.settings, order.service
+        before, last, active = self._before(service, target), target.rollout, target.active
+        term = 1
+        if active is not None:
+            last, term = replace(active, state=SUPERSEDED, ended_s=self._state.wall_s), active.term + 1
+        rollout = Rollout(
+            self._next_id(),
+            version,
+            before,
+            PREPARING,
+            settings.name,
+            settings.node_id,
+            term=term,
+            incompatible=self._is_incompatible(service, before, version),
+            spec=order.spec,
+            by=order.by,
+            started_s=self._state.wall_s,
+            undoes=undoes,
+        )
+        history = ((last,) if last is not None else ()) + target.history
+        self._save(service, replace(self.owned(service), rollout=rollout.id, failed={}, taken=0, updated=0))
+        if self._children.other_roots() - {settings.node_id}:  # nodes may have reported to another root so far
+            self._learns_until[service] = now + settings.lease_s + 2 * settings.beat_s
+            self._state.set_timer(self._learns_until[service], "rollout", service)
+        self._put(replace(target, history=history[:HISTORY_MAX]), rollout, order.by)
+
+    def _next_id(self) -> str:
+        numbers = [int(m[1]) for t in self.targets() for r in past(t) if (m := _ID.match(r.id))]
+        return f"r-{max(numbers, default=0) + 1}"
+
+    def _before(self, service: str, target: Target | None) -> str:
+        """The version that a rollout replaces: the one that was last done, or the active one that was started by hand."""
+        if target is not None and target.settled:
+            return target.settled
+        root = self._root
+        record = root.records.get(service) if root is not None else None
+        with_release = [v for v in record.active if self._release(service, v) is not None] if record is not None else []
+        return max(with_release, default="")
+
+    def _is_incompatible(self, service: str, before: str, version: str) -> bool:
+        return bool(before) and not self._state.policy(service).compatibility.compatible(before, version)
+
+    def _release(self, service: str, version: str) -> dict[str, object] | None:
+        doc: Doc | None = self._state.policies.docs.get(f"{RELEASE}/{service}-{version}")
+        if doc is None:
+            return None
+        try:
+            data = msgspec.json.decode(doc.body, type=dict[str, object])
+        except msgspec.MsgspecError:
+            return None
+        return None if data.get("withdrawn") else data
+
+    # ------------------------------------------------------------------ slots
 
     def on_ask(self, ask: SlotAsk, now: float) -> SlotAnswer | None:
         """None: another root owns the rollout."""
-        return None
+        target = self.target(ask.service)
+        rollout = target.rollout if target is not None else None
+        if rollout is None or not self.owns(rollout):
+            return None
+        owned = self.owned(ask.service)
+        if ask.what != TAKE:
+            failed = (ask.detail or "it failed") if ask.what == FAIL and ask.rollout == rollout.id else None
+            self._held.pop(ask.service, None)
+            self._save(ask.service, given_back(owned, ask.node, failed))
+            self._state.set_timer(now, "rollout", ask.service)
+            return SlotAnswer(True)
+        retry_s = min(max(rollout.spec.soak_s / 4, RETRY_MIN_S), RETRY_MAX_S)
+        if ask.rollout != rollout.id or ask.term > rollout.term:
+            return SlotAnswer(False, retry_s, f"the rollout of {ask.service} is {rollout.id}")
+        if ask.node in owned.slots:
+            return SlotAnswer(True)
+        why = self._slot_objection(ask, rollout, owned)
+        if why:
+            self._asking.setdefault(ask.service, {})[ask.node] = now + 2 * retry_s
+            if not owned.slots and rollout.state == ROLLING and not self.learning(ask.service):
+                self._hold(ask.service, rollout, why, now)
+            return SlotAnswer(False, retry_s, why)
+        self._asking.get(ask.service, {}).pop(ask.node, None)
+        self._held.pop(ask.service, None)
+        self._save(ask.service, granted(owned, ask.node, ask.share, self._state.wall_s))
+        text = f"{ask.service}: {ask.node} has a slot of {rollout.id}"
+        self._state.note("slot-granted", text, service=ask.service, rollout=rollout.id, node=ask.node)
+        return SlotAnswer(True)
 
-    def on_timer(self, service: str, now: float) -> None: ...
+    def _slot_objection(self, ask: SlotAsk, rollout: Rollout, owned: Owned) -> str:
+        out = sum(1 for each in self._owned.values() for held in each.slots.values() if held.share)
+        nodes = max((self._reports.total(t.service).nodes for t in self.targets()), default=0)
+        now = self.capacity(ask.service, rollout)
+        return slot_objection(rollout, owned, now, ask.share, out=out, nodes=nodes, learning=self.learning(ask.service))
+
+    def _hold(self, service: str, rollout: Rollout, why: str, now: float) -> None:
+        if service not in self._held:
+            text = f"{service}: {rollout.id} takes no node out: {why}"
+            self._state.note("capacity-held", text, "warning", service=service, rollout=rollout.id)
+            self._state.set_timer(now, "rollout", service)
+        self._held[service] = why
+
+    def _save(self, service: str, owned: Owned) -> None:
+        if owned == self.owned(service):
+            return
+        self._owned[service] = owned
+        self._state.persist(f"rollout/{service}", {"v": 1, "owned": msgspec.to_builtins(owned)})
+
+    # ------------------------------------------------------------------ steps
+
+    def on_timer(self, service: str, now: float) -> None:
+        self._reports.changed[service] = None
 
     def settle(self, now: float) -> None:
         """After each batch of events: reports may have changed."""
+        if self._root is None:
+            return
+        changed, self._reports.changed = self._reports.changed, {}
+        for service in changed:
+            report = self._reports.total(service)
+            self._best.setdefault(service, Best()).add(report.ready, now)
+            target = self.target(service)
+            if target is not None and self.owns(target.active) and self._state.can_write:
+                self._step(target, report, now)
+
+    def _step(self, target: Target, report: RoleReport, now: float) -> None:
+        service, rollout = target.service, target.active
+        assert rollout is not None
+        self._collect(service, rollout, report)
+        found = advance(rollout, self.owned(service), report, self._conditions(service, rollout, report, now))
+        self._details[service] = found.detail
+        if replace(found, detail="", nodes=0) != replace(rollout, detail="", nodes=0):
+            self._put(target, found, "")
+        if is_waiting(found):
+            self._state.set_timer(now + self._state.settings.beat_s, "rollout", service)
+
+    def _collect(self, service: str, rollout: Rollout, report: RoleReport) -> None:
+        """A root that has adopted a rollout takes over the slots that nodes report."""
+        owned = self.owned(service)
+        if owned.rollout != rollout.id:
+            owned = Owned(rollout.id, taken=1)
+        for slot in report.slots:
+            if slot.rollout == rollout.id and slot.node not in owned.slots and self.learning(service):
+                owned = granted(owned, slot.node, slot.share, self._state.wall_s)
+        self._save(service, owned)
+
+    def _conditions(self, service: str, rollout: Rollout, report: RoleReport, now: float) -> Conditions:
+        root = self._root
+        assert root is not None
+        asking = {node: until for node, until in self._asking.get(service, {}).items() if until > now}
+        self._asking[service] = asking
+        baseline = rollout.baseline or max(self.best(service), report.ready)
+        record = root.records.get(service)
+        return Conditions(
+            wall_s=self._state.wall_s,
+            floor=self.floor(service, baseline, report.nodes),
+            learning=self.learning(service),
+            best=self.best(service),
+            objection=root.openings.cut_objection(service, rollout.to),
+            flips=self._opening(service).cut_over == "flip",
+            active=record is not None and rollout.to in record.active,
+            reverted=root.openings.reverted(service, rollout.to),
+            held=service in self._held,
+            asking=len(asking),
+        )
+
+    def _put(self, target: Target, rollout: Rollout, by: str, *, ahead: int = 1) -> None:
+        before = target.rollout
+        settled = rollout.to if rollout.state == "done" else target.settled or rollout.before
+        named = {settled, rollout.to, rollout.before, target.settled} - {""}
+        releases = {
+            version: data
+            for version in sorted(named)
+            if (data := self._release(target.service, version) or target.releases.get(version)) is not None
+        }
+        found = replace(target, settled=settled, rollout=rollout, releases=releases)
+        self._state.policies.put_doc(TARGET, target.service, target_body(found), ahead=ahead)
+        if before is None or (before.id, before.state) != (rollout.id, rollout.state):
+            who = f" by {by}" if by else ""
+            why = f": {rollout.detail}" if rollout.detail else ""
+            text = f"{target.service} {rollout.before or 'nothing'} -> {rollout.to}, {rollout.id}: {rollout.state}{who}{why}"
+            level = "error" if rollout.state == HALTED else "info"
+            self._state.note("rollout-state", text, level, service=target.service, rollout=rollout.id)
+        self._details.pop(target.service, None)
+        self._reports.changed[target.service] = None
+        self._state.changed_services[target.service] = None
+
+
+def past(target: Target) -> tuple[Rollout, ...]:
+    return ((target.rollout,) if target.rollout is not None else ()) + target.history

@@ -8,7 +8,7 @@ from sdlb.core.authority import Authority, Root
 from sdlb.core.children import Children
 from sdlb.core.decisions import ServiceRecord
 from sdlb.core.downlink import Downlink
-from sdlb.core.events import EndpointKey
+from sdlb.core.events import EndpointKey, RolloutOrder
 from sdlb.core.explain import explain, refused
 from sdlb.core.instance import Instance, Life
 from sdlb.core.local_instances import LocalInstances
@@ -16,6 +16,9 @@ from sdlb.core.messages import ACTIVE, OPENING, POLICY, REFUSED, WAITING, Doc
 from sdlb.core.opening import Candidate, from_body
 from sdlb.core.parents import Parents
 from sdlb.core.preview import preview
+from sdlb.core.reports import Reports
+from sdlb.core.rollout_view import rollout_view
+from sdlb.core.rollouts import Rollouts
 from sdlb.core.saved import health_to
 from sdlb.core.share import percentages, picks
 from sdlb.core.slot import Permit, Slot
@@ -48,7 +51,14 @@ class View:
     """Read access. No method changes the state."""
 
     def __init__(
-        self, state: State, children: Children, local: LocalInstances, parents: Parents, authority: Authority
+        self,
+        state: State,
+        children: Children,
+        local: LocalInstances,
+        parents: Parents,
+        authority: Authority,
+        rollouts: Rollouts,
+        reports: Reports,
     ) -> None:
         self.settings = state.settings
         self._state = state
@@ -56,6 +66,9 @@ class View:
         self._local = local
         self._parents = parents
         self._authority = authority
+        self._rollouts = rollouts
+        self._reports = reports
+        self.parts = (state, children, local, parents, authority, rollouts, reports)
         self.public = False  # the node's entry listeners have the hardened preset
 
     # ------------------------------------------------------------------ instances
@@ -241,6 +254,26 @@ class View:
     def transfer_objection(self, route: str, service: str) -> str:
         """Why the event `RouteTransfer` would have no effect at this node. "": it has one."""
         return self._authority.transfer_objection(route, service) if isinstance(self._authority, Root) else NO_ROOT
+
+    # ------------------------------------------------------------------ rollouts
+
+    def rollouts(self) -> list[dict[str, Any]]:
+        found = (self.rollout(target.service) for target in self._rollouts.targets())
+        return sorted((each for each in found if each is not None), key=lambda each: each["service"])
+
+    def rollout(self, name: str) -> dict[str, Any] | None:
+        """`name`: a service, or the id of a rollout of it. None: there is none."""
+        target = self._rollouts.find(name)
+        if target is None:
+            return None
+        return rollout_view(self._rollouts, target, self._reports.total(target.service), self._state.wall_s)
+
+    def rollout_objection(self, order: RolloutOrder) -> str:
+        """Why the event `RolloutOrder` would have no effect at this node. "": it has one."""
+        return self._rollouts.objection(order) if isinstance(self._authority, Root) else NO_ROOT
+
+    def rollout_plan(self, order: RolloutOrder) -> dict[str, Any]:
+        return self._rollouts.plan(order)
 
     def _version(self, version: str, slots: list[Slot]) -> dict[str, Any]:
         first = min(slots, key=lambda s: (_ORDER.get(s.permit.state, 9), s.key.route))

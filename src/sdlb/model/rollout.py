@@ -73,6 +73,8 @@ class Rollout:
     undoes: str = ""
     nodes: int = 0
     """Nodes that run the service, as last counted."""
+    baseline: int = 0
+    """The best ready capacity of the time before it began to roll; the floor is a part of it."""
 
     @property
     def ended(self) -> bool:
@@ -134,10 +136,12 @@ class RoleReport:
 
     `nodes`: those that run the service. `ready`: capacity of healthy instances that may serve, on nodes that hold no slot. `waiting`:
     capacity of healthy instances that wait, by version. `counts`: "ROLLOUT PHASE" -> nodes; the phase is that in this rollout.
-    `slots`: nodes that hold a slot. `failed`: node -> what failed, of at most FAILED_MAX nodes.
+    `slots`: nodes that hold a slot. `failed`: node -> what failed, of at most FAILED_MAX nodes. `alone`: nodes that cannot run two
+    versions side by side.
     """
 
     nodes: int = 0
+    alone: int = 0
     ready: int = 0
     waiting: Mapping[str, int] = field(default_factory=dict[str, int])
     counts: Mapping[str, int] = field(default_factory=dict[str, int])

@@ -12,7 +12,7 @@ class Lists(View):
     """Reads the state of the same node as `view`, and changes nothing."""
 
     def __init__(self, view: View) -> None:
-        super().__init__(view._state, view._children, view._local, view._parents, view._authority)
+        super().__init__(*view.parts)
         self._head = _Head(view)
 
     def instance_ids(self) -> list[str]:
@@ -35,7 +35,7 @@ class Lists(View):
 
 class _Head(View):
     def __init__(self, view: View) -> None:
-        super().__init__(view._state, view._children, view._local, view._parents, view._authority)
+        super().__init__(*view.parts)
 
     def tree(self) -> dict[str, Any]:
         return {name: value for name, value in super().tree().items() if name not in ("children", "instances")}

@@ -1,0 +1,240 @@
+"""The rules of a rollout's owner as pure functions: when a node gets a slot, and when the rollout takes its next step.
+
+The capacity rule (promise 9): after each grant, the capacity that is ready, less what was promised to nodes that still serve, is at
+least the floor. Three exceptions: a node that serves nothing costs nothing; one node may always be out while nothing else is; and a
+sole instance, or the last step of an incompatible version that cannot run beside the old one, if the operator accepts the gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from sdlb.model.rollout import (
+    CURRENT,
+    CUTTING_OVER,
+    DONE,
+    FAILED,
+    HALTED,
+    HOLDING,
+    PAUSED,
+    PREPARED,
+    PREPARING,
+    QUEUED,
+    READY,
+    ROLLING,
+    UNDOING,
+    UNDONE,
+    UPDATED,
+    RoleReport,
+    Rollout,
+)
+
+CHUNK_MIN = 8
+"""Nodes by which the cursor moves at least: small trees need one document only."""
+MOVES_MAX = 16
+"""Each move of the cursor costs every node of the tree one message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A slot. `share`: capacity that its node had when it asked. `since`: Unix time."""
+
+    share: int = 0
+    since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """What only the owner of a rollout knows. `slots`: by node. `failed`: node -> what failed. `taken`, `updated`: slots that were
+    granted, and given back with success."""
+
+    rollout: str = ""
+    slots: Mapping[str, Held] = field(default_factory=dict[str, Held])
+    failed: Mapping[str, str] = field(default_factory=dict[str, str])
+    taken: int = 0
+    updated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """`promised`: capacity that is still counted in `ready`, of nodes that have a slot and will leave."""
+
+    baseline: int
+    floor: int
+    ready: int
+    promised: int
+
+    @property
+    def left(self) -> int:
+        return self.ready - self.promised
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """`learning`: some nodes may not have reported yet. `best`: the best ready capacity of the last minutes. `objection`: why the
+    old version must not be stopped yet (gates, policy); "": it may. `flips`: the policy replaces versions by a flip. `active`: the
+    new version is active. `reverted`: why its flip was reverted. `held`: a node was refused for want of capacity while none was
+    out. `asking`: nodes that wait for a slot."""
+
+    wall_s: float
+    floor: int
+    learning: bool = False
+    best: int = 0
+    objection: str = ""
+    flips: bool = False
+    active: bool = False
+    reverted: str = ""
+    held: bool = False
+    asking: int = 0
+
+
+# ---------------------------------------------------------------------- slots
+
+
+def capacity(rollout: Rollout, owned: Owned, report: RoleReport, floor: int) -> Capacity:
+    """`floor`: of the baseline of the rollout."""
+    gone = {slot.node for slot in report.slots}
+    promised = sum(held.share for node, held in owned.slots.items() if node not in gone)
+    return Capacity(rollout.baseline, floor, report.ready, promised)
+
+
+def slot_objection(
+    rollout: Rollout, owned: Owned, now: Capacity, share: int, *, out: int, nodes: int, learning: bool
+) -> str:
+    """Why a node gets no slot now; "": it gets one. `out`: nodes that are out for all rollouts. `nodes`: of the tree."""
+    spec = rollout.spec
+    if rollout.state not in (ROLLING, UNDOING):
+        return f"the rollout is {rollout.state}"
+    if learning:
+        return "the root does not know yet what all nodes do"
+    if rollout.state == ROLLING and owned.updated < spec.first and len(owned.slots) >= spec.first:
+        return f"the first {spec.first} nodes are updated alone"
+    if share and out >= nodes_out_max(spec.nodes_out_max, nodes):
+        return f"{out} nodes are out already (nodes_out_max {spec.nodes_out_max})"
+    return capacity_objection(now, share, alone=not owned.slots, accept_gap=spec.accept_gap)
+
+
+def capacity_objection(now: Capacity, share: int, *, alone: bool, accept_gap: bool) -> str:
+    """`alone`: no other node has a slot."""
+    left = now.left - share
+    if not share or left >= now.floor:
+        return ""
+    whole = alone and now.left >= now.baseline
+    if whole and (left > 0 or accept_gap):
+        return ""
+    return f"a capacity of {max(0, left)} would be left of {now.baseline}, and the floor is {now.floor}"
+
+
+def nodes_out_max(text: str, nodes: int) -> int:
+    """At least one."""
+    return max(1, int(nodes * float(text[:-1]) / 100) if text.endswith("%") else int(text))
+
+
+def granted(owned: Owned, node: str, share: int, wall_s: float) -> Owned:
+    if node in owned.slots:
+        return owned
+    return replace(owned, slots={**owned.slots, node: Held(share, wall_s)}, taken=owned.taken + 1)
+
+
+def given_back(owned: Owned, node: str, failed: str | None) -> Owned:
+    """`failed`: why the node went back to the old version. None: it has the new one."""
+    slots = {name: held for name, held in owned.slots.items() if name != node}
+    if failed is not None:
+        return replace(owned, slots=slots, failed={**owned.failed, node: failed})
+    return replace(owned, slots=slots, updated=owned.updated + (node in owned.slots))
+
+
+# ---------------------------------------------------------------------- steps
+
+
+def advance(rollout: Rollout, owned: Owned, report: RoleReport, c: Conditions) -> Rollout:
+    """The rollout after its next step, or as it is."""
+    found = replace(rollout, nodes=report.nodes) if report.nodes and not c.learning else rollout
+    match rollout.state:
+        case "preparing":
+            return _prepare(found, report, c)
+        case "rolling":
+            return _roll(found, owned, report, c)
+        case "cutting-over" if _is_done(found, owned, report, c):
+            return _to(found, DONE, c)
+        case "undoing":
+            left = report.nodes - report.count(rollout.id, CURRENT, FAILED)
+            if not c.learning and not owned.slots and (left <= 0 or not owned.taken):
+                return _to(found, UNDONE, c)
+            return _moved(found, owned, c)
+        case _:
+            return found
+
+
+def _to(rollout: Rollout, state: str, c: Conditions, detail: str = "") -> Rollout:
+    ended = c.wall_s if state in (DONE, UNDONE) else 0.0
+    return replace(rollout, state=state, detail=detail, ended_s=ended)
+
+
+def _prepare(rollout: Rollout, report: RoleReport, c: Conditions) -> Rollout:
+    failed = report.count(rollout.id, FAILED)
+    if failed:
+        return _to(rollout, HALTED, c, _first(report.failed) or f"{failed} nodes cannot prepare {rollout.to}")
+    if c.learning or not report.nodes:
+        return replace(rollout, detail="waiting for the reports of all nodes")
+    ready = report.count(rollout.id, PREPARED, QUEUED, READY, UPDATED, *HOLDING)
+    if ready < report.nodes:
+        if c.wall_s - rollout.started_s > rollout.spec.progress_s:
+            detail = f"only {ready} of {report.nodes} nodes have fetched {rollout.to} in {rollout.spec.progress_s:g} s"
+            return _to(rollout, HALTED, c, detail)
+        return replace(rollout, detail=f"{ready} of {report.nodes} nodes have fetched {rollout.to}")
+    start = replace(rollout, baseline=max(c.best, report.ready), cursor=_chunk(rollout.spec.first, report.nodes))
+    return _to(start, ROLLING, c)
+
+
+def _roll(rollout: Rollout, owned: Owned, report: RoleReport, c: Conditions) -> Rollout:
+    if len(owned.failed) > rollout.spec.failures_max:
+        return _to(rollout, HALTED, c, _first(owned.failed))
+    if _is_done(rollout, owned, report, c):
+        return _to(rollout, DONE, c)
+    if rollout.incompatible and c.reverted:
+        return _to(rollout, PAUSED, c, c.reverted)
+    if rollout.incompatible and c.active:
+        return _to(rollout, CUTTING_OVER, c)
+    if rollout.incompatible and not c.flips and not c.learning and not owned.slots:
+        whole = report.count(rollout.id, READY, UPDATED, FAILED) >= report.nodes
+        enough = report.waiting.get(rollout.to, 0) >= c.floor
+        if (whole and enough) or (c.held and rollout.spec.accept_gap):
+            return replace(rollout, detail=c.objection) if c.objection else _to(rollout, CUTTING_OVER, c)
+        if whole:
+            return replace(
+                rollout,
+                detail=f"a capacity of {report.waiting.get(rollout.to, 0)} of {rollout.to} is ready, "
+                f"and the floor is {c.floor}",
+            )
+    return _moved(replace(rollout, detail=""), owned, c)
+
+
+def _is_done(rollout: Rollout, owned: Owned, report: RoleReport, c: Conditions) -> bool:
+    updated = report.count(rollout.id, UPDATED)
+    return bool(
+        updated and not c.learning and not owned.slots and updated + report.count(rollout.id, FAILED) >= report.nodes
+    )
+
+
+def _moved(rollout: Rollout, owned: Owned, c: Conditions) -> Rollout:
+    """More nodes may ask, if too few do."""
+    parallel = max(1, len(owned.slots))
+    first_done = owned.updated >= rollout.spec.first or rollout.state == UNDOING
+    if rollout.cursor >= 1 or not first_done or c.asking >= parallel:
+        return rollout
+    return replace(rollout, cursor=min(1.0, rollout.cursor + _chunk(2 * parallel, rollout.nodes)))
+
+
+def _chunk(wanted: int, nodes: int) -> float:
+    return min(1.0, max(wanted, CHUNK_MIN, nodes / MOVES_MAX) / max(1, nodes))
+
+
+def _first(failed: Mapping[str, str]) -> str:
+    return next((f"{node}: {text}" for node, text in sorted(failed.items())), "")
+
+
+def is_waiting(rollout: Rollout) -> bool:
+    """Whether time alone may change its state."""
+    return rollout.state in (PREPARING, ROLLING, CUTTING_OVER, UNDOING)

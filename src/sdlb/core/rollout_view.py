@@ -1,0 +1,117 @@
+"""Reads of rollouts and releases at a root, as plain values for JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sdlb.core.rollouts import past
+from sdlb.model.rollout import (
+    DRAINING,
+    FAILED,
+    HOLDING,
+    PREPARED,
+    QUEUED,
+    READY,
+    STARTING,
+    STOPPING,
+    UPDATED,
+    VERIFYING,
+    RoleReport,
+    Rollout,
+    Target,
+)
+
+if TYPE_CHECKING:
+    from sdlb.core.rollout_rules import Owned
+    from sdlb.core.rollouts import Rollouts
+
+OUT = (DRAINING, STOPPING, STARTING, VERIFYING)
+
+
+def rollout_view(rollouts: Rollouts, target: Target, report: RoleReport, wall_s: float) -> dict[str, Any] | None:
+    """The last rollout of a service. At another root than its owner, the counts are those that it knows."""
+    rollout = target.rollout
+    if rollout is None:
+        return None
+    owned, now = rollouts.owned(target.service), rollouts.capacity(target.service, rollout)
+    return {
+        **_summary(target, rollout),
+        "service": target.service,
+        "settled": target.settled,
+        "owner": rollout.owner,
+        "owner_here": rollouts.owns(rollout),
+        "term": rollout.term,
+        "detail": rollouts.detail(rollout, target.service),
+        "incompatible": rollout.incompatible,
+        "spec": msgspec.to_builtins(rollout.spec),
+        "nodes": _nodes(rollout, report),
+        "capacity": {"ready": now.left, "baseline": now.baseline, "floor": now.floor},
+        "slots": _slots(owned, report, wall_s),
+        "failed": {**report.failed, **owned.failed},
+        "next": _next(rollout, owned, report),
+        "history": [_summary(target, each) for each in past(target)],
+    }
+
+
+def _summary(target: Target, rollout: Rollout) -> dict[str, Any]:
+    return {
+        "id": rollout.id,
+        "state": rollout.state,
+        "before": rollout.before,
+        "to": rollout.to,
+        "by": rollout.by,
+        "started": rollout.started_s,
+        "ended": rollout.ended_s,
+        "undoes": rollout.undoes,
+        "digest": _digest(target, rollout.to),
+    }
+
+
+def _digest(target: Target, version: str) -> str:
+    """Of the only artifact of the release, or of all of them, by platform."""
+    artifacts: Any = target.releases.get(version, {}).get("artifact", {})
+    found = {platform: str(each.get("sha256", "")) for platform, each in dict(artifacts).items()}
+    return (
+        next(iter(found.values())) if len(set(found.values())) == 1 else ", ".join(f"{p} {d}" for p, d in found.items())
+    )
+
+
+def _nodes(rollout: Rollout, report: RoleReport) -> dict[str, int]:
+    def count(*phases: str) -> int:
+        return report.count(rollout.id, *phases)
+
+    done, out, failed = count(UPDATED), count(*HOLDING), count(FAILED)
+    return {
+        "all": report.nodes or rollout.nodes,
+        "done": done,
+        "out": out,
+        "queued": count(QUEUED),
+        "ready": count(READY),
+        "failed": failed,
+        "prepared": count(PREPARED, QUEUED, READY, UPDATED, *HOLDING),
+        "waiting": max(0, (report.nodes or rollout.nodes) - done - out - failed - count(READY)),
+    }
+
+
+def _slots(owned: Owned, report: RoleReport, wall_s: float) -> list[dict[str, Any]]:
+    phases = {slot.node: slot for slot in report.slots}
+    return [
+        {
+            "node": node,
+            "phase": phases[node].phase if node in phases else "granted",
+            "share": held.share,
+            "since_s": round(max(0.0, wall_s - held.since), 1),
+            "detail": phases[node].detail if node in phases else "",
+        }
+        for node, held in sorted(owned.slots.items())
+    ]
+
+
+def _next(rollout: Rollout, owned: Owned, report: RoleReport) -> str:
+    if rollout.state != "rolling" or not report.count(rollout.id, QUEUED, PREPARED):
+        return ""
+    if owned.slots:
+        return f"another node, when {', '.join(sorted(owned.slots)[:3])} is verified"
+    return "another node, when it asks"
