@@ -16,6 +16,7 @@ from sdlb.core.forwarding import Forwarder
 from sdlb.core.messages import Answer, Ask, RootAnswer
 from sdlb.core.parents import Parents
 from sdlb.core.relay import DONE_BYTES_MAX, DONE_MAX, Relay
+from sdlb.core.rollouts import Rollouts
 from sdlb.core.settings import Settings
 from sdlb.core.state import State
 from tests.core.forest import Forest
@@ -59,7 +60,8 @@ def test_what_is_kept_of_answers_is_bounded(sizes: list[int]) -> None:
 
 def test_a_repeated_call_is_answered_and_not_executed_again() -> None:
     state = State(Settings("edge", "id-edge", 1), Random(0))
-    forwarder = Forwarder(state, Children(state), Parents(state, 0.0))
+    children = Children(state)
+    forwarder = Forwarder(state, children, Parents(state, 0.0), Rollouts(state, children, state.reports, None))
     forwarder.ask(Ask("1", "PUT", "/x"), None, True, 0.0)
     forwarder.done_here(AskDone("1", 200, b""))
     forwarder.ask(Ask("1", "PUT", "/x"), 7, True, 1.0)

@@ -42,7 +42,6 @@ from sdlb.core.messages import (
     Welcome,
 )
 from sdlb.core.parents import Parents
-from sdlb.core.reports import Reports
 from sdlb.core.rollouts import Rollouts
 from sdlb.core.routes import Routes
 from sdlb.core.saved import EPOCH_MAX, permit_to
@@ -78,15 +77,15 @@ class Balancer:
         self._authority: Authority = (
             Root(state, self._children) if settings.is_root else Delegated(state, self._parents)
         )
-        self._forwarder = Forwarder(state, self._children, self._parents)
         self._endpoints = Endpoints(state, self._children, self._local)
         self._routes = Routes(state)
-        self._reports = Reports(state)
-        self._agents = Agents(state, self._local, self._reports, self._forwarder)
+        self._reports = state.reports
         root = self._authority if isinstance(self._authority, Root) else None
         self._rollouts = Rollouts(state, self._children, self._reports, root)
         if root is not None:
             root.openings.wanted = self._rollouts.wanted
+        self._forwarder = Forwarder(state, self._children, self._parents, self._rollouts)
+        self._agents = Agents(state, self._local, self._reports, self._forwarder)
         self._routes_due: dict[str, None] = {}
         self._batch: list[tuple[ClaimKey, dict[str, None]]] = []  # slots whose permit is settled, but not the rest
         self._path: Path | None = None
@@ -422,6 +421,8 @@ class Balancer:
                 self._routes.on_timer(name)
             case "ask":
                 self._forwarder.finish(name)
+            case "reports":
+                self._parents.reporting.check()
             case "agent":
                 self._agents.on_timer(name, now)
             case "rollout":
@@ -429,7 +430,7 @@ class Balancer:
             case "stop":
                 self._finish_stop(clean=False)
             case _:
-                pass  # "engine": the settling that follows sends the delta
+                pass  # "engine", "answers": the settling that follows handles them
 
     # ------------------------------------------------------------------ stop
 
@@ -452,6 +453,8 @@ class Balancer:
     def _finish(self, now: float) -> list[Effect]:
         state = self._state
         self._settle(now)
+        for service, answer in self._forwarder.take_answers():
+            self._agents.on_answer(service, answer, now)
         self._agents.settle(now)
         self._rollouts.settle(now)
         self._settle(now)
@@ -467,6 +470,7 @@ class Balancer:
             kind, _, name = doc_id.partition("/")
             if kind == TARGET:
                 state.dirty_services[name] = None
+                state.reports.unsent[name] = None  # the rollout may have another owner
                 self._agents.on_target(name, now)
         self._agents.settle(now)
         has_say = self._authority.has_say(now)

@@ -194,6 +194,7 @@ class Children:
         child.link = None
         child.lost_roots = _recount(self.lost_votes, child.lost_roots, ())
         self._state.policies.forget_child(child.name)
+        self._state.reports.drop_child(child.name)
         self._set_unlinked(child, True)
 
     def _set_unlinked(self, child: Downlink, unlinked: bool) -> None:
@@ -277,6 +278,11 @@ class Children:
             self._put(child, claim)
         for key, cause in message.withdrawn:
             self._withdraw(child, key, cause, now)
+        reports = self._state.reports
+        if message.full:
+            reports.keep_only(child.name, frozenset(service for service, _ in message.reports))
+        for service, body in message.reports:
+            reports.put_child(child.name, service, body)
         if message.full:
             named = {claim.key for claim in message.claims}
             for key in [key for key in child.keys if key not in named]:

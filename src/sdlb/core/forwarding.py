@@ -1,4 +1,5 @@
-"""Forwards calls of the local API that only the roots can answer: up to the roots, and their answers down."""
+"""Forwards calls that only the roots can answer: up to the roots, and their answers down. The calls come from the local API, and from
+agents that ask the owner of a rollout for a slot. The core of a root answers the latter itself."""
 
 from __future__ import annotations
 
@@ -8,57 +9,90 @@ from sdlb.core.events import AskDone
 from sdlb.core.messages import Answer, Ask, RootAnswer
 from sdlb.core.parents import Parents
 from sdlb.core.relay import ANSWER_TIMEOUT_S, LATE_ANSWER_TIMEOUT_S, Relay
+from sdlb.core.rollouts import Rollouts
 from sdlb.core.state import State
 from sdlb.core.uplink import Phase
-from sdlb.model.rollout import SlotAsk
+from sdlb.model.rollout import SlotAnswer, SlotAsk, answer_body, ask_body, read_answer, read_ask
+
+SLOT_METHOD, SLOT_PATH = "POST", "/v1/rollouts/slot"
 
 
 class Forwarder:
-    def __init__(self, state: State, children: Children, parents: Parents) -> None:
+    def __init__(self, state: State, children: Children, parents: Parents, rollouts: Rollouts) -> None:
         self._state = state
         self._children = children
         self._parents = parents
+        self._rollouts = rollouts
         self._relay = Relay()
+        self._slot_relay = Relay()  # many calls for slots do not displace the answers of other calls
+        self._asked: dict[str, str] = {}  # id of a call of this node's agent -> service
+        self._answers: list[tuple[str, SlotAnswer | None]] = []
         self._here = False
 
     def ask(self, ask: Ask, link: int | None, here: bool, now: float) -> None:
-        """Handles a call. `link`: of the child that sent it; None: it comes from the local API. `here`: this node is a root and
+        """Handles a call. `link`: of the child that sent it; None: it comes from this node. `here`: this node is a root and
         executes the call itself."""
         state = self._state
         self._here = here
-        done = self._relay.done(ask.id)
+        is_slot = (ask.method, ask.path) == (SLOT_METHOD, SLOT_PATH)
+        relay, other = self._relay, self._slot_relay
+        if is_slot:
+            relay, other = other, relay
+        if ask.id in other.pending:
+            return  # no honest node uses an id twice
+        done = relay.done(ask.id)
         if done is not None:
             if link is not None:
                 state.effects.append(ToChild(link, done))
             return
         up = {"": True} if here else {p: True for p, uplink in self._parents.links.items() if uplink.phase is Phase.UP}
-        if not self._relay.add(ask.id, link, set(up), now):
+        if not relay.add(ask.id, link, set(up), now):
             return
-        if here:
-            state.effects.append(Execute(ask.id, ask.method, ask.path, ask.body, ask.asker))
-        else:
-            state.effects += [ToParent(parent, ask) for parent in sorted(up)]
         if up:
             state.set_timer(now + ANSWER_TIMEOUT_S, "ask", ask.id)
+        if here and is_slot:
+            self.done_here(AskDone(ask.id, *self._answer(ask.body, now)))
+        elif here:
+            state.effects.append(Execute(ask.id, ask.method, ask.path, ask.body, ask.asker))
+        elif up:
+            state.effects += [ToParent(parent, ask) for parent in sorted(up)]
         else:
             self.finish(ask.id)
 
+    def _answer(self, body: bytes, now: float) -> tuple[int, bytes]:
+        """Status and body for an agent that asks for a slot."""
+        ask = read_ask(body)
+        if ask is None:
+            return 400, b""
+        answer = self._rollouts.on_ask(ask, now)
+        return (409, b"") if answer is None else (200, answer_body(answer))
+
     def ask_owner(self, service: str, ask: SlotAsk, now: float) -> None:
-        """Asks the root that owns the rollout of the service. The answer comes to `Agents.on_answer`."""
+        """Asks the root that owns the rollout of the service. The answer is for `Agents.on_answer` (`take_answers`)."""
+        settings = self._state.settings
+        ask_id = f"slot-{settings.node_id}-{self._state.next_number()}"
+        self._asked[ask_id] = service
+        self.ask(Ask(ask_id, SLOT_METHOD, SLOT_PATH, ask_body(ask), settings.name), None, settings.is_root, now)
+
+    def take_answers(self) -> list[tuple[str, SlotAnswer | None]]:
+        """Services of `ask_owner` and the owner's answer; None: no root has answered as the owner."""
+        answers, self._answers = self._answers, []
+        return answers
 
     def done_here(self, event: AskDone) -> None:
         answer = RootAnswer(self._state.settings.name, event.status, event.body)
-        if self._relay.answered("", Answer(event.id, (answer,))):
+        if self._relay_of(event.id).answered("", Answer(event.id, (answer,))):
             self.finish(event.id)
 
     def answered(self, parent: str, answer: Answer, now: float) -> None:
-        if self._relay.answered(parent, answer):
+        relay = self._relay_of(answer.id)
+        if relay.answered(parent, answer):
             self.finish(answer.id)
-        elif answer.answers and answer.id in self._relay.pending:
+        elif answer.answers and answer.id in relay.pending:
             self._state.set_timer(now + LATE_ANSWER_TIMEOUT_S, "ask", answer.id)
 
     def on_parent_closed(self, parent: str) -> None:
-        for ask_id in self._relay.lost(parent):
+        for ask_id in [*self._relay.lost(parent), *self._slot_relay.lost(parent)]:
             self.finish(ask_id)
 
     def finish(self, ask_id: str) -> None:
@@ -68,12 +102,20 @@ class Forwarder:
         if self._here:
             expected = {state.settings.name}
         state.clear_timer("ask", ask_id)
-        finished = self._relay.finish(ask_id, expected)
+        finished = self._relay_of(ask_id).finish(ask_id, expected)
         if finished is None:
             return
         pending, answer = finished
         for link in pending.links:
             if link in self._children.by_link:
                 state.effects.append(ToChild(link, answer))
-        if pending.local:
+        service = self._asked.pop(ask_id, None)
+        if service is not None:
+            owner = next((each for each in answer.answers if each.status == 200), None)
+            self._answers.append((service, None if owner is None else read_answer(owner.body)))
+            state.set_timer(state.now, "answers")  # the agent may be asking at this moment
+        elif pending.local:
             state.effects.append(Answered(ask_id, answer.answers, answer.unreachable))
+
+    def _relay_of(self, ask_id: str) -> Relay:
+        return self._slot_relay if ask_id in self._slot_relay.pending else self._relay

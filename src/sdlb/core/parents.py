@@ -36,6 +36,7 @@ from sdlb.core.messages import (
     Verdict,
     Welcome,
 )
+from sdlb.core.reporting import Report, Reporting
 from sdlb.core.slot import Permit, Slot
 from sdlb.core.source import Source, Standing
 from sdlb.core.state import State
@@ -51,6 +52,7 @@ class Parents:
         self._state = state
         self.links = {p: Uplink(p, now, state.settings.lease_s) for p in sorted(set(state.settings.parents))}
         self.unconfirmed: dict[ClaimKey, None] = {}  # active permits that a parent must confirm before they count
+        self.reporting = Reporting(state, self.links)
         self._dialing = False
         self._lost: set[str] = set()
         self._known_paths: tuple[Path, ...] | None = None  # the paths that `_path` was merged from
@@ -60,6 +62,7 @@ class Parents:
         for parent, uplink in self.links.items():
             uplink.heard_at = uplink.dial_at = uplink.welcomed_at = now
             self._state.set_timer(now + self._state.settings.lease_s, "parent", parent)
+        self.reporting.start(now)
 
     # ------------------------------------------------------------------ links
 
@@ -116,6 +119,7 @@ class Parents:
 
     def _closed(self, uplink: Uplink, now: float, detail: str, phase: Phase = Phase.IDLE) -> None:
         uplink.closed(now, self._state.rng, detail, phase)
+        self.reporting.closed(uplink, now)
         self._state.clear_timer("greeting", uplink.parent)
         self._state.set_timer(uplink.dial_at, "dial", uplink.parent)
 
@@ -161,6 +165,8 @@ class Parents:
             doc = replace(doc, scope=roots) if uplink.is_root else _under(doc, roots)
             uplink.docs[doc.id] = doc
             state.policies.adopt(doc)
+        self.reporting.review()
+        self.reporting.check()
         uplink.dirty.update(dict.fromkeys(uplink.gone))
         uplink.dirty.update(dict.fromkeys(state.slots))
         if not same or not message.verdicts_kept:
@@ -171,6 +177,7 @@ class Parents:
         if parent in self.links:
             self.links[parent].known_id = node_id
         else:
+            self.reporting.moved()
             self._state.persist(f"parent/{parent}", None, durable=False)
 
     def _on_node_id(self, uplink: Uplink, node_id: str) -> None:
@@ -245,9 +252,11 @@ class Parents:
             self._start_over(uplink, now)
             return
         uplink.acknowledge(beat.received)
+        self.reporting.check()
         if beat.has_say == (uplink.no_say_since is None):
             return
         uplink.no_say_since = None if beat.has_say else now
+        self.reporting.review()
         say_ends_at = uplink.say_ends_at(self._state.settings.silence_s)
         if say_ends_at is not None and say_ends_at > now:
             self._state.set_timer(say_ends_at, "mute", uplink.parent)
@@ -264,6 +273,7 @@ class Parents:
             return
         for key in uplink.decide(message.verdicts, message.received):
             state.touch(key)
+        self.reporting.check()
         for ack in message.drained:
             slot = state.slots.get(ack.key)
             if slot is not None and slot.leaving == ack.leaving:
@@ -286,6 +296,7 @@ class Parents:
             state.set_timer(now, "docs", uplink.parent)  # the parent has adopted an older document, or dropped one
         if message.path != uplink.path:
             uplink.path = message.path
+            self.reporting.review()
             state.touch_all()
         if state.settings.name in message.path.ancestors:
             self._cycle(uplink, now)
@@ -549,13 +560,14 @@ class Parents:
                     self._state.effects.append(ToParent(uplink.parent, message))
 
     def flush(self, damped: bool) -> None:
+        reports = self.reporting.due(damped)
         for uplink in self.links.values():
             if uplink.phase is Phase.UP:
-                self._flush_one(uplink, damped)
+                self._flush_one(uplink, damped, reports[uplink.parent])
             else:
                 uplink.dirty.clear()
 
-    def _flush_one(self, uplink: Uplink, damped: bool) -> None:
+    def _flush_one(self, uplink: Uplink, damped: bool, reports: list[Report]) -> None:
         state = self._state
         claims: list[Claim] = []
         gone: list[Gone] = []
@@ -583,7 +595,8 @@ class Parents:
             if doc is not None and (doc.rank > sent or (doc.rank != sent and doc_id not in uplink.docs)):
                 docs.append(doc)
         uplink.dirty_docs.clear()
-        message = uplink.state(claims, gone, docs, self.path().root_ids, self.lost_roots(), self._root_names())
+        roots, lost = self.path().root_ids, self.lost_roots()
+        message = uplink.state(claims, gone, docs, roots, lost, self._root_names(), reports)
         if message is not None:
             state.effects.append(ToParent(uplink.parent, message))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sdlb.core.effects import Effect, Note
 from sdlb.core.messages import Cause, ClaimKey
 from sdlb.core.policies import Policies
+from sdlb.core.reports import Reports
 from sdlb.core.settings import Settings
 from sdlb.core.slot import Slot, is_live
 from sdlb.core.source import Source, Step
@@ -42,6 +43,7 @@ class State:
         self.by_service: dict[str, dict[ClaimKey, None]] = {}
         self.by_route: dict[str, dict[ClaimKey, None]] = {}
         self.policies = Policies(self)
+        self.reports = Reports()
         self.table = Table(settings.incarnation << 32)
         self.dirty: dict[ClaimKey, dict[str, None]] = {}  # -> targets of the changed sources
         self.dirty_services: dict[str, None] = {}

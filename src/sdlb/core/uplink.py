@@ -19,8 +19,10 @@ from sdlb.core.messages import Beat, Bye, Cause, Claim, ClaimKey, Doc, Gone, Pat
 from sdlb.core.settings import BACKOFF_S_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from random import Random
+
+    from sdlb.model.rollout import RoleReport
 
 BACKOFF_S_MIN = 0.1
 
@@ -66,6 +68,11 @@ class Uplink:
         self._offered: dict[str, Doc] = {}  # in force here at the time of the Hello
         self.dirty: dict[ClaimKey, None] = {}
         self.dirty_docs: dict[str, None] = {}
+        self.reported: dict[str, RoleReport] = {}  # service -> what the parent counts, with the nodes below
+        self.retracted: dict[
+            str, int
+        ] = {}  # service -> message with the empty report, which the parent has not confirmed
+        self.counts_until = started_at  # until then the parent may count what was reported on an earlier link
         self._since: dict[
             ClaimKey, int
         ] = {}  # claim in `sent` -> number of the message that first claimed it; 0: before this link
@@ -130,6 +137,9 @@ class Uplink:
         self.sent_docs = {doc.id: doc.rank for doc in self.docs.values()}
         self._offered = {}
         self._sent_roots = self._sent_lost = None
+        self.reported.clear()  # a parent drops reports with their link
+        self.retracted.clear()
+        self.counts_until = now
         same = message.claims_digest == claims_digest(self.sent.values())
         self._full = not same
         for withdrawn in self.gone.values():
@@ -170,6 +180,8 @@ class Uplink:
         """The parent has received the messages up to this number."""
         for key in [key for key, each in self.gone.items() if 0 < each.seq <= received]:
             del self.gone[key]
+        for service in [service for service, seq in self.retracted.items() if 0 < seq <= received]:
+            del self.retracted[service]
 
     def decide(self, verdicts: tuple[Verdict, ...], received: int) -> list[ClaimKey]:
         """Records verdicts and returns their keys. Verdicts about a claim that was withdrawn meanwhile are ignored."""
@@ -197,12 +209,13 @@ class Uplink:
         roots: tuple[str, ...],
         lost: tuple[str, ...] = (),
         root_names: tuple[str, ...] = (),
+        reports: Sequence[tuple[str, bytes]] = (),
     ) -> UpState | None:
         full = self._full
         new_roots = roots if roots != self._sent_roots else None
         new_lost = lost if lost != self._sent_lost else None
         changed = new_roots is not None or new_lost is not None
-        if not (full or claims or gone or docs or changed or not self._seq_out):
+        if not (full or claims or gone or docs or reports or changed or not self._seq_out):
             return None  # the first message is sent even if it is empty: it makes the state of this node complete
         self._full = False
         self._sent_roots, self._sent_lost = roots, lost
@@ -218,6 +231,11 @@ class Uplink:
             self.verdicts.pop(key, None)
         for doc in docs:
             self.sent_docs[doc.id] = doc.rank
+        for service, body in reports:
+            if body:
+                self.retracted.pop(service, None)
+            else:
+                self.retracted[service] = self._seq_out
         if self.protocol < 2:
             gone = [Gone(key, Cause.STOPPED) for key, _ in gone]  # protocol 1 has no causes
         return UpState(
@@ -229,6 +247,7 @@ class Uplink:
             new_roots,
             new_lost,
             root_names if new_roots is not None else (),
+            tuple(reports),
         )
 
     def bye(self, left: tuple[ClaimKey, ...]) -> Bye:

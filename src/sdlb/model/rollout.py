@@ -11,12 +11,13 @@ says what, never how: that stands in the node file of each node (`role.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
+T = TypeVar("T")
 PREPARING, ROLLING, PAUSED, HALTED, CUTTING_OVER = "preparing", "rolling", "paused", "halted", "cutting-over"
 UNDOING = "undoing"
 DONE, UNDONE, SUPERSEDED = "done", "undone", "superseded"
@@ -105,8 +106,12 @@ def target_body(target: Target) -> bytes:
 
 def read_target(body: bytes) -> Target | None:
     """None: it cannot be read, because it comes from another release or a faulty node."""
+    return _read(body, Target)
+
+
+def _read(body: bytes, kind: type[T]) -> T | None:
     try:
-        return msgspec.json.decode(body, type=Target)
+        return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
 
@@ -156,6 +161,15 @@ FAILED_MAX = 8
 COUNTS_MAX = 64
 
 
+def report_body(report: RoleReport) -> bytes:
+    return msgspec.json.encode(report)
+
+
+def read_report(body: bytes) -> RoleReport | None:
+    """None: it cannot be read. Its values may be anything."""
+    return _read(body, RoleReport)
+
+
 # ---------------------------------------------------------------------- how a node asks for a slot
 
 TAKE, GIVE_BACK, FAIL = "take", "done", "failed"
@@ -181,3 +195,33 @@ class SlotAnswer:
     granted: bool
     retry_s: float = 2.0
     why: str = ""
+
+
+ASK_TEXT_CHARS_MAX = 8192
+RETRY_S_MAX = 3600.0
+_NAME_CHARS_MAX = 256
+_NUMBER_MAX = (1 << 53) - 1
+
+
+def ask_body(ask: SlotAsk) -> bytes:
+    return msgspec.json.encode(replace(ask, detail=ask.detail[:ASK_TEXT_CHARS_MAX]))
+
+
+def read_ask(body: bytes) -> SlotAsk | None:
+    """None: it is not a request for a slot, or not within the limits."""
+    ask = _read(body, SlotAsk)
+    if ask is None or ask.what not in (TAKE, GIVE_BACK, FAIL):
+        return None
+    names_fit = all(0 < len(name) <= _NAME_CHARS_MAX for name in (ask.service, ask.rollout, ask.node))
+    numbers_fit = 0 <= ask.share <= _NUMBER_MAX and 0 <= ask.term <= _NUMBER_MAX
+    return ask if names_fit and numbers_fit and len(ask.detail) <= ASK_TEXT_CHARS_MAX else None
+
+
+def answer_body(answer: SlotAnswer) -> bytes:
+    return msgspec.json.encode(answer)
+
+
+def read_answer(body: bytes) -> SlotAnswer | None:
+    """None: it cannot be read, because it comes from another release or a faulty node."""
+    answer = _read(body, SlotAnswer)
+    return answer if answer is not None and 0.0 <= answer.retry_s <= RETRY_S_MAX else None
