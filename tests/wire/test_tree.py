@@ -145,6 +145,8 @@ BAD = {
     "a long nonce": pb.Up(hello=pb.Hello(nonce="n" * 257)),
     "a policy of no service": pb.Up(state=pb.UpState(policies=[pb.Policy(service="a b", json="{}")])),
     "a revision": pb.Up(state=pb.UpState(policies=[pb.Policy(service="a", revision=BEYOND)])),
+    "a huge report": pb.Up(state=pb.UpState(reports=[pb.Report(service="a", json=b"x" * ((1 << 20) + 1))])),
+    "a report of no service": pb.Up(state=pb.UpState(reports=[pb.Report(service="a b")])),
     "a document without a kind": pb.Up(state=pb.UpState(docs=[pb.Doc(name="a")])),
     "a document of two kinds": pb.Up(state=pb.UpState(docs=[pb.Doc(kind="a/b", name="a")])),
     "a document of a policy with a bad name": pb.Up(state=pb.UpState(docs=[pb.Doc(kind="policy", name="a b")])),

@@ -159,7 +159,8 @@ def test_it_reads_our_other_messages(old: Any) -> None:
     hello = old["Up"].FromString(tree.encode_up(m.Hello("n", "id", 7, "1.2.3.4:5", 9, ("zone=a",), nonce="x"))).hello
     assert (hello.protocol, hello.node, hello.claims_digest, list(hello.below)) == (1, "n", 9, ["zone=a"])
     gone = (m.Gone(KEY, m.Cause.STOPPED), m.Gone(m.ClaimKey("b", "1", "y/"), m.Cause.LEFT))
-    up = old["Up"].FromString(tree.encode_up(m.UpState(2, True, (), gone, (doc, other), ("id",)))).state
+    state = m.UpState(2, True, (), gone, (doc, other), ("id",), reports=(("web", b'{"nodes":1}'),))
+    up = old["Up"].FromString(tree.encode_up(state)).state
     assert ([key.service for key in up.withdrawn], up.seq, up.full) == (["web"], 2, True)
     assert [(each.service, each.revision, each.json) for each in up.policies] == [("web", 3, "{}")]
     assert old["Up"].FromString(tree.encode_up(m.Bye((KEY,)))).WhichOneof("kind") == "bye"

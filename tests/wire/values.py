@@ -106,7 +106,16 @@ HELLO = st.builds(
 )
 UP = st.one_of(
     HELLO,
-    st.builds(m.UpState, COUNT, st.booleans(), several(claims()), several(GONE), DOCS, st.none() | NAMES),
+    st.builds(
+        m.UpState,
+        COUNT,
+        st.booleans(),
+        several(claims()),
+        several(GONE),
+        DOCS,
+        st.none() | NAMES,
+        reports=several(st.tuples(SERVICE, st.binary(max_size=12))),
+    ),
     BEAT,
     st.builds(m.Ask, NAME, NAME, TEXT, st.binary(max_size=20), NAME),
     st.builds(m.Bye, several(KEY)),

@@ -44,8 +44,10 @@ DROPPED_MAX: Final = 100_000
 FIELDS_MAX: Final = 16
 PATH_CHARS_MAX: Final = 65_536
 """Path of a call that is forwarded to the roots. A URL to explain has up to 8192 characters, and quoting triples them."""
+REPORTS_MAX: Final = 100_000
+"""Reports in one message. The reader counts fewer services of one child (`core.reports`)."""
 BODY_BYTES_MAX: Final = 1 << 20
-"""For a document or a forwarded call. Responses are bounded by the size of the message."""
+"""For a document, a report or a forwarded call. Responses are bounded by the size of the message."""
 
 
 class DecodeError(ValueError):

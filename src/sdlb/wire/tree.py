@@ -155,6 +155,14 @@ def _to_gone(message: pb.UpState) -> tuple[m.Gone, ...]:
     return (*stopped, *others)
 
 
+def _to_reports(reports: Sequence[pb.Report]) -> tuple[tuple[str, bytes], ...]:
+    if len(reports) > at.REPORTS_MAX:
+        raise DecodeError(f"{len(reports)} reports; the limit is {at.REPORTS_MAX}")
+    return tuple(
+        [(at.name(each.service, "the service of a report"), at.body(each.json, "a report")) for each in reports]
+    )
+
+
 # ------------------------------------------------------------------ documents
 
 
@@ -301,6 +309,7 @@ def encode_up(message: m.UpMessage) -> bytes:
                     if cause is not m.Cause.STOPPED
                 ],
                 docs=others,
+                reports=[pb.Report(service=service, json=body) for service, body in message.reports[: at.REPORTS_MAX]],
             )
             if message.roots is not None:
                 state.hears.ids.extend(at.first(message.roots))
@@ -342,6 +351,7 @@ def decode_up(raw: bytes) -> m.UpMessage:
                 at.names(state.hears.ids, "roots in reach") if state.HasField("hears") else None,
                 at.names(state.lost.ids, "roots out of reach") if state.HasField("lost") else None,
                 at.names(state.hears.names, "names of roots"),
+                _to_reports(state.reports),
             )
         case "beat":
             return _to_beat(up.beat)

@@ -220,7 +220,7 @@ class Roots(_message.Message):
     def __init__(self, ids: _Optional[_Iterable[str]] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UpState(_message.Message):
-    __slots__ = ("seq", "full", "claims", "withdrawn", "policies", "gone", "docs", "hears", "lost")
+    __slots__ = ("seq", "full", "claims", "withdrawn", "policies", "gone", "docs", "hears", "lost", "reports")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     FULL_FIELD_NUMBER: _ClassVar[int]
     CLAIMS_FIELD_NUMBER: _ClassVar[int]
@@ -230,6 +230,7 @@ class UpState(_message.Message):
     DOCS_FIELD_NUMBER: _ClassVar[int]
     HEARS_FIELD_NUMBER: _ClassVar[int]
     LOST_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
     seq: int
     full: bool
     claims: _containers.RepeatedCompositeFieldContainer[Claim]
@@ -239,7 +240,16 @@ class UpState(_message.Message):
     docs: _containers.RepeatedCompositeFieldContainer[Doc]
     hears: Roots
     lost: Roots
-    def __init__(self, seq: _Optional[int] = ..., full: _Optional[bool] = ..., claims: _Optional[_Iterable[_Union[Claim, _Mapping]]] = ..., withdrawn: _Optional[_Iterable[_Union[ClaimKey, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., gone: _Optional[_Iterable[_Union[Gone, _Mapping]]] = ..., docs: _Optional[_Iterable[_Union[Doc, _Mapping]]] = ..., hears: _Optional[_Union[Roots, _Mapping]] = ..., lost: _Optional[_Union[Roots, _Mapping]] = ...) -> None: ...
+    reports: _containers.RepeatedCompositeFieldContainer[Report]
+    def __init__(self, seq: _Optional[int] = ..., full: _Optional[bool] = ..., claims: _Optional[_Iterable[_Union[Claim, _Mapping]]] = ..., withdrawn: _Optional[_Iterable[_Union[ClaimKey, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., gone: _Optional[_Iterable[_Union[Gone, _Mapping]]] = ..., docs: _Optional[_Iterable[_Union[Doc, _Mapping]]] = ..., hears: _Optional[_Union[Roots, _Mapping]] = ..., lost: _Optional[_Union[Roots, _Mapping]] = ..., reports: _Optional[_Iterable[_Union[Report, _Mapping]]] = ...) -> None: ...
+
+class Report(_message.Message):
+    __slots__ = ("service", "json")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    json: bytes
+    def __init__(self, service: _Optional[str] = ..., json: _Optional[bytes] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("key", "state", "reason_code", "reason", "decided_by", "generation", "epoch", "scope", "stamp", "reason_fields", "joined")

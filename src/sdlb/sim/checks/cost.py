@@ -41,6 +41,7 @@ class ConstantCost(Check):
             match effect:
                 case ef.ToParent(_, UpState() as up):
                     sent = {claim.key.service for claim in up.claims} | {gone.key.service for gone in up.withdrawn}
+                    sent |= {service for service, _ in up.reports}
                 case ef.ToChild(_, DownState() as down):
                     sent = {verdict.key.service for verdict in down.verdicts} | {
                         ack.key.service for ack in down.drained
@@ -95,6 +96,7 @@ class ConstantCost(Check):
                 case ev.ChildMessage(_, UpState(full=False, roots=None, lost=None) as up) if up.seq > 1:
                     services |= {claim.key.service for claim in up.claims} | {gone.key.service for gone in up.withdrawn}
                     services.update(bridge.policies_in(up))
+                    services |= {service for service, _ in up.reports}
                 case ev.ParentMessage(_, DownState(full=False) as down) if down.seq > 1:
                     services |= {v.key.service for v in down.verdicts} | {a.key.service for a in down.drained}
                     services.update(bridge.policies_in(down))
