@@ -248,7 +248,8 @@ class HookDone:
 
 @dataclass(frozen=True, slots=True)
 class ReleasePut:
-    """A release is available (`model.release.Release.to_data`), or is withdrawn. `by`: the user."""
+    """A release is available. `body`: `model.release.Release.to_data` as JSON; empty: it is withdrawn. `by`: the user.
+    `View.release_objection` says beforehand why it would have no effect."""
 
     name: str
     body: bytes

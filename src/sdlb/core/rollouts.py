@@ -15,6 +15,7 @@ import msgspec
 
 from sdlb.core.messages import RELEASE, TARGET
 from sdlb.core.openings import TERM
+from sdlb.core.releases import Releases
 from sdlb.core.rollout_rules import (
     Capacity,
     Conditions,
@@ -275,7 +276,8 @@ class Rollouts:
             "problems": problems,
         }
 
-    def on_release(self, event: ReleasePut, now: float) -> None: ...
+    def on_release(self, event: ReleasePut, now: float) -> None:
+        Releases(self._state).on_put(event)
 
     def on_order(self, order: RolloutOrder, now: float) -> None:
         if self._root is None or self.objection(order):

@@ -8,7 +8,7 @@ from sdlb.core.authority import Authority, Root
 from sdlb.core.children import Children
 from sdlb.core.decisions import ServiceRecord
 from sdlb.core.downlink import Downlink
-from sdlb.core.events import EndpointKey, RolloutOrder
+from sdlb.core.events import EndpointKey, ReleasePut, RolloutOrder
 from sdlb.core.explain import explain, refused
 from sdlb.core.instance import Instance, Life
 from sdlb.core.local_instances import LocalInstances
@@ -16,6 +16,7 @@ from sdlb.core.messages import ACTIVE, OPENING, POLICY, REFUSED, WAITING, Doc
 from sdlb.core.opening import Candidate, from_body
 from sdlb.core.parents import Parents
 from sdlb.core.preview import preview
+from sdlb.core.releases import Releases, data_of
 from sdlb.core.reports import Reports
 from sdlb.core.rollout_view import rollout_view
 from sdlb.core.rollouts import Rollouts
@@ -69,6 +70,7 @@ class View:
         self._rollouts = rollouts
         self._reports = reports
         self.parts = (state, children, local, parents, authority, rollouts, reports)
+        self._releases = Releases(state)
         self.public = False  # the node's entry listeners have the hardened preset
 
     # ------------------------------------------------------------------ instances
@@ -334,6 +336,22 @@ class View:
     def preview(self, layers: Layers) -> list[dict[str, Any]]:
         """What other policy documents would change at this root (`core.preview`)."""
         return preview(self._state, self._records, layers, self.service_names())
+
+    # ------------------------------------------------------------------ releases
+
+    def release_names(self) -> list[str]:
+        return sorted(self._releases.names())
+
+    def release(self, name: str) -> dict[str, Any] | None:
+        known = self._releases.get(name)
+        return None if known is None else data_of(name, known)
+
+    def releases(self) -> list[dict[str, Any]]:
+        return [found for name in self.release_names() if (found := self.release(name)) is not None]
+
+    def release_objection(self, event: ReleasePut) -> str:
+        """Why the event would have no effect at this node. "": it has one, or changes nothing."""
+        return self._releases.objection(event) if self._authority.is_root else NO_ROOT
 
     # ------------------------------------------------------------------ tree
 

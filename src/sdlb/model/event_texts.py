@@ -67,6 +67,8 @@ SECTIONS: dict[str, dict[str, EventText]] = {
         ),
         "version-promoted": _info("At the conductor: an operator promoted a waiting version."),
         "route-transferred": _info("At a root: an operator gave a route to another service."),
+        "release-added": _info("At a root: a release was added, got another platform, or is available again."),
+        "release-withdrawn": _info("At a root: a release was withdrawn. No rollout to it can start."),
         "zone-unknown": _warning("The time zone of a gate cannot be loaded. Its window counts as UTC."),
         "following": _warning("A root cannot write its decisions and follows the decisions of the other roots."),
     },
