@@ -40,6 +40,7 @@ FORMATS = {
     "sdlb-endpoint": ENDPOINT,
     "sdlb-versions": VERSIONS,
     "sdlb-url": URL,
+    "sdlb-service": LABEL,
     "sdlb-held": VERSIONS | st.just("*"),
     "sdlb-hours": st.sampled_from(["00:00-24:00", "09:00-16:30", "22:00-02:00"]),
     "sdlb-zone": st.sampled_from(["UTC", "Europe/Berlin"]),

@@ -28,6 +28,7 @@ from sdlb.model.problem import Invalid
 from sdlb.model.route import Pattern
 from sdlb.model.version import check_service, check_version
 from sdlb.node import docs_page, metrics, openapi, problems, reads, schema_orders
+from sdlb.node.api_rollouts import RolloutCalls
 from sdlb.node.authority import Authority
 from sdlb.node.ejected import with_ejected
 from sdlb.node.health import Health, owner_of, start_time
@@ -40,36 +41,17 @@ from sdlb.node.parameters import ETAG, check
 from sdlb.node.peer import acting_user
 from sdlb.node.policies import merge_one, read_body
 from sdlb.node.problems import Refusal
+from sdlb.node.requests import as_json, body_of
 from sdlb.node.restart import Restart
 from sdlb.node.sites import SiteWatch
 from sdlb.node.specs import InstanceBody, check_id, decode, read_spec
 from sdlb.seams.engine import Engine, EngineFailed
 
-BODY_BYTES_MAX = 64 * 1024
 POLICIES_BYTES_MAX = 1024 * 1024
 KEPT_BYTES_MAX = 2048
 KEEP_ALIVE_S = 15.0
 """Interval of the comment lines that show that an idle event stream is alive."""
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-async def _body(request: Request, most: int = BODY_BYTES_MAX) -> bytes:
-    """Raises Refusal past the limit, without reading on."""
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > most:
-        raise Refusal("too-large", f"the body has {length} bytes; send at most {most}")
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise Refusal("too-large", f"the body is longer than {most} bytes; send less")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _spec(instance_id: str, content: bytes) -> InstanceSpec:
@@ -100,6 +82,7 @@ class Api:
         self._lists = Lists(loop.balancer.view)
         self._authority = authority
         self._orders = Orders(authority, loop.balancer.settings.name)
+        self._rollouts = RolloutCalls(authority, loop.balancer.settings.name)
         self._engine = engine
         self._journal = journal
         self._health = health
@@ -110,11 +93,14 @@ class Api:
     def app(self, paths: Collection[str] = ()) -> Starlette:
         """`paths`: serves only these."""
         routes = [
-            Route(call.path, _guarded(getattr(self, call.operation), call), methods=[call.method])
+            Route(call.path, _guarded(self._handler(call.operation), call), methods=[call.method])
             for call in openapi.CALLS
             if not paths or call.path in paths
         ]
         return Starlette(routes=routes, exception_handlers={HTTPException: _http_exception})
+
+    def _handler(self, operation: str) -> Handler:
+        return getattr(self if hasattr(self, operation) else self._rollouts, operation)
 
     def _pace(self) -> reads.Pace:
         return reads.Pace(self._loop.quiet)
@@ -162,7 +148,7 @@ class Api:
 
     async def put_instance(self, request: Request) -> Response:
         instance_id = check_id(request.path_params["id"])
-        content = await _body(request)
+        content = await body_of(request)
         spec = (_spec_as_before if len(content) <= KEPT_BYTES_MAX else _spec)(instance_id, content)
         balancer = self._loop.balancer
         known = balancer.view.healthy(instance_id)
@@ -187,7 +173,7 @@ class Api:
         if owner and self._owner(instance_id) not in ("", owner):
             raise Refusal("owner-conflict", self._conflict(instance_id))
         self._health.put(spec, healthy)
-        return _json(self._instance(instance_id), 201 if known is None else 200)
+        return as_json(self._instance(instance_id), 201 if known is None else 200)
 
     def _listeners(self, spec: InstanceSpec, healthy: bool) -> frozenset[str]:
         """The sockets at the endpoint if they may have changed; reading all sockets is too expensive for each
@@ -221,7 +207,7 @@ class Api:
         if wanted is not None:
             await self._until(instance_id, lambda now: now is None or now["state"] == wanted, timeout_s)
             found = self._instance(instance_id)
-        return _json(found)
+        return as_json(found)
 
     async def drain_instance(self, request: Request) -> Response:
         instance_id = request.path_params["id"]
@@ -229,7 +215,7 @@ class Api:
         await self._known(instance_id, deadline_s)
         await self._loop.do(InstanceDrain(instance_id, deadline_s))
         await self._until(instance_id, lambda now: now is None or now["drained"], deadline_s)
-        return _json(self._instance(instance_id))
+        return as_json(self._instance(instance_id))
 
     async def delete_instance(self, request: Request) -> Response:
         instance_id = request.path_params["id"]
@@ -247,7 +233,7 @@ class Api:
             )
             raise Refusal("owner-conflict", text)
         if gone:
-            return _json({**last, "drained": True, "in_flight": 0})
+            return as_json({**last, "drained": True, "in_flight": 0})
 
         def removed(now: dict[str, Any] | None) -> bool:
             nonlocal last
@@ -259,7 +245,7 @@ class Api:
         # At the deadline the instance is removed as soon as the engine sends it nothing new: that needs the extra second.
         gone = await self._until(instance_id, removed, deadline_s + 1.0)
         drained = gone and time.monotonic() - started < deadline_s
-        return _json(
+        return as_json(
             {**last, "drained": drained or bool(last["drained"]), "state": "drained" if drained else last["state"]}
         )
 
@@ -293,23 +279,23 @@ class Api:
         found = self._loop.balancer.view.service(name)
         if found is None:
             raise Refusal("no-such-service", f"no service named {name} is known here")
-        return _json(self._here(services=[found]))
+        return as_json(self._here(services=[found]))
 
     async def get_policy(self, request: Request) -> Response:
         name = check_name(request.path_params["policy"])
         if not self._local(request):
-            return _json(await self._authority.policy(name))
-        return _json(self._here(**merge_one({"": self._authority.policies_here.one(name)})))
+            return as_json(await self._authority.policy(name))
+        return as_json(self._here(**merge_one({"": self._authority.policies_here.one(name)})))
 
     async def put_policy(self, request: Request) -> Response:
         name = check_name(request.path_params["policy"])
         refuse = request.query_params.get("unknown") == "refuse"
-        return _json(await self._authority.set_policy(name, await _body(request), refuse_unknown=refuse))
+        return as_json(await self._authority.set_policy(name, await body_of(request), refuse_unknown=refuse))
 
     async def list_policies(self, request: Request) -> Response:
         local = self._local(request)
         found = self._here(**self._authority.policies_here.all()) if local else await self._authority.policies()
-        response = _json(found)
+        response = as_json(found)
         response.headers["etag"] = str(found["etag"])
         return response
 
@@ -318,31 +304,31 @@ class Api:
         if if_match and not ETAG.match(if_match):
             raise Refusal("bad-query", f"If-Match is {if_match[:40]!r}; use the etag that GET /v1/policies returns")
         found = await self._authority.change_policies(
-            read_body(await _body(request, POLICIES_BYTES_MAX)),
+            read_body(await body_of(request, POLICIES_BYTES_MAX)),
             if_match=if_match,
             dry_run=query.get("dry_run") == "1",
             refuse_unknown=query.get("unknown") == "refuse",
         )
-        return _json(found)
+        return as_json(found)
 
     # ------------------------------------------------------------------ orders of operators, for the roots
 
     async def approve_version(self, request: Request) -> Response:
         service, version = self._named(request)
-        body = decode(schema_orders.Approval, await _body(request), "bad-json", f"approval of {service}-{version}")
+        body = decode(schema_orders.Approval, await body_of(request), "bad-json", f"approval of {service}-{version}")
         by = await acting_user(request, body.by)
-        return _json(await self._orders.approve(service, version, body.gate, by))
+        return as_json(await self._orders.approve(service, version, body.gate, by))
 
     async def promote_version(self, request: Request) -> Response:
         service, version = self._named(request)
-        body = decode(schema_orders.Promotion, await _body(request), "bad-json", f"promotion of {service}-{version}")
+        body = decode(schema_orders.Promotion, await body_of(request), "bad-json", f"promotion of {service}-{version}")
         by = await acting_user(request, body.by)
-        return _json(await self._orders.promote(service, version, body.no_gates.strip(), by))
+        return as_json(await self._orders.promote(service, version, body.no_gates.strip(), by))
 
     async def transfer_route(self, request: Request) -> Response:
-        body = decode(schema_orders.Transfer, await _body(request), "bad-json", "transfer of a route")
+        body = decode(schema_orders.Transfer, await body_of(request), "bad-json", "transfer of a route")
         route, to = str(Pattern.parse(body.route)), check_service(body.to)
-        return _json(await self._orders.transfer(route, to, await acting_user(request, body.by)))
+        return as_json(await self._orders.transfer(route, to, await acting_user(request, body.by)))
 
     def _named(self, request: Request) -> tuple[str, str]:
         return check_service(request.path_params["service"]), check_version(request.path_params["version"])
@@ -379,7 +365,7 @@ class Api:
             raise Refusal("child-in-touch", f"{name} has just reconnected; it is not forgotten")
         if self._loop.held is not None:
             raise Refusal("not-written", f"{name} is forgotten as soon as {here} can write it: {self._loop.ready()[1]}")
-        return _json(child)
+        return as_json(child)
 
     async def upgrade_engine(self, request: Request) -> Response:
         here = self._loop.balancer.settings.name
@@ -392,7 +378,7 @@ class Api:
             raise Refusal("engine-not-upgraded", f"{here}: {error}") from None
         now = {"pid": done.pid, "version": done.version}
         before = {"pid": done.before_pid, "version": done.before_version}
-        return _json({"node": here, "now": now, "before": before, "deadline_s": deadline_s})
+        return as_json({"node": here, "now": now, "before": before, "deadline_s": deadline_s})
 
     async def restart_control(self, request: Request) -> Response:
         settings, stats = self._loop.balancer.settings, self._engine.stats
@@ -400,10 +386,12 @@ class Api:
             raise Refusal("stopping", f"{settings.name} is already stopping")
         await self._restart.request()
         engine = {"pid": stats.pid, "version": stats.version}
-        return _json({"node": settings.name, "incarnation": settings.incarnation, "pid": os.getpid(), "engine": engine})
+        return as_json(
+            {"node": settings.name, "incarnation": settings.incarnation, "pid": os.getpid(), "engine": engine}
+        )
 
     async def list_sites(self, request: Request) -> Response:
-        return _json({"node": self._loop.balancer.settings.name, "sites": self._sites.views()})
+        return as_json({"node": self._loop.balancer.settings.name, "sites": self._sites.views()})
 
     async def list_routes(self, request: Request) -> Response:
         routes = await reads.encoded(reads.routes(self._lists, self._pace()))
@@ -432,12 +420,12 @@ class Api:
         if not self._local(request):
             at_roots = await self._authority.explained(host, path)
             explanation = {**explanation, "others": _with_roots(explanation, at_roots)}
-        return _json({**explanation, "url": full})
+        return as_json({**explanation, "url": full})
 
     async def events(self, request: Request) -> Response:
         since = request.query_params.get("since")
         if since is not None:
-            return _json({"events": self._journal.after(int(since))})
+            return as_json({"events": self._journal.after(int(since))})
         last = request.headers.get("last-event-id", "")
         last_id = int(last) if last.isdigit() and len(last) <= 18 else 0
         if last_id > self._journal.last_id:
@@ -477,7 +465,7 @@ class Api:
         return PlainTextResponse(f"{why}\n", 200 if ready else 503)
 
     async def openapi(self, request: Request) -> Response:
-        return _json(openapi.document())
+        return as_json(openapi.document())
 
     async def docs(self, request: Request) -> Response:
         policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"

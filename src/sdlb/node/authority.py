@@ -21,7 +21,7 @@ from sdlb.core.messages import RootAnswer
 from sdlb.model.policy import Policy, loads
 from sdlb.model.problem import Invalid
 from sdlb.model.version import check_service
-from sdlb.node import orders, reads
+from sdlb.node import orders, reads, releases, rollouts
 from sdlb.node.answers import body_of as _body
 from sdlb.node.answers import first_refusal as _first_refusal
 from sdlb.node.loop import NodeLoop
@@ -42,11 +42,12 @@ class Authority:
     async def run_here(self, call: Execute) -> tuple[int, bytes]:
         """Never raises: errors become answers."""
         try:
-            if (call.method, call.path) == ("GET", SERVICES):
-                pace = reads.Pace(self._loop.quiet)
-                found = await reads.encoded(reads.services(self._loop.balancer.view, pace))
+            if (call.method, call.path) in (("GET", SERVICES), ("GET", releases.PATH)):
+                pace, view = reads.Pace(self._loop.quiet), self._loop.balancer.view
+                of_services = call.path == SERVICES
+                found = await reads.encoded((reads.services if of_services else reads.releases)(view, pace))
                 await pace.pause()
-                return 200, reads.document({}, services=found)
+                return 200, reads.document({}, **{"services" if of_services else "releases": found})
             return 200, msgspec.json.encode(await self._run(call))
         except Invalid as error:
             return body_of(error.code, str(error), 400)
@@ -74,6 +75,12 @@ class Authority:
                 return self.policies_here.one(unquote(name))
             case ("PUT", ["v1", "policies", name]):
                 return await self.policies_here.put(unquote(name), call.body, call.asker)
+            case ("POST", ["v1", "releases"]):
+                return await releases.run_here(self._loop, call)
+            case ("POST", ["v1", "rollouts", *_]):
+                return await rollouts.run_here(self._loop, call)
+            case ("GET", ["v1", "rollouts"]):
+                return rollouts.read_here(self._loop)
             case ("POST", _):
                 return await orders.run_here(self._loop, call)
             case _:
@@ -81,7 +88,8 @@ class Authority:
 
     # ------------------------------------------------------------------ on any node
 
-    async def _call_roots(self, method: str, path: str, body: bytes = b"") -> Answered:
+    async def call_roots(self, method: str, path: str, body: bytes = b"") -> Answered:
+        """The answers of all roots that could be reached, at least one. Raises Refusal."""
         answered = await self._loop.ask(AskUp(secrets.token_hex(12), method, path, body))
         if not answered.answers:
             parents = self._loop.balancer.view.parents()
@@ -92,19 +100,19 @@ class Authority:
 
     async def order(self, path: str, body: bytes) -> Answered:
         """Sends the order of an operator to the roots (`node.orders`)."""
-        return await self._call_roots("POST", path, body)
+        return await self.call_roots("POST", path, body)
 
     async def services(self, name: str = "") -> list[bytes]:
         """All services, or one, as pieces of JSON. Where roots differ, the first root by name that knows the service
         wins."""
-        answered = await self._call_roots("GET", f"{SERVICES}/{quote(name, safe='')}" if name else SERVICES)
+        answered = await self.call_roots("GET", f"{SERVICES}/{quote(name, safe='')}" if name else SERVICES)
         pace = reads.Pace(self._loop.quiet)
         reported = {answer.root: _entries(answer) for answer in answered.answers if answer.status == 200}
         if not reported:
             raise _first_refusal(answered.answers)
         disagree, services = await merge_services(reported, pace)
         await pace.pause()
-        return reads.pieces({**self._origin(answered), "disagree": disagree}, services=services)
+        return reads.pieces({**self.origin(answered), "disagree": disagree}, services=services)
 
     async def explained(self, host: str, path: str) -> list[Json]:
         """The answer of each reachable root; empty at a root, which answers itself, and when no root is reachable."""
@@ -112,18 +120,18 @@ class Authority:
         if balancer.settings.is_root or balancer.view.cut_off():
             return []
         try:
-            answered = await self._call_roots("GET", f"/v1/explain/{quote(host, safe='')}/{quote(path, safe='')}")
+            answered = await self.call_roots("GET", f"/v1/explain/{quote(host, safe='')}/{quote(path, safe='')}")
         except Refusal:
             return []
         return [_body(answer) for answer in answered.answers if answer.status == 200]
 
     async def policy(self, name: str) -> Json:
-        answered = await self._call_roots("GET", f"/v1/policies/{quote(name, safe='')}")
-        return {**self._origin(answered), **merge_one(_reported(answered))}
+        answered = await self.call_roots("GET", f"/v1/policies/{quote(name, safe='')}")
+        return {**self.origin(answered), **merge_one(_reported(answered))}
 
     async def policies(self) -> Json:
-        answered = await self._call_roots("GET", "/v1/policies")
-        return {**self._origin(answered), **merge_all(_reported(answered))}
+        answered = await self.call_roots("GET", "/v1/policies")
+        return {**self.origin(answered), **merge_all(_reported(answered))}
 
     async def set_policy(self, name: str, body: bytes, *, refuse_unknown: bool = False) -> Json:
         """Sets the document at every reachable root; succeeds only if all of them accept it. `refuse_unknown`: a name that
@@ -137,9 +145,9 @@ class Authority:
         except Refusal as refusal:
             if refusal.code != "not-found":
                 raise  # else the roots have an earlier release, which knows this call only for one policy
-        answered = await self._call_roots("PUT", f"/v1/policies/{quote(name, safe='')}", body)
+        answered = await self.call_roots("PUT", f"/v1/policies/{quote(name, safe='')}", body)
         self._all_accepted(answered, f"the policy of {name}")
-        return {**self._origin(answered), **merge_one(_reported(answered)), "warnings": warnings}
+        return {**self.origin(answered), **merge_one(_reported(answered)), "warnings": warnings}
 
     async def change_policies(
         self, documents: Json, *, if_match: str = "", dry_run: bool = False, refuse_unknown: bool = False
@@ -147,7 +155,7 @@ class Authority:
         """Sets several documents at every reachable root, all or none, and returns what that changes. All roots check them
         before any root sets them."""
         ask = Ask(documents, if_match, dry_run=True)
-        answered = await self._call_roots("PUT", "/v1/policies", msgspec.json.encode(ask))
+        answered = await self.call_roots("PUT", "/v1/policies", msgspec.json.encode(ask))
         self._all_accepted(answered, "the policies", nothing_set=True)
         plan = merge_plans(_reported(answered))
         doubts = plan.pop("doubts")
@@ -155,10 +163,10 @@ class Authority:
             raise Refusal(doubts[0][0], "; ".join(text for _, _, text in doubts))
         if plan["changes"] and not dry_run:
             ask = Ask(documents, if_match)
-            answered = await self._call_roots("PUT", "/v1/policies", msgspec.json.encode(ask))
+            answered = await self.call_roots("PUT", "/v1/policies", msgspec.json.encode(ask))
             self._all_accepted(answered, "the policies")
         warnings = [text for _, _, text in doubts]
-        return {**self._origin(answered), **plan, "dry_run": dry_run, "warnings": warnings}
+        return {**self.origin(answered), **plan, "dry_run": dry_run, "warnings": warnings}
 
     @staticmethod
     def _all_accepted(answered: Answered, what: str, *, nothing_set: bool = False) -> None:
@@ -172,7 +180,7 @@ class Authority:
             now = "nothing was changed" if nothing_set else f"the new one is in force at {accepted}"
             raise Refusal("policy-not-everywhere", f"not every root accepted {what} ({why}); {now}")
 
-    def _origin(self, answered: Answered) -> Json:
+    def origin(self, answered: Answered) -> Json:
         return {
             "node": self._loop.balancer.settings.name,
             "roots": sorted(answer.root for answer in answered.answers),

@@ -11,7 +11,7 @@ import msgspec
 
 from sdlb.model.address import NAME
 from sdlb.model.version import NAME_CHARS_MAX, SERVICE, VERSION
-from sdlb.node import schema, schema_orders
+from sdlb.node import schema, schema_orders, schema_rollouts
 from sdlb.node.parameters import ETAG, INTEGER_MAX, Parameter
 from sdlb.node.problems import CODES, MEDIA_TYPE
 from sdlb.node.specs import ID, ID_CHARS_MAX, InstanceBody, json_schema_pattern
@@ -33,6 +33,8 @@ UNKNOWN = Parameter(
     ("accept", "refuse"),
 )
 DRY_RUN = Parameter("dry_run", "`1`: only return what would change", ("0", "1"))
+OF_SERVICE = Parameter("service", "only those of this service", chars_max=NAME_CHARS_MAX, format="sdlb-service")
+BY = Parameter("by", "as in ReleaseBody", chars_max=128, format="sdlb-printable")
 IF_MATCH: dict[str, Any] = {
     "name": "If-Match",
     "in": "header",
@@ -45,6 +47,9 @@ PATHS: dict[str, dict[str, Any]] = {
     "name": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": json_schema_pattern(NAME)},
     "service": {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": json_schema_pattern(SERVICE)},
     "version": {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": json_schema_pattern(VERSION)},
+    "release": {"type": "string", "minLength": 1, "maxLength": 2 * NAME_CHARS_MAX + 1, "pattern": r"^[ -~]+$"},
+    "rollout": {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": json_schema_pattern(SERVICE)},
+    "verb": {"type": "string", "enum": list(schema_rollouts.VERBS)},
     "policy": {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": schema.POLICY_NAME},
 }
 
@@ -84,6 +89,8 @@ _SPEC = (
     *("bad-id", "bad-service", "bad-version", "bad-compatible", "bad-route", "bad-host", "bad-path", "bad-endpoint"),
     *("bad-protocol", "bad-health", "bad-label", "bad-ttl", "bad-pid"),
 )
+_RELEASE = ("bad-release", "release-refused", "not-permitted", "no-root", "not-written")
+_ROLLOUT = ("rollout-refused", "no-owner", "not-permitted", "no-root", "not-written")
 _ORDER = ("not-permitted", "no-root", "no-conductor", "not-written")
 CALLS: tuple[Call, ...] = (
     Call("list_instances", "GET", "/v1/instances", "The instances of this host", schema.Instances),
@@ -276,6 +283,87 @@ CALLS: tuple[Call, ...] = (
             *("root-missing", "not-written"),
         ),
     ),
+    Call(
+        "list_releases",
+        "GET",
+        "/v1/releases",
+        "The releases that are known, by service and version",
+        schema_rollouts.Releases,
+        query=(OF_SERVICE,),
+        problems=("bad-query", "bad-service", "no-root"),
+    ),
+    Call(
+        "add_release",
+        "POST",
+        "/v1/releases",
+        "Adds a release at every root that can be reached. One that is known may get more platforms, and nothing else",
+        schema_rollouts.ReleaseChanged,
+        schema_rollouts.ReleaseBody,
+        problems=(*_BODY, "bad-service", "bad-version", *_RELEASE),
+    ),
+    Call(
+        "put_release",
+        "PUT",
+        "/v1/releases/{release}",
+        "As `POST /v1/releases`; the name is SERVICE-VERSION",
+        schema_rollouts.ReleaseChanged,
+        schema_rollouts.ReleaseBody,
+        problems=(*_BODY, "bad-service", "bad-version", *_RELEASE),
+    ),
+    Call(
+        "withdraw_release",
+        "DELETE",
+        "/v1/releases/{release}",
+        "Withdraws a release: no rollout to it can start until it is added again, with the same digests",
+        schema_rollouts.ReleaseChanged,
+        query=(BY,),
+        problems=("bad-json", "no-such-release", *_RELEASE),
+    ),
+    Call(
+        "list_rollouts",
+        "GET",
+        "/v1/rollouts",
+        "The last rollout of each service, as its owner has it",
+        schema_rollouts.Rollouts,
+        problems=("no-root",),
+    ),
+    Call(
+        "start_rollout",
+        "POST",
+        "/v1/rollouts",
+        "Starts a rollout at the first root by name, which owns it from then on",
+        schema_rollouts.RolloutOrdered,
+        schema_rollouts.RolloutStart,
+        query=(DRY_RUN,),
+        problems=(*_BODY, "bad-service", "bad-version", *_ROLLOUT),
+    ),
+    Call(
+        "get_rollout",
+        "GET",
+        "/v1/rollouts/{rollout}",
+        "A rollout by its id, or the last one of a service",
+        schema_rollouts.RolloutFound,
+        problems=("no-such-rollout", "rollout-refused", "no-root"),
+    ),
+    Call(
+        "order_rollout",
+        "POST",
+        "/v1/rollouts/{rollout}/{verb}",
+        "An order about the rollout in progress of a service, for the root that owns it: `pause`, `resume`, `promote`, `abort`; `undo` the "
+        "last one; `adopt` one whose owner is lost",
+        schema_rollouts.RolloutOrdered,
+        schema_rollouts.RolloutOrder,
+        query=(DRY_RUN,),
+        problems=(*_BODY, "bad-query", "no-such-rollout", *_ROLLOUT),
+    ),
+    Call(
+        "list_roles",
+        "GET",
+        "/v1/roles",
+        "The services that nodes of the tree run as their roles, with the version that they have",
+        schema_rollouts.Roles,
+        problems=("no-root",),
+    ),
     Call("metrics", "GET", "/metrics", "Metrics for Prometheus", "text/plain"),
     Call("healthz", "GET", "/healthz", "Liveness: 200 while control runs", "text/plain"),
     Call("readyz", "GET", "/readyz", "Readiness: 200 when the node serves, else 503 with the reason", "text/plain"),
@@ -346,7 +434,7 @@ def _operation(call: Call, by_type: dict[Any, Any]) -> dict[str, Any]:
 def _always(call: Call) -> tuple[str, ...]:
     """The problem codes that any call of its kind may return."""
     names = {"{id}": "bad-id", "{version}": "bad-version"}
-    names |= dict.fromkeys(("{service}", "{name}", "{policy}"), "bad-service")
+    names |= dict.fromkeys(("{service}", "{name}", "{policy}", "{rollout}"), "bad-service")
     found = [code for part, code in names.items() if part in call.path and not call.path.startswith("/v1/children")]
     return (*found, "bad-query") if call.checked else ()
 

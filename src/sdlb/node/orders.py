@@ -56,23 +56,22 @@ async def run_here(loop: NodeLoop, call: Execute) -> Json:
                 raise Refusal(CONDUCTOR, f"{opening['conductor']} conducts the opening of {service}, not {name}")
             if verb == "approve":
                 objection = view.approval_objection(service, version, body.gate, body.by)
-                await _carry_out(loop, "approval-refused", objection, Approve(service, version, body.gate, body.by))
+                await carry_out(loop, "approval-refused", objection, Approve(service, version, body.gate, body.by))
             else:
                 objection = view.promotion_objection(service, version)
-                await _carry_out(
-                    loop, "promotion-refused", objection, Promote(service, version, body.by, body.no_gates)
-                )
+                await carry_out(loop, "promotion-refused", objection, Promote(service, version, body.by, body.no_gates))
         case ["v1", "routes", "transfer", *check]:
             route, to = str(Pattern.parse(body.route)), check_service(body.to)
             objection = view.transfer_objection(route, to)
             event = RouteTransfer(route, to, body.by)
-            await _carry_out(loop, "transfer-refused", objection, None if check else event)
+            await carry_out(loop, "transfer-refused", objection, None if check else event)
         case _:
             raise Refusal("not-found", f"{call.method} {call.path} is not a call of the authority")
     return {"root": name}
 
 
-async def _carry_out(loop: NodeLoop, code: str, objection: str, event: Event | None) -> None:
+async def carry_out(loop: NodeLoop, code: str, objection: str, event: Event | None) -> None:
+    """`event` None: only says whether it would be carried out. Raises Refusal."""
     here = loop.balancer.settings.name
     if objection:
         raise Refusal(code, objection)

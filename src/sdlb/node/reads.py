@@ -110,6 +110,10 @@ def services(view: View, pace: Pace) -> AsyncIterator[dict[str, Any]]:
     return _each(view.service_names(), view.service, pace)
 
 
+def releases(view: View, pace: Pace) -> AsyncIterator[dict[str, Any]]:
+    return _each(view.release_names(), view.release, pace)
+
+
 def instances(view: Lists, pace: Pace) -> AsyncIterator[dict[str, Any]]:
     return _each(view.instance_ids(), view.instance, pace)
 

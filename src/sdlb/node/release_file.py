@@ -1,37 +1,51 @@
-"""Reads a release file, in TOML or JSON. Each error names the file and, in TOML, the line."""
+"""Reads a release file or a rollout file, in TOML or JSON. Each error names the file and, in TOML, the line."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import TypeVar
 
+from sdlb.model import release, rollout_reader
 from sdlb.model.problem import Invalid
-from sdlb.model.release import CODE, Release, read_release
+from sdlb.model.release import Release, read_release
+from sdlb.model.rollout_reader import RolloutFile, read_rollout
 from sdlb.node.text_files import parse_toml, read_text
 from sdlb.node.toml_lines import key_lines, line_of
+
+T = TypeVar("T")
+Place = Callable[[tuple[str, ...]], str]
+Read = Callable[[object, Place], T]
 
 
 def read_release_file(where: str) -> Release:
     """JSON if the first character is "{". Raises Invalid."""
-    text = read_text(where, CODE, "a release file has the keys service, version and artifact")
-    return _json(text, where) if text.lstrip().startswith("{") else _toml(text, where)
+    return _read(where, release.CODE, "a release file has the keys service, version and artifact", read_release)
 
 
-def _toml(text: str, where: str) -> Release:
-    data = parse_toml(text, where, CODE, "a release file has three levels")
+def read_rollout_file(where: str) -> RolloutFile:
+    """As `read_release_file`."""
+    return _read(where, rollout_reader.CODE, "a rollout file has the key release and settings", read_rollout)
+
+
+def _read(where: str, code: str, expected: str, read: Read[T]) -> T:
+    text = read_text(where, code, expected)
+    if text.lstrip().startswith("{"):
+        return read(_json(text, where, code), lambda path: where + _key(path))
+    data = parse_toml(text, where, code, "use at most three levels")
     lines = key_lines(text)
-    return read_release(data, lambda path: f"{where}:{line_of(lines, path)}" + _key(path))
+    return read(data, lambda path: f"{where}:{line_of(lines, path)}" + _key(path))
 
 
-def _json(text: str, where: str) -> Release:
+def _json(text: str, where: str, code: str) -> object:
     try:
-        data = json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
-        raise Invalid(CODE, f"{where}:{error.lineno}", f"is not JSON: {error.msg}", "fix that line") from None
+        raise Invalid(code, f"{where}:{error.lineno}", f"is not JSON: {error.msg}", "fix that line") from None
     except RecursionError:
-        raise Invalid(CODE, where, "is nested too deeply", "a release file has three levels") from None
+        raise Invalid(code, where, "is nested too deeply", "use at most three levels") from None
     except ValueError as error:
-        raise Invalid(CODE, where, f"has {error} twice", "keep one of them") from None
-    return read_release(data, lambda path: where + _key(path))
+        raise Invalid(code, where, f"has {error} twice", "keep one of them") from None
 
 
 def _key(path: tuple[str, ...]) -> str:

@@ -1,0 +1,86 @@
+"""The calls of the local API about releases, rollouts and roles: bodies are checked here, and the roots do the rest."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sdlb.model.problem import Invalid
+from sdlb.model.release import CODE, read_release
+from sdlb.model.rollout import RolloutSpec
+from sdlb.model.version import check_service, check_version
+from sdlb.node import schema_rollouts as schema
+from sdlb.node.authority import Authority
+from sdlb.node.peer import acting_user
+from sdlb.node.problems import Refusal
+from sdlb.node.releases import Releases
+from sdlb.node.requests import as_json, body_of
+from sdlb.node.rollouts import Order, Rollouts
+from sdlb.node.specs import decode
+
+
+class RolloutCalls:
+    def __init__(self, authority: Authority, name: str) -> None:
+        self._releases = Releases(authority)
+        self._rollouts = Rollouts(authority, name)
+
+    # ------------------------------------------------------------------ releases
+
+    async def list_releases(self, request: Request) -> Response:
+        service = request.query_params.get("service", "")
+        return as_json(await self._releases.all(check_service(service) if service else ""))
+
+    async def add_release(self, request: Request) -> Response:
+        return await self._put_release(request, "")
+
+    async def put_release(self, request: Request) -> Response:
+        return await self._put_release(request, request.path_params["release"])
+
+    async def _put_release(self, request: Request, name: str) -> Response:
+        body = decode(schema.ReleaseBody, await body_of(request), "bad-json", "release")
+        by = await acting_user(request, body.by)
+        data = msgspec.to_builtins(body)
+        del data["by"]
+        for artifact in data["artifact"].values():
+            if not artifact["signature"]:
+                del artifact["signature"]
+        release = read_release(data, f"release {body.service}-{body.version}"[:80])
+        if name not in ("", release.name):
+            raise Invalid(
+                CODE, f"release {name[:80]!r}", f"is not {release.name}, as the body has it", "correct one of them"
+            )
+        return as_json(await self._releases.put(release, by))
+
+    async def withdraw_release(self, request: Request) -> Response:
+        by = await acting_user(request, request.query_params.get("by", ""))
+        return as_json(await self._releases.withdraw(request.path_params["release"], by))
+
+    # ------------------------------------------------------------------ rollouts
+
+    async def list_rollouts(self, request: Request) -> Response:
+        return as_json(await self._rollouts.all())
+
+    async def get_rollout(self, request: Request) -> Response:
+        return as_json(await self._rollouts.one(check_service(request.path_params["rollout"])))
+
+    async def start_rollout(self, request: Request) -> Response:
+        body = decode(schema.RolloutStart, await body_of(request), "bad-json", "rollout")
+        service, version = check_service(body.service), check_version(body.version)
+        by = await acting_user(request, body.by)
+        spec = msgspec.convert(body, RolloutSpec, from_attributes=True)
+        return await self._order(request, Order("start", service, by, version, spec, body.supersede))
+
+    async def order_rollout(self, request: Request) -> Response:
+        which, verb = check_service(request.path_params["rollout"]), request.path_params["verb"]
+        if verb not in schema.VERBS:
+            raise Refusal("bad-query", f"{verb[:40]!r} is not an order for a rollout; use {', '.join(schema.VERBS)}")
+        body = decode(schema.RolloutOrder, await body_of(request) or b"{}", "bad-json", f"{verb} of {which}")
+        by = await acting_user(request, body.by)
+        return await self._order(request, Order(verb, which, by, reason=body.reason.strip()))
+
+    async def _order(self, request: Request, order: Order) -> Response:
+        return as_json(await self._rollouts.order(order, dry_run=request.query_params.get("dry_run") == "1"))
+
+    async def list_roles(self, request: Request) -> Response:
+        return as_json(await self._rollouts.roles())

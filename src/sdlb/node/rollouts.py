@@ -1,0 +1,198 @@
+"""The calls about rollouts: a root runs them (`run_here`); the node that got the call finds the root (`Rollouts`).
+
+A rollout starts at one root, the first by name that can be reached. So does the adoption of one whose owner is lost. Every other
+order goes to the owner. A root that is not the one answers `no-owner`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgspec
+
+from sdlb.core.effects import Answered, Execute
+from sdlb.core.events import RolloutOrder
+from sdlb.core.messages import RootAnswer
+from sdlb.model.rollout import RolloutSpec
+from sdlb.node import schema_rollouts as schema
+from sdlb.node.answers import body_of, code_of, first_refusal, shaped
+from sdlb.node.orders import carry_out
+from sdlb.node.problems import Refusal
+from sdlb.node.specs import decode
+
+if TYPE_CHECKING:
+    from sdlb.node.authority import Authority
+    from sdlb.node.loop import NodeLoop
+
+Json = dict[str, Any]
+PATH = "/v1/rollouts"
+CHECK = f"{PATH}/check"
+"""Between nodes only: whether a root would carry the order out, and what it would do."""
+NO_OWNER, REFUSED, UNKNOWN = "no-owner", "rollout-refused", "no-such-rollout"
+ANY_ROOT: Final = ("start", "adopt")
+"""Verbs that another root than the owner carries out."""
+
+
+class Order(msgspec.Struct):
+    """What travels between nodes. `which`: a service, or the id of a rollout. `owner`: the root that shall carry it out, for a verb
+    of ANY_ROOT."""
+
+    verb: str
+    which: str
+    by: str = ""
+    version: str = ""
+    spec: RolloutSpec = RolloutSpec()
+    supersede: bool = False
+    reason: str = ""
+    owner: str = ""
+
+
+# ---------------------------------------------------------------------- on a root
+
+
+def read_here(loop: NodeLoop) -> Json:
+    return {"rollouts": loop.balancer.view.rollouts()}
+
+
+async def run_here(loop: NodeLoop, call: Execute) -> Json:
+    """Raises Invalid or Refusal."""
+    order: Order = decode(Order, call.body, "bad-json", f"{call.path} from {call.asker}")
+    view, name = loop.balancer.view, loop.balancer.settings.name
+    found = None if order.verb == "start" else _find(view.rollouts(), order.which)
+    service = str(found["service"]) if found is not None else order.which
+    if found is not None and found["id"] != (view.rollout(service) or {}).get("id"):
+        raise Refusal(REFUSED, f"rollout {found['id']} of {service} has ended: {found['state']}")
+    if order.verb not in ANY_ROOT and found is not None and not found.get("owner_here"):
+        raise Refusal(NO_OWNER, f"{found['owner']} owns rollout {found['id']} of {service}, not {name}")
+    event = RolloutOrder(service, order.verb, order.by, order.version, order.spec, order.supersede, order.reason)
+    objection = view.rollout_objection(event)
+    if call.path == CHECK:
+        plan = view.rollout_plan(event) if order.verb in ("start", "undo") else None
+        return {"root": name, "objection": objection, "plan": plan, "rollout": found}
+    if order.verb in ANY_ROOT and order.owner != name:
+        raise Refusal(NO_OWNER, f"{order.owner} was to carry it out, not {name}")
+    await carry_out(loop, REFUSED, objection, event)
+    return {"root": name, "rollout": view.rollout(service)}
+
+
+def _find(rollouts: Iterable[Json], which: str) -> Json:
+    """By service or by id, also of one that has ended. Raises Refusal."""
+    listed = list(rollouts)
+    found = [each for each in listed if each["service"] == which] or [each for each in listed if each["id"] == which]
+    found = found or [_past(each, old) for each in listed for old in each["history"] if old["id"] == which]
+    if not found:
+        raise Refusal(UNKNOWN, f"there is no rollout of a service {which}, or with that id")
+    if len(found) > 1:
+        services = ", ".join(str(each["service"]) for each in found)
+        raise Refusal(REFUSED, f"several rollouts have the id {which} ({services}); name the service")
+    return found[0]
+
+
+def _past(now: Json, old: Mapping[str, Any]) -> Json:
+    """An earlier rollout, of which the rest is no longer known."""
+    return {"service": now["service"], "owner": "", "history": now["history"], **old}
+
+
+# ---------------------------------------------------------------------- on any node
+
+
+class Rollouts:
+    def __init__(self, authority: Authority, name: str) -> None:
+        self._authority = authority
+        self._name = name
+
+    async def all(self) -> Json:
+        answered, found = await self._read()
+        return {**self._authority.origin(answered), "rollouts": [shaped(schema.Rollout, each) for each in found]}
+
+    async def one(self, which: str) -> Json:
+        answered, found = await self._read()
+        rollout = shaped(schema.Rollout, _find(found, which))
+        return {**self._authority.origin(answered), "rollout": rollout}
+
+    async def roles(self) -> Json:
+        answered, found = await self._read()
+        return {**self._authority.origin(answered), "roles": [_role(each) for each in found]}
+
+    async def _read(self) -> tuple[Answered, list[Json]]:
+        """By service: as its owner has it, else as the first root by name whose term is the highest."""
+        answered = await self._authority.call_roots("GET", PATH)
+        best: dict[str, Json] = {}
+        reported = [answer for answer in answered.answers if answer.status == 200]
+        if not reported:
+            raise first_refusal(answered.answers)
+        for answer in sorted(reported, key=lambda answer: answer.root):
+            listed = body_of(answer).get("rollouts")
+            for each in cast("list[Json]", listed) if isinstance(listed, list) else []:
+                known = best.get(str(each.get("service", "")))
+                if known is None or _rank(each) > _rank(known):
+                    best[str(each.get("service", ""))] = each
+        return answered, [best[service] for service in sorted(best)]
+
+    async def order(self, order: Order, *, dry_run: bool) -> Json:
+        """Carries it out at one root, or (`dry_run`) only returns what it would do."""
+        what = f"{order.verb} {order.which}"
+        answered = await self._authority.call_roots("POST", CHECK, msgspec.json.encode(order))
+        if order.verb in ANY_ROOT:
+            owner, checked = _first(answered, adopt=order.verb == "adopt")
+            order = msgspec.structs.replace(order, owner=owner)
+        else:
+            owner, checked = _done(answered, what)
+        found = {"node": self._name, "owner": owner, "verb": order.verb, "dry_run": dry_run, "by": order.by}
+        if dry_run:
+            plan, rollout = checked.get("plan"), checked.get("rollout")
+            return _ordered({**found, "objection": checked.get("objection"), "plan": plan, "rollout": rollout})
+        answered = await self._authority.call_roots("POST", PATH, msgspec.json.encode(order))
+        owner, done = _done(answered, what)
+        return _ordered({**found, "owner": owner, "plan": checked.get("plan"), "rollout": done.get("rollout")})
+
+
+def _ordered(found: Json) -> Json:
+    return shaped(schema.RolloutOrdered, found)
+
+
+def _rank(rollout: Json) -> tuple[bool, int]:
+    term = rollout.get("term")
+    return rollout.get("owner_here") is True, term if isinstance(term, int) else 0
+
+
+def _role(rollout: Json) -> Json:
+    found = shaped(schema.Rollout, rollout)
+    more = {"rollout": found["id"], "nodes": found["nodes"]["all"], "ready": found["capacity"]["ready"]}
+    return shaped(schema.TreeRole, {**found, "version": found["settled"], **more})
+
+
+def _first(answered: Answered, *, adopt: bool) -> tuple[str, Json]:
+    """The first root by name that can carry it out, and its answer to CHECK. Raises Refusal."""
+    able = sorted((answer for answer in answered.answers if answer.status == 200), key=lambda answer: answer.root)
+    if not able:
+        raise first_refusal(answered.answers)
+    answer, found = able[0], body_of(able[0])
+    if adopt:
+        rollout: Json = found.get("rollout") or {}
+        owner, id = rollout.get("owner", ""), rollout.get("id", "")
+        if any(each.root == owner for each in able):
+            raise Refusal(
+                REFUSED,
+                f"{owner} owns rollout {id} of {rollout.get('service', '')} and can be reached; no adoption is needed",
+            )
+    return answer.root, found
+
+
+def _done(answered: Answered, what: str) -> tuple[str, Json]:
+    """The root that has carried it out, and its answer. Raises Refusal."""
+    for answer in answered.answers:
+        if answer.status == 200:
+            return answer.root, body_of(answer)
+    others: Sequence[RootAnswer] = [answer for answer in answered.answers if code_of(answer) not in (NO_OWNER, UNKNOWN)]
+    if others:
+        raise first_refusal(others)
+    elsewhere = [answer for answer in answered.answers if code_of(answer) == NO_OWNER]
+    if not elsewhere:
+        raise first_refusal(answered.answers)
+    detail = str(body_of(elsewhere[0]).get("detail", ""))
+    missing = f"not reached: {', '.join(answered.unreachable)}; " if answered.unreachable else ""
+    raise Refusal(
+        NO_OWNER, f"{what}: {detail}; {missing}if its owner is lost, 'sdlb rollout adopt' continues it at another root"
+    )
