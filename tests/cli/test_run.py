@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sdlb.cli.ports import hold_free_port
+from sdlb.node.ports import hold_free_port
 
 PY = sys.executable
 SERVER = (

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sdlb.cli.ports import hold_free_port
+from sdlb.node.ports import hold_free_port
 from tests.docs.console import NEEDS, Block, Malformed, Terminal, blocks, play, ports, whole
 
 ROOT = Path(__file__).parents[2]

@@ -82,3 +82,29 @@ def test_the_policy_counts_for_every_protocol(protocol: str) -> None:
                 health.close()
 
     assert asyncio.run(check()) == InstanceHealth("a", True)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "none"])
+def test_a_program_that_exited_is_unhealthy_until_the_next_one_passes(kind: str) -> None:
+    """Although nothing is wrong at the moment of a check: the program may be back before the next one."""
+
+    async def check() -> list[object]:
+        found: asyncio.Queue[object] = asyncio.Queue()
+        server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+        health = Health(found.put_nowait, Random(1), lambda _key, _value: None)
+        checks = HealthCheck(kind=kind, interval_s=0.1, timeout_s=5.0)
+        spec = InstanceSpec("a", "web", "1.0.0", (), f"127.0.0.1:{server.sockets[0].getsockname()[1]}", health=checks)
+        health.put(spec, healthy=True)
+        try:
+            health.suspend("a", "it exited with code 3")
+            health.suspend("b", "nobody knows it")
+            health.put(spec, healthy=False)  # a renewal
+            await asyncio.sleep(0.3)  # no check changes that meanwhile
+            events = [found.get_nowait() for _ in range(found.qsize())]
+            health.resume("a")
+            return [*events, await asyncio.wait_for(found.get(), 10)]
+        finally:
+            health.close()
+            server.close()
+
+    assert asyncio.run(check()) == [InstanceHealth("a", False, "it exited with code 3"), InstanceHealth("a", True)]

@@ -162,11 +162,11 @@ def test_a_plain_file_keeps_its_name(files: Files) -> None:
 
 
 def test_keep_removes_all_others(files: Files) -> None:
-    assert files.store.keep(()) == []
+    assert asyncio.run(files.store.keep(())) == []
     a, b = files.put("a", b"a"), files.put("b", b"b")
     files.fetch(a)
     files.fetch(b)
-    assert files.store.keep({a.sha256, "c" * 64}) == [b.sha256]
+    assert asyncio.run(files.store.keep({a.sha256, "c" * 64})) == [b.sha256]
     assert files.left() == [a.sha256]
     assert files.store.path(b.sha256) is None
 
@@ -481,7 +481,7 @@ def test_over_http(files: Files, tmp_path: Path, web: tuple[str, dict[str, Any]]
     files.refuse(Artifact(base + "/ok/c", digest), "is not signed", **rules, keys=(str(key),))
     answers["/ok/c.minisig"] = (200, {}, PREHASHED.encode())
     assert os.listdir(files.fetch(Artifact(base + "/ok/c", digest), **rules, keys=(str(key),))) == ["c"]
-    files.store.keep(())
+    asyncio.run(files.store.keep(()))
     assert os.listdir(files.fetch(Artifact(base + "/ok/moved", digest), **rules)) == ["moved"]
 
 

@@ -49,17 +49,19 @@ class ArtifactStore:
         found = self._folder / sha256
         return found if found.is_dir() else None
 
-    def keep(self, digests: Collection[str]) -> list[str]:
-        """Removes all others. -> what was removed."""
+    async def keep(self, digests: Collection[str]) -> list[str]:
+        """Removes all others, which are out of sight before this first waits. -> what was removed."""
         if not self._folder.is_dir():
             return []
         others = sorted(
             each.name for each in self._folder.iterdir() if each.name[0] != "." and each.name not in digests
         )
+        gone: list[Path] = []
         for name in others:
-            gone = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self._folder))
-            os.rename(self._folder / name, gone / "old")  # a folder that is half removed must not look complete
-            _remove(gone)
+            gone.append(Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self._folder)))
+            os.rename(self._folder / name, gone[-1] / "old")  # a folder that is half removed must not look complete
+        for folder in gone:
+            await asyncio.to_thread(_remove, folder)
         return others
 
     async def fetch(self, artifact: Artifact, rules: ArtifactRules) -> Path:

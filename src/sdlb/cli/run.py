@@ -103,7 +103,7 @@ class Place:
 
 
 def _tcp(args: argparse.Namespace) -> Place | None:
-    from sdlb.cli.ports import HeldPort, hold_free_port, is_free
+    from sdlb.node.ports import HeldPort, hold_free_port, is_free
 
     if args.port and not is_free(args.port):
         # Another process on this port would be taken for the program and get its requests.

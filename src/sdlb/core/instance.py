@@ -15,6 +15,8 @@ from sdlb.core.messages import ClaimKey
 from sdlb.model.instance import InstanceSpec
 
 NO_LEASE_S = 1e9
+AGENT = "agent"
+"""The owner of registrations that this node's agent makes."""
 
 
 class Life(Enum):

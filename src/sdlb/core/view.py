@@ -10,9 +10,9 @@ from sdlb.core.decisions import ServiceRecord
 from sdlb.core.downlink import Downlink
 from sdlb.core.events import EndpointKey, ReleasePut, RolloutOrder
 from sdlb.core.explain import explain, refused
-from sdlb.core.instance import Instance, Life
+from sdlb.core.instance import AGENT, Instance, Life
 from sdlb.core.local_instances import LocalInstances
-from sdlb.core.messages import ACTIVE, OPENING, POLICY, REFUSED, WAITING, Doc
+from sdlb.core.messages import ACTIVE, OPENING, POLICY, REFUSED, TARGET, WAITING, Doc
 from sdlb.core.opening import Candidate, from_body
 from sdlb.core.parents import Parents
 from sdlb.core.preview import preview
@@ -87,6 +87,11 @@ class View:
         """Whether requests may be in flight to an instance that this node does not know, because its state folder was restored
         from an older copy."""
         return self._local.may_carry(instance_id)
+
+    def of_agent(self, instance_id: str) -> InstanceSpec | None:
+        """The current registration, if this node's agent has made it."""
+        instance = self._local.by_id.get(instance_id)
+        return instance.spec if instance is not None and instance.owner == AGENT else None
 
     def healthy(self, instance_id: str) -> bool | None:
         """The last known health. None: there is no such instance."""
@@ -323,6 +328,9 @@ class View:
 
     def policy(self, service: str) -> Doc | None:
         return self._state.policies.doc(service)
+
+    def target(self, service: str) -> Doc | None:
+        return self._state.policies.docs.get(f"{TARGET}/{service}")
 
     def policies(self) -> list[Doc]:
         """All policy documents, readable or not."""

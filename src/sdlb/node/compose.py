@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -20,17 +20,21 @@ from sdlb.core.settings import Settings
 from sdlb.model.identity import Identity
 from sdlb.model.instance import HealthCheck, InstanceSpec
 from sdlb.model.problem import Invalid
+from sdlb.model.rollout import Target, read_target
 from sdlb.node.authority import Authority
 from sdlb.node.config import NodeConfig
 from sdlb.node.config_reader import CODE
+from sdlb.node.drivers import Drivers
 from sdlb.node.health import Health
 from sdlb.node.identity import IdentityWatch
 from sdlb.node.journal import Journal
 from sdlb.node.local_paths import StateFolder
 from sdlb.node.loop import INCARNATION, NodeLoop
+from sdlb.node.programs import Programs
 from sdlb.node.reaper import Reaper
 from sdlb.node.restart import Restart
 from sdlb.node.sites import SiteWatch
+from sdlb.seams.driver import Driver
 from sdlb.seams.engine import Engine, EngineConfig, EngineFailed, Listener
 from sdlb.seams.store import Store
 
@@ -62,6 +66,7 @@ class Node:
             fence_s=config.fence_s,
             nonce=secrets.token_hex(16),
             calendar=Zones(journal.report),
+            roles=config.services,
         )
         self.config = config
         self.folder = folder
@@ -87,13 +92,15 @@ class Node:
         self.parents = GrpcParents(self.loop.post, journal.report, credentials, self.data_address)
         self.authority = Authority(self.loop)
         self.hooks = Hooks(folder.path / "hooks", config.hooks, config.file)
-        self.reaper = Reaper(lambda pid: engine_process.reaps(pid) or self.hooks.reaps(pid))
+        self.drivers, drivers_reap = self._drivers(rng)
+        self.reaper = Reaper(lambda pid: engine_process.reaps(pid) or self.hooks.reaps(pid) or drivers_reap(pid))
         self.restart = Restart(self.reaper)
         self.loop.engine = self.engine
         self.loop.children = self.children
         self.loop.parents = self.parents
         self.loop.run_here = self.authority.run_here
         self.loop.run_hook = self.hooks.run
+        self.loop.run_driver = self.drivers.run
 
     async def start_engine(self) -> None:
         """Raises EngineFailed, or Invalid when the node's own certificate cannot be used."""
@@ -138,13 +145,64 @@ class Node:
         for spec in self.balancer.view.replaced():
             self.health.watch_former(spec)
 
+    def _drivers(self, rng: Random) -> tuple[Drivers, Callable[[int], bool]]:
+        """And which child processes they wait for themselves. Nodes without services of roles do not load any driver."""
+        state, services = self.folder.path.absolute(), self.config.services
+        folder = state / "roles"
+        drivers: dict[str, Driver] = {}
+        keep, reaps = _keep_nothing, _reaps_nothing
+        if services:
+            from sdlb.adapters.artifacts import ArtifactStore
+            from sdlb.adapters.driver_command import CommandDriver
+            from sdlb.adapters.driver_process import ProcessDriver
+
+            store = ArtifactStore(state / "store")
+            command = CommandDriver(folder, store)
+            drivers = {"process": ProcessDriver(folder, store), "command": command}
+            keep, reaps = store.keep, command.reaps
+        programs = Programs(self._program_ended, self._program_started)
+        made = Drivers(services, drivers, folder, programs, self.journal.report, self._releases, keep, rng)
+        return made, reaps
+
+    def _releases(self, service: str) -> Iterable[Mapping[str, object]] | None:
+        """Those that the target of a service names. None: it cannot be read."""
+        doc = self.balancer.view.target(service)
+        target = read_target(doc.body) if doc is not None else Target(service)
+        return None if target is None else target.releases.values()
+
+    def _program_ended(self, port: int, why: str) -> None:
+        for spec in self._at_port(port):
+            self.health.suspend(spec.id, why)
+
+    def _program_started(self, port: int) -> None:
+        for spec in self._at_port(port):
+            self.health.resume(spec.id)
+
+    def _at_port(self, port: int) -> list[InstanceSpec]:
+        view = self.balancer.view
+        found = [view.of_agent(name) for name in view.at_endpoint(f"127.0.0.1:{port}")]
+        return [spec for spec in found if spec is not None]
+
     def _proxy_protocol(self, service: str) -> str:
         return self.balancer.view.traffic(service).proxy_protocol
 
     def _instances_changed(self, names: tuple[str, ...]) -> None:
+        """The API starts the checks of what it registers; what the agent registers is known from here."""
+        view = self.balancer.view
         for name in names:
-            if self.balancer.view.healthy(name) is None:
+            healthy = view.healthy(name)
+            if healthy is None:
                 self.health.drop(name)
+            elif (spec := view.of_agent(name)) is not None:
+                self.health.put(spec, healthy)
+
+
+async def _keep_nothing(digests: Collection[str]) -> list[str]:
+    return []
+
+
+def _reaps_nothing(pid: int) -> bool:
+    return False
 
 
 def open_store(folder: Path, journal: Journal) -> Store:

@@ -13,7 +13,7 @@ KEYS: dict[str, tuple[str, str]] = {
     "advertise": ("the address of the node listener", "The address at which parents reach this node."),
     "insecure": ("`false`", "Permits unencrypted node links in private networks."),
     "labels": ("none", 'Labels of the node, for example `{zone = "a"}`.'),
-    "roles": ("none", "Names of the [roles](#roles) of this node. They have no effect yet."),
+    "roles": ("none", "Names of the [roles](#roles) of this node."),
     "engine": ('`"native"`', "The engine: a kind, or a table with `kind`, `workers` and limits."),
     "engine.kind": ('`"native"`', "The engine's kind."),
     "engine.workers": ("0: one per core", "Number of worker threads."),

@@ -56,6 +56,7 @@ class Watch:
         self.spec = spec
         self.started = started  # start time of its process
         self.listens = False  # it was healthy at a renewal
+        self.ever = False  # it was healthy, or it was reported that it never was
         self.checks: asyncio.Task[None] | None = None
         self.fd = -1
 
@@ -139,6 +140,26 @@ class Health:
         if watch is not None and watch.spec.pid and start_time(watch.spec.pid) != watch.started:
             self._gone(watch)
 
+    def suspend(self, instance_id: str, why: str) -> None:
+        """Its program has exited, and is started again."""
+        watch = self._watches.get(instance_id)
+        if watch is None:
+            return
+        self._post(InstanceHealth(instance_id, False, why))
+        if watch.checks is not None:
+            watch.checks.cancel()
+            watch.checks = None
+
+    def resume(self, instance_id: str) -> None:
+        """Its program runs again: it has to pass its checks anew."""
+        watch = self._watches.get(instance_id)
+        if watch is None:
+            return
+        if watch.spec.health.kind == "none":
+            self._post(InstanceHealth(instance_id, True))
+        elif watch.checks is None:
+            self._start_checks(watch, 0.0, healthy=False)
+
     def drop(self, instance_id: str) -> None:
         watch = self._watches.pop(instance_id, None)
         if watch is None:
@@ -167,15 +188,20 @@ class Health:
 
     def _add(self, spec: InstanceSpec, started: int, first_after_s: float, healthy: bool) -> None:
         watch = self._watches[spec.id] = Watch(spec, started)
+        watch.ever = healthy
         if spec.health.kind != "none":
-            watch.checks = asyncio.create_task(self._check(watch, first_after_s, healthy), name=f"health of {spec.id}")
+            self._start_checks(watch, first_after_s, healthy)
         if spec.pid:
             self._watch_process(watch)
+
+    def _start_checks(self, watch: Watch, first_after_s: float, healthy: bool) -> None:
+        work = self._check(watch, first_after_s, healthy)
+        watch.checks = asyncio.create_task(work, name=f"health of {watch.spec.id}")
 
     async def _check(self, watch: Watch, first_after_s: float, healthy: bool) -> None:
         good = bad = 0
         await asyncio.sleep(first_after_s)
-        ever, began = healthy, asyncio.get_running_loop().time()
+        began = asyncio.get_running_loop().time()
         while True:
             check = watch.spec.health
             wants = self._proxy_protocol(watch.spec.service)
@@ -185,10 +211,10 @@ class Health:
                 healthy = False  # posted each time, because the reason may have changed
                 self._post(InstanceHealth(watch.spec.id, False, why))
             elif good >= check.rise and not healthy:
-                ever = healthy = True
+                watch.ever = healthy = True
                 self._post(InstanceHealth(watch.spec.id, True))
-            if not ever and asyncio.get_running_loop().time() - began >= max(NEVER_S, 2 * check.interval_s):
-                ever = True  # reported once
+            if not watch.ever and asyncio.get_running_loop().time() - began >= max(NEVER_S, 2 * check.interval_s):
+                watch.ever = True  # reported once
                 name = f"{watch.spec.id} ({watch.spec.service}-{watch.spec.version} on {watch.spec.endpoint})"
                 text = f"{name} has not been healthy since it was registered: {why or 'too few successful checks in a row'}"
                 self._report(Note("instance-never-healthy", text, "warning", {"instance": watch.spec.id}))

@@ -130,6 +130,7 @@ async def _serve_told(
         _log_start(node.journal, config)
         return await _RunningNode(node, options, sockets).live(signals)
     finally:
+        node.drivers.close()
         node.health.close()
         await node.parents.close()
         await node.children.close()

@@ -2,8 +2,8 @@
 
 The usual way is to bind port 0 and to close it again. That gives a port from the range that the kernel also uses for
 outgoing connections, so on a busy host it may be taken before the program binds it. Therefore the port is drawn from
-below that range, and `sdlb run` reserves it with an abstract Unix socket, which disappears with the process. Every
-`sdlb run` on this host respects these reservations.
+below that range and reserved with an abstract Unix socket, which disappears with the process. `sdlb run` and the nodes on this
+host respect these reservations.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def is_free(port: int) -> bool:
     return True
 
 
-def _hold(port: int) -> socket.socket | None:
+def hold(port: int) -> socket.socket | None:
+    """Reserves the port for this process. None: it is reserved already."""
     name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         name.bind(f"\0sdlb-run-port-{port}")
@@ -63,7 +64,7 @@ def hold_free_port(rng: random.Random) -> HeldPort:
     top = min(_outgoing_from(), 32_768)
     if top - LOWEST >= DRAWS:
         for port in rng.sample(range(LOWEST, top), DRAWS):
-            name = _hold(port)
+            name = hold(port)
             if name is None:
                 continue
             if is_free(port):
