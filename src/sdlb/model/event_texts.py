@@ -73,6 +73,9 @@ SECTIONS: dict[str, dict[str, EventText]] = {
         "following": _warning("A root cannot write its decisions and follows the decisions of the other roots."),
     },
     "Instances": {
+        "version-fetched": _info("The artifact of a version of a role is on this node and verified."),
+        "version-started": _info("The node has started a version of a role. Whether it is healthy is not known yet."),
+        "version-stopped": _info("The node has stopped a version of a role. No process of it is left."),
         "instance-registered": _info("An instance was registered."),
         "instance-replaced": _info("An instance was registered again with another version, route or endpoint."),
         "instance-superseded": _warning(

@@ -103,8 +103,11 @@ class Drivers:
                 return await self._run_version(slot, effect)
             case "stop":
                 self._programs.drop(slot)
+                before = (await self._found(slot))[1]
                 for driver in self._drivers.values():
                     await driver.stop(slot)
+                if before.status not in _ENDED:
+                    self._note("version-stopped", slot, before.version, "was stopped")
             case "forget":
                 for driver in self._drivers.values():
                     await driver.forget(slot)
@@ -137,10 +140,17 @@ class Drivers:
         driver = self._drivers[entry.driver]
         if effect.call == "prepare":
             await driver.prepare(plan)
+            self._note("version-fetched", slot, effect.version, "can be started here")
             return SlotState(found.status, found.version, found.pid, port, reason=found.reason)
         state = await driver.start(plan)
         self._programs.watch(slot, state)
+        if found.status in _ENDED:
+            self._note("version-started", slot, effect.version, f"was started on port {port}")
         return state
+
+    def _note(self, code: str, slot: Slot, version: str, what: str) -> None:
+        fields = {"service": slot.service, "version": version, "slot": slot.name}
+        self._report(Note(code, f"{slot.service}-{version} {what}", "info", fields))
 
     async def _found(self, slot: Slot) -> tuple[str, SlotState]:
         """The kind of the driver that runs something in the slot, and what is there. The node file may name another driver than
