@@ -15,6 +15,7 @@ import os
 import re
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -146,6 +147,7 @@ class Drivers:
         self._programs.watch(slot, state)
         if found.status in _ENDED:
             self._note("version-started", slot, effect.version, f"was started on port {port}")
+            return replace(state, log=())  # it is that of the version before
         return state
 
     def _note(self, code: str, slot: Slot, version: str, what: str) -> None:

@@ -23,6 +23,8 @@ from sdlb.node.probe import GREETINGS, probe
 
 NEVER_S = 10.0
 """An instance that has not passed a check after this time is reported: it is no longer just starting."""
+STARTING_S, STARTING_INTERVAL_S = 10.0, 0.5
+"""For so long, an instance that is not healthy yet is checked more often: a rollout waits for it."""
 POLL_PIDS_S = 0.5
 """The poll interval where the kernel has no pidfd."""
 
@@ -218,7 +220,11 @@ class Health:
                 name = f"{watch.spec.id} ({watch.spec.service}-{watch.spec.version} on {watch.spec.endpoint})"
                 text = f"{name} has not been healthy since it was registered: {why or 'too few successful checks in a row'}"
                 self._report(Note("instance-never-healthy", text, "warning", {"instance": watch.spec.id}))
-            await asyncio.sleep(until_next(asyncio.get_running_loop().time(), check.interval_s))
+            now = asyncio.get_running_loop().time()
+            starting = not healthy and now - began < STARTING_S
+            await asyncio.sleep(
+                until_next(now, min(check.interval_s, STARTING_INTERVAL_S) if starting else check.interval_s)
+            )
 
     # ------------------------------------------------------------------ processes
 

@@ -14,6 +14,9 @@ from collections.abc import Awaitable, Callable
 from sdlb.seams.driver import DriverFailed, Slot, SlotState
 
 POLL_S, POLL_S_MAX = 0.2, 60.0
+NOTICE_S, NOTICE_POLL_S = 1.0, 0.02
+"""The driver may learn of the end a moment after this watch."""
+EXITED = "its program has exited"
 
 
 class Programs:
@@ -73,26 +76,36 @@ class Programs:
     def _exited(self, slot: Slot, last: SlotState) -> None:
         self._unwatch(slot)
         self._down.add(slot)
-        self._ended(last.port, last.reason or "its program has exited")
         self._asking[slot] = asyncio.create_task(self._ask(slot, last), name=f"program of {slot.service}")
 
     async def _ask(self, slot: Slot, last: SlotState) -> None:
         """Until the driver has started the next program, or has nothing to start."""
-        why = last.reason
+        why, until = "", time.monotonic() + NOTICE_S
         while True:
             try:
                 state = await self.state(slot)
             except DriverFailed as error:
                 state = SlotState("stopping", reason=error.text)  # what runs is not known now
-            if state.reason and state.reason != why:
-                why = state.reason
+            unnoticed = state.status == "running" and bool(state.pid) and state.pid == last.pid
+            if unnoticed and time.monotonic() < until:
+                await asyncio.sleep(NOTICE_POLL_S)
+                continue
+            if state.status == "running" and not unnoticed:
+                if not why:
+                    self._ended(last.port, EXITED)
+                self.watch(slot, state)
+                return
+            now = EXITED if unnoticed else _reason(state)
+            if now != why:
+                why = now
                 self._ended(last.port, why)
             if state.status in ("absent", "stopped"):
                 self._asking.pop(slot, None)
                 return
-            if state.status == "running" and not (state.pid and state.pid == last.pid):
-                self.watch(slot, state)
-                return
-            # the driver may learn of the end a moment after this watch
             left_s = state.next_start_s - time.time() if state.status == "pausing" else 0.0
             await asyncio.sleep(min(max(POLL_S, left_s), POLL_S_MAX))
+
+
+def _reason(state: SlotState) -> str:
+    reason = state.reason or EXITED
+    return f"{reason}: {state.log[-1]}" if state.log else reason
