@@ -119,7 +119,7 @@ class Parents:
 
     def _closed(self, uplink: Uplink, now: float, detail: str, phase: Phase = Phase.IDLE) -> None:
         uplink.closed(now, self._state.rng, detail, phase)
-        self.reporting.closed(uplink, now)
+        self.reporting.closed(uplink)
         self._state.clear_timer("greeting", uplink.parent)
         self._state.set_timer(uplink.dial_at, "dial", uplink.parent)
 
@@ -166,7 +166,6 @@ class Parents:
             uplink.docs[doc.id] = doc
             state.policies.adopt(doc)
         self.reporting.review()
-        self.reporting.check()
         uplink.dirty.update(dict.fromkeys(uplink.gone))
         uplink.dirty.update(dict.fromkeys(state.slots))
         if not same or not message.verdicts_kept:
@@ -252,7 +251,6 @@ class Parents:
             self._start_over(uplink, now)
             return
         uplink.acknowledge(beat.received)
-        self.reporting.check()
         if beat.has_say == (uplink.no_say_since is None):
             return
         uplink.no_say_since = None if beat.has_say else now
@@ -273,7 +271,6 @@ class Parents:
             return
         for key in uplink.decide(message.verdicts, message.received):
             state.touch(key)
-        self.reporting.check()
         for ack in message.drained:
             slot = state.slots.get(ack.key)
             if slot is not None and slot.leaving == ack.leaving:

@@ -1,16 +1,16 @@
 """Which parent gets the report of a service (`reports.py`), so that no root counts a node twice.
 
-A node reports a service to the first of its parents, in the order of its node file, that is connected and leads to the root that owns
-the rollout of the service. A parent that is itself cut off from all roots is the last choice. A parent drops the reports of a child
-when their link closes. Before a node reports to another parent, the former one must have dropped its report:
+A node reports a service to the first of its parents, in the order of its node file, that is connected and leads to the root that
+owns the rollout of the service. A parent that is itself cut off from all roots is the last choice.
 
-* it has confirmed an empty report, or
-* a new link to it is up, which starts without reports, or
-* a lease and a heartbeat have passed since the link broke: then it has noticed, and its own report has arrived above.
+A parent drops the reports of a child when their link closes, or with an empty report. A root above may count them for a lease
+longer, if it hears nothing more of that parent. So before a node reports to another parent that leads to the same root, it waits
+for a lease and a heartbeat, unless a new link to the former parent is up. Meanwhile that root takes the node's capacity for
+missing, which is safe. Where such a wait is necessary, a parent that comes back is no reason to change. Parents that lead to
+different roots are independent.
 
-A node that has just started does not know what it has reported before, so it treats all parents in this way. Two parents that lead
-to different roots are independent: no root counts the node through both. So for a moment a node may count nowhere, but never
-twice; a root then takes its capacity for missing, which is safe.
+A node that has just started does not know what it has reported before, so it treats all its parents as former ones. A second
+fault on the way up that begins during the wait is not covered: a root may then count the node twice until a lease expires.
 """
 
 from __future__ import annotations
@@ -37,15 +37,11 @@ class Reporting:
         self._state = state
         self._links = links
         self._ordered = [links[parent] for parent in dict.fromkeys(state.settings.parents)]
-        self._waiting: dict[str, None] = {}  # services that a former parent may still count
+        self._waiting: dict[str, None] = {}  # services that may still be counted through a former parent
         self._owners: dict[
             str, tuple[Doc, str]
         ] = {}  # service -> its target, and the id of the root that owns the rollout
-        self._moved_until = 0.0  # a parent that is no longer configured may count this node until then
-
-    @property
-    def _hold_s(self) -> float:
-        return self._state.settings.lease_s + self._state.settings.beat_s
+        self._moved_until = 0.0  # this node may be counted through a parent that is no longer configured until then
 
     # ------------------------------------------------------------------ what changes the choice
 
@@ -57,22 +53,24 @@ class Reporting:
         """The node file named another parent before."""
         self._moved_until = self._state.now + self._hold_s
 
-    def closed(self, uplink: Uplink, now: float) -> None:
-        if uplink.reported or uplink.retracted:
-            uplink.counts_until = now + self._hold_s
+    def closed(self, uplink: Uplink) -> None:
+        if uplink.reported:
             uplink.reported.clear()
-            uplink.retracted.clear()
+            uplink.counts_until = self._state.now + self._hold_s
         self.review()
 
     def review(self) -> None:
-        """A link or the path of a parent has changed: any service may get another parent."""
-        unsent = self._state.reports.unsent
-        unsent.update(dict.fromkeys(self._state.reports.services()))
+        """A link or the path of a parent has changed: any service may get another parent, or need not wait any more."""
+        self._state.reports.unsent.update(dict.fromkeys(self._state.reports.services()))
 
     def check(self) -> None:
-        """A former parent may have dropped its report now."""
+        """The time of a former parent is over."""
         self._state.reports.unsent.update(self._waiting)
         self._waiting.clear()
+
+    @property
+    def _hold_s(self) -> float:
+        return self._state.settings.lease_s + self._state.settings.beat_s
 
     # ------------------------------------------------------------------ what is sent
 
@@ -85,16 +83,18 @@ class Reporting:
         sizes = dict.fromkeys(self._links, 0)
         services, reports.unsent = reports.unsent, {}
         for service in services:
-            chosen = self._parent(service)
+            chosen, total = self._parent(service), reports.total(service)
             for uplink in self._links.values():
-                if uplink is not chosen and service in uplink.reported:
-                    self._retract(uplink, service)
+                if service in uplink.reported and (uplink is not chosen or total == RoleReport()):
+                    del uplink.reported[service]
+                    uplink.counts_until = self._state.now + self._hold_s
                     out[uplink.parent].append((service, b""))
-            total = reports.total(service)
-            old = None if chosen is None else chosen.reported.get(service)
-            if chosen is None or (old or RoleReport()) == total:
+            if chosen is None or total == RoleReport():
                 continue
-            if old is None and self._counted_elsewhere(service, chosen):
+            old = chosen.reported.get(service)
+            if old == total:
+                continue
+            if old is None and self._is_counted_elsewhere(chosen):
                 self._waiting[service] = None
             elif (damped and old is not None and minor(old, total)) or sizes[chosen.parent] > MESSAGE_BYTES_MAX:
                 reports.unsent[service] = None
@@ -102,24 +102,16 @@ class Reporting:
                 body = reports.body(service)
                 sizes[chosen.parent] += len(body)
                 out[chosen.parent].append((service, body))
-                if body:
-                    chosen.reported[service] = total
-                else:
-                    self._retract(chosen, service)
+                chosen.reported[service] = total
         return out
-
-    def _retract(self, uplink: Uplink, service: str) -> None:
-        del uplink.reported[service]
-        uplink.retracted[service] = 0
-        if (
-            uplink.no_say_since is not None
-        ):  # the nodes above it may not get its report, and count on until its lease expires
-            uplink.counts_until = self._state.now + self._hold_s
 
     def _parent(self, service: str) -> Uplink | None:
         owner = self._owner(service)
         able = [u for u in self._ordered if u.phase is Phase.UP and (not owner or owner in u.path.root_ids)]
-        return next((u for u in able if u.no_say_since is None or u.is_root), able[0] if able else None)
+        able = [u for u in able if u.no_say_since is None or u.is_root] or able
+        if not able:
+            return None
+        return next((u for u in able if service in u.reported and _share_a_root(u, able[0])), able[0])
 
     def _owner(self, service: str) -> str:
         """Id of the root that owns the rollout of the service. Empty: there is none in progress."""
@@ -134,22 +126,17 @@ class Reporting:
             known = self._owners[service] = doc, "" if active is None else active.owner_id
         return known[1]
 
-    def _counted_elsewhere(self, service: str, chosen: Uplink) -> bool:
-        """Whether a root may still count the report through another parent. Sets a timer for when that ends."""
-        now, until = self._state.now, self._moved_until
-        counted = False
-        for uplink in self._links.values():
-            if uplink is chosen or not _share_a_root(uplink, chosen):
-                continue
-            counted = counted or service in uplink.retracted
-            until = max(until, uplink.counts_until)
-        if now < until:
+    def _is_counted_elsewhere(self, chosen: Uplink) -> bool:
+        """Whether a root above `chosen` may still count this node through another parent. Sets a timer for when that ends."""
+        former = [u.counts_until for u in self._links.values() if u is not chosen and _share_a_root(u, chosen)]
+        until = max([self._moved_until, *former])
+        if self._state.now < until:
             self._state.set_timer(until, "reports")
-        return counted or now < until
+        return self._state.now < until
 
 
 def _share_a_root(one: Uplink, other: Uplink) -> bool:
     """Whether a root may be above both. What is above a parent that was never connected is not known."""
-    if one.node_id and one.node_id == other.node_id:
-        return False  # two addresses of one node, which has dropped the older link
-    return not one.path.root_ids or not set(one.path.root_ids).isdisjoint(other.path.root_ids)
+    if one is not other and one.node_id and one.node_id == other.node_id:
+        return False  # two addresses of one node: it has dropped the link to the older one
+    return one is other or not one.path.root_ids or not set(one.path.root_ids).isdisjoint(other.path.root_ids)

@@ -69,10 +69,7 @@ class Uplink:
         self.dirty: dict[ClaimKey, None] = {}
         self.dirty_docs: dict[str, None] = {}
         self.reported: dict[str, RoleReport] = {}  # service -> what the parent counts, with the nodes below
-        self.retracted: dict[
-            str, int
-        ] = {}  # service -> message with the empty report, which the parent has not confirmed
-        self.counts_until = started_at  # until then the parent may count what was reported on an earlier link
+        self.counts_until = started_at  # until then, nodes above may count what was reported before
         self._since: dict[
             ClaimKey, int
         ] = {}  # claim in `sent` -> number of the message that first claimed it; 0: before this link
@@ -138,7 +135,6 @@ class Uplink:
         self._offered = {}
         self._sent_roots = self._sent_lost = None
         self.reported.clear()  # a parent drops reports with their link
-        self.retracted.clear()
         self.counts_until = now
         same = message.claims_digest == claims_digest(self.sent.values())
         self._full = not same
@@ -180,8 +176,6 @@ class Uplink:
         """The parent has received the messages up to this number."""
         for key in [key for key, each in self.gone.items() if 0 < each.seq <= received]:
             del self.gone[key]
-        for service in [service for service, seq in self.retracted.items() if 0 < seq <= received]:
-            del self.retracted[service]
 
     def decide(self, verdicts: tuple[Verdict, ...], received: int) -> list[ClaimKey]:
         """Records verdicts and returns their keys. Verdicts about a claim that was withdrawn meanwhile are ignored."""
@@ -231,11 +225,6 @@ class Uplink:
             self.verdicts.pop(key, None)
         for doc in docs:
             self.sent_docs[doc.id] = doc.rank
-        for service, body in reports:
-            if body:
-                self.retracted.pop(service, None)
-            else:
-                self.retracted[service] = self._seq_out
         if self.protocol < 2:
             gone = [Gone(key, Cause.STOPPED) for key, _ in gone]  # protocol 1 has no causes
         return UpState(
