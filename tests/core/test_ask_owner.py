@@ -3,6 +3,8 @@
 # pyright: reportPrivateUsage=false
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sdlb.core import events as ev
@@ -140,7 +142,7 @@ def test_a_root_asks_itself(owner: str) -> None:
 def test_an_agent_that_asks_while_its_root_settles_gets_the_answer_with_the_next_event() -> None:
     asking = Asking("edge", {"edge": ()})
     balancer, now = asking.forest["edge"].balancer, asking.forest.now
-    due = [ASK]
+    due = [replace(ASK, what=TAKE)]
 
     def settle(now: float) -> None:
         while due:
@@ -150,7 +152,8 @@ def test_an_agent_that_asks_while_its_root_settles_gets_the_answer_with_the_next
     balancer.handle_all((), now)
     assert asking.answers == [] and balancer.wake_at() == now
     balancer.handle_all((), now)
-    assert asking.answers == [("edge", SlotAnswer(True))]
+    ((_, answer),) = asking.answers
+    assert answer is not None and not answer.granted, "the rollout is paused"
     assert balancer.wake_at() != now
 
 
