@@ -319,7 +319,7 @@ def generators() -> dict[str, Callable[[], str]]:
     found: dict[str, Callable[[], str]] = {}
     for name in SHOWN_COMMANDS:
         children = [each for each, parser in _children(parser_of(name)).items() if parser.add_help]  # else: reserved
-        own = name not in ("policy", "rollout", "route")
+        own = name not in ("policy", "release", "rollout", "route")
         for command in [*([name] if own else []), *(f"{name} {each}" for each in children)]:
             found[f"options of {command}"] = partial(options, command)
     sections = dict.fromkeys(key.partition(".")[0] if "." in key else "top" for key in config_texts.KEYS)

@@ -13,7 +13,6 @@ import pytest
 
 from sdlb.cli import main
 from sdlb.cli.app import COMMANDS, LATER
-from sdlb.cli.rollout import LATER as ROLLOUT_LATER
 
 RUN = ["run", "--route", "example.com/x"]
 WRONG: list[tuple[list[str], str]] = [
@@ -74,6 +73,20 @@ WRONG: list[tuple[list[str], str]] = [
     (["deregister"], "ID"),
     (["forget"], "NODE"),
     (["rollout"], "approve | promote"),
+    (["rollout", "start"], "SERVICE"),
+    (["rollout", "start", "catalog"], "give SERVICE VERSION, or the path of a rollout file"),
+    (["rollout", "start", "catalog", "1", "--first", "0"], "'0' is not a whole number from 1"),
+    (["rollout", "start", "catalog", "1", "--soak", "nan"], "'nan'"),
+    (["rollout", "start", "catalog", "1", "--progress", "0"], "'0' is not a number of seconds from 1"),
+    (["rollout", "start", "catalog", "1", "--nodes-out-max", "0%"], "'0%' is not a percentage"),
+    (["rollout", "start", "catalog", "1", "--side-by-side", "no"], "invalid choice: 'no'"),
+    (["rollout", "plan", "catalog", "1", "--wait"], "--wait"),
+    (["rollout", "promote", "catalog", "--no-gates", "x"], "--no-gates needs a VERSION"),
+    (["rollout", "pause"], "SERVICE"),
+    (["rollout", "history"], "SERVICE"),
+    (["release"], "add | list | withdraw"),
+    (["release", "add"], "FILE"),
+    (["release", "withdraw"], "NAME"),
     (["rollout", "aprove", "x", "1"], "invalid choice: 'aprove'"),
     (["rollout", "approve", "x"], "VERSION"),
     (["rollout", "promote", "x", "1", "--no-gates", " "], "--no-gates needs a reason"),
@@ -96,7 +109,6 @@ def test_wrong_usage_is_one_line_and_code_2(argv: list[str], says: str, capsys: 
     "words",
     [
         *([name] for name in sorted(LATER)),
-        *(["rollout", verb] for verb in ROLLOUT_LATER),
     ],
 )
 def test_commands_of_later_versions_are_refused_with_a_clear_message(
@@ -117,6 +129,15 @@ NEEDS_NODE = [
     ["events"],
     ["events", "-f"],
     ["policy", "get", "x"],
+    ["release", "list"],
+    ["release", "withdraw", "x-1"],
+    ["rollout", "start", "x", "1.0.0"],
+    ["rollout", "status"],
+    ["rollout", "status", "--watch"],
+    ["rollout", "undo", "x"],
+    ["rollout", "history", "x"],
+    ["role"],
+    ["role", "x"],
     ["rollout", "approve", "x", "1.0.0"],
     ["rollout", "promote", "x", "1.0.0"],
     ["route", "transfer", "example.com/x", "--to", "x"],

@@ -55,6 +55,20 @@ def rollout_view(rollouts: Rollouts, target: Target, report: RoleReport, wall_s:
     }
 
 
+def role_view(service: str, target: Target | None, report: RoleReport) -> dict[str, Any]:
+    rollout = target.rollout if target is not None else None
+    return {
+        "service": service,
+        "version": target.settled if target is not None else "",
+        "rollout": rollout.id if rollout is not None else "",
+        "state": rollout.state if rollout is not None else "",
+        "to": rollout.to if rollout is not None else "",
+        "nodes": report.nodes,
+        "ready": report.ready,
+        "waiting": dict(report.waiting),
+    }
+
+
 def _summary(target: Target, rollout: Rollout) -> dict[str, Any]:
     return {
         "id": rollout.id,

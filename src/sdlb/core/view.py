@@ -18,7 +18,7 @@ from sdlb.core.parents import Parents
 from sdlb.core.preview import preview
 from sdlb.core.releases import Releases, data_of
 from sdlb.core.reports import Reports
-from sdlb.core.rollout_view import rollout_view
+from sdlb.core.rollout_view import role_view, rollout_view
 from sdlb.core.rollouts import Rollouts
 from sdlb.core.saved import health_to
 from sdlb.core.share import percentages, picks
@@ -274,6 +274,11 @@ class View:
         if target is None:
             return None
         return rollout_view(self._rollouts, target, self._reports.total(target.service), self._state.wall_s)
+
+    def roles(self) -> list[dict[str, Any]]:
+        """The services that nodes run as their roles, as far as nodes report to this root, and those that have a target."""
+        names = {*self._reports.services(), *(target.service for target in self._rollouts.targets())}
+        return [role_view(name, self._rollouts.target(name), self._reports.total(name)) for name in sorted(names)]
 
     def rollout_objection(self, order: RolloutOrder) -> str:
         """Why the event `RolloutOrder` would have no effect at this node. "": it has one."""

@@ -82,7 +82,7 @@ class Api:
         self._lists = Lists(loop.balancer.view)
         self._authority = authority
         self._orders = Orders(authority, loop.balancer.settings.name)
-        self._rollouts = RolloutCalls(authority, loop.balancer.settings.name)
+        self._rollouts = RolloutCalls(loop, authority)
         self._engine = engine
         self._journal = journal
         self._health = health

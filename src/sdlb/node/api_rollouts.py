@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,7 +13,9 @@ from sdlb.model.release import CODE, read_release
 from sdlb.model.rollout import RolloutSpec
 from sdlb.model.version import check_service, check_version
 from sdlb.node import schema_rollouts as schema
+from sdlb.node.answers import shaped
 from sdlb.node.authority import Authority
+from sdlb.node.loop import NodeLoop
 from sdlb.node.peer import acting_user
 from sdlb.node.problems import Refusal
 from sdlb.node.releases import Releases
@@ -21,7 +25,9 @@ from sdlb.node.specs import decode
 
 
 class RolloutCalls:
-    def __init__(self, authority: Authority, name: str) -> None:
+    def __init__(self, loop: NodeLoop, authority: Authority) -> None:
+        name = loop.balancer.settings.name
+        self._loop = loop
         self._releases = Releases(authority)
         self._rollouts = Rollouts(authority, name)
 
@@ -77,10 +83,16 @@ class RolloutCalls:
             raise Refusal("bad-query", f"{verb[:40]!r} is not an order for a rollout; use {', '.join(schema.VERBS)}")
         body = decode(schema.RolloutOrder, await body_of(request) or b"{}", "bad-json", f"{verb} of {which}")
         by = await acting_user(request, body.by)
-        return await self._order(request, Order(verb, which, by, reason=body.reason.strip()))
+        return await self._order(request, Order(verb, which, by))
 
     async def _order(self, request: Request, order: Order) -> Response:
         return as_json(await self._rollouts.order(order, dry_run=request.query_params.get("dry_run") == "1"))
+
+    async def get_agent(self, request: Request) -> Response:
+        balancer = self._loop.balancer
+        view: Any = balancer.view
+        roles = [shaped(schema.AgentRole, each) for each in view.agent()] if hasattr(view, "agent") else []
+        return as_json({"node": balancer.settings.name, "roles": roles})
 
     async def list_roles(self, request: Request) -> Response:
         return as_json(await self._rollouts.roles())

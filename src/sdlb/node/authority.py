@@ -79,8 +79,8 @@ class Authority:
                 return await releases.run_here(self._loop, call)
             case ("POST", ["v1", "rollouts", *_]):
                 return await rollouts.run_here(self._loop, call)
-            case ("GET", ["v1", "rollouts"]):
-                return rollouts.read_here(self._loop)
+            case ("GET", ["v1", "rollouts" | "roles"]):
+                return rollouts.read_here(self._loop, call.path)
             case ("POST", _):
                 return await orders.run_here(self._loop, call)
             case _:

@@ -350,7 +350,7 @@ CALLS: tuple[Call, ...] = (
         "POST",
         "/v1/rollouts/{rollout}/{verb}",
         "An order about the rollout in progress of a service, for the root that owns it: `pause`, `resume`, `promote`, `abort`; `undo` the "
-        "last one; `adopt` one whose owner is lost",
+        "last one; `adopt` one after its owner is lost",
         schema_rollouts.RolloutOrdered,
         schema_rollouts.RolloutOrder,
         query=(DRY_RUN,),
@@ -364,6 +364,7 @@ CALLS: tuple[Call, ...] = (
         schema_rollouts.Roles,
         problems=("no-root",),
     ),
+    Call("get_agent", "GET", "/v1/agent", "The services that this node runs as its roles", schema_rollouts.Agent),
     Call("metrics", "GET", "/metrics", "Metrics for Prometheus", "text/plain"),
     Call("healthz", "GET", "/healthz", "Liveness: 200 while control runs", "text/plain"),
     Call("readyz", "GET", "/readyz", "Readiness: 200 when the node serves, else 503 with the reason", "text/plain"),

@@ -1,6 +1,6 @@
 """The calls about rollouts: a root runs them (`run_here`); the node that got the call finds the root (`Rollouts`).
 
-A rollout starts at one root, the first by name that can be reached. So does the adoption of one whose owner is lost. Every other
+A rollout starts at one root, the first by name that can be reached. So does the adoption of one after its owner is lost. Every other
 order goes to the owner. A root that is not the one answers `no-owner`.
 """
 
@@ -14,7 +14,7 @@ import msgspec
 from sdlb.core.effects import Answered, Execute
 from sdlb.core.events import RolloutOrder
 from sdlb.core.messages import RootAnswer
-from sdlb.model.rollout import RolloutSpec
+from sdlb.model.rollout import ENDED, RolloutSpec
 from sdlb.node import schema_rollouts as schema
 from sdlb.node.answers import body_of, code_of, first_refusal, shaped
 from sdlb.node.orders import carry_out
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 PATH = "/v1/rollouts"
+ROLES = "/v1/roles"
 CHECK = f"{PATH}/check"
 """Between nodes only: whether a root would carry the order out, and what it would do."""
 NO_OWNER, REFUSED, UNKNOWN = "no-owner", "rollout-refused", "no-such-rollout"
@@ -44,15 +45,15 @@ class Order(msgspec.Struct):
     version: str = ""
     spec: RolloutSpec = RolloutSpec()
     supersede: bool = False
-    reason: str = ""
     owner: str = ""
 
 
 # ---------------------------------------------------------------------- on a root
 
 
-def read_here(loop: NodeLoop) -> Json:
-    return {"rollouts": loop.balancer.view.rollouts()}
+def read_here(loop: NodeLoop, path: str) -> Json:
+    view = loop.balancer.view
+    return {"roles": view.roles()} if path == ROLES else {"rollouts": view.rollouts()}
 
 
 async def run_here(loop: NodeLoop, call: Execute) -> Json:
@@ -62,10 +63,10 @@ async def run_here(loop: NodeLoop, call: Execute) -> Json:
     found = None if order.verb == "start" else _find(view.rollouts(), order.which)
     service = str(found["service"]) if found is not None else order.which
     if found is not None and found["id"] != (view.rollout(service) or {}).get("id"):
-        raise Refusal(REFUSED, f"rollout {found['id']} of {service} has ended: {found['state']}")
+        raise Refusal(REFUSED, f"rollout {found['id']} of {service} is finished: {found['state']}")
     if order.verb not in ANY_ROOT and found is not None and not found.get("owner_here"):
         raise Refusal(NO_OWNER, f"{found['owner']} owns rollout {found['id']} of {service}, not {name}")
-    event = RolloutOrder(service, order.verb, order.by, order.version, order.spec, order.supersede, order.reason)
+    event = RolloutOrder(service, order.verb, order.by, order.version, order.spec, order.supersede)
     objection = view.rollout_objection(event)
     if call.path == CHECK:
         plan = view.rollout_plan(event) if order.verb in ("start", "undo") else None
@@ -77,7 +78,7 @@ async def run_here(loop: NodeLoop, call: Execute) -> Json:
 
 
 def _find(rollouts: Iterable[Json], which: str) -> Json:
-    """By service or by id, also of one that has ended. Raises Refusal."""
+    """By service or by id, also a finished one. Raises Refusal."""
     listed = list(rollouts)
     found = [each for each in listed if each["service"] == which] or [each for each in listed if each["id"] == which]
     found = found or [_past(each, old) for each in listed for old in each["history"] if old["id"] == which]
@@ -112,22 +113,21 @@ class Rollouts:
         return {**self._authority.origin(answered), "rollout": rollout}
 
     async def roles(self) -> Json:
-        answered, found = await self._read()
-        return {**self._authority.origin(answered), "roles": [_role(each) for each in found]}
+        """A node reports to one root, so the numbers of the roots are added. What else they say comes from the one that knows most."""
+        answered = await self._authority.call_roots("GET", ROLES)
+        roles: dict[str, list[Json]] = {}
+        for each in _listed(answered, "roles"):
+            roles.setdefault(str(each.get("service", "")), []).append(shaped(schema.TreeRole, each))
+        return {**self._authority.origin(answered), "roles": [_sum(roles[service]) for service in sorted(roles)]}
 
     async def _read(self) -> tuple[Answered, list[Json]]:
         """By service: as its owner has it, else as the first root by name whose term is the highest."""
         answered = await self._authority.call_roots("GET", PATH)
         best: dict[str, Json] = {}
-        reported = [answer for answer in answered.answers if answer.status == 200]
-        if not reported:
-            raise first_refusal(answered.answers)
-        for answer in sorted(reported, key=lambda answer: answer.root):
-            listed = body_of(answer).get("rollouts")
-            for each in cast("list[Json]", listed) if isinstance(listed, list) else []:
-                known = best.get(str(each.get("service", "")))
-                if known is None or _rank(each) > _rank(known):
-                    best[str(each.get("service", ""))] = each
+        for each in _listed(answered, "rollouts"):
+            known = best.get(str(each.get("service", "")))
+            if known is None or _rank(each) > _rank(known):
+                best[str(each.get("service", ""))] = each
         return answered, [best[service] for service in sorted(best)]
 
     async def order(self, order: Order, *, dry_run: bool) -> Json:
@@ -152,15 +152,28 @@ def _ordered(found: Json) -> Json:
     return shaped(schema.RolloutOrdered, found)
 
 
+def _listed(answered: Answered, name: str) -> Iterable[Json]:
+    """The entries of all roots, by the name of the root. Raises Refusal if none has answered with 200."""
+    reported = [answer for answer in answered.answers if answer.status == 200]
+    if not reported:
+        raise first_refusal(answered.answers)
+    for answer in sorted(reported, key=lambda answer: answer.root):
+        listed = body_of(answer).get(name)
+        yield from cast("list[Json]", listed) if isinstance(listed, list) else ()
+
+
 def _rank(rollout: Json) -> tuple[bool, int]:
     term = rollout.get("term")
     return rollout.get("owner_here") is True, term if isinstance(term, int) else 0
 
 
-def _role(rollout: Json) -> Json:
-    found = shaped(schema.Rollout, rollout)
-    more = {"rollout": found["id"], "nodes": found["nodes"]["all"], "ready": found["capacity"]["ready"]}
-    return shaped(schema.TreeRole, {**found, "version": found["settled"], **more})
+def _sum(roles: Sequence[Json]) -> Json:
+    waiting: dict[str, int] = {}
+    for each in roles:
+        for version, capacity in each["waiting"].items():
+            waiting[version] = waiting.get(version, 0) + capacity
+    nodes, ready = sum(each["nodes"] for each in roles), sum(each["ready"] for each in roles)
+    return {**max(roles, key=lambda each: each["nodes"]), "nodes": nodes, "ready": ready, "waiting": waiting}
 
 
 def _first(answered: Answered, *, adopt: bool) -> tuple[str, Json]:
@@ -169,14 +182,11 @@ def _first(answered: Answered, *, adopt: bool) -> tuple[str, Json]:
     if not able:
         raise first_refusal(answered.answers)
     answer, found = able[0], body_of(able[0])
-    if adopt:
-        rollout: Json = found.get("rollout") or {}
-        owner, id = rollout.get("owner", ""), rollout.get("id", "")
-        if any(each.root == owner for each in able):
-            raise Refusal(
-                REFUSED,
-                f"{owner} owns rollout {id} of {rollout.get('service', '')} and can be reached; no adoption is needed",
-            )
+    rollout: Json = found.get("rollout") or {}
+    owner = rollout.get("owner", "")
+    if adopt and rollout.get("state") not in ENDED and any(each.root == owner for each in able):
+        text = f"{owner} owns rollout {rollout.get('id', '')} of {rollout.get('service', '')} and can be reached"
+        raise Refusal(REFUSED, f"{text}; it needs no other owner")
     return answer.root, found
 
 

@@ -113,9 +113,8 @@ class RolloutStart(Strict):
 
 
 class RolloutOrder(Strict):
-    """`reason`: is recorded. `by`: as in ReleaseBody."""
+    """`by`: as in ReleaseBody."""
 
-    reason: Annotated[str, Meta(max_length=500)] = ""
     by: Name = ""
 
 
@@ -225,7 +224,7 @@ class RolloutFound(Strict):
 
 
 class RolloutPlan(Strict):
-    """What a rollout would do. `batches`: how many times nodes are taken out. `lowest`: the lowest ready capacity. `gap_s`: how long
+    """What a rollout would do. `batches`: groups of nodes, one after the other. `lowest`: the lowest ready capacity. `gap_s`: how long
     no version is expected to serve. `problems`: why it would be refused or halted."""
 
     service: str
@@ -271,6 +270,36 @@ class TreeRole(Strict):
     nodes: Count
     ready: Count
     waiting: dict[str, int]
+
+
+class AgentSlot(Strict):
+    """One of the two places for a version on a node. `status`: of its process."""
+
+    version: str
+    status: str
+    pid: Count
+    port: Count
+
+
+class AgentRole(Strict):
+    """A service of the roles of this node. `version`: the one that serves, else the one that runs. `target`: the one that it shall have.
+    `phase`: of the node in the rollout, since the Unix time `since`. `log`: the last lines of a version that failed."""
+
+    role: str
+    service: str
+    version: str
+    phase: str
+    rollout: str
+    target: str
+    slots: dict[str, AgentSlot]
+    since: Amount
+    detail: str
+    log: list[str]
+
+
+class Agent(Strict):
+    node: str
+    roles: list[AgentRole]
 
 
 class Roles(Strict):

@@ -11,6 +11,15 @@ import httpx
 
 from sdlb.sdk import calls, http
 from sdlb.sdk.problem import Problem, Unreachable
+from sdlb.sdk.rollout_types import (
+    Agent,
+    ReleaseChanged,
+    Releases,
+    Roles,
+    Rollout,
+    RolloutOrdered,
+    Rollouts,
+)
 from sdlb.sdk.sse import Parser
 from sdlb.sdk.types import (
     Approved,
@@ -142,6 +151,54 @@ class AsyncClient:
         """Gives the route to the service `to`; the service that holds it is drained. Problem: a root did not answer (503), or
         the service does not claim the route (409). `by`: as in `approve`."""
         return await self._do(calls.transfer_route(route, to, by))
+
+    async def releases(self, service: str = "") -> Releases:
+        """The releases that are known: all, or those of a service."""
+        return await self._do(calls.releases(service))
+
+    async def add_release(self, release: Mapping[str, object], *, by: str = "") -> ReleaseChanged:
+        """Adds a release: the keys of a release file. Problem: it is known with another digest (409). `by`: as in `approve`."""
+        return await self._do(calls.add_release(release, by))
+
+    async def withdraw_release(self, name: str, *, by: str = "") -> ReleaseChanged:
+        """Withdraws "catalog-1.0.2": no rollout to it can start. Problem: it is unknown (404) or in use (409)."""
+        return await self._do(calls.withdraw_release(name, by))
+
+    async def rollouts(self) -> Rollouts:
+        """The last rollout of each service."""
+        return await self._do(calls.rollouts())
+
+    async def rollout(self, which: str) -> Rollout:
+        """A rollout by its id, or the last one of a service; a Problem of status 404 when there is none."""
+        return (await self._do(calls.rollout(which))).rollout
+
+    async def start_rollout(
+        self,
+        service: str,
+        version: str,
+        settings: Mapping[str, object] | None = None,
+        *,
+        supersede: bool = False,
+        dry_run: bool = False,
+        by: str = "",
+    ) -> RolloutOrdered:
+        """Starts a rollout of a release. `settings`: as `RolloutStart` in the API reference. `supersede`: replace the one in progress.
+        `dry_run`: only return its plan. Problem: it cannot start (409). `by`: as in `approve`."""
+        call = calls.start_rollout(service, version, settings or {}, supersede=supersede, dry_run=dry_run, by=by)
+        return await self._do(call)
+
+    async def order_rollout(self, which: str, verb: str, *, dry_run: bool = False, by: str = "") -> RolloutOrdered:
+        """`verb`: "pause", "resume", "promote", "abort", "undo" or "adopt", for the rollout `which` (its service or id). Problem: it
+        would have no effect (409), or the owner of the rollout could not be reached (503)."""
+        return await self._do(calls.order_rollout(which, verb, dry_run=dry_run, by=by))
+
+    async def roles(self) -> Roles:
+        """The services that nodes of the tree run as their roles."""
+        return await self._do(calls.roles())
+
+    async def agent(self) -> Agent:
+        """The services that this node runs as its roles."""
+        return await self._do(calls.agent())
 
     async def events(
         self, *, follow: bool = True, lost: Callable[[Problem], None] | None = None

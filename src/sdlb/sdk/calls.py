@@ -15,6 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from sdlb.sdk.problem import BASE, Problem
+from sdlb.sdk.rollout_types import Agent, ReleaseChanged, Releases, Roles, RolloutFound, RolloutOrdered, Rollouts
 from sdlb.sdk.types import (
     Approved,
     Child,
@@ -219,6 +220,50 @@ def promote(service: str, version: str, no_gates: str, by: str) -> Call[Promoted
 
 def transfer_route(route: str, to: str, by: str) -> Call[Transferred]:
     return Call("POST", "/v1/routes/transfer", Transferred, body={"route": route, "to": to, "by": by})
+
+
+def releases(service: str) -> Call[Releases]:
+    return Call("GET", "/v1/releases", Releases, {"service": service} if service else {})
+
+
+def add_release(release: Mapping[str, object], by: str) -> Call[ReleaseChanged]:
+    return Call("POST", "/v1/releases", ReleaseChanged, body={**release, "by": by})
+
+
+def withdraw_release(name: str, by: str) -> Call[ReleaseChanged]:
+    return Call("DELETE", f"/v1/releases/{quote(name, safe='')}", ReleaseChanged, {"by": by} if by else {})
+
+
+def rollouts() -> Call[Rollouts]:
+    return Call("GET", "/v1/rollouts", Rollouts)
+
+
+def rollout(which: str) -> Call[RolloutFound]:
+    return Call("GET", f"/v1/rollouts/{quote(which, safe='')}", RolloutFound)
+
+
+def start_rollout(
+    service: str, version: str, settings: Mapping[str, object], *, supersede: bool, dry_run: bool, by: str
+) -> Call[RolloutOrdered]:
+    body = {**settings, "service": service, "version": version, "supersede": supersede, "by": by}
+    return Call("POST", "/v1/rollouts", RolloutOrdered, _dry(dry_run), body)
+
+
+def order_rollout(which: str, verb: str, *, dry_run: bool, by: str) -> Call[RolloutOrdered]:
+    path = f"/v1/rollouts/{quote(which, safe='')}/{quote(verb, safe='')}"
+    return Call("POST", path, RolloutOrdered, _dry(dry_run), {"by": by})
+
+
+def _dry(dry_run: bool) -> dict[str, str]:
+    return {"dry_run": "1"} if dry_run else {}
+
+
+def roles() -> Call[Roles]:
+    return Call("GET", "/v1/roles", Roles)
+
+
+def agent() -> Call[Agent]:
+    return Call("GET", "/v1/agent", Agent)
 
 
 def _version(service: str, version: str) -> str:
