@@ -1,8 +1,39 @@
-"""The agent of a node: brings each service of its roles to the version that the target names, one node's part of a rollout."""
+"""The agent of a node: brings each service of its roles to the version that the target names, one node's part of a rollout.
+
+`agent_steps.py` has the rules. This module collects what they need (the target, the driver's answers, the instances), saves the
+record of each entry ROLE/SERVICE before it acts on it, calls the driver, registers instances and asks for slots. After a restart
+it asks the driver what runs, and goes on from the record.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from sdlb.core import agent_steps as steps
+from sdlb.core.agent_saved import record_from, record_to
+from sdlb.core.agent_steps import ASKED, DRAIN, EMPTY, HELD, PLACES, RUN, Facts, Fetch, Place, Record, Seen
+from sdlb.core.effects import RunDriver
+from sdlb.core.events import InstanceGone, InstancePut, InstanceRemove
+from sdlb.core.instance import Instance, Life
+from sdlb.core.messages import TARGET, Rank
+from sdlb.model.instance import InstanceSpec
+from sdlb.model.role import Program, RoleService
+from sdlb.model.rollout import (
+    FAIL,
+    GIVE_BACK,
+    QUEUED,
+    TAKE,
+    VERIFYING,
+    RoleReport,
+    RolloutSpec,
+    SlotAsk,
+    SlotReport,
+    Target,
+    position,
+    read_target,
+)
 
 if TYPE_CHECKING:
     from sdlb.core.events import DriverDone
@@ -12,6 +43,63 @@ if TYPE_CHECKING:
     from sdlb.core.state import State
     from sdlb.model.rollout import SlotAnswer
 
+OWNER = "agent"
+ASK_AGAIN_S = 5.0
+"""Pause before the owner of a rollout is asked again that could not be reached."""
+PAUSE_S_MAX = 60.0
+"""Longest pause before a failed call is repeated. The pauses grow from one second."""
+LOOK_S_MAX = 30.0
+LOOK_VERIFYING_S_MAX = 4.0
+"""Longest pause between two looks at a program that is not healthy."""
+CALL_S = 60.0
+"""Time that a call of the driver may take, besides what the role allows the program."""
+DETAIL_CHARS_MAX = 4000
+
+
+@dataclass(slots=True)
+class _Call:
+    key: str
+    call: str
+    at: float
+    version: str = ""
+
+
+@dataclass(slots=True)
+class _Runtime:
+    """What this control knows of a place. `due`: time of the next call. `looks`: looks in a row at a program that is not healthy.
+    `counted`: the end of this run of the program was counted."""
+
+    status: str = ""
+    version: str = ""
+    pid: int = 0
+    port: int = 0
+    call: _Call | None = None
+    due: float = 0.0
+    fails: int = 0
+    starts: int = 0
+    looks: int = 0
+    fault: str = ""
+    detail: str = ""
+    retry: bool = False
+    log: tuple[str, ...] = ()
+    up_since: float | None = None
+    broke: bool = False
+    counted: bool = True
+
+
+@dataclass(slots=True)
+class _Entry:
+    name: str
+    role: RoleService
+    record: Record = Record()
+    places: dict[str, _Runtime] = field(default_factory=lambda: {name: _Runtime() for name in PLACES})
+    known: bool = False  # the driver has reported both places since the start of this control
+    fetching: _Call | None = None
+    fetch: Fetch = Fetch()
+    fetch_fails: int = 0
+    fetch_due: float = 0.0
+    ask_due: float = 0.0
+
 
 class Agents:
     def __init__(self, state: State, local: LocalInstances, reports: Reports, forwarder: Forwarder) -> None:
@@ -19,23 +107,511 @@ class Agents:
         self._forwarder = forwarder
         self._local = local
         self._reports = reports
+        self._entries = {f"{r.role}/{r.service}": _Entry(f"{r.role}/{r.service}", r) for r in state.settings.roles}
+        self._targets: dict[str, tuple[Rank, Target]] = {}  # service -> as last read
+        self._asking: dict[str, tuple[str, str]] = {}  # service -> (entry, what) of the question in progress
+        self._due: dict[str, None] = {}
+        self._reported: dict[str, RoleReport | None] = {}
 
     def load(self, name: str, value: object) -> None:
         """`name`: ROLE/SERVICE."""
+        entry = self._entries.get(name)
+        if entry is not None:  # else it was taken out of the node file, and may come back
+            entry.record = record_from(value)
 
     def start(self, now: float) -> None:
         """After the saved state was loaded."""
+        for name in self._entries:
+            self._state.set_timer(now, "agent", name)
+
+    # ------------------------------------------------------------------ events
 
     def on_target(self, service: str, now: float) -> None:
         """The target of a service has changed."""
+        self._mark(service)
+        self._report(service)
 
-    def on_driver(self, event: DriverDone, now: float) -> None: ...
+    def on_driver(self, event: DriverDone, now: float) -> None:
+        entry, place = self._called(event.key)
+        if entry is None:
+            return  # of a call that this control did not make, or has given up
+        self._due[entry.name] = None
+        if place is None:
+            self._on_prepared(entry, event, now)
+            return
+        runtime = entry.places[place]
+        call, runtime.call = runtime.call, None
+        assert call is not None
+        if event.fault:
+            _failed(runtime, call, event, now)
+            return
+        runtime.fails, runtime.due, runtime.detail = 0, 0.0, event.detail
+        if call.call == "stop":
+            entry.places[place] = _Runtime("absent")
+            self._put(entry, steps.emptied(entry.record, place))
+            self._gone(entry, call.version, place)
+        else:
+            _reported(runtime, call, event, now)
+
+    def _called(self, key: str) -> tuple[_Entry | None, str | None]:
+        for entry in self._entries.values():
+            if entry.fetching is not None and entry.fetching.key == key:
+                return entry, None
+            for name, runtime in entry.places.items():
+                if runtime.call is not None and runtime.call.key == key:
+                    return entry, name
+        return None, None
+
+    def _on_prepared(self, entry: _Entry, event: DriverDone, now: float) -> None:
+        call, entry.fetching = entry.fetching, None
+        assert call is not None
+        if not event.fault:
+            entry.fetch, entry.fetch_fails, entry.fetch_due = Fetch(), 0, 0.0
+            self._put(entry, replace(entry.record, prepared=call.version))
+            return
+        entry.fetch_fails += 1
+        entry.fetch_due = now + _pause_s(entry.fetch_fails)
+        entry.fetch = Fetch(call.version, event.detail, event.retry or event.fault == "us", event.log)
 
     def on_answer(self, service: str, answer: SlotAnswer | None, now: float) -> None:
         """The owner's answer to a SlotAsk. None: it could not be asked."""
+        name, what = self._asking.pop(service, ("", ""))
+        entry = self._entries.get(name)
+        if entry is None:
+            return
+        self._state.set_timer(now, "agent", name)
+        retry_s = ASK_AGAIN_S if answer is None else max(answer.retry_s, 0.5)
+        entry.ask_due = now + retry_s * self._state.rng.uniform(0.75, 1.25)
+        record = entry.record
+        if what == TAKE:
+            if answer is not None and answer.granted and record.slot == ASKED:
+                text = f"{record.slot_rollout}: {self._state.settings.name} may take {service} out"
+                self._state.note("slot-granted", text, service=service, rollout=record.slot_rollout)
+                self._put(entry, replace(record, slot=HELD))
+            elif answer is not None and record.phase == QUEUED:
+                entry.record = replace(record, detail=answer.why)
+            return
+        active = self._target(service).active
+        if answer is not None or active is None or active.id != record.slot_rollout:
+            entry.ask_due = 0.0
+            self._put(entry, replace(record, slot=steps.NONE, slot_rollout=""))
+            self._due.update(dict.fromkeys(self._entries))  # another service may wait for it
 
     def on_timer(self, name: str, now: float) -> None:
         """`name`: ROLE/SERVICE."""
+        self._due[name] = None
 
     def settle(self, now: float) -> None:
         """After each batch of events: instances of this node may have changed."""
+        changed = self._state.changed_services
+        if changed:
+            for entry in self._entries.values():
+                if entry.role.service in changed:
+                    self._due[entry.name] = None
+        for name in [name for name in self._entries if name in self._due]:
+            self._advance(self._entries[name], now)
+        services = {name.partition("/")[2]: None for name in self._due} | changed
+        self._due.clear()
+        for service in services:
+            self._report(service)
+
+    # ------------------------------------------------------------------ one entry
+
+    def _mark(self, service: str) -> None:
+        self._due.update({name: None for name, entry in self._entries.items() if entry.role.service == service})
+
+    def _target(self, service: str) -> Target:
+        """The last one that could be read."""
+        doc = self._state.policies.docs.get(f"{TARGET}/{service}")
+        known = self._targets.get(service)
+        if doc is not None and (known is None or known[0] != doc.rank):
+            target = read_target(doc.body)
+            if target is not None:
+                known = self._targets[service] = (doc.rank, target)
+        return known[1] if known is not None else Target(service)
+
+    def _put(self, entry: _Entry, record: Record) -> None:
+        """Changes the record and saves it, before anything that follows from it is done."""
+        if record != entry.record:
+            entry.record = record
+            self._state.persist(f"agent/{entry.name}", record_to(record))
+
+    def _advance(self, entry: _Entry, now: float) -> None:
+        wakes: list[float] = []
+        self._give_up_calls(entry, now, wakes)
+        self._watch(entry, now)
+        if not entry.known:
+            entry.known = all(runtime.status for runtime in entry.places.values())
+        if entry.known:
+            self._take_step(entry, now, wakes)
+        for name in PLACES:
+            self._carry_out(entry, name, now, wakes)
+        if entry.known:
+            self._ask(entry, now, wakes)
+        if wakes:
+            self._state.set_timer(min(wakes), "agent", entry.name)
+        else:
+            self._state.clear_timer("agent", entry.name)
+
+    def _take_step(self, entry: _Entry, now: float, wakes: list[float]) -> None:
+        before, service = entry.record, entry.role.service
+        outcome = steps.advance(before, self._facts(entry, now))
+        for runtime in entry.places.values():
+            runtime.broke = False
+        for name in PLACES:
+            if outcome.record.places[name].intent != before.places[name].intent:
+                runtime = entry.places[name]
+                runtime.due, runtime.fails, runtime.looks, runtime.starts = 0.0, 0, 0, 0
+                runtime.fault = ""
+        if outcome.record.phase == QUEUED != before.phase:
+            entry.ask_due = 0.0
+        self._put(entry, outcome.record)
+        rollout = self._target(service).rollout
+        for code, text, level in outcome.notes:
+            self._state.note(code, text, level, service=service, rollout=rollout.id if rollout is not None else "")
+        wakes += [now + wake_s for wake_s in outcome.wakes]
+        if outcome.prepare:
+            self._prepare(entry, outcome.prepare, now, wakes)
+
+    def _facts(self, entry: _Entry, now: float) -> Facts:
+        state, target = self._state, self._target(entry.role.service)
+        active = target.active
+        return Facts(
+            state.settings.name,
+            target,
+            state.wall_s,
+            active is None or position(active.id, state.settings.name) < active.cursor,
+            entry.role.side_by_side,
+            {name: self._seen(entry, name, now) for name in PLACES},
+            entry.fetch,
+        )
+
+    def _seen(self, entry: _Entry, name: str, now: float) -> Seen:
+        runtime, place = entry.places[name], entry.record.places[name]
+        instance = self._instance(entry, place.version, name)
+        return Seen(
+            runtime.status,
+            runtime.version,
+            runtime.port,
+            runtime.fails,
+            runtime.fault,
+            runtime.detail or (instance.detail if instance is not None else ""),
+            runtime.retry,
+            runtime.log,
+            instance is not None,
+            instance is not None and self._is_active(instance),
+            None if runtime.up_since is None else now - runtime.up_since,
+            runtime.broke,
+        )
+
+    def _watch(self, entry: _Entry, now: float) -> None:
+        """Since when each program is healthy without a break."""
+        for name, runtime in entry.places.items():
+            instance = self._instance(entry, entry.record.places[name].version, name)
+            up = runtime.status == "running" and instance is not None and _is_up(instance)
+            if up and runtime.up_since is None:
+                runtime.up_since, runtime.looks, runtime.counted = now, 0, False
+            elif not up and runtime.up_since is not None:
+                runtime.up_since, runtime.broke, runtime.counted, runtime.due = None, True, True, 0.0
+
+    # ------------------------------------------------------------------ instances
+
+    def _id(self, entry: _Entry, version: str, place: str) -> str:
+        role = entry.role
+        return f"{role.service}-{version}.{self._state.settings.name}.{role.role}-{place}"
+
+    def _instance(self, entry: _Entry, version: str, place: str) -> Instance | None:
+        """The registration of this version, also while it drains."""
+        if not version:
+            return None
+        name = self._id(entry, version, place)
+        return self._local.by_id.get(name) or next(iter(self._local.former(name)), None)
+
+    def _gone(self, entry: _Entry, version: str, place: str) -> None:
+        name = self._id(entry, version, place)
+        if version and name in self._local.by_id:
+            self._local.on_gone(InstanceGone(name, "it was stopped", OWNER))
+
+    def _is_active(self, instance: Instance) -> bool:
+        slots = self._state.slots
+        return all((slot := slots.get(key)) is not None and slot.active for key in instance.keys())
+
+    def _register(self, entry: _Entry, name: str, place: Place, now: float, wakes: list[float]) -> None:
+        role, spec_id = entry.role, self._id(entry, place.version, name)
+        spec = InstanceSpec(
+            spec_id,
+            role.service,
+            place.version,
+            role.routes,
+            f"127.0.0.1:{place.port}",
+            role.protocol,
+            role.compatible,
+            role.capacity,
+            role.health,
+            ttl_s=0.0,
+        )
+        known = self._local.by_id.get(spec_id)
+        if known is not None and (known.spec == spec or known.life is not Life.REGISTERED):
+            return  # it is registered, or drains and is registered again afterwards
+        event = InstancePut(spec, role.health.kind == "none", OWNER)
+        conflict = self._local.conflict(event)
+        if conflict:
+            entry.places[name].detail = conflict
+            wakes.append(now + ASK_AGAIN_S)
+        elif known is None and spec_id in self._state.changed_instances:
+            wakes.append(now)  # it was removed just now: those who watch it see that first
+        else:
+            self._local.on_put(event, now)
+            wakes.append(now)
+
+    # ------------------------------------------------------------------ the driver
+
+    def _carry_out(self, entry: _Entry, name: str, now: float, wakes: list[float]) -> None:
+        """Brings a place closer to what shall be in it."""
+        place, runtime = entry.record.places[name], entry.places[name]
+        instance = self._instance(entry, place.version, name)
+        if place.intent == RUN and entry.known and runtime.status == "running" and place.port:
+            self._register(entry, name, place, now, wakes)
+        elif place.intent == RUN and runtime.status in ("absent", "stopped"):
+            self._gone(entry, place.version, name)
+        elif place.intent == DRAIN and instance is not None and not (instance.removing and instance.leaving):
+            self._local.on_remove(InstanceRemove(instance.spec.id, self._spec(entry).drain_s), now)
+            wakes.append(now)
+        if runtime.call is not None:
+            return
+        if not entry.known and runtime.status:
+            return
+        call = steps.next_call(place, self._seen(entry, name, now)) if entry.known else "state"
+        if not call:
+            return
+        if now < runtime.due:
+            wakes.append(runtime.due)
+            return
+        if call == "state" and runtime.status:
+            limit_s = LOOK_VERIFYING_S_MAX if entry.record.phase == VERIFYING else LOOK_S_MAX
+            pause_s = min(2.0**runtime.looks, limit_s)
+            runtime.looks = min(runtime.looks + 1, 16)
+            runtime.due = now + pause_s
+            if runtime.looks == 1:  # it was seen just now
+                wakes.append(runtime.due)
+                return
+        self._call(entry, name, call, now)
+        wakes.append(now + self._limit_s(entry, call))
+
+    def _call(self, entry: _Entry, name: str, call: str, now: float) -> None:
+        place, runtime = entry.record.places[name], entry.places[name]
+        port = place.port or (entry.role.port if name == PLACES[0] else 0)
+        runtime.call = _Call(self._key(entry, name), call, now, place.version)
+        release = self._target(entry.role.service).releases.get(place.version, {})
+        role, service = entry.role.role, entry.role.service
+        self._state.effects.append(
+            RunDriver(runtime.call.key, role, service, call, name, place.version, port, release)
+        )
+
+    def _prepare(self, entry: _Entry, version: str, now: float, wakes: list[float]) -> None:
+        if entry.fetching is not None:
+            return
+        if entry.fetch.version == version and now < entry.fetch_due:
+            wakes.append(entry.fetch_due)
+            return
+        # In the empty place, so that the driver can be asked about the other one meanwhile.
+        name = next((name for name, place in entry.record.places.items() if place.intent == EMPTY), PLACES[1])
+        entry.fetching = _Call(self._key(entry, name), "prepare", now, version)
+        release = self._target(entry.role.service).releases.get(version, {})
+        role, service = entry.role.role, entry.role.service
+        self._state.effects.append(
+            RunDriver(entry.fetching.key, role, service, "prepare", name, version, release=release)
+        )
+        wakes.append(now + self._limit_s(entry, "prepare"))
+
+    def _key(self, entry: _Entry, place: str) -> str:
+        return f"{entry.name}/{place}/{self._state.next_number()}"
+
+    def _limit_s(self, entry: _Entry, call: str) -> float:
+        role = entry.role
+        own_s = role.run.stop_timeout_s if isinstance(role.run, Program) else role.run.timeout_s
+        return CALL_S + {"prepare": role.artifacts.timeout_s, "start": role.start_timeout_s}.get(call, own_s)
+
+    def _give_up_calls(self, entry: _Entry, now: float, wakes: list[float]) -> None:
+        """A driver that does not answer: the call counts as failed, and what runs is asked for again."""
+        for runtime in entry.places.values():
+            call = runtime.call
+            if call is not None:
+                late = call.at + self._limit_s(entry, call.call)
+                if now >= late:
+                    runtime.call = None
+                    _failed(runtime, call, _no_answer(call, now), now)
+                else:
+                    wakes.append(late)
+        call = entry.fetching
+        if call is not None:
+            late = call.at + self._limit_s(entry, call.call)
+            if now >= late:
+                self._on_prepared(entry, _no_answer(call, now), now)
+            else:
+                wakes.append(late)
+
+    # ------------------------------------------------------------------ slots
+
+    def _spec(self, entry: _Entry) -> RolloutSpec:
+        rollout = self._target(entry.role.service).rollout
+        return rollout.spec if rollout is not None else RolloutSpec()
+
+    def _ask(self, entry: _Entry, now: float, wakes: list[float]) -> None:
+        """Asks for a slot, or gives it back. A node has one slot, and asks for one at a time."""
+        record, service = entry.record, entry.role.service
+        rollout = self._target(service).rollout
+        what = record.slot if record.slot in (GIVE_BACK, FAIL) else ""
+        if not what and record.phase == QUEUED and not record.moving and record.slot in (steps.NONE, ASKED):
+            what = TAKE
+        if not what or service in self._asking:
+            return
+        if now < entry.ask_due:
+            wakes.append(entry.ask_due)
+            return
+        if what == TAKE:
+            if rollout is None or self._others_out(entry):
+                return
+            share = self._serving(entry.role.service)
+            record = replace(record, slot=ASKED, slot_rollout=rollout.id, slot_term=rollout.term, share=share)
+            self._put(entry, record)
+        term = rollout.term if rollout is not None and rollout.id == record.slot_rollout else record.slot_term
+        detail = "\n".join((record.why, *record.log))[:DETAIL_CHARS_MAX] if what == FAIL else ""
+        node = self._state.settings.name
+        self._asking[service] = (entry.name, what)
+        ask = SlotAsk(service, record.slot_rollout, term, node, what, record.share, detail)
+        self._forwarder.ask_owner(service, ask, now)
+
+    def _others_out(self, entry: _Entry) -> bool:
+        others = [each for each in self._entries.values() if each is not entry]
+        asking = any(what == TAKE for _, what in self._asking.values())
+        return asking or any(each.record.slot in (HELD, GIVE_BACK, FAIL) for each in others)
+
+    # ------------------------------------------------------------------ reports
+
+    def _instances(self, service: str) -> list[Instance]:
+        found: dict[str, Instance] = {}
+        for key in self._state.by_service.get(service, ()):
+            slot = self._state.slots[key]
+            if slot.sums.local_count:
+                found |= {t: self._local.by_target[t] for t in slot.sources if t in self._local.by_target}
+        return list(found.values())
+
+    def _serving(self, service: str) -> int:
+        """Capacity of instances that are healthy and may serve."""
+        there = self._instances(service)
+        return sum(each.spec.capacity for each in there if _is_up(each) and self._is_active(each))
+
+    def _report(self, service: str) -> None:
+        entries = [entry for entry in self._entries.values() if entry.role.service == service]
+        report: RoleReport | None = None
+        if entries or f"{TARGET}/{service}" in self._state.policies.docs:
+            report = self._own_report(service, entries)
+        if self._reported.get(service) != report:
+            self._reported[service] = report
+            self._reports.put_own(service, report)
+
+    def _own_report(self, service: str, entries: list[_Entry]) -> RoleReport | None:
+        node, rollout = self._state.settings.name, self._target(service).rollout
+        waiting: dict[str, int] = {}
+        for each in self._instances(service):
+            if _is_up(each) and not self._is_active(each):
+                waiting[each.spec.version] = waiting.get(each.spec.version, 0) + each.spec.capacity
+        records = [entry.record for entry in entries]
+        slots = tuple(
+            SlotReport(node, each.slot_rollout, each.phase, each.share, each.detail)
+            for each in records
+            if each.slot in (HELD, GIVE_BACK, FAIL)
+        )
+        ready = 0 if slots else self._serving(service)
+        if not entries:
+            return RoleReport(0, ready, waiting) if ready or waiting else None
+        counts: dict[str, int] = {}
+        failed: dict[str, str] = {}
+        if rollout is not None:
+            record = min(records, key=_progress)
+            phase = record.phase if record.rollout == rollout.id else steps.CURRENT
+            counts = {f"{rollout.id} {phase}": 1}
+            failed = {node: each.why for each in records if each.failed == rollout.id}
+        return RoleReport(1, ready, waiting, counts, slots, failed)
+
+    # ------------------------------------------------------------------ reads
+
+    def view(self) -> list[dict[str, Any]]:
+        return [self._view(entry) for _, entry in sorted(self._entries.items())]
+
+    def _view(self, entry: _Entry) -> dict[str, Any]:
+        record, target = entry.record, self._target(entry.role.service)
+        running = list(record.running())
+        serving = [version for version in running if self._serves(entry, version)]
+        return {
+            "role": entry.role.role,
+            "service": entry.role.service,
+            "version": (serving or running or [""])[0],
+            "phase": record.phase,
+            "rollout": record.rollout,
+            "target": steps.wanted(target) or "",
+            "slots": {
+                name: {
+                    "version": record.places[name].version,
+                    "status": runtime.status or "unknown",
+                    "pid": runtime.pid,
+                    "port": record.places[name].port,
+                }
+                for name, runtime in entry.places.items()
+            },
+            "since": record.since,
+            "detail": record.detail or (record.why if record.failed and record.failed == record.rollout else ""),
+            "log": list(record.log),
+        }
+
+    def _serves(self, entry: _Entry, version: str) -> bool:
+        instance = self._instance(entry, version, entry.record.running()[version])
+        return instance is not None and _is_up(instance) and self._is_active(instance)
+
+
+def _is_up(instance: Instance) -> bool:
+    return instance.life is Life.REGISTERED and instance.healthy and not instance.superseded
+
+
+def _progress(record: Record) -> tuple[bool, float]:
+    """The entry of several that its node reports: one that is on its way, else the one that has waited longest."""
+    return not record.moving, record.since
+
+
+def _pause_s(times: int) -> float:
+    return min(2.0 ** (times - 1), PAUSE_S_MAX)
+
+
+def _no_answer(call: _Call, now: float) -> DriverDone:
+    from sdlb.core.events import DriverDone
+
+    return DriverDone(call.key, "us", f"the driver has not answered `{call.call}` for {now - call.at:.0f} s", retry=True)
+
+
+def _failed(runtime: _Runtime, call: _Call, event: DriverDone, now: float) -> None:
+    runtime.fails += 1
+    runtime.due = now + _pause_s(runtime.fails)
+    runtime.detail, runtime.log = event.detail, event.log
+    if call.call == "start":
+        runtime.fault, runtime.retry = event.fault, event.retry or event.fault == "us"
+        runtime.status = ""  # something may run there after all
+
+
+def _reported(runtime: _Runtime, call: _Call, event: DriverDone, now: float) -> None:
+    """The driver's answer to `start` or `state`."""
+    runs = event.status == "running"
+    again = runs and bool(runtime.pid) and event.pid != runtime.pid
+    if call.call == "start":
+        runtime.fault, runtime.counted, again = "", False, False
+        runtime.starts += 1
+    if (again or event.status in ("pausing", "stopped", "absent")) and not runtime.counted:
+        runtime.broke, runtime.counted = True, True
+    if runs:
+        runtime.counted = False
+    if event.status != runtime.status:
+        runtime.looks = 0
+    if event.status in ("stopped", "absent") and runtime.starts:
+        runtime.due = now + _pause_s(runtime.starts)  # it does not stay
+    runtime.status, runtime.version, runtime.pid, runtime.port = event.status, event.version, event.pid, event.port
+    runtime.log = event.log or runtime.log
