@@ -17,9 +17,12 @@ from sdlb.core import events as ev
 from sdlb.core.balancer import Balancer
 from sdlb.core.messages import Claim, ClaimKey, UpMessage
 from sdlb.core.settings import Settings
+from sdlb.model.role import RoleService
 from sdlb.node.held_effects import HeldEffects
+from tests.core.programs import Programs
 
 if TYPE_CHECKING:
+    from sdlb.model.rollout import SlotAnswer, SlotAsk
     from tests.core.forest import Forest
 
 _boots = count(1)
@@ -68,6 +71,13 @@ class Engine:
         return ev.EngineAttached(f"boot-{self.boot}", self.epoch, len(self.endpoints), draining)
 
 
+class Answer(NamedTuple):
+    """The answer of a test to a node that asked for a slot."""
+
+    service: str
+    answer: SlotAnswer | None
+
+
 class Snapshot(NamedTuple):
     """A state folder, as a backup has it."""
 
@@ -103,6 +113,9 @@ class Node:
         self.wall_ahead_s = 0.0
         self.hold = HeldEffects()
         self.unwritten: dict[str, object] = {}
+        self.roles: tuple[RoleService, ...] = ()
+        self.programs = Programs(self)
+        self.asked: Callable[[SlotAsk], SlotAnswer | None] | None = None  # answers in place of the roots
 
     # ------------------------------------------------------------------ life
 
@@ -112,9 +125,12 @@ class Node:
         self.starts += 1
         nonce = f"{self.address}/{self.starts}"
         settings = replace(
-            Settings(self.name, self.node_id, self.incarnation, self.parents, nonce=nonce), **self.forest.timing
+            Settings(self.name, self.node_id, self.incarnation, self.parents, nonce=nonce, roles=self.roles),
+            **self.forest.timing,
         )
         self.balancer = Balancer(settings, dict(self.disk), Random(self.address))
+        if self.asked is not None:
+            self.balancer._forwarder.ask_owner = self._ask_owner  # pyright: ignore[reportPrivateUsage]
         self.carry_out(self.balancer.start(self.forest.now, self.forest.now))
         self.inbox.append(self.engine.attached())
 
@@ -209,12 +225,24 @@ class Node:
 
     # ------------------------------------------------------------------ events and effects
 
+    def _ask_owner(self, service: str, ask: SlotAsk, now: float) -> None:
+        assert self.asked is not None
+        self.inbox.append(Answer(service, self.asked(ask)))  # type: ignore[arg-type]
+
     def handle(self, *events: ev.Event) -> None:
+        for event in events:
+            if isinstance(event, Answer):
+                agents = self.balancer._agents  # pyright: ignore[reportPrivateUsage]
+                agents.on_answer(event.service, event.answer, self.forest.now)
+                events = (ev.Tick(),)
         if self.hold.on:
             for event in events:
                 self.hold.event(event)
         now = self.forest.now
         self.carry_out(self.balancer.handle_all(events, now, now + self.wall_ahead_s))
+        if self.roles:
+            self.programs.work()
+            self.programs.check_health()
 
     def carry_out(self, effects: list[ef.Effect]) -> None:
         for effect in effects:
@@ -249,6 +277,8 @@ class Node:
                 self.answered.append(effect)
             case ef.RunHook():
                 self.hooks.append(effect)
+            case ef.RunDriver():
+                self.programs.run(effect)
             case ef.Stopped():
                 self.stopped = effect
             case ef.Reincarnate():

@@ -111,9 +111,9 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of a place. `status`: as the driver reports it; "": not known. `fails`: failed calls in a row. `fault`, `detail`, `retry`:
-    of the last `start`. `registered`: its instance is registered, perhaps still draining. `active`: it may serve. `up_s`: time for
-    which it has been healthy; None: it is not. `broke`: it was healthy or running, and is no more."""
+    """What is known of a place. `status`: as the driver reports it; "": not known. `fails`: failed calls in a row. `fault`,
+    `retry`: of the last `start`. `registered`: its instance is registered, perhaps still draining. `active`: it may serve.
+    `up_s`: time for which it has been healthy; None: it is not. `broke`: it was healthy or running, and is no more."""
 
     status: str = ""
     version: str = ""
@@ -181,7 +181,7 @@ class Outcome:
 
 def advance(record: Record, facts: Facts) -> Outcome:
     out = Outcome(_with_places(record, facts.seen))
-    if record.phase in (STARTING, VERIFYING) and facts.seen[record.new].broke:
+    if record.moving and record.phase in (STARTING, VERIFYING) and facts.seen[record.new].broke:
         out.record = replace(out.record, flaps=record.flaps + 1)
     for _ in range(16):  # a step may make the next one possible at once
         before = out.record
@@ -396,7 +396,9 @@ def _begin(out: Outcome, facts: Facts, version: str) -> None:
     new = there or (_free_place(record, facts) if old else empty[0]) or old
     back = record.places[old].version if old else ""
     share = record.share if record.slot == HELD else 0
-    record = replace(record, to=version, new=new, old=old, back=back, began=facts.wall_s, flaps=0, share=share, detail="", log=())
+    record = replace(
+        record, to=version, new=new, old=old, back=back, began=facts.wall_s, flaps=0, share=share, detail="", log=()
+    )
     if new == old:
         record = replace(record.with_place(old, replace(record.places[old], intent=DRAIN)), phase=DRAINING)
     else:

@@ -7,7 +7,6 @@ it asks the driver what runs, and goes on from the record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from sdlb.core import agent_steps as steps
 from sdlb.core.agent_saved import record_from, record_to
 from sdlb.core.agent_steps import ASKED, DRAIN, EMPTY, HELD, PLACES, RUN, Facts, Fetch, Place, Record, Seen
 from sdlb.core.effects import RunDriver
-from sdlb.core.events import InstanceGone, InstancePut, InstanceRemove
+from sdlb.core.events import DriverDone, InstanceGone, InstancePut, InstanceRemove
 from sdlb.core.instance import Instance, Life
 from sdlb.core.messages import TARGET, Rank
 from sdlb.model.instance import InstanceSpec
@@ -36,7 +35,6 @@ from sdlb.model.rollout import (
 )
 
 if TYPE_CHECKING:
-    from sdlb.core.events import DriverDone
     from sdlb.core.forwarding import Forwarder
     from sdlb.core.local_instances import LocalInstances
     from sdlb.core.reports import Reports
@@ -404,9 +402,7 @@ class Agents:
         runtime.call = _Call(self._key(entry, name), call, now, place.version)
         release = self._target(entry.role.service).releases.get(place.version, {})
         role, service = entry.role.role, entry.role.service
-        self._state.effects.append(
-            RunDriver(runtime.call.key, role, service, call, name, place.version, port, release)
-        )
+        self._state.effects.append(RunDriver(runtime.call.key, role, service, call, name, place.version, port, release))
 
     def _prepare(self, entry: _Entry, version: str, now: float, wakes: list[float]) -> None:
         if entry.fetching is not None:
@@ -525,15 +521,16 @@ class Agents:
         )
         ready = 0 if slots else self._serving(service)
         if not entries:
-            return RoleReport(0, ready, waiting) if ready or waiting else None
+            return RoleReport(ready=ready, waiting=waiting) if ready or waiting else None
         counts: dict[str, int] = {}
-        failed: dict[str, str] = {}
+        failed = ""
         if rollout is not None:
             record = min(records, key=_progress)
             phase = record.phase if record.rollout == rollout.id else steps.CURRENT
             counts = {f"{rollout.id} {phase}": 1}
-            failed = {node: each.why for each in records if each.failed == rollout.id}
-        return RoleReport(1, ready, waiting, counts, slots, failed)
+            failed = next((each.why for each in records if each.failed == rollout.id), "")
+        alone = int(not all(entry.role.side_by_side for entry in entries))
+        return RoleReport(1, alone, ready, waiting, counts, slots, {node: failed} if failed else {})
 
     # ------------------------------------------------------------------ reads
 
@@ -584,9 +581,9 @@ def _pause_s(times: int) -> float:
 
 
 def _no_answer(call: _Call, now: float) -> DriverDone:
-    from sdlb.core.events import DriverDone
-
-    return DriverDone(call.key, "us", f"the driver has not answered `{call.call}` for {now - call.at:.0f} s", retry=True)
+    return DriverDone(
+        call.key, "us", f"the driver has not answered `{call.call}` for {now - call.at:.0f} s", retry=True
+    )
 
 
 def _failed(runtime: _Runtime, call: _Call, event: DriverDone, now: float) -> None:

@@ -104,6 +104,7 @@ class Balancer:
             self._authority,
             self._rollouts,
             self._reports,
+            self._agents,
         )
 
     # ------------------------------------------------------------------ start

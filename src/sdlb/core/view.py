@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from sdlb.core.agents import Agents
 from sdlb.core.authority import Authority, Root
 from sdlb.core.children import Children
 from sdlb.core.decisions import ServiceRecord
@@ -60,6 +61,7 @@ class View:
         authority: Authority,
         rollouts: Rollouts,
         reports: Reports,
+        agents: Agents,
     ) -> None:
         self.settings = state.settings
         self._state = state
@@ -69,6 +71,7 @@ class View:
         self._authority = authority
         self._rollouts = rollouts
         self._reports = reports
+        self._agents = agents
         self.parts = (state, children, local, parents, authority, rollouts, reports)
         self._releases = Releases(state)
         self.public = False  # the node's entry listeners have the hardened preset
@@ -279,6 +282,10 @@ class View:
         """The services that nodes run as their roles, as far as nodes report to this root, and those that have a target."""
         names = {*self._reports.services(), *(target.service for target in self._rollouts.targets())}
         return [role_view(name, self._rollouts.target(name), self._reports.total(name)) for name in sorted(names)]
+
+    def agent(self) -> list[dict[str, Any]]:
+        """What this node runs itself: an entry for each service of its roles."""
+        return self._agents.view()
 
     def rollout_objection(self, order: RolloutOrder) -> str:
         """Why the event `RolloutOrder` would have no effect at this node. "": it has one."""

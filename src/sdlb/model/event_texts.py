@@ -72,6 +72,17 @@ SECTIONS: dict[str, dict[str, EventText]] = {
         "zone-unknown": _warning("The time zone of a gate cannot be loaded. Its window counts as UTC."),
         "following": _warning("A root cannot write its decisions and follows the decisions of the other roots."),
     },
+    "Rollouts": {
+        "slot-granted": _info(
+            "A node may take capacity of a service out for a rollout. Also logged by the owner of the rollout."
+        ),
+        "node-updated": _info("A node runs the version that it shall have, and the version is healthy."),
+        "node-failed": _error(
+            "A version failed on a node: it could not be fetched or started, or did not become or stay healthy. The node goes back to "
+            "the version that it had."
+        ),
+        "node-reverted": _warning("A node runs the version again that it had before a step that failed."),
+    },
     "Instances": {
         "version-fetched": _info("The artifact of a version of a role is on this node and verified."),
         "version-started": _info("The node has started a version of a role. Whether it is healthy is not known yet."),
