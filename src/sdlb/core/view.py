@@ -72,7 +72,7 @@ class View:
         self._rollouts = rollouts
         self._reports = reports
         self._agents = agents
-        self.parts = (state, children, local, parents, authority, rollouts, reports)
+        self.parts = (state, children, local, parents, authority, rollouts, reports, agents)
         self._releases = Releases(state)
         self.public = False  # the node's entry listeners have the hardened preset
 
