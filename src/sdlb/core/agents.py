@@ -143,7 +143,8 @@ class Agents:
         if event.fault:
             _failed(runtime, call, event, now)
             return
-        runtime.fails, runtime.due, runtime.detail = 0, 0.0, event.detail
+        if call.call != "state" or not runtime.fault:
+            runtime.fails, runtime.detail = 0, event.detail
         if call.call == "stop":
             entry.places[place] = _Runtime("absent")
             self._put(entry, steps.emptied(entry.record, place))
@@ -177,7 +178,8 @@ class Agents:
         entry = self._entries.get(name)
         if entry is None:
             return
-        self._state.set_timer(now, "agent", name)
+        for each in self._entries:  # another service may wait for this one
+            self._state.set_timer(now, "agent", each)
         retry_s = ASK_AGAIN_S if answer is None else max(answer.retry_s, 0.5)
         entry.ask_due = now + retry_s * self._state.rng.uniform(0.75, 1.25)
         record = entry.record
@@ -193,7 +195,6 @@ class Agents:
         if answer is not None or active is None or active.id != record.slot_rollout:
             entry.ask_due = 0.0
             self._put(entry, replace(record, slot=steps.NONE, slot_rollout=""))
-            self._due.update(dict.fromkeys(self._entries))  # another service may wait for it
 
     def on_timer(self, name: str, now: float) -> None:
         """`name`: ROLE/SERVICE."""
@@ -372,6 +373,8 @@ class Agents:
             self._register(entry, name, place, now, wakes)
         elif place.intent == RUN and runtime.status in ("absent", "stopped"):
             self._gone(entry, place.version, name)
+        elif place.intent == DRAIN and instance is None:
+            wakes.append(now)  # it can be stopped
         elif place.intent == DRAIN and instance is not None and not (instance.removing and instance.leaving):
             self._local.on_remove(InstanceRemove(instance.spec.id, self._spec(entry).drain_s), now)
             wakes.append(now)
