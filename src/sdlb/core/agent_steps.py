@@ -149,13 +149,15 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`eligible`: the cursor of the rollout has passed this node. `side_by_side`: the role allows two versions at once."""
+    """`eligible`: the cursor of the rollout has passed this node. `side_by_side`: the role allows two versions at once.
+    `begins`: the node may begin a step: it can write to its disk, and is not about to leave."""
 
     name: str
     target: Target
     wall_s: float
     eligible: bool
     side_by_side: bool
+    begins: bool
     seen: Mapping[str, Seen]
     fetch: Fetch = Fetch()
 
@@ -359,6 +361,8 @@ def _fetch(out: Outcome, facts: Facts, version: str, *, mandatory: bool) -> tupl
 
 
 def _may_begin(active: Rollout | None, facts: Facts, occupied: list[str], version: str) -> bool:
+    if not facts.begins:
+        return False
     if active is None or active.state == CUTTING_OVER or (not occupied and version == active.before):
         return True
     return active.state in (ROLLING, UNDOING) and facts.eligible

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sdlb.core import agent_steps as steps
+from sdlb.core.agent_places import Call, Runtime, no_answer, pause_s
 from sdlb.core.agent_saved import record_from, record_to
 from sdlb.core.agent_steps import ASKED, DRAIN, EMPTY, HELD, PLACES, RUN, Facts, Fetch, Place, Record, Seen
 from sdlb.core.effects import RunDriver
@@ -44,45 +45,9 @@ if TYPE_CHECKING:
 OWNER = "agent"
 ASK_AGAIN_S = 5.0
 """Pause before the owner of a rollout is asked again that could not be reached."""
-PAUSE_S_MAX = 60.0
-"""Longest pause before a failed call is repeated. The pauses grow from one second."""
-LOOK_S_MAX = 30.0
-LOOK_VERIFYING_S_MAX = 4.0
-"""Longest pause between two looks at a program that is not healthy."""
 CALL_S = 60.0
 """Time that a call of the driver may take, besides what the role allows the program."""
 DETAIL_CHARS_MAX = 4000
-
-
-@dataclass(slots=True)
-class _Call:
-    key: str
-    call: str
-    at: float
-    version: str = ""
-
-
-@dataclass(slots=True)
-class _Runtime:
-    """What this control knows of a place. `due`: time of the next call. `looks`: looks in a row at a program that is not healthy.
-    `counted`: the end of this run of the program was counted."""
-
-    status: str = ""
-    version: str = ""
-    pid: int = 0
-    port: int = 0
-    call: _Call | None = None
-    due: float = 0.0
-    fails: int = 0
-    starts: int = 0
-    looks: int = 0
-    fault: str = ""
-    detail: str = ""
-    retry: bool = False
-    log: tuple[str, ...] = ()
-    up_since: float | None = None
-    broke: bool = False
-    counted: bool = True
 
 
 @dataclass(slots=True)
@@ -90,9 +55,9 @@ class _Entry:
     name: str
     role: RoleService
     record: Record = Record()
-    places: dict[str, _Runtime] = field(default_factory=lambda: {name: _Runtime() for name in PLACES})
+    places: dict[str, Runtime] = field(default_factory=lambda: {name: Runtime() for name in PLACES})
     known: bool = False  # the driver has reported both places since the start of this control
-    fetching: _Call | None = None
+    fetching: Call | None = None
     fetch: Fetch = Fetch()
     fetch_fails: int = 0
     fetch_due: float = 0.0
@@ -141,16 +106,14 @@ class Agents:
         call, runtime.call = runtime.call, None
         assert call is not None
         if event.fault:
-            _failed(runtime, call, event, now)
+            runtime.failed(call, event, now)
             return
-        if call.call != "state" or not runtime.fault:
-            runtime.fails, runtime.detail = 0, event.detail
         if call.call == "stop":
-            entry.places[place] = _Runtime("absent")
+            entry.places[place] = Runtime("absent")
             self._put(entry, steps.emptied(entry.record, place))
             self._gone(entry, call.version, place)
         else:
-            _reported(runtime, call, event, now)
+            runtime.reported(call, event, now)
 
     def _called(self, key: str) -> tuple[_Entry | None, str | None]:
         for entry in self._entries.values():
@@ -169,8 +132,8 @@ class Agents:
             self._put(entry, replace(entry.record, prepared=call.version))
             return
         entry.fetch_fails += 1
-        entry.fetch_due = now + _pause_s(entry.fetch_fails)
-        entry.fetch = Fetch(call.version, event.detail, event.retry or event.fault == "us", event.log)
+        entry.fetch_due = now + pause_s(entry.fetch_fails)
+        entry.fetch = Fetch(call.version, event.detail, event.retry, event.log)
 
     def on_answer(self, service: str, answer: SlotAnswer | None, now: float) -> None:
         """The owner's answer to a SlotAsk. None: it could not be asked."""
@@ -259,9 +222,7 @@ class Agents:
             runtime.broke = False
         for name in PLACES:
             if outcome.record.places[name].intent != before.places[name].intent:
-                runtime = entry.places[name]
-                runtime.due, runtime.fails, runtime.looks, runtime.starts = 0.0, 0, 0, 0
-                runtime.fault = ""
+                entry.places[name].begin_anew()
         if outcome.record.phase == QUEUED != before.phase:
             entry.ask_due = 0.0
         self._put(entry, outcome.record)
@@ -281,6 +242,7 @@ class Agents:
             state.wall_s,
             active is None or position(active.id, state.settings.name) < active.cursor,
             entry.role.side_by_side,
+            state.can_write and not state.stopping,
             {name: self._seen(entry, name, now) for name in PLACES},
             entry.fetch,
         )
@@ -307,11 +269,7 @@ class Agents:
         """Since when each program is healthy without a break."""
         for name, runtime in entry.places.items():
             instance = self._instance(entry, entry.record.places[name].version, name)
-            up = runtime.status == "running" and instance is not None and _is_up(instance)
-            if up and runtime.up_since is None:
-                runtime.up_since, runtime.looks, runtime.counted = now, 0, False
-            elif not up and runtime.up_since is not None:
-                runtime.up_since, runtime.broke, runtime.counted, runtime.due = None, True, True, 0.0
+            runtime.watch(runtime.status == "running" and instance is not None and _is_up(instance), now)
 
     # ------------------------------------------------------------------ instances
 
@@ -388,21 +346,16 @@ class Agents:
         if now < runtime.due:
             wakes.append(runtime.due)
             return
-        if call == "state" and runtime.status:
-            limit_s = LOOK_VERIFYING_S_MAX if entry.record.phase == VERIFYING else LOOK_S_MAX
-            pause_s = min(2.0**runtime.looks, limit_s)
-            runtime.looks = min(runtime.looks + 1, 16)
-            runtime.due = now + pause_s
-            if runtime.looks == 1:  # it was seen just now
-                wakes.append(runtime.due)
-                return
+        if call == "state" and runtime.status and not runtime.look(now, verifying=entry.record.phase == VERIFYING):
+            wakes.append(runtime.due)
+            return
         self._call(entry, name, call, now)
         wakes.append(now + self._limit_s(entry, call))
 
     def _call(self, entry: _Entry, name: str, call: str, now: float) -> None:
         place, runtime = entry.record.places[name], entry.places[name]
         port = place.port or (entry.role.port if name == PLACES[0] else 0)
-        runtime.call = _Call(self._key(entry, name), call, now, place.version)
+        runtime.call = Call(self._key(entry, name), call, now, place.version)
         release = self._target(entry.role.service).releases.get(place.version, {})
         role, service = entry.role.role, entry.role.service
         self._state.effects.append(RunDriver(runtime.call.key, role, service, call, name, place.version, port, release))
@@ -415,7 +368,7 @@ class Agents:
             return
         # In the empty place, so that the driver can be asked about the other one meanwhile.
         name = next((name for name, place in entry.record.places.items() if place.intent == EMPTY), PLACES[1])
-        entry.fetching = _Call(self._key(entry, name), "prepare", now, version)
+        entry.fetching = Call(self._key(entry, name), "prepare", now, version)
         release = self._target(entry.role.service).releases.get(version, {})
         role, service = entry.role.role, entry.role.service
         self._state.effects.append(
@@ -439,14 +392,14 @@ class Agents:
                 late = call.at + self._limit_s(entry, call.call)
                 if now >= late:
                     runtime.call = None
-                    _failed(runtime, call, _no_answer(call, now), now)
+                    runtime.failed(call, no_answer(call, now), now)
                 else:
                     wakes.append(late)
         call = entry.fetching
         if call is not None:
             late = call.at + self._limit_s(entry, call.call)
             if now >= late:
-                self._on_prepared(entry, _no_answer(call, now), now)
+                self._on_prepared(entry, no_answer(call, now), now)
             else:
                 wakes.append(late)
 
@@ -577,41 +530,3 @@ def _is_up(instance: Instance) -> bool:
 def _progress(record: Record) -> tuple[bool, float]:
     """The entry of several that its node reports: one that is on its way, else the one that has waited longest."""
     return not record.moving, record.since
-
-
-def _pause_s(times: int) -> float:
-    return min(2.0 ** (times - 1), PAUSE_S_MAX)
-
-
-def _no_answer(call: _Call, now: float) -> DriverDone:
-    return DriverDone(
-        call.key, "us", f"the driver has not answered `{call.call}` for {now - call.at:.0f} s", retry=True
-    )
-
-
-def _failed(runtime: _Runtime, call: _Call, event: DriverDone, now: float) -> None:
-    runtime.fails += 1
-    runtime.due = now + _pause_s(runtime.fails)
-    runtime.detail, runtime.log = event.detail, event.log
-    if call.call == "start":
-        runtime.fault, runtime.retry = event.fault, event.retry or event.fault == "us"
-        runtime.status = ""  # something may run there after all
-
-
-def _reported(runtime: _Runtime, call: _Call, event: DriverDone, now: float) -> None:
-    """The driver's answer to `start` or `state`."""
-    runs = event.status == "running"
-    again = runs and bool(runtime.pid) and event.pid != runtime.pid
-    if call.call == "start":
-        runtime.fault, runtime.counted, again = "", False, False
-        runtime.starts += 1
-    if (again or event.status in ("pausing", "stopped", "absent")) and not runtime.counted:
-        runtime.broke, runtime.counted = True, True
-    if runs:
-        runtime.counted = False
-    if event.status != runtime.status:
-        runtime.looks = 0
-    if event.status in ("stopped", "absent") and runtime.starts:
-        runtime.due = now + _pause_s(runtime.starts)  # it does not stay
-    runtime.status, runtime.version, runtime.pid, runtime.port = event.status, event.version, event.pid, event.port
-    runtime.log = event.log or runtime.log
