@@ -149,12 +149,13 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`eligible`: the cursor of the rollout has passed this node. `side_by_side`: the role allows two versions at once.
-    `begins`: the node may begin a step: it can write to its disk, and is not about to leave."""
+    """`started_s`: Unix time since when this control runs; deadlines do not count the time before. `eligible`: the cursor of the
+    rollout has passed this node. `side_by_side`: the role allows two versions at once. `begins`: the node may begin a step: it can write to its disk, and is not about to leave."""
 
     name: str
     target: Target
     wall_s: float
+    started_s: float
     eligible: bool
     side_by_side: bool
     begins: bool
@@ -351,8 +352,9 @@ def _next_step(out: Outcome, facts: Facts, version: str, occupied: list[str]) ->
 def _fetch(out: Outcome, facts: Facts, version: str, *, mandatory: bool) -> tuple[str, str | None]:
     record, failed = out.record, facts.fetch
     if failed.version == version:
-        limit_s = record.since + facts.spec.progress_s - facts.wall_s if record.phase == FETCHING else 1.0
-        if not mandatory and (not failed.retry or limit_s <= 0):
+        since = max(record.since, facts.started_s) if record.phase == FETCHING else facts.wall_s
+        late = facts.wall_s >= since + facts.spec.progress_s
+        if not mandatory and (not failed.retry or late):
             _note_failure(out, facts, version, failed.detail, failed.log)
             return FAILED, None
         out.record = replace(record, detail=failed.detail, log=failed.log)
@@ -420,6 +422,9 @@ def _move(out: Outcome, facts: Facts) -> None:
             _end(out)  # it goes back as a step of its own, with a slot
             return
         out.record = record = replace(record, phase=REVERTING, began=facts.wall_s, detail="")
+    if record.phase in (STARTING, VERIFYING) and record.places[record.new].version != record.to:
+        _end(out)  # the driver has something else there: the state of this agent is an older copy
+        return
     match record.phase:
         case "starting":
             _start(out, facts)
@@ -502,7 +507,7 @@ def _is_step(record: Record, target: Target) -> bool:
 
 
 def _has_time(out: Outcome, facts: Facts) -> bool:
-    left_s = out.record.began + facts.spec.progress_s - facts.wall_s
+    left_s = max(out.record.began, facts.started_s) + facts.spec.progress_s - facts.wall_s
     if left_s > 0:
         out.wakes.append(left_s)
     return left_s > 0

@@ -16,7 +16,7 @@ from sdlb.core.agent_saved import record_from, record_to
 from sdlb.core.agent_steps import ASKED, DRAIN, EMPTY, HELD, PLACES, RUN, Facts, Fetch, Place, Record, Seen
 from sdlb.core.effects import RunDriver
 from sdlb.core.events import DriverDone, InstanceGone, InstancePut, InstanceRemove
-from sdlb.core.instance import Instance, Life
+from sdlb.core.instance import AGENT, Instance, Life
 from sdlb.core.messages import TARGET, Rank
 from sdlb.model.instance import InstanceSpec
 from sdlb.model.role import Program, RoleService
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from sdlb.core.state import State
     from sdlb.model.rollout import SlotAnswer
 
-OWNER = "agent"
 ASK_AGAIN_S = 5.0
 """Pause before the owner of a rollout is asked again that could not be reached."""
 CALL_S = 60.0
@@ -75,6 +74,8 @@ class Agents:
         self._asking: dict[str, tuple[str, str]] = {}  # service -> (entry, what) of the question in progress
         self._due: dict[str, None] = {}
         self._reported: dict[str, RoleReport | None] = {}
+        self._could_write = True
+        self._started_s = 0.0
 
     def load(self, name: str, value: object) -> None:
         """`name`: ROLE/SERVICE."""
@@ -84,8 +85,10 @@ class Agents:
 
     def start(self, now: float) -> None:
         """After the saved state was loaded."""
+        self._started_s = self._state.wall_s
         for name in self._entries:
             self._state.set_timer(now, "agent", name)
+            self._drop_stale(self._entries[name])
 
     # ------------------------------------------------------------------ events
 
@@ -165,7 +168,10 @@ class Agents:
 
     def settle(self, now: float) -> None:
         """After each batch of events: instances of this node may have changed."""
-        changed = self._state.changed_services
+        changed, can_write = self._state.changed_services, self._state.can_write
+        if can_write != self._could_write:
+            self._could_write = can_write
+            self._due.update(dict.fromkeys(self._entries))
         if changed:
             for entry in self._entries.values():
                 if entry.role.service in changed:
@@ -226,6 +232,8 @@ class Agents:
         if outcome.record.phase == QUEUED != before.phase:
             entry.ask_due = 0.0
         self._put(entry, outcome.record)
+        if outcome.record.places != before.places:
+            self._drop_stale(entry)
         rollout = self._target(service).rollout
         for code, text, level in outcome.notes:
             self._state.note(code, text, level, service=service, rollout=rollout.id if rollout is not None else "")
@@ -240,6 +248,7 @@ class Agents:
             state.settings.name,
             target,
             state.wall_s,
+            self._started_s,
             active is None or position(active.id, state.settings.name) < active.cursor,
             entry.role.side_by_side,
             state.can_write and not state.stopping,
@@ -287,7 +296,18 @@ class Agents:
     def _gone(self, entry: _Entry, version: str, place: str) -> None:
         name = self._id(entry, version, place)
         if version and name in self._local.by_id:
-            self._local.on_gone(InstanceGone(name, "it was stopped", OWNER))
+            self._local.on_gone(InstanceGone(name, "it was stopped", AGENT))
+
+    def _drop_stale(self, entry: _Entry) -> None:
+        """Drops registrations of versions that are not in their place: after a power loss, or with an older copy of the state. The
+        program at their endpoint is another one, or gone."""
+        for instance in list(self._local.by_id.values()):
+            spec = instance.spec
+            for name in PLACES if instance.owner == AGENT and spec.service == entry.role.service else ():
+                place = entry.record.places[name]
+                stays = place.version == spec.version and place.intent in (RUN, DRAIN)
+                if spec.id == self._id(entry, spec.version, name) and not stays:
+                    self._gone(entry, spec.version, name)
 
     def _is_active(self, instance: Instance) -> bool:
         slots = self._state.slots
@@ -310,7 +330,7 @@ class Agents:
         known = self._local.by_id.get(spec_id)
         if known is not None and (known.spec == spec or known.life is not Life.REGISTERED):
             return  # it is registered, or drains and is registered again afterwards
-        event = InstancePut(spec, role.health.kind == "none", OWNER)
+        event = InstancePut(spec, role.health.kind == "none", AGENT)
         conflict = self._local.conflict(event)
         if conflict:
             entry.places[name].detail = conflict
@@ -326,16 +346,8 @@ class Agents:
     def _carry_out(self, entry: _Entry, name: str, now: float, wakes: list[float]) -> None:
         """Brings a place closer to what shall be in it."""
         place, runtime = entry.record.places[name], entry.places[name]
-        instance = self._instance(entry, place.version, name)
-        if place.intent == RUN and entry.known and runtime.status == "running" and place.port:
-            self._register(entry, name, place, now, wakes)
-        elif place.intent == RUN and runtime.status in ("absent", "stopped"):
-            self._gone(entry, place.version, name)
-        elif place.intent == DRAIN and instance is None:
-            wakes.append(now)  # it can be stopped
-        elif place.intent == DRAIN and instance is not None and not (instance.removing and instance.leaving):
-            self._local.on_remove(InstanceRemove(instance.spec.id, self._spec(entry).drain_s), now)
-            wakes.append(now)
+        if entry.known:
+            self._carry_out_instance(entry, name, now, wakes)
         if runtime.call is not None:
             return
         if not entry.known and runtime.status:
@@ -351,6 +363,21 @@ class Agents:
             return
         self._call(entry, name, call, now)
         wakes.append(now + self._limit_s(entry, call))
+
+    def _carry_out_instance(self, entry: _Entry, name: str, now: float, wakes: list[float]) -> None:
+        place, runtime = entry.record.places[name], entry.places[name]
+        if place.intent == RUN and runtime.status == "running" and place.port:
+            self._register(entry, name, place, now, wakes)
+        elif place.intent == RUN and runtime.status in ("absent", "stopped"):
+            self._gone(entry, place.version, name)
+        elif place.intent == DRAIN:
+            instance = self._instance(entry, place.version, name)
+            current = self._local.by_id.get(self._id(entry, place.version, name))
+            if current is not None and not (current.removing and current.leaving):
+                self._local.on_remove(InstanceRemove(current.spec.id, self._spec(entry).drain_s), now)
+                wakes.append(now)
+            elif instance is None:
+                wakes.append(now)  # it can be stopped
 
     def _call(self, entry: _Entry, name: str, call: str, now: float) -> None:
         place, runtime = entry.record.places[name], entry.places[name]
