@@ -150,7 +150,8 @@ class Fetch:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """`started_s`: Unix time since when this control runs; deadlines do not count the time before. `eligible`: the cursor of the
-    rollout has passed this node. `side_by_side`: the role allows two versions at once. `begins`: the node may begin a step: it can write to its disk, and is not about to leave."""
+    rollout has passed this node. `side_by_side`: the role allows two versions at once. `begins`: the
+    node may begin a step: it can write to its disk, and is not about to leave."""
 
     name: str
     target: Target

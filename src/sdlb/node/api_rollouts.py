@@ -91,7 +91,7 @@ class RolloutCalls:
     async def get_agent(self, request: Request) -> Response:
         balancer = self._loop.balancer
         view: Any = balancer.view
-        roles = [shaped(schema.AgentRole, each) for each in view.agent()] if hasattr(view, "agent") else []
+        roles = [shaped(schema.AgentRole, each) for each in view.agent()]
         return as_json({"node": balancer.settings.name, "roles": roles})
 
     async def list_roles(self, request: Request) -> Response:
