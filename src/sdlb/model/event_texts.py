@@ -84,6 +84,11 @@ SECTIONS: dict[str, dict[str, EventText]] = {
         "node-reverted": _warning("A node runs the version again that it had before a step that failed."),
     },
     "Instances": {
+        "role-removed": EventText(
+            ("warning", "error"),
+            "A service of a role is no longer in the node file. Its instance is drained and its program is stopped. An error when that "
+            "fails; it is repeated.",
+        ),
         "version-fetched": _info("The artifact of a version of a role is on this node and verified."),
         "version-started": _info("The node has started a version of a role. Whether it is healthy is not known yet."),
         "version-stopped": _info("The node has stopped a version of a role. No process of it is left."),

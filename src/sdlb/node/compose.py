@@ -32,6 +32,7 @@ from sdlb.node.local_paths import StateFolder
 from sdlb.node.loop import INCARNATION, NodeLoop
 from sdlb.node.programs import Programs
 from sdlb.node.reaper import Reaper
+from sdlb.node.removed_roles import removed, retire
 from sdlb.node.restart import Restart
 from sdlb.node.sites import SiteWatch
 from sdlb.seams.driver import Driver
@@ -151,7 +152,8 @@ class Node:
         folder = state / "roles"
         drivers: dict[str, Driver] = {}
         keep, reaps = _keep_nothing, _reaps_nothing
-        if services:
+        self._removed = removed(folder, services)
+        if services or self._removed:
             from sdlb.adapters.artifacts import ArtifactStore
             from sdlb.adapters.driver_command import CommandDriver
             from sdlb.adapters.driver_process import ProcessDriver
@@ -182,6 +184,9 @@ class Node:
         view = self.balancer.view
         found = [view.of_agent(name) for name in view.at_endpoint(f"127.0.0.1:{port}")]
         return [spec for spec in found if spec is not None]
+
+    async def retire_removed_roles(self) -> None:
+        await retire(self._removed, self.drivers, self.loop)
 
     def _proxy_protocol(self, service: str) -> str:
         return self.balancer.view.traffic(service).proxy_protocol

@@ -187,6 +187,7 @@ class _RunningNode:
         _, stop_probes = serve_api(node, self._probes, listen, PROBES) if self._probes else (None, _nothing)
         at_once = asyncio.create_task(self._stop_now.wait())
         restart_requested = asyncio.create_task(node.restart.requested.wait())
+        retiring = asyncio.create_task(node.retire_removed_roles(), name="removed roles")
         watching = asyncio.create_task(node.sites.run(), name="sites")
         renewing = asyncio.create_task(node.identity.run(self._take_identity), name="identity")
         gc.collect()
@@ -213,7 +214,7 @@ class _RunningNode:
             node.reaper.close()
             at_once.cancel()
             restart_requested.cancel()
-            for task in (looping, watching, renewing):
+            for task in (looping, watching, renewing, retiring):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
