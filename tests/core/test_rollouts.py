@@ -1,0 +1,425 @@
+"""Rollouts over a whole tree: the owner at a root and the agents of the nodes, with the programs that they start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sdlb.core import events as ev
+from sdlb.core.messages import TARGET
+from sdlb.model.role import Program, RoleService
+from sdlb.model.rollout import RolloutSpec
+from tests.core.forest import ROUTE, Forest, key_of
+from tests.core.node import Node
+from tests.core.programs import Build
+
+OLD, NEW, BIG = "1.0.1", "1.0.2", "2.5.1"
+HOSTS = ("host-1", "host-2", "host-3", "host-4")
+ONE: dict[str, tuple[str, ...]] = {"edge-1": (), **dict.fromkeys(HOSTS, ("edge-1",))}
+RACKS: dict[str, tuple[str, ...]] = {
+    "edge-1": (),
+    "edge-2": (),
+    "rack-1": ("edge-2", "edge-1"),
+    "rack-2": ("edge-1", "edge-2"),
+    **dict.fromkeys(HOSTS, ("rack-1", "rack-2")),
+}
+TREES = pytest.mark.parametrize("tree", [ONE, RACKS], ids=["one", "racks"])
+WEB = RoleService("web", "catalog", Program(("./catalog",)), (ROUTE,))
+ALONE = replace(WEB, side_by_side=False)
+SPEC = RolloutSpec(soak_s=3.0, progress_s=60.0, drain_s=5.0)
+
+
+class Story:
+    """A tree whose hosts run catalog-1.0.1, brought there by a rollout. `lowest`: the least capacity that served since."""
+
+    def __init__(
+        self, tree: dict[str, tuple[str, ...]] = ONE, role: RoleService = WEB, version: str = OLD, **policy: Any
+    ) -> None:
+        self.forest = Forest(tree)
+        self.roots = [name for name, parents in tree.items() if not parents]
+        self.hosts = [name for name in tree if name.startswith("host")]
+        self.broken: set[str] = set()
+        self.seen: list[set[str]] = []
+        for host in self.hosts:
+            self.forest[host].roles = (role,)
+            self.forest[host].restart()
+        for root in self.roots:
+            self.forest[root].inbox.append(ev.PolicyPut("catalog", json.dumps(policy).encode()))
+        self.forest.run(3.0)
+        self.lowest = 0
+        self.start(version)
+        self.until("done")
+        self.lowest = len(self.hosts) * 100
+        self.forest.watch.append(self._look)
+
+    def _look(self) -> None:
+        """Promise 1 at every step: never two incompatible versions. And the least capacity on hosts that are not broken."""
+        serving = {host: self.serves(host) for host in self.hosts}
+        versions = {version for each in serving.values() for version in each}
+        assert len({version.split(".")[0] for version in versions}) <= 1, serving
+        if not self.seen or self.seen[-1] != versions:
+            self.seen.append(versions)
+        self.lowest = min(self.lowest, sum(100 for host in self.hosts if serving[host] or host in self.broken))
+
+    # ------------------------------------------------------------------ orders
+
+    def start(self, version: str, spec: RolloutSpec = SPEC, *, supersede: bool = False, at: str = "edge-1") -> str:
+        body = json.dumps({"service": "catalog", "version": version}).encode()
+        for root in self.roots:
+            self.forest[root].inbox.append(ev.ReleasePut(f"catalog-{version}", body, "operator-a"))
+        self.forest.run(0.5)
+        return self.order("start", at=at, version=version, spec=spec, supersede=supersede)
+
+    def order(self, verb: str, *, at: str = "edge-1", **fields: Any) -> str:
+        """The objection. "": the order was carried out."""
+        order = ev.RolloutOrder("catalog", verb, "operator-a", **{"spec": SPEC, **fields})
+        objection = self.forest[at].balancer.view.rollout_objection(order)
+        if not objection:
+            self.forest[at].inbox.append(order)
+            self.forest.run(0.25)
+        return objection
+
+    # ------------------------------------------------------------------ what is seen
+
+    def rollout(self, at: str = "edge-1") -> dict[str, Any]:
+        found = self.forest[at].balancer.view.rollout("catalog")
+        return found or {"state": "", "id": ""}
+
+    def until(self, state: str, seconds: float = 300.0, at: str = "edge-1") -> None:
+        end = self.forest.now + seconds
+        while self.rollout(at)["state"] != state:
+            assert self.forest.now < end, f"not {state}: {self.rollout(at)} {[self.agent(h) for h in self.hosts]}"
+            self.forest.run(0.25)
+
+    def reach(self, host: str, phase: str) -> None:
+        end = self.forest.now + 120.0
+        while self.agent(host)["phase"] != phase:
+            assert self.forest.now < end, f"{host} is {self.agent(host)}, not {phase}"
+            if not self.forest.step():
+                self.forest.run(0.25)
+
+    def out(self) -> str:
+        """The first host that holds a slot."""
+        end = self.forest.now + 60.0
+        while not (slots := self.rollout()["slots"]):
+            assert self.forest.now < end
+            self.forest.run(0.25)
+        return slots[0]["node"]
+
+    def agent(self, host: str) -> dict[str, Any]:
+        return self.forest[host].balancer.view.agent()[0]
+
+    def serves(self, host: str) -> set[str]:
+        there = {endpoint.claim.version for endpoint in self.forest[host].engine.endpoints}
+        running = {program.version for program in self.forest[host].programs.slots.values()}
+        return there & running
+
+    def all_run(self, version: str) -> bool:
+        return all(
+            set(self.forest[host].programs.versions().values()) == {version} and self.serves(host) == {version}
+            for host in self.hosts
+        )
+
+    def calls(self, *verbs: str) -> int:
+        return sum(1 for host in self.hosts for call in self.forest[host].programs.calls if call.split()[0] in verbs)
+
+    def builds(self, version: str, build: Build, *hosts: str) -> None:
+        for host in hosts or self.hosts:
+            self.forest[host].programs.builds[version] = build
+
+
+# ---------------------------------------------------------------------- a patch
+
+
+@pytest.mark.promise(2, 9)
+@TREES
+def test_a_patch_is_shipped_node_by_node(tree: dict[str, tuple[str, ...]]) -> None:
+    story = Story(tree)
+    assert story.all_run(OLD)
+    assert story.start(NEW) == ""
+    story.until("done")
+    assert story.all_run(NEW) and story.lowest == 300
+    found = story.rollout()
+    assert (found["id"], found["before"], found["to"], found["by"]) == ("r-2", OLD, NEW, "operator-a")
+    assert [each["id"] for each in found["history"]] == ["r-2", "r-1"]
+    assert found["nodes"]["done"] == 4 and not found["slots"]
+
+
+@pytest.mark.promise(9)
+def test_the_first_node_is_verified_before_the_second_one_drains() -> None:
+    tree: dict[str, tuple[str, ...]] = {"edge-1": (), **{f"host-{n}": ("edge-1",) for n in range(1, 31)}}
+    story = Story(tree, max_unavailable="50%")
+    begun: list[int] = []
+
+    def look() -> None:
+        phases = [story.agent(host)["phase"] for host in story.hosts]
+        if "done" not in phases:
+            begun.append(sum(phase in ("draining", "stopping", "starting", "verifying") for phase in phases))
+
+    story.forest.watch.append(look)
+    story.start(NEW)
+    story.until("done")
+    assert max(begun) == 1 and story.lowest == 2700, "10 % of 30 nodes"
+
+
+@TREES
+def test_a_bad_build_meets_one_node(tree: dict[str, tuple[str, ...]]) -> None:
+    story = Story(tree)
+    story.builds(NEW, Build(healthy=False))
+    before = story.calls("stop")
+    story.start(NEW)
+    story.until("halted")
+    assert story.calls("stop") - before == 2, "the old version of one host, then the new one"
+    story.forest.run(30.0)
+    assert story.all_run(OLD) and story.lowest == 300
+    assert list(story.rollout()["failed"]) == [story.rollout()["detail"].split(":")[0]]
+
+
+def test_what_cannot_be_fetched_halts_before_anything_stops() -> None:
+    story = Story()
+    story.builds(NEW, Build(prepares="artifact"), "host-3")
+    story.start(NEW)
+    story.until("halted")
+    assert "host-3" in story.rollout()["detail"] and "cannot be fetched" in story.rollout()["detail"]
+    assert story.all_run(OLD) and story.lowest == 400 and story.calls("stop") == 0
+    story.builds(NEW, Build())
+    assert story.order("abort") == ""
+    assert story.rollout()["state"] == "undone", "nothing was touched"
+    assert story.start(NEW) == ""
+    story.until("done")
+    assert story.all_run(NEW)
+
+
+def test_a_sole_instance_needs_consent() -> None:
+    story = Story({"edge-1": (), "host-1": ("edge-1",)})
+    assert "--accept-gap" in story.start(NEW)
+    assert story.start(NEW, replace(SPEC, accept_gap=True)) == ""
+    story.until("done")
+    assert story.all_run(NEW)
+
+
+def test_side_by_side_a_sole_instance_is_replaced_without_a_gap() -> None:
+    story = Story({"edge-1": (), "host-1": ("edge-1",)})
+    assert story.start(NEW, replace(SPEC, side_by_side="always")) == ""
+    story.until("done")
+    assert story.all_run(NEW) and story.lowest == 100
+
+
+# ---------------------------------------------------------------------- an incompatible version
+
+
+@pytest.mark.promise(1, 2, 9)
+@TREES
+@pytest.mark.parametrize("cut_over", ["stopped", "flip"])
+def test_an_incompatible_version_waits_beside_the_old_one_until_all_are_ready(
+    tree: dict[str, tuple[str, ...]], cut_over: str
+) -> None:
+    story = Story(tree, cut_over=cut_over)
+    assert story.start(BIG) == ""
+    story.until("cutting-over")
+    waiting = [set(story.forest[host].programs.versions().values()) for host in story.hosts]
+    assert all(each == {OLD, BIG} for each in waiting)
+    story.until("done")
+    story.forest.run(5.0)
+    assert story.all_run(BIG) and all(story.forest[r].serves(key_of(BIG)) for r in story.roots)
+    assert OLD not in story.seen[-1] and {OLD, BIG} not in story.seen
+
+
+@pytest.mark.promise(1, 2)
+@pytest.mark.parametrize("cut_over", ["stopped", "flip"])
+def test_versions_alternate_as_often_as_they_are_undone(cut_over: str) -> None:
+    story = Story(RACKS, cut_over=cut_over)
+    story.start(BIG)
+    story.until("done")
+    for version in (OLD, BIG, OLD):
+        assert story.order("undo") == ""
+        story.until("done")
+        story.forest.run(5.0)
+        assert story.all_run(version)
+
+
+@pytest.mark.promise(9)
+def test_without_room_for_two_it_goes_in_batches_and_only_with_consent() -> None:
+    story = Story(ONE, ALONE)
+    before = story.calls("stop")
+    assert "--accept-gap" in story.start(BIG)
+    story.forest.run(10.0)
+    assert story.calls("stop") == before and story.all_run(OLD)
+    assert story.start(BIG, replace(SPEC, accept_gap=True)) == ""
+    story.until("cutting-over")
+    assert story.lowest == 300, "during the batches"
+    story.until("done")
+    assert story.all_run(BIG)
+
+
+@pytest.mark.promise(3)
+def test_a_gate_holds_the_cut_over_and_nothing_stops() -> None:
+    gate = {"name": "sign-off", "kind": "approval", "by": ["operator-a"]}
+    story = Story(ONE, gate=[gate])
+    story.start(BIG)
+    story.forest.run(60.0)
+    assert story.rollout()["state"] == "rolling" and "sign-off" in story.rollout()["detail"]
+    assert story.lowest == 400
+    story.forest["edge-1"].inbox.append(ev.Approve("catalog", BIG, "sign-off", "operator-a"))
+    story.until("done")
+    assert story.all_run(BIG)
+
+
+def test_undo_below_the_floor_is_refused() -> None:
+    story = Story(ONE)
+    story.start(BIG)
+    story.until("done")
+    story.forest["edge-1"].inbox.append(ev.PolicyPut("catalog", json.dumps({"never_below": "2.5"}).encode()))
+    story.forest.run(1.0)
+    assert "never_below" in story.order("undo")
+    assert story.rollout()["state"] == "done"
+
+
+# ---------------------------------------------------------------------- a change of mind
+
+
+def test_pause_takes_no_more_nodes_and_resume_goes_on() -> None:
+    story = Story()
+    story.start(NEW)
+    story.reach(story.out(), "verifying")
+    assert story.order("pause") == ""
+    story.forest.run(60.0)
+    assert story.rollout()["nodes"]["done"] == 1 and story.rollout()["state"] == "paused"
+    assert "only a rollout" in story.order("pause")
+    assert story.order("resume") == ""
+    story.until("done")
+    assert story.all_run(NEW) and story.lowest == 300
+
+
+@pytest.mark.parametrize("phase", ["fetching", "draining", "stopping", "starting", "verifying", "done"])
+@pytest.mark.parametrize("verb", ["abort", "undo"])
+def test_an_aborted_rollout_goes_back_from_every_phase(phase: str, verb: str) -> None:
+    story = Story()
+    for host in story.hosts:
+        story.forest[host].programs.slow_s = 1.0
+    story.start(NEW)
+    story.reach(story.hosts[0] if phase == "fetching" else story.out(), phase)
+    assert story.order(verb) == ""
+    story.until("undone")
+    story.forest.run(20.0)
+    assert story.all_run(OLD) and story.lowest >= 300
+    assert "no rollout" in story.order("abort")
+
+
+def test_another_version_supersedes() -> None:
+    story = Story()
+    story.start(NEW)
+    story.reach(story.out(), "done")
+    assert "--supersede" in story.start("1.0.3")
+    assert story.start("1.0.3", supersede=True) == ""
+    story.until("done")
+    assert story.all_run("1.0.3") and story.lowest >= 300
+    assert [(r["to"], r["state"]) for r in story.rollout()["history"]][:2] == [("1.0.3", "done"), (NEW, "superseded")]
+    assert story.order("undo") == ""
+    story.until("done")
+    assert story.all_run(OLD), "the version that was last done"
+
+
+# ---------------------------------------------------------------------- faults
+
+
+@pytest.mark.promise(9)
+@TREES
+@pytest.mark.parametrize("how", [Node.restart, Node.reboot], ids=["killed", "rebooted"])
+@pytest.mark.parametrize("phase", ["fetching", "queued", "draining", "stopping", "starting", "verifying"])
+def test_the_owner_is_lost_for_a_moment_in_each_phase(
+    phase: str, how: Callable[[Node], None], tree: dict[str, tuple[str, ...]]
+) -> None:
+    story = Story(tree)
+    for host in story.hosts:
+        story.forest[host].programs.slow_s = 1.0
+    story.start(NEW)
+    story.reach(story.hosts[0] if phase in ("fetching", "queued") else story.out(), phase)
+    how(story.forest["edge-1"])
+    story.until("done")
+    assert story.all_run(NEW) and story.lowest >= 300
+
+
+@pytest.mark.promise(9)
+def test_a_lost_owner_takes_nothing_more_out_and_another_root_adopts() -> None:
+    story = Story(RACKS)
+    story.start(NEW)
+    first = story.out()
+    story.reach(first, "draining")
+    story.forest["edge-1"].kill()
+    story.forest.run(60.0)
+    assert [h for h in story.hosts if story.agent(h)["version"] == NEW] == [first], "it ends its step"
+    assert story.rollout("edge-2")["state"] == "rolling" and story.rollout("edge-2")["owner"] == "edge-1"
+    assert story.order("adopt", at="edge-2") == ""
+    story.until("done", at="edge-2")
+    assert story.all_run(NEW) and story.lowest >= 300
+    story.forest["edge-1"].start()
+    story.forest.run(30.0)
+    assert story.rollout()["owner"] == "edge-2" and story.rollout()["state"] == "done"
+
+
+@pytest.mark.promise(9)
+def test_a_node_that_dies_while_it_is_out_keeps_its_slot() -> None:
+    story = Story()
+    story.start(NEW)
+    first = story.out()
+    story.reach(first, "stopping")
+    story.broken.add(first)
+    story.forest[first].kill()
+    story.forest.run(60.0)
+    assert [slot["node"] for slot in story.rollout()["slots"]] == [first] and story.lowest >= 300
+    story.forest[first].start()
+    story.broken.clear()
+    story.until("done")
+    assert story.all_run(NEW)
+
+
+def test_a_node_that_was_away_for_the_whole_rollout_gets_the_version_when_it_is_back() -> None:
+    story = Story()
+    story.forest["host-4"].kill()
+    story.forest["host-4"].engine = type(story.forest["host-4"].engine)()
+    story.forest["host-4"].programs.slots.clear()
+    story.forest.run(40.0)
+    story.hosts.remove("host-4")
+    story.start(NEW)
+    story.until("done")
+    story.hosts.append("host-4")
+    story.forest["host-4"].start()
+    story.forest.run(30.0)
+    assert story.all_run(NEW)
+
+
+@pytest.mark.promise(9)
+def test_capacity_that_is_lost_meanwhile_is_waited_for() -> None:
+    story = Story()
+    story.start(NEW)
+    story.reach(story.out(), "verifying")
+    victim = next(h for h in story.hosts if story.agent(h)["phase"] in ("queued", "prepared"))
+    story.builds(OLD, Build(healthy=False), victim)
+    story.broken.add(victim)
+    story.forest.run(60.0)
+    others = [h for h in story.hosts if h != victim]
+    assert sum(bool(story.serves(host)) for host in others) >= 3 or story.lowest >= 300
+    story.builds(OLD, Build(), victim)
+    story.broken.clear()
+    story.until("done")
+    assert story.all_run(NEW)
+
+
+def test_orders_that_would_have_no_effect_say_why() -> None:
+    story = Story()
+    assert story.order("start", version="9.9.9").startswith("there is no release catalog-9.9.9")
+    assert "what all nodes have" in story.start(OLD)
+    for verb in ("pause", "resume", "abort", "promote", "adopt"):
+        assert story.order(verb) == "no rollout of catalog is in progress"
+    assert "no finished rollout" in story.order("undo"), "the first one has nothing before it"
+    body = json.dumps({"service": "other", "version": "1.0"}).encode()
+    story.forest["edge-1"].inbox.append(ev.ReleasePut("other-1.0", body))
+    story.forest.run(1.0)
+    order = ev.RolloutOrder("other", "start", "operator-a", version="1.0")
+    assert "no node runs other" in story.forest["edge-1"].balancer.view.rollout_objection(order)
+    assert f"{TARGET}/other" not in story.forest["edge-1"].balancer._state.policies.docs  # pyright: ignore[reportPrivateUsage]
