@@ -148,11 +148,15 @@ class Forest:
         end = self.now + seconds
         self.settle()
         while self.now < end:
-            self.now = min(end, self.now + 0.25)
-            for node in self.nodes.values():
-                if node.alive:
-                    node.handle(ev.Tick())
+            self.tick(min(end - self.now, 0.25))
             self.settle()
+
+    def tick(self, seconds: float) -> None:
+        """Time passes. What the nodes send is not delivered yet."""
+        self.now += seconds
+        for node in self.nodes.values():
+            if node.alive:
+                node.handle(ev.Tick())
 
     # ------------------------------------------------------------------ services
 

@@ -93,21 +93,25 @@ class Story:
         end = self.forest.now + seconds
         while self.rollout(at)["state"] != state:
             assert self.forest.now < end, f"not {state}: {self.rollout(at)} {[self.agent(h) for h in self.hosts]}"
-            self.forest.run(0.25)
+            self.step()
 
     def reach(self, host: str, phase: str) -> None:
         end = self.forest.now + 120.0
         while self.agent(host)["phase"] != phase:
             assert self.forest.now < end, f"{host} is {self.agent(host)}, not {phase}"
-            if not self.forest.step():
-                self.forest.run(0.25)
+            self.step()
+
+    def step(self) -> None:
+        """One event at one node, so that no state is missed."""
+        if not self.forest.step():
+            self.forest.tick(0.25)
 
     def out(self) -> str:
         """The first host that holds a slot."""
         end = self.forest.now + 60.0
         while not (slots := self.rollout()["slots"]):
             assert self.forest.now < end
-            self.forest.run(0.25)
+            self.step()
         return slots[0]["node"]
 
     def agent(self, host: str) -> dict[str, Any]:
@@ -222,7 +226,8 @@ def test_an_incompatible_version_waits_beside_the_old_one_until_all_are_ready(
     assert story.start(BIG) == ""
     story.until("cutting-over")
     waiting = [set(story.forest[host].programs.versions().values()) for host in story.hosts]
-    assert all(each == {OLD, BIG} for each in waiting)
+    ready = sum(each == {OLD, BIG} for each in waiting)
+    assert ready == 4 if cut_over == "stopped" else ready >= 3, "a flip begins at the floor"
     story.until("done")
     story.forest.run(5.0)
     assert story.all_run(BIG) and all(story.forest[r].serves(key_of(BIG)) for r in story.roots)
@@ -383,7 +388,7 @@ def test_a_node_that_was_away_for_the_whole_rollout_gets_the_version_when_it_is_
     story.forest["host-4"].kill()
     story.forest["host-4"].engine = type(story.forest["host-4"].engine)()
     story.forest["host-4"].programs.slots.clear()
-    story.forest.run(40.0)
+    story.forest.run(700.0)  # longer than the time whose best capacity is the baseline
     story.hosts.remove("host-4")
     story.start(NEW)
     story.until("done")

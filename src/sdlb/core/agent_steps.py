@@ -394,6 +394,11 @@ def _free_place(record: Record, facts: Facts) -> str | None:
     return free[0] if mode == "always" or (rollout is not None and rollout.incompatible) else None
 
 
+def goes_beside(record: Record, facts: Facts) -> bool:
+    """Whether the next version starts beside the one that runs, so that the step takes nothing out of service."""
+    return _free_place(record, facts) is not None
+
+
 def _begin(out: Outcome, facts: Facts, version: str) -> None:
     record = out.record
     running = record.running()

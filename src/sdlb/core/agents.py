@@ -94,6 +94,10 @@ class Agents:
 
     def on_target(self, service: str, now: float) -> None:
         """The target of a service has changed."""
+        rollout = self._target(service).rollout
+        for entry in self._entries.values():
+            if entry.role.service == service and rollout is not None and rollout.id != entry.record.rollout:
+                entry.fetch, entry.fetch_fails, entry.fetch_due = Fetch(), 0, 0.0  # the artifact may be there now
         self._mark(service)
         self._report(service)
 
@@ -451,7 +455,8 @@ class Agents:
         if what == TAKE:
             if rollout is None or self._others_out(entry):
                 return
-            share = self._serving(entry.role.service)
+            beside = steps.goes_beside(record, self._facts(entry, now))
+            share = 0 if beside else self._serving(entry.role.service)
             record = replace(record, slot=ASKED, slot_rollout=rollout.id, slot_term=rollout.term, share=share)
             self._put(entry, record)
         term = rollout.term if rollout is not None and rollout.id == record.slot_rollout else record.slot_term
@@ -502,7 +507,8 @@ class Agents:
             for each in records
             if each.slot in (HELD, GIVE_BACK, FAIL)
         )
-        ready = 0 if slots else self._serving(service)
+        leaves = any(slot.share for slot in slots)
+        ready = 0 if leaves else self._serving(service)
         if not entries:
             return RoleReport(ready=ready, waiting=waiting) if ready or waiting else None
         counts: dict[str, int] = {}

@@ -1,7 +1,7 @@
 """Which parent gets the report of a service (`reports.py`), so that no root counts a node twice.
 
 A node reports a service to the first of its parents, in the order of its node file, that is connected and leads to the root that
-owns the rollout of the service. A parent that is itself cut off from all roots is the last choice.
+owns the rollout of the service. Without a rollout, this is the first root by name, which gets the next one. A parent that is itself cut off from all roots is the last choice.
 
 A parent drops the reports of a child when their link closes, or with an empty report. A root above may count them for a lease
 longer, if it hears nothing more of that parent. So before a node reports to another parent that leads to the same root, it waits
@@ -111,6 +111,9 @@ class Reporting:
         able = [u for u in able if u.no_say_since is None or u.is_root] or able
         if not able:
             return None
+        if not owner:  # the root that will own the next rollout
+            first = min((root for u in able for root in u.path.roots), default="")
+            able = [u for u in able if first in u.path.roots] or able
         return next((u for u in able if service in u.reported and _share_a_root(u, able[0])), able[0])
 
     def _owner(self, service: str) -> str:

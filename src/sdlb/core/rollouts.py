@@ -69,14 +69,24 @@ class Best:
 
     def __init__(self) -> None:
         self._buckets: dict[int, int] = {}
+        self._last = 0
 
     def add(self, value: int, now: float) -> None:
-        bucket = int(now / (BEST_S / BUCKETS))
-        self._buckets = {at: best for at, best in self._buckets.items() if at > bucket - BUCKETS}
-        self._buckets[bucket] = max(value, self._buckets.get(bucket, 0))
+        """From now on the value is this one."""
+        self._forget(now)
+        self._buckets[_bucket(now)] = max(value, self._last, self._buckets.get(_bucket(now), 0))
+        self._last = value
 
-    def value(self) -> int:
-        return max(self._buckets.values(), default=0)
+    def value(self, now: float) -> int:
+        self._forget(now)
+        return max(self._last, *self._buckets.values()) if self._buckets else self._last
+
+    def _forget(self, now: float) -> None:
+        self._buckets = {at: best for at, best in self._buckets.items() if at > _bucket(now) - BUCKETS}
+
+
+def _bucket(now: float) -> int:
+    return int(now / (BEST_S / BUCKETS))
 
 
 class Rollouts:
@@ -94,6 +104,7 @@ class Rollouts:
         ] = {}  # service -> node that waits for a slot -> until when that counts
         self._held: dict[str, str] = {}  # service -> why no slot was granted while none was open
         self._details: dict[str, str] = {}  # what a rollout waits for, if that alone has changed
+        self._returned: dict[str, dict[str, None]] = {}  # service -> nodes that gave a slot back since it was adopted
         self._learns_until: dict[str, float] = {}
 
     def load(self, service: str, value: object) -> None:
@@ -148,7 +159,7 @@ class Rollouts:
         return capacity(base, self.owned(service), report, self.floor(service, base.baseline, report.nodes))
 
     def best(self, service: str) -> int:
-        return self._best[service].value() if service in self._best else 0
+        return self._best[service].value(self._state.now) if service in self._best else 0
 
     def floor(self, service: str, baseline: int, nodes: int) -> int:
         return self._opening(service).floor(baseline, nodes)
@@ -377,6 +388,7 @@ class Rollouts:
         if ask.what != TAKE:
             failed = (ask.detail or "it failed") if ask.what == FAIL and ask.rollout == rollout.id else None
             self._held.pop(ask.service, None)
+            self._returned.setdefault(ask.service, {})[ask.node] = None
             self._save(ask.service, given_back(owned, ask.node, failed))
             self._state.set_timer(now, "rollout", ask.service)
             return SlotAnswer(True)
@@ -447,11 +459,12 @@ class Rollouts:
 
     def _collect(self, service: str, rollout: Rollout, report: RoleReport) -> None:
         """A root that has adopted a rollout takes over the slots that nodes report."""
-        owned = self.owned(service)
+        owned, learning = self.owned(service), self.learning(service)
         if owned.rollout != rollout.id:
             owned = Owned(rollout.id, taken=1)
-        for slot in report.slots:
-            if slot.rollout == rollout.id and slot.node not in owned.slots and self.learning(service):
+        returned = self._returned.get(service, {}) if learning else self._returned.pop(service, {})
+        for slot in report.slots if learning else ():
+            if slot.rollout == rollout.id and slot.node not in returned:
                 owned = granted(owned, slot.node, slot.share, self._state.wall_s)
         self._save(service, owned)
 

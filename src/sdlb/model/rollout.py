@@ -126,7 +126,8 @@ def position(rollout: str, node: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class SlotReport:
-    """A node that holds a slot. `share`: capacity that it had when it asked, which is not in `RoleReport.ready`."""
+    """A node that holds a slot. `share`: the capacity that leaves with it, which is not in `RoleReport.ready`; 0 if the new version
+    starts beside the old one."""
 
     node: str
     rollout: str
@@ -139,7 +140,7 @@ class SlotReport:
 class RoleReport:
     """The state of a service on some nodes, each counted once.
 
-    `nodes`: those that run the service. `ready`: capacity of healthy instances that may serve, on nodes that hold no slot. `waiting`:
+    `nodes`: those that run the service. `ready`: capacity of healthy instances that may serve, except on nodes whose slot has a share. `waiting`:
     capacity of healthy instances that wait, by version. `counts`: "ROLLOUT PHASE" -> nodes; the phase is that in this rollout.
     `slots`: nodes that hold a slot. `failed`: node -> what failed, of at most FAILED_MAX nodes. `alone`: nodes that cannot run two
     versions side by side.
