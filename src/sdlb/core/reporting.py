@@ -1,7 +1,8 @@
 """Which parent gets the report of a service (`reports.py`), so that no root counts a node twice.
 
 A node reports a service to the first of its parents, in the order of its node file, that is connected and leads to the root that
-owns the rollout of the service. Without a rollout, this is the first root by name, which gets the next one. A parent that is itself cut off from all roots is the last choice.
+owns the rollout of the service. Without a rollout, this is the first root by name, which gets the next one. A parent that is
+itself cut off from all roots is the last choice.
 
 A parent drops the reports of a child when their link closes, or with an empty report. A root above may count them for a lease
 longer, if it hears nothing more of that parent. So before a node reports to another parent that leads to the same root, it waits
