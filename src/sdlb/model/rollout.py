@@ -141,9 +141,9 @@ class RoleReport:
     """The state of a service on some nodes, each counted once.
 
     `nodes`: those that run the service. `ready`: capacity of healthy instances that may serve, except on nodes whose slot has a
-    share. `waiting`: capacity of healthy instances that wait, by version. `counts`: "ROLLOUT PHASE" -> nodes; the phase is that in this rollout.
-    `slots`: nodes that hold a slot. `failed`: node -> what failed, of at most FAILED_MAX nodes. `alone`: nodes that cannot run two
-    versions side by side.
+    share. `waiting`: capacity of healthy instances that wait, by version. `counts`: "ROLLOUT PHASE" -> nodes; the phase is that in
+    this rollout. `slots`: nodes that hold a slot. `failed`: node -> what failed, of at most FAILED_MAX nodes. `alone`: nodes that
+    cannot run two versions side by side.
     """
 
     nodes: int = 0
