@@ -440,9 +440,11 @@ class Rollouts:
             return
         changed, self._reports.changed = self._reports.changed, {}
         for service in changed:
-            report = self._reports.total(service)
+            report, target = self._reports.total(service), self.target(service)
+            if target is None and report == RoleReport():
+                self._best.pop(service, None)
+                continue
             self._best.setdefault(service, Best()).add(report.ready, now)
-            target = self.target(service)
             if target is not None and self.owns(target.active) and self._state.can_write:
                 self._step(target, report, now)
 
