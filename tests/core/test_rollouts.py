@@ -204,6 +204,9 @@ def test_a_sole_instance_needs_consent() -> None:
     assert story.start(NEW, replace(SPEC, accept_gap=True)) == ""
     story.until("done")
     assert story.all_run(NEW)
+    assert story.order("undo") == "", "on the terms of the rollout that it undoes"
+    story.until("done")
+    assert story.all_run(OLD) and story.rollout()["spec"]["accept_gap"]
 
 
 def test_side_by_side_a_sole_instance_is_replaced_without_a_gap() -> None:

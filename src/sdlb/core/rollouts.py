@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
+from sdlb.core.events import RolloutOrder
 from sdlb.core.messages import RELEASE, TARGET
 from sdlb.core.openings import TERM
 from sdlb.core.releases import Releases
@@ -51,7 +52,7 @@ from sdlb.model.rollout import (
 if TYPE_CHECKING:
     from sdlb.core.authority import Root
     from sdlb.core.children import Children
-    from sdlb.core.events import ReleasePut, RolloutOrder
+    from sdlb.core.events import ReleasePut
     from sdlb.core.messages import Doc
     from sdlb.core.reports import Reports
     from sdlb.core.state import State
@@ -224,7 +225,8 @@ class Rollouts:
         last = target.rollout if target is not None else None
         if target is None or last is None or not last.before or last.state != "done":
             return f"{service} has no finished rollout that could be undone"
-        return self._floor_objection(service, last.before)
+        order = RolloutOrder(service, "undo", "")
+        return self._floor_objection(service, last.before) or self._problems(order)
 
     def _floor_objection(self, service: str, version: str) -> str:
         policy = self._state.policy(service)
@@ -241,14 +243,14 @@ class Rollouts:
     def plan(self, order: RolloutOrder) -> dict[str, object]:
         """What `start` or `undo` would do, as far as it is known beforehand."""
         service, target = order.service, self.target(order.service)
-        undo = order.verb == "undo" and target is not None and target.rollout is not None
-        version = target.rollout.before if undo and target and target.rollout else order.version
+        last = target.rollout if target is not None and order.verb == "undo" else None
+        version, spec = (last.before, last.spec) if last is not None else (order.version, order.spec)
         before = self._before(service, target)
         report = self._reports.total(service)
         baseline = max(self.best(service), report.ready)
         floor = self.floor(service, baseline, report.nodes)
         incompatible = self._is_incompatible(service, before, version)
-        beside = order.spec.side_by_side == "always" or (incompatible and order.spec.side_by_side == "incompatible")
+        beside = spec.side_by_side == "always" or (incompatible and spec.side_by_side == "incompatible")
         beside = beside and not report.alone
         share = -(-baseline // max(1, report.nodes))
         parallel = max(1, (baseline - floor) // share) if share else max(1, report.nodes)
@@ -258,7 +260,7 @@ class Rollouts:
             problems.append(f"no node runs {service}: its node files have no [role.ROLE.{service}]")
         flips = self._opening(service).cut_over == "flip"
         if incompatible and not beside and before:
-            gap_s, lowest = order.spec.drain_s + order.spec.soak_s, 0
+            gap_s, lowest = spec.drain_s + spec.soak_s, 0
             if flips:
                 problems.append(
                     'a flip needs both versions side by side: allow it in the role, or set cut_over = "stopped"'
@@ -266,8 +268,8 @@ class Rollouts:
             if any(gate.at == "before" for gate in self._state.policy(service).gates):
                 problems.append("gates before the cut-over need both versions side by side")
         elif sole and not beside and before:
-            gap_s, lowest = order.spec.drain_s, 0
-        if gap_s and not order.spec.accept_gap:
+            gap_s, lowest = spec.drain_s, 0
+        if gap_s and not spec.accept_gap:
             problems.append(
                 f"the capacity would fall to {lowest} of {baseline} (floor {floor}) for about {gap_s:g} s; "
                 "accept that with --accept-gap"
@@ -299,7 +301,8 @@ class Rollouts:
             case "start":
                 self._start(target, order, order.version, "", now)
             case "undo" if active is None and target.rollout is not None:
-                self._start(target, order, target.rollout.before, target.rollout.id, now)
+                again = replace(order, spec=target.rollout.spec)
+                self._start(target, again, target.rollout.before, target.rollout.id, now)
             case "adopt" if active is not None:
                 settings = self._state.settings
                 self._learns_until[order.service] = now + settings.lease_s + 2 * settings.beat_s
