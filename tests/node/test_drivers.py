@@ -36,7 +36,7 @@ what, pid = sys.argv[1], os.environ["SDLB_SLOT_FOLDER"] + "/pid"
 alive = os.path.exists(pid) and os.path.exists("/proc/" + open(pid).read())
 if what == "start" and not alive:
     words = [os.environ["SDLB_FOLDER"] + "/app", "--service", "catalog", "--version", os.environ["SDLB_VERSION"], "--instance", "c"]
-    child = subprocess.Popen(words, env={"PORT": os.environ["SDLB_PORT"]}, start_new_session=True,
+    child = subprocess.Popen(words, env={**os.environ, "PORT": os.environ["SDLB_PORT"]}, start_new_session=True,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     open(pid, "w").write(str(child.pid))
 elif what == "stop" and alive:
