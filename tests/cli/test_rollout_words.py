@@ -16,8 +16,8 @@ import pytest
 
 from sdlb.cli import out
 from sdlb.cli.role import failures, row, tree_row
-from sdlb.cli.rollout_orders import plan_lines, progress
-from sdlb.cli.rollout_status import block, clock, left
+from sdlb.cli.rollout_orders import plan_lines
+from sdlb.cli.rollout_status import block, clock, left, progress
 from sdlb.model.problem import Invalid
 from sdlb.node.release_file import read_rollout_file
 from sdlb.sdk.rollout_types import (
@@ -73,7 +73,7 @@ def changed(rollout: Rollout, **fields: object) -> Rollout:
 
 def test_a_rollout_in_progress_is_one_block() -> None:
     assert shown(ROLLOUT) == [
-        f"catalog 1.0.1 -> 1.0.2  r-17  rolling  by ann, {clock(NOW - 600, NOW)}  about 30 min left (19 min to 71 min)",
+        f"catalog 1.0.1 -> 1.0.2  r-17  rolling  by ann, {clock(NOW - 600, NOW)}  about 30 min left (19 min to 70 min)",
         "nodes     12: 3 done, 1 out (host-4 draining 6 s, 2 in flight), 8 to go",
         "capacity  1,100 of 1,200, floor 900",
         "next      host-5, when host-4 is verified",
@@ -144,6 +144,11 @@ def test_an_estimate_needs_a_node_that_is_done() -> None:
     assert left(changed(ROLLOUT, nodes=RolloutNodes(all=4)), NOW) == ""
     assert left(changed(ROLLOUT, state="paused"), NOW) == ""
     assert left(changed(ROLLOUT, nodes=RolloutNodes(all=2, done=1)), NOW) == "  about 10 min left"
+    slot = RolloutSlot(node="host-2", since_s=60.0)
+    busy = changed(ROLLOUT, slots=(slot,), nodes=RolloutNodes(all=2, done=1, out=1))
+    assert left(busy, NOW) == "  about 8 min left"  # 9 min for each node, of which one is spent
+    late = changed(busy, slots=(RolloutSlot(node="host-2", since_s=590.0),))
+    assert left(late, NOW) == "  about 1 s left"
     assert left(changed(ROLLOUT, started=NOW + 5), NOW) == ""  # clocks differ
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sdlb.cli import args as options
 from sdlb.cli import out
-from sdlb.cli.rollout_status import first_line
+from sdlb.cli.rollout_status import first_line, progress, some
 from sdlb.cli.status import age
 from sdlb.model.rollout_reader import COUNTS, NODES_OUT, SECONDS, SPEC_KEYS
 from sdlb.sdk.client import Client
@@ -156,14 +156,12 @@ def plan_lines(plan: RolloutPlan | None) -> Iterator[str]:
         if plan.side_by_side
         else ""
     )
-    batches = how or f"in {_some(plan.batches, 'batch', 'batches')}"
-    yield f"{plan.service} {plan.before or 'nothing'} -> {plan.to} on {_some(plan.nodes, 'node')}, {batches}"
+    batches = how or f"in {some(plan.batches, 'batch', 'batches')}"
+    yield f"{plan.service} {plan.before or 'nothing'} -> {plan.to} on {some(plan.nodes, 'node')}, {batches}"
+    if not plan.baseline:
+        return
     gap = f"; no version serves for about {age(plan.gap_s)}" if plan.gap_s else ""
     yield f"the lowest capacity is {plan.lowest:,} of {plan.baseline:,}, the floor {plan.floor:,}{gap}"
-
-
-def _some(number: int, one: str, more: str = "") -> str:
-    return f"{number} {one if number == 1 else more or f'{one}s'}"
 
 
 # ---------------------------------------------------------------------- other orders
@@ -221,15 +219,3 @@ def wait(client: Client, id: str, *, json: bool) -> int:
     failed = "; ".join(f"{node}: {first_line(text)}" for node, text in sorted(rollout.failed.items()))
     text = f"{rollout.id} of {rollout.service} is {rollout.state}{why}{f' ({failed})' if failed and failed not in why else ''}"
     raise Problem(BASE + "rollout-failed", 409, text)
-
-
-def progress(rollout: Rollout) -> str:
-    """One line that changes when something happens, and not with every second."""
-    why = f": {first_line(rollout.detail)}" if rollout.detail else ""
-    out_now = ", ".join(f"{slot.node} {slot.phase}" for slot in rollout.slots[:3])
-    count = rollout.nodes
-    parts = [f"{count.done} of {_some(count.all, 'node')} done"]
-    parts += [f"{count.ready} ready"] if count.ready else []
-    parts += [f"{count.failed} failed"] if count.failed else []
-    parts += [f"{max(count.out, len(rollout.slots))} out ({out_now})"] if out_now else []
-    return f"{rollout.service} {rollout.to}  {rollout.id}  {rollout.state}{why}  {', '.join(parts)}"

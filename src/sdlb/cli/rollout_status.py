@@ -38,7 +38,7 @@ def run(client: Client, args: argparse.Namespace) -> int:
             out.message(f"sdlb rollout status: {problem.detail}")
             time.sleep(WATCH_S)
             continue
-        now = [line for each in found.rollouts if each.state not in ENDED for line in block(each, None, time.time())]
+        now = [progress(each) for each in found.rollouts if each.state not in ENDED]
         if out.on_terminal():
             sys.stdout.write("\x1b[H\x1b[J")
         if out.on_terminal() or now != last:
@@ -113,7 +113,8 @@ def block(rollout: Rollout, opening: Opening | None, now: float) -> Iterator[Lin
     ]
     if rollout.undoes:
         yield ["undoes    ", rollout.undoes]
-    yield ["nodes     ", nodes(rollout)]
+    if rollout.nodes.all or not ended:  # of an earlier rollout it is no longer known
+        yield ["nodes     ", nodes(rollout)]
     if not ended:
         yield [
             "capacity  ",
@@ -134,6 +135,22 @@ def block(rollout: Rollout, opening: Opening | None, now: float) -> Iterator[Lin
 def first_line(text: str) -> str:
     """The detail of a failure has the last lines of a log, which stand with its node."""
     return text.partition("\n")[0]
+
+
+def progress(rollout: Rollout) -> str:
+    """One line that changes when something happens, and not with every second."""
+    why = f": {first_line(rollout.detail)}" if rollout.detail else ""
+    out_now = ", ".join(f"{slot.node} {slot.phase}" for slot in rollout.slots[:3])
+    count = rollout.nodes
+    parts = [f"{count.done} of {some(count.all, 'node')} done"]
+    parts += [f"{count.ready} ready"] if count.ready else []
+    parts += [f"{count.failed} failed"] if count.failed else []
+    parts += [f"{max(count.out, len(rollout.slots))} out ({out_now})"] if out_now else []
+    return f"{rollout.service} {rollout.to}  {rollout.id}  {rollout.state}{why}  {', '.join(parts)}"
+
+
+def some(number: int, one: str, more: str = "") -> str:
+    return f"{number} {one if number == 1 else more or f'{one}s'}"
 
 
 def nodes(rollout: Rollout) -> str:
@@ -193,12 +210,15 @@ def left(rollout: Rollout, now: float) -> str:
     done, go = rollout.nodes.done, to_go(rollout.nodes) + rollout.nodes.out
     if rollout.state != "rolling" or not done or not go or rollout.started >= now:
         return ""
-    each_s, spread = (now - rollout.started) / done, done**0.5
-    about = f"  about {age(go * each_s)} left"
-    if done < 2:
-        return about
-    low, high = (go * each_s * done / (done + sign * spread) for sign in (1, -1))
-    return f"{about} ({age(low)} to {age(high)})"
+    spent_s = min((slot.since_s for slot in rollout.slots), default=0.0)  # on the nodes that are out
+    each_s, spread = max(0.0, now - rollout.started - spent_s) / done, done**0.5
+
+    def rest(nodes: float) -> str:
+        """If so many nodes had been done in that time."""
+        return age(max(1.0, go * each_s * done / nodes - spent_s))
+
+    between = f" ({rest(done + spread)} to {rest(done - spread)})" if done > 1 else ""
+    return f"  about {rest(done)} left{between}"
 
 
 def clock(unix_s: float, now: float) -> str:
@@ -248,7 +268,7 @@ def show(client: Client, rollout: Rollout, json: bool) -> int:
         out.line(f"owner     {rollout.owner}, term {rollout.term}")
     if rollout.digest:
         out.line(f"digest    {rollout.digest}")
-    if rollout.spec.side_by_side:
+    if rollout.spec is not None:
         found = rollout.spec.to_dict()
         out.line("settings  " + ", ".join(f"{key} {_setting(value)}" for key, value in found.items()))
     return 0

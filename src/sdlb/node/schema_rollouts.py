@@ -182,7 +182,7 @@ class Rollout(Strict):
     `owner`: the root that leads it; `owner_here`: it is the one that answered, otherwise `nodes`, `slots` and `failed` may be
     incomplete. `term`: grows with each owner. `started`, `ended`: Unix time. `undoes`: the rollout that this one takes back.
     `digest`: of the artifact of `to`; several: by platform. `failed`: what failed, by node. `next`: what comes next. `history`: all
-    known ones, newest first."""
+    known ones, newest first. Of an earlier rollout, `spec` is null and nodes are not counted."""
 
     service: str
     settled: str
@@ -200,7 +200,7 @@ class Rollout(Strict):
     incompatible: bool
     undoes: str
     digest: str
-    spec: RolloutSettings
+    spec: RolloutSettings | None
     nodes: RolloutNodes
     capacity: RolloutCapacity
     slots: list[RolloutSlot]

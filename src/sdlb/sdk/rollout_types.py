@@ -101,7 +101,8 @@ class PastRollout(Value, frozen=True):
 
 class Rollout(PastRollout, frozen=True):
     """The last rollout of a service, as its `owner` has it (`owner_here`), else as another root has it. `settled`: the version of all
-    nodes when no rollout is in progress. `history`: all known ones, newest first."""
+    nodes when no rollout is in progress. `history`: all known ones, newest first.
+    Of an earlier rollout, `spec` is None and nodes are not counted."""
 
     service: str = ""
     settled: str = ""
@@ -110,7 +111,7 @@ class Rollout(PastRollout, frozen=True):
     term: int = 0
     detail: str = ""
     incompatible: bool = False
-    spec: RolloutSettings = RolloutSettings()
+    spec: RolloutSettings | None = None
     nodes: RolloutNodes = RolloutNodes()
     capacity: RolloutCapacity = RolloutCapacity()
     slots: tuple[RolloutSlot, ...] = ()
