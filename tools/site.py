@@ -61,6 +61,7 @@ SECTIONS = (
             "guide/index.md",
             "guide/first-service.md",
             "guide/new-version.md",
+            "guide/patch.md",
             "guide/incompatible-version.md",
             "guide/migration.md",
         ),

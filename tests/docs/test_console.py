@@ -6,8 +6,10 @@ import os
 import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -31,6 +33,29 @@ def folder() -> Iterator[Path]:
     """A short one: the path of a Unix socket has a limit."""
     with tempfile.TemporaryDirectory(prefix="page-") as path:
         yield Path(path)
+        stop_all_of(Path(path))
+
+
+def stop_all_of(folder: Path) -> None:
+    """Programs of roles run on when their node stops, each with a supervisor that names the folder of its slot."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until and signalled(folder):
+        time.sleep(0.1)
+
+
+def signalled(folder: Path) -> int:
+    """Asks the processes of the folder to stop; their number."""
+    count = 0
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            mine = any(word.startswith(bytes(folder) + b"/") for word in words)
+            if mine or (entry / "cwd").readlink().is_relative_to(folder):
+                os.kill(int(entry.name), signal.SIGTERM)
+                count += 1
+        except (OSError, ValueError):
+            continue  # it has exited, or belongs to another user
+    return count
 
 
 def run(page: str, folder: Path) -> None:

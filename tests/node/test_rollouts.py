@@ -126,7 +126,7 @@ async def test_undo_goes_back_and_shows_it_before(node: Lone) -> None:
     await acts.release(node, "1.0.1", "1.0.2")
     await acts.report(node)
     for version in ("1.0.1", "1.0.2"):
-        await start(node, version)
+        await start(node, version, soak_s=7)
         for _ in range(2):
             await acts.report(node, counts={"done": 4})
     shown = check(await node.http.post("/v1/rollouts/catalog/undo?dry_run=1", json={}), schema.RolloutOrdered)
@@ -134,6 +134,7 @@ async def test_undo_goes_back_and_shows_it_before(node: Lone) -> None:
     assert (await found(node))["id"] == "r-2"
     undone = (await order(node, "undo"))["rollout"]
     assert (undone["id"], undone["undoes"], undone["before"], undone["to"]) == ("r-3", "r-2", "1.0.2", "1.0.1")
+    assert undone["spec"]["soak_s"] == 7
     detail = problem(await node.http.delete("/v1/releases/catalog-1.0.1"), "release-refused")
     assert detail == "rollout r-3 of catalog is in progress and needs catalog-1.0.1; end it first"
 
