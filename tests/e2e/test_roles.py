@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pwd
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from tests.e2e.cluster import Cluster, Node, until
 from tests.e2e.roles import SITE
 from tests.e2e.traffic import Traffic
 from tests.node.test_drivers import CONTROL
+from tests.releases import release
 from tests.seams.driver_caller import PYTHON
 
 ORDER = (
@@ -40,13 +43,20 @@ def test_a_patch_is_shipped_host_by_host_and_nothing_is_lost(cluster: Cluster) -
     cluster.wait_ready()
     roles.deploy(hosts, "1.0.1")
     cluster.reachable(edges, f"http://{SITE}/", "catalog-1.0.1")
-    digest = roles.add(hosts[2], cluster.folder, "1.0.2")
+    body = release(cluster.folder, "1.0.2")
+    file = cluster.folder / "release.json"
+    file.write_text(json.dumps(body))
     with Traffic(edges, SITE) as traffic:
-        id = roles.start(hosts[2], "1.0.2")
-        done = roles.wait(hosts[2])
+        added = cluster.sdlb("release", "add", str(file), node=hosts[2])
+        assert added.returncode == 0, added.stderr
+        words = ("rollout", "start", "catalog", "1.0.2", "--soak", "1", "--wait")
+        waited = cluster.sdlb(*words, node=hosts[2], timeout_s=90.0)
+        assert waited.returncode == 0, waited.stderr
         traffic.wait_for(100)
     traffic.assert_nothing_lost()
-    assert (done["id"], done["to"], done["digest"]) == (id, "1.0.2", digest)
+    [last, _] = cluster.json("rollout", "history", "catalog", node=hosts[2])["history"]
+    assert (last["to"], last["state"], last["by"]) == ("1.0.2", "done", pwd.getpwuid(os.getuid()).pw_name)
+    assert last["digest"] == body["artifact"]["any"]["sha256"]
     spans: list[tuple[str, str]] = []
     for host in hosts:
         until("it runs 1.0.2 alone", lambda host=host: roles.versions(host) == ["1.0.2"])
@@ -178,9 +188,12 @@ def test_a_build_that_dies_after_its_start_is_met_by_one_host(cluster: Cluster) 
     dies = APP.read_text().replace("from __future__ import annotations\n", DIES, 1)
     roles.add(hosts[0], cluster.folder, "1.0.2", dies)
     with Traffic([edge], SITE, safe=True) as traffic:
-        roles.start(hosts[0], "1.0.2", soak_s=10.0)
-        halted = roles.wait(hosts[0], "halted")
+        words = ("rollout", "start", "catalog", "1.0.2", "--soak", "10", "--wait")
+        waited = cluster.sdlb(*words, node=hosts[0], timeout_s=60.0)
         traffic.wait_for(40)
+    assert waited.returncode == 1
+    assert "out of memory, says the build" in waited.stderr + waited.stdout
+    halted = roles.wait(hosts[0], "halted")
     assert set(traffic.since(traffic.results[-20].sent)) == {"1.0.1"}
     [(name, why)] = halted["failed"].items()
     assert "it exited with code 7: out of memory, says the build" in why
