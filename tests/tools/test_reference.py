@@ -39,6 +39,7 @@ MADE = {
     *("identity-unreadable", "identity-refused", "identity-ends", "identity-ended"),
     *(f"gate-{each}" for each in ("opened", "refused", "timeout")),
     *(f"cutover-{each}" for each in ("closing", "gap", "opened", "reverted", "stuck", "undone")),
+    *("node-updated", "node-failed", "node-reverted"),
     *("engine-hangs", "engine-answers", "engine-memory-full", "engine-memory-high", "log-lines-dropped"),
 }
 """Codes that are made of parts or handed on, so that no call shows them."""

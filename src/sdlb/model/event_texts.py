@@ -73,6 +73,12 @@ SECTIONS: dict[str, dict[str, EventText]] = {
         "following": _warning("A root cannot write its decisions and follows the decisions of the other roots."),
     },
     "Rollouts": {
+        "rollout-state": EventText(
+            ("info", "error"), "At the owner: a rollout began, or has another state. An error when it is halted."
+        ),
+        "capacity-held": _warning(
+            "At the owner: a rollout updates no node now. The text has the reason. It continues when the reason is gone."
+        ),
         "slot-granted": _info(
             "A node may take capacity of a service out for a rollout. Also logged by the owner of the rollout."
         ),
