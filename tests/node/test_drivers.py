@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -26,6 +27,7 @@ from sdlb.model.role import ArtifactRules, Commands, Program, Restart, RoleServi
 from sdlb.node.drivers import Drivers, this_platform
 from sdlb.node.ports import hold
 from sdlb.node.programs import Programs
+from sdlb.seams.driver import Slot, SlotState
 from tests.releases import COMMAND, pack, release
 from tests.seams.driver_caller import PYTHON
 
@@ -156,6 +158,7 @@ def test_the_next_control_adopts_what_runs(tmp_path: Path) -> None:
     async def play() -> None:
         async with Controls(tmp_path) as following:
             first = await following().start("1.0.1")
+            assert await answer(first.port) == "1.0.1"
             control = following()
             found = await control.call("state")
             assert (found.status, found.version) == ("running", "1.0.1")
@@ -322,6 +325,34 @@ def test_the_end_of_a_program_is_known_at_once_and_its_restart_too(tmp_path: Pat
     asyncio.run(play())
 
 
+def test_a_driver_that_has_not_noticed_the_end_yet_is_asked_again() -> None:
+    program = subprocess.Popen(["sleep", "1000"])
+
+    async def play() -> None:
+        told: list[str] = []
+        slot = Slot("web", "catalog")
+        states = [
+            SlotState("running", "1.0.1", program.pid, 8001),
+            SlotState("running", "1.0.1", program.pid, 8001),
+            SlotState("pausing", "1.0.1", 0, 8001, reason="it exited with code 3", log=("no table",)),
+            SlotState("running", "1.0.1", os.getpid(), 8001),
+        ]
+
+        async def state(slot: Slot) -> SlotState:
+            return states.pop(0)
+
+        programs = Programs(lambda port, why: told.append(why), lambda port: told.append(f"started on {port}"))
+        programs.state = state
+        programs.watch(slot, states[0])
+        program.kill()
+        program.wait()
+        await until(lambda: not states)
+        programs.close()
+        assert told == ["it exited with code 3: no table", "started on 8001"]
+
+    asyncio.run(play())
+
+
 def test_a_program_that_keeps_exiting_is_reported_with_its_reason(tmp_path: Path) -> None:
     async def play() -> None:
         async with Controls(tmp_path) as following:
@@ -336,6 +367,7 @@ def test_a_program_that_keeps_exiting_is_reported_with_its_reason(tmp_path: Path
             before = len(control.ended)
             await asyncio.sleep(1.0)
             assert len(control.ended) == before  # nobody asks any more
+            assert (await control.start("1.0.1")).log == ()  # not that of the version before
 
     asyncio.run(play())
 
@@ -361,6 +393,12 @@ def test_artifacts_stay_while_a_target_names_them_or_a_slot_has_them(tmp_path: P
             control.named = [release(tmp_path, "1.0.2")]
             await control.start("1.0.1")
             await until(lambda: kept() == {"1.0.1", "1.0.2"})
+            control = following()
+            await control.start("1.0.3", "b")  # slot a has 1.0.1, and nothing names 1.0.2
+            await until(lambda: kept() == {"1.0.1", "1.0.3"})
+            control.named = [release(tmp_path, "1.0.2")]
+            await control.call("stop", slot="b")
+            await control.call("forget", slot="b")
             await control.call("stop")
             await control.start("1.0.2")
             await until(lambda: kept() == {"1.0.2"})
