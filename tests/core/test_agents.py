@@ -119,6 +119,7 @@ def test_what_a_node_reports_in_each_phase() -> None:
         ("host", "r-1", "draining", 100)
     ]
     story.until("done")
+    story.run(2.5)  # counts alone are sent with a heartbeat
     own = story.report()
     assert (own.ready, own.slots, own.counts) == (100, (), {"r-1 done": 1})
     assert story.forest["edge"].balancer._reports.total("catalog") == own  # pyright: ignore[reportPrivateUsage]

@@ -7,6 +7,7 @@ it asks the driver what runs, and goes on from the record.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from sdlb.model.role import Program, RoleService
 from sdlb.model.rollout import (
     FAIL,
     GIVE_BACK,
+    HOLDING,
     QUEUED,
     TAKE,
     VERIFYING,
@@ -481,10 +483,22 @@ class Agents:
                 found |= {t: self._local.by_target[t] for t in slot.sources if t in self._local.by_target}
         return list(found.values())
 
-    def _serving(self, service: str) -> int:
-        """Capacity of instances that are healthy and may serve."""
-        there = self._instances(service)
+    def _serving(self, service: str, but: Collection[str] = ()) -> int:
+        """Capacity of instances that are healthy and may serve. `but`: ids of those that do not count."""
+        there = [each for each in self._instances(service) if each.spec.id not in but]
         return sum(each.spec.capacity for each in there if _is_up(each) and self._is_active(each))
+
+    def _uncounted(self, entries: list[_Entry]) -> list[str]:
+        """Ids of instances that are no capacity of this node: new ones beside old ones that serve, and those that have not been
+        seen to run since the start of this control."""
+        found: list[str] = []
+        for entry in entries:
+            record = entry.record
+            beside = record.moving and record.old not in ("", record.new) and record.places[record.old].intent == RUN
+            for name, place in record.places.items():
+                if place.version and ((beside and name == record.new) or entry.places[name].up_since is None):
+                    found.append(self._id(entry, place.version, name))
+        return found
 
     def _report(self, service: str) -> None:
         entries = [entry for entry in self._entries.values() if entry.role.service == service]
@@ -505,10 +519,10 @@ class Agents:
         slots = tuple(
             SlotReport(node, each.slot_rollout, each.phase, each.share, each.detail)
             for each in records
-            if each.slot in (HELD, GIVE_BACK, FAIL)
+            if each.slot == HELD or (each.slot in (GIVE_BACK, FAIL) and each.phase in HOLDING)
         )
         leaves = any(slot.share for slot in slots)
-        ready = 0 if leaves else self._serving(service)
+        ready = 0 if leaves else self._serving(service, self._uncounted(entries))
         if not entries:
             return RoleReport(ready=ready, waiting=waiting) if ready or waiting else None
         counts: dict[str, int] = {}
