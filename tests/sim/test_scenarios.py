@@ -7,7 +7,7 @@ import pytest
 from sdlb.sim.run import Plan, simulate
 from sdlb.sim.scenarios import SCENARIOS
 
-SITUATIONS = "ABCDEFGHIJKLMNOP"
+SITUATIONS = "ABCDEFGHIJKLMNOPQ"
 
 
 @pytest.mark.parametrize(

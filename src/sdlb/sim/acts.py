@@ -12,6 +12,7 @@ from random import Random
 from sdlb.core import events as ev
 from sdlb.model.instance import InstanceSpec
 from sdlb.sim import bridge
+from sdlb.sim.drivers import release
 from sdlb.sim.host import Host
 from sdlb.sim.liar import Liar
 from sdlb.sim.process import Process
@@ -106,6 +107,7 @@ class Acts:
             if process.alive:
                 self.world.affected.harm_service(process.spec.service)
                 self.world.end(process, "its machine is off")
+        self.world.drivers.machine_ended(host)
         host.crash_engine()
 
     def power_on(self, host: Host) -> None:
@@ -139,6 +141,7 @@ class Acts:
         if host.powered:
             self._fault("nodes replaced", host)
             self._power_off(host)
+            self.world.drivers.machine_ended(host, lost=True)
             self._forget_all(host)
 
     def restore(self, host: Host, saved: dict[str, object]) -> None:
@@ -306,6 +309,29 @@ class Acts:
         host.take(ev.RouteTransfer(route, service, by))
         return True
 
+    # ------------------------------------------------------------------ rollouts
+
+    def release(self, root: str, service: str, version: str) -> None:
+        """An operator adds a release, at all roots of the tree of this one."""
+        self._change("releases added")
+        world = self.world
+        for name in world.shape.roots:
+            if world.shape.tree_of(name) == world.shape.tree_of(root) and world.hosts[name].running:
+                body = json.dumps(release(service, version)).encode()
+                world.hosts[name].take(ev.ReleasePut(f"{service}-{version}", body, "operator-a"))
+
+    def rollout(self, root: str, order: ev.RolloutOrder) -> str:
+        """An operator orders something about a rollout at one root. Returns why it has no effect; "": it has one."""
+        host = self.world.hosts[root]
+        if not host.running:
+            return f"{root} is not running"
+        why = host.view.rollout_objection(order)
+        if not why:
+            self._change(f"rollouts: {order.verb}")
+            self.world.orders.order(order.service)
+            host.take(order)
+        return why
+
     # ------------------------------------------------------------------ instances
 
     def spec(
@@ -440,6 +466,9 @@ class Acts:
 
     def crash(self, process: Process) -> None:
         self._fault("process crashed")
+        if process.role:
+            self.world.drivers.exits(self.world.hosts[process.host], process)
+            return
         self.world.affected.harm_service(process.spec.service)
         self.world.end(process, "crashes")
 

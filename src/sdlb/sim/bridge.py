@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any, cast
 
 from sdlb.core import effects as ef
 from sdlb.core import events as ev
 from sdlb.core.balancer import Balancer
-from sdlb.core.messages import POLICY, Beat, Claim, ClaimKey, Doc, DownState, Hello, Stage, UpState
+from sdlb.core.forwarding import SLOT_PATH
+from sdlb.core.messages import POLICY, Ask, Beat, Claim, ClaimKey, Doc, DownState, Hello, Stage, UpState
 from sdlb.core.settings import Settings
 from sdlb.core.view import View
 from sdlb.model.instance import InstanceSpec
+from sdlb.model.role import RoleService
+from sdlb.model.rollout import TAKE, Target, read_ask, read_target
 
 __all__ = ["Balancer", "View"]
 
@@ -26,10 +30,18 @@ def settings(
     nonce: str,
     parents: tuple[str, ...],
     times: tuple[float, float, float],
+    roles: tuple[RoleService, ...] = (),
 ) -> Settings:
     """`nonce`: of this start of control. `times`: heartbeat interval, lease and fence in seconds."""
     beat_s, lease_s, fence_s = times
-    return Settings(node, node_id, incarnation, parents, beat_s=beat_s, lease_s=lease_s, fence_s=fence_s, nonce=nonce)
+    return Settings(
+        *(node, node_id, incarnation, parents),
+        beat_s=beat_s,
+        lease_s=lease_s,
+        fence_s=fence_s,
+        nonce=nonce,
+        roles=roles,
+    )
 
 
 def view(balancer: Balancer) -> View:
@@ -94,6 +106,41 @@ def policies_in(message: UpState | DownState) -> list[str]:
 def remnants(view: View) -> list[str]:
     """Nodes of which a node keeps remnants."""
     return [str(each["name"]) for each in view.tree()["remnants"]]
+
+
+# ---------------------------------------------------------------------- rollouts
+
+
+def target_of(view: View, service: str) -> Target | None:
+    """The target of a service as a node has it."""
+    doc = view.target(service)
+    return None if doc is None else read_target(doc.body)
+
+
+def saved_slots(effect: ef.Effect) -> dict[str, dict[str, int]]:
+    """What an owner saves about the slots of its rollouts: service -> node -> share."""
+    found: dict[str, dict[str, int]] = {}
+    for name, value in effect.puts.items() if isinstance(effect, ef.Persist) else ():
+        if name.startswith("rollout/"):
+            slots: dict[str, Any] = cast("dict[str, Any]", value)["owned"]["slots"] if value is not None else {}
+            found[name.removeprefix("rollout/")] = {node: held["share"] for node, held in slots.items()}
+    return found
+
+
+def slots_asked(events: Iterable[ev.Event]) -> set[str]:
+    """Nodes that ask for a slot by messages of children."""
+    messages = [event.message for event in events if isinstance(event, ev.ChildMessage)]
+    asks = [read_ask(each.body) for each in messages if isinstance(each, Ask) and each.path == SLOT_PATH]
+    return {ask.node for ask in asks if ask is not None and ask.what == TAKE}
+
+
+def saved_holds(effect: ef.Effect) -> dict[str, int | None]:
+    """What an agent saves: service -> the capacity that leaves with its slot. None: it holds no slot."""
+    puts = effect.puts.items() if isinstance(effect, ef.Persist) else ()
+    agents = {
+        name.rpartition("/")[2]: cast("dict[str, Any]", value) for name, value in puts if name.startswith("agent/")
+    }
+    return {service: value["share"] if value["slot"] == "held" else None for service, value in agents.items()}
 
 
 # ---------------------------------------------------------------------- messages

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sdlb.core import effects as ef
 from sdlb.core import events as ev
 from sdlb.core.messages import ClaimKey
+from sdlb.model.role import RoleService
 from sdlb.sim import bridge
 from sdlb.sim.disk import Disk, DiskFull
 from sdlb.sim.engine import Engine
@@ -42,6 +43,7 @@ class Host:
         self.name = name
         self.node = node or name
         self.parents = parents
+        self.roles: tuple[RoleService, ...] = ()
         self.addresses = parents  # those by which it dials them
         self.rng = rng
         self.disk = Disk()
@@ -120,6 +122,7 @@ class Host:
             f"{self.name}/{self.boot}",
             self.addresses,
             (shape.beat_s, shape.lease_s, shape.fence_s),
+            self.roles,
         )
         self.running = True
         self.up, self.down = {}, set()
@@ -130,7 +133,9 @@ class Host:
         self._wake_at = 0.0
         self.balancer = bridge.Balancer(settings, saved, Random(f"{self.name}/{self.boot}"))
         self._world.log_event(self.name, f"control starts, incarnation {self.incarnation}")
-        self._carry_out(bridge.start(self.balancer, self.now, self.wall_s))
+        effects = bridge.start(self.balancer, self.now, self.wall_s)
+        self._world.drivers.look(self)
+        self._carry_out(effects)
         if self.running:
             self._attach()
         boot = self.boot
@@ -207,6 +212,7 @@ class Host:
         self._world.before_step(self, events)
         effects = bridge.handle(self.balancer, events, self.now, self.wall_s)
         self._world.after_step(self, events, effects)
+        self._world.drivers.look(self)
         self._carry_out(effects)
 
     def _carry_out(self, effects: list[ef.Effect]) -> None:
@@ -301,6 +307,8 @@ class Host:
                 network.drop(self, link)
             case ef.RunHook():
                 self._world.hooks.call(self, effect)
+            case ef.RunDriver():
+                self._world.drivers.call(self, effect)
             case ef.Execute(id):
                 self.take(ev.AskDone(id, 200, b""))
             case ef.Note(code, text, level):
@@ -420,7 +428,8 @@ class Host:
     def adopt(self, process: Process) -> None:
         """The process runs on this host from now on."""
         self.processes[process.name] = process
-        self.by_pid[process.spec.pid] = process
+        if not process.role:
+            self.by_pid[process.spec.pid] = process
         self.by_endpoint.setdefault(process.spec.endpoint, []).append(process)
 
     def process_at(self, key: ev.EndpointKey) -> Process | None:
@@ -436,6 +445,9 @@ class Host:
             return
         if self._world.clock.now >= self.paused_until and self.processes:
             for known in self.view.instances():
+                if self._world.drivers.runs(self, known["id"]):
+                    self._world.drivers.tell(self, known["id"])
+                    continue
                 process = self.by_pid.get(known["pid"])
                 if known["pid"] and (process is None or not process.alive):
                     self.take(ev.InstanceGone(known["id"], "its process is gone"))

@@ -21,6 +21,7 @@ class Process:
     since: float  # it has been alive and well
     owner: str = ""  # the registering process; another owner cannot take its id
     home: str = ""  # the service's tree, as the workload knows it
+    role: str = ""  # in which its host's agent runs it; "": it runs by itself
     alive: bool = True
     ended: float = 1e9
     healthy: bool = True

@@ -10,9 +10,12 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
+from sdlb.core.events import RolloutOrder
+from sdlb.model.rollout import RolloutSpec
 from sdlb.model.version import split_name
 from sdlb.sim.acts import TTL_S, Acts
 from sdlb.sim.check import Broken
+from sdlb.sim.drivers import role
 from sdlb.sim.host import Host
 from sdlb.sim.liar import Liar
 from sdlb.sim.process import Process
@@ -20,6 +23,7 @@ from sdlb.sim.topology import Shape
 from sdlb.sim.world import World
 
 ROUTE = "example.com/*"
+QUICK = RolloutSpec(soak_s=4.0, drain_s=10.0, progress_s=40.0, nodes_out_max="100%")
 LOOK_S = 0.25
 STEADY_S = 4.0  # from then on the checks hold a node to what it had
 
@@ -87,13 +91,15 @@ class Stage:
     def after(self, seconds: float, action: Callable[[], object]) -> None:
         self.world.clock.after(seconds, action)
 
-    def until(self, promise: int, what: str, holds: Callable[[], bool], within_s: float) -> float:
+    def until(
+        self, promise: int, what: str, holds: Callable[[], bool], within_s: float, look_s: float = LOOK_S
+    ) -> float:
         """Runs until the condition holds and returns the time that it took. Too late: the promise is broken."""
         started = self.now
         while not holds():
             if self.now - started > within_s:
                 raise Broken(promise, f"{what}: not within {within_s:g} s")
-            self.run(LOOK_S)
+            self.run(look_s)
         return self.now - started
 
     def expect(self, promise: int, what: str, holds: bool) -> None:
@@ -155,6 +161,51 @@ class Stage:
         found = self[node].view.service(service)
         versions: list[dict[str, Any]] = found["versions"] if found is not None else []
         return {str(version["version"]) for version in versions if version["state"] == "active"}
+
+    # ------------------------------------------------------------------ rollouts
+
+    def roles(self, *hosts: str, service: str = "catalog", route: str = ROUTE, **how: Any) -> None:
+        """Before the nodes start: these run the service in a role."""
+        for name in hosts:
+            self[name].roles += (role(service, (route,), **how),)
+
+    def release(self, *versions: str, service: str = "catalog") -> None:
+        for version in versions:
+            self.acts.release(self.roots()[0], service, version)
+        self.run(1.0)
+
+    def roll(
+        self, version: str, at: str = "root-1", *, service: str = "catalog", supersede: bool = False, **spec: Any
+    ) -> str:
+        """Starts a rollout, quick unless the keywords say otherwise. Returns why it does not start; "": it does."""
+        how = replace(QUICK, **spec)
+        return self.acts.rollout(at, RolloutOrder(service, "start", "operator-a", version, how, supersede))
+
+    def order(self, verb: str, at: str = "root-1", service: str = "catalog") -> str:
+        """Orders something about the rollout. Returns why it has no effect; "": it has one."""
+        return self.acts.rollout(at, RolloutOrder(service, verb, "operator-a", spec=QUICK))
+
+    def rollout(self, at: str = "root-1", service: str = "catalog") -> dict[str, Any]:
+        return self[at].view.rollout(service) or {
+            "state": "",
+            "detail": "",
+            "nodes": {},
+            "slots": [],
+            "owner_here": False,
+        }
+
+    def rolls(self, state: str, within_s: float = 120.0, at: str = "root-1", service: str = "catalog") -> float:
+        """Runs until the rollout is in this state at this root."""
+        what = f"the rollout of {service} is {state}"
+        return self.until(5, what, lambda: self.rollout(at, service)["state"] == state, within_s)
+
+    def phase(self, host: str, service: str = "catalog") -> str:
+        """That of the host's agent."""
+        return next(str(each["phase"]) for each in self[host].view.agent() if each["service"] == service)
+
+    def runs(self, host: str, service: str = "catalog") -> set[str]:
+        """The versions that drivers truly run on the host."""
+        return {slot.version for slot in self.world.drivers.running(service, host)}
 
     # ------------------------------------------------------------------ requests
 

@@ -14,6 +14,7 @@ from sdlb.sim.affected import Affected
 from sdlb.sim.check import HOOKS, Check, overrides
 from sdlb.sim.clock import Clock
 from sdlb.sim.coverage import Coverage
+from sdlb.sim.drivers import Drivers, DriverSlot
 from sdlb.sim.hooks import Hooks, Orders, Program
 from sdlb.sim.host import Host
 from sdlb.sim.network import Edge, Network
@@ -42,6 +43,7 @@ class World:
         self.affected = Affected(self)
         self.hooks = Hooks(self, Random(repr(rng.getstate())))
         self.orders = Orders(self)
+        self.drivers = Drivers(self, Random(repr(rng.getstate()) + "drivers"))
         self.hosts: dict[str, Host] = {}
         self.numbers: dict[str, int] = {}  # of machines: their addresses
         self.by_address: dict[str, Host] = {}
@@ -196,6 +198,16 @@ class World:
     def on_hook(self, host: Host, program: Program) -> None:
         for hook in self._on["on_hook"]:
             hook(host, program)
+
+    def on_driver(self, host: Host, slot: DriverSlot, effect: ef.RunDriver) -> None:
+        """A driver is about to start or to stop something."""
+        for hook in self._on["on_driver"]:
+            hook(host, slot, effect)
+
+    def on_retired(self, host: Host, process: Process) -> None:
+        """An agent begins to drain a program that it has registered."""
+        for hook in self._on["on_retired"]:
+            hook(host, process)
 
     def on_pick(self, host: Host, key: ClaimKey) -> None:
         for hook in self._on["on_pick"]:

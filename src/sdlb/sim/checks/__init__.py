@@ -6,6 +6,7 @@ A check knows the truth (`World`), not what the nodes know. Exemptions of a prom
 
 from sdlb.sim.checks import (
     authority,
+    capacity,
     cost,
     drains,
     flow,
@@ -20,6 +21,7 @@ from sdlb.sim.checks import (
 
 __all__ = [
     "authority",
+    "capacity",
     "cost",
     "drains",
     "flow",
