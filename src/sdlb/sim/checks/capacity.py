@@ -87,7 +87,9 @@ class CapacityFloor(Check):
         """A slot that costs nothing: the new version serves before the old one leaves."""
         others = [p for p in host.processes.values() if p is not process and p.spec.service == process.spec.service]
         if not any(p.alive and p.healthy and p.wanted and self.world.is_endpoint(p) for p in others):
-            raise self.broken(f"{host.name} drains {process.name}, whose slot takes no capacity, and has no other one")
+            raise self.broken(
+                f"{host.name} drains {process.name} with a slot that takes no capacity away, and has no other program"
+            )
 
     def _cuts_over(self, host: Host, service: str, rollout: Rollout) -> None:
         """The old version goes only if enough of the new one is ready."""
@@ -229,7 +231,7 @@ class OneVersionEverywhere(Check):
         self.compared()
         for root, other in targets.items():
             if other != target:
-                raise self.broken(f"{host.name} and {root} have other targets of {service}: {target} / {other}")
+                raise self.broken(f"{host.name} and {root} disagree about the target of {service}: {target} / {other}")
         if target is None or target.rollout is None:
             return
         running = world.drivers.running(service, host.name)

@@ -180,7 +180,7 @@ def rollout_incompatible_flip(stage: Stage) -> None:
 
 @scenario("Q", 2, 5, 9, **TREE)
 def rollout_incompatible_without_room(stage: Stage) -> None:
-    """There is no room for two versions: the rollout needs consent for the gap, and then goes through it."""
+    """The hosts cannot run two versions at once: the rollout needs consent for the gap, and then goes through it."""
     _serves_old(stage, side_by_side=False)
     stage.expect(9, "it needs consent", "--accept-gap" in stage.roll(OTHER))
     _starts(stage, OTHER, accept_gap=True)
