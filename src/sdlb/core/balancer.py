@@ -116,6 +116,7 @@ class Balancer:
         self._parents.start(now)
         self._load(now)
         self._agents.start(now)
+        self._rollouts.start(now)
         state.set_timer(now + self.settings.beat_s, "beat")
         state.set_timer(now + min(DIAL_WITHOUT_ENGINE_S, self.settings.lease_s / 2), "dial-all")
         if self._children.unsynced:

@@ -106,6 +106,7 @@ class Rollouts:
         self._held: dict[str, str] = {}  # service -> why no slot was granted while none was open
         self._details: dict[str, str] = {}  # what a rollout waits for, if that alone has changed
         self._returned: dict[str, dict[str, None]] = {}  # service -> nodes that gave a slot back since it was adopted
+        self._up_since = 0.0
         self._learns_until: dict[str, float] = {}
 
     def load(self, service: str, value: object) -> None:
@@ -175,7 +176,29 @@ class Rollouts:
             or self._children.guarded
             or not self._state.can_write
             or self._state.now < self._learns_until.get(service, 0.0)
+            or (self._state.now < self._up_since + self._learning_s and self._others())
         )
+
+    def start(self, now: float) -> None:
+        """A root that starts has to be found by the nodes that reported to another one meanwhile."""
+        self._up_since = now
+
+    @property
+    def _learning_s(self) -> float:
+        """How long nodes need at most to report to another root: see `reporting`."""
+        return self._state.settings.lease_s + 2 * self._state.settings.beat_s
+
+    def _learn(self, service: str, now: float) -> None:
+        self._learns_until[service] = now + self._learning_s
+        self._state.set_timer(self._learns_until[service], "rollout", service)
+
+    def _others(self) -> frozenset[str]:
+        return self._children.other_roots() - {self._state.settings.node_id}
+
+    def _is_first(self) -> bool:
+        """Whether this is the first of all roots by name, to which nodes report while no rollout is in progress."""
+        names = self._children.root_names
+        return all(root in names and names[root] > self._state.settings.name for root in self._others())
 
     # ------------------------------------------------------------------ orders
 
@@ -305,8 +328,7 @@ class Rollouts:
                 self._start(target, again, target.rollout.before, target.rollout.id, now)
             case "adopt" if active is not None:
                 settings = self._state.settings
-                self._learns_until[order.service] = now + settings.lease_s + 2 * settings.beat_s
-                self._state.set_timer(self._learns_until[order.service], "rollout", order.service)
+                self._learn(order.service, now)
                 taken = replace(active, owner=settings.name, owner_id=settings.node_id, term=active.term + 1)
                 self._save(order.service, Owned(active.id, taken=1))
                 self._put(target, taken, order.by, ahead=TERM)
@@ -348,9 +370,8 @@ class Rollouts:
         )
         history = ((last,) if last is not None else ()) + target.history
         self._save(service, replace(self.owned(service), rollout=rollout.id, failed={}, taken=0, updated=0))
-        if self._children.other_roots() - {settings.node_id}:  # nodes may have reported to another root so far
-            self._learns_until[service] = now + settings.lease_s + 2 * settings.beat_s
-            self._state.set_timer(self._learns_until[service], "rollout", service)
+        if not self._is_first():  # nodes have reported to another root so far
+            self._learn(service, now)
         self._put(replace(target, history=history[:HISTORY_MAX]), rollout, order.by)
 
     def _next_id(self) -> str:

@@ -10,11 +10,12 @@ killed, and the output mentions this.
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sdlb.cli.demo.launch import Instance, Launcher, Node, WaitTimeout, until
+from sdlb.cli.demo.launch import APP, Instance, Launcher, Node, WaitTimeout, until
 from sdlb.cli.demo.load import HOST
 from sdlb.cli.demo.screen import Screen
 from sdlb.cli.demo.traffic import Traffic, TrafficStats
@@ -24,6 +25,9 @@ SEARCH_ROUTE = f"{HOST}/catalog/search*"
 OLD, NEW, CANARY, NEXT = "1.0.1", "1.0.2", "1.0.3", "2.5.1"
 RATE = 300.0
 CANARY_PERCENT = 10
+SOAK_S = 1.0
+TIMING: dict[str, object] = {"beat_s": 1.0, "lease_s": 5.0, "fence_s": 5.0}
+"""Half of the defaults: a root that has just started waits a lease for the reports of its nodes."""
 EDGES, RACKS, HOSTS = 2, 2, 4
 
 
@@ -37,19 +41,19 @@ class Phase:
 class Story:
     def __init__(self, launcher: Launcher, screen: Screen) -> None:
         self._launcher, self._screen = launcher, screen
-        self.edges = [launcher.node(f"edge-{n + 1}", entry=True, start=False) for n in range(EDGES)]
-        self.racks = [launcher.node(f"rack-{n + 1}", self.edges, start=False) for n in range(RACKS)]
-        self.hosts = [launcher.node(f"host-{n + 1}", self.racks, start=False) for n in range(HOSTS)]
+        self.edges = [launcher.node(f"edge-{n + 1}", entry=True, start=False, timing=TIMING) for n in range(EDGES)]
+        self.racks = [launcher.node(f"rack-{n + 1}", self.edges, start=False, timing=TIMING) for n in range(RACKS)]
+        self.hosts = [self._host(f"host-{n + 1}") for n in range(HOSTS)]
         self._running: dict[tuple[str, str], list[Instance]] = {}
         self._traffic: Traffic | None = None
         self.phases = (
             Phase("start", f"catalog-{OLD} starts on each of the four hosts", self._start),
-            Phase("rolling", f"rolling update to {NEW}, host by host; priority: higher", self._rolling),
+            Phase("rolling", f"rollout of {NEW}, host by host; priority: higher", self._rolling),
             Phase(
                 "canary", f"{CANARY} as a canary with {CANARY_PERCENT} % of the requests, then withdrawn", self._canary
             ),
             Phase(
-                "incompatible", f"{NEXT} is incompatible: it waits until the last {NEW} has stopped", self._incompatible
+                "incompatible", f"{NEXT} is incompatible: it waits beside {NEW}, then a cut-over", self._incompatible
             ),
             Phase("second-service", f"a second service on the longer route {SEARCH_ROUTE}", self._second_service),
             Phase("conflict", "another service claims the same route", self._conflict),
@@ -87,7 +91,7 @@ class Story:
 
     def _start(self) -> None:
         self.traffic.start("catalog", OLD)
-        self._launch("catalog", OLD, CATALOG_ROUTE, self.hosts)
+        self._roll_out(OLD)
         self._at_edges("/catalog/items", "catalog", OLD)
         self.traffic.expect("catalog", "catalog")
         self.traffic.send(RATE)
@@ -100,11 +104,7 @@ class Story:
         with self.hosts[-1].client() as client:  # every node forwards this call to the roots
             client.set_policy("catalog", {"priority": "higher"})
         self.traffic.start("catalog", NEW)
-        old = {instance.node.name: instance for instance in self._running["catalog", OLD]}
-        for host in self.hosts:
-            self._launch("catalog", NEW, CATALOG_ROUTE, [host])
-            self._end(old[host.name])
-            self._screen.note(f"{host.name}: {NEW} active, {OLD} drained and stopped")
+        self._roll_out(NEW)
         self.traffic.end("catalog", OLD)
         time.sleep(0.5)
 
@@ -126,28 +126,14 @@ class Story:
             client.set_policy("catalog", {"priority": "even"})
 
     def _incompatible(self) -> None:
-        new = self._launch("catalog", NEXT, CATALOG_ROUTE, self.hosts, state="waiting")
-        self._screen.note(f"{NEXT} runs on all hosts and is waiting: {new[0].wait('waiting').reason}")
-        time.sleep(1.0)
-        *most, last = self._running["catalog", NEW]
-        for instance in most:
-            self._end(instance)
-        until(
-            f"{NEXT} waiting for {last.node.name} alone",
-            lambda: self.hosts[0].name not in new[0].wait("waiting").reason,
-        )
-        self._screen.note(f"three of four stopped: {new[0].wait('waiting').reason}")
-        time.sleep(0.5)
-        self.traffic.start("catalog", NEXT)  # from here on it may be open, not earlier
         waited = self._waited("incompatible")
-        self._end(last)
+        self.traffic.start("catalog", NEXT)
+        self._roll_out(NEXT)
         self.traffic.end("catalog", NEW)
-        for instance in new:
-            instance.wait("active")
         self._at_edges("/catalog/items", "catalog", NEXT)
         time.sleep(0.5)
         parked = self._waited("incompatible") - waited
-        self._screen.note(f"the last {NEW} has stopped, {NEXT} is active; {parked} requests were parked in between")
+        self._screen.note(f"the last {NEW} has stopped, {NEXT} serves; {parked} requests were parked in between")
         time.sleep(1.0)
 
     def _second_service(self) -> None:
@@ -211,6 +197,42 @@ class Story:
             self.traffic.phase(phase.name)
             self._screen.phase(number, phase.title)
             phase.play()
+
+    def _host(self, name: str) -> Node:
+        """A node that runs catalog itself, as a role."""
+        catalog: dict[str, object] = {
+            "driver": "process",
+            "routes": [CATALOG_ROUTE],
+            "command": [
+                *(sys.executable, "-I", "-S", str(APP)),
+                *("--service", "catalog", "--version", "{version}", "--instance", name),
+            ],
+            "health": {"kind": "http", "path": "/health", "interval_s": 0.5},
+        }
+        node = self._launcher.node(name, self.racks, start=False, timing=TIMING)
+        node.settings["role.web.catalog"] = catalog
+        node.settings[""]["roles"] = ["web"]
+        return node
+
+    def _roll_out(self, version: str) -> None:
+        """A rollout by the API of any node, as `sdlb rollout start` does it. Returns when it is done, and notes its steps."""
+        with self.hosts[-1].client() as client:
+            client.add_release({"service": "catalog", "version": version})
+            client.start_rollout("catalog", version, {"soak_s": SOAK_S})
+            seen = ""
+
+            def done() -> bool:
+                nonlocal seen
+                now = client.rollout("catalog")
+                if now.state in ("halted", "undone", "superseded"):
+                    raise WaitTimeout(f"rollout {now.id} of {version} is {now.state}: {now.detail}")
+                text = f"{now.id} to {version} is {now.state}: {now.nodes.done} of {now.nodes.all} nodes done"
+                if text != seen and now.to == version:
+                    self._screen.note(text)
+                    seen = text
+                return now.to == version and now.state == "done"
+
+            until(f"the rollout of {version} done", done, 60.0)
 
     def _launch(
         self, service: str, version: str, route: str, hosts: list[Node], state: str = "active"
