@@ -28,7 +28,7 @@ setup: $(STAMPS)/package $(STAMPS)/engine ## .venv with all that is needed: .ven
 	@:
 
 .PHONY: demo
-demo: setup ## the whole story on this machine, in under a minute
+demo: setup ## the whole story on this machine, in about a minute
 	@$(BIN)/sdlb demo $(DEMO_ARGS)
 
 .PHONY: docs

@@ -213,7 +213,7 @@ def test_the_cut_over_waits_for_all_nodes_the_floor_and_the_gates() -> None:
     assert advance(other, open_slot, all_of_them, NOW).state == ROLLING
 
 
-def test_without_room_for_two_it_cuts_over_when_no_more_node_may_leave() -> None:
+def test_not_side_by_side_it_cuts_over_when_no_more_node_may_leave() -> None:
     other = replace(ROLLOUT, incompatible=True)
     held = replace(NOW, held=True)
     assert advance(other, Owned("r-1"), report(), held).state == ROLLING

@@ -251,7 +251,7 @@ def test_versions_alternate_as_often_as_they_are_undone(cut_over: str) -> None:
 
 
 @pytest.mark.promise(9)
-def test_without_room_for_two_it_goes_in_batches_and_only_with_consent() -> None:
+def test_not_side_by_side_it_goes_in_batches_and_only_with_consent() -> None:
     story = Story(ONE, ALONE)
     before = story.calls("stop")
     assert "--accept-gap" in story.start(BIG)

@@ -239,7 +239,7 @@ class Rollouts:
         if active is not None and not order.supersede:
             return f"{active.id} to {active.to} is {active.state}; abort it first, or start with --supersede"
         if active is not None and active.state in (CUTTING_OVER, UNDOING):
-            return f"{active.id} is {active.state}; wait until it has ended"
+            return f"{active.id} is {active.state}; wait until it is over"
         if target is not None and active is None and target.settled == order.version:
             return f"{name} is what all nodes have since {target.rollout.id if target.rollout else 'the start'}"
         return self._floor_objection(order.service, order.version) or self._problems(order)

@@ -38,7 +38,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "demo",
         help="run a whole tree with real services and traffic on this machine",
         description="Runs the catalog story on this machine: 2 edge, 2 middle and 4 host nodes as real processes on "
-        "loopback ports, with real web applications and real traffic. Every response is checked. Takes under a minute.",
+        "loopback ports, with real web applications and real traffic. Every response is checked. Takes about a minute.",
     )
     parser.add_argument("--keep", action="store_true", help="keep it running at the end, until Ctrl-C")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end; progress goes to stderr")
