@@ -17,9 +17,10 @@ from sdlb.sim.workload import CHANGES
 
 
 @pytest.mark.promise(1, 2, 3, 4, 5, 7, 8)
-@pytest.mark.parametrize("first", [1, 5, 9])
+@pytest.mark.parametrize("first", [1, 5])
 def test_three_hundred_nodes_keep_every_promise(first: int) -> None:
-    seeds = 4
+    """A minute of one core for each seed; `sdlb sim --nodes 300 --seeds 12` takes more of them."""
+    seeds = 2
     done = _sim("--nodes", "300", "--seeds", str(seeds), "--from", str(first), "--jobs", "1", "--json")
     result = json.loads(done.stdout)
     broken = {seed["replay"]: seed["broken"] for seed in result["seeds"] if seed["broken"]}
@@ -32,8 +33,8 @@ def test_three_hundred_nodes_keep_every_promise(first: int) -> None:
         "3 MakeBeforeBreak",
         "3 DrainsEnd",
     }
-    assert sum(seed["requests"]["answered"] for seed in result["seeds"]) > 400
-    assert sum(sum(seed["faults"].values()) for seed in result["seeds"]) > 40
+    assert sum(seed["requests"]["answered"] for seed in result["seeds"]) > 200
+    assert sum(sum(seed["faults"].values()) for seed in result["seeds"]) > 20
 
 
 @pytest.mark.promise(1, 2, 3, 4, 5, 6, 7, 8)

@@ -128,7 +128,8 @@ class Canon:
     def _object(self, value: Any) -> Any:
         kind: object = type(value)
         if id(value) in self._seen:  # a reference by name, because numbers would depend on the order of dictionaries
-            return (kind.__name__, *[str(getattr(value, each, "")) for each in ("name", "parent", "target")])
+            names = [getattr(value, each, "") for each in ("name", "parent", "target")]
+            return (kind.__name__, *[name for name in names if isinstance(name, str)])
         self._seen.add(id(value))
         slots = self._slots.get(kind, 0)
         if slots == 0:
