@@ -51,6 +51,19 @@ def test_an_abort_leads_back_from_each_phase(mode: str, phase: str) -> None:
     assert story.phase() == "current" and list(story.runs().values()) == [OLD] and story.serves() == {OLD}
     assert story.slots == set() and story.report().slots == ()
     assert "node-failed" not in story.host.codes()
+    updated = f"host runs catalog-{NEW}" in [note.text for note in story.host.notes]
+    assert updated == (phase == "done"), "it goes back at once"
+
+
+def test_an_abort_keeps_what_serves_until_the_old_version_is_healthy() -> None:
+    story = Story()
+    story.rollout(spec=replace(SPEC, side_by_side="always"))
+    story.host.programs.slow_s = 1.0
+    story.until("stopping")
+    story.always(lambda: bool(story.serves()))
+    story.change(state=UNDOING)
+    story.until("current")
+    assert list(story.runs().values()) == [OLD]
 
 
 @pytest.mark.parametrize("phase", ["verifying", "ready", "draining", "stopping", "done"])
@@ -178,3 +191,12 @@ def test_a_node_whose_state_is_an_older_copy_goes_on_from_what_runs() -> None:
         story.host.restore(copy, rebooted=False)
         story.run(40.0)
         assert story.phase() == "done" and story.serves() == {NEW} and list(story.runs().values()) == [NEW]
+
+
+def test_a_node_without_its_state_adopts_what_runs() -> None:
+    story = ready()
+    calls = len(story.host.programs.calls)
+    story.host.lose_disk()
+    story.run(20.0)
+    assert story.phase() == "ready" and story.runs() == {"a": OLD, "b": BIG} and story.serves() == {OLD}
+    assert {call.split()[0] for call in story.host.programs.calls[calls:]} == {"state"}

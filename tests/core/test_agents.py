@@ -118,6 +118,9 @@ def test_what_a_node_reports_in_each_phase() -> None:
     assert [(slot.node, slot.rollout, slot.phase, slot.share) for slot in own.slots] == [
         ("host", "r-1", "draining", 100)
     ]
+    story.until("verifying")
+    story.run(1.0)
+    assert story.serves() == {NEW} and story.report().ready == 0, "until the slot is given back"
     story.until("done")
     story.run(2.5)  # counts alone are sent with a heartbeat
     own = story.report()

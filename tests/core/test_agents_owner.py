@@ -155,9 +155,7 @@ def _reboot(node: Node) -> None:
     node.programs.slots.clear()
 
 
-@pytest.mark.parametrize("harm", [Node.restart, _reboot, lambda node: node.lose_disk()])
-@pytest.mark.parametrize("version", [NEW, BIG])
-def test_nodes_that_are_killed_again_and_again_end_the_rollout(version: str, harm: Callable[[Node], None]) -> None:
+def killed(version: str, harm: Callable[[Node], None]) -> None:
     tree = Tree()
     tree.start(version)
     for round_ in range(9):
@@ -166,6 +164,21 @@ def test_nodes_that_are_killed_again_and_again_end_the_rollout(version: str, har
     tree.until("done")
     tree.run(10.0)
     assert tree.runs() == [[version]] * 3 and tree.serving() == 3
+
+
+@pytest.mark.parametrize("version", [NEW, BIG])
+def test_nodes_that_are_killed_again_and_again_end_the_rollout(version: str) -> None:
+    killed(version, Node.restart)
+
+
+@pytest.mark.parametrize("version", [NEW, BIG])
+def test_nodes_that_are_rebooted_again_and_again_end_the_rollout(version: str) -> None:
+    killed(version, _reboot)
+
+
+@pytest.mark.parametrize("version", [NEW, BIG])
+def test_nodes_that_lose_their_disk_again_and_again_end_the_rollout(version: str) -> None:
+    killed(version, Node.lose_disk)
 
 
 def test_the_owner_is_killed_again_and_again() -> None:
