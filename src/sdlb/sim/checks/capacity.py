@@ -70,13 +70,15 @@ class CapacityFloor(Check):
             return
         self.compared()
         service = process.spec.service
+        target = bridge.target_of(host.view, service)
+        rollout = target.active if target is not None else None
+        if rollout is not None and rollout.state == UNDOING and not rollout.before:
+            return  # the first rollout of the service is aborted
         share = self._holds.get(service, {}).get(host.name)
         if share == 0:
             self._beside(host, process)
         if share is not None:
             return
-        target = bridge.target_of(host.view, service)
-        rollout = target.active if target is not None else None
         if rollout is None:
             return  # it was away, or its service was withdrawn
         if rollout.state != CUTTING_OVER:
@@ -216,8 +218,8 @@ class StopsLoseNothing(Check):
 
 @check(5)
 class OneVersionEverywhere(Check):
-    """When faults have stopped and no rollout is in progress, each role runs the version of its target, alone and registered, and
-    nobody holds a slot."""
+    """When faults have stopped and no rollout is in progress, each role runs the version that it shall have, alone and registered, and
+    no node holds a slot."""
 
     def at_end(self) -> None:
         for host in self.world.inside():
@@ -231,7 +233,7 @@ class OneVersionEverywhere(Check):
         self.compared()
         for root, other in targets.items():
             if other != target:
-                raise self.broken(f"{host.name} and {root} disagree about the target of {service}: {target} / {other}")
+                raise self.broken(f"{host.name} and {root} disagree about the version of {service}: {target} / {other}")
         if target is None or target.rollout is None:
             return
         running = world.drivers.running(service, host.name)
@@ -245,6 +247,10 @@ class OneVersionEverywhere(Check):
             return
         wanted = target.rollout.before if agent["phase"] == FAILED else target.settled
         if world.drivers.flaw(host.name, wanted) != Flaw():
+            return
+        if not wanted:
+            if versions:
+                raise self.broken(f"{host.name} runs {versions} of {service}, which no node shall run: {agent}")
             return
         if versions != [wanted]:
             raise self.broken(f"{host.name} runs {versions} of {service} instead of {wanted}: {agent}")
