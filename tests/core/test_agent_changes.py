@@ -137,9 +137,10 @@ def killed(
 
 
 def _reboot(node: Node) -> None:
-    node.reboot()
+    node.power_cut()
     node.programs.slots.clear()
     node.programs.waiting.clear()
+    node.start()
 
 
 def test_killed_anywhere_in_place() -> None:
