@@ -26,7 +26,9 @@ from sdlb.model.rollout import (
     GIVE_BACK,
     HOLDING,
     QUEUED,
+    REVERTING,
     TAKE,
+    UNUSED,
     VERIFYING,
     RoleReport,
     RolloutSpec,
@@ -465,6 +467,8 @@ class Agents:
         detail = "\n".join((record.why, *record.log))[:DETAIL_CHARS_MAX] if what == FAIL else ""
         node = self._state.settings.name
         self._asking[service] = (entry.name, what)
+        if what == GIVE_BACK and (record.phase not in HOLDING or record.phase == REVERTING):
+            what = UNUSED
         ask = SlotAsk(service, record.slot_rollout, term, node, what, record.share, detail)
         self._forwarder.ask_owner(service, ask, now)
 

@@ -11,7 +11,7 @@ from sdlb.core.parents import Parents
 from sdlb.core.relay import ANSWER_TIMEOUT_S, LATE_ANSWER_TIMEOUT_S, Relay
 from sdlb.core.rollouts import Rollouts
 from sdlb.core.state import State
-from sdlb.core.uplink import Phase
+from sdlb.core.uplink import Phase, Uplink
 from sdlb.model.rollout import SlotAnswer, SlotAsk, answer_body, ask_body, read_answer, read_ask
 
 SLOT_METHOD, SLOT_PATH = "POST", "/v1/rollouts/slot"
@@ -45,7 +45,10 @@ class Forwarder:
             if link is not None:
                 state.effects.append(ToChild(link, done))
             return
-        up = {"": True} if here else {p: True for p, uplink in self._parents.links.items() if uplink.phase is Phase.UP}
+        links = {p: uplink for p, uplink in self._parents.links.items() if uplink.phase is Phase.UP}
+        if is_slot:
+            links = self._to_owner(ask, links)
+        up = {"": True} if here else dict.fromkeys(links, True)
         if not relay.add(ask.id, link, set(up), now):
             return
         if up:
@@ -58,6 +61,13 @@ class Forwarder:
             state.effects += [ToParent(parent, ask) for parent in sorted(up)]
         else:
             self.finish(ask.id)
+
+    def _to_owner(self, ask: Ask, links: dict[str, Uplink]) -> dict[str, Uplink]:
+        """Those of the links that lead to the owner of the rollout; all, if none is known to."""
+        slot = read_ask(ask.body)
+        target = self._rollouts.target(slot.service) if slot is not None else None
+        owner = target.rollout.owner_id if target is not None and target.rollout is not None else ""
+        return {p: uplink for p, uplink in links.items() if owner in uplink.path.root_ids} or links
 
     def _answer(self, body: bytes, now: float) -> tuple[int, bytes]:
         """Status and body for an agent that asks for a slot."""

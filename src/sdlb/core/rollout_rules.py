@@ -137,12 +137,12 @@ def granted(owned: Owned, node: str, share: int, wall_s: float) -> Owned:
     return replace(owned, slots={**owned.slots, node: Held(share, wall_s)}, taken=owned.taken + 1)
 
 
-def given_back(owned: Owned, node: str, failed: str | None) -> Owned:
-    """`failed`: why the node went back to the old version. None: it has the new one."""
+def given_back(owned: Owned, node: str, failed: str | None, *, updated: bool = True) -> Owned:
+    """`failed`: why the node went back to the old version. None: it did not fail. `updated`: then it has the new version."""
     slots = {name: held for name, held in owned.slots.items() if name != node}
     if failed is not None:
         return replace(owned, slots=slots, failed={**owned.failed, node: failed})
-    return replace(owned, slots=slots, updated=owned.updated + (node in owned.slots))
+    return replace(owned, slots=slots, updated=owned.updated + (updated and node in owned.slots))
 
 
 # ---------------------------------------------------------------------- steps

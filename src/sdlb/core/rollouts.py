@@ -32,6 +32,7 @@ from sdlb.model.opening import Opening
 from sdlb.model.rollout import (
     CUTTING_OVER,
     FAIL,
+    GIVE_BACK,
     HALTED,
     HISTORY_MAX,
     PAUSED,
@@ -62,6 +63,8 @@ BEST_S = 600.0
 """The baseline is the best ready capacity of this time."""
 BUCKETS = 10
 RETRY_MIN_S, RETRY_MAX_S = 0.5, 10.0
+ASKING = 4
+"""If more nodes than these, and two for each slot, wait for a slot, each of them asks more rarely."""
 _ID = re.compile(r"^r-([0-9]{1,9})\Z")
 
 
@@ -413,7 +416,8 @@ class Rollouts:
             failed = (ask.detail or "it failed") if ask.what == FAIL and ask.rollout == rollout.id else None
             self._held.pop(ask.service, None)
             self._returned.setdefault(ask.service, {})[ask.node] = None
-            self._save(ask.service, given_back(owned, ask.node, failed))
+            updated = ask.what == GIVE_BACK and ask.rollout == rollout.id
+            self._save(ask.service, given_back(owned, ask.node, failed, updated=updated))
             self._state.set_timer(now, "rollout", ask.service)
             return SlotAnswer(True)
         retry_s = min(max(rollout.spec.soak_s / 4, RETRY_MIN_S), RETRY_MAX_S)
@@ -423,7 +427,10 @@ class Rollouts:
             return SlotAnswer(True)
         why = self._slot_objection(ask, rollout, owned)
         if why:
-            self._asking.setdefault(ask.service, {})[ask.node] = now + 2 * retry_s
+            asking = self._asking.setdefault(ask.service, {})
+            others = sum(1 for until in asking.values() if until > now)
+            retry_s *= max(1.0, others / (2 * len(owned.slots) + ASKING))  # one of them asks soon after a slot is free
+            asking[ask.node] = now + 2 * retry_s
             if not owned.slots and rollout.state == ROLLING and not self.learning(ask.service):
                 self._hold(ask.service, rollout, why, now)
             return SlotAnswer(False, retry_s, why)

@@ -173,12 +173,13 @@ def read_report(body: bytes) -> RoleReport | None:
 
 # ---------------------------------------------------------------------- how a node asks for a slot
 
-TAKE, GIVE_BACK, FAIL = "take", "done", "failed"
+TAKE, GIVE_BACK, UNUSED, FAIL = "take", "done", "unused", "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class SlotAsk:
-    """`what`: TAKE a slot, GIVE_BACK one that is no longer needed, or FAIL: give it back because the new version failed."""
+    """`what`: TAKE a slot, or give it back: GIVE_BACK, the new version runs; UNUSED, it does not, and has not failed; FAIL, it
+    failed."""
 
     service: str
     rollout: str
@@ -211,7 +212,7 @@ def ask_body(ask: SlotAsk) -> bytes:
 def read_ask(body: bytes) -> SlotAsk | None:
     """None: it is not a request for a slot, or not within the limits."""
     ask = _read(body, SlotAsk)
-    if ask is None or ask.what not in (TAKE, GIVE_BACK, FAIL):
+    if ask is None or ask.what not in (TAKE, GIVE_BACK, UNUSED, FAIL):
         return None
     names_fit = all(0 < len(name) <= _NAME_CHARS_MAX for name in (ask.service, ask.rollout, ask.node))
     numbers_fit = 0 <= ask.share <= _NUMBER_MAX and 0 <= ask.term <= _NUMBER_MAX
