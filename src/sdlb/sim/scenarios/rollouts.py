@@ -372,6 +372,21 @@ def rollout_superseded(stage: Stage) -> None:
     stage.settle(30.0)
 
 
+@scenario("Q", 5, 9, **TREE)
+def rollout_superseded_by_a_bad_build(stage: Stage) -> None:
+    """The slot of the rollout that was replaced is given back: that does not count as a first node of the next one."""
+    _serves_old(stage)
+    stage.world.drivers.flaws["", NEWER] = Flaw(ill=True)
+    _starts(stage)
+    _in_phase(stage, "verifying")
+    _starts(stage, NEWER, supersede=True, progress_s=10.0)
+    stage.rolls("halted")
+    stage.run(1.0)
+    failed = [host for host in HOSTS if stage.phase(host) == FAILED]
+    stage.expect(9, f"one host has met it: {failed}", len(failed) == 1)
+    stage.settle(60.0)
+
+
 @scenario("Q", 2, 3, 5, 9, **TREE)
 def rollout_undone(stage: Stage) -> None:
     """A finished rollout is undone, and that is undone again."""
