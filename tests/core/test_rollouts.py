@@ -402,6 +402,25 @@ def test_a_node_that_was_away_for_the_whole_rollout_gets_the_version_when_it_is_
 
 
 @pytest.mark.promise(9)
+@pytest.mark.parametrize("role", [WEB, ALONE], ids=["side-by-side", "alone"])
+def test_nodes_that_serve_the_old_version_while_they_are_away_are_updated_one_by_one(role: RoleService) -> None:
+    story = Story(role=role)
+    away = ["host-3", "host-4"]
+    for host in away:
+        story.forest[host].kill()
+        story.hosts.remove(host)
+    story.forest.run(700.0)
+    story.start(NEW)
+    story.until("done")
+    story.lowest = 400
+    story.hosts += away
+    for host in away:
+        story.forest[host].start()
+    story.forest.run(120.0)
+    assert story.all_run(NEW) and story.lowest >= 300 and not story.rollout()["slots"]
+
+
+@pytest.mark.promise(9)
 def test_capacity_that_is_lost_meanwhile_is_waited_for() -> None:
     story = Story()
     story.start(NEW)

@@ -160,7 +160,11 @@ class Rollouts:
 
     def capacity(self, service: str, rollout: Rollout) -> Capacity:
         report = self._reports.total(service)
-        base = rollout if rollout.baseline else replace(rollout, baseline=max(self.best(service), report.ready))
+        base = (
+            rollout
+            if rollout.baseline and not rollout.ended
+            else replace(rollout, baseline=max(self.best(service), report.ready))
+        )
         return capacity(base, self.owned(service), report, self.floor(service, base.baseline, report.nodes))
 
     def best(self, service: str) -> int:
