@@ -143,7 +143,7 @@ def test_all_rollouts_count_together() -> None:
     assert (nodes_out_max("10%", 4), nodes_out_max("10%", 29), nodes_out_max("3", 4)) == (1, 2, 3)
 
 
-@pytest.mark.parametrize("state", [PREPARING, PAUSED, HALTED, CUTTING_OVER])
+@pytest.mark.parametrize("state", [PREPARING, PAUSED, HALTED, CUTTING_OVER, UNDONE])
 def test_no_slot_is_granted_in_other_states(state: str) -> None:
     assert state in objection(Owned("r-1"), report(), 0, replace(ROLLOUT, state=state))
 

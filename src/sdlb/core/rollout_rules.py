@@ -104,7 +104,7 @@ def slot_objection(
 ) -> str:
     """Why a node gets no slot now; "": it gets one. `out`: nodes that are out for all rollouts. `nodes`: of the tree."""
     spec = rollout.spec
-    if rollout.state not in (ROLLING, UNDOING, DONE, UNDONE):  # after the end, nodes that were away ask
+    if rollout.state not in (ROLLING, UNDOING, DONE):  # when it is done, nodes that were away ask
         return f"the rollout is {rollout.state}"
     if learning:
         return "the root does not know yet what all nodes do"

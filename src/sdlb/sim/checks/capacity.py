@@ -3,9 +3,11 @@ taken out without a slot, nor stopped while it serves (promise 3), and rollouts 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sdlb.core import effects as ef
 from sdlb.core import events as ev
-from sdlb.model.rollout import CUTTING_OVER, FAILED, ROLLING, UNDOING, Rollout
+from sdlb.model.rollout import CUTTING_OVER, DONE, FAILED, ROLLING, UNDOING, Rollout
 from sdlb.sim import bridge
 from sdlb.sim.affected import NEVER
 from sdlb.sim.check import Check, check
@@ -162,7 +164,9 @@ class CapacityFloor(Check):
         self.compared()
         self.world.coverage.happened["slots granted"] += 1
         states = {rollout.state, self._states.get((root.name, service), rollout.state)}
-        if not states & {ROLLING, UNDOING}:
+        if rollout.state == DONE:  # to a node that was away: what counts is the capacity of today
+            rollout = replace(rollout, baseline=self.capacity(service, root.name, set()))
+        elif not states & {ROLLING, UNDOING}:
             raise self.broken(f"{root.name} grants {node} a slot of {rollout.id}, which is {rollout.state}")
         first = rollout.spec.first
         if ROLLING in states and UNDOING not in states and len(self._updated.get(rollout.id, ())) < first < len(slots):
