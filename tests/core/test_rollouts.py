@@ -386,6 +386,33 @@ def test_a_node_that_dies_while_it_is_out_keeps_its_slot() -> None:
     assert story.all_run(NEW)
 
 
+@pytest.mark.promise(9)
+@TREES
+@pytest.mark.parametrize("verbs", [("abort",), ("pause", "resume"), ()], ids=["abort", "resume", "supersede"])
+def test_a_node_that_is_lost_for_good_holds_its_slot_until_an_operator_goes_on(
+    tree: dict[str, tuple[str, ...]], verbs: tuple[str, ...]
+) -> None:
+    story = Story(tree, max_unavailable="50%")
+    story.start(NEW)
+    first = story.out()
+    story.reach(first, "stopping")
+    story.broken.add(first)
+    story.forest[first].kill()
+    story.forest[first].engine = type(story.forest[first].engine)()
+    story.forest[first].programs.slots.clear()
+    story.forest.run(60.0)
+    assert [slot["node"] for slot in story.rollout()["slots"]] == [first]
+    story.hosts.remove(first)
+    for verb in verbs:
+        assert story.order(verb) == ""
+    if verbs != ("pause", "resume"):
+        if verbs:
+            story.until("undone")
+        assert story.start("1.0.3", supersede=not verbs) == ""
+    story.until("done")
+    assert story.all_run(story.rollout()["to"]) and story.rollout()["slots"] == []
+
+
 def test_a_node_that_was_away_for_the_whole_rollout_gets_the_version_when_it_is_back() -> None:
     story = Story()
     story.forest["host-4"].kill()

@@ -343,11 +343,12 @@ class Rollouts:
                 self._put(target, replace(active, state=PAUSED, detail=f"paused by {order.by}"), order.by)
             case "resume" if active is not None:
                 state = PREPARING if not active.baseline else ROLLING
-                self._save(order.service, replace(self.owned(order.service), failed={}))
+                self._save(order.service, replace(self._without_lost(order.service), failed={}))
                 self._put(target, replace(active, state=state, detail="", started_s=wall_s), order.by)
             case "promote" if active is not None:
                 self._put(target, replace(active, cursor=1.0), order.by)
             case "abort" | "undo" if active is not None:
+                self._save(order.service, self._without_lost(order.service))
                 state = UNDOING if self.owned(order.service).taken else UNDONE
                 ended = wall_s if state == UNDONE else 0.0
                 gone = replace(active, state=state, cursor=1.0, detail=f"aborted by {order.by}", ended_s=ended)
@@ -376,10 +377,17 @@ class Rollouts:
             undoes=undoes,
         )
         history = ((last,) if last is not None else ()) + target.history
-        self._save(service, replace(self.owned(service), rollout=rollout.id, failed={}, taken=0, updated=0))
+        self._save(service, replace(self._without_lost(service), rollout=rollout.id, failed={}, taken=0, updated=0))
         if not self._is_first():  # nodes have reported to another root so far
             self._learn(service, now)
         self._put(replace(target, history=history[:HISTORY_MAX]), rollout, order.by)
+
+    def _without_lost(self, service: str) -> Owned:
+        """Without the slots of nodes that no longer report: an operator has seen that and goes on without them."""
+        owned, there = self.owned(service), {slot.node for slot in self._reports.total(service).slots}
+        lately = self._state.wall_s - self._learning_s
+        slots = {node: held for node, held in owned.slots.items() if node in there or held.since > lately}
+        return replace(owned, slots=slots)
 
     def _next_id(self) -> str:
         numbers = [int(m[1]) for t in self.targets() for r in past(t) if (m := _ID.match(r.id))]
