@@ -75,6 +75,7 @@ class Stage:
         self.acts = Acts(world, Random(rng.random()))
         self._asking: dict[int, None] = {}
         self._count = 0
+        self._streams = 0
 
     def __getitem__(self, name: str) -> Host:
         return self.world.hosts[name]
@@ -211,7 +212,8 @@ class Stage:
 
     def requests(self, per_s: float = 10.0, *, entries: tuple[str, ...] = (), hold_s: float = 0.01) -> None:
         """Sends requests for the usual route from now on, at these entries in turn. Without entries: at all roots."""
-        number = len(self._asking)
+        self._streams += 1
+        number = self._streams
         self._asking[number] = None
         names = entries or self.world.shape.roots
         count = 0

@@ -375,7 +375,7 @@ def rollout_superseded(stage: Stage) -> None:
 @scenario("Q", 5, 9, **TREE)
 def rollout_superseded_by_a_bad_build(stage: Stage) -> None:
     """The slot of the rollout that was replaced is given back: that does not count as a first node of the next one."""
-    _serves_old(stage)
+    _serves_old(stage, policy={"max_unavailable": "50%"})
     stage.world.drivers.flaws["", NEWER] = Flaw(ill=True)
     _starts(stage)
     _in_phase(stage, "verifying")
@@ -497,6 +497,22 @@ def rollout_without_a_host(stage: Stage) -> None:
 
 
 @scenario("Q", 5, 9, **TREE)
+def rollout_while_a_machine_starts(stage: Stage) -> None:
+    """A machine starts again. Before its program is seen to run, no other host gets a slot for it."""
+    _serves_old(stage)
+    stage.world.drivers.flaws["host-4", OLD] = Flaw(slow_s=5.0)
+    stage.acts.power_off(stage["host-4"])
+    stage.run(50.0)
+    _starts(stage, soak_s=1.0)
+    stage.run(20.0)
+    stage.expect(9, "no host has a slot", not stage.rollout()["slots"])
+    stage.acts.power_on(stage["host-4"])
+    stage.rolls("done")
+    stage.until(5, "all run the new version", lambda: all(stage.runs(host) == {NEW} for host in HOSTS), 60.0)
+    stage.settle(60.0)
+
+
+@scenario("Q", 5, 9, **TREE)
 def rollout_while_a_rack_is_parted(stage: Stage) -> None:
     """A rack is cut off from the roots: its hosts begin no step, and the others none that the floor forbids."""
     _serves_old(stage)
@@ -597,6 +613,8 @@ def rollout_adopted_while_its_owner_is_cut_off(stage: Stage) -> None:
     _starts(stage)
     _in_phase(stage, "draining")
     stage.acts.isolate(stage["root-1"], 60.0)
+    stage.no_more_requests()  # an entry that is cut off never hears of the new version
+    stage.requests(20.0, entries=("root-2",))
     stage.run(5.0)
     _obeys(stage, "adopt", "root-2")
     stage.rolls("done", 200.0, "root-2")
