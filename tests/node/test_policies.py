@@ -284,7 +284,7 @@ class Roots(Authority):
         self.answers = list(answers)
         self.sent: list[tuple[str, str, dict[str, Any]]] = []
 
-    async def _call_roots(self, method: str, path: str, body: bytes = b"") -> Answered:
+    async def call_roots(self, method: str, path: str, body: bytes = b"") -> Answered:
         self.sent.append((method, path, json.loads(body or b"{}")))
         return Answered("id", self.answers.pop(0), ("edge-9",))
 

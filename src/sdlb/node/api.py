@@ -301,7 +301,7 @@ class Api:
 
     async def put_policies(self, request: Request) -> Response:
         query, if_match = request.query_params, request.headers.get("if-match", "")
-        if if_match and not ETAG.match(if_match):
+        if "if-match" in request.headers and not ETAG.match(if_match):
             raise Refusal("bad-query", f"If-Match is {if_match[:40]!r}; use the etag that GET /v1/policies returns")
         found = await self._authority.change_policies(
             read_body(await body_of(request, POLICIES_BYTES_MAX)),
