@@ -34,7 +34,7 @@ def test_three_hundred_nodes_keep_every_promise(first: int) -> None:
         "3 DrainsEnd",
     }
     assert sum(seed["requests"]["answered"] for seed in result["seeds"]) > 200
-    assert sum(sum(seed["faults"].values()) for seed in result["seeds"]) > 20
+    assert sum(sum(seed["faults"].values()) for seed in result["seeds"]) > 10
 
 
 @pytest.mark.promise(1, 2, 3, 4, 5, 6, 7, 8)
