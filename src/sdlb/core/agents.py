@@ -18,7 +18,7 @@ from sdlb.core.agent_steps import ASKED, DRAIN, EMPTY, HELD, PLACES, RUN, Facts,
 from sdlb.core.effects import RunDriver
 from sdlb.core.events import DriverDone, InstanceGone, InstancePut, InstanceRemove
 from sdlb.core.instance import AGENT, Instance, Life
-from sdlb.core.messages import TARGET, Rank
+from sdlb.core.messages import TARGET
 from sdlb.model.instance import InstanceSpec
 from sdlb.model.role import Program, RoleService
 from sdlb.model.rollout import (
@@ -36,7 +36,6 @@ from sdlb.model.rollout import (
     SlotReport,
     Target,
     position,
-    read_target,
 )
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class Agents:
         self._local = local
         self._reports = reports
         self._entries = {f"{r.role}/{r.service}": _Entry(f"{r.role}/{r.service}", r) for r in state.settings.roles}
-        self._targets: dict[str, tuple[Rank, Target]] = {}  # service -> as last read
+        self._targets: dict[str, Target] = {}  # service -> as last read
         self._asking: dict[str, tuple[str, str]] = {}  # service -> (entry, what) of the question in progress
         self._due: dict[str, None] = {}
         self._reported: dict[str, RoleReport | None] = {}
@@ -198,13 +197,10 @@ class Agents:
 
     def _target(self, service: str) -> Target:
         """The last one that could be read."""
-        doc = self._state.policies.docs.get(f"{TARGET}/{service}")
-        known = self._targets.get(service)
-        if doc is not None and (known is None or known[0] != doc.rank):
-            target = read_target(doc.body)
-            if target is not None:
-                known = self._targets[service] = (doc.rank, target)
-        return known[1] if known is not None else Target(service)
+        found = self._state.targets.get(service)
+        if found is not None:
+            self._targets[service] = found
+        return self._targets.get(service) or Target(service)
 
     def _put(self, entry: _Entry, record: Record) -> None:
         """Changes the record and saves it, before anything that follows from it is done."""

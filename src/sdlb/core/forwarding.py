@@ -65,7 +65,7 @@ class Forwarder:
     def _to_owner(self, ask: Ask, links: dict[str, Uplink]) -> dict[str, Uplink]:
         """Those of the links that lead to the owner of the rollout; all, if none is known to."""
         slot = read_ask(ask.body)
-        target = self._rollouts.target(slot.service) if slot is not None else None
+        target = self._state.targets.get(slot.service) if slot is not None else None
         owner = target.rollout.owner_id if target is not None and target.rollout is not None else ""
         return {p: uplink for p, uplink in links.items() if owner in uplink.path.root_ids} or links
 

@@ -134,7 +134,7 @@ class Openings:
     def review(self) -> None:
         """The roots that the children reach have changed: the conductor of a service may be lost."""
         self._peers()
-        self._state.dirty_services.update(self._state.policies.openings)
+        self._state.dirty_services.update(dict.fromkeys(self._state.policies.names(KIND)))
 
     def tend(
         self, service: str, record: ServiceRecord, reports: Mapping[str, Report], compatible: Compatible, now: float

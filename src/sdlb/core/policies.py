@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -47,13 +47,17 @@ class Policies:
         self.digest = 0  # of all documents in force
         self.changed: dict[str, None] = {}  # ids of documents that still have to be sent on
         self.layers = Layers()  # the readable ones
-        self.openings: dict[str, None] = {}  # services that have a document OPENING
+        self._names: dict[str, dict[str, None]] = {}  # kind -> names of its documents
         self._gone: dict[str, None] = {}
         self._votes: dict[str, dict[str, int]] = {}  # child -> id -> digest of the newer document that it reports
         self._count: Counter[tuple[str, int]] = Counter()  # (id, digest) -> number of children that report it
         self._newer: dict[tuple[str, int], Doc] = {}  # (id, digest) -> the reported document
 
     # ------------------------------------------------------------------ reads
+
+    def names(self, kind: str) -> Collection[str]:
+        """Of all documents of this kind."""
+        return self._names.get(kind, {})
 
     def of(self, service: str) -> Policy:
         return self.layers.of(service)
@@ -110,13 +114,13 @@ class Policies:
             state.note("doc-refused", f"{doc.id} was refused: this node already holds {DOCS_MAX} documents", "error")
             return False
         self.docs[doc.id] = doc
+        self._names.setdefault(doc.kind, {})[doc.name] = None
         self.digest ^= hash_of(doc) ^ (hash_of(known) if known is not None else 0)
         state.persist(f"doc/{doc.id}", saved.doc_to(doc))
         self.changed[doc.id] = None
         if doc.kind == POLICY:
             self._read(doc)
         elif doc.kind == OPENING:
-            self.openings[doc.name] = None
             state.dirty_services[doc.name] = None
             state.changed_services[doc.name] = None
         elif doc.kind == TRANSFER:
@@ -138,14 +142,19 @@ class Policies:
         doc = self.docs.pop(doc_id, None)
         if doc is None:
             return
+        self._forget_name(doc)
         self.digest ^= hash_of(doc)
         self._state.persist(f"doc/{doc_id}", None)
         self.changed[doc_id] = None
         if doc.kind == POLICY:
             self.layers.put(doc.name, {})
             self._applied(doc.name)
-        elif doc.kind == OPENING:
-            del self.openings[doc.name]
+
+    def _forget_name(self, doc: Doc) -> None:
+        names = self._names[doc.kind]
+        del names[doc.name]
+        if not names:
+            del self._names[doc.kind]
 
     def _read(self, doc: Doc) -> None:
         try:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
-from sdlb.core.messages import RELEASE, TARGET
+from sdlb.core.messages import RELEASE
 from sdlb.core.policies import BODY_BYTES_MAX
 from sdlb.model.problem import Invalid
 from sdlb.model.release import Release, merged, read_release
-from sdlb.model.rollout import read_target
 
 if TYPE_CHECKING:
     from sdlb.core.events import ReleasePut
@@ -41,8 +40,7 @@ class Releases:
         return read(doc.body, name) if doc is not None else None
 
     def names(self) -> list[str]:
-        start = f"{RELEASE}/"
-        return [doc_id[len(start) :] for doc_id in self._state.policies.docs if doc_id.startswith(start)]
+        return list(self._state.policies.names(RELEASE))
 
     def objection(self, event: ReleasePut) -> str:
         """Why the event would have no effect at this root. "": it has one, or the release is known as it is."""
@@ -55,7 +53,7 @@ class Releases:
         if known is None:
             if f"{RELEASE}/{event.name}" in self._state.policies.docs:
                 return f"release {event.name} is known, but cannot be read by this version of sdlb"
-            if len(self.names()) >= RELEASES_MAX:
+            if len(self._state.policies.names(RELEASE)) >= RELEASES_MAX:
                 return f"release {event.name}: there are already {RELEASES_MAX} releases, which is the maximum"
             return ""
         if (known.release.service, known.release.version) != (new.release.service, new.release.version):
@@ -73,8 +71,7 @@ class Releases:
         if known is None:
             return f"there is no release {name}"
         service, version = known.release.service, known.release.version
-        doc = self._state.policies.docs.get(f"{TARGET}/{service}")
-        target = read_target(doc.body) if doc is not None else None
+        target = self._state.targets.get(service)
         if target is None:
             return ""
         rollout = target.active

@@ -18,13 +18,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sdlb.core.messages import TARGET
 from sdlb.core.reports import minor
 from sdlb.core.uplink import Phase
-from sdlb.model.rollout import RoleReport, read_target
+from sdlb.model.rollout import RoleReport
 
 if TYPE_CHECKING:
-    from sdlb.core.messages import Doc
     from sdlb.core.state import State
     from sdlb.core.uplink import Uplink
 
@@ -39,9 +37,6 @@ class Reporting:
         self._links = links
         self._ordered = [links[parent] for parent in dict.fromkeys(state.settings.parents)]
         self._waiting: dict[str, None] = {}  # services that may still be counted through a former parent
-        self._owners: dict[
-            str, tuple[Doc, str]
-        ] = {}  # service -> its target, and the id of the root that owns the rollout
         self._moved_until = 0.0  # this node may be counted through a parent that is no longer configured until then
 
     # ------------------------------------------------------------------ what changes the choice
@@ -119,16 +114,9 @@ class Reporting:
 
     def _owner(self, service: str) -> str:
         """Id of the root that owns the rollout of the service. Empty: there is none in progress."""
-        doc = self._state.policies.docs.get(f"{TARGET}/{service}")
-        if doc is None:
-            self._owners.pop(service, None)
-            return ""
-        known = self._owners.get(service)
-        if known is None or known[0] is not doc:
-            target = read_target(doc.body)
-            active = None if target is None else target.active
-            known = self._owners[service] = doc, "" if active is None else active.owner_id
-        return known[1]
+        target = self._state.targets.get(service)
+        active = target.active if target is not None else None
+        return active.owner_id if active is not None else ""
 
     def _is_counted_elsewhere(self, chosen: Uplink) -> bool:
         """Whether a root above `chosen` may still count this node through another parent. Sets a timer for when that ends."""

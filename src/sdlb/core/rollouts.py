@@ -7,7 +7,7 @@ slots, and saves its slots before it answers. The rules are in `rollout_rules`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -46,7 +46,6 @@ from sdlb.model.rollout import (
     Rollout,
     SlotAnswer,
     Target,
-    read_target,
     target_body,
 )
 
@@ -101,7 +100,6 @@ class Rollouts:
         self._reports = reports
         self._root = root
         self._owned: dict[str, Owned] = {}
-        self._read: dict[str, tuple[object, Target | None]] = {}
         self._best: dict[str, Best] = {}
         self._asking: dict[
             str, dict[str, float]
@@ -120,20 +118,6 @@ class Rollouts:
 
     # ------------------------------------------------------------------ reads
 
-    def target(self, service: str) -> Target | None:
-        doc = self._state.policies.docs.get(f"{TARGET}/{service}")
-        if doc is None:
-            return None
-        known = self._read.get(service)
-        if known is None or known[0] != doc.rank:
-            known = self._read[service] = (doc.rank, read_target(doc.body))
-        return known[1]
-
-    def targets(self) -> Iterator[Target]:
-        for doc in list(self._state.policies.docs.values()):
-            if doc.kind == TARGET and (target := self.target(doc.name)) is not None:
-                yield target
-
     def owned(self, service: str) -> Owned:
         return self._owned.get(service, Owned())
 
@@ -142,7 +126,7 @@ class Rollouts:
 
     def wanted(self, service: str) -> str:
         """The version to which a rollout is in progress. "": none is."""
-        target = self.target(service)
+        target = self._state.targets.get(service)
         active = target.active if target is not None else None
         if active is None:
             return ""
@@ -153,10 +137,10 @@ class Rollouts:
 
     def find(self, name: str) -> Target | None:
         """By service, or by the id of its last rollout or one of its history."""
-        found = self.target(name)
+        found = self._state.targets.get(name)
         if found is not None:
             return found
-        return next((t for t in self.targets() if any(r.id == name for r in past(t))), None)
+        return next((t for t in self._state.targets.all() if any(r.id == name for r in past(t))), None)
 
     def capacity(self, service: str, rollout: Rollout) -> Capacity:
         report = self._reports.total(service)
@@ -211,7 +195,7 @@ class Rollouts:
 
     def objection(self, order: RolloutOrder) -> str:
         """Why the order would have no effect. "": it has one."""
-        target = self.target(order.service)
+        target = self._state.targets.get(order.service)
         active = target.active if target is not None else None
         if order.verb == "start":
             return self._start_objection(order, target, active)
@@ -272,7 +256,7 @@ class Rollouts:
 
     def plan(self, order: RolloutOrder) -> dict[str, object]:
         """What `start` or `undo` would do, as far as it is known beforehand."""
-        service, target = order.service, self.target(order.service)
+        service, target = order.service, self._state.targets.get(order.service)
         last = target.rollout if target is not None and order.verb == "undo" else None
         version, spec = (last.before, last.spec) if last is not None else (order.version, order.spec)
         before = self._before(service, target)
@@ -325,7 +309,7 @@ class Rollouts:
     def on_order(self, order: RolloutOrder, now: float) -> None:
         if self._root is None or self.objection(order):
             return
-        target = self.target(order.service) or Target(order.service)
+        target = self._state.targets.get(order.service) or Target(order.service)
         active, wall_s = target.active, self._state.wall_s
         match order.verb:
             case "start":
@@ -390,7 +374,7 @@ class Rollouts:
         return replace(owned, slots=slots)
 
     def _next_id(self) -> str:
-        numbers = [int(m[1]) for t in self.targets() for r in past(t) if (m := _ID.match(r.id))]
+        numbers = [int(m[1]) for t in self._state.targets.all() for r in past(t) if (m := _ID.match(r.id))]
         return f"r-{max(numbers, default=0) + 1}"
 
     def _before(self, service: str, target: Target | None) -> str:
@@ -419,7 +403,7 @@ class Rollouts:
 
     def on_ask(self, ask: SlotAsk, now: float) -> SlotAnswer | None:
         """None: another root owns the rollout."""
-        target = self.target(ask.service)
+        target = self._state.targets.get(ask.service)
         rollout = target.rollout if target is not None else None
         if rollout is None or not self.owns(rollout):
             return None
@@ -455,7 +439,7 @@ class Rollouts:
 
     def _slot_objection(self, ask: SlotAsk, rollout: Rollout, owned: Owned) -> str:
         out = sum(1 for each in self._owned.values() for held in each.slots.values() if held.share)
-        nodes = max((self._reports.total(t.service).nodes for t in self.targets()), default=0)
+        nodes = max((self._reports.total(t.service).nodes for t in self._state.targets.all()), default=0)
         now = self.capacity(ask.service, rollout)
         return slot_objection(rollout, owned, now, ask.share, out=out, nodes=nodes, learning=self.learning(ask.service))
 
@@ -483,7 +467,7 @@ class Rollouts:
             return
         changed, self._reports.changed = self._reports.changed, {}
         for service in changed:
-            report, target = self._reports.total(service), self.target(service)
+            report, target = self._reports.total(service), self._state.targets.get(service)
             if target is None and report == RoleReport():
                 self._best.pop(service, None)
                 continue

@@ -14,6 +14,7 @@ from sdlb.core.settings import Settings
 from sdlb.core.slot import Slot, is_live
 from sdlb.core.source import Source, Step
 from sdlb.core.table import Table
+from sdlb.core.targets import Targets
 from sdlb.model.policy import Policy
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class State:
         self.by_route: dict[str, dict[ClaimKey, None]] = {}
         self.policies = Policies(self)
         self.reports = Reports()
+        self.targets = Targets(self.policies)
         self.table = Table(settings.incarnation << 32)
         self.dirty: dict[ClaimKey, dict[str, None]] = {}  # -> targets of the changed sources
         self.dirty_services: dict[str, None] = {}

@@ -268,7 +268,7 @@ class View:
     # ------------------------------------------------------------------ rollouts
 
     def rollouts(self) -> list[dict[str, Any]]:
-        found = (self.rollout(target.service) for target in self._rollouts.targets())
+        found = (self.rollout(target.service) for target in self._state.targets.all())
         return sorted((each for each in found if each is not None), key=lambda each: each["service"])
 
     def rollout(self, name: str) -> dict[str, Any] | None:
@@ -280,8 +280,8 @@ class View:
 
     def roles(self) -> list[dict[str, Any]]:
         """The services that nodes run as their roles, as far as nodes report to this root, and those that have a target."""
-        names = {*self._reports.services(), *(target.service for target in self._rollouts.targets())}
-        return [role_view(name, self._rollouts.target(name), self._reports.total(name)) for name in sorted(names)]
+        names = {*self._reports.services(), *(target.service for target in self._state.targets.all())}
+        return [role_view(name, self._state.targets.get(name), self._reports.total(name)) for name in sorted(names)]
 
     def agent(self) -> list[dict[str, Any]]:
         """What this node runs itself: an entry for each service of its roles."""
