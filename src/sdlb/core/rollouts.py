@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
+from sdlb.core.best import Best
 from sdlb.core.events import RolloutOrder
-from sdlb.core.messages import RELEASE, TARGET
+from sdlb.core.messages import TARGET
 from sdlb.core.openings import TERM
 from sdlb.core.releases import Releases
+from sdlb.core.rollout_plan import Change, plan
 from sdlb.core.rollout_rules import (
     Capacity,
     Conditions,
@@ -31,6 +33,7 @@ from sdlb.core.rollout_rules import (
 from sdlb.model.opening import Opening
 from sdlb.model.rollout import (
     CUTTING_OVER,
+    DONE,
     FAIL,
     GIVE_BACK,
     HALTED,
@@ -53,43 +56,14 @@ if TYPE_CHECKING:
     from sdlb.core.authority import Root
     from sdlb.core.children import Children
     from sdlb.core.events import ReleasePut
-    from sdlb.core.messages import Doc
     from sdlb.core.reports import Reports
     from sdlb.core.state import State
     from sdlb.model.rollout import SlotAsk
 
-BEST_S = 600.0
-"""The baseline is the best ready capacity of this time."""
-BUCKETS = 10
 RETRY_MIN_S, RETRY_MAX_S = 0.5, 10.0
 ASKING = 4
 """If more nodes than these, and two for each slot, wait for a slot, each of them asks more rarely."""
 _ID = re.compile(r"^r-([0-9]{1,9})\Z")
-
-
-class Best:
-    """The greatest of recent values, in buckets of a minute."""
-
-    def __init__(self) -> None:
-        self._buckets: dict[int, int] = {}
-        self._last = 0
-
-    def add(self, value: int, now: float) -> None:
-        """From now on the value is this one."""
-        self._forget(now)
-        self._buckets[_bucket(now)] = max(value, self._last, self._buckets.get(_bucket(now), 0))
-        self._last = value
-
-    def value(self, now: float) -> int:
-        self._forget(now)
-        return max(self._last, *self._buckets.values()) if self._buckets else self._last
-
-    def _forget(self, now: float) -> None:
-        self._buckets = {at: best for at, best in self._buckets.items() if at > _bucket(now) - BUCKETS}
-
-
-def _bucket(now: float) -> int:
-    return int(now / (BEST_S / BUCKETS))
 
 
 class Rollouts:
@@ -99,6 +73,7 @@ class Rollouts:
         self._children = children
         self._reports = reports
         self._root = root
+        self._releases = Releases(state)
         self._owned: dict[str, Owned] = {}
         self._best: dict[str, Best] = {}
         self._asking: dict[
@@ -144,12 +119,14 @@ class Rollouts:
 
     def capacity(self, service: str, rollout: Rollout) -> Capacity:
         report = self._reports.total(service)
-        base = (
-            rollout
-            if rollout.baseline and not rollout.ended
-            else replace(rollout, baseline=max(self.best(service), report.ready))
-        )
+        base = replace(rollout, baseline=self._baseline(service, rollout))
         return capacity(base, self.owned(service), report, self.floor(service, base.baseline, report.nodes))
+
+    def _baseline(self, service: str, rollout: Rollout | None = None) -> int:
+        """That of the rollout once it has begun to roll, and as long as it is in progress."""
+        if rollout is not None and rollout.baseline and not rollout.ended:
+            return rollout.baseline
+        return max(self.best(service), self._reports.total(service).ready)
 
     def best(self, service: str) -> int:
         return self._best[service].value(self._state.now) if service in self._best else 0
@@ -237,7 +214,7 @@ class Rollouts:
 
     def _undo_objection(self, service: str, target: Target | None) -> str:
         last = target.rollout if target is not None else None
-        if target is None or last is None or not last.before or last.state != "done":
+        if target is None or last is None or not last.before or last.state != DONE:
             return f"{service} has no finished rollout that could be undone"
         order = RolloutOrder(service, "undo", "")
         return self._floor_objection(service, last.before) or self._problems(order)
@@ -259,52 +236,15 @@ class Rollouts:
         service, target = order.service, self._state.targets.get(order.service)
         last = target.rollout if target is not None and order.verb == "undo" else None
         version, spec = (last.before, last.spec) if last is not None else (order.version, order.spec)
-        before = self._before(service, target)
-        report = self._reports.total(service)
-        baseline = max(self.best(service), report.ready)
+        before, report = self._before(service, target), self._reports.total(service)
+        baseline = self._baseline(service)
         floor = self.floor(service, baseline, report.nodes)
         incompatible = self._is_incompatible(service, before, version)
-        beside = spec.side_by_side == "always" or (incompatible and spec.side_by_side == "incompatible")
-        beside = beside and not report.alone
-        share = -(-baseline // max(1, report.nodes))
-        parallel = max(1, (baseline - floor) // share) if share else max(1, report.nodes)
-        sole = bool(baseline) and baseline - share <= 0
-        gap_s, lowest, problems = 0.0, baseline - (0 if beside else min(baseline, parallel * share)), list[str]()
-        if not report.nodes:
-            problems.append(f"no node runs {service}: its node files have no [role.ROLE.{service}]")
-        flips = self._opening(service).cut_over == "flip"
-        if incompatible and not beside and before:
-            gap_s, lowest = spec.drain_s + spec.soak_s, 0
-            if flips:
-                problems.append(
-                    'a flip needs both versions side by side: allow it in the role, or set cut_over = "stopped"'
-                )
-            if any(gate.at == "before" for gate in self._state.policy(service).gates):
-                problems.append("gates before the cut-over need both versions side by side")
-        elif sole and not beside and before:
-            gap_s, lowest = spec.drain_s, 0
-        if gap_s and not spec.accept_gap:
-            problems.append(
-                f"the capacity would fall to {lowest} of {baseline} (floor {floor}) for about {gap_s:g} s; "
-                "accept that with --accept-gap"
-            )
-        return {
-            "service": service,
-            "before": before,
-            "to": version,
-            "incompatible": incompatible,
-            "side_by_side": beside,
-            "nodes": report.nodes,
-            "batches": -(-report.nodes // parallel) if not beside else 1,
-            "lowest": lowest,
-            "baseline": baseline,
-            "floor": floor,
-            "gap_s": gap_s,
-            "problems": problems,
-        }
+        change = Change(service, before, version, spec, incompatible)
+        return plan(change, report, baseline, floor, self._state.policy(service))
 
     def on_release(self, event: ReleasePut, now: float) -> None:
-        Releases(self._state).on_put(event)
+        self._releases.on_put(event)
 
     def on_order(self, order: RolloutOrder, now: float) -> None:
         if self._root is None or self.objection(order):
@@ -390,14 +330,9 @@ class Rollouts:
         return bool(before) and not self._state.policy(service).compatibility.compatible(before, version)
 
     def _release(self, service: str, version: str) -> dict[str, object] | None:
-        doc: Doc | None = self._state.policies.docs.get(f"{RELEASE}/{service}-{version}")
-        if doc is None:
-            return None
-        try:
-            data = msgspec.json.decode(doc.body, type=dict[str, object])
-        except msgspec.MsgspecError:
-            return None
-        return None if data.get("withdrawn") else data
+        """As in `Target.releases`. None: there is none, or it is withdrawn."""
+        known = self._releases.get(f"{service}-{version}")
+        return known.release.to_data() if known is not None and not known.withdrawn else None
 
     # ------------------------------------------------------------------ slots
 
@@ -502,11 +437,10 @@ class Rollouts:
         assert root is not None
         asking = {node: until for node, until in self._asking.get(service, {}).items() if until > now}
         self._asking[service] = asking
-        baseline = rollout.baseline or max(self.best(service), report.ready)
         record = root.records.get(service)
         return Conditions(
             wall_s=self._state.wall_s,
-            floor=self.floor(service, baseline, report.nodes),
+            floor=self.floor(service, self._baseline(service, rollout), report.nodes),
             learning=self.learning(service),
             best=self.best(service),
             objection=root.openings.cut_objection(service, rollout.to),
@@ -519,7 +453,7 @@ class Rollouts:
 
     def _put(self, target: Target, rollout: Rollout, by: str, *, ahead: int = 1) -> None:
         before = target.rollout
-        settled = rollout.to if rollout.state == "done" else target.settled or rollout.before
+        settled = rollout.to if rollout.state == DONE else target.settled or rollout.before
         named = {settled, rollout.to, rollout.before, target.settled} - {""}
         releases = {
             version: data
