@@ -14,8 +14,8 @@ from sdlb.core.rollout_rules import (
     Held,
     Owned,
     advance,
-    capacity,
     capacity_objection,
+    capacity_of,
     given_back,
     granted,
     nodes_out_max,
@@ -51,7 +51,7 @@ def report(*, nodes: int = 4, ready: int = 400, slots: tuple[str, ...] = (), **c
 
 
 def objection(owned: Owned, found: RoleReport, share: int = 100, rollout: Rollout = ROLLOUT, **more: int) -> str:
-    now = capacity(rollout, owned, found, 300)
+    now = capacity_of(rollout, owned, found, 300)
     return slot_objection(
         rollout, owned, now, share, out=more.get("out", 0), nodes=more.get("nodes", 100), learning=False
     )
@@ -87,7 +87,7 @@ def test_no_order_of_grants_and_losses_takes_more_than_the_floor_allows(
         match data.draw(st.sampled_from(["ask", "leave", "return", "break"])):
             case "ask" if node not in owned.slots:
                 share = 0 if node in lost else nodes[node]
-                now = capacity(rollout, owned, found, floor)
+                now = capacity_of(rollout, owned, found, floor)
                 if slot_objection(rollout, owned, now, share, out=len(owned.slots), nodes=99, learning=False):
                     continue
                 owned = granted(owned, node, share, 0.0)
@@ -110,7 +110,7 @@ def test_no_order_of_grants_and_losses_takes_more_than_the_floor_allows(
 def test_a_slot_counts_until_the_report_shows_its_node_as_out_and_not_twice() -> None:
     owned = granted(Owned("r-1", updated=1), "a", 100, 0.0)
     assert objection(owned, report()) == "a capacity of 200 would be left of 400, and the floor is 300"
-    assert capacity(ROLLOUT, owned, report(ready=300, slots=("a",)), 300).left == 300
+    assert capacity_of(ROLLOUT, owned, report(ready=300, slots=("a",)), 300).left == 300
 
 
 @pytest.mark.promise(9)
@@ -149,7 +149,7 @@ def test_no_slot_is_granted_in_other_states(state: str) -> None:
 
 
 def test_a_root_that_learns_grants_nothing() -> None:
-    now = capacity(ROLLOUT, Owned(), report(), 300)
+    now = capacity_of(ROLLOUT, Owned(), report(), 300)
     assert slot_objection(ROLLOUT, Owned(), now, 0, out=0, nodes=4, learning=True)
 
 

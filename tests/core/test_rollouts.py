@@ -477,3 +477,25 @@ def test_orders_that_would_have_no_effect_say_why() -> None:
     order = ev.RolloutOrder("other", "start", "operator-a", version="1.0")
     assert "no node runs other" in story.forest["edge-1"].balancer.view.rollout_objection(order)
     assert f"{TARGET}/other" not in story.forest["edge-1"].balancer._state.policies.docs  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_refusal_because_another_rollout_has_a_node_out_does_not_begin_the_cut_over() -> None:
+    """Only the lack of capacity ends the batches of versions that do not run side by side."""
+    story = Story(ONE, ALONE)
+    other = replace(ALONE, service="pricing", routes=("pricing.example/*",), port=9000)
+    for host in story.hosts:
+        story.forest[host].roles = (ALONE, other)
+        story.forest[host].restart()
+    story.forest.run(20.0)
+    for version in ("1.0", "1.1"):
+        body = json.dumps({"service": "pricing", "version": version}).encode()
+        story.forest["edge-1"].inbox.append(ev.ReleasePut(f"pricing-{version}", body))
+        story.forest.run(0.5)
+        slow = replace(SPEC, soak_s=60.0 if version == "1.1" else 1.0, progress_s=600.0, accept_gap=True)
+        story.forest["edge-1"].inbox.append(ev.RolloutOrder("pricing", "start", "operator-a", version, slow))
+        story.forest.run(60.0 if version == "1.0" else 20.0)
+    pricing = story.forest["edge-1"].balancer.view.rollout("pricing")
+    assert pricing is not None and len(pricing["slots"]) == 1, pricing
+    assert story.start(BIG, replace(SPEC, accept_gap=True)) == ""
+    story.forest.run(20.0)
+    assert story.rollout()["state"] == "rolling" and story.lowest == 400

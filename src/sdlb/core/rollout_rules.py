@@ -92,7 +92,7 @@ class Conditions:
 # ---------------------------------------------------------------------- slots
 
 
-def capacity(rollout: Rollout, owned: Owned, report: RoleReport, floor: int) -> Capacity:
+def capacity_of(rollout: Rollout, owned: Owned, report: RoleReport, floor: int) -> Capacity:
     """`floor`: of the baseline of the rollout."""
     gone = {slot.node for slot in report.slots}
     promised = sum(held.share for node, held in owned.slots.items() if node not in gone)

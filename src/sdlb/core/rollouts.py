@@ -24,7 +24,8 @@ from sdlb.core.rollout_rules import (
     Conditions,
     Owned,
     advance,
-    capacity,
+    capacity_objection,
+    capacity_of,
     given_back,
     granted,
     is_waiting,
@@ -79,7 +80,7 @@ class Rollouts:
         self._asking: dict[
             str, dict[str, float]
         ] = {}  # service -> node that waits for a slot -> until when that counts
-        self._held: dict[str, str] = {}  # service -> why no slot was granted while none was open
+        self._held: dict[str, bool] = {}  # service that gets no slot although none is open -> whether capacity is short
         self._details: dict[str, str] = {}  # what a rollout waits for, if that alone has changed
         self._returned: dict[str, dict[str, None]] = {}  # service -> nodes that gave a slot back since it was adopted
         self._up_since = 0.0
@@ -120,7 +121,7 @@ class Rollouts:
     def capacity(self, service: str, rollout: Rollout) -> Capacity:
         report = self._reports.total(service)
         base = replace(rollout, baseline=self._baseline(service, rollout))
-        return capacity(base, self.owned(service), report, self.floor(service, base.baseline, report.nodes))
+        return capacity_of(base, self.owned(service), report, self.floor(service, base.baseline, report.nodes))
 
     def _baseline(self, service: str, rollout: Rollout | None = None) -> int:
         """That of the rollout once it has begun to roll, and as long as it is in progress."""
@@ -356,14 +357,17 @@ class Rollouts:
             return SlotAnswer(False, retry_s, f"the rollout of {ask.service} is {rollout.id}")
         if ask.node in owned.slots:
             return SlotAnswer(True)
-        why = self._slot_objection(ask, rollout, owned)
+        capacity = self.capacity(ask.service, rollout)
+        why = self._slot_objection(ask, rollout, owned, capacity)
         if why:
             asking = self._asking.setdefault(ask.service, {})
             others = sum(1 for until in asking.values() if until > now)
             retry_s *= max(1.0, others / (2 * len(owned.slots) + ASKING))  # one of them asks soon after a slot is free
             asking[ask.node] = now + 2 * retry_s
             if not owned.slots and rollout.state == ROLLING and not self.learning(ask.service):
-                self._hold(ask.service, rollout, why, now)
+                accept_gap = rollout.spec.accept_gap
+                short = capacity_objection(capacity, ask.share, alone=True, accept_gap=accept_gap)
+                self._hold(ask.service, rollout, why, now, short=bool(short))
             return SlotAnswer(False, retry_s, why)
         self._asking.get(ask.service, {}).pop(ask.node, None)
         self._held.pop(ask.service, None)
@@ -372,18 +376,17 @@ class Rollouts:
         self._state.note("slot-granted", text, service=ask.service, rollout=rollout.id, node=ask.node)
         return SlotAnswer(True)
 
-    def _slot_objection(self, ask: SlotAsk, rollout: Rollout, owned: Owned) -> str:
+    def _slot_objection(self, ask: SlotAsk, rollout: Rollout, owned: Owned, now: Capacity) -> str:
         out = sum(1 for each in self._owned.values() for held in each.slots.values() if held.share)
         nodes = max((self._reports.total(t.service).nodes for t in self._state.targets.all()), default=0)
-        now = self.capacity(ask.service, rollout)
         return slot_objection(rollout, owned, now, ask.share, out=out, nodes=nodes, learning=self.learning(ask.service))
 
-    def _hold(self, service: str, rollout: Rollout, why: str, now: float) -> None:
+    def _hold(self, service: str, rollout: Rollout, why: str, now: float, *, short: bool) -> None:
         if service not in self._held:
             text = f"{service}: {rollout.id} takes no node out: {why}"
             self._state.note("capacity-held", text, "warning", service=service, rollout=rollout.id)
             self._state.set_timer(now, "rollout", service)
-        self._held[service] = why
+        self._held[service] = short
 
     def _save(self, service: str, owned: Owned) -> None:
         if owned == self.owned(service):
@@ -447,7 +450,7 @@ class Rollouts:
             flips=self._opening(service).cut_over == "flip",
             active=record is not None and rollout.to in record.active,
             reverted=root.openings.reverted(service, rollout.to),
-            held=service in self._held,
+            held=self._held.get(service, False),
             asking=len(asking),
         )
 
