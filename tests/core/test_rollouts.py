@@ -318,6 +318,19 @@ def test_an_aborted_rollout_goes_back_from_every_phase(phase: str, verb: str) ->
     assert "no rollout" in story.order("abort")
 
 
+def test_after_an_abort_undo_takes_the_last_finished_rollout_back() -> None:
+    story = Story()
+    story.start(NEW)
+    story.until("done")
+    story.start("1.0.3")
+    assert story.order("abort") == ""
+    story.until("undone")
+    assert story.all_run(NEW)
+    assert story.order("undo") == ""
+    story.until("done")
+    assert story.all_run(OLD) and story.rollout()["undoes"] == "r-2"
+
+
 def test_another_version_supersedes() -> None:
     story = Story()
     story.start(NEW)

@@ -214,8 +214,8 @@ class Rollouts:
         return self._floor_objection(order.service, order.version) or self._problems(order)
 
     def _undo_objection(self, service: str, target: Target | None) -> str:
-        last = target.rollout if target is not None else None
-        if target is None or last is None or not last.before or last.state != DONE:
+        last = undoable(target)
+        if last is None or not last.before:
             return f"{service} has no finished rollout that could be undone"
         order = RolloutOrder(service, "undo", "")
         return self._floor_objection(service, last.before) or self._problems(order)
@@ -235,7 +235,7 @@ class Rollouts:
     def plan(self, order: RolloutOrder) -> dict[str, object]:
         """What `start` or `undo` would do, as far as it is known beforehand."""
         service, target = order.service, self._state.targets.get(order.service)
-        last = target.rollout if target is not None and order.verb == "undo" else None
+        last = undoable(target) if order.verb == "undo" else None
         version, spec = (last.before, last.spec) if last is not None else (order.version, order.spec)
         before, report = self._before(service, target), self._reports.total(service)
         baseline = self._baseline(service)
@@ -255,9 +255,8 @@ class Rollouts:
         match order.verb:
             case "start":
                 self._start(target, order, order.version, "", now)
-            case "undo" if active is None and target.rollout is not None:
-                again = replace(order, spec=target.rollout.spec)
-                self._start(target, again, target.rollout.before, target.rollout.id, now)
+            case "undo" if active is None and (last := undoable(target)) is not None:
+                self._start(target, replace(order, spec=last.spec), last.before, last.id, now)
             case "adopt" if active is not None:
                 settings = self._state.settings
                 self._learn(order.service, now)
@@ -474,6 +473,13 @@ class Rollouts:
         self._details.pop(target.service, None)
         self._reports.changed[target.service] = None
         self._state.changed_services[target.service] = None
+
+
+def undoable(target: Target | None) -> Rollout | None:
+    """The rollout that `undo` takes back: the one in progress, else the last that is done."""
+    if target is None:
+        return None
+    return target.active or next((each for each in past(target) if each.state == DONE), None)
 
 
 def past(target: Target) -> tuple[Rollout, ...]:

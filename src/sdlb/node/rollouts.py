@@ -66,10 +66,7 @@ async def run_here(loop: NodeLoop, call: Execute) -> Json:
         raise Refusal(REFUSED, f"rollout {found['id']} of {service} is finished: {found['state']}")
     if order.verb not in ANY_ROOT and found is not None and not found.get("owner_here"):
         raise Refusal(NO_OWNER, f"{found['owner']} owns rollout {found['id']} of {service}, not {name}")
-    spec = order.spec
-    if order.verb == "undo" and found is not None:  # it proceeds as the one that it takes back
-        spec = msgspec.convert(found["spec"], RolloutSpec)
-    event = RolloutOrder(service, order.verb, order.by, order.version, spec, order.supersede)
+    event = RolloutOrder(service, order.verb, order.by, order.version, order.spec, order.supersede)
     objection = view.rollout_objection(event)
     if call.path == CHECK:
         plan = view.rollout_plan(event) if order.verb in ("start", "undo") else None
