@@ -13,6 +13,9 @@ TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),engine/target)
 CARGO := cargo
 PYTEST_ARGS ?=
 
+# Without its cache of bytecode, Python compiles all of sdlb at each start of a node, which takes longer than the rest of the start.
+unexport PYTHONDONTWRITEBYTECODE
+
 ENGINE_SOURCES := $(shell find engine/crates proto -name '*.rs' -o -name '*.proto' -o -name Cargo.toml) \
 	engine/Cargo.toml engine/Cargo.lock
 PROTO := $(wildcard proto/*.proto)
@@ -51,6 +54,14 @@ soak: setup ## a small tree under churn for SOAK_MINUTES=10: nothing lost, memor
 .PHONY: chaos
 chaos: setup ## a tree in network namespaces under load and faults, an hour of it (root); CHAOS_ARGS='--minutes 3 --seed 1'
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.chaos $(CHAOS_ARGS)
+
+.PHONY: canaries
+canaries: setup ## five bad versions, one after another, each against 1,000 requests a second: what stops them, and when (ten minutes)
+	@SDLB_CANARIES=full $(BIN)/python -m pytest -q -s tests/e2e/test_role_bad_canaries.py
+
+.PHONY: crashes
+crashes: setup ## rollouts in which each process is killed with -9 at each recorded step (three minutes)
+	@SDLB_CRASHES=full $(BIN)/python -m pytest -q -s tests/e2e/test_role_crashes.py
 
 .PHONY: clean
 clean: ## remove all that make has made

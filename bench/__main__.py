@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import change, cores, edge, idle, latency, proxy, reads, register, report, scale, tiers, upgrade
+from bench import change, cores, edge, idle, latency, proxy, reads, register, report, scale, sites, tiers, upgrade
 from sdlb.cli.demo.launch import WaitTimeout
 
 CASES: dict[str, Callable[[bool], report.Report]] = {
@@ -22,6 +22,7 @@ CASES: dict[str, Callable[[bool], report.Report]] = {
     "reads": reads.run,
     "upgrade": upgrade.run,
     "scale": scale.run,
+    "sites": sites.run,
 }
 EPILOG = """cases:
   proxy     CPU per request of sdlb-engine, nginx and HAProxy, side by side
@@ -35,6 +36,7 @@ EPILOG = """cases:
   change    one claim added or withdrawn among 10,000, seen at a root three tiers up, under traffic
   reads     the delay of decisions while lists of 10,000 services, routes and instances are read
   scale     cost by the number of routes, memory by the number of idle connections
+  sites     an entry with 10,000 sites: its start, and a replaced certificate
   upgrade   hot restarts of the engine under full load: lost requests
 All of them take about 25 minutes (--quick: six). The tables are also written to bench/out/."""
 

@@ -27,9 +27,11 @@ def pack(file: Path, program: str = "", *, comment: str = "") -> str:
     return hashlib.sha256(content.getvalue()).hexdigest()
 
 
-def release(folder: Path, version: str, program: str = "", platform: str = "any") -> dict[str, Any]:
-    """A release of catalog, as a release file has it; its artifact is in the folder."""
-    file = folder / f"catalog-{version}.tar"
+def release(
+    folder: Path, version: str, program: str = "", platform: str = "any", service: str = "catalog"
+) -> dict[str, Any]:
+    """A release, as a release file has it; its artifact is in the folder."""
+    file = folder / f"{service}-{version}.tar"
     sha256 = pack(file, program, comment=version)
     artifact = {platform: {"url": str(file), "sha256": sha256}}
-    return {"service": "catalog", "version": version, "artifact": artifact}
+    return {"service": service, "version": version, "artifact": artifact}

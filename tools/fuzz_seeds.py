@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sdlb.node.audit import attack_rows
 from sdlb.wire import engine_pb2 as pb
 from tests.compliance import test_framing as framing
 from tests.engine import frames
@@ -124,8 +125,10 @@ def http2() -> dict[str, bytes]:
 
 def http1() -> dict[str, dict[str, bytes]]:
     heads = {name: raw for name, raw in framing.FINE.items() if raw.endswith(b"\r\n\r\n")}
-    heads |= {attack.name: attack.raw for attack in framing.ATTACKS if not attack.streams and len(attack.raw) < 4096}
-    bodies = dict(framing.CHUNKS)
+    heads |= {
+        attack.name: attack.raw for attack in attack_rows.FRAMING if not attack.streams and len(attack.raw) < 4096
+    }
+    bodies = dict(attack_rows.CHUNKS)
     bodies |= {name: raw.split(b"\r\n\r\n", 1)[1] for name, raw in framing.FINE.items() if b"chunked" in raw}
     paths = ("/", "/a/../b", "/%2e%2e/x", "//a//b", "/a%2fb", "/a%5cb", "/a;x=1/../b", "/%c0%ae", "/a?b=../c", "/a%00")
     ok = b"HTTP/1.1 200 OK\r\n"

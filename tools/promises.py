@@ -64,7 +64,8 @@ PROMISES = {
 }
 
 EXPLORED = (
-    "every order of events for the small trees of `sdlb sim --explore --list`, up to the number of states that is given"
+    "every order of events for the small trees of `sdlb sim --explore --list`, up to the number of states that is given: "
+    "700 to 14,000 of each tree in the tests, 80,000 of each in the longest run of all"
 )
 SEEN = {
     1: (
@@ -101,7 +102,11 @@ SEEN = {
         "power cuts that lose what was not durable, older and lost disks, copied state folders",
         "a durable write is on disk when it is confirmed; SQLite's log is intact or SQLite reports that it is not",
     ),
-    9: ("not", "unit tests of the rule by which the owner of a rollout grants slots", "one owner for each rollout"),
+    9: (
+        f"{EXPLORED}: rollouts over one or two hosts, with one owner",
+        "the floor in larger trees and over several rollouts: scenarios of the simulator, and unit tests of the rule for slots",
+        "one owner for each rollout",
+    ),
 }
 """For each promise: what is explored exhaustively, what is only sampled, what is assumed."""
 

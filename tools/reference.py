@@ -23,12 +23,15 @@ from sdlb.model.policy_texts import GATES, SETTINGS
 from sdlb.model.reason_texts import REASONS
 from sdlb.model.version import NAME_CHARS_MAX
 from sdlb.node import config_texts, metric_texts, schema
+from sdlb.node.audit import attack_rows
+from sdlb.node.audit.checks import CHECKS
 from sdlb.node.config import LIMITS
 from sdlb.node.openapi import document
 from sdlb.node.problems import CODES
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs/reference"
+OPERATE = (ROOT / "docs/operate/audit.md", ROOT / "docs/operate/attacks.md")
 SCHEMA_FILE = "policy.schema.json"
 MARKED = re.compile(r"(<!-- generated: (?P<name>[^\n]+?) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 SHOWN_COMMANDS = tuple(name for name in COMMANDS if name not in ("demo", "sim", "version"))
@@ -119,7 +122,7 @@ def objects() -> str:
             continue
         required = set(each.get("required", ()))
         rows = [
-            (f"`{key}`", _type(value), "" if key in required else f"optional, default {_default(value)}")
+            (f"`{key}`", _type(value), "" if key in required else f"optional{_default(value)}")
             for key, value in each["properties"].items()
         ]
         text = " ".join(each.get("description", "").split())
@@ -128,9 +131,9 @@ def objects() -> str:
 
 
 def _default(value: Mapping[str, Any]) -> str:
-    if "default" not in value:
-        return "its defaults"
-    return f"`{json.dumps(value['default'])}`"
+    if "default" in value:
+        return f", default `{json.dumps(value['default'])}`"
+    return ", default its defaults" if "$ref" in value else ""
 
 
 def _type(value: Mapping[str, Any]) -> str:
@@ -174,7 +177,7 @@ def policy() -> str:
             if isinstance(default, str)
             else _number(default)
         )
-        rows.append((f"`{key}`", _type(value), shown, meaning))
+        rows.append((f"`{key}`", _type(value).replace("](#", "](api.md#"), shown, meaning))
     return table(("key", "value", "default", "meaning"), rows)
 
 
@@ -296,6 +299,46 @@ def reasons() -> str:
     return table(("code", "meaning"), ((f"`{code}`", meaning) for code, meaning in REASONS.items()))
 
 
+def audit_checks() -> str:
+    rows = (
+        (f"`{name}`", each.what, each.fails or "never", each.warns or "never", each.why)
+        for name, each in CHECKS.items()
+    )
+    return table(("check", "what is checked", "fails when", "warns when", "why it matters"), rows)
+
+
+def audit_attacks() -> str:
+    floods = attack_rows.http2_floods(b"", b"")
+    groups: dict[str, list[tuple[str, str]]] = {
+        "HTTP/1 framing": [
+            (
+                f"{each.name}: {_sent(each.raw)}",
+                " or ".join(map(str, sorted(each.statuses))) + ", closed, nothing forwarded",
+            )
+            for each in attack_rows.FRAMING
+        ],
+        "Names, paths, headers": [
+            *((f"path `{path}` on a public node", "400") for path in attack_rows.ENCODED_PATHS),
+            *(
+                (f"field {_sent(name.encode() + b': ' + value)}", "served without it")
+                for name, value in attack_rows.FORGED.items()
+            ),
+            ("another host than in the TLS handshake", "421"),
+        ],
+        "HTTP/2": [
+            *((name, "the stream is reset or refused, nothing forwarded") for name in attack_rows.HTTP2_HEADS),
+            *((f"flood: {name}", "the connection is closed") for name in floods),
+        ],
+        "TLS": [(f"ClientHello: {name}", "no ServerHello") for name in attack_rows.HELLOS],
+    }
+    return "\n".join(f"**{section}**\n\n{table(('sent', 'expected'), group)}" for section, group in groups.items())
+
+
+def _sent(raw: bytes) -> str:
+    text = repr(raw)[2:-1].replace("`", "'")
+    return f"`{text if len(text) <= 120 else text[:80] + '...'}`"
+
+
 def problems() -> str:
     rows = sorted((status, code, meaning) for code, (status, meaning) in CODES.items())
     return table(("code", "status", "meaning"), ((f"`{code}`", str(status), meaning) for status, code, meaning in rows))
@@ -319,7 +362,7 @@ def generators() -> dict[str, Callable[[], str]]:
     found: dict[str, Callable[[], str]] = {}
     for name in SHOWN_COMMANDS:
         children = [each for each, parser in _children(parser_of(name)).items() if parser.add_help]  # else: reserved
-        own = name not in ("policy", "release", "rollout", "route")
+        own = name not in ("policy", "release", "rollout", "route", "tls")
         for command in [*([name] if own else []), *(f"{name} {each}" for each in children)]:
             found[f"options of {command}"] = partial(options, command)
     sections = dict.fromkeys(key.partition(".")[0] if "." in key else "top" for key in config_texts.KEYS)
@@ -334,6 +377,8 @@ def generators() -> dict[str, Callable[[], str]]:
         "events": events,
         "reasons": reasons,
         "problems": problems,
+        "audit checks": audit_checks,
+        "audit attacks": audit_attacks,
     }
 
 
@@ -354,7 +399,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a table is out of date")
     args = parser.parse_args()
     known, used, stale = generators(), set[str](), list[str]()
-    pages = {path: filled(path.read_text(), path.name, known, used) for path in sorted(PAGES.glob("*.md"))}
+    sources = [*sorted(PAGES.glob("*.md")), *OPERATE]
+    pages = {path: filled(path.read_text(), path.name, known, used) for path in sources}
     for path, now in {**pages, PAGES / SCHEMA_FILE: policy_schema()}.items():
         if not path.exists() or now != path.read_text():
             stale.append(str(path.relative_to(ROOT)))

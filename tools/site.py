@@ -62,6 +62,8 @@ SECTIONS = (
             "guide/first-service.md",
             "guide/new-version.md",
             "guide/patch.md",
+            "guide/canary.md",
+            "guide/together.md",
             "guide/incompatible-version.md",
             "guide/migration.md",
         ),

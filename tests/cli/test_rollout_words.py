@@ -25,10 +25,13 @@ from sdlb.sdk.rollout_types import (
     AgentRole,
     AgentSlot,
     Rollout,
+    RolloutAnalysis,
     RolloutCapacity,
     RolloutNodes,
+    RolloutPart,
     RolloutPlan,
     RolloutSlot,
+    RolloutStep,
     TreeRole,
 )
 from sdlb.sdk.types import Candidate, GateProgress, Opening
@@ -78,6 +81,25 @@ def test_a_rollout_in_progress_is_one_block() -> None:
         "capacity  1,100 of 1,200, floor 900",
         "next      host-5, when host-4 is verified",
     ]
+
+
+def test_a_canary_shows_its_step_its_share_and_its_analysis() -> None:
+    step = RolloutStep(number=2, of=3, nodes="25%", for_s=600.0, since=NOW - 60, left_s=540.0, share=25.0)
+    analysis = RolloutAnalysis(
+        result="running", text="errors 0.48 % against 0.51 %", requests=15_300, requests_old=45_904
+    )
+    lines = shown(changed(ROLLOUT, step=step, analysis=analysis, next="step 3, when step 2 of 3 is over"))
+    assert lines[0] == f"catalog 1.0.1 -> 1.0.2  r-17  rolling, step 2 of 3  by ann, {clock(NOW - 600, NOW)}"
+    assert lines[3:] == [
+        "share     1.0.2 25 %, measured 25.0 % of 61,204, 9 min left",
+        "analysis  errors 0.48 % against 0.51 %",
+        "next      step 3, when step 2 of 3 is over",
+    ]
+    for nodes, rest in (("1", "1 node has"), ("3", "3 nodes have"), ("25%", "25% of the nodes have")):
+        waits = changed(ROLLOUT, step=RolloutStep(number=1, of=3, nodes=nodes, share=5.0))
+        assert shown(waits)[3] == f"share     1.0.2 5 %, once {rest} it"
+    over = changed(ROLLOUT, state="undone", ended=NOW, step=RolloutStep(number=1, of=3))
+    assert "step" not in shown(over)[0]
 
 
 def test_gates_and_the_cut_over_stand_in_the_block() -> None:
@@ -282,10 +304,9 @@ def test_a_rollout_file(tmp_path: Path) -> None:
         (GOOD + "frist = 1", "r.toml:7: frist: is not a known key; did you mean 'first'?"),
         (GOOD + "zzz = 1", "r.toml:7: zzz: is not a known key; use release, service"),
         (
-            GOOD + 'step = [{nodes = 1, share = 5, for = "10m"}]',
-            "r.toml:7: step: is not supported in this version; remove it",
+            GOOD + 'step = [{nodes = 1, share = 500, for = "10m"}]',
+            "r.toml:7: step.share: step 1 has the value 500; use a percentage from 0 to 100",
         ),
-        (GOOD + "[analysis]\ntolerate = 1.25", "r.toml:7: analysis: is not supported in this version; remove it"),
         (GOOD + 'service = "x"', "r.toml:7: service: stands beside release"),
         ('release = "catalog"', "r.toml:1: release: has the value catalog: has no version"),
         ("release = 1", "r.toml:1: release: has the value 1; use a text in quotes"),
@@ -499,3 +520,87 @@ async def test_roles(node: Lone, sdlb: Shell) -> None:
     await acts.report(node)
     assert (await sdlb("role", "catalog"))[1].splitlines()[1].split() == ["catalog", "-", "4", "400", "-"]
     assert json.loads((await sdlb("role", "catalog", "--json"))[1])["roles"][0]["nodes"] == 4
+
+
+@console
+async def test_the_record_of_a_rollout(node: Lone, sdlb: Shell) -> None:
+    code, _, error = await sdlb("rollout", "show", "catalog", "--record")
+    assert (code, error) == (
+        1,
+        "sdlb rollout: edge-1 has no record of a rollout catalog, or of a service of this name\n",
+    )
+    await acts.release(node, "1.0.2")
+    await acts.report(node)
+    await sdlb("rollout", "start", "catalog", "1.0.2", "--as", "ann")
+    await acts.report(node, counts={"prepared": 4})
+    await acts.out(node, "host-4", prepared=3)
+    code, told, error = await sdlb("rollout", "show", "r-1", "--record")
+    lines = told.splitlines()
+    assert (code, error, len(lines)) == (0, "", 4)
+    assert lines[0].startswith("edge-1  r-1 of catalog, 3 entries, SHA-256 ")
+    assert "started        state preparing, by ann, to 1.0.2, " in lines[1]
+    assert f"digests {{1.0.2 {{any {'a' * 64}}}}}" in lines[1]
+    assert "state          state rolling, " in lines[2] and "baseline 400" in lines[2]
+    assert lines[3].endswith("slot-granted   node host-4, floor 300, left 300, share 100")
+    head = lines[0].split()[-1]
+    assert (await sdlb("rollout", "show", "r-1", "--verify", head))[0] == 0
+    assert json.loads((await sdlb("rollout", "show", "r-1", "--record", "--json"))[1])["records"][0]["head"] == head
+    await acts.back(node, "host-4", prepared=3)
+    assert (await sdlb("rollout", "show", "r-1", "--verify", head))[0] == 0, "it is in the chain still"
+    code, _, error = await sdlb("rollout", "show", "r-1", "--verify", "a" * 64)
+    assert (code, error) == (1, f"sdlb rollout: no entry has the SHA-256 {'a' * 64}: entries were changed or removed\n")
+    (chain,) = node.balancer._rollouts.recorder.records.find("r-1")
+    chain.entries[1]["baseline"] = 300
+    for words in (("--record",), ("--verify",), ("--record", "--json")):
+        code, _, error = await sdlb("rollout", "show", "r-1", *words)
+        assert code == 1 and error.count("\n") == 1
+        assert error.startswith(
+            "sdlb rollout: the record of r-1 of catalog at edge-1 is broken at entry 2: "
+            "the SHA-256 in entry 3 is not that of the entry before"
+        ), error
+
+
+# ---------------------------------------------------------------------- several services together
+
+
+def test_a_joint_rollout_in_a_block_and_in_the_history() -> None:
+    parts = (
+        RolloutPart(service="pricing", id="r-16", before="3.0", to="3.1.0", state="done"),
+        RolloutPart(service="catalog", id="r-17", before="1.0.1", to="1.0.2", state="rolling"),
+    )
+    lines = shown(changed(ROLLOUT, joint=parts))
+    assert lines[1] == "together  pricing 3.0 -> 3.1.0 r-16 done, then catalog 1.0.1 -> 1.0.2 r-17 rolling"
+
+
+@console
+async def test_a_joint_rollout_is_given_by_services_and_versions_or_by_a_file(node: Lone, sdlb: Shell) -> None:
+    usage = await sdlb("rollout", "start", "catalog", "1.0.2", "pricing")
+    assert usage[0] == 2 and "give a VERSION after pricing" in usage[2]
+    usage = await sdlb("rollout", "start", "catalog", "1.0.2", "catalog", "1.0.3")
+    assert usage[0] == 2 and "catalog is named twice" in usage[2]
+    await acts.release(node, "1.0.2")
+    sdlb.write("r.toml", 'release = ["catalog-1.0.2", "pricing-3.1.0"]\n')
+    for what in (("catalog", "1.0.2", "pricing", "3.1.0"), ("r.toml",)):
+        code, told, _ = await sdlb("rollout", "plan", *what)
+        assert code == 1
+        assert told.splitlines()[-1] == (
+            "it would be refused: there is no release pricing-3.1.0; add it with 'sdlb release add'"
+        )
+    sdlb.write("r.toml", 'soak_s = 2\nrelease = ["catalog-1.0.2", "catalog-1.0.3"]\n')
+    assert (await sdlb("rollout", "plan", "r.toml"))[2] == (
+        "sdlb rollout: r.toml:2: release: has catalog twice; name each service once\n"
+    )
+
+
+@console
+async def test_a_cycle_of_releases_is_one_error_with_its_line(node: Lone, sdlb: Shell) -> None:
+    sdlb.write("stock.toml", 'service = "stock"\nversion = "1.0"\nrequires = ["pricing>=3"]\n')
+    sdlb.write("pricing.toml", 'service = "pricing"\nversion = "3.1.0"\n\nrequires = ["stock>=1"]\n')
+    assert (await sdlb("release", "add", "stock.toml"))[0] == 0
+    assert await sdlb("release", "add", "pricing.toml") == (
+        1,
+        "",
+        "sdlb release: pricing.toml:4: requires: is part of a cycle: pricing-3.1.0 requires stock-1.0 requires pricing-3.1.0; "
+        "remove one of these requirements; none could be first\n",
+    )
+    assert "stock-1.0  -          pricing>=3  available" in (await sdlb("release", "list"))[1]

@@ -228,6 +228,13 @@ def test_help_imports_no_command() -> None:
     assert done.stdout.endswith("[]\n")
 
 
+def test_a_node_without_certificates_loads_no_cryptography() -> None:
+    """It costs each node 8 MiB and some of its start."""
+    code = "import sys, sdlb.node.compose; print('cryptography' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_a_reader_that_closes_the_pipe_early_is_not_an_error() -> None:
     words = [sys.executable, "-m", "sdlb", "--help"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

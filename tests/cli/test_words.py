@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdlb.cli import out
 from sdlb.cli.explain import lines
 from sdlb.cli.routes import rows as route_rows
-from sdlb.cli.status import opening_lines, rows, warnings
+from sdlb.cli.status import opening_lines, rows, site_lines, warnings
 from sdlb.cli.tree import draw
 from sdlb.sdk.types import (
     Candidate,
@@ -24,6 +24,8 @@ from sdlb.sdk.types import (
     Route,
     Service,
     Services,
+    Site,
+    Sites,
     TargetChoice,
     Tree,
     Version,
@@ -47,6 +49,17 @@ def test_a_waiting_version_shows_its_reason_and_a_differing_route_gets_its_own_l
     assert shown == [
         ["catalog", "2.5.1", "1", "0", "0%", "host-2", f"waiting: {WHY}"],
         ["", "", "", "", "", "a.example/x", "refused: held by other (decided by edge-1)"],
+    ]
+
+
+def test_what_is_wrong_with_a_site_is_shown_once() -> None:
+    kept = Site(
+        name="a.example", state="kept", reason="the files cannot be read", warnings=("it expires", "it is weak")
+    )
+    assert list(site_lines(Sites(sites=(kept, Site(name="b.example", state="serving"))))) == [
+        ("site a.example: the files cannot be read; it keeps its previous certificate", "red"),
+        ("site a.example: it expires", "yellow"),
+        ("site a.example: it is weak", "yellow"),
     ]
 
 

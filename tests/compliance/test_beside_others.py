@@ -18,8 +18,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sdlb.node.audit.attack_rows import FRAMING, Attack
 from tests.compliance.recorder import Recorder
-from tests.compliance.test_framing import ATTACKS, Attack
 from tests.compliance.wire import SITE, listen, request
 from tests.e2e.backend import Backend
 from tests.e2e.cluster import Cluster, Node, until
@@ -124,7 +124,7 @@ def test_attacks_through_another_proxy_smuggle_nothing(before: str, recorder: Re
         )
 
     with ThreadPoolExecutor(24) as pool:
-        wrong = [why for why in pool.map(play, ATTACKS) if why]
+        wrong = [why for why in pool.map(play, FRAMING) if why]
     assert not wrong, "\n".join(wrong)
 
 

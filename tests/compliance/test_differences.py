@@ -20,9 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sdlb.node.audit.attack_rows import FRAMING, get, post
 from tests.compliance.recorder import Recorder
 from tests.compliance.test_beside_others import start
-from tests.compliance.test_framing import ATTACKS, FINE, get, post
+from tests.compliance.test_framing import FINE
 from tests.compliance.wire import SITE, listen, request
 from tests.e2e.cluster import Cluster
 
@@ -34,7 +35,7 @@ SPEAKERS = ("sdlb", "nginx", "haproxy")
 _numbers = itertools.count(1)
 
 CASES: dict[str, bytes] = {
-    **{attack.name: attack.raw for attack in ATTACKS},
+    **{attack.name: attack.raw for attack in FRAMING},
     **{f"fine: {name}": raw for name, raw in FINE.items()},
     "pipelined: two": get() + get(),
     "pipelined: behind a body": post(b"Content-Length: 5") + get(),

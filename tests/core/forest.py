@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from zlib import crc32
+
+from msgspec.structs import replace
 
 from sdlb.core import events as ev
 from sdlb.core.messages import ClaimKey, Hello, UpMessage, UpState

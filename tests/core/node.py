@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
 
 from sdlb.core import effects as ef
 from sdlb.core import events as ev
@@ -102,8 +104,11 @@ class Node:
         self.inbox: deque[ev.Event] = deque()
         self.up: dict[str, int] = {}  # parent -> link
         self.notes: list[ef.Note] = []
+        self.cuts: list[ef.Cut] = []
+        self.labels: tuple[tuple[str, str], ...] = ()
         self.answered: list[ef.Answered] = []
         self.hooks: list[ef.RunHook] = []
+        self.metrics: list[ef.AskMetrics] = []
         self.sent: list[object] = []  # all messages to parents and children, from the last `listen` on
         self.stopped: ef.Stopped | None = None
         self.alive = False
@@ -125,7 +130,15 @@ class Node:
         self.starts += 1
         nonce = f"{self.address}/{self.starts}"
         settings = replace(
-            Settings(self.name, self.node_id, self.incarnation, self.parents, nonce=nonce, roles=self.roles),
+            Settings(
+                self.name,
+                self.node_id,
+                self.incarnation,
+                self.parents,
+                nonce=nonce,
+                roles=self.roles,
+                labels=self.labels,
+            ),
             **self.forest.timing,
         )
         self.balancer = Balancer(settings, dict(self.disk), Random(self.address))
@@ -257,6 +270,13 @@ class Node:
         match effect:
             case ef.Apply():
                 self.inbox.extend(self.engine.apply(effect))
+            case ef.AttachAgain():
+                self.inbox.extend((ev.EngineLost(), self.engine.attached()))
+            case ef.Cut():
+                self.cuts.append(effect)
+                for key in effect.endpoints if not effect.streams_only else ():
+                    self.engine.in_flight.pop(key, None)
+                self.inbox.extend(self.engine.drained())
             case ef.Dial():
                 self.forest.dial(self, effect.parent)
             case ef.ToParent():
@@ -277,6 +297,8 @@ class Node:
                 self.answered.append(effect)
             case ef.RunHook():
                 self.hooks.append(effect)
+            case ef.AskMetrics():
+                self.metrics.append(effect)
             case ef.RunDriver():
                 self.programs.run(effect)
             case ef.Stopped():

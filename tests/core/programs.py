@@ -22,6 +22,8 @@ class Program:
     port: int
     pid: int
     status: str = "running"
+    restarts: int = 0
+    why: str = ""
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Build:
 @dataclass
 class Programs:
     """`slow_s`: time that a call takes; in `hangs` ("start 1.0.2", "stop"): never answered. `stops`: "" or the fault of `stop`.
-    `calls`: all, as "CALL SLOT VERSION"."""
+    `last_words`: what a program that is stopped has logged. `calls`: all, as "CALL SLOT VERSION"."""
 
     node: Node
     builds: dict[str, Build] = field(default_factory=dict)
@@ -47,6 +49,7 @@ class Programs:
     slow_s: float = 0.0
     hangs: set[str] = field(default_factory=set)
     stops: str = ""
+    last_words: tuple[str, ...] = ()
     waiting: list[tuple[float, ef.RunDriver]] = field(default_factory=list)
     _count: count[int] = field(default_factory=lambda: count(1))
 
@@ -91,21 +94,30 @@ class Programs:
                 if self.stops and there is not None:
                     return ev.DriverDone(key, self.stops, "it does not stop", retry=True)
                 self.slots.pop(slot, None)
+                return ev.DriverDone(key, status="absent", log=self.last_words)
             case _:
                 assert effect.call == "state"
         found = self.slots.get(slot)
         if found is None:
             return ev.DriverDone(key, status="absent")
         return ev.DriverDone(
-            key, status=found.status, version=found.version, pid=found.pid, port=found.port, log=("last line",)
+            *(key, "", found.why if found.status != "running" else "", False, ("last line",)),
+            *(found.status, found.version, found.pid, found.port, found.restarts),
         )
 
     # ------------------------------------------------------------------ programs
 
-    def die(self, version: str, status: str = "stopped") -> None:
+    def die(self, version: str, status: str = "stopped", why: str = "") -> None:
         for program in self.slots.values():
             if program.version == version:
-                program.status = status
+                program.status, program.why = status, why
+
+    def restart(self, version: str, times: int) -> None:
+        """Its supervisor has started it again, so many times."""
+        for program in self.slots.values():
+            if program.version == version:
+                program.restarts += times
+                program.pid = next(self._count)
 
     def check_health(self) -> None:
         """What the health checks of the node report about the instances that its agent has registered."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import pytest
+from msgspec.structs import replace
 
-from sdlb.model.rollout import (
-    FAIL,
-    TAKE,
-)
+from sdlb.model.rollout import FAIL, TAKE
 from tests.core.agent_story import ALONE, NEW, OLD, SPEC, Story
 from tests.core.programs import Build
 
@@ -97,7 +95,20 @@ def test_an_interruption_starts_the_clock_over_and_the_third_one_is_a_failure() 
     assert story.phase() == "verifying"
     story.host.programs.builds[NEW] = Build(healthy=False)
     story.run(1.0)
-    reverted(story, "it did not stay healthy")
+    reverted(story, "it did not stay healthy: connection refused")
+
+
+def test_the_failure_says_how_the_program_ended_even_if_a_health_check_saw_the_last_end_first() -> None:
+    story = Story()
+    story.rollout()
+    story.until("verifying")
+    story.host.programs.die(NEW, "pausing", "it used too much memory")
+    story.run(1.0)
+    story.host.programs.die(NEW, "running")
+    for _ in range(3):
+        story.run(1.5)
+        flap(story)
+    reverted(story, "it did not stay healthy: it used too much memory")
 
 
 def test_after_two_interruptions_a_whole_soak_time_is_enough() -> None:
@@ -117,6 +128,45 @@ def test_a_program_that_exits_again_and_again_before_it_is_healthy_is_a_failure(
         story.host.programs.die(NEW)
         story.run(8.0)
     story.until("failed", 20.0)
+
+
+@pytest.mark.parametrize("status", ["running", "pausing"])
+def test_exits_between_two_looks_at_a_program_count_one_by_one(status: str) -> None:
+    """Its supervisor starts it again so quickly that the driver reports only how often."""
+    story = failing(Build(healthy=False))
+    story.until("verifying")
+    story.run(0.5)
+    story.host.programs.restart(NEW, 2 if status == "pausing" else 3)
+    story.host.programs.die(NEW, status)
+    story.until("failed", 5.0)
+    story = failing(Build(healthy=False))
+    story.until("verifying")
+    story.host.programs.restart(NEW, 2)
+    story.run(20.0)
+    assert story.phase() == "verifying"
+
+
+def test_an_exit_that_the_health_checks_have_seen_counts_once() -> None:
+    story = Story()
+    story.rollout(spec=replace(SPEC, soak_s=20.0))
+    story.until("verifying")
+    for _ in range(2):
+        story.run(2.0)
+        flap(story)
+        story.host.programs.restart(NEW, 1)
+        story.run(2.0)
+    story.until("done", 30.0)
+
+
+def test_the_last_lines_of_a_failed_program_are_those_that_it_has_left() -> None:
+    story = failing(Build(healthy=False), progress_s=10.0)
+    story.host.programs.last_words = tuple(f"word {n}" for n in range(25))
+    story.until("failed")
+    assert story.asks[-1].detail.splitlines()[1:] == [f"word {n}" for n in range(5, 25)]
+    story = failing(Build(starts="program"))
+    story.host.programs.last_words = ("of the version before",)
+    story.until("failed")
+    assert story.asks[-1].detail.splitlines()[-1] == "line 29"
 
 
 def test_a_program_that_dies_later_is_started_again_with_growing_pauses() -> None:
@@ -159,3 +209,36 @@ def test_a_driver_that_never_answers_counts_as_failed() -> None:
     story.rollout()
     story.until("failed", 300.0)
     assert story.runs() == {"a": OLD} and story.serves() == {OLD}
+
+
+# ---------------------------------------------------------------------- a corrected node file
+
+
+def _calls(story: Story, since: int) -> list[str]:
+    return [call for call in story.host.programs.calls[since:] if not call.startswith("state")]
+
+
+@pytest.mark.promise(5)
+def test_a_program_that_waits_to_be_started_is_started_with_the_node_file_as_it_is_now() -> None:
+    story = Story()
+    story.host.programs.die(OLD, "pausing", "exited with 1")
+    story.run(3.0)
+    calls = len(story.host.programs.calls)
+    story.run(30.0)
+    assert _calls(story, calls) == [], "its driver starts it again, not the agent"
+    calls = len(story.host.programs.calls)
+    story.host.restart()
+    story.run(3.0)
+    assert _calls(story, calls) == [f"stop a {OLD}", f"start a {OLD}"]
+    assert story.runs() == {"a": OLD} and story.serves() == {OLD}
+    story.host.programs.die(OLD, "pausing", "exited with 1")
+    story.run(30.0)
+    assert _calls(story, calls)[2:] == [], "that is for its driver again"
+
+
+def test_a_program_that_runs_is_not_touched_by_a_restart_of_control() -> None:
+    story = Story()
+    calls = len(story.host.programs.calls)
+    story.host.restart()
+    story.run(5.0)
+    assert _calls(story, calls) == [] and story.serves() == {OLD}

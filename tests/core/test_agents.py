@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from sdlb.core.agent_saved import record_from, record_to
 from sdlb.core.agent_steps import Place, Record

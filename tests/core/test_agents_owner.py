@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from sdlb.core import events as ev
 from sdlb.model.release import Release
@@ -181,6 +181,25 @@ def test_nodes_that_are_rebooted_again_and_again_end_the_rollout(version: str) -
 @pytest.mark.parametrize("version", [NEW, BIG])
 def test_nodes_that_lose_their_disk_again_and_again_end_the_rollout(version: str) -> None:
     killed(version, Node.lose_disk)
+
+
+@pytest.mark.parametrize("version", [NEW, BIG])
+@pytest.mark.parametrize("phase", ["draining", "stopping", "starting", "verifying", "ready"])
+def test_a_node_that_loses_its_disk_while_it_has_a_slot_keeps_no_other_waiting(version: str, phase: str) -> None:
+    """What runs there goes on; the new agent knows of no slot."""
+    tree = Tree()
+    tree.start(version, replace(SPEC, soak_s=6.0))
+    there: list[Node] = []
+    for _ in range(600):
+        there = [host for host in tree.hosts if host.balancer.view.agent()[0]["phase"] == phase]
+        if there or tree.rollout()["state"] == "done":
+            break
+        tree.run(0.05)
+    for host in there:
+        host.lose_disk()
+    tree.until("done")
+    tree.run(10.0)
+    assert tree.runs() == [[version]] * 3 and tree.serving() == 3
 
 
 def test_the_owner_is_killed_again_and_again() -> None:

@@ -3,9 +3,8 @@
 # pyright: reportPrivateUsage=false
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from sdlb.core import events as ev
 from sdlb.core.effects import Answered, Execute, ToChild

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from sdlb.core import saved
 from sdlb.core.authority import LEAP_MAX, Delegated, Root, _Evidence  # pyright: ignore[reportPrivateUsage]
@@ -49,6 +49,11 @@ class Bench:
         self.children.by_name["host"] = Downlink("host", "id-host", 1, "10.0.0.1:80", 0.0)
         self.children.root_votes[node_id] = 1
 
+    def lose_root(self, node_id: str) -> None:
+        """All children are out of touch with this root."""
+        self.children.by_link[1] = self.children.by_name["host"]
+        self.children.lost_votes[node_id] = 1
+
     def decide(self, now: float) -> ServiceRecord:
         self.state.dirty_services["catalog"] = None
         self.state.dirty_routes[ROUTE] = None
@@ -90,10 +95,21 @@ def test_a_root_continues_above_a_generation_that_too_few_report_after_lease_and
     assert "generation-doubted" in bench.codes()
 
 
-def test_nothing_is_outbid_where_other_roots_decide_too() -> None:
+@pytest.mark.parametrize(("other", "end"), [("id-a", 40.0), ("id-z", 20.0)])
+def test_of_several_roots_the_first_one_continues_above_it_and_the_others_hear_that_first(
+    other: str, end: float
+) -> None:
     bench = doubtful()
-    bench.heard_root("id-edge-2")
-    assert [bench.decide(now).generation for now in (0.0, 30.0)] == [3, 3]
+    bench.heard_root(other)
+    assert [bench.decide(now).generation for now in (0.0, end - 1.0, end)] == [3, 3, 8]
+
+
+def test_a_root_waits_anew_when_a_root_before_it_is_lost() -> None:
+    bench = doubtful()
+    bench.heard_root("id-a")
+    bench.decide(0.0)
+    bench.lose_root("id-a")
+    assert [bench.decide(now).generation for now in (10.0, 29.0, 30.0)] == [3, 3, 8]
 
 
 def test_a_doubt_that_is_over_starts_anew_with_the_next_one() -> None:
@@ -208,7 +224,7 @@ def test_what_was_decided_here_holds_until_new_parents_have_decided() -> None:
         state.put_source(key, Source("i:a", Claim(key)))
     delegated.load("service", "catalog", saved.service_to(replace(THIRD, scope=("id-before",))))
     assert [state.slots[key].active for key in (OLD, NEW)] == [True, False]
-    assert state.slots[OLD].permit.scope == ("id-edge", "id-before")
+    assert state.slots[OLD].permit.scope == ("id-edge",)
     assert state.puts[f"permit/{text_of(OLD)}"] == saved.permit_to(state.slots[OLD].permit)
     assert state.puts["service/catalog"] is None
 

@@ -245,3 +245,27 @@ def test_an_engines_table_confirms_what_it_has_and_nothing_more(healthy: bool) -
     forest.cut.clear()
     forest.run(12.0)
     assert host.serves(key_of("1.0.1")) == {"i:a"}
+
+
+@pytest.mark.promise(3, 4)
+def test_a_child_that_cancels_its_drain_stays_although_its_deletion_was_about_to_be_sent() -> None:
+    """The control of the rack did not run for a while, and was cut off meanwhile. It handles the drain and its end before its
+    engine has answered an earlier delta."""
+    forest = Forest(ONE)
+    forest.put("host-1", "a", "1.0.1")
+    forest.put("host-2", "b", "1.0.1")
+    rack = forest["rack"]
+    forest._turn.remove("rack")  # pyright: ignore[reportPrivateUsage]
+    forest.put("host-1", "a", "1.0.1", capacity=20)
+    forest.remove("host-2", "b")
+    forest.put("host-2", "c", "1.0.1")
+    forest["edge"].kill()
+    forest.now += 11.0
+    received = len(rack.inbox)
+    for _ in range(received):
+        rack.handle(rack.inbox.popleft())
+    assert rack.balancer.view.tree()["cut_off"]
+    forest._turn.append("rack")  # pyright: ignore[reportPrivateUsage]
+    for _ in range(10):
+        forest.run(0.5)
+        assert rack.serves(OLD) == {"n:host-1", "n:host-2"}

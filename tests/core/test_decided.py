@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from sdlb.core.decisions import SAME_TIME_US, HolderRecord, Report, ServiceRecord, decide_route, decide_service
 from sdlb.model.reason import Asking, Closing, Contested, NewerGeneration, Reason, RouteConflict, Settling, StillRunning

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sdlb.core.decisions import HolderRecord, Report, ServiceRecord, decide_route, decide_service
 from sdlb.model.reason import Closing, Contested, NewerGeneration, PresumedStopped, Reason, Settling, StillRunning

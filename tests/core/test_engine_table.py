@@ -120,7 +120,43 @@ def test_what_this_control_knows_nothing_of_is_kept_for_a_while_and_may_be_in_fl
     delta = sent(table, 10.0)
     assert delta.replace
     table.on_applied(delta.epoch)
-    assert not table.present(ONE)
+    assert table.deleted_unknown(delta.epoch) and table.present(ONE), (
+        "it is deleted, but what it has in flight is unknown"
+    )
+    table.on_attached(attached(epoch=delta.epoch, endpoints=1, draining=(ONE,)), 11.0, 10.0)
+    assert not table.blind and not confirm(table).left_out
+    assert table.present(ONE) and not table.routable(ONE)
+    assert table.on_drained(ONE, delta.epoch) and not table.present(ONE)
+
+
+def test_a_replacing_delta_that_is_lost_has_deleted_nothing() -> None:
+    table = new_table()
+    table.on_attached(attached(epoch=7, endpoints=1), 0.0, 10.0, unsure=True)
+    assert sent(table, 10.0).replace
+    table.on_lost()
+    table.on_attached(attached(epoch=7, endpoints=1), 11.0, 10.0)
+    assert table.blind
+    table.on_applied(sent(table, 11.0).epoch)
+    assert table.present(ONE)
+    table.on_lost()
+    table.on_attached(attached(boot="other"), 12.0, 10.0)
+    assert not table.blind and not table.present(ONE), "a new process has nothing in flight"
+
+
+def test_a_table_that_is_kept_stays_so_over_a_broken_connection() -> None:
+    table = new_table()
+    table.on_attached(attached(epoch=7, endpoints=2), 0.0, 10.0, unsure=True)
+    table.put_endpoint(ONE, 8)
+    confirm(table)
+    table.delete_endpoint(ONE)
+    table.put_endpoint(TWO, 8)
+    lost = sent(table)
+    table.on_lost()
+    table.on_attached(attached(epoch=lost.epoch - 1, endpoints=2), 1.0, 10.0)
+    assert table.keep_until == 10.0 and table.routable(ONE)
+    delta = confirm(table)
+    assert not delta.replace and delta.delete_endpoints == (ONE,) and delta.put_endpoints == lost.put_endpoints
+    assert table.applied(TWO) and table.present(ONE)
 
 
 @pytest.mark.parametrize("applied", [True, False])

@@ -176,6 +176,51 @@ def test_a_restored_host_below_a_rack_that_is_cut_off_closes_nothing() -> None:
 
 
 @pytest.mark.promise(4)
+def test_a_restored_host_below_a_rack_that_is_cut_off_stays_in_its_table() -> None:
+    """A restored host that does not know yet what its engine serves stays in the table of its rack. The rack sends it
+    requests as before, also when a root is back."""
+    forest = Forest(ONE)
+    forest.put("host-1", "a", "1.0.1")
+    backup = forest["host-1"].snapshot()
+    forest.put("host-1", "b", "1.0.2")
+    forest.remove("host-1", "b")
+    forest["edge"].kill()
+    forest.run(30.0)
+    forest["host-1"].restore(backup, rebooted=False)
+
+    def look() -> None:
+        assert forest["rack"].serves(OLD)
+
+    forest.watch.append(look)
+    forest.run(40.0)
+    forest["edge"].start()
+    forest.run(30.0)
+    assert forest["edge"].serves(OLD)
+
+
+@pytest.mark.promise(1, 4)
+def test_a_restored_host_gets_nothing_for_a_version_that_was_recalled_meanwhile() -> None:
+    """A restored host opens nothing by the record that it reports: its rack knows that the version was given up."""
+    forest = Forest(ONE)
+    forest.put("host-1", "a", "1.0.1")
+    backup = forest["host-1"].snapshot()
+    forest.put("host-2", "b", "2.0.0")
+    forest.remove("host-1", "a")
+    assert forest["edge"].serves(NEW)
+    forest["edge"].kill()
+    forest.run(30.0)
+    forest["host-1"].restore(backup, rebooted=False)
+
+    def look() -> None:
+        assert not forest["rack"].serves(OLD) and not forest["host-1"].serves(OLD)
+
+    forest.watch.append(look)
+    forest.run(40.0)
+    forest["edge"].start()
+    forest.run(30.0)
+
+
+@pytest.mark.promise(4)
 def test_a_restored_rack_keeps_the_endpoint_of_a_host_that_it_has_on_record_and_that_is_silent() -> None:
     """As long as its claims would count: the control of the host is down, and its engine serves."""
     forest = Forest(ONE)
@@ -196,7 +241,7 @@ def test_a_restored_rack_keeps_the_endpoint_of_a_host_that_it_has_on_record_and_
 def test_a_retry_of_a_delta_does_not_extend_the_time_in_which_nothing_is_deleted() -> None:
     forest = restored_without_a_root()
     forest.run(3.0)
-    table = forest["rack"].balancer._state.table
+    table = forest["rack"].balancer._state.table  # pyright: ignore[reportPrivateUsage]
     until = table.keep_until
     assert until is not None
     forest["rack"].handle(ev.EngineRejected(table.epoch, "no memory"))
@@ -411,11 +456,11 @@ def test_two_addresses_of_one_parent_make_one_link() -> None:
     host.start()
     forest.run(1.0)
     forest.put("host", "a", "1.0.1")
-    links = forest._count
+    links = forest._count  # pyright: ignore[reportPrivateUsage]
     for _ in range(120):
         forest.run(0.5)
         assert host.state("a") == "active"
-    assert forest._count - links <= 12, "not one link a second"
+    assert forest._count - links <= 12, "not one link a second"  # pyright: ignore[reportPrivateUsage]
     assert "parent-twice" in host.codes()
     assert forest["edge"].serves(OLD) == {"n:host"}
 

@@ -4,9 +4,9 @@ reach."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from sdlb.core import events as ev
 from sdlb.core.messages import Bye, Cause, ClaimKey, Gone, UpMessage, UpState

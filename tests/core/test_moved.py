@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sdlb.core import events as ev
+from sdlb.core import saved
 from sdlb.core.messages import ACTIVE
+from sdlb.model.instance import InstanceSpec
 from tests.core.forest import ROUTE, Forest, interruptions, key_of
 from tests.core.node import Node
 
@@ -261,6 +263,89 @@ def test_a_root_that_becomes_a_child_gives_way_to_what_serves_above() -> None:
     assert forest["host-1"].state("a") == "waiting"
 
 
+@pytest.mark.promise(1)
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("roots", [("edge",), ("edge", "edge-2")])
+def test_a_child_that_was_a_root_for_a_while_brings_no_newer_generation_back(
+    roots: tuple[str, ...], late: bool
+) -> None:
+    """A child that was a root for a while keeps to itself the generations that it decided alone."""
+    tree = {**dict.fromkeys(roots, ()), "rack": roots, "host-1": ("rack",), "host-2": roots}
+    forest = Forest(tree)
+    forest.put("host-1", "a", "1.0.1")
+    forest.put("host-2", "c", "1.0.1")
+    forest.run(2.0)
+    forest["rack"].move()
+    forest.run(2.0)
+    for version, gone in (("2.0.0", "a"), ("3.0.0", "b-2.0.0"), ("2.0.0", "b-3.0.0")):
+        forest.put("host-1", f"b-{version}", version)
+        forest.remove("host-1", gone)
+        forest.run(2.0)
+    assert forest["rack"].versions() == {"2.0.0": "active"} and forest["rack"].generation() > 2
+    forest.cut = {frozenset(("rack", root)) for root in roots if late}
+    forest["rack"].move(*roots)
+    forest.run(5.0)
+    forest.cut.clear()
+    forest.run(20.0)
+    for _ in range(30):
+        forest.run(1.0)
+        forest.one_generation()
+    assert forest["edge"].versions() == {"1.0.1": "active", "2.0.0": "waiting"}
+    assert forest["host-2"].serves(OLD)
+
+
+def route_refused() -> Forest:
+    """`shop` serves one route, and was refused another that `catalog` holds. Its version is active all the same."""
+    forest = Forest({"top": (), "edge": (), "host-1": ("edge",), "host-2": ("edge",)})
+    forest.put("host-1", "a", "1.0.1")
+    spec = InstanceSpec("s", "shop", "7.0.0", (ROUTE, "example.com/shop*"), "127.0.0.1:99", ttl_s=0.0)
+    forest["host-2"].inbox.append(ev.InstancePut(spec, True, ""))
+    forest.settle()
+    assert routes_of_shop(forest) == {ROUTE: "refused", "example.com/shop*": ACTIVE}
+    return forest
+
+
+def routes_of_shop(forest: Forest, node: str = "edge") -> dict[str, str]:
+    service = forest[node].balancer.view.service("shop")
+    assert service is not None
+    return {claim["route"]: claim["state"] for claim in service["versions"][0]["claims"]}
+
+
+@pytest.mark.promise(4)
+@pytest.mark.promise(6)
+@pytest.mark.parametrize("reached", [True, False])
+def test_a_root_that_becomes_a_child_opens_no_route_that_it_had_refused(reached: bool) -> None:
+    forest = route_refused()
+    forest.cut = set() if reached else {frozenset(("edge", "top"))}
+
+    def look() -> None:
+        assert forest["edge"].serves(OLD) == {"n:host-1"}
+        for node in ("edge", "host-2"):
+            routes = routes_of_shop(forest, node)
+            assert routes["example.com/shop*"] == ACTIVE
+            assert routes[ROUTE] != ACTIVE
+
+    forest["edge"].move("top")
+    forest.watch.append(look)
+    forest.run(40.0)
+
+
+@pytest.mark.promise(6)
+def test_a_root_that_becomes_a_child_while_a_route_changes_hands_opens_it_for_nobody() -> None:
+    """A root becomes a child while a transferred route changes hands: `shop` waits for `catalog` to close."""
+    forest = route_refused()
+    forest["host-1"].engine.in_flight[ev.EndpointKey(OLD, "i:a")] = 1
+    forest["edge"].inbox.append(ev.RouteTransfer(ROUTE, "shop", "operator-a"))
+    forest.settle()
+    assert routes_of_shop(forest)[ROUTE] == "waiting"
+    forest.cut = {frozenset(("edge", "top"))}
+    states: list[str] = []
+    forest["edge"].move("top")
+    forest.watch.append(lambda: states.append(routes_of_shop(forest)[ROUTE]))
+    forest.run(5.0)
+    assert set(states) == {"waiting"}
+
+
 @pytest.mark.promise(8)
 @pytest.mark.parametrize("victim", ["rack", "host-1"])
 def test_a_promotion_that_is_interrupted_anywhere_keeps_the_traffic(victim: str) -> None:
@@ -341,9 +426,8 @@ def test_a_child_that_becomes_a_root_begins_with_what_was_decided(serves: str, w
         forest.run(1.0)
         assert node.serves(key_of(serves)) == {"i:a"}
         assert not node.serves(key_of(waits))
-    record = node.disk["service/catalog"]
-    assert isinstance(record, dict)
-    assert "id-edge" in record["scope"] and list(record["active"]) == [serves]
+    record = saved.service_from(node.disk["service/catalog"])
+    assert "id-edge" in record.scope and list(record.active) == [serves]
 
 
 @pytest.mark.promise(6)

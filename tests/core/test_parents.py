@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
-from sdlb.core.effects import Reincarnate
+from sdlb.core.effects import Reincarnate, ToParent
 from sdlb.core.messages import (
     ACTIVE,
     REFUSED,
@@ -21,6 +21,7 @@ from sdlb.core.messages import (
     Path,
     Refused,
     Stage,
+    UpState,
     Verdict,
     Welcome,
 )
@@ -122,6 +123,16 @@ def test_all_voices_have_to_consent() -> None:
     permit = bench.permit()
     assert (permit.state, permit.generation, permit.stamp) == (ACTIVE, 3, 7)
     assert permit.scope == ("id-root-1", "id-root-2")
+
+
+def test_the_roots_above_decide_as_one_and_others_for_themselves() -> None:
+    bench = Bench()
+    for parent in ("p-1", "p-2"):
+        bench.say(parent, ACTIVE, 3, scope=("id-root-1",))
+    assert bench.permit().scope == ("id-root-1", "id-root-2")
+    for parent in ("p-1", "p-2"):
+        bench.say(parent, ACTIVE, 4, scope=("id-p-1",))  # decided before they came below the roots
+    assert bench.permit().scope == ("id-p-1",)
 
 
 @pytest.mark.parametrize("held", [True, False])
@@ -237,6 +248,25 @@ def test_a_root_that_cannot_write_holds_no_drain_up_after_lease_and_fence() -> N
 # ---------------------------------------------------------------------- what is passed up
 
 
+@pytest.mark.promise(8)
+@pytest.mark.parametrize(("one", "other"), [(3, 5), (5, 3)])
+def test_the_newest_decision_is_passed_up_whichever_parent_gives_the_reason(one: int, other: int) -> None:
+    """A root that is behind, or was restored, learns from it that the other roots are further."""
+    bench = Bench()
+    bench.say("p-1", WAITING, one)
+    bench.say("p-2", WAITING, other)
+    bench.slot.permit = permit = bench.permit()
+    assert (permit.decided_by, permit.generation) == ("p-1", 5)
+    assert bench.parents.claim(bench.slot, bench["p-1"]).generation == 5
+
+
+def test_a_decision_of_another_tree_is_not_passed_up_as_one_of_this_tree() -> None:
+    bench = Bench()
+    bench.say("p-1", WAITING, 3)
+    bench.say("p-2", WAITING, 9, scope=("id-elsewhere",))
+    assert bench.permit().generation == 3
+
+
 def reported(bench: Bench, *generations: int) -> None:
     for number, generation in enumerate(generations):
         part = Part(stage=Stage.OPEN, generation=generation, scope=("id-root-1",), child=True)
@@ -284,7 +314,8 @@ def test_the_cause_of_what_went_while_the_link_was_down_is_passed_up() -> None:
     for uplink in bench.parents.links.values():
         uplink.dirty[OLD] = None
     bench.parents.flush(damped=False)
-    withdrawn = [gone for effect in bench.state.effects for gone in effect.message.withdrawn]  # type: ignore[union-attr]
+    sent = [effect.message for effect in bench.state.effects if isinstance(effect, ToParent)]
+    withdrawn = [gone for message in sent if isinstance(message, UpState) for gone in message.withdrawn]
     assert [(gone.key, gone.cause) for gone in withdrawn] == [(OLD, Cause.PRESUMED)] * 2
 
 

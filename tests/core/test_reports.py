@@ -5,18 +5,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sdlb.core import events as ev
 from sdlb.core import reports as limits
 from sdlb.core.messages import TARGET, Beat, UpState
 from sdlb.core.reports import BODY_BYTES_MAX, CHILD_BYTES_MAX, SERVICES_MAX, SLOTS_MAX, Reports
+from sdlb.model.canary import Figures
 from sdlb.model.rollout import (
     COUNTS_MAX,
     FAILED_MAX,
@@ -50,6 +51,13 @@ WAIT_S = 13.0
 NAMES = st.sampled_from(["a", "b", "c"])
 NUMBERS = st.dictionaries(NAMES, st.integers(0, 9), max_size=3)
 SLOTS = st.builds(SlotReport, NAMES, st.just("r-1"), st.sampled_from(["draining", "starting"]), st.integers(0, 9))
+FIGURES = st.builds(
+    Figures,
+    *(st.integers(0, 9) for _ in range(3)),
+    st.dictionaries(st.integers(0, 3), st.integers(1, 9), max_size=2),
+    *(st.integers(0, 9) for _ in range(3)),
+)
+BLOCKS = st.dictionaries(st.integers(7, 10), st.dictionaries(NAMES, FIGURES, min_size=1, max_size=2), max_size=3)
 REPORTS = st.builds(
     RoleReport,
     st.integers(0, 5),
@@ -59,6 +67,7 @@ REPORTS = st.builds(
     NUMBERS,
     st.lists(SLOTS, max_size=2).map(tuple),
     st.dictionaries(NAMES, NAMES, max_size=2),
+    BLOCKS,
 )
 ACTS = st.lists(
     st.tuples(st.sampled_from(["own", "c1", "c2", "c3"]), st.sampled_from(["web", SERVICE]), REPORTS | st.none())
@@ -72,13 +81,18 @@ def plain_sum(reports: Iterable[RoleReport]) -> tuple[Any, ...]:
     nodes = alone = ready = 0
     slots: list[SlotReport] = []
     failed: set[str] = set()
+    blocks: dict[int, dict[str, Figures]] = {}
     for report in reports:
+        for number, versions in report.blocks.items():
+            there = blocks.setdefault(number, {})
+            for version, figures in versions.items():
+                there[version] = there.get(version, Figures()).plus(figures)
         nodes, alone, ready = nodes + report.nodes, alone + report.alone, ready + report.ready
         waiting.update(report.waiting)
         counts.update(report.counts)
         slots += report.slots
         failed |= set(report.failed)
-    return nodes, alone, ready, dict(+waiting), dict(+counts), sorted(slots, key=repr), failed
+    return nodes, alone, ready, dict(+waiting), dict(+counts), sorted(slots, key=repr), failed, blocks
 
 
 def parts(report: RoleReport) -> tuple[Any, ...]:
@@ -130,7 +144,7 @@ def test_a_change_of_one_child_does_not_look_at_the_others(monkeypatch: pytest.M
     monkeypatch.setattr(limits._Tally, "add", counting)
     reports.put_child("c7", SERVICE, report_body(RoleReport(1, ready=9, counts={"r-1 failed": 1})))
     assert reports.total(SERVICE).ready == 4999
-    assert len(touched) == 4, "two tallies, once without the old and once with the new report"
+    assert len(touched) == 8, "four tallies, once without the old and once with the new report"
 
 
 # ---------------------------------------------------------------------- what a child may send
@@ -148,6 +162,11 @@ LIES: dict[str, bytes] = {
     "a number that is too large": b'{"nodes":9007199254740992}',
     "a control character": b'{"nodes":1,"counts":{"a\\u0000":1}}',
     "half a character": b'{"nodes":1,"failed":{"a":"\\ud800"}}',
+    "a negative figure": b'{"nodes":1,"blocks":{"7":{"1.0.1":{"asked":-1}}}}',
+    "a figure that is too large": b'{"nodes":1,"blocks":{"7":{"1.0.1":{"head":{"1":9007199254740992}}}}}',
+    "a negative block": b'{"nodes":1,"blocks":{"-7":{"1.0.1":{"asked":1}}}}',
+    "a block without a number": b'{"nodes":1,"blocks":{"x":{"1.0.1":{"asked":1}}}}',
+    "a long version": b'{"nodes":1,"blocks":{"7":{"' + b"x" * 300 + b'":{"asked":1}}}}',
     "a long name": b'{"nodes":1,"waiting":{"' + b"x" * 300 + b'":1}}',
     "a huge text": report_body(RoleReport(1, failed={"a": "x" * BODY_BYTES_MAX})),
 }
@@ -471,19 +490,22 @@ def reported(sent: list[object]) -> list[RoleReport | None]:
     return [read_report(body) if body else None for state in states for _, body in state.reports]
 
 
-def test_counts_and_growing_capacity_wait_for_the_heartbeat() -> None:
+def test_counts_figures_and_growing_capacity_wait_for_the_heartbeat() -> None:
     counted = Counted(owner="edge-1")
     sent = counted.forest["host-1"].listen()
-    counted.report("host-1", counts={"host-1": 1, "r-1 fetching": 1})
-    counted.report("host-1", ready=11, counts={"host-1": 1, "r-1 prepared": 1})
+    counted.report("host-1", counts={"host-1": 1, "r-1 fetching": 1}, blocks={7: {"1.0.2": Figures(5)}})
+    blocks = {7: {"1.0.2": Figures(5)}, 8: {"1.0.2": Figures(6)}}
+    counted.report("host-1", ready=11, counts={"host-1": 1, "r-1 prepared": 1}, blocks=blocks)
     counted.forest.settle()
     assert reported(sent) == []
     counted.forest.run(2.5)
     (report,) = reported(sent)
     assert report is not None and report.ready == 11 and report.count("r-1", "prepared") == 1
+    assert report.blocks == blocks
     first = [type(message) for message in sent if isinstance(message, UpState | Beat)]
     assert first[:2] == [Beat, Beat] and UpState in first, "with the heartbeat"
     counted.forest.run(60.0)
+    assert counted.total("edge-1").blocks == blocks
     assert len(reported(sent)) == 1
 
 
@@ -504,6 +526,23 @@ def test_what_the_owner_decides_by_arrives_at_once(change: dict[str, Any]) -> No
     counted.forest.settle()
     (name, value), total = next(iter(change.items())), counted.total("edge-1")
     assert getattr(total, name) == (29 if name == "ready" else value)
+
+
+def test_the_phases_of_a_node_with_a_slot_wait_for_the_heartbeat() -> None:
+    counted = Counted(owner="edge-1")
+    counted.report("host-1", slots=(SlotReport("host-1", "r-1", "draining", 10),))
+    counted.forest.settle()
+    sent = counted.forest["host-1"].listen()
+    for phase in ("stopping", "starting"):
+        counted.report("host-1", slots=(SlotReport("host-1", "r-1", phase, 10),))
+        counted.forest.settle()
+    assert reported(sent) == []
+    counted.forest.run(2.5)
+    (report,) = reported(sent)
+    assert report is not None and [slot.phase for slot in report.slots] == ["starting"]
+    counted.report("host-1", slots=(SlotReport("host-1", "r-1", "starting", 0),))
+    counted.forest.settle()
+    assert len(reported(sent)) == 2, "its share has changed"
 
 
 def test_heartbeats_repeat_no_report() -> None:

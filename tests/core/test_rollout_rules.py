@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sdlb.core.rollout_rules import (
     Capacity,
@@ -18,6 +17,7 @@ from sdlb.core.rollout_rules import (
     capacity_of,
     given_back,
     granted,
+    next_slot_s,
     nodes_out_max,
     slot_objection,
 )
@@ -53,8 +53,15 @@ def report(*, nodes: int = 4, ready: int = 400, slots: tuple[str, ...] = (), **c
 def objection(owned: Owned, found: RoleReport, share: int = 100, rollout: Rollout = ROLLOUT, **more: int) -> str:
     now = capacity_of(rollout, owned, found, 300)
     return slot_objection(
-        rollout, owned, now, share, out=more.get("out", 0), nodes=more.get("nodes", 100), learning=False
+        rollout, owned, now, share, limit="", out=more.get("out", 0), nodes=more.get("nodes", 100), learning=False
     )
+
+
+def test_a_node_that_is_refused_asks_again_when_its_turn_may_come() -> None:
+    two = Owned("r-1", slots={"a": Held(100, 990.0), "b": Held(100, 995.0)})
+    assert next_slot_s(Owned("r-1"), 30.0, 5, 1000.0) == 0.0, "no slot is open: something else is in its way"
+    assert [next_slot_s(two, 30.0, before, 1000.0) for before in range(5)] == [20.0, 20.0, 50.0, 50.0, 80.0]
+    assert next_slot_s(two, 30.0, 0, 1100.0) == 0.0, "one takes longer than usual"
 
 
 # ---------------------------------------------------------------------- promise 9
@@ -88,7 +95,7 @@ def test_no_order_of_grants_and_losses_takes_more_than_the_floor_allows(
             case "ask" if node not in owned.slots:
                 share = 0 if node in lost else nodes[node]
                 now = capacity_of(rollout, owned, found, floor)
-                if slot_objection(rollout, owned, now, share, out=len(owned.slots), nodes=99, learning=False):
+                if slot_objection(rollout, owned, now, share, limit="", out=len(owned.slots), nodes=99, learning=False):
                     continue
                 owned = granted(owned, node, share, 0.0)
                 left = sum(c for n, c in nodes.items() if n not in owned.slots and n not in lost)
@@ -150,7 +157,7 @@ def test_no_slot_is_granted_in_other_states(state: str) -> None:
 
 def test_a_root_that_learns_grants_nothing() -> None:
     now = capacity_of(ROLLOUT, Owned(), report(), 300)
-    assert slot_objection(ROLLOUT, Owned(), now, 0, out=0, nodes=4, learning=True)
+    assert slot_objection(ROLLOUT, Owned(), now, 0, limit="", out=0, nodes=4, learning=True)
 
 
 def test_a_slot_is_granted_once_and_given_back_once() -> None:
@@ -220,6 +227,10 @@ def test_not_side_by_side_it_cuts_over_when_no_more_node_may_leave() -> None:
     accepts = replace(other, spec=RolloutSpec(accept_gap=True))
     assert advance(accepts, Owned("r-1"), report(), held).state == CUTTING_OVER
     assert advance(accepts, Owned("r-1"), report(), NOW).state == ROLLING
+    failed = replace(accepts, spec=RolloutSpec(accept_gap=True, failures_max=1))
+    assert advance(failed, Owned("r-1", failed={"host-1": "x"}), report(), held).state == ROLLING, "it has only failed"
+    assert advance(failed, Owned("r-1", failed={"host-1": "x"}, updated=1), report(), held).one_way
+    assert not advance(accepts, Owned("r-1"), report(), held).one_way, "it may have to go back"
 
 
 def test_a_flip_is_followed_and_a_reverted_one_pauses() -> None:

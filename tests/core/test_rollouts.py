@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sdlb.core import events as ev
-from sdlb.core.messages import TARGET
+from sdlb.core.messages import TARGET, Ask
 from sdlb.model.role import Program, RoleService
 from sdlb.model.rollout import RolloutSpec
 from tests.core.forest import ROUTE, Forest, key_of
@@ -76,7 +76,8 @@ class Story:
 
     def order(self, verb: str, *, at: str = "edge-1", **fields: Any) -> str:
         """The objection. "": the order was carried out."""
-        order = ev.RolloutOrder("catalog", verb, "operator-a", **{"spec": SPEC, **fields})
+        given: dict[str, Any] = {"spec": SPEC, **fields}
+        order = ev.RolloutOrder("catalog", verb, "operator-a", **given)
         objection = self.forest[at].balancer.view.rollout_objection(order)
         if not objection:
             self.forest[at].inbox.append(order)
@@ -196,6 +197,64 @@ def test_what_cannot_be_fetched_halts_before_anything_stops() -> None:
     assert story.start(NEW) == ""
     story.until("done")
     assert story.all_run(NEW)
+
+
+@pytest.mark.parametrize("build", [Build(prepares="artifact"), Build(starts="program")], ids=["fetch", "start"])
+@TREES
+def test_a_node_that_failed_tries_again_when_the_halted_rollout_is_resumed(
+    tree: dict[str, tuple[str, ...]], build: Build
+) -> None:
+    story = Story(tree)
+    story.builds(NEW, build)
+    for _ in range(2):  # the second time it is as broken as before
+        assert story.start(NEW) == "" if story.rollout()["id"] == "r-1" else story.order("resume") == ""
+        story.until("halted")
+        story.forest.run(10.0)
+        assert story.all_run(OLD) and story.rollout()["failed"]
+    story.builds(NEW, Build())
+    assert story.order("resume") == ""
+    story.until("done")
+    assert story.all_run(NEW) and story.lowest >= 300 and not story.rollout()["failed"]
+
+
+def test_a_failure_is_remembered_by_a_node_that_restarts() -> None:
+    story = Story()
+    story.builds(NEW, Build(starts="program"))
+    story.start(NEW)
+    story.until("halted")
+    [failed] = story.rollout()["failed"]
+    story.builds(NEW, Build())
+    story.forest[failed].restart()
+    story.forest.run(20.0)
+    assert story.agent(failed)["phase"] == "failed" and story.all_run(OLD)
+
+
+def test_the_plan_of_an_undo_goes_from_what_is_rolled_out() -> None:
+    story = Story()
+    story.start(NEW)
+    story.reach(story.out(), "verifying")
+    plan = story.forest["edge-1"].balancer.view.rollout_plan(ev.RolloutOrder("catalog", "undo", "operator-a"))
+    assert (plan["before"], plan["to"]) == (NEW, OLD)
+
+
+def test_a_root_to_which_no_node_reports_names_the_one_to_ask() -> None:
+    story = Story(RACKS)
+    assert "report to edge-1; run the command on edge-1" in story.start(NEW, at="edge-2")
+    assert story.start(NEW) == ""
+    assert "report to edge-1;" in story.start(BIG, supersede=True, at="edge-2")
+    story.until("done")
+
+
+def test_a_root_that_has_just_started_does_not_say_that_no_node_runs_the_service() -> None:
+    story = Story()
+    story.start(NEW)
+    story.until("done")
+    story.forest["edge-1"].kill()
+    story.forest["edge-1"].start()
+    story.forest.settle()
+    assert "does not know yet" in story.order("undo")
+    story.forest.run(5.0)
+    assert story.order("undo") == ""
 
 
 def test_a_sole_instance_needs_consent() -> None:
@@ -512,3 +571,150 @@ def test_a_refusal_because_another_rollout_has_a_node_out_does_not_begin_the_cut
     assert story.start(BIG, replace(SPEC, accept_gap=True)) == ""
     story.forest.run(20.0)
     assert story.rollout()["state"] == "rolling" and story.lowest == 400
+
+
+@pytest.mark.promise(9)
+@TREES
+@pytest.mark.parametrize("role", [WEB, ALONE], ids=["side-by-side", "alone"])
+def test_a_failed_node_does_not_keep_the_others_from_an_incompatible_version(
+    tree: dict[str, tuple[str, ...]], role: RoleService
+) -> None:
+    """It cannot serve the old version any more. Until the next rollout it serves nothing."""
+    story = Story(tree, role)
+    story.builds(BIG, Build(starts="program"), "host-3")
+    spec = replace(SPEC, failures_max=1, accept_gap=not role.side_by_side)
+    assert story.start(BIG, spec) == ""
+    story.until("done")
+    story.forest.run(20.0)
+    [failed] = story.rollout()["failed"]
+    assert failed == "host-3" and story.serves("host-3") == set()
+    assert all(story.serves(host) == {BIG} for host in story.hosts if host != failed)
+    assert story.agent("host-3")["phase"] == "failed" and story.forest["host-3"].programs.versions() == {}
+    assert story.order("undo") == ""
+    story.until("done")
+    assert story.all_run(OLD)
+
+
+# ---------------------------------------------------------------------- the tree of a plan
+
+
+NO_RACK: list[str] = []
+
+
+@pytest.mark.parametrize(
+    ("tree", "groups"),
+    [
+        (ONE, [(NO_RACK, [host], 1, 100) for host in HOSTS]),
+        (RACKS, [(["rack-1", "rack-2"], list(HOSTS), 4, 400)]),
+        (
+            {"edge-1": (), "r-1": ("edge-1",), "r-2": ("edge-1",), "host-1": ("r-1",), "host-2": ("r-2",)},
+            [(["r-1"], ["host-1"], 1, 100), (["r-2"], ["host-2"], 1, 100)],
+        ),
+    ],
+    ids=["children", "shared racks", "racks"],
+)
+def test_a_plan_has_the_tree_as_far_as_the_root_knows_it(tree: dict[str, tuple[str, ...]], groups: list[Any]) -> None:
+    story = Story(tree)
+    plan = story.forest["edge-1"].balancer.view.rollout_plan(ev.RolloutOrder("catalog", "start", "operator-a", NEW))
+    found = plan["tree"]
+    assert [(each["parents"], each["hosts"], each["nodes"], each["capacity"]) for each in found["groups"]] == groups
+    assert (found["root"], found["roots"], found["routes"]) == ("edge-1", story.roots, [ROUTE])
+    assert (
+        found["side_by_side"]
+        and not Story(ONE, ALONE)
+        .forest["edge-1"]
+        .balancer.view.rollout_plan(ev.RolloutOrder("catalog", "start", "operator-a", NEW))["tree"]["side_by_side"]
+    )
+
+
+# ---------------------------------------------------------------------- what is said, and who is left
+
+
+def test_a_node_that_failed_gets_the_version_by_another_start_of_it() -> None:
+    story = Story()
+    story.builds(NEW, Build(starts="program"), "host-3")
+    assert story.start(NEW, replace(SPEC, failures_max=1)) == ""
+    story.until("done")
+    story.forest.run(10.0)
+    assert story.serves("host-3") == {OLD}
+    story.builds(NEW, Build(), "host-3")
+    assert story.order("start", version=NEW) == ""
+    assert any("for the nodes left: host-3" in note.text for note in story.forest["edge-1"].notes)
+    story.until("done")
+    assert story.all_run(NEW) and story.lowest >= 300
+    assert "what all nodes have" in story.order("start", version=NEW)
+    assert story.order("undo") == ""
+    story.until("done")
+    assert story.all_run(OLD), "an undo takes back the change of the version"
+
+
+@pytest.mark.parametrize("phase", ["queued", "stopping", "starting", ""])
+def test_another_start_for_the_nodes_left_changes_no_other_node(phase: str) -> None:
+    """It fails there again, or is aborted in this phase: then the node keeps what it has."""
+    story = Story()
+    story.builds(NEW, Build(starts="program"), "host-3")
+    story.start(NEW, replace(SPEC, failures_max=1))
+    story.until("done")
+    story.forest.run(10.0)
+    story.forest["host-3"].programs.slow_s = 1.0
+    others = [host for host in story.hosts if host != "host-3"]
+    before = [len(story.forest[host].programs.versions()) for host in others]
+    assert story.order("start", version=NEW) == ""
+    if phase:
+        story.reach("host-3", phase)
+    else:
+        story.until("halted")
+    assert story.order("abort") == "" and story.rollout()["state"] == "undone"
+    story.forest.run(60.0)
+    assert all(story.serves(host) == ({OLD} if host == "host-3" else {NEW}) for host in story.hosts)
+    calls = len(story.forest["host-3"].programs.calls)
+    story.forest.run(60.0)
+    assert len(story.forest["host-3"].programs.calls) == calls, "it is not tried on and on"
+    assert before == [len(story.forest[host].programs.versions()) for host in others]
+
+
+def test_a_pause_is_said_once_and_a_resume_keeps_the_start() -> None:
+    story = Story()
+    story.start(NEW)
+    started = story.rollout()["started"]
+    story.reach(story.out(), "verifying")
+    assert story.order("pause") == ""
+    story.forest.run(30.0)
+    assert story.order("resume") == ""
+    assert story.rollout()["started"] == started
+    texts = [note.text for note in story.forest["edge-1"].notes if note.code == "rollout-state"]
+    assert "catalog 1.0.1 -> 1.0.2, r-2: paused by operator-a" in texts
+    story.until("done")
+
+
+def test_nodes_that_wait_for_the_cut_over_do_not_say_that_they_run_the_version() -> None:
+    story = Story()
+    story.start(BIG)
+    story.until("cutting-over")
+    texts = [n.text for h in story.hosts for n in story.forest[h].notes if n.code == "node-updated" and BIG in n.text]
+    assert len(texts) == 4 and all("waits for the cut-over" in text for text in texts)
+    story.until("done")
+
+
+# ---------------------------------------------------------------------- messages
+
+
+@pytest.mark.promise(7)
+def test_a_node_asks_for_its_slot_a_few_times() -> None:
+    """A node requests its slot a few times only, also the one that gives it back: its request stays open until a slot is free."""
+    story = Story({"edge-1": (), **{f"host-{n}": ("edge-1",) for n in range(1, 21)}})
+    story.forest.watch.clear()
+    asks: list[str] = []
+    send = story.forest.send_up
+
+    def count(child: Node, parent: str, message: Any) -> None:
+        if isinstance(message, Ask):
+            asks.append(child.name)
+        send(child, parent, message)
+
+    story.forest.send_up = count  # type: ignore[method-assign]
+    began = story.forest.now
+    story.start(NEW, replace(SPEC, soak_s=30.0, nodes_out_max="10%"))
+    story.until("done", 2000.0)
+    assert len(asks) <= 4 * len(story.hosts), "else it is more than six"
+    assert story.forest.now - began < 12 * 40.0, "and no slot is free for long"

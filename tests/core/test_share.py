@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdlb.core.share import WEIGHT_OF_ALL, percentages, picks
+from sdlb.core.share import WEIGHT_OF_ALL, Overlay, percentages, picks
 from sdlb.model.policy import Policy
 
 VERSIONS = ["1.0.0", "1.0.1", "1.0.2", "1.0.10"]
@@ -56,3 +56,13 @@ def test_a_named_version_gets_its_percentage_and_the_others_the_rest_by_capacity
 def test_a_share_of_zero_is_all_when_nothing_else_is_ready() -> None:
     policy = Policy(priority="share", shares={"1.0.1": 0.0})
     assert percentages(picks(policy, {"1.0.1": 5}), {"1.0.1": 5}) == {"1.0.1": 100.0}
+
+
+@given(READY, st.sampled_from(["even", "higher", "lower"]), st.floats(0, 100))
+def test_sessions_end_on_a_version_that_its_rollout_has_taken_back_and_on_no_other(
+    ready: dict[str, int], priority: str, share: float
+) -> None:
+    version = min(ready)
+    found = picks(Policy(priority=priority), ready, Overlay(version, share))
+    ends = {pick.version for pick in found if pick.ends_sessions}
+    assert ends == ({version} if share == 0 and len(ready) > 1 else set())

@@ -6,14 +6,17 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.certificates import Authority, Issued, needs_openssl, shown
 from tests.e2e.backend import Backend
 from tests.e2e.cluster import Cluster, Node, api, until
 from tests.e2e.traffic import Traffic
+from tests.made_certificates import DAY, make
 
 pytestmark = needs_openssl
 Make = Callable[..., Backend]
@@ -147,8 +150,12 @@ def test_a_certificate_is_renewed_under_load_and_nothing_is_lost(
 def test_an_error_of_one_site_is_reported_and_affects_no_other(
     cluster: Cluster, backend: Make, authority: Authority, tmp_path: Path
 ) -> None:
-    a, b, c = (authority.issue(f"{name}.example", days=days) for name, days in (("a", 90), ("b", 5), ("c", 90)))
-    paths = {name: issued.write(tmp_path / f"{name}.pem") for name, issued in (("a", a), ("b", b))}
+    a, c = authority.issue("a.example"), authority.issue("c.example")
+    ending = make("b.example", begins=datetime.now(UTC) - 8 * DAY, lives=10 * DAY)
+    paths = {"a": a.write(tmp_path / "a.pem"), "b": tmp_path / "b.pem"}
+    paths["b"].touch(mode=0o600)
+    paths["b"].write_text(ending.pem)
+    b_der = ending.certificate.public_bytes(Encoding.DER)
     unfit = tmp_path / "c.pem"
     unfit.touch(mode=0o600)
     unfit.write_text(c.chain.read_text() + a.key.read_text())
@@ -160,7 +167,7 @@ def test_an_error_of_one_site_is_reported_and_affects_no_other(
     )
     until("the engine has answered", lambda: site_of(node, "c.example")["state"] == "refused")
     assert (shown(node.https, "a.example"), shown(node.https, "c.example")) == (a.der, None)
-    assert codes(node).count("certificate-ends") == 1, "that of b.example, in 5 days"
+    assert codes(node).count("certificate-ends") == 1, "that of b.example: a fifth of its lifetime is left"
 
     def spoil(content: bytes) -> None:
         fresh = tmp_path / "fresh"
@@ -172,13 +179,13 @@ def test_an_error_of_one_site_is_reported_and_affects_no_other(
     for content, code in (
         (good[: len(good) // 2], "certificate-refused"),
         (b"", "certificate-unreadable"),
-        (a.chain.read_bytes() + b.key.read_bytes(), "certificate-refused"),
+        (a.chain.read_bytes() + c.key.read_bytes(), "certificate-refused"),
     ):
         spoil(content)
         until(code, lambda code=code: site_of(node, "a.example")["reason_code"] == code, NOTICED_S)
         assert site_of(node, "a.example")["state"] == "kept"
         assert shown(node.https, "a.example") == a.der
-        assert shown(node.https, "b.example") == b.der
+        assert shown(node.https, "b.example") == b_der
     assert lines_of(node, "sdlb_site_error") == {
         'sdlb_site_error{site="a.example"}': "1",
         'sdlb_site_error{site="b.example"}': "0",
@@ -187,15 +194,15 @@ def test_an_error_of_one_site_is_reported_and_affects_no_other(
     ends = lines_of(node, "sdlb_certificate_not_after_seconds")
     assert set(ends) == {f'sdlb_certificate_not_after_seconds{{site="{name}.example"}}' for name in "ab"}
     status = cluster.sdlb("status", node=node).stdout
-    assert "site a.example: " in status and "site c.example: " in status and "site b.example" not in status
-    assert "private key" in status
+    assert f"site a.example: the private key in {paths['a']} does not belong to" in status
+    assert "site c.example: " in status and "site b.example: its certificate expires in 47 hours; renew it" in status
     told = cluster.json("status", node=node)["this_node"]["sites"]
-    assert [site["site"] for site in told] == ["a.example", "c.example"]
+    assert [site["site"] for site in told] == ["a.example", "b.example", "c.example"]
     with node.client() as client:
         assert [site.state for site in client.sites().sites] == ["kept", "serving", "refused"]
     node.kill_engine()  # the next one gets what each site had
     until("a.example is served again", lambda: _served(node, "a.example") == a.der)
-    assert _served(node, "b.example") == b.der
+    assert _served(node, "b.example") == b_der
     c.write(unfit)
     until("c.example is served", lambda: shown(node.https, "c.example") == c.der, NOTICED_S)
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.acts import child
 from tests.e2e.backend import Backend
-from tests.e2e.cluster import Cluster, Node, get, until
+from tests.e2e.cluster import FAST, Cluster, Node, get, until
 from tests.e2e.traffic import Traffic
 
 Make = Callable[..., Backend]
@@ -37,10 +37,12 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(cluster: Cluster, previous: Path, old: Sequence[str]) -> tuple[Node, Node, Node]:
-    """edge, rack, host; those named in `old` run the previous release."""
-    edge = cluster.node("edge", entry=True, start=False)
-    rack = cluster.node("rack", [edge], start=False)
-    host = cluster.node("host", [rack], start=False)
+    """edge, rack, host; those named in `old` run the previous release. It drops the routes of its only child when its control starts more
+    slowly than lease and fence, so both are long."""
+    timing = {**FAST, "lease_s": 10.0, "fence_s": 10.0}
+    edge = cluster.node("edge", entry=True, start=False, timing=timing)
+    rack = cluster.node("rack", [edge], start=False, timing=timing)
+    host = cluster.node("host", [rack], start=False, timing=timing)
     for node in (edge, rack, host):
         if node.name in old:
             node.environment = {**node.environment, "PYTHONPATH": str(previous)}

@@ -24,13 +24,13 @@ class Authority:
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder = folder
-        self.root = self._made(name, "/CN=Test authority", "EC", "-x509")
+        self.root = self.made(name, "/CN=Test authority", "EC", "-x509")
 
     def issue(self, *hosts: str, kind: str = "EC", name: str = "", client: bool = False) -> Pair:
         """`kind`: EC (P-256) or RSA (2048)."""
         names = ",".join(f"DNS:{host}" for host in hosts)
         usage = "clientAuth" if client else "serverAuth"
-        return self._made(
+        return self.made(
             name or f"{hosts[0].replace('*', 'any')}-{kind}",
             f"/CN={hosts[0]}",
             kind,
@@ -42,7 +42,7 @@ class Authority:
     def node(self, *names: str, name: str = "") -> Pair:
         """For links between nodes: it serves and connects. `names`: DNS names, or addresses as `IP:127.0.0.1`."""
         shown = ",".join(each if ":" in each else f"DNS:{each}" for each in names)
-        return self._made(
+        return self.made(
             name or f"node-{names[0].replace(':', '-')}",
             f"/CN={names[0]}",
             "EC",
@@ -67,7 +67,7 @@ class Authority:
                  "-startdate", "20200101000000Z", "-enddate", "20210101000000Z")  # fmt: skip
         return made
 
-    def _made(self, name: str, subject: str, kind: str, *more: str) -> Pair:
+    def made(self, name: str, subject: str, kind: str, *more: str) -> Pair:
         made = Pair(self._folder / f"{name}.crt", self._folder / f"{name}.key")
         key = ("rsa:2048",) if kind == "RSA" else ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")
         _openssl("req", "-newkey", *key, "-nodes", "-days", "10", "-subj", subject,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import queue
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +18,7 @@ from typing import Protocol, Self
 
 from sdlb.adapters.engine_process import find_binary
 from sdlb.wire.engine_pb2 import (
+    ChallengesApplied,
     Configured,
     Delta,
     FromEngine,
@@ -59,6 +62,7 @@ class Engine:
         self.identity = identity
         self.control_socket = control_socket
         self.folder = Path(tempfile.mkdtemp(prefix="sdlb-engine-"))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)  # tests read its logs after its end
         self.access_log = self.folder / "access.log"
         self.address: dict[str, tuple[str, int]] = {}
         self.counters: dict[str, int] = {}
@@ -179,6 +183,10 @@ class Engine:
     def sites(self, message: ToEngine) -> SitesApplied:
         self.send(message)
         return self._wait("sites_applied").sites_applied
+
+    def challenges(self, message: ToEngine) -> ChallengesApplied:
+        self.send(message)
+        return self._wait("challenges_applied").challenges_applied
 
     def send(self, message: ToEngine) -> None:
         frame = message.SerializeToString()

@@ -1,4 +1,4 @@
-"""The engine's TLS checked by a scanner: sslyze, run as a program, with Mozilla's intermediate profile.
+"""The engine checked by scanners: TLS by sslyze with Mozilla's intermediate profile, HTTP/2 over TLS by h2spec.
 
 Nothing leaves this machine. The certificates are signed by a CA of the tests, so the only expected finding is an unknown
 CA.
@@ -7,7 +7,9 @@ CA.
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,3 +71,22 @@ def test_sslyze(engine: Engine, authority: Authority, tmp_path: Path) -> None:
     assert {curve["name"] for curve in said["elliptic_curves"]["supported_curves"]} == {
         *("X25519", "secp256r1", "secp384r1")
     }
+
+
+H2SPEC = os.environ.get("H2SPEC") or shutil.which("h2spec", path=f"{os.environ.get('PATH', '')}:{Path.home()}/go/bin")
+
+
+@pytest.mark.skipif(
+    H2SPEC is None, reason="needs h2spec: go install github.com/summerwind/h2spec/cmd/h2spec@latest, or H2SPEC=PATH"
+)
+def test_h2spec_strict_over_tls(engine: Engine) -> None:
+    """h2spec itself skips one of its tests."""
+    port = engine.address["https"][1]
+    done = subprocess.run(
+        [str(H2SPEC), "--strict", "--tls", "--insecure", "--timeout", "5", "--host", "localhost", "--port", str(port)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert re.search(r"^14\d tests, 14\d passed, [01] skipped, 0 failed$", done.stdout, re.MULTILINE), done.stdout[
+        -400:
+    ]

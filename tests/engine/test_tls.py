@@ -224,16 +224,20 @@ def test_sites_that_are_not_kept_go(engine: Engine, authority: Authority) -> Non
 
 
 def test_another_host_than_the_handshake_was_for(engine: Engine, authority: Authority) -> None:
-    put(engine, "both", ["a.example", "b.example"], authority.issue("a.example", "b.example"))
+    both = authority.issue("a.example", "b.example")
+    put(engine, "a", ["a.example"], both)
+    put(engine, "b", ["b.example"], both)
     code, text = curl(engine, authority, "a.example", "-H", "Host: b.example")
     assert code == 0 and "misdirected" in text and text.endswith("421 0")
     engine.counter("misdirected_total")
 
 
 def test_another_host_on_a_connection_that_is_shared(engine: Engine, recorder: Recorder, authority: Authority) -> None:
-    """A browser may request every host that the certificate names: 421 for each that the handshake was not for, and the
-    connection goes on."""
-    put(engine, "both", ["a.example", "b.example"], authority.issue("a.example", "b.example"))
+    """A browser may request every host that the certificate names: 421 for each that belongs to another site than the one of
+    the handshake, and the connection goes on."""
+    both = authority.issue("a.example", "b.example")
+    put(engine, "a", ["a.example"], both)
+    put(engine, "b", ["b.example"], both)
     context = ssl.create_default_context(cafile=str(authority.root.certificate))
     context.set_alpn_protocols(["h2"])
     plain = socket.create_connection(engine.address["https"], timeout=10)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdlb.model.policy import ON_SILENCE, PRIORITIES, STICKY_BY, Park, Policy, Sticky
+from sdlb.model.policy import AUTO, ON_SILENCE, PRIORITIES, STICKY_BY, Park, Policy, Sticky
 from sdlb.model.problem import Invalid
+from sdlb.model.rollout import SIDE_BY_SIDE, RolloutSpec
 from sdlb.model.version import RULES, SCHEMES, Compatibility
 from tests.model.traffic import TRAFFIC
 
@@ -20,6 +21,7 @@ POLICY = st.builds(
     priority=st.sampled_from(PRIORITIES),
     shares=st.dictionaries(VERSION, st.integers(0, 25)),
     sticky=st.none()
+    | st.just(Sticky("session"))
     | st.builds(Sticky, st.sampled_from(STICKY_BY), st.just("who")).map(
         lambda sticky: sticky if sticky.by != "client" else Sticky("client")
     ),
@@ -33,6 +35,17 @@ POLICY = st.builds(
     ),
     on_silence=st.sampled_from(ON_SILENCE),
     park=st.builds(Park, st.integers(0, 1_000_000), st.floats(0, 3600)),
+    auto=st.sampled_from(AUTO),
+    rollout=st.builds(
+        RolloutSpec,
+        st.sampled_from(SIDE_BY_SIDE),
+        st.integers(1, 1_000_000),
+        st.floats(0, 86_400),
+        st.integers(0, 1_000_000),
+        st.floats(1, 86_400),
+        st.sampled_from(["10%", "100%", "3"]),
+        st.floats(0, 86_400),
+    ),
     traffic=TRAFFIC,
 )
 
@@ -66,6 +79,15 @@ def test_any_json_is_a_policy_or_invalid(data: dict[str, object]) -> None:
 
 
 BAD = {
+    "unknown key of rollouts": ('{"rollout": {"soak": 5}}', "did you mean 'soak_s'"),
+    "a gap for all rollouts": ('{"rollout": {"accept_gap": true}}', "is not a known key"),
+    "no first node": ('{"rollout": {"first": 0}}', "use a whole number from 1 to 1000000"),
+    "progress in no time": ('{"rollout": {"progress_s": 0}}', "use a number of seconds from 1 to 86400"),
+    "a step with a typing error": ('{"rollout": {"step": [{"node": 1}]}}', "did you mean 'nodes'"),
+    "an analysis of nothing": ('{"rollout": {"analysis": 1}}', "rollout: analysis: is not a table"),
+    "no soak time": ('{"rollout": {"soak_s": null}}', "rollout: soak_s: has the value null"),
+    "all nodes and more": ('{"rollout": {"nodes_out_max": "101%"}}', "use a percentage like"),
+    "two at once": ('{"rollout": {"side_by_side": "yes"}}', "use incompatible, always or never"),
     "unknown key": ('{"prioirty": "even"}', "did you mean 'priority'"),
     "unknown priority": ('{"priority": "fast"}', "even, higher, lower, share"),
     "no object": ("[]", "not an object"),
@@ -77,7 +99,11 @@ BAD = {
     "not a number": ('{"shares": {"1.0.1": NaN}}', "shares"),
     "no version": ('{"shares": {"a b": 1}}', "version"),
     "sticky": ('{"sticky": {"by": "cookie"}}', "cookie"),
+    "sticky session": ('{"sticky": {"by": "session", "name": "a b"}}', "without spaces"),
     "park": ('{"park": {"requests_max": 1.5}}', "whole number"),
+    "drain": ('{"drain": {"then": "kill"}}', "one of wait, cut"),
+    "drain time": ('{"drain": {"deadline_s": -1}}', "number from 0 to 86400"),
+    "drain key": ('{"drain": {"dealine_s": 5}}', "did you mean 'deadline_s'?"),
     "park time": ('{"park": {"timeout_s": true}}', "number from"),
     "pairs": ('{"compatibility": {"allow": [["1.0.1"]]}}', "pairs"),
     "algorithm": ('{"balance": {"algorithm": "best"}}', "balance: algorithm.*least_requests, peak_ewma"),

@@ -170,6 +170,50 @@ def test_a_prefix_permits_what_is_below_it() -> None:
             parse_prefix(text)
 
 
+def test_a_container_image_is_named_without_tag_and_digest() -> None:
+    """The digest of the release is the only one, and a container engine reads the name as sdlb does."""
+    found = parse_location("docker://Registry.example:443/team/catalog")
+    assert (found.scheme, found.host, found.path) == ("docker", "registry.example", "/team/catalog")
+    assert str(found) == "docker://registry.example/team/catalog"
+    for inside in ("docker://registry.example/", "docker://registry.example/team/"):
+        assert parse_prefix(inside).permits(found)
+    for outside in ("docker://registry.example/tea/", "docker://registry.example:5000/", "https://registry.example/"):
+        assert not parse_prefix(outside).permits(found)
+    for url in (
+        *(
+            "docker://registry.example/a:1",
+            "docker://registry.example/a@sha256:" + A,
+            "docker://catalog",
+            "docker://team/a",
+            "docker://team:443/a",
+        ),
+        *(
+            "docker://registry.example/A",
+            "docker://registry.example/a//b",
+            "docker://registry.example/../a",
+            "docker:/a/b",
+        ),
+        *(
+            "docker://registry.example/a b",
+            "docker://u:p@registry.example/a",
+            "docker://registry.example/a?b",
+            "docker://",
+        ),
+        *("docker://registry.example/a/", "docker:registry.example/a", "docker://registry.example/a;touch x"),
+    ):
+        with pytest.raises(ValueError, match=r"docker:|host:port"):
+            parse_location(url)
+    for prefix in (
+        "docker://",
+        "docker://team/",
+        "docker://registry.example",
+        "docker:///",
+        "docker://registry.example//",
+    ):
+        with pytest.raises(ValueError, match=r"docker:|ends with"):
+            parse_prefix(prefix)
+
+
 def test_a_release_never_changes() -> None:
     old = read_release(data(), "r")
     more = read_release(data(artifact={"linux-aarch64": {"url": "/srv/d", "sha256": B}}), "r")

@@ -21,6 +21,8 @@ from sdlb.core.messages import DownMessage, UpMessage
 from sdlb.core.settings import Settings
 from sdlb.model.hook_program import HookProgram
 from sdlb.node.authority import Authority
+from sdlb.node.config import NodeConfig
+from sdlb.node.hardening import Part, parts
 from sdlb.node.health import Health
 from sdlb.node.journal import Journal
 from sdlb.node.local_paths import listen_unix
@@ -61,6 +63,7 @@ class Lone:
     restart: Restart
     http: httpx.AsyncClient
     log: io.StringIO
+    hardening: tuple[Part, ...] = ()
 
     @property
     def balancer(self) -> Balancer:
@@ -101,10 +104,13 @@ async def lone(
     transport = httpx.AsyncHTTPTransport(uds=str(folder / "api.sock"))
     async with httpx.AsyncClient(transport=transport, base_url="http://node", timeout=20.0) as http:
         node: Any = Lone(loop, engine, store, journal, health, sites, authority, restart, http, log)
+        node.hardening = parts(NodeConfig("edge-1", folder, folder / "api.sock"))
         await loop.start()
         await engine.start(EngineConfig("edge-1", (), ""))
         looping = asyncio.create_task(loop.run())
-        _, stop_api = serve_api(node, listening, {"http": "127.0.0.1:80", "node": "127.0.0.1:7700"})
+        _, stop_api = serve_api(
+            node, listening, {"http": "127.0.0.1:80", "node": "127.0.0.1:7700"}, repeats=folder / "repeats"
+        )
         try:
             yield node
         finally:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from sdlb.core.events import Tick
 from sdlb.model.rollout import GIVE_BACK, TAKE, RoleReport, SlotAsk, SlotReport

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import fields
 
 from sdlb.model.address import check_address
 from sdlb.model.hook_program import HookProgram
+from sdlb.model.metric_source import MetricSource
 from sdlb.model.problem import Invalid
 from sdlb.model.site import PemFile, SiteSpec, check_site_host
 from sdlb.node.check import mistakes
@@ -193,6 +195,7 @@ BAD: dict[str, tuple[str, int, str, str]] = {
     "a site without hosts": (f'{HTTPS}[[site]]\ncertificate = "/a"\n', 6, "site.1.hosts", "list the hosts"),
     "a site with no hosts": (f"{HTTPS}[[site]]\nhosts = []\n", 7, "site.1.hosts", "list the hosts"),
     "a site without a certificate": (f'{HTTPS}[[site]]\nhosts = ["b"]\n', 6, "site.1.certificate", "PEM"),
+    "DHE with the native engine": (f"{HTTPS}dhe = true\n", 6, "site.0.dhe", 'needs engine = "haproxy"'),
     "an unknown key of a site": (f'{HTTPS}certificat = "/a"\n', 6, "site.0.certificat", "'certificate'"),
     "a host in two sites": (
         f'{HTTPS}[[site]]\nhosts = ["b", "EXAMPLE.com."]\ncertificate = "/a"\n',
@@ -249,7 +252,7 @@ BAD: dict[str, tuple[str, int, str, str]] = {
     ),
     "sites as a table": (f"{HTTPS.replace('[[site]]', '[site]')}", 3, "site", "[[site]]"),
     # of the contract, but not in this version
-    "ACME": (f"{HTTPS}acme = true\n", 6, "site.0.acme", "not supported in this version"),
+    "ACME": (f"{HTTPS}acme = true\n", 6, "site.0.acme", "needs the table [acme]"),
     "admin": ('[listen]\nadmin = "127.0.0.1:7701"\n', 2, "listen.admin", "not supported in this version"),
     "a proxy that is no network": (
         '[listen]\nhttp = "127.0.0.1:80"\n[listen.trusted_proxies]\nhttp = ["10.0.0.1/8"]\n',
@@ -265,7 +268,31 @@ BAD: dict[str, tuple[str, int, str, str]] = {
     ),
     "etcd": ('[store]\nkind = "etcd"\n', 2, "store.kind", "not supported in this version"),
     "endpoints": ('[store]\nendpoints = ["a:1"]\n', 2, "store.endpoints", "not supported in this version"),
-    "haproxy": ('engine = "haproxy"\n', 1, "engine", "not supported in this version"),
+    "haproxy without its engine": (
+        '[haproxy]\nbinary = "/usr/sbin/haproxy"\n',
+        1,
+        "haproxy",
+        'needs engine = "haproxy"',
+    ),
+    "haproxy: an unknown key": (
+        'engine = "haproxy"\n[haproxy]\nbin = "x"\n',
+        3,
+        "haproxy.bin",
+        "did you mean 'binary'?",
+    ),
+    "haproxy: ACME by TLS": (
+        'engine = "haproxy"\n[listen]\nhttps = "127.0.0.1:1"\n[acme]\ndirectory = "https://a/"\n'
+        '[[site]]\nhosts = ["a.example"]\nacme = true\n',
+        4,
+        "acme",
+        "tls-alpn-01",
+    ),
+    "haproxy: trusted proxies": (
+        'engine = "haproxy"\n[listen]\nhttp = "127.0.0.1:80"\n[listen.trusted_proxies]\nhttp = ["10.0.0.0/8"]\n',
+        5,
+        "listen.trusted_proxies.http",
+        'not supported with engine = "haproxy"',
+    ),
 }
 
 
@@ -335,6 +362,7 @@ def test_every_key_of_the_configuration_has_its_place_in_the_file(tmp_path: Path
         "[engine]\nworkers = 2\nfields = 50\n"
         '[listen.trusted_proxies]\nhttp = ["10.0.0.0/8"]\nhttps = ["::1"]\n'
         '[[site]]\nhosts = ["a"]\ncertificate = "/a.pem"\n'
+        '[acme]\ndirectory = "https://a/"\n[peers]\nedge-2 = "127.0.0.1:2"\n'
         '[role.web.a]\ndriver = "process"\nroutes = ["a/"]\ncommand = ["./a"]\n'
     )
     text = text.replace("parents = []", 'parents = ["p:1"]')
@@ -342,9 +370,14 @@ def test_every_key_of_the_configuration_has_its_place_in_the_file(tmp_path: Path
         "[listen]", '[listen]\nsocket_mode = "0660"\nmetrics = "127.0.0.1:9101"\nhttps = "127.0.0.1:443"'
     )
     text = text.replace(":7700", ":7799")
-    both = (read(text, tmp_path), read(text.replace("insecure = true", "") + IDENTITY, tmp_path))  # one or the other
-    for each in dataclasses.fields(NodeConfig):
-        if each.default is not dataclasses.MISSING:
+    haproxy = text.replace("[engine]", '[haproxy]\nbinary = "/h"\n[engine]\nkind = "haproxy"')
+    haproxy = haproxy.replace('[listen.trusted_proxies]\nhttp = ["10.0.0.0/8"]\nhttps = ["::1"]\n', "").replace(
+        "[acme]", '[acme]\nchallenge = "dns-01"\nhook = ["/h"]'
+    )
+    identity = text.replace("insecure = true", "") + IDENTITY
+    both = (read(text, tmp_path), read(identity, tmp_path), read(haproxy, tmp_path))  # what cannot stand together
+    for each in fields(NodeConfig):
+        if each.default is not msgspec.NODEFAULT:
             assert any(getattr(config, each.name) != each.default for config in both), each.name
 
 
@@ -453,6 +486,50 @@ def test_hooks(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_in_hooks(tmp_path: Path, text: str, error: str) -> None:
+    with pytest.raises(Invalid) as found:
+        read(text, tmp_path)
+    assert error in str(found.value)
+
+
+def test_sources(tmp_path: Path) -> None:
+    text = """
+[source.prom]
+url = "https://Prometheus.example:9090/prefix/"
+token_file = "/etc/sdlb/token"
+[source."b.c"]
+url = "http://[fd00::1]:9090"
+timeout_s = 2
+"""
+    assert read(text, tmp_path).sources == {
+        "prom": MetricSource("https://prometheus.example:9090/prefix", "/etc/sdlb/token"),
+        "b.c": MetricSource("http://[fd00::1]:9090", "", 2),
+    }
+    assert read("", tmp_path).sources == {}
+    assert read('[source.a]\nurl = "http://localhost:9090"', tmp_path).sources["a"].url == "http://localhost:9090"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("source = 1", ":1: source: has the value 1; expected tables: write [source.NAME]"),
+        ("[source]\nprom = 1", ":2: source.prom: has the value 1; expected a table: write [source.prom]"),
+        ("[source.a]\ntimeout_s = 1", ":1: source.a.url: is missing; add it"),
+        ('[source.a]\nulr = "https://p"', ":2: source.a.ulr: is not a known key; did you mean 'url'?"),
+        (
+            '[source.a]\nurl = "http://8.8.8.8:9090"',
+            ":2: source.a.url: has the value 'http://8.8.8.8:9090'; expected https",
+        ),
+        ('[source.a]\nurl = "http://prometheus:9090"', ":2: source.a.url: has the value 'http://prometheus:9090'"),
+        ('[source.a]\nurl = "http://0.0.0.0:9090"', ":2: source.a.url: has the value 'http://0.0.0.0:9090'"),
+        ('[source.a]\nurl = "https://me:pw@p/"', ":2: source.a.url: has the value"),
+        ('[source.a]\nurl = "https://p/?a=1"', ":2: source.a.url: has the value"),
+        ('[source.a]\nurl = "/srv/p"', ":2: source.a.url: has the value '/srv/p'; expected a URL"),
+        ('[source.a]\nurl = "https://p"\ntoken_file = "t"', ":3: source.a.token_file: has the value 't'"),
+        ('[source.a]\nurl = "https://p"\ntimeout_s = 9', ":3: source.a.timeout_s: has the value 9"),
+        ('[source."a b"]\nurl = "https://p"', ": is not a name of a source; expected a name of up to 64 letters"),
+    ],
+)
+def test_mistakes_in_sources(tmp_path: Path, text: str, error: str) -> None:
     with pytest.raises(Invalid) as found:
         read(text, tmp_path)
     assert error in str(found.value)

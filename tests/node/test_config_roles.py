@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from sdlb.model.instance import HealthCheck
 from sdlb.model.location import Location
 from sdlb.model.problem import Invalid
-from sdlb.model.role import ArtifactRules, Commands, Program, Restart, RoleService, filled
+from sdlb.model.role import ArtifactRules, Commands, Container, Program, Restart, RoleService, Unit, filled
 from sdlb.node.check import mistakes
 from sdlb.node.config import NodeConfig, Options, read_config
 
@@ -27,6 +28,18 @@ start = ["/bin/true"]
 stop = ["/bin/true"]
 state = ["/bin/true"]
 """
+CONTAINER = """roles = ["web"]
+[role.web.catalog]
+driver = "container"
+routes = ["example.com/catalog*"]
+from = ["docker://registry.example/team/"]
+"""
+SYSTEMD = """roles = ["web"]
+[role.web.catalog]
+driver = "systemd"
+routes = ["example.com/catalog*"]
+unit = "catalog@.service"
+"""
 
 
 def read(text: str, tmp_path: Path) -> NodeConfig:
@@ -42,6 +55,14 @@ def test_the_defaults(tmp_path: Path) -> None:
     found = read(COMMAND, tmp_path).services
     assert found == (RoleService("web", "catalog", commands, ("example.com/catalog*",)),)
     assert found[0].driver == "command"
+    rules = ArtifactRules((Location("docker", "registry.example", "/team/"),))
+    found = read(CONTAINER, tmp_path).services
+    assert found == (RoleService("web", "catalog", Container(), ("example.com/catalog*",), artifacts=rules),)
+    assert found[0].driver == "container"
+    found = read(SYSTEMD, tmp_path).services
+    assert found == (RoleService("web", "catalog", Unit("catalog@.service"), ("example.com/catalog*",)),)
+    assert found[0].driver == "systemd"
+    assert read(f"{SYSTEMD}timeout_s = 5\nfrom = ['/srv/']", tmp_path).services[0].run == Unit("catalog@.service", 5)
 
 
 def test_everything(tmp_path: Path) -> None:
@@ -76,9 +97,22 @@ stop = ["/bin/c"]
 state = ["/bin/d"]
 forget = ["/bin/e"]
 timeout_s = 9
+[role.web.search]
+driver = "container"
+routes = ["b/"]
+from = ["docker://registry.example:443/", "docker://localhost:5000/team/"]
+fetch_timeout_s = 8
+command = ["--port", "{port}", "{version}"]
+container_port = 8080
+user = "1000:1000"
+memory_mb = 64
+cpu = 2
+stop_timeout_s = 3
+log_bytes_max = 70000
+socket = "/run/podman/podman.sock"
 """
     )
-    catalog, pricing = read(text, tmp_path).services
+    catalog, pricing, search = read(text, tmp_path).services
     run = Program(("./catalog", "--port", "{port}"), "catalog", 512, 0.5, "/srv", 0, Restart(2, 3, 4), 70000)
     rules = ArtifactRules(
         (Location("https", "repo.example", "/"), Location("file", "", "/srv/")), ("/etc/sdlb/release.pub",), 3, 4
@@ -90,6 +124,11 @@ timeout_s = 9
     )
     run = Commands(("/bin/b",), ("/bin/c",), ("/bin/d",), ("/bin/a", "$(id)"), ("/bin/e",), 9)
     assert pricing == RoleService("web", "pricing", run, ("a/",))
+    run = Container(("--port", "{port}", "{version}"), 8080, "1000:1000", 64, 2, 3, 70000, "/run/podman/podman.sock")
+    rules = ArtifactRules(
+        (Location("docker", "registry.example", "/"), Location("docker", "localhost:5000", "/team/")), (), timeout_s=8
+    )
+    assert search == RoleService("web", "search", run, ("b/",), artifacts=rules)
     assert "$(id)" not in repr(catalog)  # variables may be secret
 
 
@@ -107,7 +146,21 @@ timeout_s = 9
         (PROCESS + 'start = ["/a"]', ':6: role.web.catalog.start: is not a key of driver = "process"; use command'),
         (COMMAND + "cpu = 1", ':8: role.web.catalog.cpu: is not a key of driver = "command"; use prepare'),
         (PROCESS.replace('driver = "process"\n', ""), ":2: role.web.catalog.driver: is missing"),
-        (PROCESS.replace('"process"', '"systemd"'), ":3: role.web.catalog.driver: the driver systemd is not supported"),
+        (PROCESS.replace('"process"', '"systemd"'), ':5: role.web.catalog.command: is not a key of driver = "systemd"; use unit'),
+        (SYSTEMD.replace("unit =", "# unit ="), ":2: role.web.catalog.unit: is missing; expected a template unit"),
+        (SYSTEMD.replace("@.", "@1.0."), ":5: role.web.catalog.unit: has the value 'catalog@1.0.service'; expected a template"),
+        (SYSTEMD.replace("@.service", ".service"), ":5: role.web.catalog.unit: has the value 'catalog.service'"),
+        (SYSTEMD.replace("catalog@", "../c;touch x@"), ":5: role.web.catalog.unit: has the value '../c;touch x@.service'"),
+        (SYSTEMD + "socket = '/run/docker.sock'", ':6: role.web.catalog.socket: is not a key of driver = "systemd"'),
+        (CONTAINER + 'cwd = "/"', ':6: role.web.catalog.cwd: is not a key of driver = "container"; use command, container_port'),
+        (CONTAINER + 'keys = ["/k"]', ':6: role.web.catalog.keys: is not a key of driver = "container"'),
+        (CONTAINER + 'user = "a b"', ":6: role.web.catalog.user: has the value 'a b'; expected a user of the image"),
+        (CONTAINER + 'command = ["{folder}/x"]', ":6: role.web.catalog.command: has {folder}, which a container does not have"),
+        (CONTAINER + 'command = "x; touch y"', ":6: role.web.catalog.command: has the value 'x; touch y'; expected a list"),
+        (CONTAINER + "container_port = 70000", ":6: role.web.catalog.container_port: has the value 70000"),
+        (CONTAINER + 'socket = "docker.sock"', ":6: role.web.catalog.socket: has the value 'docker.sock'; expected an absolute"),
+        (CONTAINER.replace("registry.example", "team"), ":5: role.web.catalog.from: has the value"),
+        (CONTAINER.replace("/team/", "/team"), ":5: role.web.catalog.from: has the value"),
         (PROCESS.replace('"process"', '"proces"'), ":3: role.web.catalog.driver: has the value 'proces'; expected one of"),
         (PROCESS.replace("./catalog", "catalog"), ":5: role.web.catalog.command: starts with 'catalog', which is no path"),
         (PROCESS.replace("./catalog", "../catalog"), ":5: role.web.catalog.command: starts with '../catalog'"),
@@ -148,6 +201,8 @@ def test_check_finds_all_mistakes_and_what_the_machine_lacks(tmp_path: Path) -> 
         + f'user = "no-such-user"\ncwd = "/no"\nfrom = ["/a/"]\nkeys = ["{tmp_path}/k"]\n'
     )
     more = '[role.web.b]\ndriver = "command"\nroutes = ["b/"]\nstart = ["/no/start"]\nstop = ["/bin/true"]\nstate = ["/bin/true"]\n'
+    more += '[role.web.c]\ndriver = "container"\nroutes = ["c/"]\nfrom = ["docker://a.example/"]\nsocket = "/no/docker.sock"\n'
+    more += '[role.web.d]\ndriver = "systemd"\nroutes = ["d/"]\nunit = "d@.service"\n'
     file.write_text(f'state_dir = "{tmp_path}/state"\n{lacking}{more}')
     assert [text.removeprefix(f"{file}:").split(";")[0] for text in mistakes(Options(config=str(file)))] == [
         "6: role.web.catalog.command: /no/such/catalog is not a file",
@@ -155,6 +210,12 @@ def test_check_finds_all_mistakes_and_what_the_machine_lacks(tmp_path: Path) -> 
         "8: role.web.catalog.cwd: /no is not a folder that this user can enter",
         f"10: role.web.catalog.keys: {tmp_path}/k cannot be read",
         "14: role.web.b.start: /no/start is not a file",
+        "21: role.web.c.socket: /no/docker.sock cannot be used",
+        *(
+            []
+            if os.path.isdir("/run/systemd/system")
+            else ["23: role.web.d.driver: this machine is not managed by systemd"]
+        ),
     ]
 
 

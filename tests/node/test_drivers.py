@@ -9,13 +9,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any, Self
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from sdlb.adapters.artifacts import ArtifactStore
 from sdlb.adapters.driver_command import CommandDriver

@@ -6,14 +6,13 @@ import asyncio
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from sdlb.core.effects import Note, ReleaseHeld
 from sdlb.core.events import (
     ChildConnected,
-    InstanceHealth,
     InstancePut,
     ParentClosed,
     ParentConnected,
@@ -193,7 +192,7 @@ def test_one_event_that_fails_costs_the_others_nothing(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with lone(tmp_path) as node:
-            events: list[Any] = [InstancePut(spec("a")), object.__new__(InstanceHealth), InstancePut(spec("b"))]
+            events: list[Any] = [InstancePut(spec("a")), InstancePut(cast("Any", None)), InstancePut(spec("b"))]
             for event in events:
                 node.loop.post(event)
             await node.loop.do(InstancePut(spec("c")))

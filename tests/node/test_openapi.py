@@ -10,17 +10,21 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import hypothesis
+import msgspec
 import pytest
 import schemathesis
 from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
+from sdlb.model.policy_layers import covers
 from sdlb.model.version import SERVICE
-from sdlb.node import openapi, schema
+from sdlb.node import openapi, schema, schema_rollouts
+from sdlb.node.idempotency import KEY
 from sdlb.node.parameters import ETAG
 from tests.node.lone import lone
 
@@ -40,7 +44,6 @@ FORMATS = {
     "sdlb-endpoint": ENDPOINT,
     "sdlb-versions": VERSIONS,
     "sdlb-url": URL,
-    "sdlb-service": LABEL,
     "sdlb-held": VERSIONS | st.just("*"),
     "sdlb-hours": st.sampled_from(["00:00-24:00", "09:00-16:30", "22:00-02:00"]),
     "sdlb-zone": st.sampled_from(["UTC", "Europe/Berlin"]),
@@ -135,17 +138,69 @@ def _gates(case: Any) -> None:
                     gate["count"] = min(gate["count"], max(1, len(gate["by"])))
 
 
+def _no_circle(case: Any) -> None:
+    """No service waits for itself. A document of a pattern applies to the service for which its gates wait."""
+    body = case.body if isinstance(case.body, dict) else {}
+    policies = body.get("policies")
+    found = dict(policies) if isinstance(policies, dict) else {}
+    found[unquote(str((case.path_parameters or {}).get("policy", "")))] = body
+    for name, document in found.items():
+        gates = document.get("gate") if isinstance(document, dict) else None
+        if isinstance(gates, list):
+            document["gate"] = [each for each in gates if not (isinstance(each, dict) and _waits(name, each))]
+
+
+def _waits(name: str, gate: dict[str, Any]) -> bool:
+    service = gate.get("service")
+    return gate.get("kind") == "depends_on" and isinstance(service, str) and covers(name, service)
+
+
 def _current(case: Any) -> None:
     """A valid etag is that of other policies."""
     if ETAG.match(str((case.headers or {}).get("If-Match", ""))):
         del case.headers["If-Match"]
+    if KEY.match(str((case.headers or {}).get("Idempotency-Key", ""))):
+        del case.headers["Idempotency-Key"]  # another request has it already
 
 
 def _printable(case: Any) -> None:
-    """The strategy of a format is not always used for what stands inside of an object."""
+    """The strategy of a format is not always used: not inside of an object, and not for what is valid in a request that shall not be."""
     labels = case.body.get("labels") if isinstance(case.body, dict) else None
     if isinstance(labels, dict) and all(isinstance(value, str) for value in labels.values()):
         case.body["labels"] = {name: value for name, value in labels.items() if (name + value).isprintable()}
+    for place in (case.query, case.body):
+        by = place.get("by") if isinstance(place, dict) else None
+        if isinstance(by, str) and 1 <= len(by) <= 128 and not by.isprintable():
+            place["by"] = "ann"
+
+
+def _canary(case: Any) -> None:
+    """What JSON Schema cannot express: steps grow, an analysis needs steps with a time, and a query needs either counters or a bound."""
+    body = case.body if isinstance(case.body, dict) else {}
+    policies = body.get("policies")
+    documents = [body, *(policies.values() if isinstance(policies, dict) else ())]
+    for settings in (body, *(each.get("rollout") for each in documents if isinstance(each, dict))):
+        if isinstance(settings, dict):
+            _simple_canary(settings)
+
+
+def _whole(value: Any) -> Any:
+    """With 5 for 5.0: to JSON Schema both are integers."""
+    if isinstance(value, dict):
+        return {key: _whole(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _simple_canary(settings: dict[str, Any]) -> None:
+    with contextlib.suppress(msgspec.ValidationError):
+        if msgspec.convert(_whole(settings.get("step")), list[schema_rollouts.CanaryStep]):
+            settings["step"] = [{"for": 1}]
+    with contextlib.suppress(msgspec.ValidationError):
+        msgspec.convert(_whole(settings.get("analysis")), schema_rollouts.CanaryAnalysis)
+        settings["analysis"] = {}
+        settings["step"] = settings.get("step") or [{"for": 1}]
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +226,8 @@ def test_schemathesis_finds_no_violation(method: str, path: str, mode: Generatio
         _short(case)
         _at_most_100(case)
         _gates(case)
+        _no_circle(case)
+        _canary(case)
         _current(case)
         _printable(case)
         case.call_and_validate(base_url=address)

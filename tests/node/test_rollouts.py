@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from sdlb.core.effects import Answered, Execute
 from sdlb.core.messages import RootAnswer
 from sdlb.model.rollout import RolloutSpec
 from sdlb.node import rollouts as calls
 from sdlb.node import schema_rollouts as schema
+from sdlb.node.answers import shaped
 from sdlb.node.authority import Authority
 from sdlb.node.problems import Refusal, body_of
 from tests.node import rollout_acts as acts
@@ -24,6 +25,7 @@ from tests.node.lone import Lone, lone
 from tests.node.test_api import check, problem, scenario
 
 ME = getpass.getuser()
+DEFAULT = shaped(schema.RolloutSettings, msgspec.to_builtins(RolloutSpec(drain_by_policy=True)))
 
 
 async def start(node: Lone, version: str = "1.0.2", **more: Any) -> dict[str, Any]:
@@ -54,11 +56,37 @@ async def test_a_rollout_is_planned_started_and_shown(node: Lone) -> None:
     rollout = await found(node)
     assert rollout == await found(node, "r-1")
     assert (rollout["state"], rollout["by"], rollout["owner_here"]) == ("preparing", "release-bot", True)
-    assert rollout["spec"] == {**msgspec.to_builtins(RolloutSpec()), "soak_s": 5}
+    assert rollout["spec"] == {**DEFAULT, "soak_s": 5}
     assert rollout["digest"] == "a" * 64
     assert [each["id"] for each in rollout["history"]] == ["r-1"]
     (one,) = check(await node.http.get("/v1/rollouts"), schema.Rollouts)["rollouts"]
     assert one == rollout
+
+
+@scenario
+async def test_settings_come_from_the_call_then_from_the_policy_then_from_the_default(node: Lone) -> None:
+    await acts.release(node, "1.0.1", "1.0.2")
+    await acts.report(node)
+    for name, table in (("*", {"soak_s": 7, "first": 2}), ("catalog", {"soak_s": 9, "nodes_out_max": 3})):
+        answer = await node.http.put(f"/v1/policies/{name}", json={"rollout": table})
+        assert answer.status_code == 200, answer.text
+    done = await start(node, "1.0.1", drain_s=4)
+    expected = {**DEFAULT, "first": 2, "soak_s": 9, "nodes_out_max": "3", "drain_s": 4, "drain_by_policy": False}
+    assert done["rollout"]["spec"] == expected
+    await node.http.put("/v1/policies/catalog", json={})
+    assert (await found(node))["spec"] == expected, "what has begun ends as it began"
+    done = await start(node, "1.0.2", supersede=True, soak_s=0)
+    assert done["rollout"]["spec"] == {**DEFAULT, "first": 2, "soak_s": 0}
+
+
+@scenario
+async def test_settings_of_another_release_are_refused(node: Lone) -> None:
+    await acts.release(node, "1.0.1")
+    await acts.report(node)
+    order = calls.Order("start", "catalog", "ann", "1.0.1", {"soak_s": "long"}, owner="edge-1")
+    with pytest.raises(Refusal, match="the settings of the rollout cannot be read") as refused:
+        await calls.run_here(node.loop, Execute("1", "POST", calls.PATH, msgspec.json.encode(order), "host-1"))
+    assert refused.value.code == "bad-json"
 
 
 @scenario
@@ -153,6 +181,16 @@ async def test_a_rollout_that_cannot_start_says_why(node: Lone) -> None:
     await node.http.delete("/v1/releases/catalog-1.0.2")
     await acts.report(node)
     problem(await node.http.post("/v1/rollouts", json=body), "rollout-refused")
+
+
+@scenario
+async def test_an_analysis_needs_steps_of_the_call_or_of_the_policy(node: Lone) -> None:
+    await acts.release(node, "1.0.2")
+    await acts.report(node)
+    body = {"service": "catalog", "version": "1.0.2", "analysis": {}}
+    detail = problem(await node.http.post("/v1/rollouts", json=body), "rollout-refused")
+    assert detail == "the analysis stands without a step, and the policy of catalog has none; add step"
+    assert check(await node.http.get("/v1/rollouts"), schema.Rollouts)["rollouts"] == []
 
 
 @scenario

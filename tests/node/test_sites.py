@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from sdlb.core.effects import Note
 from sdlb.model.problem import Invalid
@@ -18,10 +21,23 @@ from sdlb.node.config import Options, read_config
 from sdlb.node.pem import FILE_BYTES_MAX
 from sdlb.node.sites import SiteWatch
 from sdlb.node.tickets import ROTATE_S
+from tests.made_certificates import DAY, Made, make, rsa_key
 from tests.node.lone import lone
 from tests.seams.fake_engine import FakeSites
 
 KEY = "-----BEGIN PRIVATE KEY-----"
+HOSTS = ("a", "b", "c", "d", "*.b", "good", "bad")
+
+
+@functools.cache
+def made(label: str) -> Made:
+    """The certificate that a test calls by this label. It names all hosts of these tests."""
+    return make(*HOSTS, name=label)
+
+
+@functools.cache
+def pem_of(label: str) -> str:
+    return made(label).pem
 
 
 @dataclass
@@ -35,7 +51,8 @@ class World:
         self.watch = SiteWatch(self.sink, self.notes.append, self.folder / "ticket-keys", lambda: self.now_s)
 
     def write(self, name: str, text: str, mode: int = 0o600) -> Path:
-        """As a program that renews: in one step."""
+        """As a program that renews: in one step. A short word stands for a certificate with its key."""
+        text = pem_of(text) if text.isalnum() and len(text) <= 4 else text
         path = self.folder / name
         fresh = self.folder / f".{name}"
         fresh.write_text(text)
@@ -62,6 +79,12 @@ class World:
     def pem(self, host: str) -> bytes:
         (certificate,) = self.sink.sites[host].certificates
         return certificate
+
+    def label(self, host: str) -> str:
+        """Which certificate the site has."""
+        certificate = x509.load_pem_x509_certificate(self.pem(host))
+        (name,) = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        return str(name.value)
 
 
 def scenario(test: Callable[[World], Awaitable[None]]) -> Callable[[Path], None]:
@@ -103,7 +126,7 @@ def test_a_file_that_is_of_no_use_ends_the_start_with_its_name(
 ) -> None:
     @scenario
     async def test(world: World) -> None:
-        world.write("good.pem", "GOOD")
+        world.write("good.pem", "good")
         spoil(world.folder / "bad.pem")
         with pytest.raises(Invalid) as told:
             await world.watch.adopt([world.spec("good"), world.spec("bad")])
@@ -129,17 +152,20 @@ async def test_a_file_without_rights_ends_the_start(world: World) -> None:
 def test_an_exposed_key_is_reported_and_an_exposed_certificate_is_not(tmp_path: Path, mode: int, told: bool) -> None:
     @scenario
     async def test(world: World) -> None:
-        world.write("a.pem", "CHAIN", 0o644)
-        key = world.write("a.key", KEY, mode)
+        chain, private = made("a1").chain, made("a1").key_pem()
+        world.write("a.pem", chain, 0o644)
+        key = world.write("a.key", private, mode)
         await world.watch.adopt([world.spec("a", key=key)])
-        assert world.pem("a") == b"CHAIN\n" + KEY.encode()
+        assert world.pem("a") == f"{chain}\n{private}".encode()
         assert [(note.code, note.level) for note in world.notes] == [("key-file-exposed", "warning")] * told
         assert not told or f"chmod 600 {key}" in world.notes[0].text
         world.codes()
-        world.write("b.pem", f"BOTH\n{KEY}", mode)
-        world.write("c.pem", "a chain whose key was forgotten", 0o644)
+        world.write("b.pem", "b1", mode)
+        world.write("c.pem", made("c1").chain, 0o644)  # a chain whose key was forgotten
         await world.watch.adopt([world.spec("a", key=key), world.spec("b"), world.spec("c")])
         assert world.codes() == ["key-file-exposed"] * told, "of the new one with a key only"
+        await asyncio.sleep(0)
+        assert world.codes() == ["certificate-refused"]
 
     test(tmp_path)
 
@@ -157,9 +183,9 @@ async def test_a_changed_file_is_taken_after_two_looks_and_the_others_are_left_a
     other = world.sink.sites["b"]
     world.write("a.pem", "a2")
     await world.looks(1)
-    assert world.pem("a") == b"a1", "somebody may be in the middle of writing it"
+    assert world.label("a") == "a1", "somebody may be in the middle of writing it"
     await world.looks(1)
-    assert world.pem("a") == b"a2"
+    assert world.label("a") == "a2"
     assert world.codes() == ["certificate-changed"]
     assert world.sink.sites["b"] is other
     await world.looks(3)
@@ -168,31 +194,35 @@ async def test_a_changed_file_is_taken_after_two_looks_and_the_others_are_left_a
 
 @scenario
 async def test_a_changed_key_or_authority_is_a_change_too(world: World) -> None:
-    world.write("a.pem", "chain")
-    key, ca = world.write("a.key", "key1"), world.write("ca.pem", "ca1")
+    one, two = made("a1"), make(*HOSTS, name="a2")
+    world.write("a.pem", one.chain)
+    key, ca = world.write("a.key", one.key_pem()), world.write("ca.pem", "ca1 is not read here")
     spec = world.spec("a", key=key)
     await world.watch.adopt([SiteSpec(spec.hosts, spec.certificates, PemFile(str(ca)), True)])
-    world.write("a.key", "key2")
+    world.write("a.key", two.key_pem())
     await world.looks()
-    assert world.pem("a") == b"chain\nkey2"
-    world.write("ca.pem", "ca2")
+    assert world.label("a") == "a1", "one of the two files is new"
+    world.write("a.pem", two.chain)
+    await world.looks()
+    assert world.pem("a") == f"{two.chain}\n{two.key_pem()}".encode()
+    world.write("ca.pem", "ca2 is not read here")
     await world.looks()
     site = world.sink.sites["a"]
-    assert (site.client_ca, site.client_required) == (b"ca2", True)
+    assert (site.client_ca, site.client_required) == (b"ca2 is not read here", True)
 
 
 @scenario
 async def test_a_link_that_points_elsewhere_is_a_change(world: World) -> None:
     """As certbot and Kubernetes do it."""
     for number in "12":
-        world.write(f"a{number}", f"a{number}")
+        world.write(f"a{number}", pem_of(f"a{number}"))
     link = world.folder / "a.pem"
     link.symlink_to("a1")
     await world.watch.adopt([world.spec("a")])
     link.unlink()
     link.symlink_to("a2")
     await world.looks()
-    assert world.pem("a") == b"a2"
+    assert world.label("a") == "a2"
 
 
 @scenario
@@ -220,8 +250,8 @@ def test_a_file_that_becomes_invalid_is_reported_once_and_may_come_back(
         spoil(path)
         world.write("b.pem", "b2")
         await world.looks(4)
-        assert world.pem("a") == b"a1"
-        assert world.pem("b") == b"b2", "one site's trouble is not another's"
+        assert world.label("a") == "a1"
+        assert world.label("b") == "b2", "one site's trouble is not another's"
         (told,) = [note for note in world.notes if note.code == "certificate-unreadable"]
         assert (told.level, told.fields) == ("error", {"site": "a"})
         assert str(path) in told.text and expected in told.text
@@ -232,11 +262,108 @@ def test_a_file_that_becomes_invalid_is_reported_once_and_may_come_back(
             path.rmdir()
         world.write("a.pem", "a3")
         await world.looks()
-        assert world.pem("a") == b"a3"
+        assert world.label("a") == "a3"
         assert world.codes() == ["certificate-changed"]
         assert not any(each["reason"] for each in world.watch.views())
 
     test(tmp_path)
+
+
+# ------------------------------------------------------------------ certificates with faults
+
+
+@scenario
+async def test_a_faulty_certificate_changes_nothing_and_one_site_holds_up_no_other(world: World) -> None:
+    world.write("a.pem", "a1")
+    world.write("b.pem", make("b", key=rsa_key(1024)).pem)
+    world.sink.until_s = world.now_s + 86_400
+    await world.watch.adopt([world.spec("a"), world.spec("b")])
+    await asyncio.sleep(0)
+    assert set(world.sink.sites) == {"a"}, "the other has nothing that it could serve with"
+    (refused,) = world.notes
+    assert (refused.code, refused.level) == ("certificate-refused", "error")
+    assert f"{world.folder}/b.pem has an RSA key of 1024 bits" in refused.text
+    assert "TLS handshakes for it fail" in refused.text
+    world.notes.clear()
+    for text, expected in (
+        (made("a1").chain + made("b1").key_pem(), "does not belong to the first certificate"),
+        (make(*HOSTS, must_staple=True).pem, "must-staple"),
+        (make("other").pem, "does not name a"),
+    ):
+        world.write("a.pem", text)
+        await world.looks(4)
+        assert world.label("a") == "a1"
+        (refused,) = world.notes
+        assert refused.code == "certificate-refused" and f"{world.folder}/a.pem" in refused.text
+        assert expected in refused.text and refused.text.endswith("; it keeps its previous certificate")
+        assert (world.watch.views()[0]["state"], expected in world.watch.views()[0]["reason"]) == ("kept", True)
+        world.notes.clear()
+    world.write("a.pem", "a2")
+    world.write("b.pem", "b2")
+    await world.looks()
+    assert (world.label("a"), world.label("b")) == ("a2", "b2")
+    assert world.codes() == ["certificate-changed"] * 2
+
+
+@scenario
+async def test_a_certificate_whose_time_has_not_come_waits_for_it(world: World) -> None:
+    begins = datetime.fromtimestamp(world.now_s + 3600, UTC)
+    world.write("a.pem", make("a", begins=datetime.fromtimestamp(world.now_s - 3600, UTC), name="now").pem)
+    await world.watch.adopt([world.spec("a")])
+    world.write("a.pem", make("a", begins=begins, name="later").pem)
+    await world.looks(4)
+    assert world.label("a") == "now"
+    assert world.codes() == ["certificate-refused"]
+    world.now_s += 3601
+    await world.looks(1)
+    assert world.label("a") == "later", "without another change of the file"
+    assert world.codes() == ["certificate-changed"]
+
+
+@scenario
+async def test_a_certificate_whose_time_has_come_does_not_replace_a_newer_file(world: World) -> None:
+    def valid_from(seconds: int, name: str) -> str:
+        return make("a", begins=datetime.fromtimestamp(world.now_s + seconds, UTC), name=name).pem
+
+    world.write("a.pem", valid_from(-3600, "now"))
+    await world.watch.adopt([world.spec("a")])
+    world.write("a.pem", valid_from(3600, "later"))
+    await world.looks(2)
+    world.write("a.pem", valid_from(-60, "newer"))
+    await world.looks(1)
+    world.now_s += 3601
+    await world.looks(1)
+    assert world.label("a") == "newer"
+
+
+@scenario
+async def test_a_certificate_is_used_with_a_warning_when_there_is_no_better_one(world: World) -> None:
+    world.write("a.pem", make("other").pem)
+    await world.watch.adopt([world.spec("a")])
+    await world.looks(2)
+    (note,) = world.notes
+    assert (note.code, note.level) == ("certificate-warning", "warning")
+    assert f"{world.folder}/a.pem: the certificate does not name a; request one that names it" in note.text
+    assert world.watch.views()[0]["warnings"] == [note.text.removeprefix("site a: ")]
+
+
+@scenario
+async def test_an_expiry_is_reported_by_the_lifetime_also_of_a_certificate_that_was_kept(world: World) -> None:
+    begins = datetime.fromtimestamp(world.now_s, UTC)
+    world.sink.until_s = world.now_s + 6 * 86_400
+    world.write("a.pem", make("a", begins=begins, lives=6 * DAY).pem)
+    await world.watch.adopt([world.spec("a")])
+    world.now_s += 3 * 86_400
+    world.write("a.pem", make("a", begins=begins, lives=60 * DAY, must_staple=True).pem)
+    await world.looks()
+    assert world.codes() == ["certificate-refused"]
+    world.now_s += 86_400 - 1
+    await world.looks(1)
+    assert world.codes() == []
+    world.now_s += 601
+    await world.looks(1)
+    assert world.codes() == ["certificate-ends"]
+    assert world.watch.views()[0]["not_before_s"] == world.sink.until_s - 6 * 86_400
 
 
 # ------------------------------------------------------------------ another node file
@@ -327,7 +454,7 @@ def test_what_is_known_is_shown(tmp_path: Path) -> None:
         async with lone(world.folder) as node:
             text = (await node.http.get("/metrics")).text
             assert "sdlb_site_error" not in text
-            path = world.write("a.pem", KEY, 0o644)
+            path = world.write("a.pem", "a1", 0o644)
             await node.sites.adopt([world.spec("a")])
             await asyncio.sleep(0)
             (site,) = (await node.http.get("/v1/sites")).json()["sites"]

@@ -1,22 +1,37 @@
-"""Both drivers, with real programs: whatever is killed, at most one program of a slot runs, and a stop leaves none."""
+"""All drivers, with real programs: whatever is killed, at most one program of a slot runs, and a stop leaves none."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sdlb.adapters.supervisor import processes
 from sdlb.seams.driver import Driver, DriverFailed, Plan, Slot, SlotState
-from tests.seams.driver_caller import KINDS, PYTHON, SLOT, make_driver, make_plan, program_file, write_program
+from tests.seams import fake_systemd
+from tests.seams.driver_caller import (
+    IMAGE,
+    KINDS,
+    PYTHON,
+    SLOT,
+    engine_socket,
+    killed_at,
+    make_driver,
+    make_plan,
+    program_file,
+    write_program,
+)
+from tests.seams.fake_containers import FakeEngine
+from tests.seams.fake_systemd import FakeSystemd
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,13 +95,29 @@ class Stand:
         return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
 
 
+@contextmanager
+def other_side(kind: str, folder: Path) -> Generator[object]:
+    """What runs the programs, if the driver only asks for it."""
+    if kind == "container":
+        with FakeEngine(engine_socket(folder), IMAGE.sha256) as engine:
+            yield engine
+    elif kind == "systemd":
+        if fake_systemd.why_not():
+            pytest.skip(f"needs a D-Bus daemon: {fake_systemd.why_not()}")
+        with FakeSystemd(folder, folder / "units", program_file(folder)) as systemd:
+            yield systemd
+    else:
+        yield None
+
+
 @pytest.fixture(params=KINDS)
 def stand(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stand]:
-    found = Stand(request.param, tmp_path)
-    yield found
-    found.stop()
-    assert found.programs() == []
-    assert running(str(tmp_path / "slots/web/catalog/a")) == []  # no supervisor is left either
+    with other_side(request.param, tmp_path):
+        found = Stand(request.param, tmp_path)
+        yield found
+        found.stop()
+        assert found.programs() == []
+        assert running(str(tmp_path / "slots/web/catalog/a")) == []  # no supervisor is left either
 
 
 def test_a_life(stand: Stand) -> None:
@@ -123,7 +154,7 @@ def test_one_version_at_a_time_is_in_a_slot(stand: Stand) -> None:
 
 def test_two_slots_of_a_service(stand: Stand) -> None:
     first = stand.start()
-    other = Plan(Slot("web", "catalog", "b"), "1.0.2", stand.plan().entry, 8002)
+    other = replace(stand.plan("1.0.2"), slot=Slot("web", "catalog", "b"), port=8002)
     second = asyncio.run(stand.driver.start(other))
     assert sorted(stand.programs()) == sorted([first.pid, second.pid])
     asyncio.run(stand.driver.stop(other.slot))
@@ -147,15 +178,14 @@ def test_control_is_killed_and_the_program_is_adopted(stand: Stand) -> None:
 
 @pytest.mark.parametrize("call", ["start", "stop", "forget"])
 def test_control_is_killed_at_any_step(stand: Stand, call: str) -> None:
-    """Before each write, rename, folder and process in turn: the same call, repeated by the next control, ends as if nothing had
-    happened, and nothing runs twice."""
+    """Before each write, rename, folder, process, connection and message in turn: the same call, repeated by the next control, ends as if
+    nothing had happened, and nothing runs twice."""
     for step in range(1, 60):
         if call != "start":
             stand.start()
         if call == "forget":
             stand.stop()
-        caller = stand.caller(call, step)
-        said, _ = caller.communicate(timeout=60)
+        killed = killed_at(step, stand.kind, stand.folder, call)
         assert len(stand.programs()) <= 1
         state = stand.state()
         if call == "start":
@@ -168,10 +198,9 @@ def test_control_is_killed_at_any_step(stand: Stand, call: str) -> None:
         assert stand.programs() == []
         stand.forget()
         assert stand.state().status == "absent"
-        if said == "done\n":
+        if not killed:
             assert step > 3
             return
-        assert caller.returncode == -signal.SIGKILL
     raise AssertionError("the call has too many steps")
 
 
@@ -209,12 +238,12 @@ def test_the_environment(stand: Stand) -> None:
     found = dict(each.split("=", 1) for each in out.read_text().split("\0"))
     assert found["A"] == "$(id)"
     assert (found["SDLB_ROLE"], found["SDLB_SERVICE"], found["SDLB_VERSION"]) == ("web", "catalog", "1.0.1")
-    assert found["PORT" if stand.kind == "process" else "SDLB_PORT"] == "8001"
+    assert found["SDLB_PORT" if stand.kind == "command" else "PORT"] == "8001"
     assert "SECRET_OF_CONTROL" not in found
 
 
 def test_the_service_of_another_driver_is_refused(stand: Stand) -> None:
-    other = make_plan({"process": "command", "command": "process"}[stand.kind], stand.folder)
+    other = make_plan("command" if stand.kind == "process" else "process", stand.folder)
     stand.fails(stand.driver.start(other), "us", f"not for the driver {stand.kind}")
     stand.fails(stand.driver.prepare(other), "us", f"not for the driver {stand.kind}")
 
@@ -232,6 +261,14 @@ def test_what_cannot_be_run(stand: Stand) -> None:
         error = stand.fails(stand.driver.start(stand.plan(command=(str(bad),))), "machine", "cannot be run")
         assert "Exec format error" in error.text
         assert stand.state().status == "pausing"
+    elif stand.kind == "container":
+        error = stand.fails(stand.driver.start(stand.plan(command=missing)), "artifact", "cannot be started")
+        assert "/no/such/program" in error.text
+        assert stand.state().status == "stopped"
+    elif stand.kind == "systemd":
+        nothing = stand.plan(template="missing@.service")
+        stand.fails(stand.driver.prepare(nothing), "machine", "this machine has no unit missing@.service")
+        stand.fails(stand.driver.start(nothing), "machine", "this machine has no unit missing@.service")
     else:
         stand.fails(stand.driver.start(stand.plan(start=missing)), "machine", "`start` cannot be run")
 

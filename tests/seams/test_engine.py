@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -137,6 +138,43 @@ async def test_the_engine_outlives_control_and_the_next_control_attaches(folder:
         second.engine.apply(Apply(6, put_endpoints=(EndpointPut(MEMBER, 7),)))
         assert await second.wait(EngineApplied) == [EngineApplied(6)]
     assert not (folder / "engine.sock").exists(), "ended with the one that took over"
+
+
+@pytest.mark.promise(3)
+@scenario
+async def test_it_attaches_again_for_the_requests_in_flight_to_endpoints_that_control_did_not_know(
+    folder: Path,
+) -> None:
+    """The delta replaces a table that control does not know. What it deletes has a request in flight."""
+    arrived = asyncio.Event()
+
+    async def instance(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        arrived.set()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(instance, "127.0.0.1", 0)
+    async with server, started(folder) as made:
+        made.engine.apply(whole(5, server.sockets[0].getsockname()[1]))
+        await made.wait(EngineApplied)
+        host, port = made.engine.stats.bound["http"].rsplit(":", 1)
+        _, client = await asyncio.open_connection(host, int(port))
+        client.write(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
+        await arrived.wait()
+        made.engine.apply(Apply(6, True))
+        await made.wait(EngineApplied, 2)
+        pid = made.engine.stats.pid
+        made.engine.attach_again()
+        (before, again) = await made.wait(EngineAttached, 2)
+        assert (again.boot_id, again.epoch, again.endpoints) == (before.boot_id, 6, 0)
+        assert again.draining == ((MEMBER, 1),) and made.engine.stats.pid == pid
+        made.engine.apply(Apply(7, True))
+        await made.wait(EngineApplied, 3)
+        assert not [each for each in made.events if isinstance(each, EngineDrained)]
+        client.close()
+        assert await made.wait(EngineDrained) == [EngineDrained(MEMBER, 6)]
 
 
 @scenario

@@ -13,12 +13,13 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sdlb.adapters import hook_program
 from sdlb.adapters.hook import ANSWER_BYTES_MAX, Hooks
@@ -407,7 +408,7 @@ def served(
     headers: Mapping[str, str] | None = None,
     answer: Callable[[http.server.BaseHTTPRequestHandler], None] | None = None,
     tls: ssl.SSLContext | None = None,
-) -> Iterator[Server]:
+) -> Generator[Server]:
     def plain(handler: http.server.BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
         for name, value in (headers or {}).items():
@@ -466,6 +467,17 @@ def test_what_a_url_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "gate": "migrate",
         "key": "k-1",
     }
+
+
+def test_the_hook_of_an_analysis_gets_its_numbers(tmp_path: Path) -> None:
+    numbers: dict[str, object] = {"result": "pass", "metrics": {"errors": {"new_bad": 3.0}}}
+    with served() as server:
+        effect = replace(asked(url=f"http://127.0.0.1:{server.port}/"), analysis=numbers)
+        assert asyncio.run(hooks(tmp_path, ("/bin/true",)).run(effect))[0] == "yes"
+    assert server.calls[0][3]["analysis"] == numbers
+    program_ = program(tmp_path, "import os; print(os.environ['SDLB_ANALYSIS']); raise SystemExit(1)")
+    outcome, detail = asyncio.run(hooks(tmp_path, program_).run(replace(asked(run="migrate"), analysis=numbers)))
+    assert outcome == "no" and json.loads(detail.partition("code 1: ")[2]) == numbers
 
 
 def test_redirects_are_not_followed(tmp_path: Path) -> None:

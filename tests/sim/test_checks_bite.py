@@ -6,13 +6,14 @@ passes the same runs (`test_seeds.py`, `test_scenarios.py`), so what is found is
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sdlb.core import (
     authority,
+    canary_analysis,
     children,
     conduct,
     decisions,
@@ -24,6 +25,7 @@ from sdlb.core import (
     state,
     table,
 )
+from sdlb.core.canary_steps import Canary
 from sdlb.core.effects import RunHook
 from sdlb.core.messages import ACTIVE, Cause
 from sdlb.core.slot import Permit
@@ -147,7 +149,7 @@ def test_an_active_set_that_the_disk_brings_back_older(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(authority.Root, "load", older)
     shape = Shape({"root-1": (), **{f"host-{n}": ("root-1",) for n in range(1, 7)}})
-    assert _finds({1, 2, 8}, Plan(nodes=7, faults=("kill",)), shape)
+    assert _finds({1, 2, 8}, Plan(nodes=7, faults=("kill",)), shape, seeds=20)
 
 
 # ---------------------------------------------------------------------- in scenarios
@@ -242,3 +244,13 @@ def test_a_conductor_that_opens_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is cut off when its hook has ended. The other root opens the old version, and neither ever yields."""
     monkeypatch.setattr(conduct, "_all_know", lambda *_: True)
     _breaks("flip-conductor-cut-off-in-gap", 5)
+
+
+@pytest.mark.parametrize("result", ["pass", "fail"])
+def test_an_analysis_that_always_has_the_same_result(monkeypatch: pytest.MonkeyPatch, result: str) -> None:
+    def always(*_: object, lost: bool) -> Canary:
+        return Canary(result, "as always", lost)
+
+    monkeypatch.setattr(canary_analysis, "canary", always)
+    plan = Plan(nodes=6, seed=6, faults=(), changes=("canary", "back"), services=1, pace_s=4.0, faults_s=150.0)
+    assert "r-" in (broken := simulate(plan).broken) and ("brings" if result == "pass" else "stops") in broken

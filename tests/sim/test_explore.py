@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from sdlb.sim.explore.reduce import all_steps, reduced_steps
 from sdlb.sim.explore.run import explore
@@ -16,7 +15,12 @@ from sdlb.sim.explore.story import describe
 from sdlb.sim.explore.topology import Action, Faults, Instance, Scenario
 
 STATES = 700  # of each scenario; all of them take about a minute of one core
+ROLE_STATES = 100  # of each rollout; `sdlb sim --explore 'role-*'` walks more of them
 DEEP = {
+    "role-patch-one-kill": 1_500,
+    "role-patch-hosts": 1_500,
+    "role-new-one": 1_500,
+    "role-bad-one": 1_000,
     "drain-kill-root": 14_000,
     "drain-kill-host-1": 6_000,
     "hosts-deploy-kill-cut": 6_000,
@@ -36,9 +40,10 @@ def _broken(cover: Coverage) -> set[tuple[int, str]]:
 @pytest.mark.promise(4)
 @pytest.mark.promise(5)
 @pytest.mark.promise(8)
+@pytest.mark.promise(9)
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_no_order_of_events_breaks_a_promise(name: str) -> None:
-    report = explore(name, DEEP.get(name, STATES))
+    report = explore(name, DEEP.get(name, ROLE_STATES if name.startswith("role-") else STATES))
     assert report.states > 10 and report.rests > 0 and report.depth > 5
     assert report.ok, "\n".join(line for story in report.stories for line in story.lines)
 
@@ -98,6 +103,7 @@ def test_every_kind_of_step_is_taken() -> None:
         "hosts-roll-detach",
         "restore-host",
         "flip-gap-hosts-cut",
+        "role-patch-one",
     ):
         kinds |= set(Search(ALL[name], 1_500).run().kinds)
     assert kinds == set(KINDS)

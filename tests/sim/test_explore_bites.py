@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from sdlb.core import balancer, children, decisions, local_instances, parents, state, table
+from sdlb.core import agent_steps, balancer, children, decisions, local_instances, parents, rollouts, state, table
 from sdlb.core import effects as ef
 from sdlb.core.messages import ACTIVE, WAITING, Cause
 from sdlb.core.slot import Permit
@@ -198,3 +199,23 @@ def test_links_that_are_never_made_again(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(parents.Parents, "dial", once)
     assert _finds("hosts-deploy-reset", {5})
+
+
+def test_a_rollout_that_gives_slots_without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollouts, "slot_objection", lambda *_, **__: "")
+    assert _finds("role-patch-hosts", {9})
+
+
+def test_an_agent_that_stops_a_program_before_it_is_drained(monkeypatch: pytest.MonkeyPatch) -> None:
+    advance = agent_steps.advance
+
+    def at_once(record: agent_steps.Record, facts: agent_steps.Facts) -> agent_steps.Outcome:
+        return advance(record, replace(facts, seen={n: replace(s, registered=False) for n, s in facts.seen.items()}))
+
+    monkeypatch.setattr(agent_steps, "advance", at_once)
+    assert _finds("role-patch-one", {3})
+
+
+def test_a_node_that_never_goes_back_from_a_version_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_steps, "_revert", lambda *_: None)
+    assert _finds("role-bad-one", {5, 9})

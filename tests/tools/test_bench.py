@@ -40,6 +40,7 @@ def test_help_names_every_case() -> None:
         "register",
         "upgrade",
         "scale",
+        "sites",
     ):
         assert f"  {case} " in done.stdout
 
@@ -48,7 +49,7 @@ def test_an_unknown_case_is_a_usage_error() -> None:
     done = bench("proxies")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith(
-        "unknown case 'proxies'; choose from proxy, edge, latency, cores, tiers, idle, register, change, reads, upgrade, scale"
+        "unknown case 'proxies'; choose from proxy, edge, latency, cores, tiers, idle, register, change, reads, upgrade, scale, sites"
     )
 
 

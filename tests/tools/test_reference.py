@@ -18,6 +18,8 @@ from sdlb.model.reason import KINDS, NothingReady
 from sdlb.model.reason_texts import REASONS
 from sdlb.node import (
     config,
+    config_acme,
+    config_hardening,
     config_hooks,
     config_identity,
     config_roles,
@@ -27,7 +29,7 @@ from sdlb.node import (
     schema,
 )
 from sdlb.node.metrics import ALERTS
-from tools.reference import PAGES, ROOT, filled, generators, options
+from tools.reference import OPERATE, PAGES, ROOT, filled, generators, options
 
 SOURCES = [path for path in sorted((ROOT / "src/sdlb").rglob("*.py")) if "sim" not in path.parts]
 REFUSALS = ("protocol", "cycle", "bad-hello", "name-taken", "older-incarnation", "cloned")
@@ -36,6 +38,7 @@ MADE = {
     *(f"refused-{each}" for each in REFUSALS),
     *(f"instance-{each}" for each in INSTANCES),
     *("claim-active", "claim-refused", "claim-waiting"),
+    *("certificate-issued", "certificate-renewed"),
     *("identity-unreadable", "identity-refused", "identity-ends", "identity-ended"),
     *(f"gate-{each}" for each in ("opened", "refused", "timeout")),
     *(f"cutover-{each}" for each in ("closing", "gap", "opened", "reverted", "stuck", "undone")),
@@ -75,7 +78,8 @@ def test_events_of_the_alerts_have_their_level() -> None:
 
 def test_every_reason_is_described() -> None:
     local = {"opening", "lapsed", "unhealthy", "superseded"}
-    assert set(REASONS) == {*KINDS, NothingReady.code, *local, "certificate-unreadable", "certificate-refused"}
+    certificates = {f"certificate-{each}" for each in ("unreadable", "refused", "not-issued")}
+    assert set(REASONS) == {*KINDS, NothingReady.code, *local, *certificates}
     view = (ROOT / "src/sdlb/core/view.py").read_text()
     assert [code for code in local if f'"{code}"' not in view] == []
     assert set(REASONS) >= PASSING
@@ -88,7 +92,21 @@ def test_every_setting_of_a_policy_is_described() -> None:
 
 
 def test_every_key_of_the_node_file_is_described() -> None:
-    tables = {"listen", "timing", "limits", "log", "store", "identity", "site", "hook", "role"}
+    tables = {
+        "listen",
+        "hardening",
+        "timing",
+        "limits",
+        "log",
+        "store",
+        "identity",
+        "site",
+        "hook",
+        "role",
+        "acme",
+        "haproxy",
+        "source",
+    }
     top = {key for key in config_texts.KEYS if "." not in key}
     assert top == set(config.TOP) - tables
     below = {
@@ -96,8 +114,10 @@ def test_every_key_of_the_node_file_is_described() -> None:
     }
     assert below["limits"] == set(config.LIMITS)
     assert below["site"] == set(config_sites.KEYS)
+    assert below["acme"] == set(config_acme.KEYS)
     assert below["identity"] == set(config_identity.KEYS)
     assert below["hook"] == set(config_hooks.KEYS)
+    assert below["hardening"] == set(config_hardening.KEYS)
     assert below["role"] == set(config_roles.KEYS)
     assert below["listen"] >= set(config.LISTENERS)
     source = (ROOT / "src/sdlb/node/config.py").read_text()
@@ -132,7 +152,7 @@ def test_every_metric_is_in_one_table() -> None:
 
 def test_the_pages_are_current() -> None:
     known, used = generators(), set[str]()
-    for path in PAGES.glob("*.md"):
+    for path in [*PAGES.glob("*.md"), *OPERATE]:
         assert filled(path.read_text(), path.name, known, used) == path.read_text(), "run: make reference"
     assert used == set(known)
 

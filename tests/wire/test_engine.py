@@ -21,14 +21,14 @@ KEY = st.builds(EndpointKey, st.builds(ClaimKey, NAME, NAME, NAME), NAME)
 TARGET = st.builds(UpstreamPut, NAME, st.booleans(), NAME, st.sampled_from(["http1", "h2c"]))
 MEMBER = st.builds(EndpointPut, KEY, U32, st.booleans(), st.booleans())
 SERVICE = st.builds(ServicePut, NAME, TRAFFIC)
-STICKY = st.sampled_from([("", ""), ("cookie", "who"), ("header", "x-who"), ("client", "")])
+STICKY = st.sampled_from([("", ""), ("cookie", "who"), ("header", "x-who"), ("client", ""), ("session", "sdlb-s")])
 ROUTE = st.builds(
     lambda pattern, service, picks, requests, milliseconds, sticky: RoutePut(
         pattern, service, picks, requests, milliseconds / 1000, *sticky
     ),
     NAME,
     NAME,
-    st.lists(st.builds(Pick, NAME, U32, U32), max_size=3).map(tuple),
+    st.lists(st.builds(Pick, NAME, U32, U32, st.booleans()), max_size=3).map(tuple),
     U32,
     st.integers(0, 3_600_000),
     STICKY,
@@ -53,7 +53,13 @@ DELTA = st.builds(
     delete_services=several(NAME),
 )
 SPEAKS = {pb.Target.HTTP1: "http1", pb.Target.H2C: "h2c"}
-BY = {pb.Sticky.NONE: "", pb.Sticky.COOKIE: "cookie", pb.Sticky.HEADER: "header", pb.Sticky.CLIENT: "client"}
+BY = {
+    pb.Sticky.NONE: "",
+    pb.Sticky.COOKIE: "cookie",
+    pb.Sticky.HEADER: "header",
+    pb.Sticky.CLIENT: "client",
+    pb.Sticky.SESSION: "session",
+}
 
 
 def read(delta: pb.Delta) -> Apply:
@@ -71,7 +77,7 @@ def read(delta: pb.Delta) -> Apply:
             RoutePut(
                 r.pattern,
                 r.service,
-                tuple(Pick(p.version, p.tier, p.weight) for p in r.picks),
+                tuple(Pick(p.version, p.tier, p.weight, p.ends_sessions) for p in r.picks),
                 r.park.requests_max,
                 r.park.timeout_ms / 1000,
                 BY[r.sticky.by],

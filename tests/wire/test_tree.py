@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sdlb.core import messages as m
 from sdlb.core.slot import ALL_SEEN
@@ -47,7 +47,7 @@ def test_any_bytes_are_a_message_or_a_decode_error(raw: bytes) -> None:
             message = decode(raw)
         except tree.DecodeError:
             continue
-        assert dataclasses.is_dataclass(message)
+        assert isinstance(message, Struct)
 
 
 @given(values.UP | values.DOWN, st.data())

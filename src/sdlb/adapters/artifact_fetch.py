@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from sdlb.adapters.hook import load_http
-from sdlb.adapters.hook_program import last_chars, printable
+from msgspec import Struct
+
+from sdlb.adapters.hook_program import printable
+from sdlb.adapters.http_client import error_text, load_http, new_client
+from sdlb.adapters.regular_file import NotRegular, open_regular
 from sdlb.model.location import Location, parse_location
 from sdlb.model.role import ArtifactRules
 from sdlb.seams.driver import DriverFailed
@@ -25,8 +25,7 @@ CHUNK = 1 << 20
 AGAIN = frozenset((408, 425, 429))
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
+class Copied(Struct, frozen=True):
     """`blake2b`: BLAKE2b-512, which prehashed signatures are made over."""
 
     size: int
@@ -70,12 +69,9 @@ class Fetcher:
         if self._http is None:
             self._http = await asyncio.to_thread(load_http)
         httpx, tls = self._http
-        patience = httpx.Timeout(SILENCE_S)
         headers = {"accept-encoding": "identity", "user-agent": "sdlb-artifact"}
         try:
-            async with httpx.AsyncClient(
-                verify=tls, trust_env=False, follow_redirects=False, timeout=patience
-            ) as client:
+            async with new_client(tls, SILENCE_S) as client:
                 for _ in range(REDIRECTS_MAX + 1):
                     async with client.stream("GET", str(place), headers=headers) as answer:
                         if not answer.is_redirect:
@@ -83,8 +79,7 @@ class Fetcher:
                         target = httpx.URL(str(place)).join(answer.headers.get("location", ""))
                     place = permitted(str(target), rules)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            words = last_chars(printable(str(error)) or type(error).__name__, 300)
-            artifact_failed(f"{place} could not be fetched: {words}", retry=True)
+            artifact_failed(f"{place} could not be fetched: {error_text(error, 300)}", retry=True)
         artifact_failed(f"{place} leads to more than {REDIRECTS_MAX} redirects")
 
 
@@ -107,13 +102,12 @@ async def _save(answer: Any, place: Location, to: Path, bytes_max: int) -> Copie
 def copy_file(source: Path, to: Path, bytes_max: int) -> Copied:
     """Raises DriverFailed for the source, OSError for `to`."""
     try:
-        file = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would block
+        opened = open_regular(source)
+    except NotRegular:
+        artifact_failed(f"{source} is not a file")
     except OSError as error:
         artifact_failed(f"{source} cannot be read ({error.strerror})", retry=error.errno not in (2, 13, 20))
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        artifact_failed(f"{source} is not a file")
-    with open(file, "rb", buffering=0) as opened, to.open("xb") as out:
+    with opened, to.open("xb") as out:
         copy = _Copy(out, source, bytes_max)
         while chunk := opened.read(CHUNK):
             copy.add(chunk)

@@ -19,6 +19,7 @@ from typing import Any, cast
 from sdlb.adapters import minisign
 from sdlb.adapters.artifact_fetch import Copied, Fetcher, artifact_failed, copy_file, permitted
 from sdlb.adapters.minisign import BadSignature, PublicKey
+from sdlb.adapters.regular_file import read_regular
 from sdlb.adapters.unpack import BadArchive, Unpacker, UnpackLimits
 from sdlb.model.location import Location
 from sdlb.model.release import Artifact
@@ -72,6 +73,8 @@ class ArtifactStore:
             if (there := self.path(artifact.sha256)) is not None:
                 return there
             place = permitted(artifact.url, rules)
+            if place.scheme == "docker":
+                artifact_failed(f"{place} is a container image, which only the driver container runs")
             try:
                 return await self._fetch(artifact, place, rules)
             except OSError as error:
@@ -154,7 +157,9 @@ def _public_keys(files: Sequence[str]) -> list[PublicKey]:
     found: list[PublicKey] = []
     for name in files:
         try:
-            found.append(minisign.parse_public_key(Path(name).read_text("utf-8", "replace")))
+            found.append(
+                minisign.parse_public_key(read_regular(name, minisign.TEXT_BYTES_MAX).decode("utf-8", "replace"))
+            )
         except OSError as error:
             raise DriverFailed("machine", f"{name} cannot be read ({error.strerror})", retry=True) from None
         except BadSignature as error:

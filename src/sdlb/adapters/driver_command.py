@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import os
 import re
 import signal
@@ -27,9 +25,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from sdlb.adapters import slot_folders
+from sdlb.adapters import slot_folders, slot_records
 from sdlb.adapters.artifacts import ArtifactStore
 from sdlb.adapters.hook_program import EX_TEMPFAIL, KILL_AFTER_S, PATH, POLL_S, exit_of, reap, signal_group
+from sdlb.adapters.slot_records import STOPPED, STOPPING
 from sdlb.adapters.supervisor import files, processes
 from sdlb.model.role import Commands
 from sdlb.seams.driver import DriverFailed, Plan, Slot, SlotState
@@ -37,7 +36,8 @@ from sdlb.seams.driver import DriverFailed, Plan, Slot, SlotState
 NOT_RUNNING = 3
 """As the status action of an init script."""
 KEPT = ("HOME", "LANG", "TZ", "USER", "LOGNAME")
-STARTING, STARTED, STOPPING, STOPPED = "starting", "started", "stopping", "stopped"
+STARTING, STARTED = "starting", "started"
+FILE = "record.json"
 _PID = re.compile(r"^pid=([1-9][0-9]{0,6})$", re.MULTILINE)
 
 
@@ -84,27 +84,22 @@ class CommandDriver:
 
     async def start(self, plan: Plan) -> SlotState:
         folder, record = self._slot(plan.slot), await self._record(plan)
-        known = files.read(folder, "record.json", Record)
-        if known is not None and known.phase != STOPPED:
-            if known.fingerprint != record.fingerprint:
-                text = f"the slot has {plan.slot.service}-{known.version}; stop it first"
-                raise DriverFailed("us", text, retry=False)
-            if known.phase == STOPPING:
-                raise DriverFailed("us", "the slot is being stopped", retry=True)
-            if (await self._runs(folder, known))[0]:
-                self._put(folder, known._replace(phase=STARTED))
-                return await self.state(plan.slot)
-        self._put(folder, record)
+        known = files.read(folder, FILE, Record)
+        await slot_records.check_free(plan, known, record.fingerprint)
+        if known is not None and known.phase != STOPPED and (await self._runs(folder, known))[0]:
+            slot_records.put(folder, FILE, known._replace(phase=STARTED))
+            return await self.state(plan.slot)
+        slot_records.put(folder, FILE, record)
         await self._done(folder, record, "start")
-        self._put(folder, record._replace(phase=STARTED, since_s=time.time()))
+        slot_records.put(folder, FILE, record._replace(phase=STARTED, since_s=time.time()))
         return await self.state(plan.slot)
 
     async def stop(self, slot: Slot) -> None:
         folder = self._slot(slot)
-        record = files.read(folder, "record.json", Record)
+        record = files.read(folder, FILE, Record)
         if record is None or record.phase == STOPPED:
             return
-        self._put(folder, record._replace(phase=STOPPING, since_s=time.time()))
+        slot_records.put(folder, FILE, record._replace(phase=STOPPING, since_s=time.time()))
         await self._done(folder, record, "stop")
         loop = asyncio.get_running_loop()
         end = loop.time() + record.timeout_s
@@ -113,11 +108,11 @@ class CommandDriver:
                 text = f"`stop` is done, but `state` reports that it still runs after {record.timeout_s:g} s"
                 raise DriverFailed("program", text, retry=True)
             await asyncio.sleep(POLL_S * 4)
-        self._put(folder, record._replace(phase=STOPPED, since_s=time.time()))
+        slot_records.put(folder, FILE, record._replace(phase=STOPPED, since_s=time.time()))
 
     async def state(self, slot: Slot) -> SlotState:
         folder = self._slot(slot)
-        record = files.read(folder, "record.json", Record)
+        record = files.read(folder, FILE, Record)
         if record is None:
             return SlotState("absent")
         found = SlotState("stopped", record.version, 0, record.port, record.since_s)
@@ -137,10 +132,9 @@ class CommandDriver:
 
     async def forget(self, slot: Slot) -> None:
         folder = self._slot(slot)
-        record = files.read(folder, "record.json", Record)
+        record = files.read(folder, FILE, Record)
         if record is not None:
-            if record.phase != STOPPED:
-                raise DriverFailed("us", "something may run in the slot; stop it first", retry=False)
+            slot_records.check_forgettable(record)
             await self._done(folder, record, "forget")
         await asyncio.to_thread(slot_folders.remove, folder)
 
@@ -159,10 +153,7 @@ class CommandDriver:
             **{name: os.environ[name] for name in KEPT if name in os.environ},
             **self._variables,
             **plan.entry.env,
-            "SDLB_ROLE": plan.slot.role,
-            "SDLB_SERVICE": plan.slot.service,
-            "SDLB_VERSION": plan.version,
-            "SDLB_SLOT": plan.slot.name,
+            **slot_records.about(plan),
             "SDLB_PORT": str(plan.port),
             "SDLB_FOLDER": folder,
             "SDLB_SHA256": plan.artifact.sha256 if plan.artifact else "",
@@ -170,18 +161,10 @@ class CommandDriver:
         }
         words = {name: list(getattr(run, name)) for name in ("prepare", "start", "stop", "state", "forget")}
         record = Record(STARTING, "", plan.version, plan.port, words, env, run.timeout_s, 0.0)
-        content = json.dumps(record._asdict(), sort_keys=True).encode()
-        return record._replace(fingerprint=hashlib.sha256(content).hexdigest(), since_s=time.time())
+        return record._replace(fingerprint=slot_records.fingerprint(record), since_s=time.time())
 
     def _slot(self, slot: Slot) -> str:
         return slot_folders.path(self._folder, slot)
-
-    def _put(self, folder: str, record: Record) -> None:
-        try:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            files.write(folder, "record.json", record)
-        except OSError as error:
-            raise DriverFailed("machine", f"{folder} cannot be written ({error.strerror})", retry=True) from None
 
     # ------------------------------------------------------------------ commands
 

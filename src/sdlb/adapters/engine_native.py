@@ -14,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 from sdlb.adapters import engine_process as processes
+from sdlb.adapters.engine_challenges import ChallengeFeed, EngineChallenges
 from sdlb.adapters.engine_link import EngineLink
 from sdlb.adapters.engine_sites import EngineSites, SiteFeed
 from sdlb.adapters.engine_stats import Rows, Totals
@@ -32,7 +33,7 @@ from sdlb.core.events import (
     EngineRejected,
     Event,
 )
-from sdlb.seams.engine import EngineConfig, EngineFailed, EngineStats, Upgraded
+from sdlb.seams.engine import FEATURES, Degraded, EngineConfig, EngineFailed, EngineStats, Feature, Upgraded
 from sdlb.seams.store import NoteSink
 from sdlb.wire import engine as wire
 from sdlb.wire.engine_pb2 import FromEngine, TargetHealth, ToEngine
@@ -58,6 +59,7 @@ class NativeEngine:
     ) -> None:
         self.stats = EngineStats()
         self.sites = EngineSites()
+        self.challenges = EngineChallenges()
         self._slots = (socket_path, socket_path.with_name(f"{socket_path.stem}-b{socket_path.suffix}"))
         self._hand_over_path = socket_path.with_name("hand-over.sock")
         self._log = log_file
@@ -68,6 +70,7 @@ class NativeEngine:
         self._config: EngineConfig | None = None
         self._current: EngineLink | None = None
         self._feeds: dict[EngineLink, SiteFeed] = {}
+        self._challenge_feeds: dict[EngineLink, ChallengeFeed] = {}
         self._starting: EngineLink | None = None
         self._table_applied: asyncio.Future[None] | None = None  # of the new engine in a hot restart
         self._leaving: list[EngineLink] = []
@@ -85,6 +88,13 @@ class NativeEngine:
         self._delay_s = 0.0
 
     # ------------------------------------------------------------------ the seam
+
+    @property
+    def features(self) -> frozenset[Feature]:
+        return FEATURES
+
+    def degraded(self) -> Sequence[Degraded]:
+        return ()
 
     async def start(self, config: EngineConfig, settle_s: float = 0.0) -> None:
         self._config = config
@@ -132,6 +142,17 @@ class NativeEngine:
                     link.undrained.pop(member.key, None)
                 self._awaited.add(link)
                 self._send(link, message)
+
+    def attach_again(self) -> None:
+        self._in_background(self._attach_again())
+
+    async def _attach_again(self) -> None:
+        async with self._one_at_a_time:  # not during a hot restart
+            self._broken.set()
+
+    def cut(self, endpoints: Sequence[EndpointKey], *, streams_only: bool = False) -> None:
+        for link in self._links():
+            self._send(link, wire.to_cut(endpoints, streams_only=streams_only))
 
     def reopen_log(self) -> None:
         for link in self._links():
@@ -362,12 +383,16 @@ class NativeEngine:
     async def _feed(self, link: EngineLink) -> None:
         feed = self._feeds[link] = self.sites.feed(link.send)
         await feed.greet(link.drain)
+        self._challenge_feeds[link] = self.challenges.feed(link.send)
 
     def _stop_feeding(self, link: EngineLink) -> None:
         """Stops sending sites: the engine is gone or accepts no new clients."""
         feed = self._feeds.pop(link, None)
         if feed is not None:
             self.sites.stop(feed)
+        challenge_feed = self._challenge_feeds.pop(link, None)
+        if challenge_feed is not None:
+            self.challenges.stop(challenge_feed)
 
     async def _configure(self, link: EngineLink, settle_s: float = 0.0) -> str:
         assert self._config is not None
@@ -443,11 +468,14 @@ class NativeEngine:
             if self._table_applied is not None and not self._table_applied.done():
                 self._table_applied.set_exception(EngineFailed("it exited"))
         elif link in self._leaving:
-            task = asyncio.create_task(self._on_old_engine_lost(link))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._in_background(self._on_old_engine_lost(link))
         elif not self._ending:
             self._broken.set()
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def hangs(self, link: EngineLink, hangs: bool) -> None:
         if link is self._current:
@@ -499,6 +527,10 @@ class NativeEngine:
                 feed = self._feeds.get(link)
                 if feed is not None:
                     feed.on_applied(message.sites_applied)
+            case "challenges_applied":
+                challenge_feed = self._challenge_feeds.get(link)
+                if challenge_feed is not None:
+                    challenge_feed.on_applied(message.challenges_applied)
             case "in_flight":
                 counts = message.in_flight.draining
                 link.rows.in_flight = {wire.endpoint_key(each.key): each.in_flight for each in counts}

@@ -48,27 +48,72 @@ def find_binary() -> str:
 def spawn(socket_path: Path, log_file: Path, workers: int, take_over: Path | None = None) -> int:
     """Starts an engine; returns its process id. `take_over`: the socket on which it receives the listening sockets of
     the running one. Raises EngineFailed."""
-    for pid in [pid for pid, process in _started.items() if process.poll() is not None]:
-        del _started[pid]
     binary = find_binary()
     words = [binary, "--socket", str(socket_path)]
     if workers:
         words += ["--workers", str(workers)]
     if take_over is not None:
         words += ["--take-over", str(take_over)]
+    return launch(words, log_file, Path("/"))
+
+
+def launch(words: list[str], log_file: Path, folder: Path) -> int:
+    """Starts a program in a session of its own, with `folder` as its working directory; returns its process id. Raises
+    EngineFailed."""
+    for pid in [pid for pid, process in _started.items() if process.poll() is not None]:
+        del _started[pid]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         log = os.open(log_file, flags, 0o600)
         try:
             process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=folder
             )
         finally:
             os.close(log)
     except OSError as error:
-        raise EngineFailed(f"the engine {binary} cannot be started: {error.strerror}") from None
+        raise EngineFailed(f"the engine {words[0]} cannot be started: {error.strerror}") from None
     _started[process.pid] = process
     return process.pid
+
+
+async def output(words: list[str], folder: Path, within_s: float) -> tuple[int, str]:
+    """Runs a program that exits by itself; returns its exit code and what it has printed. Raises EngineFailed."""
+    process = _start(words, folder)
+    try:
+        printed, _ = await asyncio.to_thread(process.communicate, timeout=within_s)
+    except subprocess.TimeoutExpired:
+        _kill_group(process.pid)
+        await asyncio.to_thread(process.communicate)
+        raise EngineFailed(f"the program {words[0]} does not end within {within_s:g} s") from None
+    except asyncio.CancelledError:
+        _kill_group(process.pid)
+        raise
+    finally:
+        if process.poll() is not None:
+            _started.pop(process.pid, None)
+    return process.returncode, printed.decode("utf-8", "replace")
+
+
+def _start(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    try:
+        process = subprocess.Popen(
+            words,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise EngineFailed(f"the program {words[0]} cannot be started: {error.strerror}") from None
+    _started[process.pid] = process  # before the loop runs again: the node's reaper must not take its exit code
+    return process
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)  # what it has started holds its output open
 
 
 def reaps(pid: int) -> bool:

@@ -108,7 +108,7 @@ def _batches(sites: Iterable[Site]) -> Iterator[list[Site]]:
     batch: list[Site] = []
     size = 0
     for site in sites:
-        more = sum(map(len, site.certificates)) + len(site.client_ca)
+        more = sum(map(len, site.certificates)) + len(site.client_ca) + sum(len(html) for _, html in site.pages)
         if batch and size + more > BATCH_BYTES:
             yield batch
             batch, size = [], 0

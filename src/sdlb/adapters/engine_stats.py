@@ -6,9 +6,10 @@ Each process counts from its own start. While two serve, their counters are adde
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TypeVar
+
+from msgspec import Struct, field
 
 from sdlb.core.events import EndpointKey
 from sdlb.seams.engine import EngineStats, GroupTotals, InstanceTotals, UpstreamTotals
@@ -23,8 +24,7 @@ V = TypeVar("V")
 Group = tuple[str, str]
 
 
-@dataclass(slots=True)
-class Rows:
+class Rows(Struct):
     """The last statistics of one process. `in_flight` and `ejected` are current values, not totals."""
 
     groups: dict[Group, GroupTotals] = field(default_factory=dict[Group, GroupTotals])
@@ -146,6 +146,7 @@ def _at_instances(group: GroupStats) -> InstanceTotals:
         group.unreached,
         tuple(group.head_buckets),
         group.head_us_sum,
+        group.grpc_errors if group.HasField("grpc_errors") else None,
     )
 
 
@@ -160,7 +161,15 @@ def _sum_at_instances(rows: Iterable[InstanceTotals | None]) -> InstanceTotals |
         unreached=sum(row.unreached for row in there),
         heads=_columns(there, lambda row: row.heads),
         head_us_sum=sum(row.head_us_sum for row in there),
+        grpc_errors=_sum_or_none(row.grpc_errors for row in there),
     )
+
+
+def _sum_or_none(counts: Iterable[int | None]) -> int | None:
+    """None if one of them is not known."""
+    found = list(counts)
+    known = [count for count in found if count is not None]
+    return sum(known) if len(known) == len(found) else None
 
 
 def _columns(rows: list[V], of: Callable[[V], Iterable[int]]) -> tuple[int, ...]:

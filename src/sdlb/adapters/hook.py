@@ -1,4 +1,4 @@
-"""Asks the hooks of gates: a POST to a URL, or a program that the node file names (`hook_program`).
+"""Asks the hooks of gates and analyses: a POST to a URL, or a program that the node file names (`hook_program`).
 
 | answer | outcome |
 | --- | --- |
@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from sdlb.adapters.hook_program import FAILED, LATER, NO, YES, Programs, environment, last_chars, printable
+from sdlb.adapters.hook_program import FAILED, LATER, NO, YES, Programs, environment, printable
+from sdlb.adapters.http_client import error_text, load_http, new_client, read_start
 from sdlb.core.effects import RunHook
 from sdlb.model.hook_program import HookProgram
 
@@ -65,7 +66,7 @@ class Hooks:
         try:
             return await (self._program(effect) if effect.hook.run else self._url(effect))
         except Exception as error:
-            return FAILED, f"the hook could not be asked: {_words(error)}"
+            return FAILED, f"the hook could not be asked: {error_text(error, SHOWN_CHARS)}"
 
     # ------------------------------------------------------------------ programs
 
@@ -81,12 +82,14 @@ class Hooks:
             "SDLB_KEY": effect.key,
             "SDLB_GATE": effect.hook.name,
         }
+        if effect.analysis:
+            about["SDLB_ANALYSIS"] = json.dumps(effect.analysis)
         limits = [limit for limit in (program.timeout_s, effect.hook.timeout_s) if limit]
         env = environment(program, os.environ, about)
         try:
             return await self._runner.run(program, effect.key, min(limits, default=0.0), env)
         except OSError as error:
-            what = f"{error.filename}: {error.strerror}" if error.filename else _words(error)
+            what = f"{error.filename}: {error.strerror}" if error.filename else error_text(error, SHOWN_CHARS)
             return FAILED, f"the program of hook {name} cannot be started: {what}"
 
     def _unknown(self, name: str) -> str:
@@ -102,12 +105,13 @@ class Hooks:
         hook = effect.hook
         shown = _shown(hook.url)
         limit_s = min(URL_TIMEOUT_S, hook.timeout_s or URL_TIMEOUT_S)
-        body = {
+        body: dict[str, object] = {
             "service": effect.service,
             "version": effect.version,
             "replaces": list(effect.replaces),
             "gate": hook.name,
             "key": effect.key,
+            **({"analysis": effect.analysis} if effect.analysis else {}),
         }
         headers = {
             "content-type": "application/json",
@@ -121,7 +125,7 @@ class Hooks:
         try:
             async with (
                 asyncio.timeout(limit_s),
-                httpx.AsyncClient(verify=tls, trust_env=False, follow_redirects=False, timeout=None) as client,
+                new_client(tls) as client,
                 client.stream("POST", hook.url, content=json.dumps(body).encode(), headers=headers) as answer,
             ):
                 outcome = _outcome(answer.status_code)
@@ -129,7 +133,7 @@ class Hooks:
         except TimeoutError:
             return FAILED, f"{shown} did not answer within {limit_s:g} s"
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            return FAILED, f"{shown} could not be asked: {_words(error)}"
+            return FAILED, f"{shown} could not be asked: {error_text(error, SHOWN_CHARS)}"
         what = f"{shown} answered {answer.status_code}"
         if answer.is_redirect:
             return FAILED, f"{what}; redirects are not followed: use the URL that it leads to"
@@ -146,24 +150,11 @@ async def _text(answer: httpx.Response) -> str:
     """The start of a body that explains a refusal. Without one that can be read, the status says enough."""
     if answer.is_success and answer.status_code not in NOT_YET:
         return ""
-    found = b""
     try:
-        async for part in answer.aiter_raw():
-            found += part
-            if len(found) >= ANSWER_BYTES_MAX:
-                break
+        found = await read_start(answer.aiter_raw(), ANSWER_BYTES_MAX)
     except Exception:
         return ""
-    return printable(found[:ANSWER_BYTES_MAX].decode("utf-8", "replace"))[:SHOWN_CHARS]
-
-
-def load_http() -> tuple[Any, ssl.SSLContext]:
-    """In a thread: it takes about 0.2 s. A certificate of the system's CAs or of httpx's is accepted."""
-    import httpx
-
-    tls = httpx.create_ssl_context(trust_env=False)
-    tls.load_default_certs()
-    return httpx, tls
+    return printable(found.decode("utf-8", "replace"))[:SHOWN_CHARS]
 
 
 def _shown(url: str) -> str:
@@ -173,7 +164,3 @@ def _shown(url: str) -> str:
         return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")[:SHOWN_CHARS]
     except ValueError:
         return "the URL"
-
-
-def _words(error: BaseException) -> str:
-    return last_chars(printable(f"{error}") or type(error).__name__, SHOWN_CHARS)

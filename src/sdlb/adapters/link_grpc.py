@@ -14,7 +14,7 @@ import contextlib
 import itertools
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # child processes are only started by fork + exec
@@ -48,28 +48,31 @@ FLUSH_WITHIN_S = 2.0
 LINKS_MAX = 20_000
 PING_S = 10.0
 
-_COMMON: list[tuple[str, int]] = [
+_SIZES: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+]
+_KEPT: list[tuple[str, int]] = [
     ("grpc.max_metadata_size", 8192),
     ("grpc.keepalive_time_ms", int(PING_S * 1000)),
     ("grpc.keepalive_timeout_ms", int(PING_S * 1000)),
     ("grpc.http2.max_pings_without_data", 0),
 ]
 _SERVER = [
-    *_COMMON,
+    *_SIZES,
+    *_KEPT,
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 4),
     ("grpc.http2.min_ping_interval_without_data_ms", 5000),
     ("grpc.http2.max_ping_strikes", 5),
 ]
-_CLIENT = [
-    *_COMMON,
-    ("grpc.keepalive_permit_without_calls", 0),
+DIALED: list[tuple[str, int]] = [
+    *_SIZES,
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),  # each dial makes a new connection, without the backoff of an older one
 ]
+_CLIENT = [*DIALED, *_KEPT, ("grpc.keepalive_permit_without_calls", 0)]
 
 M = TypeVar("M")
 Post = Callable[[Event], None]
@@ -108,6 +111,8 @@ class GrpcChildren:
         self._numbers = itertools.count(1)
         self._links: dict[int, tuple[_Outbox[DownMessage], asyncio.Task[Any]]] = {}
         self._server: grpc.aio.Server | None = None
+        self.calls: dict[str, Any] = {}
+        """Further methods of the service, by name. Set before `start`."""
 
     async def start(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -116,7 +121,9 @@ class GrpcChildren:
         handler = grpc.stream_stream_rpc_method_handler(
             self._serve, request_deserializer=bytes, response_serializer=tree.encode_down
         )
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler, **self.calls}),)
+        )
         server.add_insecure_port(f"unix:{self._path}")
         await server.start()
         os.chmod(self._path, 0o600)
@@ -278,14 +285,7 @@ class GrpcParents:
             self._post(ParentClosed(parent, detail))
 
     async def _talk(self, parent: str, outbox: _Outbox[UpMessage]) -> None:
-        secret = self._credentials.channel()
-        target = f"ipv6:{parent}" if parent.startswith("[") else f"dns:///{parent}"
-        if parent.rpartition(":")[0].replace(".", "").isdigit():
-            target = f"ipv4:{parent}"
-        if secret is None:
-            channel = grpc.aio.insecure_channel(target, options=_CLIENT)
-        else:
-            channel = grpc.aio.secure_channel(target, secret, options=_CLIENT)
+        channel = open_channel(parent, self._credentials, _CLIENT)
         try:
             method = channel.stream_stream(
                 f"/{SERVICE}/{METHOD}", request_serializer=tree.encode_up, response_deserializer=bytes
@@ -323,6 +323,20 @@ class GrpcParents:
             self._warned.add(parent)
             text = f"the link to {parent} is {self._credentials.note}"
             self._report(Note("insecure-link", text, "warning", {"parent": parent}))
+
+
+def open_channel(
+    address: str, credentials: Credentials, options: Sequence[tuple[str, int]], name: str = ""
+) -> grpc.aio.Channel:
+    """To a node listener ("HOST:PORT"). `name`: the one that its certificate must have; "": the host."""
+    secret = credentials.channel()
+    host = address.rpartition(":")[0]
+    scheme = "ipv6:" if host.startswith("[") else "ipv4:" if host.replace(".", "").isdigit() else "dns:///"
+    target = f"{scheme}{address}"
+    if secret is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    named = [("grpc.ssl_target_name_override", name)] if name else []
+    return grpc.aio.secure_channel(target, secret, options=[*options, *named])
 
 
 async def _write_all(outbox: _Outbox[UpMessage], call: Any) -> None:

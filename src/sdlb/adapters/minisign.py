@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 TEXT_BYTES_MAX = 64 * 1024
 LEGACY_BYTES_MAX = 256 << 20
@@ -17,14 +18,12 @@ class BadSignature(ValueError):
     """Says what is wrong, in words that follow the name of the signature's file."""
 
 
-@dataclass(frozen=True, slots=True)
-class PublicKey:
+class PublicKey(Struct, frozen=True):
     key_id: bytes
     key: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Struct, frozen=True):
     prehashed: bool
     key_id: bytes
     signature: bytes

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import NoReturn, Protocol
+
+from msgspec import Struct
 
 BLOCK = 512
 META_BYTES_MAX = 64 * 1024
@@ -31,8 +32,7 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """`size`: of a file; its content must be read before the next entry. `target`: of a link."""
 
     kind: str

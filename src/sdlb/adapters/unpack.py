@@ -12,9 +12,10 @@ import lzma
 import os
 import re
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
+
+from msgspec import Struct
 
 from sdlb.adapters import tar_reader
 from sdlb.adapters.tar_reader import FILE, FOLDER, SYMLINK, BadTar, Entry
@@ -31,8 +32,7 @@ class BadArchive(ValueError):
     """Says what is wrong, in words that follow the name of the artifact."""
 
 
-@dataclass(frozen=True, slots=True)
-class UnpackLimits:
+class UnpackLimits(Struct, frozen=True):
     bytes_max: int = 8 << 30
     entries_max: int = 100_000
 

@@ -30,12 +30,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollout": ("sdlb.cli.rollout", "bring a release to the nodes of a role, node by node"),
     "role": ("sdlb.cli.role", "the services that this node or the tree runs as roles"),
     "route": ("sdlb.cli.route", "give a route to another service"),
+    "audit": ("sdlb.cli.audit", "check the security of this node, with fixes"),
+    "tls": ("sdlb.cli.tls", "Diffie-Hellman parameters of a site, and PEM files for HAProxy"),
     "sim": ("sdlb.cli.sim", "simulate hundreds of nodes with faults and check the promises"),
     "version": ("sdlb.cli.version", "the version of this program"),
 }
 """name -> (module, what it does), in the order of the help text."""
 
-LATER = frozenset({"top", "ca", "token", "join", "audit", "tls"})
+LATER = frozenset({"top", "ca", "token", "join"})
 """Commands that a later version will have; they get a clear message instead of a guess."""
 
 USAGE = frozenset(

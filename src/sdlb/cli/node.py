@@ -136,9 +136,11 @@ def _check(args: argparse.Namespace) -> int:
     from sdlb.node import check, compose  # the whole program, to see that it can be started
 
     assert compose
-    found = check.mistakes(_options(args), _bound)
+    found = check.mistakes(options_of(args), _bound)
     for text in found:
         out.message(f"{PROG}: {text}")
+    for text in check.certificate_warnings(options_of(args)):
+        out.message(f"{PROG}: warning: {text}")
     if not found:
         out.line(f"{args.config or 'the options'}: no errors")
     return 1 if found else 0
@@ -156,7 +158,7 @@ def _bound(socket: Path) -> Collection[str]:
         return ()
 
 
-def _options(args: argparse.Namespace) -> Options:
+def options_of(args: argparse.Namespace) -> Options:
     from sdlb.node.config import Options
 
     return Options(
@@ -188,4 +190,4 @@ def run(args: argparse.Namespace) -> int:
     signals.hold()  # before the rest is imported, which takes a while
     from sdlb.node.run import run_node
 
-    return run_node(_options(args), signals)
+    return run_node(options_of(args), signals)

@@ -78,8 +78,8 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sticky",
         type=_sticky,
-        metavar="cookie:NAME|header:NAME|client|none",
-        help="what keeps a client on the version that it first got",
+        metavar="session|session:COOKIE|cookie:NAME|header:NAME|client|none",
+        help="what keeps a client on the version that it first got; session: a cookie of the entry's own",
     )
     parser.add_argument(
         "--rule", choices=("patch", "minor", "exact", "any"), help="which versions are compatible (patch)"
@@ -120,6 +120,21 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
         help="how long a request is parked until a version becomes active (0: not at all)",
     )
     parser.add_argument("--park-max", type=_count, metavar="N", help="maximum number of parked requests at each entry")
+    parser.add_argument(
+        "--drain-deadline",
+        type=options.seconds_or_zero,
+        metavar="S",
+        help="how long requests in flight may take when an instance leaves or its version is recalled (30)",
+    )
+    parser.add_argument(
+        "--drain-then", choices=("wait", "cut"), help="after that deadline: wait on, or cut them off (wait)"
+    )
+    parser.add_argument(
+        "--drain-streams",
+        type=options.seconds_or_zero,
+        metavar="S",
+        help="time that streams (WebSocket, gRPC, server-sent events) get once a drain begins; 0: as other requests (60)",
+    )
     parser.add_argument(
         "--cut-over",
         choices=("stopped", "flip"),
@@ -234,9 +249,12 @@ def _share(text: str) -> tuple[str, float | None]:
 
 def _sticky(text: str) -> dict[str, str] | str:
     by, colon, name = text.partition(":")
-    if (by in ("client", "none") and not colon) or (by in ("cookie", "header") and name):
+    bare = by in ("client", "session", "none") and not colon
+    if bare or (by in ("cookie", "header", "session") and name):
         return NONE if by == "none" else {"by": by, "name": name}
-    raise argparse.ArgumentTypeError(f"'{text}' is not one of cookie:NAME, header:NAME, client, none")
+    raise argparse.ArgumentTypeError(
+        f"'{text}' is not one of session, session:COOKIE, cookie:NAME, header:NAME, client, none"
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -278,6 +296,9 @@ def changed(args: argparse.Namespace) -> Document:
         "on_silence": args.on_silence,
         "park.timeout_s": args.park_timeout,
         "park.requests_max": args.park_max,
+        "drain.deadline_s": args.drain_deadline,
+        "drain.then": args.drain_then,
+        "drain.streams_s": args.drain_streams,
         "cut_over": args.cut_over,
         "max_unavailable": args.max_unavailable,
         "hold": args.hold,

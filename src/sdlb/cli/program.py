@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from sdlb.node.child import die_with_parent
 from sdlb.node.probe import probe
 from sdlb.sdk.types import Health
 
-_PR_SET_PDEATHSIG = 1
 _POLL_FIRST_S, _POLL_MAX_S, _TRY_S = 0.02, 0.25, 1.0
-
-
-def _die_with_parent() -> Callable[[], None]:
-    """Runs in the child before exec: when this process is killed, even with -9, the program gets SIGTERM (prctl(2)).
-
-    Without it the program would keep running, with no process to renew its lease or to stop it.
-    """
-    libc = ctypes.CDLL(None)
-    parent = os.getpid()
-
-    def set_parent_death_signal() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:  # the parent died in between
-            os._exit(1)
-
-    return set_parent_death_signal
 
 
 class Program:
@@ -43,10 +26,11 @@ class Program:
 
     @classmethod
     async def start(cls, words: Sequence[str], env: Mapping[str, str]) -> Program:
-        """Raises OSError when there is no such program. It has its own group, so that Ctrl-C reaches only this process,
+        """Raises OSError when there is no such program. It ends with this process: otherwise it would keep running with no
+        process to renew its lease or to stop it. It has its own group, so that Ctrl-C reaches only this process,
         which drains first."""
         process = await asyncio.create_subprocess_exec(
-            *words, env=dict(env), process_group=0, preexec_fn=_die_with_parent()
+            *words, env=dict(env), process_group=0, preexec_fn=die_with_parent()
         )
         return cls(process)
 

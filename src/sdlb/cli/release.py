@@ -7,6 +7,10 @@ from collections.abc import Sequence
 
 from sdlb.cli import args as options
 from sdlb.cli import out
+from sdlb.model.problem import Invalid
+from sdlb.model.release import CODE, read_release
+from sdlb.model.release import Release as Added
+from sdlb.model.requirements import cycle, cycle_text
 from sdlb.sdk.client import Client
 from sdlb.sdk.rollout_types import Release, ReleaseChanged
 
@@ -67,7 +71,22 @@ def _add(args: argparse.Namespace) -> int:
 
     release = read_release_file(args.file)
     with Client(args.socket) as client:
+        if release.requires:
+            _refuse_cycle(client, args.file, release)
         return _changed(client.add_release(release.to_data(), by=args.as_), args, "added", "is known already")
+
+
+def _refuse_cycle(client: Client, file: str, release: Added) -> None:
+    """The roots refuse it too, but do not know the line. Raises Invalid."""
+    from sdlb.node.release_file import place_in_release
+
+    there: dict[str, list[Added]] = {}
+    for each in client.releases().releases:
+        if not each.withdrawn and each.name != release.name:
+            data = {"service": each.service, "version": each.version, "requires": list(each.requires)}
+            there.setdefault(each.service, []).append(read_release(data, each.name))
+    if names := cycle(release, lambda service: there.get(service, [])):
+        raise Invalid(CODE, f"{place_in_release(file, 'requires')}: requires", *cycle_text(names))
 
 
 def _changed(done: ReleaseChanged, args: argparse.Namespace, verb: str, before: str) -> int:

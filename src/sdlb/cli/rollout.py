@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from sdlb.cli import args as options
-from sdlb.cli import out, rollout_orders, rollout_status
+from sdlb.cli import out, rollout_orders, rollout_record, rollout_status
 from sdlb.sdk.client import Client
 from sdlb.sdk.problem import BASE, Problem
 from sdlb.sdk.types import GateProgress
@@ -62,7 +62,8 @@ def _add_start(verbs: options.Commands) -> None:
         (
             "start",
             "start a rollout",
-            "Starts a rollout of a release to all nodes that run the service. Prints the lowest capacity and the expected gap.",
+            "Starts a rollout of a release to all nodes that run the service. Prints the lowest capacity and the expected gap. "
+            "Settings that neither an option nor the rollout file has come from the policy, or have the default in brackets.",
         ),
     ):
         parser = verbs.add_parser(name, help=help, description=description)
@@ -70,10 +71,23 @@ def _add_start(verbs: options.Commands) -> None:
             "service", metavar="SERVICE", help="the service; without VERSION, the path of a rollout file (TOML or JSON)"
         )
         parser.add_argument("version", nargs="?", metavar="VERSION", help="the version; a release of it must be known")
+        parser.add_argument(
+            "more",
+            nargs="*",
+            metavar="SERVICE VERSION",
+            help="other services of a joint rollout: they go in the order that their releases require; if one fails, all go back",
+        )
         rollout_orders.add_settings(parser)
         parser.add_argument("--supersede", action="store_true", help="replace the rollout in progress")
         if name == "start":
             _add_wait(parser)
+        else:
+            parser.add_argument(
+                "--lose",
+                action="append",
+                metavar="NODE",
+                help="simulate the rollout, and the loss of this node at the worst moments (may be repeated)",
+            )
         _add_as(parser)
 
 
@@ -81,7 +95,7 @@ def _add_wait(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait",
         action="store_true",
-        help="print the progress; exit code 0 only when the rollout is done, 1 when it halts or is undone",
+        help="print the progress; exit code 0 only when the rollout is done (or undone, if that was the order), 1 otherwise",
     )
 
 
@@ -99,6 +113,16 @@ def _add_reads(verbs: options.Commands) -> None:
     history.add_argument("service", metavar="SERVICE", help="the service")
     show = verbs.add_parser("show", help="one rollout", description="Shows a rollout with its settings and digests.")
     show.add_argument("service", metavar="ROLLOUT", help="the id of a rollout, or a service: its last one")
+    show.add_argument(
+        "--record", action="store_true", help="show the record of each root, entry by entry, and verify it"
+    )
+    show.add_argument(
+        "--verify",
+        nargs="?",
+        const="",
+        metavar="SHA256",
+        help="verify the record, and that it still has the entry with this SHA-256",
+    )
     for each in (status, history, show):
         options.add_socket(each)
         options.add_json(each)
@@ -111,7 +135,7 @@ def _add_orders(verbs: options.Commands) -> None:
             "update no more nodes",
             "Pauses a rollout: nodes that are being updated finish, and no other node is updated.",
         ),
-        ("resume", "go on", "Resumes a paused or halted rollout."),
+        ("resume", "go on", "Resumes a paused or halted rollout. Nodes that failed try again."),
         ("abort", "go back", "Aborts the rollout in progress: nodes that have the new version go back."),
         (
             "undo",
@@ -161,6 +185,8 @@ def run(args: argparse.Namespace) -> int:
                 return rollout_status.run(client, args)
             case "history":
                 return rollout_status.history(client.rollout(args.service), args.json)
+            case "show" if args.record or args.verify is not None:
+                return rollout_record.run(client, args)
             case "show":
                 return rollout_status.show(client, client.rollout(args.service), args.json)
             case _:

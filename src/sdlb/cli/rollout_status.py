@@ -12,7 +12,7 @@ from sdlb.cli.release import warn
 from sdlb.cli.status import GATE_STYLES, PHASES, age
 from sdlb.sdk.client import Client
 from sdlb.sdk.problem import Problem
-from sdlb.sdk.rollout_types import PastRollout, Rollout, RolloutNodes, Rollouts
+from sdlb.sdk.rollout_types import PastRollout, Rollout, RolloutNodes, Rollouts, RolloutSettings
 from sdlb.sdk.types import GateProgress, Opening
 
 ENDED = ("done", "undone", "superseded")
@@ -38,7 +38,7 @@ def run(client: Client, args: argparse.Namespace) -> int:
             out.message(f"sdlb rollout status: {problem.detail}")
             time.sleep(WATCH_S)
             continue
-        now = [progress(each) for each in found.rollouts if each.state not in ENDED]
+        now = [_changes(each) for each in found.rollouts if _is_active(each)]
         if out.on_terminal():
             sys.stdout.write("\x1b[H\x1b[J")
         if out.on_terminal() or now != last:
@@ -47,6 +47,15 @@ def run(client: Client, args: argparse.Namespace) -> int:
             return 0
         last = now
         time.sleep(WATCH_S)
+
+
+def _is_active(rollout: Rollout) -> bool:
+    """Or another one that belongs to it."""
+    return rollout.state not in ENDED or any(part.state not in ENDED for part in rollout.joint)
+
+
+def _changes(rollout: Rollout) -> str:
+    return progress(rollout) + "".join(part.state for part in rollout.joint)
 
 
 def read(client: Client, service: str | None) -> Rollouts:
@@ -102,17 +111,23 @@ def _opening_data(client: Client, rollout: Rollout) -> dict[str, object] | None:
 
 def block(rollout: Rollout, opening: Opening | None, now: float) -> Iterator[Line]:
     """The rollout in a few lines. `now`: Unix time."""
-    ended = rollout.state in ENDED
+    ended, step = rollout.state in ENDED, rollout.step
     yield [
         (f"{rollout.service} {rollout.before or 'nothing'} -> {rollout.to}", "bold"),
         f"  {rollout.id}  ",
         (rollout.state, STYLES.get(rollout.state, "yellow")),
+        f", step {step.number} of {step.of}" if step is not None and step.number and not ended else "",
         f"  by {rollout.by or 'unknown'}, {clock(rollout.started, now)}",
         f"  ended {clock(rollout.ended, now)}" if rollout.ended else "",
         "" if ended else left(rollout, now),
     ]
     if rollout.undoes:
         yield ["undoes    ", rollout.undoes]
+    if rollout.joint:
+        parts = (
+            f"{part.service} {part.before or 'nothing'} -> {part.to} {part.id} {part.state}" for part in rollout.joint
+        )
+        yield ["together  ", ", then ".join(parts)]
     if rollout.nodes.all or not ended:  # of an earlier rollout it is no longer known
         yield ["nodes     ", nodes(rollout)]
     if not ended:
@@ -120,6 +135,7 @@ def block(rollout: Rollout, opening: Opening | None, now: float) -> Iterator[Lin
             "capacity  ",
             f"{rollout.capacity.ready:,} of {rollout.capacity.baseline:,}, floor {rollout.capacity.floor:,}",
         ]
+        yield from _step_lines(rollout)
         yield from _opening_lines(rollout, opening)
     for node, why in sorted(rollout.failed.items()):
         lines = why.splitlines() or ["no reason given"]
@@ -183,6 +199,27 @@ def _slots(rollout: Rollout) -> str:
     return f" ({'; '.join(shown)})" if shown else ""
 
 
+def _step_lines(rollout: Rollout) -> Iterator[Line]:
+    step = rollout.step
+    if step is None or step.share is None:
+        return
+    rest = ""
+    if step.number and step.since:
+        rest = f", {age(step.left_s)} left" if step.left_s else ", its time is over"
+    elif step.number:
+        nodes = f"{step.nodes} of the nodes" if step.nodes.endswith("%") else some(int(step.nodes), "node")
+        rest = f", once {nodes} {'has' if nodes == '1 node' else 'have'} it"
+    share = f"{step.share:g} %" if step.share < 100 else "by its capacity"
+    found = rollout.analysis
+    total = found.requests + found.requests_old if found is not None else 0
+    if found is not None and total:
+        rest = f", measured {100 * found.requests / total:.1f} % of {total:,}{rest}"
+    yield ["share     ", f"{rollout.to} {share}{rest}"]
+    if found is not None:
+        style = {"fail": "red", "pass": "green"}.get(found.result, "")
+        yield ["analysis  ", (f"{found.result}: " if found.result != "running" else "", style), found.text]
+
+
 def _opening_lines(rollout: Rollout, opening: Opening | None) -> Iterator[Line]:
     if opening is None:
         return
@@ -209,6 +246,8 @@ def left(rollout: Rollout, now: float) -> str:
     """An estimate from the nodes that are done, with its uncertainty: their number counts as random (Poisson)."""
     done, go = rollout.nodes.done, to_go(rollout.nodes) + rollout.nodes.out
     if rollout.state != "rolling" or not done or not go or rollout.started >= now:
+        return ""
+    if rollout.step is not None and rollout.step.number:  # how long its steps take does not follow from the nodes
         return ""
     spent_s = min((slot.since_s for slot in rollout.slots), default=0.0)  # on the nodes that are out
     each_s, spread = max(0.0, now - rollout.started - spent_s) / done, done**0.5
@@ -247,6 +286,8 @@ def history(rollout: Rollout, json: bool) -> int:
 def _row(rollout: PastRollout) -> Line:
     took = age(rollout.ended - rollout.started) if rollout.ended else "-"
     state = f"{rollout.state}, undoes {rollout.undoes}" if rollout.undoes else rollout.state
+    others = [f"{part.service} {part.id}" for part in rollout.joint if part.id != rollout.id]
+    state += f", with {', '.join(others)}" if others else ""
     return [
         rollout.id,
         rollout.before or "-",
@@ -269,9 +310,20 @@ def show(client: Client, rollout: Rollout, json: bool) -> int:
     if rollout.digest:
         out.line(f"digest    {rollout.digest}")
     if rollout.spec is not None:
-        found = rollout.spec.to_dict()
-        out.line("settings  " + ", ".join(f"{key} {_setting(value)}" for key, value in found.items()))
+        for line in _settings(rollout.spec):
+            out.line(line)
     return 0
+
+
+def _settings(spec: RolloutSettings) -> Iterator[str]:
+    plain = {key: value for key, value in spec.to_dict().items() if key not in ("step", "analysis")}
+    yield "settings  " + ", ".join(f"{key} {_setting(value)}" for key, value in plain.items())
+    for number, step in enumerate(spec.step, 1):
+        yield f"step {number}    nodes {step.nodes}, share {step.share:g} %, for {age(step.for_s)}"
+    if spec.analysis is not None:
+        plain = {key: value for key, value in spec.analysis.to_dict().items() if key != "queries" and value != ""}
+        names = [query.name for query in spec.analysis.queries]
+        yield "analysis  " + ", ".join([*(f"{key} {_setting(value)}" for key, value in plain.items()), *names])
 
 
 def _setting(value: object) -> str:

@@ -8,7 +8,8 @@ import contextlib
 import random
 import socket
 import tempfile
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sdlb.cli import args as options
 from sdlb.cli import instance_args, out
@@ -89,8 +90,7 @@ def run(args: argparse.Namespace) -> int:
         return 1 if place is None else _run(args, name, place)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """The address for the program to listen on, and how the program receives it. `held`: kept while the address is in
     use."""
 

@@ -10,10 +10,10 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from sdlb.cli.program import Program, health_problem, healthy
 from sdlb.node.reaper import Reaper
@@ -29,8 +29,7 @@ GONE_WITHIN_S = 5.0
 _RETRY_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """`spec.pid` is filled in once the program runs; `words` is its command line, with the port or socket filled in.
     `variables` are added to its environment; `listens_at` describes in words where it shall listen."""
 

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         if why:
             out.line((f"{why}; the table shows what {tree.node} knows on its own", "red"))
         show(services, tree)
-        for line in site_lines(sites):
+        for line in (*site_lines(sites), *degraded_lines(tree)):
             out.line(line)
     return 0
 
@@ -65,12 +65,24 @@ def this_node(tree: Tree) -> dict[str, object]:
         "cut_off": tree.cut_off,
         "writes": tree.writes,
         "ejected": [each.to_dict() for each in tree.ejected],
+        "degraded": [each.to_dict() for each in tree.engine.degraded],
     }
 
 
 def sites_with_problems(sites: Sites) -> list[dict[str, object]]:
     """Sites whose certificates have an error or a warning."""
     return [site.to_dict() for site in sites.sites if site.reason or site.warnings]
+
+
+def degraded_lines(tree: Tree) -> Iterator[out.Piece]:
+    """What policies ask for and this node's engine does not have. `sdlb tree --json` lists also what concerns the node alone."""
+    for each in tree.engine.degraded:
+        if each.services:
+            services = ", ".join(each.services)
+            yield (
+                f"{tree.node}: the engine does not have {each.what} (policy of {services}): {each.instead}",
+                "yellow",
+            )
 
 
 def site_lines(sites: Sites) -> Iterator[out.Piece]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
 from typing import Any, cast
+
+from msgspec.structs import asdict
 
 from sdlb.core.agent_steps import PLACES, Place, Record
 from sdlb.core.saved import V
 
-_FIELDS = tuple(each.name for each in fields(Record) if each.name not in ("places", "log"))
-_PLACE_FIELDS = tuple(each.name for each in fields(Place))
+_FIELDS = tuple(name for name in Record.__struct_fields__ if name not in ("places", "log"))
+_PLACE_FIELDS = Place.__struct_fields__
 
 
 def record_to(record: Record) -> dict[str, object]:

@@ -17,8 +17,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sdlb.model.rollout import (
     CURRENT,
@@ -30,6 +32,7 @@ from sdlb.model.rollout import (
     FETCHING,
     GIVE_BACK,
     HALTED,
+    HOLDING,
     PREPARED,
     QUEUED,
     READY,
@@ -51,14 +54,15 @@ EMPTY, RUN, DRAIN, STOP = "empty", "run", "drain", "stop"
 NONE, ASKED, HELD = "", "asked", "held"
 """States of the slot, besides GIVE_BACK and FAIL: no longer needed, and the owner has not confirmed that yet. ASKED: it may have
 been granted."""
+TO_COME: Final = (CURRENT, FETCHING, PREPARED, QUEUED, *HOLDING)
+"""Phases of a node that its rollout has still to update."""
 FLAPS_MAX = 3
 STUCK_TRIES = 3
 """Failed calls of `stop`, after which the other place may be used."""
 LOG_LINES = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """What shall be in a slot of the driver. RUN: it runs and is registered. DRAIN: it runs until its instance is drained.
     STOP: it is being stopped. `port` 0: not known yet."""
 
@@ -67,13 +71,12 @@ class Place:
     port: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """The state of an agent for one service of a role, as it is saved.
 
     `to`: version that the node is moving to, in the place `new`; "" while it waits. `old`: place of the version that is
     replaced, `back`: that version; "" for none. `rollout`: that of the phase. `began`, `since`: Unix time of the start of the new
-    version, and of the phase. `slot`: for `slot_rollout`; `share`: capacity that the node had when it asked. `failed`: id of the rollout
+    version, and of the phase. `slot`: for `slot_rollout`; `share`: capacity that the node had when it asked. `failed`: attempt of a rollout
     that failed here, `why`: the reason. `prepared`: version whose artifact is here.
     """
 
@@ -109,11 +112,11 @@ class Record:
         return {place.version: name for name, place in self.places.items() if place.intent == RUN}
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What is known of a place. `status`: as the driver reports it; "": not known. `fails`: failed calls in a row. `fault`,
     `retry`: of the last `start`. `registered`: its instance is registered, perhaps still draining. `active`: it may serve.
-    `up_s`: time for which it has been healthy; None: it is not. `broke`: it was healthy or running, and is no more."""
+    `up_s`: time for which it has been healthy; None: it is not. `broke`: how often it was healthy or running, and was no more.
+    `ended`: how a run of it last ended, where that is known."""
 
     status: str = ""
     version: str = ""
@@ -126,7 +129,8 @@ class Seen:
     registered: bool = False
     active: bool = False
     up_s: float | None = None
-    broke: bool = False
+    broke: int = 0
+    ended: str = ""
 
     @property
     def up(self) -> bool:
@@ -137,8 +141,7 @@ class Seen:
         return self.up and self.active
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(Struct, frozen=True):
     """The last `prepare` that failed."""
 
     version: str = ""
@@ -147,8 +150,7 @@ class Fetch:
     log: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """`started_s`: Unix time since when this control runs; deadlines do not count the time before. `eligible`: the cursor of the
     rollout has passed this node. `side_by_side`: the role allows two versions at once. `begins`: the
     node may begin a step: it can write to its disk, and is not about to leave."""
@@ -172,8 +174,7 @@ class Facts:
         return place.intent == STOP and self.seen[name].fails >= STUCK_TRIES
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct):
     """`prepare`: version to fetch now; "": none. `notes`: (code, text, level). `wakes`: times until the record may change by
     itself."""
 
@@ -184,9 +185,9 @@ class Outcome:
 
 
 def advance(record: Record, facts: Facts) -> Outcome:
-    out = Outcome(_with_places(record, facts.seen))
+    out = Outcome(_without_state(record, _with_places(record, facts.seen), facts.target))
     if record.moving and record.phase in (STARTING, VERIFYING) and facts.seen[record.new].broke:
-        out.record = replace(out.record, flaps=record.flaps + 1)
+        out.record = replace(out.record, flaps=record.flaps + facts.seen[record.new].broke)
     for _ in range(16):  # a step may make the next one possible at once
         before = out.record
         out.prepare, out.wakes = "", []
@@ -231,8 +232,22 @@ def _with_places(record: Record, seen: Mapping[str, Seen]) -> Record:
     return record
 
 
-def emptied(record: Record, name: str) -> Record:
-    """The driver has confirmed that nothing runs there."""
+def _without_state(before: Record, record: Record, target: Target) -> Record:
+    """An agent that finds programs of which it knows nothing may have had a slot. It gives that back once it has the target."""
+    if any(before.places[name].intent == EMPTY != record.places[name].intent for name in PLACES) and not record.slot:
+        record = replace(record, slot=GIVE_BACK, slot_rollout="")
+    if record.slot != GIVE_BACK or record.slot_rollout or target.rollout is None:
+        return record
+    active = target.active
+    if active is None:
+        return replace(record, slot=NONE)
+    return replace(record, slot_rollout=active.id, slot_term=active.term)
+
+
+def emptied(record: Record, name: str, log: tuple[str, ...] = ()) -> Record:
+    """The driver has confirmed that nothing runs there. `log`: the last lines of what ran."""
+    if log and record.phase == REVERTING and record.detail and name == record.new:
+        record = replace(record, log=log[-LOG_LINES:])  # it may have exited since the driver was last asked
     return record.with_place(name, Place()) if record.places[name].intent == STOP else record
 
 
@@ -323,9 +338,14 @@ def _arrived(target: Target, version: str) -> str:
 def _next_step(out: Outcome, facts: Facts, version: str, occupied: list[str]) -> tuple[str, str | None]:
     """The way to a version that is not here, or not alone."""
     record, active, last = out.record, facts.target.active, facts.target.rollout
-    if not occupied and active is not None and active.before and active.state != CUTTING_OVER:
+    if not occupied and _takes_part_from(record, facts.target):
+        assert active is not None
         version = active.before  # a node without any version: it takes part in the rollout from here on
-    elif last is not None and record.failed == last.id and version == last.to:
+    elif last is not None and (
+        (record.failed == last.attempt and version == last.to) or (occupied and _is_given_up(last, version))
+    ):
+        for name in occupied if last.one_way else ():
+            _retire(out, name)
         return FAILED, None
     mandatory = active is None or version != active.to  # no step of the rollout
     if record.prepared != version:
@@ -348,6 +368,14 @@ def _next_step(out: Outcome, facts: Facts, version: str, occupied: list[str]) ->
     if _needs_slot(record, active, facts, occupied, version) and not held:
         return QUEUED, None
     return record.phase, version
+
+
+def _takes_part_from(record: Record, target: Target) -> bool:
+    """Whether a node without any version first gets the one that the rollout replaces. Not if it has failed with it."""
+    active = target.active
+    if active is None or not active.before or active.state == CUTTING_OVER:
+        return False
+    return not any(each.attempt == record.failed and each.to == active.before for each in target.history)
 
 
 def _fetch(out: Outcome, facts: Facts, version: str, *, mandatory: bool) -> tuple[str, str | None]:
@@ -486,7 +514,7 @@ def _verify(out: Outcome, facts: Facts) -> None:
     record, seen = out.record, facts.seen[out.record.new]
     soak_s = facts.spec.soak_s if _is_step(record, facts.target) else 0.0
     if record.flaps >= FLAPS_MAX:
-        _fail(out, facts, f"it did not stay healthy: {seen.detail}", seen.log)
+        _fail(out, facts, f"it did not stay healthy: {seen.ended or seen.detail}", seen.log)
         return
     if seen.up_s is None:
         if not _has_time(out, facts):
@@ -509,7 +537,15 @@ def _waits_for_cut_over(active: Rollout | None) -> bool:
 
 def _is_step(record: Record, target: Target) -> bool:
     """Whether this is the step of a rollout: its failure is one of the rollout, and the node goes back."""
-    return target.active is not None and target.active.state != UNDOING and record.to == target.active.to
+    active, last = target.active, target.rollout
+    if active is None:
+        return last is not None and _is_given_up(last, record.to)
+    return active.state != UNDOING and record.to == active.to
+
+
+def _is_given_up(last: Rollout, version: str) -> bool:
+    """Whether the nodes that are left without the version of the service keep what they have."""
+    return last.of_rest and last.state == UNDONE and version == last.to
 
 
 def _has_time(out: Outcome, facts: Facts) -> bool:
@@ -523,14 +559,15 @@ def _fail(out: Outcome, facts: Facts, detail: str, log: tuple[str, ...]) -> None
     record = out.record
     if _is_step(record, facts.target):
         _note_failure(out, facts, record.to, detail, log)
-        out.record = replace(out.record, phase=REVERTING, began=facts.wall_s)
+        back = "" if facts.target.rollout is not None and facts.target.rollout.one_way else record.back
+        out.record = replace(out.record, phase=REVERTING, began=facts.wall_s, back=back)
     else:  # there is nothing better to go back to: it is tried on and on
         out.record = replace(record, began=facts.wall_s, flaps=0, detail=detail, log=log[-LOG_LINES:])
 
 
 def _note_failure(out: Outcome, facts: Facts, version: str, detail: str, log: tuple[str, ...]) -> None:
     record, last = out.record, facts.target.rollout
-    failed = last.id if last is not None else ""
+    failed = last.attempt if last is not None else ""
     out.record = replace(record, failed=failed, why=detail, detail=detail, log=log[-LOG_LINES:])
     text = f"{facts.target.service}-{version} failed on {facts.name}: {detail}"
     out.notes.append(("node-failed", text, "error"))
@@ -540,7 +577,7 @@ def _revert(out: Outcome, facts: Facts) -> None:
     """The version that was there before runs again, and the new one is gone. The new one stays until then if it is healthy."""
     record = out.record
     last, back = facts.target.rollout, record.back
-    failed = last is not None and record.failed == last.id
+    failed = last is not None and record.failed == last.attempt
     new = record.places[record.new]
     name = next((n for n, each in record.places.items() if back and each.version == back and each.intent != EMPTY), "")
     if back and not name:
@@ -562,13 +599,17 @@ def _revert(out: Outcome, facts: Facts) -> None:
     served_nothing = not record.share and seen.status == "running"
     if not gone or not (not back or seen.up or served_nothing or not _has_time(out, facts)):
         return
-    if failed:
+    if failed and back:
         out.notes.append(("node-reverted", f"{facts.name} runs {facts.target.service}-{back} again", "warning"))
     _end(out, FAIL if failed else GIVE_BACK)
 
 
 def _finish(out: Outcome, facts: Facts) -> None:
-    out.notes.append(("node-updated", f"{facts.name} runs {facts.target.service}-{out.record.to}", "info"))
+    active, name = facts.target.active, f"{facts.target.service}-{out.record.to}"
+    text = f"{facts.name} runs {name}"
+    if active is not None and active.incompatible and active.state == ROLLING:
+        text = f"{name} is ready on {facts.name} and waits for the cut-over"
+    out.notes.append(("node-updated", text, "info"))
     out.record = replace(out.record, detail="", log=())
     _end(out)
 

@@ -8,21 +8,25 @@ it asks the driver what runs, and goes on from the record.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sdlb.core import agent_steps as steps
 from sdlb.core.agent_places import Call, Runtime, no_answer, pause_s
 from sdlb.core.agent_saved import record_from, record_to
 from sdlb.core.agent_steps import ASKED, DRAIN, EMPTY, HELD, PLACES, RUN, Facts, Fetch, Place, Record, Seen
 from sdlb.core.effects import RunDriver
-from sdlb.core.events import DriverDone, InstanceGone, InstancePut, InstanceRemove
+from sdlb.core.events import DriverDone, FiguresCounted, InstanceGone, InstancePut, InstanceRemove
+from sdlb.core.figures import OwnFigures
 from sdlb.core.instance import AGENT, Instance, Life
 from sdlb.core.messages import TARGET
 from sdlb.model.instance import InstanceSpec
-from sdlb.model.role import Program, RoleService
+from sdlb.model.role import Container, Program, RoleService
 from sdlb.model.rollout import (
     FAIL,
+    FAILED,
     GIVE_BACK,
     HOLDING,
     QUEUED,
@@ -47,23 +51,27 @@ if TYPE_CHECKING:
 
 ASK_AGAIN_S = 5.0
 """Pause before the owner of a rollout is asked again that could not be reached."""
+SPREAD_S_MAX = 10.0
+"""Requests for a slot that were refused together are spread over half of that time when they are repeated."""
+ASK_SPREAD_S = 1.0
+"""Nodes that may ask for a slot because a rollout has taken a step do so within this time."""
 CALL_S = 60.0
 """Time that a call of the driver may take, besides what the role allows the program."""
 DETAIL_CHARS_MAX = 4000
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(Struct):
     name: str
     role: RoleService
     record: Record = Record()
-    places: dict[str, Runtime] = field(default_factory=lambda: {name: Runtime() for name in PLACES})
+    places: dict[str, Runtime] = field(default_factory=lambda: {name: Runtime(fresh=True) for name in PLACES})
     known: bool = False  # the driver has reported both places since the start of this control
     fetching: Call | None = None
     fetch: Fetch = Fetch()
     fetch_fails: int = 0
     fetch_due: float = 0.0
     ask_due: float = 0.0
+    attempt: str = ""  # of the rollout, as last seen
 
 
 class Agents:
@@ -73,6 +81,7 @@ class Agents:
         self._local = local
         self._reports = reports
         self._entries = {f"{r.role}/{r.service}": _Entry(f"{r.role}/{r.service}", r) for r in state.settings.roles}
+        self.figures = OwnFigures(state, self._instances)
         self._targets: dict[str, Target] = {}  # service -> as last read
         self._asking: dict[str, tuple[str, str]] = {}  # service -> (entry, what) of the question in progress
         self._due: dict[str, None] = {}
@@ -89,6 +98,7 @@ class Agents:
     def start(self, now: float) -> None:
         """After the saved state was loaded."""
         self._started_s = self._state.wall_s
+        self.figures.start()
         for name in self._entries:
             self._state.set_timer(now, "agent", name)
             self._drop_stale(self._entries[name])
@@ -97,12 +107,22 @@ class Agents:
 
     def on_target(self, service: str, now: float) -> None:
         """The target of a service has changed."""
+        before = self._targets.get(service)
         rollout = self._target(service).rollout
+        moved = before is not None and _stage(before) != _stage(self._target(service))
         for entry in self._entries.values():
-            if entry.role.service == service and rollout is not None and rollout.id != entry.record.rollout:
+            if moved and entry.role.service == service and entry.record.phase == QUEUED:
+                entry.ask_due = now + self._state.rng.uniform(0.0, ASK_SPREAD_S)  # more nodes may be updated now
+            if entry.role.service == service and rollout is not None and rollout.attempt != entry.attempt:
+                entry.attempt = rollout.attempt
                 entry.fetch, entry.fetch_fails, entry.fetch_due = Fetch(), 0, 0.0  # the artifact may be there now
+        self.figures.review(service)
         self._mark(service)
         self._report(service)
+
+    def on_figures(self, event: FiguresCounted) -> None:
+        self.figures.counted(event)
+        self._report(event.service)
 
     def on_driver(self, event: DriverDone, now: float) -> None:
         entry, place = self._called(event.key)
@@ -120,7 +140,8 @@ class Agents:
             return
         if call.call == "stop":
             entry.places[place] = Runtime("absent")
-            self._put(entry, steps.emptied(entry.record, place))
+            ran = runtime.status in ("running", "pausing")
+            self._put(entry, steps.emptied(entry.record, place, event.log if ran else ()))
             self._gone(entry, call.version, place)
         else:
             runtime.reported(call, event, now)
@@ -154,7 +175,7 @@ class Agents:
         for each in self._entries:  # another service may wait for this one
             self._state.set_timer(now, "agent", each)
         retry_s = ASK_AGAIN_S if answer is None else max(answer.retry_s, 0.5)
-        entry.ask_due = now + retry_s * self._state.rng.uniform(0.75, 1.25)
+        entry.ask_due = now + retry_s + min(retry_s, SPREAD_S_MAX) * self._state.rng.uniform(-0.25, 0.25)
         record = entry.record
         if what == TAKE:
             if answer is not None and answer.granted and record.slot == ASKED:
@@ -175,6 +196,8 @@ class Agents:
 
     def settle(self, now: float) -> None:
         """After each batch of events: instances of this node may have changed."""
+        if not (self._entries or self._reported or self._state.policies.names(TARGET)):
+            return  # the usual case: this node has no roles, and no service has a target
         changed, can_write = self._state.changed_services, self._state.can_write
         if can_write != self._could_write:
             self._could_write = can_write
@@ -229,7 +252,7 @@ class Agents:
         before, service = entry.record, entry.role.service
         outcome = steps.advance(before, self._facts(entry, now))
         for runtime in entry.places.values():
-            runtime.broke = False
+            runtime.broke = 0
         for name in PLACES:
             if outcome.record.places[name].intent != before.places[name].intent:
                 entry.places[name].begin_anew()
@@ -253,7 +276,8 @@ class Agents:
             target,
             state.wall_s,
             self._started_s,
-            active is None or position(active.id, state.settings.name) < active.cursor,
+            active is None
+            or position(active.id, state.settings.name, active.zones, state.settings.zone or "") < active.cursor,
             entry.role.side_by_side,
             state.can_write and not state.stopping,
             {name: self._seen(entry, name, now) for name in PLACES},
@@ -276,6 +300,7 @@ class Agents:
             instance is not None and self._is_active(instance),
             None if runtime.up_since is None else now - runtime.up_since,
             runtime.broke,
+            runtime.ended,
         )
 
     def _watch(self, entry: _Entry, now: float) -> None:
@@ -357,6 +382,8 @@ class Agents:
         if not entry.known and runtime.status:
             return
         call = steps.next_call(place, self._seen(entry, name, now)) if entry.known else "state"
+        if entry.known and runtime.renew and place.intent == RUN:
+            call, runtime.renew, runtime.due = "stop", False, now  # and then started, with the role as it is now
         if not call:
             return
         if now < runtime.due:
@@ -378,7 +405,7 @@ class Agents:
             instance = self._instance(entry, place.version, name)
             current = self._local.by_id.get(self._id(entry, place.version, name))
             if current is not None and not (current.removing and current.leaving):
-                self._local.on_remove(InstanceRemove(current.spec.id, self._spec(entry).drain_s), now)
+                self._local.on_remove(InstanceRemove(current.spec.id, self._drain_s(entry)), now)
                 wakes.append(now)
             elif instance is None:
                 wakes.append(now)  # it can be stopped
@@ -412,7 +439,7 @@ class Agents:
 
     def _limit_s(self, entry: _Entry, call: str) -> float:
         role = entry.role
-        own_s = role.run.stop_timeout_s if isinstance(role.run, Program) else role.run.timeout_s
+        own_s = role.run.stop_timeout_s if isinstance(role.run, Program | Container) else role.run.timeout_s
         return CALL_S + {"prepare": role.artifacts.timeout_s, "start": role.start_timeout_s}.get(call, own_s)
 
     def _give_up_calls(self, entry: _Entry, now: float, wakes: list[float]) -> None:
@@ -436,6 +463,11 @@ class Agents:
 
     # ------------------------------------------------------------------ slots
 
+    def _drain_s(self, entry: _Entry) -> float | None:
+        """None: as the policy has it."""
+        rollout = self._target(entry.role.service).rollout
+        return None if rollout is None or rollout.spec.drain_by_policy else rollout.spec.drain_s
+
     def _spec(self, entry: _Entry) -> RolloutSpec:
         rollout = self._target(entry.role.service).rollout
         return rollout.spec if rollout is not None else RolloutSpec()
@@ -447,7 +479,7 @@ class Agents:
         what = record.slot if record.slot in (GIVE_BACK, FAIL) else ""
         if not what and record.phase == QUEUED and not record.moving and record.slot in (steps.NONE, ASKED):
             what = TAKE
-        if not what or service in self._asking:
+        if not what or service in self._asking or (what != TAKE and not record.slot_rollout):
             return
         if now < entry.ask_due:
             wakes.append(entry.ask_due)
@@ -458,6 +490,7 @@ class Agents:
             beside = steps.goes_beside(record, self._facts(entry, now))
             share = 0 if beside else self._serving(entry.role.service)
             record = replace(record, slot=ASKED, slot_rollout=rollout.id, slot_term=rollout.term, share=share)
+            record = replace(record, detail=record.detail or "waits for a slot")
             self._put(entry, record)
         term = rollout.term if rollout is not None and rollout.id == record.slot_rollout else record.slot_term
         detail = "\n".join((record.why, *record.log))[:DETAIL_CHARS_MAX] if what == FAIL else ""
@@ -465,13 +498,16 @@ class Agents:
         self._asking[service] = (entry.name, what)
         if what == GIVE_BACK and (record.phase not in HOLDING or record.phase == REVERTING):
             what = UNUSED
-        ask = SlotAsk(service, record.slot_rollout, term, node, what, record.share, detail)
+        alone = all(each is entry or each.record.phase != QUEUED for each in self._entries.values())
+        waits = what == TAKE and alone
+        ask = SlotAsk(service, record.slot_rollout, term, node, what, record.share, detail, waits)
         self._forwarder.ask_owner(service, ask, now)
 
     def _others_out(self, entry: _Entry) -> bool:
         others = [each for each in self._entries.values() if each is not entry]
         asking = any(what == TAKE for _, what in self._asking.values())
-        return asking or any(each.record.slot in (HELD, GIVE_BACK, FAIL) for each in others)
+        holding = (each.record for each in others if each.record.slot in (HELD, GIVE_BACK, FAIL))
+        return asking or any(record.slot_rollout for record in holding)
 
     # ------------------------------------------------------------------ reports
 
@@ -523,17 +559,20 @@ class Agents:
         )
         leaves = any(slot.share for slot in slots)
         ready = 0 if leaves else self._serving(service, self._uncounted(entries))
+        blocks = self.figures.blocks(service)
         if not entries:
-            return RoleReport(ready=ready, waiting=waiting) if ready or waiting else None
+            return RoleReport(ready=ready, waiting=waiting, blocks=blocks) if ready or waiting or blocks else None
         counts: dict[str, int] = {}
-        failed = ""
+        failed = phase = ""
         if rollout is not None:
             record = min(records, key=_progress)
             phase = record.phase if record.rollout == rollout.id else steps.CURRENT
-            counts = {f"{rollout.id} {phase}": 1}
-            failed = next((each.why for each in records if each.failed == rollout.id), "")
+            counts = {f"{rollout.attempt if phase == FAILED else rollout.id} {phase}": 1}
+            failed = next((each.why for each in records if each.failed == rollout.attempt), "")
         alone = int(not all(entry.role.side_by_side for entry in entries))
-        return RoleReport(1, alone, ready, waiting, counts, slots, {node: failed} if failed else {})
+        zone, failures = {self._state.settings.zone or "": 1}, {node: failed} if failed else {}
+        left = zone if phase in steps.TO_COME else {}
+        return RoleReport(1, alone, ready, waiting, counts, slots, failures, blocks, zone, left)
 
     # ------------------------------------------------------------------ reads
 
@@ -561,7 +600,7 @@ class Agents:
                 for name, runtime in entry.places.items()
             },
             "since": record.since,
-            "detail": record.detail or (record.why if record.failed and record.failed == record.rollout else ""),
+            "detail": record.detail or (record.why if record.failed.partition(".")[0] == record.rollout else ""),
             "log": list(record.log),
         }
 
@@ -572,6 +611,11 @@ class Agents:
 
 def _is_up(instance: Instance) -> bool:
     return instance.life is Life.REGISTERED and instance.healthy and not instance.superseded
+
+
+def _stage(target: Target) -> tuple[str, str, int]:
+    rollout = target.rollout
+    return (rollout.id, rollout.state, rollout.at_step) if rollout is not None else ("", "", 0)
 
 
 def _progress(record: Record) -> tuple[bool, float]:

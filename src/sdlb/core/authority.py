@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec.structs import replace
 
 from sdlb.core import saved
 from sdlb.core.children import Children
@@ -94,24 +95,35 @@ class Delegated:
     def __init__(self, state: State, parents: Parents) -> None:
         self._state = state
         self._parents = parents
+        self._held: dict[str, HolderRecord] = {}  # route -> who held it when this node was a root
 
     def load(self, kind: str, name: str, value: object) -> None:
         state = self._state
         if kind == "permit":
             self._resume(key_of(name), saved.permit_from(value))
         elif kind == "service":
-            # This node was a root. Its active versions stay active until its new parents have decided.
+            # This node was a root. What it served stays active until its new parents have decided.
+            # Its generations mean nothing to others, not even where they continued theirs.
             record = saved.service_from(value)
-            scope = (state.settings.node_id, *record.scope)
+            scope = (state.settings.node_id,)
             for key in state.by_service.get(name, ()):
-                if key.version in record.active:
+                if key.version in record.active and self._had(key):
                     stamp = record.active[key.version]
                     permit = Permit(ACTIVE, Nothing(), state.settings.name, record.generation, scope, stamp)
                     self._resume(key, permit)
                     state.persist(f"permit/{text_of(key)}", saved.permit_to(permit))
             state.persist(f"service/{name}", None)
-        elif kind == "holder":
+        elif kind == "holder":  # loaded before all services
+            self._held[name] = saved.holder_from(value)
             state.persist(f"holder/{name}", None)
+
+    def _had(self, key: ClaimKey) -> bool:
+        """Whether the service had the route. A holder that has never served it may still wait for the former one to close."""
+        holder = self._held.get(key.route)
+        if holder is None:
+            return True
+        alone = all(other.service == key.service for other in self._state.by_route[key.route])
+        return holder.service == key.service and (holder.confirmed or alone)
 
     def _resume(self, key: ClaimKey, permit: Permit) -> None:
         slot = self._state.slots.get(key)
@@ -169,7 +181,8 @@ class Root:
         self._last_stamp = 0
         self._route_reasons: dict[str, dict[str, Reason]] = {}
         self._version_reasons: dict[str, dict[str, Reason]] = {}
-        self._doubted: dict[str, tuple[int, float]] = {}  # service -> (generation that too few report, since when)
+        # service -> (generation that too few report, number of roots before this one, since when)
+        self._doubted: dict[str, tuple[int, int, float]] = {}
         self._again_routes: dict[str, None] = {}
         self._again_services: dict[str, None] = {}
 
@@ -260,7 +273,7 @@ class Root:
         return True
 
     def follow(self) -> None:
-        if self._children.other_roots() - {self._state.settings.node_id}:
+        if self._children.other_roots():
             text = "decisions cannot be written to disk; following the decisions of the other roots"
             self._state.note("following", text, "warning")
             self._state.effects.append(ReleaseHeld())
@@ -413,15 +426,17 @@ class Root:
         """Handles a newer generation that too few children report for lease and fence.
 
         The record stays, under a generation above the doubted one, so that no node takes this root's decision for the older
-        one. With other roots in the tree, this root waits for them instead.
+        one. Another root that knows the doubted generation makes most children report it within that time. Of several roots
+        that do not know it, the first one by its id continues, then the others hear its generation. Each later one waits
+        longer, so that two roots do not outbid each other.
         """
-        if trust.reported <= max(record.generation, trust.heard) or record.blank or trust.has_peers:
+        if trust.reported <= max(record.generation, trust.heard) or record.blank:
             self._doubted.pop(service, None)
             return record
-        generation, since = self._doubted.get(service, (0, now))
-        if generation != trust.reported:
-            self._doubted[service] = generation, since = trust.reported, now
-        until = since + self._state.settings.silence_s
+        generation, before, since = self._doubted.get(service, (0, 0, now))
+        if (generation, before) != (trust.reported, trust.before):
+            self._doubted[service] = generation, before, since = trust.reported, trust.before, now
+        until = since + (1 + before) * self._state.settings.silence_s
         if now < until:
             self._state.set_timer(until, "hold", service)
             return record
@@ -451,10 +466,11 @@ class Root:
 
         return compatible
 
-    def context(self) -> tuple[str, frozenset[str], Callable[[ClaimKey], int]]:
-        """For `_Evidence`: this root's id, the ids of the other roots that its children reach, the seniority of a claim."""
+    def context(self) -> tuple[str, frozenset[str], frozenset[str], Callable[[ClaimKey], int]]:
+        """For `_Evidence`: this root's id, the ids of the other roots that its children reach, those of them that most are out of
+        touch with, the seniority of a claim."""
         node_id = self._state.settings.node_id
-        return node_id, self._children.other_roots() - {node_id}, self._stamp
+        return node_id, self._children.other_roots(), self._children.lost_roots(), self._stamp
 
     # ------------------------------------------------------------------ the outcome for one key
 
@@ -500,7 +516,7 @@ class _Evidence:
     """
 
     def __init__(self, root: Root, record: ServiceRecord | None, slots: list[Slot]) -> None:
-        self._node_id, self._peers, self._stamp = root.context()
+        self._node_id, self._peers, self._lost, self._stamp = root.context()
         self._slots = slots
         known = record or _BLANK
         self.adopted: tuple[str, ...] = self._adopt(known) if record is not None and record.blank else ()
@@ -530,8 +546,9 @@ class _Evidence:
         return ()
 
     @property
-    def has_peers(self) -> bool:
-        return bool(self._peers)
+    def before(self) -> int:
+        """The number of roots in touch with most children that come before this one, by their ids."""
+        return sum(peer < self._node_id for peer in self._peers - self._lost)
 
     def _parts(self) -> Iterator[Part]:
         for slot in self._slots:

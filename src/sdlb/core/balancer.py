@@ -11,20 +11,24 @@ The loop and the simulator both drive this object; neither makes decisions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, cast
+
+from msgspec.structs import replace
 
 from sdlb.core import events as ev
 from sdlb.core import saved as formats
 from sdlb.core.agents import Agents
 from sdlb.core.authority import Authority, Delegated, Root
+from sdlb.core.auto import Auto
 from sdlb.core.children import Children
-from sdlb.core.effects import Apply, Changed, Effect, Persist, Stopped
+from sdlb.core.drains import Drains
+from sdlb.core.effects import Apply, AttachAgain, Changed, Effect, Persist, Stopped
 from sdlb.core.endpoints import Endpoints
 from sdlb.core.forwarding import Forwarder
 from sdlb.core.local_instances import LocalInstances
 from sdlb.core.messages import (
     ACTIVE,
+    OPENING,
     POLICY,
     REFUSED,
     TARGET,
@@ -73,6 +77,7 @@ class Balancer:
         self._state = state = State(settings, rng)
         self._children = Children(state)
         self._local = LocalInstances(state)
+        self._drains = Drains(state)
         self._parents = Parents(state, 0.0)
         self._authority: Authority = (
             Root(state, self._children) if settings.is_root else Delegated(state, self._parents)
@@ -82,6 +87,7 @@ class Balancer:
         self._reports = state.reports
         root = self._authority if isinstance(self._authority, Root) else None
         self._rollouts = Rollouts(state, self._children, self._reports, root)
+        self._auto = Auto(state, self._children, self._rollouts) if root is not None else None
         if root is not None:
             root.openings.wanted = self._rollouts.wanted
         self._forwarder = Forwarder(state, self._children, self._parents, self._rollouts)
@@ -155,6 +161,10 @@ class Balancer:
                     self._agents.load(rest, value)
                 case "rollout":
                     self._rollouts.load(rest, value)
+                case "record":
+                    self._rollouts.recorder.load(rest, value)
+                case "tally":
+                    self._rollouts.recorder.load_tally(rest, value)
                 case "engine":
                     self._boot_id, self._saved_epoch, self._older = formats.engine_from(value)
                 case _ if kind in LATER:
@@ -209,6 +219,8 @@ class Balancer:
                 for endpoint in state.table.on_applied(event.epoch):
                     state.touch(endpoint.claim, endpoint.target)
                 self._on_engine_confirmed(now)
+                if state.table.deleted_unknown(event.epoch):
+                    state.effects.append(AttachAgain())
                 if not self._contents_known and state.table.contents_known:
                     self._contents_known = True
                     state.touch_all()  # until now, any key might have had requests in flight
@@ -243,7 +255,8 @@ class Balancer:
                 state.note("engine-rejected", f"the engine refused epoch {event.epoch}: {event.reason}", "error")
             case ev.EngineLost():
                 state.table.on_lost()
-                state.note("engine-lost", "the connection to the engine was lost", "warning")
+                if not state.table.blind:  # else this control has closed it itself
+                    state.note("engine-lost", "the connection to the engine was lost", "warning")
             case ev.EngineJoined():
                 state.table.refresh()
             case ev.StoreStuck() | ev.StoreWritten():
@@ -252,6 +265,8 @@ class Balancer:
                 self._on_policies((event,))
             case ev.PoliciesPut():
                 self._on_policies(event.puts)
+            case ev.HookDone() if self._rollouts.on_answer(event, now):
+                pass
             case ev.Approve() | ev.Promote() | ev.RouteTransfer() | ev.HookDone():
                 self._authority.on_order(event, now)
             case ev.ReleasePut():
@@ -260,6 +275,14 @@ class Balancer:
                 self._rollouts.on_order(event, now)
             case ev.DriverDone():
                 self._agents.on_driver(event, now)
+            case ev.FiguresCounted():
+                self._agents.on_figures(event)
+            case ev.AnswersCounted():
+                self._rollouts.recorder.on_answers(event.service, event.totals)
+            case ev.MetricsAnswered():
+                self._rollouts.on_answer(event, now)
+            case ev.NodeFileNames():
+                self._rollouts.on_names(event)
             case ev.ForgetChild():
                 self._children.on_forget(event)
             case ev.AskUp():
@@ -337,7 +360,9 @@ class Balancer:
         elif first:
             self._parents.require_confirmation(closed=True)
         unsure = behind or (first and not state.slots)
-        for key in table.on_attached(event, now, self.settings.keep_s, unsure=unsure):
+        # A root deletes at once what it had recalled before the restart.
+        closing = first and any(slot.phase is SlotPhase.CLOSING for slot in state.slots.values())
+        for key in table.on_attached(event, now, self.settings.keep_s, unsure=unsure, closing=closing):
             state.touch(key)
         self._save_engine(event.epoch)
         if table.keep_until is not None:
@@ -386,6 +411,8 @@ class Balancer:
                 self._parents.beat()
                 self._children.beat(self._authority.has_say(now))
                 self._parents.flush(damped=False)
+                if self._auto is not None:
+                    self._auto.on_beat(now)
                 self._state.set_timer(now + self.settings.beat_s, "beat")
             case "child":
                 self._children.check(name, now)
@@ -408,6 +435,12 @@ class Balancer:
                 self._local.check_lease(name, now)
             case "drain":
                 self._local.check_drain(name, now)
+            case "streams":
+                self._local.cut_streams(name)
+            case "recall":
+                self._drains.on_deadline(name, now)
+            case "recall-streams":
+                self._drains.on_streams(name)
             case "replaced":
                 self._local.check_replaced(name, now)
             case "settled":
@@ -429,6 +462,8 @@ class Balancer:
                 self._agents.on_timer(name, now)
             case "rollout":
                 self._rollouts.on_timer(name, now)
+            case "auto" if self._auto is not None:
+                self._auto.on_timer(name, now)
             case "stop":
                 self._finish_stop(clean=False)
             case _:
@@ -459,6 +494,7 @@ class Balancer:
             self._agents.on_answer(service, answer, now)
         self._agents.settle(now)
         self._rollouts.settle(now)
+        self._forwarder.answer_waiting()
         self._settle(now)
         if self._delta is None:
             self._delta = state.table.next_delta(now)
@@ -470,6 +506,10 @@ class Balancer:
             self._children.mark_doc_dirty(doc_id)
             self._recheck_remnants(doc_id)
             kind, _, name = doc_id.partition("/")
+            if self._auto is not None:
+                self._auto.on_doc(kind, name, now)
+            if kind in (TARGET, OPENING):
+                self._rollouts.recorder.touch(name)
             if kind == TARGET:
                 state.dirty_services[name] = None
                 state.reports.unsent[name] = None  # the rollout may have another owner
@@ -486,6 +526,7 @@ class Balancer:
         self._path = path
         if state.stopping and not self._stopped and state.table.empty:
             self._finish_stop(clean=True)
+        self._rollouts.recorder.settle()
         effects: list[Effect] = []
         if state.puts:
             effects.append(Persist(state.puts, state.durable))
@@ -552,6 +593,7 @@ class Balancer:
         self._endpoints.settle(slot, targets, self._parents, now)
         if slot.phase is SlotPhase.CLOSING and slot.conforms_below() and not slot.sums.present and not slot.sums.open:
             slot.transition(Transition.CONFORM)
+            self._drains.over(key)
             self._forget_permit(slot)  # only now, so that a restart during the recall continues it
         for target in list(slot.sources) if ALL in targets else targets:
             if target.startswith("i:"):
@@ -568,6 +610,7 @@ class Balancer:
         key = slot.key
         self._forget_permit(slot)
         self._state.forget_slot(key)
+        self._drains.over(key)
         self._parents.forget(key, Cause(slot.cause))
         self._authority.forget(key)
 
@@ -596,9 +639,11 @@ class Balancer:
         if permit.state == ACTIVE:
             slot.opened, slot.opened_scope = permit.generation, permit.scope
             slot.transition(Transition.GRANT)
+            self._drains.over(slot.key)
         elif old.state == ACTIVE:
             slot.transition(Transition.RECALL)
             slot.revoked_epoch = slot.epoch
+            self._drains.recalled(slot.key, state.now)
             state.dirty_routes[slot.key.route] = None
             state.dirty_services[slot.key.service] = None
         if permit.state == ACTIVE and not self._authority.is_root:

@@ -12,7 +12,8 @@ reports the cause.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from sdlb.core import saved
 from sdlb.core.downlink import Downlink, Rival
@@ -304,8 +305,9 @@ class Children:
                 self.root_names[root] = name
 
     def other_roots(self) -> frozenset[str]:
-        """Ids of the roots that more than half of the children reach, including this node if it is a root."""
-        return frozenset(root for root, votes in self.root_votes.items() if votes * 2 > len(self.by_name))
+        """Ids of the roots, without this node, that more than half of the children reach."""
+        found = (root for root, votes in self.root_votes.items() if votes * 2 > len(self.by_name))
+        return frozenset(found) - {self._state.settings.node_id}
 
     def lost_roots(self) -> frozenset[str]:
         """Ids of the roots that more than half of the linked children are out of touch with."""
@@ -344,7 +346,7 @@ class Children:
             state.touch(claim.key, child.target)
         source.unlinked = child.link is None
         # An endpoint that is still in the engine's table is not new, so even a node that is cut off may keep it.
-        kept = source.standing is Standing.LEAVING and state.table.applied(EndpointKey(claim.key, child.target))
+        kept = source.standing is Standing.LEAVING and state.table.in_force(EndpointKey(claim.key, child.target))
         source.step(Step.LEAVE if claim.leaving else Step.RETURN if kept else Step.STAY)
         if child.suspect:
             source.step(Step.SILENCE)

@@ -17,7 +17,9 @@ Several roots may begin a record at the same time. The document with the greater
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sdlb.core.gates import Evaluated, Facts, evaluate
 from sdlb.core.opening import (
@@ -46,8 +48,7 @@ REVERT_AFTER = 0.8
 """Share of the time for which requests are parked, after which a flip is reverted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """What a root knows of a version that waits.
 
     `rivals`: incompatible active versions. `room`: nothing incompatible is active, closing or unaccounted for. `replaces`: incompatible
@@ -85,8 +86,7 @@ class Waiting:
         return not self.missing
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
+class Conditions(Struct, frozen=True):
     """`flip`: the policy's cut-over. `park_s`: time for which a request is parked. `parked_s`: time since a flip in progress began
     to park. `lost`: names of roots that are out of touch. `running`: (version, gate) of hooks in
     progress; `pauses`: of hooks that are retried, and the time until then. `active`: the versions that serve."""
@@ -104,8 +104,7 @@ class Conditions:
 NOTHING: Mapping[str, Waiting] = {}
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct):
     """`number`: of the record before. `hooks`: (version, hook) to call now.
 
     `notes`: (code, text, level). `wake_s`: time until the record may change by itself.

@@ -23,8 +23,10 @@ Nodes and messages do not occur here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from functools import cmp_to_key
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sdlb.model.reason import (
     Asking,
@@ -47,8 +49,7 @@ SAME_TIME_US = 2_000_000
 """Two claims within this time may reach two roots in different order. Then the earliest stamp of all roots decides."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """What all sources together report about a version of a service, or about a service on a route.
 
     `stamp`: the earliest of this root and of the other roots of the tree, as children report. `own`: the stamp of this root.
@@ -77,8 +78,7 @@ class Report:
     own: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceRecord:
+class ServiceRecord(Struct, frozen=True):
     """What a root has decided for a service. Saved durably, except `heard` and `hold_until`.
 
     `era`: all versions that were active in this generation; `past`: the last ones of earlier generations. `scope`: ids of other
@@ -102,8 +102,7 @@ class ServiceRecord:
         return self == other or replace(self, heard=0, hold_until=0.0) == replace(other, heard=0, hold_until=0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class HolderRecord:
+class HolderRecord(Struct, frozen=True):
     """The service that holds a route. Saved durably. `confirmed`: it has been open under this record."""
 
     service: str
@@ -111,8 +110,7 @@ class HolderRecord:
     confirmed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(Struct, frozen=True):
     """What may not open now, besides the rules of this module. `barred`: version -> reason. `cut_over`: the version of a
     cut-over in progress; "": none."""
 
@@ -123,8 +121,7 @@ class Guard:
 NO_GUARD = Guard()
 
 
-@dataclass(slots=True)
-class _Draft:
+class _Draft(Struct):
     """A record during its decision."""
 
     record: ServiceRecord

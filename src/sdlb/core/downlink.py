@@ -18,7 +18,7 @@ class Downlink:
         self.name = name
         self.node_id = node_id
         self.incarnation = incarnation
-        self.nonce = ""
+        self.nonce: str = ""
         self.address = address
         self.labels: tuple[str, ...] = ()
         self.protocol = 1

@@ -8,7 +8,8 @@ power loss.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from sdlb.core.events import EndpointKey
 from sdlb.core.messages import DownMessage, RootAnswer, UpMessage
@@ -16,8 +17,7 @@ from sdlb.model.gate import Hook
 from sdlb.model.traffic import Traffic
 
 
-@dataclass(frozen=True, slots=True)
-class Persist:
+class Persist(Struct, frozen=True):
     """Key-value changes as one atomic write; a value of None deletes. Values are JSON-able."""
 
     puts: dict[str, object]
@@ -27,8 +27,7 @@ class Persist:
 # ------------------------------------------------------------------ engine (defined in engine.proto)
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamPut:
+class UpstreamPut(Struct, frozen=True):
     """An instance or child node that the engine can connect to (`Target` in engine.proto). `protocol`: "http1" or "h2c"."""
 
     key: str
@@ -37,8 +36,7 @@ class UpstreamPut:
     protocol: str = "http1"
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointPut:
+class EndpointPut(Struct, frozen=True):
     """An upstream that serves a claim key (`Member` in engine.proto). `far`: it is in another zone than this node."""
 
     key: EndpointKey
@@ -47,26 +45,24 @@ class EndpointPut:
     far: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePut:
+class ServicePut(Struct, frozen=True):
     """The settings of a service, for all its endpoints and routes."""
 
     name: str
     traffic: Traffic
 
 
-@dataclass(frozen=True, slots=True)
-class Pick:
+class Pick(Struct, frozen=True):
     """A version of a route that may get new requests, as in engine.proto."""
 
     version: str
     tier: int
     weight: int
+    ends_sessions: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RoutePut:
-    """A route in the engine's table. `park_requests_max` 0: no parking. `sticky_by`: "", "cookie", "header" or "client".
+class RoutePut(Struct, frozen=True):
+    """A route in the engine's table. `park_requests_max` 0: no parking. `sticky_by`: "", "cookie", "header", "client" or "session".
     `recent`: it parks because it served recently, and not because a version is about to serve."""
 
     pattern: str
@@ -79,8 +75,7 @@ class RoutePut:
     recent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Apply:
+class Apply(Struct, frozen=True):
     """A delta of the engine's table. At most one is unanswered at a time.
 
     `left_out`: with `replace`, the endpoints that are deleted because the delta does not have them.
@@ -99,50 +94,48 @@ class Apply:
     delete_services: tuple[str, ...] = ()
 
 
+class AttachAgain(Struct, frozen=True):
+    """Connect to the engine anew. EngineAttached follows, with the requests in flight to deleted endpoints. This control has
+    just deleted endpoints that it did not know."""
+
+
 # ------------------------------------------------------------------ links
 
 
-@dataclass(frozen=True, slots=True)
-class Dial:
+class Dial(Struct, frozen=True):
     """Open a stream to this parent. ParentConnected or ParentClosed follows."""
 
     parent: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToParent:
+class ToParent(Struct, frozen=True):
     parent: str
     message: UpMessage
 
 
-@dataclass(frozen=True, slots=True)
-class HangUp:
+class HangUp(Struct, frozen=True):
     """Close the stream to this parent; no ParentClosed follows."""
 
     parent: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reincarnate:
+class Reincarnate(Struct, frozen=True):
     """Save `incarnation` durably as this node's own, because another state of this node has used all numbers below it."""
 
     incarnation: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseHeld:
+class ReleaseHeld(Struct, frozen=True):
     """Carry out the effects that wait for the disk, and hold none back until it can be written again. The other roots
     decide without this one, because it has had no say for lease and fence, and it follows them."""
 
 
-@dataclass(frozen=True, slots=True)
-class ToChild:
+class ToChild(Struct, frozen=True):
     link: int
     message: DownMessage
 
 
-@dataclass(frozen=True, slots=True)
-class DropChild:
+class DropChild(Struct, frozen=True):
     """Close this link; no ChildClosed follows."""
 
     link: int
@@ -151,8 +144,14 @@ class DropChild:
 # ------------------------------------------------------------------ people and programs
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Cut(Struct, frozen=True):
+    """End the requests that are in flight at these endpoints, or only their streams. The endpoints may be draining."""
+
+    endpoints: tuple[EndpointKey, ...]
+    streams_only: bool = False
+
+
+class Note(Struct, frozen=True):
     """An event for the log and `/v1/events`. `code` is stable, `text` is one sentence for people."""
 
     code: str
@@ -161,16 +160,14 @@ class Note:
     fields: dict[str, str] = field(default_factory=dict[str, str])
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(Struct, frozen=True):
     """Ids of instances and names of services whose state may have changed. Long-polls wait for them."""
 
     instances: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Execute:
+class Execute(Struct, frozen=True):
     """Execute a forwarded API call at this root; the event AskDone returns the result. `asker`: the node that got the call."""
 
     id: str
@@ -180,20 +177,38 @@ class Execute:
     asker: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RunHook:
-    """Ask a gate's hook; the event HookDone returns the result. `key`: the same for all attempts at one opening, so that the
-    hook can recognise a repeated call. `replaces`: the versions that `version` replaces."""
+class RunHook(Struct, frozen=True):
+    """Ask the hook of a gate or of an analysis; the event HookDone returns the result. `key`: the same for all attempts at one decision,
+    so that the hook can recognise a repeated call. `replaces`: the versions that `version` replaces. `analysis`: what the hook of an
+    analysis gets to decide, as JSON has it; a gate's gets nothing."""
 
     key: str
     service: str
     version: str
     hook: Hook
     replaces: tuple[str, ...] = ()
+    analysis: Mapping[str, object] = field(default_factory=dict[str, object])
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
-@dataclass(frozen=True, slots=True)
-class RunDriver:
+class MetricAsk(Struct, frozen=True):
+    """A query in the language of a source, which has one number as its result. `source`: its name in the node file."""
+
+    source: str
+    query: str
+
+
+class AskMetrics(Struct, frozen=True):
+    """Evaluate these queries at the Unix time `at`; the event MetricsAnswered with the same `key` returns the results."""
+
+    key: str
+    asks: tuple[MetricAsk, ...]
+    at: float
+
+
+class RunDriver(Struct, frozen=True):
     """Call the driver of a role's service; the event DriverDone with the same `key` returns the result.
 
     `call`: "prepare" (the version is named, nothing runs), "start", "stop", "state" or "forget". `slot`: "a" or "b". `release`: as in
@@ -210,8 +225,7 @@ class RunDriver:
     release: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """The answers of the roots to an AskUp of this node. `unreachable`: names of roots or parents that did not answer."""
 
     id: str
@@ -219,8 +233,7 @@ class Answered:
     unreachable: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Struct, frozen=True):
     """The drain that Stop started has ended. `clean`: nothing is in flight; else the deadline has passed."""
 
     clean: bool
@@ -229,6 +242,8 @@ class Stopped:
 Effect = (
     Persist
     | Apply
+    | AttachAgain
+    | Cut
     | Dial
     | ToParent
     | HangUp
@@ -240,6 +255,7 @@ Effect = (
     | Changed
     | Execute
     | RunHook
+    | AskMetrics
     | RunDriver
     | Answered
     | Stopped

@@ -158,7 +158,7 @@ class Endpoints:
     def _is_far(self, source: Source) -> bool:
         """Whether the source is in another zone than this node. False unless both have the label `zone`."""
         child = self._children.by_name.get(source.child) if source.child else None
-        here = dict(self._state.settings.labels).get("zone")
+        here = self._state.settings.zone
         there = next((label[5:] for label in child.labels if label.startswith("zone=")), None) if child else here
         return here is not None and there is not None and here != there
 

@@ -5,26 +5,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from sdlb.core.messages import ClaimKey, DownMessage, Hello, UpMessage
+from sdlb.model.canary import Figures
 from sdlb.model.instance import InstanceSpec
 from sdlb.model.rollout import RolloutSpec
 
 # ------------------------------------------------------------------ time
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Struct, frozen=True):
     """`Balancer.wake_at()` has been reached. An earlier or later Tick does no harm."""
 
 
 # ------------------------------------------------------------------ instances of this host (local API, health checks)
 
 
-@dataclass(frozen=True, slots=True)
-class InstancePut:
+class InstancePut(Struct, frozen=True):
     """An instance registers or renews. With another version, route or endpoint under the same id, it becomes a new registration
     beside the old one, which drains. `healthy`: the first known health.
 
@@ -39,28 +40,27 @@ class InstancePut:
     listeners: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceDrain:
-    """Stop new traffic to an instance that stays registered. Complete when `view.instance(id)["drained"]` is true."""
+class InstanceDrain(Struct, frozen=True):
+    """Stop new traffic to an instance that stays registered. Complete when `view.instance(id)["drained"]` is true. `deadline_s`
+    None: as the policy has it."""
 
     id: str
-    deadline_s: float
+    deadline_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceRemove:
+class InstanceRemove(Struct, frozen=True):
     """Drain an instance, then remove it. Complete when `view.instance(id)` is None.
 
-    `owner`: the owner of the registration; one of another owner under the same id stays. "": the current registration.
+    `deadline_s` None: as the policy has it. `owner`: the owner of the registration; one of another owner under the same id stays.
+    "": the current registration.
     """
 
     id: str
-    deadline_s: float
+    deadline_s: float | None
     owner: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceGone:
+class InstanceGone(Struct, frozen=True):
     """The process of an instance has exited. It is removed immediately and counts as stopped. `owner`: see `InstanceRemove`."""
 
     id: str
@@ -68,8 +68,7 @@ class InstanceGone:
     owner: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceHealth:
+class InstanceHealth(Struct, frozen=True):
     """The result of health checks. `detail`: the reason, for people."""
 
     id: str
@@ -80,42 +79,36 @@ class InstanceHealth:
 # ------------------------------------------------------------------ links to children; `link` numbers one connection
 
 
-@dataclass(frozen=True, slots=True)
-class ChildConnected:
+class ChildConnected(Struct, frozen=True):
     link: int
     hello: Hello
 
 
-@dataclass(frozen=True, slots=True)
-class ChildMessage:
+class ChildMessage(Struct, frozen=True):
     link: int
     message: UpMessage
 
 
-@dataclass(frozen=True, slots=True)
-class ChildClosed:
+class ChildClosed(Struct, frozen=True):
     link: int
 
 
 # ------------------------------------------------------------------ links to parents; `parent` is the address as configured
 
 
-@dataclass(frozen=True, slots=True)
-class ParentConnected:
+class ParentConnected(Struct, frozen=True):
     """The stream is open; the core answers with its Hello. `data_address`: where this parent reaches the node's engine."""
 
     parent: str
     data_address: str
 
 
-@dataclass(frozen=True, slots=True)
-class ParentMessage:
+class ParentMessage(Struct, frozen=True):
     parent: str
     message: DownMessage
 
 
-@dataclass(frozen=True, slots=True)
-class ParentClosed:
+class ParentClosed(Struct, frozen=True):
     """The stream was closed or could not be opened."""
 
     parent: str
@@ -132,8 +125,7 @@ class EndpointKey(NamedTuple):
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class EngineAttached:
+class EngineAttached(Struct, frozen=True):
     """A connection to the engine. `boot_id`: identifies its process. `epoch`: of the last delta that it applied. `endpoints`:
     their number in its table. `draining`: deleted endpoints with their requests in flight."""
 
@@ -143,51 +135,43 @@ class EngineAttached:
     draining: tuple[tuple[EndpointKey, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class EngineApplied:
+class EngineApplied(Struct, frozen=True):
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class EngineRejected:
+class EngineRejected(Struct, frozen=True):
     epoch: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class EngineDrained:
+class EngineDrained(Struct, frozen=True):
     key: EndpointKey
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class EngineLost:
+class EngineLost(Struct, frozen=True):
     """The connection to the engine was lost. The boot_id of the next EngineAttached shows whether its process has exited."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineJoined:
+class EngineJoined(Struct, frozen=True):
     """A second engine process with an empty table is attached (hot restart): the next delta is the whole table, for both."""
 
 
 # ------------------------------------------------------------------ disk
 
 
-@dataclass(frozen=True, slots=True)
-class StoreStuck:
+class StoreStuck(Struct, frozen=True):
     """Decisions cannot be written. No effect that needs a durable write is carried out until `StoreWritten`."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoreWritten:
+class StoreWritten(Struct, frozen=True):
     """All pending writes are on disk."""
 
 
 # ------------------------------------------------------------------ operators
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyPut:
+class PolicyPut(Struct, frozen=True):
     """Set the policy document of a service or pattern at this root. `body`: the document as JSON. `by`: the node whose local API
     got the call. `what`: the changes, for people."""
 
@@ -197,15 +181,13 @@ class PolicyPut:
     what: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PoliciesPut:
+class PoliciesPut(Struct, frozen=True):
     """Set several policy documents in one iteration: all of them or none."""
 
     puts: tuple[PolicyPut, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Approve:
+class Approve(Struct, frozen=True):
     """A person or pipeline `by` approves the gate of a waiting version. Only the root that conducts the service's opening acts on
     it. `View.approval_objection` says beforehand why it would have no effect."""
 
@@ -215,8 +197,7 @@ class Approve:
     by: str
 
 
-@dataclass(frozen=True, slots=True)
-class Promote:
+class Promote(Struct, frozen=True):
     """An operator wants this waiting version: gates that failed or timed out are tried again, a version that was active earlier
     may replace its successor, and a flip does not wait for more capacity. `no_gates`: the reason for skipping all gates; "":
     they are not skipped. `View.promotion_objection` says beforehand why it would have no effect."""
@@ -227,8 +208,7 @@ class Promote:
     no_gates: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RouteTransfer:
+class RouteTransfer(Struct, frozen=True):
     """An operator gives a route to a service, which drains the service that holds it."""
 
     route: str
@@ -236,8 +216,7 @@ class RouteTransfer:
     by: str
 
 
-@dataclass(frozen=True, slots=True)
-class HookDone:
+class HookDone(Struct, frozen=True):
     """The result of the effect `RunHook`. `outcome`: "yes", "no", "later" (the hook has not decided) or "failed" (it could not be
     asked). `detail`: for people."""
 
@@ -246,8 +225,7 @@ class HookDone:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ReleasePut:
+class ReleasePut(Struct, frozen=True):
     """A release is available. `body`: `model.release.Release.to_data` as JSON; empty: it is withdrawn. `by`: the user.
     `View.release_objection` says beforehand why it would have no effect."""
 
@@ -256,11 +234,11 @@ class ReleasePut:
     by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutOrder:
+class RolloutOrder(Struct, frozen=True):
     """An operator's order about the rollout of a service, at the root that shall own it or owns it: `verb` "start", "pause",
     "resume", "promote", "abort", "undo" or "adopt". `version`, `release`, `before_release`, `spec` and `supersede` are those of
-    "start". `View.rollout_objection` says beforehand why it would have no effect."""
+    "start". `also`: the other services of a joint rollout, each with its "start". `View.rollout_objection` says beforehand why it
+    would have no effect."""
 
     service: str
     verb: str
@@ -269,12 +247,13 @@ class RolloutOrder:
     spec: RolloutSpec = RolloutSpec()
     supersede: bool = False
     reason: str = ""
+    also: tuple[RolloutOrder, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DriverDone:
+class DriverDone(Struct, frozen=True):
     """The result of the effect `RunDriver` with the same `key`. `status`, `version`, `pid` and `port`: what is in the slot now.
-    `fault`: whose failure it is, as in `seams.driver`; "": it succeeded. `log`: the last lines of the program."""
+    `restarts`: of this version. `fault`: whose failure it is, as in `seams.driver`; "": it succeeded. `log`: the last lines of the
+    program."""
 
     key: str
     fault: str = ""
@@ -285,17 +264,47 @@ class DriverDone:
     version: str = ""
     pid: int = 0
     port: int = 0
+    restarts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ForgetChild:
+class FiguresCounted(Struct, frozen=True):
+    """A block has ended: what the instances of a service on this host answered in it. `figures`: by version; those that
+    `View.analysed` named at its beginning or end."""
+
+    service: str
+    block: int
+    figures: Mapping[str, Figures]
+
+
+class AnswersCounted(Struct, frozen=True):
+    """What the versions of a service answered to requests that came in at this node, since its engine started. For the services that
+    `View.recorded` names."""
+
+    service: str
+    totals: Mapping[str, int]
+
+
+class MetricsAnswered(Struct, frozen=True):
+    """The results of the effect `AskMetrics`, in the same order. A number, or why there is none, as a text for people."""
+
+    key: str
+    results: tuple[float | str, ...]
+
+
+class NodeFileNames(Struct, frozen=True):
+    """What analyses can name in the node file: `sources` of metrics, and `hooks`. Posted at the start, and when the file has changed."""
+
+    sources: tuple[str, ...] = ()
+    hooks: tuple[str, ...] = ()
+
+
+class ForgetChild(Struct, frozen=True):
     """An operator reports that a child has stopped. It has no effect unless the child is suspect or has left."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class AskUp:
+class AskUp(Struct, frozen=True):
     """A local API call that only the roots can answer. The effect `Answered` with the same id has their answers."""
 
     id: str
@@ -304,8 +313,7 @@ class AskUp:
     body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class AskDone:
+class AskDone(Struct, frozen=True):
     """The result of the effect `Execute`."""
 
     id: str
@@ -313,8 +321,7 @@ class AskDone:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """The node leaves permanently: it drains all its traffic and sends Bye. Then the effect `Stopped` follows."""
 
     deadline_s: float
@@ -350,6 +357,10 @@ Event = (
     | ReleasePut
     | RolloutOrder
     | DriverDone
+    | FiguresCounted
+    | AnswersCounted
+    | MetricsAnswered
+    | NodeFileNames
     | ForgetChild
     | AskUp
     | AskDone

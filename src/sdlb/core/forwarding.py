@@ -10,6 +10,7 @@ from sdlb.core.messages import Answer, Ask, RootAnswer
 from sdlb.core.parents import Parents
 from sdlb.core.relay import ANSWER_TIMEOUT_S, LATE_ANSWER_TIMEOUT_S, Relay
 from sdlb.core.rollouts import Rollouts
+from sdlb.core.slot_queue import HOLD_S
 from sdlb.core.state import State
 from sdlb.core.uplink import Phase, Uplink
 from sdlb.model.rollout import SlotAnswer, SlotAsk, answer_body, ask_body, read_answer, read_ask
@@ -35,6 +36,7 @@ class Forwarder:
         state = self._state
         self._here = here
         is_slot = (ask.method, ask.path) == (SLOT_METHOD, SLOT_PATH)
+        slot = read_ask(ask.body) if is_slot else None
         relay, other = self._relay, self._slot_relay
         if is_slot:
             relay, other = other, relay
@@ -47,14 +49,15 @@ class Forwarder:
             return
         links = {p: uplink for p, uplink in self._parents.links.items() if uplink.phase is Phase.UP}
         if is_slot:
-            links = self._to_owner(ask, links)
+            links = self._to_owner(slot, links)
         up = {"": True} if here else dict.fromkeys(links, True)
         if not relay.add(ask.id, link, set(up), now):
             return
         if up:
-            state.set_timer(now + ANSWER_TIMEOUT_S, "ask", ask.id)
+            hold_s = HOLD_S if slot is not None and slot.waits else 0.0
+            state.set_timer(now + hold_s + ANSWER_TIMEOUT_S, "ask", ask.id)
         if here and is_slot:
-            self.done_here(AskDone(ask.id, *self._answer(ask.body, now)))
+            self._answer(ask.id, slot, now)
         elif here:
             state.effects.append(Execute(ask.id, ask.method, ask.path, ask.body, ask.asker))
         elif up:
@@ -62,20 +65,27 @@ class Forwarder:
         else:
             self.finish(ask.id)
 
-    def _to_owner(self, ask: Ask, links: dict[str, Uplink]) -> dict[str, Uplink]:
+    def _to_owner(self, slot: SlotAsk | None, links: dict[str, Uplink]) -> dict[str, Uplink]:
         """Those of the links that lead to the owner of the rollout; all, if none is known to."""
-        slot = read_ask(ask.body)
         target = self._state.targets.get(slot.service) if slot is not None else None
         owner = target.rollout.owner_id if target is not None and target.rollout is not None else ""
         return {p: uplink for p, uplink in links.items() if owner in uplink.path.root_ids} or links
 
-    def _answer(self, body: bytes, now: float) -> tuple[int, bytes]:
-        """Status and body for an agent that asks for a slot."""
-        ask = read_ask(body)
+    def _answer(self, ask_id: str, ask: SlotAsk | None, now: float) -> None:
+        """Answers an agent that asks for a slot, unless it has to wait (`answer_waiting`)."""
         if ask is None:
-            return 400, b""
+            self.done_here(AskDone(ask_id, 400, b""))
+            return
         answer = self._rollouts.on_ask(ask, now)
-        return (409, b"") if answer is None else (200, answer_body(answer))
+        if answer is None:
+            self.done_here(AskDone(ask_id, 409, b""))
+        elif not self._rollouts.hold(ask_id, ask, answer, now):
+            self.done_here(AskDone(ask_id, 200, answer_body(answer)))
+
+    def answer_waiting(self) -> None:
+        """Answers the agents for which it is time."""
+        for ask_id, answer in self._rollouts.queue.take_answers():
+            self.done_here(AskDone(ask_id, 200, answer_body(answer)))
 
     def ask_owner(self, service: str, ask: SlotAsk, now: float) -> None:
         """Asks the root that owns the rollout of the service. The answer is for `Agents.on_answer` (`take_answers`)."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sdlb.core.opening import OPEN, REFUSED, RUNNING, TIMED_OUT, WAITING, GateState
 from sdlb.model.calendar import Calendar
@@ -13,8 +15,7 @@ WINDOW_CHECK_S = 60.0
 """A closed window is checked this often, because the clocks may change before it opens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What the gates of a version are evaluated against.
 
     `instances`, `healthy`, `able`: registered and healthy instances, capacity of the healthy ones. `baseline`: the capacity of
@@ -32,8 +33,7 @@ class Facts:
     calendar: Calendar
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluated:
+class Evaluated(Struct, frozen=True):
     """`states`: by gate name. `hook`: a hook that is due now. `wake_s`: time after which something may change by itself."""
 
     states: dict[str, GateState]

@@ -8,13 +8,15 @@ registered --drain--> draining --parents have acknowledged, nothing in flight-->
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from sdlb.core.messages import ClaimKey
 from sdlb.model.instance import InstanceSpec
 
 NO_LEASE_S = 1e9
+NEVER = 1e18
 AGENT = "agent"
 """The owner of registrations that this node's agent makes."""
 
@@ -26,8 +28,7 @@ class Life(Enum):
     LAPSED = "lapsed"
 
 
-@dataclass(slots=True)
-class Instance:
+class Instance(Struct):
     spec: InstanceSpec
     target: str  # "i:ID", of a later registration "i:ID#2" and so on
     healthy: bool
@@ -37,10 +38,12 @@ class Instance:
     detail: str = ""
     leaving: int = 0  # number of the drain; 0: none
     drain_until: float = 0.0
+    by_policy: bool = False  # its drain has no deadline of its own: `drain` of the policy decides
     removing: bool = False
     forced: bool = False  # past its drain deadline: removed from the engine without waiting for the parents
     listeners: frozenset[str] = frozenset()  # at its endpoint when it registered
     superseded: str = ""  # the id under which another program has registered its endpoint since
+    serves_since: float = NEVER  # it has been healthy and active, without a break
     admitted: bool = False  # it was allowed to serve at some time since it registered
 
     @property

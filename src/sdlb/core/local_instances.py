@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 
-from sdlb.core import saved
+from sdlb.core import drains, saved
 from sdlb.core.events import EndpointKey, InstanceDrain, InstanceGone, InstanceHealth, InstancePut, InstanceRemove
-from sdlb.core.instance import Instance, Life, lease_end, replaces, same_service
+from sdlb.core.instance import NEVER, Instance, Life, lease_end, replaces, same_service
 from sdlb.core.messages import Cause, Claim
 from sdlb.core.slot import ALL_SEEN, digest_of
 from sdlb.core.source import Source, Standing, Step
 from sdlb.core.state import State
+from sdlb.model.drain import WAIT
 from sdlb.model.instance import InstanceSpec
 
 GUARD_INSTANCES_MIN = 3
@@ -51,6 +52,7 @@ class LocalInstances:
             superseded=superseded,
             admitted=data.admitted,
             listeners=data.listeners,
+            by_policy=data.by_policy,
         )
         self.by_target[instance.target] = instance
         if data.current:
@@ -67,7 +69,8 @@ class LocalInstances:
     def resume_drains(self, now: float) -> None:
         for target, removing in self._resume:
             if target in self.by_target:
-                self._start_drain(self.by_target[target], now, DRAIN_S, removing)
+                instance = self.by_target[target]
+                self._start_drain(instance, now, None if instance.by_policy else DRAIN_S, removing)
         self._resume.clear()
 
     def _save(self, instance: Instance) -> None:
@@ -221,10 +224,14 @@ class LocalInstances:
     def may_carry(self, instance_id: str) -> bool:
         """Whether requests may be in flight to a registration of this id that this node does not know. A restored state folder
         does not have the registrations that were made after the copy."""
-        table, target = self._state.table, f"i:{instance_id}"
         if instance_id in self.by_id:
             return False
-        return not table.contents_known or any(key.target.partition("#")[0] == target for key in table.draining)
+        return not self._state.table.contents_known or self._drains_unknown(instance_id)
+
+    def _drains_unknown(self, instance_id: str) -> bool:
+        """Whether the engine drains an endpoint of a registration of this id that this node does not know."""
+        targets = (key.target for key in self._state.table.draining)
+        return any(each not in self.by_target and _id_of(each) == instance_id for each in targets)
 
     # ------------------------------------------------------------------ health, drain, removal
 
@@ -276,13 +283,22 @@ class LocalInstances:
                     self._save(instance)
                     self._end_drain(instance)
                     return
-                instance.drain_until = min(instance.drain_until, now + event.deadline_s)
-                self._state.set_timer(instance.drain_until, "drain", instance.target)
+                if event.deadline_s is not None:
+                    until = now + event.deadline_s
+                    instance.drain_until = until if instance.by_policy else min(instance.drain_until, until)
+                    instance.by_policy = False
+                    self._state.set_timer(instance.drain_until, "drain", instance.target)
                 self._publish(instance)
                 self._save(instance)
 
-    def _start_drain(self, instance: Instance, now: float, deadline_s: float, removing: bool) -> None:
+    def _start_drain(self, instance: Instance, now: float, deadline_s: float | None, removing: bool) -> None:
         instance.life = Life.DRAINING
+        instance.by_policy = deadline_s is None
+        if deadline_s is None:
+            drain = self._state.policy(instance.spec.service).drain
+            deadline_s = drain.deadline_s
+            if drain.streams_s:
+                self._state.set_timer(now + drain.streams_s, "streams", instance.target)
         instance.leaving = self._state.next_number()
         instance.removing = removing
         instance.drain_until = now + deadline_s
@@ -364,11 +380,29 @@ class LocalInstances:
         if instance.life is Life.LAPSED:
             self._end_lapse(instance, now)
             return
+        drain = self._state.policy(instance.spec.service).drain
+        if instance.by_policy:
+            drains.slow(self._state, self.name_of(instance), drain, instance=instance.spec.id)
+            if drain.then == WAIT:
+                instance.drain_until = now + drains.SLOW_AGAIN_S
+                self._state.set_timer(instance.drain_until, "drain", target)
+                return
+            drains.cut(self._state, self._endpoints(instance))
         text = f"{self.name_of(instance)} did not drain before its deadline"
         self._state.note("drain-deadline", text, "warning", instance=instance.spec.id)
         instance.forced = True
         self._publish(instance)
         self._end_drain(instance)
+
+    def cut_streams(self, target: str) -> None:
+        """They have had the time that a policy gives them from the beginning of a drain."""
+        instance = self.by_target.get(target)
+        if instance is not None and instance.life is Life.DRAINING and instance.by_policy:
+            drains.cut(self._state, self._endpoints(instance), streams_only=True)
+
+    def _endpoints(self, instance: Instance) -> list[EndpointKey]:
+        keys = (EndpointKey(key, instance.target) for key in instance.keys())
+        return [key for key in keys if self._state.table.has(key)]
 
     def _end_drain(self, instance: Instance) -> None:
         """Removes an instance after its deadline. Requests in flight no longer matter, but the engine must have confirmed that
@@ -406,13 +440,20 @@ class LocalInstances:
         instance = self.by_target.get(target)
         if instance is not None:
             self.settle(instance, self._state.now)
-        elif target.startswith("i:"):  # an answer may wait for it (`may_carry`)
-            self._state.changed_instances[target[2:].partition("#")[0]] = None
+        elif target.startswith("i:"):  # an answer may wait for it (`may_carry`), or the drain of another registration
+            name = _id_of(target)
+            self._state.changed_instances[name] = None
+            for each in (self.by_id.get(name), *self.former(name)):
+                if each is not None:
+                    self.settle(each, self._state.now)
 
     def settle(self, instance: Instance, now: float) -> None:
         """Drains former registrations when this one serves, and ends its own drain or lapse when nothing is in flight."""
         state = self._state
         state.changed_instances[instance.spec.id] = None
+        if instance.life is Life.REGISTERED:
+            serves = instance.healthy and not instance.superseded and self._is_active(instance)
+            instance.serves_since = min(instance.serves_since, now) if serves else NEVER
         current = self.by_id.get(instance.spec.id)
         if instance is current and instance.life is Life.REGISTERED and self._serves(instance):
             for old in self.former(instance.spec.id):
@@ -437,11 +478,17 @@ class LocalInstances:
 
     def _present(self, instance: Instance) -> bool:
         table = self._state.table
-        return any(table.present(EndpointKey(key, instance.target)) for key in instance.keys())
+        if any(table.present(EndpointKey(key, instance.target)) for key in instance.keys()):
+            return True
+        return self._drains_unknown(instance.spec.id)
 
     def _routable(self, instance: Instance) -> bool:
         table = self._state.table
         return any(table.routable(EndpointKey(key, instance.target)) for key in instance.keys())
+
+    def _is_active(self, instance: Instance) -> bool:
+        slots = self._state.slots
+        return all((slot := slots.get(key)) is not None and slot.active for key in instance.keys())
 
     def _serves(self, instance: Instance) -> bool:
         table = self._state.table
@@ -503,9 +550,14 @@ class LocalInstances:
             del former[instance.target]
             if not former:
                 del self._former[name]
-        for kind in ("instance", "drain", "replaced"):
+        for kind in ("instance", "drain", "replaced", "streams"):
             self._state.clear_timer(kind, instance.target)
         self._state.table.forget_upstream(instance.target)
         self._state.persist(f"instance/{instance.target[2:]}", None, durable=False)
         self._state.changed_instances[name] = None
         self._state.note(code, text, level, instance=name)
+
+
+def _id_of(target: str) -> str:
+    """The id of an instance from its target: "i:ID", of a later registration "i:ID#2" and so on."""
+    return target[2:].partition("#")[0]

@@ -9,9 +9,10 @@ A child reports what it has and does not decide. Values that come from decisions
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from sdlb.model.reason import Asking, Reason
 
@@ -47,8 +48,7 @@ class Stage(IntEnum):
     OPEN = 2  # may get new requests, or has some in flight
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """What a child has of one `ClaimKey`, as one aggregate over its instances. See `Claim` in tree.proto.
 
     `lease_s`: the longest lease of an instance below. `hosts`: the first HOSTS_MAX names; `hosts_digest`: of all names.
@@ -78,14 +78,13 @@ class Claim:
     able: int = 0
     healthy: int = 0
     joined: tuple[str, ...] = ()
-    why: str = field(default="", repr=False)  # not part of the digest
+    why: str = ""  # not part of the digest
 
 
 WAITING, ACTIVE, REFUSED = "waiting", "active", "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """A parent's decision about one `ClaimKey`. `state`: WAITING, ACTIVE or REFUSED.
 
     `stamp`: seniority given by the authority, in microseconds; 0: none yet. `joined`: the ticket of the opening that the deciding
@@ -103,8 +102,7 @@ class Verdict:
     joined: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DrainAck:
+class DrainAck(Struct, frozen=True):
     """The parent has removed the child's endpoint for `key` and has nothing in flight to it. It answers `Claim.leaving`."""
 
     key: ClaimKey
@@ -116,8 +114,7 @@ NO_DOC: Rank = (0, "", b"")
 POLICY, OPENING, TRANSFER, RELEASE, TARGET = "policy", "opening", "transfer", "release", "target"
 
 
-@dataclass(frozen=True, slots=True)
-class Doc:
+class Doc(Struct, frozen=True, eq=False):
     """A document for the whole tree. The core forwards documents that it cannot read unchanged.
 
     `kind`: POLICY, OPENING, TRANSFER, RELEASE or TARGET; later releases may have others. `rank`: the greater one is newer.
@@ -129,7 +126,17 @@ class Doc:
     revision: int
     origin: str
     body: bytes
-    scope: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    scope: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Doc) and self._facts == other._facts
+
+    def __hash__(self) -> int:
+        return hash(self._facts)
+
+    @property
+    def _facts(self) -> tuple[object, ...]:
+        return self.kind, self.name, self.revision, self.origin, self.body
 
     @property
     def id(self) -> str:
@@ -141,8 +148,7 @@ class Doc:
         return self.revision, self.origin, self.body
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(Struct, frozen=True):
     """Heartbeat. `sent`, `received`: last sequence numbers. `has_say` False: the sender is a root that cannot write its
     decisions, or a node that is cut off from every root."""
 
@@ -154,8 +160,7 @@ class Beat:
 # ------------------------------------------------------------------ child -> parent
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(Struct, frozen=True):
     """First message of a child. `nonce`: random for each start of control; it distinguishes a reconnect from a second process
     with the same state folder. The digests are those of what the child holds."""
 
@@ -180,8 +185,7 @@ class Gone(NamedTuple):
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True)
-class UpState:
+class UpState(Struct, frozen=True):
     """State of a child: changes, or everything (`full`). `roots`: ids of the roots that it reaches through any parent. `lost`:
     those of them that no parent in touch leads to. None: unchanged. `root_names`: "ID/NAME" of roots that are its parents.
     `reports`: (service, RoleReport as JSON) of services whose report has changed; an empty report: none any more."""
@@ -197,8 +201,7 @@ class UpState:
     reports: tuple[tuple[str, bytes], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """A forwarded API call. `asker`: name of the node whose local API got it."""
 
     id: str
@@ -208,8 +211,7 @@ class Ask:
     asker: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Bye:
+class Bye(Struct, frozen=True):
     """The child leaves permanently. Its claims have stopped, except `left`, which nodes below may still serve."""
 
     left: tuple[ClaimKey, ...] = ()
@@ -218,8 +220,7 @@ class Bye:
 # ------------------------------------------------------------------ parent -> child
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(Struct, frozen=True):
     """A node's position in the tree: names of all nodes above and its own, names and ids of all roots above."""
 
     ancestors: tuple[str, ...] = ()
@@ -227,8 +228,7 @@ class Path:
     root_ids: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Welcome:
+class Welcome(Struct, frozen=True):
     """First message of a parent. `verdicts_kept`: the child's `verdicts_digest` matches the verdicts last sent, so they are not
     sent again. `docs_kept`: its `docs_digest` matches the parent's documents, so none are sent.
     """
@@ -244,8 +244,7 @@ class Welcome:
     docs_kept: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """The parent refuses the link. `incarnation`: with code "older-incarnation", the newest one that the parent knows."""
 
     code: str
@@ -253,8 +252,7 @@ class Refused:
     incarnation: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DownState:
+class DownState(Struct, frozen=True):
     """State of a parent: changes, or everything (`full`). `received`: number of the last UpState that it takes into account.
     `dropped`: ids of documents that are no longer in force."""
 
@@ -268,15 +266,13 @@ class DownState:
     dropped: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RootAnswer:
+class RootAnswer(Struct, frozen=True):
     root: str
     status: int
     body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     id: str
     answers: tuple[RootAnswer, ...] = ()
     unreachable: tuple[str, ...] = ()

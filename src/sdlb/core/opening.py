@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sdlb.model.reason import CuttingOver, Gated, Nothing, NotReady, Reason, Reverted, reason_of, to_fields
 
@@ -26,8 +28,7 @@ CANDIDATES_MAX = 32
 """Versions of one service that are evaluated at once: the earliest."""
 
 
-@dataclass(frozen=True, slots=True)
-class GateState:
+class GateState(Struct, frozen=True):
     """`since`: wall time in seconds at which the gate began to be evaluated, or opened. `by`: names that approved. `attempts`: calls of
     a hook, including one in progress. `number`: of the attempt at the cut-over in which it was first called. It is part of the
     hook's key, which is the same until the gate is evaluated anew, also when another root takes over."""
@@ -44,8 +45,7 @@ class GateState:
         return self.state in (REFUSED, TIMED_OUT)
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A version that waits. `reason`: why it may not open; `Nothing`: it may. `baseline`: the greatest capacity of the versions
     that it replaces, as seen since it waits. `promoted`, `no_gates`: see the event `Promote`.
 
@@ -71,8 +71,7 @@ class Candidate:
         return replace(self, gates={**self.gates, name: state})
 
 
-@dataclass(frozen=True, slots=True)
-class OpeningRecord:
+class OpeningRecord(Struct, frozen=True):
     """`conductor_id`, `conductor`: id and name of the root that writes it. `generation`: of the service when it was begun; it is
     void once the service has a newer one. `number`: part of the ticket, so that an acknowledgement of an earlier attempt or
     conductor does not count. `attempt`: counts attempts at a cut-over; it stays when another root takes over.

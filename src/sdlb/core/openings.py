@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from sdlb.core import conduct
 from sdlb.core.conduct import Conditions, Waiting
@@ -265,7 +266,7 @@ class Openings:
     def _peers(self) -> frozenset[str]:
         """Ids of the other roots. One that the children no longer report counts for lease and fence, because a child that has just
         started reports only the roots that it has reached so far."""
-        now, reached = self._state.now, self._children.other_roots() - {self._state.settings.node_id}
+        now, reached = self._state.now, self._children.other_roots()
         self._left.update(dict.fromkeys(self._reached - reached, now))
         self._reached = reached
         ends = now - self._state.settings.silence_s

@@ -13,7 +13,8 @@ If no parent has a say, permits stay as they are and nothing new opens.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from sdlb.core.effects import Dial, HangUp, Reincarnate, ToParent
 from sdlb.core.events import ParentClosed, ParentConnected
@@ -403,9 +404,10 @@ class Parents:
         if against:
             self.unconfirmed.pop(slot.key, None)  # a parent has decided
             worst = min(against, key=lambda v: (v.state != REFUSED, v.decided_by, str(v.reason)))
-            return Permit(
-                worst.state, worst.reason, worst.decided_by, worst.generation, self._group(worst.scope), stamp
-            )
+            scope = self._group(worst.scope)
+            # The newest decision that is known: a parent above it may be behind, and learns it from the claim.
+            generation = max(v.generation for v in said if overlap(self._group(v.scope), scope))
+            return Permit(worst.state, worst.reason, worst.decided_by, generation, scope, stamp)
         if active and not said:
             return held  # no parent has decided: the permit stays
         unknown = tuple(u.name or u.parent for u, v in zip(with_say, verdicts, strict=True) if v is None)
@@ -419,9 +421,11 @@ class Parents:
         return Permit(ACTIVE, Nothing(), best.decided_by, best.generation, scope, stamp)
 
     def _group(self, scope: Iterable[str]) -> tuple[str, ...]:
-        """Adds all roots above to a scope. They decide as one, so their generations can be compared."""
+        """Adds all roots above to a scope that has one of them. They decide as one, so their generations can be compared. What a parent
+        decided before it came below these roots cannot be compared with what they decide."""
         known = {root for uplink in self.links.values() for root in uplink.path.root_ids}
-        return tuple(sorted(known.union(scope)))
+        deciders = set(scope)
+        return tuple(sorted(known | deciders if known & deciders or not deciders else deciders))
 
     def _newest(self, slot: Slot) -> Permit:
         """The newest decision about the service that this node knows."""
@@ -483,7 +487,7 @@ class Parents:
         generation, scope, doubted = self._decision(slot)
         return Claim(
             key=slot.key,
-            capacity=slot.ready(),
+            capacity=self._capacity(slot),
             count=slot.count(),
             hosts=slot.hosts(),
             hosts_digest=slot.hosts_digest(),
@@ -505,6 +509,12 @@ class Parents:
             joined=self._joined(slot, heard),
             why=slot.why(),
         )
+
+    def _capacity(self, slot: Slot) -> int:
+        """What the engine has confirmed. A restored node does not know yet what its engine has, and reports what it has on record, so
+        that its parents keep the endpoint."""
+        unsure = self._state.table.keep_until is not None and (slot.active or slot.key in self.unconfirmed)
+        return max(slot.ready(), slot.capacity()) if unsure else slot.ready()
 
     def _decision(self, slot: Slot) -> tuple[int, tuple[str, ...], int]:
         """Generation, scope and doubted generation to report. A generation newer than any decision that this node knows is

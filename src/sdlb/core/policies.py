@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from sdlb.core import saved
-from sdlb.core.messages import NO_DOC, OPENING, POLICY, TRANSFER, Doc, Rank
+from sdlb.core.digest import doc_digest
+from sdlb.core.messages import NO_DOC, OPENING, POLICY, TARGET, TRANSFER, Doc, Rank
 from sdlb.model import policy_layers
 from sdlb.model.policy import Policy
 from sdlb.model.policy_layers import Layers, covers, is_pattern
@@ -115,7 +116,7 @@ class Policies:
             return False
         self.docs[doc.id] = doc
         self._names.setdefault(doc.kind, {})[doc.name] = None
-        self.digest ^= hash_of(doc) ^ (hash_of(known) if known is not None else 0)
+        self.digest ^= doc_digest(doc) ^ (doc_digest(known) if known is not None else 0)
         state.persist(f"doc/{doc.id}", saved.doc_to(doc))
         self.changed[doc.id] = None
         if doc.kind == POLICY:
@@ -123,6 +124,8 @@ class Policies:
         elif doc.kind == OPENING:
             state.dirty_services[doc.name] = None
             state.changed_services[doc.name] = None
+        elif doc.kind == TARGET:  # its rollout may give the new version another share
+            state.dirty_routes.update(dict.fromkeys(key.route for key in state.by_service.get(doc.name, ())))
         elif doc.kind == TRANSFER:
             state.dirty_routes[doc.name] = None
         return True
@@ -143,7 +146,7 @@ class Policies:
         if doc is None:
             return
         self._forget_name(doc)
-        self.digest ^= hash_of(doc)
+        self.digest ^= doc_digest(doc)
         self._state.persist(f"doc/{doc_id}", None)
         self.changed[doc_id] = None
         if doc.kind == POLICY:
@@ -206,7 +209,7 @@ class Policies:
         self._withdraw(doc.id, votes)
         if doc.rank <= self.rank(doc.id) or len(doc.body) > BODY_BYTES_MAX or len(votes) >= VOTES_MAX:
             return False
-        digest = hash_of(doc)
+        digest = doc_digest(doc)
         votes[doc.id] = digest
         self._count[doc.id, digest] += 1
         if len(self._newer) < NEWER_MAX:
@@ -239,10 +242,6 @@ class Policies:
             doc_id = next(iter(self.changed))
             yield doc_id
             del self.changed[doc_id]
-
-
-def hash_of(doc: Doc) -> int:
-    return int.from_bytes(blake2b(repr(doc).encode(), digest_size=8).digest(), "big")
 
 
 def text(doc: Doc) -> str:

@@ -7,13 +7,14 @@ They run with the policy in force and with the other one, so that only what the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from sdlb.core.decisions import Guard, Report, ServiceRecord, decide_service
 from sdlb.core.messages import ACTIVE, REFUSED, WAITING
 from sdlb.core.openings import barred_by_policy
-from sdlb.core.share import percentages, picks
+from sdlb.core.share import Overlay, overlay, percentages, picks
 from sdlb.core.slot import Slot
 from sdlb.core.state import State
 from sdlb.model.policy import Policy
@@ -21,15 +22,15 @@ from sdlb.model.policy_layers import Layers
 from sdlb.model.reason import Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What a root knows of a service. `declared`: version -> declarations of compatibility. `capacity`: of the versions that
-    serve."""
+    serve. `over`: the share that a rollout lays over the policy."""
 
     record: ServiceRecord
     reports: Mapping[str, Report]
     declared: Mapping[str, tuple[str, ...]]
     capacity: Mapping[str, int]
+    over: Overlay | None = None
 
 
 def preview(
@@ -65,6 +66,7 @@ def _seen(state: State, service: str, record: ServiceRecord) -> Seen:
             for version, each in slots.items()
             if version in record.active
         },
+        overlay(state.targets.get(service)),
     )
 
 
@@ -118,8 +120,8 @@ def shares_changed(seen: Seen, before: Policy, after: Policy) -> list[dict[str, 
     """Percent of the new requests of each version that serves now."""
     stay, _ = decided(seen, after)
     left = {version: capacity for version, capacity in seen.capacity.items() if version in stay}
-    was = percentages(picks(before, seen.capacity), seen.capacity)
-    now = percentages(picks(after, left), left)
+    was = percentages(picks(before, seen.capacity, seen.over), seen.capacity)
+    now = percentages(picks(after, left, seen.over), left)
     return [
         {"version": version, "before": round(was.get(version, 0.0), 2), "after": round(now.get(version, 0.0), 2)}
         for version in sorted({*was, *now})

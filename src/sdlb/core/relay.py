@@ -5,7 +5,7 @@ A call keeps its id on all paths, so that a root that gets it through several pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from sdlb.core.messages import Answer, RootAnswer
 
@@ -19,8 +19,7 @@ DONE_BYTES_MAX = 1 << 20
 services, which are cheap to compute again."""
 
 
-@dataclass(slots=True)
-class Pending:
+class Pending(Struct):
     """A forwarded call without a complete answer. `links`: children that wait for it. `local`: the local API waits for it.
     `waiting`: parents that have not answered."""
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
-from sdlb.core.messages import RELEASE
+from sdlb.core.messages import RELEASE, Rank
 from sdlb.core.policies import BODY_BYTES_MAX
 from sdlb.model.problem import Invalid
-from sdlb.model.release import Release, merged, read_release
+from sdlb.model.release import Release, Requirement, merged, read_release
+from sdlb.model.requirements import cycle, cycle_text
 
 if TYPE_CHECKING:
     from sdlb.core.events import ReleasePut
@@ -31,6 +32,9 @@ class Known(NamedTuple):
 class Releases:
     def __init__(self, state: State) -> None:
         self._state = state
+        self._requires: dict[
+            str, tuple[Rank, tuple[Requirement, ...]]
+        ] = {}  # release -> what it requires, as last read
 
     # ------------------------------------------------------------------ reads
 
@@ -42,6 +46,24 @@ class Releases:
     def names(self) -> list[str]:
         return list(self._state.policies.names(RELEASE))
 
+    def available(self, service: str) -> list[Release]:
+        """Its releases that are not withdrawn."""
+        named = [name for name in self._state.policies.names(RELEASE) if name.startswith(f"{service}-")]
+        known = [found for name in named if (found := self.get(name)) is not None]
+        return [each.release for each in known if each.release.service == service and not each.withdrawn]
+
+    def requires(self, service: str, version: str) -> tuple[Requirement, ...]:
+        """What a version requires, also once it is withdrawn."""
+        name = f"{service}-{version}"
+        doc = self._state.policies.docs.get(f"{RELEASE}/{name}")
+        if doc is None:
+            return ()
+        found = self._requires.get(name)
+        if found is None or found[0] != doc.rank:
+            known = self.get(name)
+            found = self._requires[name] = (doc.rank, known.release.requires if known is not None else ())
+        return found[1]
+
     def objection(self, event: ReleasePut) -> str:
         """Why the event would have no effect at this root. "": it has one, or the release is known as it is."""
         known = self.get(event.name)
@@ -50,6 +72,8 @@ class Releases:
         new = read(event.body, event.name)
         if new is None:
             return f"release {event.name} cannot be read"
+        if (known is None or known.withdrawn) and (names := cycle(new.release, self.available)):
+            return f"release {event.name} {'; '.join(cycle_text(names))}"
         if known is None:
             if f"{RELEASE}/{event.name}" in self._state.policies.docs:
                 return f"release {event.name} is known, but cannot be read by this version of sdlb"

@@ -7,7 +7,8 @@ known to have stopped. After lease and fence, `on_silence` decides, as for a sil
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from sdlb.core import saved
 from sdlb.core.messages import Cause, Claim, ClaimKey

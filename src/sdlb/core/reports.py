@@ -8,10 +8,13 @@ to limits, so that a sum of reports can always be sent on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Final
 
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from sdlb.core.block_sums import NUMBER_MAX, BlockSums, cut_blocks, names_of, numbers_of
 from sdlb.model.problem import Invalid
 from sdlb.model.rollout import COUNTS_MAX, FAILED_MAX, RoleReport, read_report, report_body
 from sdlb.model.version import check_service
@@ -20,7 +23,6 @@ SLOTS_MAX: Final = 256
 """Slots in one report. The owner has its own record of the slots that it granted."""
 SERVICES_MAX: Final = 1024
 """Services of one child; reports of further ones are ignored."""
-NUMBER_MAX: Final = (1 << 53) - 1
 NAME_CHARS_MAX: Final = 256
 DETAIL_CHARS_MAX: Final = 512
 FAILED_CHARS_MAX: Final = 2048
@@ -32,8 +34,7 @@ _OWN: Final = ""
 _NONE: Final = RoleReport()
 
 
-@dataclass(slots=True)
-class _Tally:
+class _Tally(Struct):
     """Numbers by name. `sources`: how many of them have the name."""
 
     amount: dict[str, int] = field(default_factory=dict[str, int])
@@ -52,8 +53,7 @@ class _Tally:
         return {name: min(self.amount[name], NUMBER_MAX) for name in sorted(names)}
 
 
-@dataclass(slots=True)
-class _Sum:
+class _Sum(Struct):
     """Of one service. `by_source`: reports with slots or failed nodes, by the child that sent them."""
 
     sources: int = 0
@@ -62,6 +62,9 @@ class _Sum:
     ready: int = 0
     waiting: _Tally = field(default_factory=_Tally)
     counts: _Tally = field(default_factory=_Tally)
+    zones: _Tally = field(default_factory=_Tally)
+    left: _Tally = field(default_factory=_Tally)
+    blocks: BlockSums = field(default_factory=BlockSums)
     by_source: dict[str, RoleReport] = field(default_factory=dict[str, RoleReport])
     total: RoleReport | None = None
 
@@ -82,6 +85,9 @@ class _Sum:
         self.ready += sign * report.ready
         self.waiting.add(report.waiting, sign)
         self.counts.add(report.counts, sign)
+        self.zones.add(report.zones, sign)
+        self.left.add(report.left, sign)
+        self.blocks.add(report.blocks, sign)
 
     def whole(self) -> RoleReport:
         if self.total is None:
@@ -95,6 +101,9 @@ class _Sum:
                 self.counts.first(),
                 tuple(sorted(slots, key=lambda slot: (slot.node, slot.rollout, slot.phase))[:SLOTS_MAX]),
                 dict(sorted(failed)[:FAILED_MAX]),
+                self.blocks.total(),
+                self.zones.first(),
+                self.left.first(),
             )
         return self.total
 
@@ -178,15 +187,28 @@ class Reports:
         if len(body) > BODY_BYTES_MAX:  # the texts are for people
             total = replace(total, slots=tuple(replace(slot, detail="") for slot in total.slots), failed={})
             body = report_body(total)
+        while len(body) > BODY_BYTES_MAX and total.blocks:
+            total = replace(total, blocks=dict(islice(total.blocks.items(), len(total.blocks) - 1)))
+            body = report_body(total)
         while len(body) > BODY_BYTES_MAX and total.slots:
             total = replace(total, slots=total.slots[: len(total.slots) // 2])
             body = report_body(total)
-        return body if len(body) <= BODY_BYTES_MAX else report_body(replace(total, waiting={}, counts={}))
+        return (
+            body
+            if len(body) <= BODY_BYTES_MAX
+            else report_body(replace(total, waiting={}, counts={}, zones={}, left={}))
+        )
 
 
 def minor(old: RoleReport, new: RoleReport) -> bool:
-    """Whether a change may wait for the next heartbeat: only counts have changed, or the ready capacity has grown."""
-    return new.ready >= old.ready and replace(new, ready=old.ready, counts=old.counts) == old
+    """Whether a change may wait for the next heartbeat: only counts, figures or the phases of nodes with a slot have changed, or the
+    ready capacity has grown."""
+    rest = replace(new, ready=old.ready, left=old.left, counts=old.counts, blocks=old.blocks, slots=old.slots)
+    return new.ready >= old.ready and rest == old and _held(new) == _held(old)
+
+
+def _held(report: RoleReport) -> list[tuple[str, str, int]]:
+    return [(slot.node, slot.rollout, slot.share) for slot in report.slots]
 
 
 # ---------------------------------------------------------------------- what a child may send
@@ -206,8 +228,11 @@ def _read(body: bytes) -> RoleReport:
         return _NONE
     numbers = (report.nodes, report.alone, report.ready, *report.waiting.values(), *report.counts.values())
     slots = report.slots[:SLOTS_MAX]
+    numbers = (*numbers, *(slot.share for slot in slots), *numbers_of(report.blocks))
+    numbers = (*numbers, *report.zones.values(), *report.left.values())
     names = (*report.waiting, *report.counts, *report.failed, *(n for s in slots for n in (s.node, s.rollout, s.phase)))
-    if not all(0 <= number <= NUMBER_MAX for number in (*numbers, *(slot.share for slot in slots))):
+    names = (*names, *names_of(report.blocks), *report.zones, *report.left)
+    if not all(0 <= number <= NUMBER_MAX for number in numbers):
         return _NONE
     if any(len(name) > NAME_CHARS_MAX or not name.isprintable() for name in names):
         return _NONE
@@ -221,4 +246,7 @@ def _cut(report: RoleReport) -> RoleReport:
         counts=dict(islice(sorted(report.counts.items()), COUNTS_MAX)),
         slots=tuple(replace(slot, detail=slot.detail[:DETAIL_CHARS_MAX]) for slot in report.slots[:SLOTS_MAX]),
         failed={node: text[:FAILED_CHARS_MAX] for node, text in islice(sorted(report.failed.items()), FAILED_MAX)},
+        blocks=cut_blocks(report.blocks),
+        zones=dict(islice(sorted(report.zones.items()), COUNTS_MAX)),
+        left=dict(islice(sorted(report.left.items()), COUNTS_MAX)),
     )

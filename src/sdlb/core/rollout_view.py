@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sdlb.core.rollouts import past
+from sdlb.core.canary_analysis import verdict
+from sdlb.core.canary_steps import current
+from sdlb.core.zone_order import current_zone
 from sdlb.model.rollout import (
     DRAINING,
-    FAILED,
     HOLDING,
     PREPARED,
     QUEUED,
@@ -21,6 +22,7 @@ from sdlb.model.rollout import (
     RoleReport,
     Rollout,
     Target,
+    past,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def rollout_view(rollouts: Rollouts, target: Target, report: RoleReport, wall_s:
         return None
     owned, now = rollouts.owned(target.service), rollouts.capacity(target.service, rollout)
     return {
-        **_summary(target, rollout),
+        **_summary(rollouts, target, rollout),
         "service": target.service,
         "settled": target.settled,
         "owner": rollout.owner,
@@ -48,10 +50,15 @@ def rollout_view(rollouts: Rollouts, target: Target, report: RoleReport, wall_s:
         "spec": msgspec.to_builtins(rollout.spec),
         "nodes": _nodes(rollout, report),
         "capacity": {"ready": now.left, "baseline": now.baseline, "floor": now.floor},
+        "step": _step(rollout, wall_s),
+        "analysis": _analysis(owned, rollout, wall_s),
         "slots": _slots(owned, report, wall_s),
         "failed": {**report.failed, **owned.failed},
         "next": _next(rollout, owned, report),
-        "history": [_summary(target, each) for each in past(target)],
+        "zones": [
+            {"zone": each.name, "nodes": each.nodes, "left": report.left.get(each.name, 0)} for each in rollout.zones
+        ],
+        "history": [_summary(rollouts, target, each) for each in past(target)],
     }
 
 
@@ -69,7 +76,7 @@ def role_view(service: str, target: Target | None, report: RoleReport) -> dict[s
     }
 
 
-def _summary(target: Target, rollout: Rollout) -> dict[str, Any]:
+def _summary(rollouts: Rollouts, target: Target, rollout: Rollout) -> dict[str, Any]:
     return {
         "id": rollout.id,
         "state": rollout.state,
@@ -80,6 +87,7 @@ def _summary(target: Target, rollout: Rollout) -> dict[str, Any]:
         "ended": rollout.ended_s,
         "undoes": rollout.undoes,
         "digest": _digest(target, rollout.to),
+        "joint": rollouts.joint.view(rollout),
     }
 
 
@@ -96,7 +104,7 @@ def _nodes(rollout: Rollout, report: RoleReport) -> dict[str, int]:
     def count(*phases: str) -> int:
         return report.count(rollout.id, *phases)
 
-    done, out, failed = count(UPDATED), count(*HOLDING), count(FAILED)
+    done, out, failed = count(UPDATED), count(*HOLDING), report.failures(rollout)
     return {
         "all": report.nodes or rollout.nodes,
         "done": done,
@@ -106,6 +114,37 @@ def _nodes(rollout: Rollout, report: RoleReport) -> dict[str, int]:
         "failed": failed,
         "prepared": count(PREPARED, QUEUED, READY, UPDATED, *HOLDING),
         "waiting": max(0, (report.nodes or rollout.nodes) - done - out - failed - count(READY)),
+    }
+
+
+def _step(rollout: Rollout, wall_s: float) -> dict[str, Any]:
+    """`number` 0: the rollout has no steps, or they are over."""
+    step = current(rollout)
+    return {
+        "number": rollout.at_step + 1 if step is not None else 0,
+        "of": len(rollout.spec.step),
+        "nodes": step.nodes if step is not None else "",
+        "for_s": step.for_s if step is not None else 0.0,
+        "since": rollout.step_since if step is not None else 0.0,
+        "left_s": max(0.0, round(rollout.step_since + step.for_s - wall_s, 1)) if step and rollout.step_since else 0.0,
+        "share": None if rollout.ended else rollout.share,
+    }
+
+
+def _analysis(owned: Owned, rollout: Rollout, wall_s: float) -> dict[str, Any] | None:
+    """Of the current step. None: there is none, or another root owns the rollout."""
+    if owned.analysis is None or owned.rollout != rollout.id or current(rollout) is None:
+        return None
+    found, evidence = verdict(owned.analysis, rollout, wall_s), owned.analysis.evidence
+    return {
+        "result": found.result,
+        "metric": found.metric,
+        "text": found.text,
+        "requests": found.requests,
+        "requests_old": int(evidence.step_old_requests),
+        "refused": found.refused[1],
+        "refused_old": found.refused[0],
+        "metrics": {name: msgspec.to_builtins(each) for name, each in found.numbers.items()},
     }
 
 
@@ -126,6 +165,14 @@ def _slots(owned: Owned, report: RoleReport, wall_s: float) -> list[dict[str, An
 def _next(rollout: Rollout, owned: Owned, report: RoleReport) -> str:
     if rollout.state != "rolling" or not report.count(rollout.id, QUEUED, PREPARED):
         return ""
+    if current(rollout) is not None and rollout.step_since:
+        steps, number = len(rollout.spec.step), rollout.at_step + 1
+        after = f"step {number + 1}" if number < steps else "the other nodes"
+        return f"{after}, when step {number} of {steps} is over"
+    zone = current_zone(rollout, report)
+    another = (
+        f"another node in zone {zone}" if zone else "another node without a zone" if rollout.zones else "another node"
+    )
     if owned.slots:
-        return f"another node, when {', '.join(sorted(owned.slots)[:3])} is verified"
-    return "another node, when it asks"
+        return f"{another}, when {', '.join(sorted(owned.slots)[:3])} is verified"
+    return f"{another}, when it asks"

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from sdlb.core.effects import RoutePut
 from sdlb.core.messages import REFUSED
-from sdlb.core.share import picks
+from sdlb.core.share import overlay, picks
 from sdlb.core.slot import Slot
 from sdlb.core.state import State
-from sdlb.model.policy import Park
+from sdlb.model.policy import SESSION, SESSION_COOKIE, Park, Sticky
 from sdlb.model.route import Pattern
 
 RECENT_S = 300.0
@@ -82,11 +82,11 @@ class Routes:
             RoutePut(
                 route,
                 service,
-                picks(policy, capacity),
+                picks(policy, capacity, overlay(self._state.targets.get(service))),
                 park.requests_max,
                 park.timeout_s,
                 sticky.by if sticky is not None else "",
-                sticky.name if sticky is not None else "",
+                _sticky_name(sticky, service),
                 recent,
             ),
         )
@@ -155,3 +155,10 @@ class Routes:
         table = self._state.table
         wider = (str(pattern) for pattern in Pattern.parse(route).wider())
         return next((text for text in wider if table.route(text) is not None and text not in self._unclaimed), None)
+
+
+def _sticky_name(sticky: Sticky | None, service: str) -> str:
+    """The services of one host share its cookies, so each has a name of its own for sessions."""
+    if sticky is None:
+        return ""
+    return sticky.name or (f"{SESSION_COOKIE}-{service}" if sticky.by == SESSION else "")

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from msgspec.structs import asdict
 
 from sdlb.core.decisions import HolderRecord, ServiceRecord
 from sdlb.core.messages import ACTIVE, Claim, ClaimKey, Doc, Stage
@@ -179,8 +180,8 @@ def engine_from(value: object) -> tuple[str, int, bool]:
 
 # ------------------------------------------------------------------ instances
 
-_SPEC_FIELDS = tuple(each.name for each in fields(InstanceSpec))
-_HEALTH_FIELDS = tuple(each.name for each in fields(HealthCheck))
+_SPEC_FIELDS = InstanceSpec.__struct_fields__
+_HEALTH_FIELDS = HealthCheck.__struct_fields__
 
 
 class SavedInstance(NamedTuple):
@@ -193,6 +194,7 @@ class SavedInstance(NamedTuple):
     owner: str
     superseded: str
     listeners: frozenset[str]
+    by_policy: bool = False
 
 
 def instance_to(instance: Instance, current: bool) -> dict[str, object]:
@@ -202,6 +204,7 @@ def instance_to(instance: Instance, current: bool) -> dict[str, object]:
         "healthy": instance.healthy,
         "leaving": bool(instance.leaving),
         "removing": instance.removing,
+        "by_policy": instance.by_policy,
         "admitted": instance.admitted,
         "current": current,
         "owner": instance.owner,
@@ -222,16 +225,12 @@ def instance_from(value: object) -> SavedInstance:
         str(data.get("owner", "")),
         str(data.get("superseded", "")),
         frozenset(str(each) for each in data.get("listeners", ())),
+        bool(data.get("by_policy", False)),
     )
 
 
 def _spec_to(spec: InstanceSpec) -> dict[str, object]:
-    """Not `dataclasses.asdict`: its deep copies would cost more than the rest of a registration."""
-    return {**{name: getattr(spec, name) for name in _SPEC_FIELDS}, "health": health_to(spec.health)}
-
-
-def health_to(check: HealthCheck) -> dict[str, object]:
-    return {name: getattr(check, name) for name in _HEALTH_FIELDS}
+    return {**asdict(spec), "health": asdict(spec.health)}
 
 
 def _spec_from(value: Mapping[str, Any]) -> InstanceSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from sdlb.model.calendar import Calendar, utc
 from sdlb.model.role import RoleService
@@ -11,8 +11,7 @@ BACKOFF_S_MAX = 5.0
 """The longest time between two dials of a child."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """`parents`: addresses as configured; a node without parents is a root. `nonce`: random for each start of control.
 
     A child is *suspect* when its last message is `lease_s` old. It is presumed stopped after a further `fence_s`, or after
@@ -37,6 +36,10 @@ class Settings:
     @property
     def is_root(self) -> bool:
         return not self.parents
+
+    @property
+    def zone(self) -> str | None:
+        return dict(self.labels).get("zone")
 
     @property
     def keep_s(self) -> float:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
 from typing import Final, TypeVar
+
+from msgspec import Struct, field
 
 from sdlb.core.messages import ACTIVE, HOSTS_MAX, WAITING, Claim, ClaimKey, Stage
 from sdlb.core.source import SILENT, Source
@@ -24,8 +25,7 @@ T = TypeVar("T")
 ALL_SEEN = 1 << 63  # `seen` of local instances, which follow every verdict immediately
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(Struct, frozen=True):
     """Whether new requests may go to a key here, and the reason if not. `scope`: ids of the roots that decided `generation`.
     `joined`: the ticket of the opening that this root follows."""
 
@@ -60,8 +60,7 @@ TRANSITIONS: Final[dict[tuple[Phase, Transition], Phase]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """The contribution of one source to its slot.
 
     `ready`: capacity that the engine has confirmed. `present`: requests may be in flight. `covered`: the source is silent, and
@@ -149,8 +148,7 @@ class _Set:
         return self._sorted
 
 
-@dataclass(slots=True)
-class Sums:
+class Sums(Struct):
     """Sums over the parts of a slot. Covered parts count only for `capacity`, `ready` and what is in this node's engine."""
 
     local_count: int = 0
@@ -230,8 +228,7 @@ class Sums:
         return self.host_names == len(self.hosts.counts) - bool(self.here)
 
 
-@dataclass(slots=True)
-class Slot:
+class Slot(Struct):
     key: ClaimKey
     sources: dict[str, Source] = field(default_factory=dict[str, Source])
     parts: dict[str, Part] = field(default_factory=dict[str, Part])
@@ -383,7 +380,7 @@ class Slot:
         seen: set[str] = set()
         total = 0
         children = [part for part in self.parts.values() if part.child and (covered or not part.covered)]
-        for part in sorted(children, key=lambda part: -of(part)):
+        for part in sorted(children, key=lambda part: (-of(part), part.hosts)):
             new = [host for host in part.hosts if host not in seen]
             total += -(-of(part) * len(new) // len(part.hosts)) if part.hosts else of(part)
             seen.update(new)

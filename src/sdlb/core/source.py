@@ -12,9 +12,10 @@ endpoint until the parents have acknowledged the drain.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
+
+from msgspec import Struct, field
 
 from sdlb.core.messages import Cause, Claim
 
@@ -96,8 +97,7 @@ SILENT: Final = frozenset({Standing.SUSPECT, Standing.REMNANT, Standing.PRESUMED
 OUT: Final = frozenset({Standing.LEAVING, Standing.FORCED})
 
 
-@dataclass(slots=True)
-class Source:
+class Source(Struct):
     """`target`: the source's id, "i:ID" (an instance), "n:NAME" (a child) or "r:NAME#N" (a remnant of a child). The engine
     knows instances and children by the same ids.
 

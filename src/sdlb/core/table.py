@@ -43,11 +43,15 @@ class Table:
         self._attached = False
         self._confirmed = 0  # the last epoch that the engine has confirmed
         self.synced = False  # the engine has confirmed a whole table of this control
-        self._boot_id = ""
+        self._boot_id: str = ""
         self._replace = False
         self._outstanding: Apply | None = None
         self._unanswered: Apply | None = None  # outstanding when the connection was lost
         self._keep_until: float | None = None
+        self._blind: bool = (
+            False  # the replacing delta `_blind_epoch` deletes endpoints that this control does not know
+        )
+        self._blind_epoch = 0
         self._retry_at = 0.0
 
     # ------------------------------------------------------------------ desired state
@@ -140,6 +144,10 @@ class Table:
     def applied(self, key: EndpointKey) -> bool:
         return key in self._applied and key in self._endpoints
 
+    def in_force(self, key: EndpointKey) -> bool:
+        """Whether new requests can use it. It may be about to be deleted, but its deletion was not sent."""
+        return key in self._applied
+
     def present(self, key: EndpointKey) -> bool:
         """Whether requests may be in flight. True for every key as long as it is not known what the engine has."""
         return self.has(key) or not self.contents_known
@@ -151,7 +159,16 @@ class Table:
     @property
     def contents_known(self) -> bool:
         """Whether it is known what the engine has."""
-        return self.synced and self._keep_until is None
+        return self.synced and self._keep_until is None and not self._blind
+
+    @property
+    def blind(self) -> bool:
+        """Whether unknown endpoints were deleted, and it is not known yet what they have in flight."""
+        return self._blind
+
+    def deleted_unknown(self, epoch: int) -> bool:
+        """Whether this delta has deleted unknown endpoints. Their requests in flight are known when the engine attaches again."""
+        return self._blind and epoch == self._blind_epoch
 
     def routable(self, key: EndpointKey) -> bool:
         """Whether the engine may still send new requests to it, because its deletion is not confirmed."""
@@ -181,11 +198,14 @@ class Table:
 
     # ------------------------------------------------------------------ engine
 
-    def on_attached(self, event: EngineAttached, now: float, keep_s: float, *, unsure: bool = False) -> list[ClaimKey]:
+    def on_attached(
+        self, event: EngineAttached, now: float, keep_s: float, *, unsure: bool = False, closing: bool = False
+    ) -> list[ClaimKey]:
         """Handles a connection to the engine: the whole table is sent as one replacing delta. Returns the affected claim keys.
 
         `unsure`: this control cannot know the engine's endpoints, because its state was lost or is an older copy. Then nothing
-        is deleted for `keep_s`, so that children and parents can report first.
+        is deleted for `keep_s`, so that children and parents can report first. `closing`: the last control had decided deletions
+        that the engine may not have got.
         """
         touched = {key.claim for key in (*self._sent, *self._draining, *self._applied)}
         same = event.boot_id == self._boot_id
@@ -202,12 +222,18 @@ class Table:
             left = {key: epoch for key, epoch in self._draining.items() if epoch > event.epoch or key in in_flight}
             upcoming = max(self._epoch, event.epoch) + 1  # the replacing delta deletes them
             left.update({key: upcoming for key in self._applied if key not in self._endpoints})
+            if self._blind:
+                left.update({key: 0 for key in in_flight if key not in left})  # deleted in an unknown earlier epoch
             self._applied &= set(self._endpoints)
         else:
             left = dict.fromkeys(in_flight, 0)  # deleted in an unknown earlier epoch
             self._applied.clear()
         # Desired endpoints are included, because they may be deleted again before the replacing delta is sent.
         self._draining = left
+        # If the deletion of what is unknown was lost, the replacing delta that follows has it again.
+        self._blind = self._blind and same and event.epoch < self._blind_epoch
+        if closing and event.endpoints:
+            self._blind, self._blind_epoch = True, max(self._epoch, event.epoch) + 1
         self._boot_id = event.boot_id
         self._sent.clear()
         self._sent_routes.clear()
@@ -220,8 +246,21 @@ class Table:
         self._epoch = max(self._epoch, event.epoch)
         self._confirmed = event.epoch
         cold = event.endpoints > 0 and unsure
-        self._keep_until = now + keep_s if cold else None
+        self._keep_until = now + keep_s if cold else self._keep_until if same else None
+        if self._keep_until is not None and not cold:
+            self._send_again(event.epoch)
         return sorted(touched | {key.claim for key in self._draining})
+
+    def _send_again(self, epoch: int) -> None:
+        """Makes the next delta all that is desired, although it replaces nothing, and the deletions after `epoch`, which were lost."""
+        self._dirty_endpoints.update(dict.fromkeys(self._endpoints))
+        self._dirty_routes.update(dict.fromkeys(self._routes))
+        self._dirty_upstreams.update(dict.fromkeys(self._uses))
+        self._dirty_services.update(dict.fromkeys(self._services))
+        for key in [key for key, deleted in self._draining.items() if deleted > epoch]:
+            del self._draining[key]
+            self._sent[key] = EndpointPut(key, 1)
+            self._dirty_endpoints[key] = None
 
     def refresh(self) -> None:
         """Makes the next delta the whole table."""
@@ -265,6 +304,8 @@ class Table:
     def _whole(self) -> Apply:
         self._epoch += 1
         self._replace = False
+        if self._blind or self._keep_until is not None:
+            self._blind, self._blind_epoch = True, self._epoch
         self._keep_until = None
         self._clear_dirty()
         gone = [key for key in self._applied if key not in self._endpoints]

@@ -10,9 +10,11 @@ not take silence for consent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sdlb.core.digest import claims_digest, verdicts_digest
 from sdlb.core.messages import Beat, Bye, Cause, Claim, ClaimKey, Doc, Gone, Path, Rank, UpState, Verdict, Welcome
@@ -36,8 +38,7 @@ class Phase(Enum):
     DUPLICATE = "duplicate"  # the parent at this address is already connected through another address
 
 
-@dataclass(slots=True)
-class Withdrawn:
+class Withdrawn(Struct):
     """A withdrawn claim. `seq`: number of the message on this link that reported it; 0: not reported yet."""
 
     cause: Cause

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from msgspec.structs import asdict
+
 from sdlb.core.agents import Agents
 from sdlb.core.authority import Authority, Root
 from sdlb.core.children import Children
@@ -11,6 +13,7 @@ from sdlb.core.decisions import ServiceRecord
 from sdlb.core.downlink import Downlink
 from sdlb.core.events import EndpointKey, ReleasePut, RolloutOrder
 from sdlb.core.explain import explain, refused
+from sdlb.core.figures import Analysed
 from sdlb.core.instance import AGENT, Instance, Life
 from sdlb.core.local_instances import LocalInstances
 from sdlb.core.messages import ACTIVE, OPENING, POLICY, REFUSED, TARGET, WAITING, Doc
@@ -19,14 +22,15 @@ from sdlb.core.parents import Parents
 from sdlb.core.preview import preview
 from sdlb.core.releases import Releases, data_of
 from sdlb.core.reports import Reports
+from sdlb.core.rollout_tree import rollout_tree
 from sdlb.core.rollout_view import role_view, rollout_view
 from sdlb.core.rollouts import Rollouts
-from sdlb.core.saved import health_to
-from sdlb.core.share import percentages, picks
+from sdlb.core.share import overlay, percentages, picks
 from sdlb.core.slot import Permit, Slot
 from sdlb.core.source import OUT, SILENT, Standing
 from sdlb.core.state import State
 from sdlb.core.uplink import Phase, Uplink
+from sdlb.model.canary import Blocks
 from sdlb.model.gate import Gate
 from sdlb.model.instance import InstanceSpec
 from sdlb.model.policy_layers import Layers
@@ -116,7 +120,7 @@ class View:
             "protocol": spec.protocol,
             "compatible": list(spec.compatible),
             "capacity": spec.capacity,
-            "health": health_to(spec.health),
+            "health": asdict(spec.health),
             "ttl_s": spec.ttl_s,
             "pid": spec.pid,
             "labels": dict(spec.labels),
@@ -208,7 +212,7 @@ class View:
             for v in versions
             if v["state"] == ACTIVE
         }
-        shares = percentages(picks(policy, ready), ready)
+        shares = percentages(picks(policy, ready, overlay(self._state.targets.get(name))), ready)
         for version in versions:
             version["share"] = shares.get(version["version"], 0.0)
         generation = record.generation if record is not None else max((v["generation"] for v in versions), default=0)
@@ -278,6 +282,14 @@ class View:
             return None
         return rollout_view(self._rollouts, target, self._reports.total(target.service), self._state.wall_s)
 
+    def record(self, which: str) -> list[dict[str, Any]]:
+        """What this root has recorded about a rollout (its id), or the last one of a service."""
+        return self._rollouts.recorder.view(which)
+
+    def recorded(self) -> list[str]:
+        """Services whose answers are to be counted now. Empty: nothing."""
+        return self._rollouts.recorder.counted()
+
     def roles(self) -> list[dict[str, Any]]:
         """The services that nodes run as their roles, as far as nodes report to this root, and those that have a target."""
         names = {*self._reports.services(), *(target.service for target in self._state.targets.all())}
@@ -287,12 +299,27 @@ class View:
         """What this node runs itself: an entry for each service of its roles."""
         return self._agents.view()
 
+    def analysed(self) -> list[Analysed]:
+        """What this host has to count for the analyses of rollouts. Empty: nothing."""
+        return self._agents.figures.analysed()
+
+    def figures(self, service: str) -> Blocks:
+        """What the hosts that report to this node have counted in the last blocks."""
+        return self._reports.total(service).blocks
+
     def rollout_objection(self, order: RolloutOrder) -> str:
         """Why the event `RolloutOrder` would have no effect at this node. "": it has one."""
-        return self._rollouts.objection(order) if isinstance(self._authority, Root) else NO_ROOT
+        return self._rollouts.objections.objection(order) if isinstance(self._authority, Root) else NO_ROOT
 
     def rollout_plan(self, order: RolloutOrder) -> dict[str, Any]:
-        return self._rollouts.plan(order)
+        """With the tree in which it would happen, as far as this root knows it."""
+        plan = self._rollouts.objections.plan(order)
+        alone, before = bool(self._reports.total(order.service).alone), str(plan["before"])
+        return {**plan, "tree": rollout_tree(self._state, self._children, order.service, before, alone=alone)}
+
+    def joint_plans(self, order: RolloutOrder) -> list[dict[str, Any]]:
+        """Of a joint rollout: what would become of each service, in order. Empty: it is of one service."""
+        return self._rollouts.objections.joint_plans(order)
 
     def _version(self, version: str, slots: list[Slot]) -> dict[str, Any]:
         first = min(slots, key=lambda s: (_ORDER.get(s.permit.state, 9), s.key.route))
@@ -338,6 +365,11 @@ class View:
             return "leaving" if slots else "gone"
         return "down"
 
+    def active_routes(self, name: str) -> list[str]:
+        """The routes on which a version of the service is active at this node."""
+        keys = self._state.by_service.get(name, ())
+        return sorted({key.route for key in keys if self._state.slots[key].active})
+
     def policy(self, service: str) -> Doc | None:
         return self._state.policies.doc(service)
 
@@ -371,7 +403,7 @@ class View:
 
     def release_objection(self, event: ReleasePut) -> str:
         """Why the event would have no effect at this node. "": it has one, or changes nothing."""
-        return self._releases.objection(event) if self._authority.is_root else NO_ROOT
+        return self._rollouts.objections.release_objection(event) if self._authority.is_root else NO_ROOT
 
     # ------------------------------------------------------------------ tree
 

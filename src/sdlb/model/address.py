@@ -52,3 +52,17 @@ def check_address(text: str, *, zero: bool = False, wildcard: bool = True, names
     if not wildcard and address.is_unspecified:
         raise ValueError("an address that others can connect to, not the unspecified one")
     return text
+
+
+def host_of(address: str) -> str:
+    """The host of a checked `host:port`, an IPv6 address without its brackets."""
+    return address.rpartition(":")[0].strip("[]")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a checked `host:port` is on this machine."""
+    host = host_of(address)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

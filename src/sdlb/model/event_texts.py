@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class EventText:
+class EventText(Struct, frozen=True):
     """`levels`: the least severe first."""
 
     levels: tuple[str, ...]
@@ -73,16 +72,35 @@ SECTIONS: dict[str, dict[str, EventText]] = {
         "following": _warning("A root cannot write its decisions and follows the decisions of the other roots."),
     },
     "Rollouts": {
+        "step-reached": _info(
+            "At the owner: the nodes of a step of a canary have the new version, or all steps are over."
+        ),
+        "analysis": EventText(
+            ("info", "error"),
+            "At the owner: the analysis of a step has a result, with its numbers. An error when it failed.",
+        ),
         "rollout-state": EventText(
             ("info", "error"), "At the owner: a rollout began, or has another state. An error when it is halted."
+        ),
+        "rollout-recorded": _info(
+            "At a root: its record of a rollout is complete. The text has the SHA-256 of the last entry, by which later changes are found."
+        ),
+        "record-torn": _error(
+            "At a root: the last entry of a record of a rollout cannot be read. It was set aside, and the record goes on without it."
         ),
         "capacity-held": _warning(
             "At the owner: a rollout updates no node now. The text has the reason. It continues when the reason is gone."
         ),
+        "auto-held": _warning(
+            "At the first root by name: a release does not start automatically (`auto` in the policy). The text has the reason. It starts "
+            "when the reason is gone."
+        ),
         "slot-granted": _info(
             "A node may take capacity of a service out for a rollout. Also logged by the owner of the rollout."
         ),
-        "node-updated": _info("A node runs the version that it shall have, and the version is healthy."),
+        "node-updated": _info(
+            "A node has the version that it shall have, and it is healthy. It serves, or waits for the cut-over."
+        ),
         "node-failed": _error(
             "A version failed on a node: it could not be fetched or started, or did not become or stay healthy. The node goes back to "
             "the version that it had."
@@ -114,6 +132,10 @@ SECTIONS: dict[str, dict[str, EventText]] = {
         "instance-lapsed": _warning("An instance was not renewed within its lease. It gets no new requests."),
         "instance-presumed-stopped": _warning("An instance that was not renewed is presumed to have stopped."),
         "instance-gone": _warning("The process of an instance has exited. The instance was removed."),
+        "drain-slow": _warning(
+            "A drain by `drain` of the policy is not complete at its deadline: of an instance, or of a version that was recalled. "
+            "The text has what is in flight, and whether it is cut off. Repeated each minute."
+        ),
         "drain-deadline": _warning("The drain of an instance timed out with requests in flight."),
         "owner-conflict": _warning(
             "A registration was refused, because another running process has registered the id."
@@ -172,6 +194,11 @@ SECTIONS: dict[str, dict[str, EventText]] = {
             "Memory pressure: over 80 % of the limit is in use. The largest requests are cancelled."
         ),
         "engine-upgraded": _info("A hot restart replaced the engine."),
+        "engine-degraded": EventText(
+            ("info", "warning"),
+            "The node's settings (info) or the policy of a service (warning) ask for something that the engine does not have.",
+        ),
+        "engine-command": _warning("HAProxy refused a command. Its files are loaded again."),
         "engine-ended": _info("The previous engine has drained and exited."),
         "clients-left": _warning("Client connections were still open at the drain deadline."),
         "target-ejected": _warning("Passive health ejected an endpoint."),
@@ -179,15 +206,28 @@ SECTIONS: dict[str, dict[str, EventText]] = {
     },
     "Certificates": {
         "certificate-changed": _info("A site serves a new certificate."),
+        "certificate-issued": _info("A site has its first certificate from the CA of `[acme]`."),
+        "certificate-renewed": _info("A site has a new certificate from the CA of `[acme]`."),
+        "certificate-failed": _error(
+            "No certificate was issued for a site. It keeps what it has, and the order is retried."
+        ),
+        "peer-lost": _warning(
+            "Another entry of `[peers]` cannot be reached, or refuses calls. Certificates and ticket keys are not shared with it."
+        ),
+        "peer-back": _info("Another entry of `[peers]` can be reached again."),
         "certificate-readable": _info("The files of a site can be read again and are unchanged."),
         "certificate-unreadable": _error(
             "The files of a site cannot be used. The site keeps its previous certificate."
         ),
-        "certificate-refused": _error("The engine refused the certificate of a site."),
-        "certificate-warning": _warning(
-            "The certificate of a site is unusual, for example it does not name one of its hosts."
+        "certificate-refused": _error(
+            "The certificate of a site was refused. The site keeps its previous certificate."
         ),
-        "certificate-ends": _warning("The certificate of a site expires within 14 days, or within 3 days."),
+        "certificate-warning": _warning(
+            "The certificate of a site is used although it does not name one of its hosts, or is not valid at this time."
+        ),
+        "certificate-ends": _warning(
+            "Less than a third of the lifetime of a site's certificate is left. Reported again below a tenth."
+        ),
         "certificate-ended": _error("The certificate of a site has expired."),
         "identity-changed": _info("The node's own certificate was renewed."),
         "identity-unreadable": _error(
@@ -195,7 +235,9 @@ SECTIONS: dict[str, dict[str, EventText]] = {
         ),
         "identity-refused": _error("The engine refused the node's own certificate. The old one stays in use."),
         "identity-warning": _warning("The node's own certificate is unusual."),
-        "identity-ends": _warning("The node's own certificate expires within 14 days, or within 3 days."),
+        "identity-ends": _warning(
+            "Less than a third of the lifetime of the node's own certificate is left. Reported again below a tenth."
+        ),
         "identity-ended": _error("The node's own certificate has expired. Other nodes refuse new links."),
         "key-file-exposed": _warning("Other users can read a private key, or its group can write it."),
         "ticket-keys-lost": _warning(

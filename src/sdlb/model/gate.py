@@ -7,8 +7,9 @@ A *level* gate (`MinReady`, `Soak`, `Window`, `DependsOn`) is evaluated until th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import ClassVar
+
+from msgspec import Struct
 
 from sdlb.model.policy_reader import Reader
 from sdlb.model.problem import Invalid
@@ -25,8 +26,7 @@ _CLOCK = re.compile(r"^(?=24:00|[01][0-9]|2[0-3])([0-9]{2}):([0-5][0-9])\Z")
 _COMMON = ("name", "kind", "at", "for", "timeout_s", "on_timeout")
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
+class Gate(Struct, frozen=True):
     """`at`: "before" (the old version serves), "gap" (the old version is out, requests are parked) or "after" (the new version
     serves; a failure returns to the old one). `applies`: "incompatible"
     (only for versions that replace an incompatible one) or "every". `timeout_s` 0: none. `on_timeout`: "hold" keeps the
@@ -57,8 +57,7 @@ class Gate:
         return {}
 
 
-@dataclass(frozen=True, slots=True)
-class MinReady(Gate):
+class MinReady(Gate, frozen=True):
     """`instances` are healthy, and `percent` of the capacity of the versions that it replaces. 0: not required."""
 
     kind: ClassVar[str] = "min_ready"
@@ -69,8 +68,7 @@ class MinReady(Gate):
         return {"instances": self.instances, "percent": self.percent}
 
 
-@dataclass(frozen=True, slots=True)
-class Soak(Gate):
+class Soak(Gate, frozen=True):
     """All instances of the version have been healthy for `healthy_s`."""
 
     kind: ClassVar[str] = "soak"
@@ -80,8 +78,7 @@ class Soak(Gate):
         return {"healthy_s": self.healthy_s}
 
 
-@dataclass(frozen=True, slots=True)
-class Window(Gate):
+class Window(Gate, frozen=True):
     """The local time of `zone` is in the window. `days`: numbers, 0 is Monday. `start_s`, `end_s`: seconds after midnight. A
     window that ends before it starts goes past midnight and belongs to the day on which it starts."""
 
@@ -102,8 +99,7 @@ class Window(Gate):
         return late or ((weekday - 1) % 7 in self.days and second < self.end_s)
 
 
-@dataclass(frozen=True, slots=True)
-class DependsOn(Gate):
+class DependsOn(Gate, frozen=True):
     """A version of `service` that matches `version` is active."""
 
     kind: ClassVar[str] = "depends_on"
@@ -114,8 +110,7 @@ class DependsOn(Gate):
         return {"service": self.service, "version": self.version}
 
 
-@dataclass(frozen=True, slots=True)
-class Approval(Gate):
+class Approval(Gate, frozen=True):
     """`count` of the people or pipelines in `by` have approved."""
 
     kind: ClassVar[str] = "approval"
@@ -127,8 +122,7 @@ class Approval(Gate):
         return {"by": list(self.by), "count": self.count}
 
 
-@dataclass(frozen=True, slots=True)
-class Hook(Gate):
+class Hook(Gate, frozen=True):
     """`url` answers 2xx, or the program that the root's node file names `run` exits with 0.
 
     `back` False: after the first attempt the old version must not serve again.

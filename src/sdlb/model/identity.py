@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from sdlb.model.site import PemFile
 
 
-@dataclass(frozen=True, slots=True)
-class IdentitySpec:
+class IdentitySpec(Struct, frozen=True):
     """The files that the node file names.
 
     `key` None: the private key is in the certificate's file. `ca`: the CA certificates that signed the nodes' certificates.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class HealthCheck:
+class HealthCheck(Struct, frozen=True):
     """The health check that the host node runs. `kind`: "http", "tcp" or "none".
 
     `rise`, `fall`: consecutive results that change the state. `host`: the Host header of an HTTP check ("": the endpoint).
@@ -23,8 +22,7 @@ class HealthCheck:
     status: str = "200-399"
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceSpec:
+class InstanceSpec(Struct, frozen=True):
     """Validated and canonical: routes are `str(Pattern)`, endpoint is "host:port" or "unix:/path".
 
     `protocol`: "http1", or "h2c" (unencrypted HTTP/2 with prior knowledge, as gRPC servers speak it). `capacity`: requests

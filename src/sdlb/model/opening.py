@@ -5,7 +5,7 @@ The field names are the keys of the JSON document.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from sdlb.model.policy_reader import LIST_MAX, Reader
 from sdlb.model.problem import Invalid
@@ -17,8 +17,7 @@ UNAVAILABLE = "25%"
 FLOOR = 'use a version in quotes, for example "2.5"'
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(Struct, frozen=True):
     """`cut_over`: how an incompatible version replaces the active ones. "stopped": after their last instance has stopped.
     "flip": as soon as it is ready and its gates are open; the others are drained first.
 

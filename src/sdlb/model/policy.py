@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from msgspec import Struct, field
+
+from sdlb.model import rollout_policy
+from sdlb.model.drain import Drain
 from sdlb.model.gate import Gate, read_gates
 from sdlb.model.opening import Opening
 from sdlb.model.policy_reader import Reader
 from sdlb.model.problem import Invalid
+from sdlb.model.rollout import RolloutSpec
 from sdlb.model.traffic import TRAFFIC_KEYS, Traffic
 from sdlb.model.version import RULES, SCHEMES, Compatibility
 
 PRIORITIES = ("even", "higher", "lower", "share")
 ON_SILENCE = ("open", "wait")
-STICKY_BY = ("cookie", "header", "client")
+AUTO = ("off", "compatible")
+COMPATIBLE = AUTO[1]
+STICKY_BY = ("cookie", "header", "client", "session")
+SESSION = STICKY_BY[3]
+SESSION_COOKIE = "sdlb"
+"""The cookie of a session is named `sdlb-SERVICE`, unless the policy has another name."""
 KEYS = (
     "priority",
     "shares",
@@ -26,35 +35,38 @@ KEYS = (
     "compatibility",
     "on_silence",
     "park",
+    "drain",
     "cut_over",
     "max_unavailable",
     "gate",
     "hold",
     "pin",
     "never_below",
+    "auto",
+    "rollout",
     *TRAFFIC_KEYS,
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Sticky:
-    """Session affinity to a version, by the value of a cookie or header, or by the client's address. `by`: see STICKY_BY."""
+class Sticky(Struct, frozen=True):
+    """Affinity of clients to a version, by the value of a cookie or header, by the client's address, or by a session. `by`: see
+    STICKY_BY. SESSION: the entry sets a cookie, which names the version that the session began on."""
 
     by: str
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Park:
+class Park(Struct, frozen=True):
     """Limits for requests that are held while the service has no active version but one is expected."""
 
     requests_max: int = 1000
     timeout_s: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """`shares`: version -> percent, for priority "share". The other versions get the rest, by capacity."""
+class Policy(Struct, frozen=True):
+    """`shares`: version -> percent, for priority "share". The other versions get the rest, by capacity. `auto` "compatible": a
+    newer compatible release is rolled out as soon as it is added. `rollout`: the settings of a rollout, where `start` gives no
+    others."""
 
     priority: str = "even"
     shares: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -62,8 +74,11 @@ class Policy:
     compatibility: Compatibility = Compatibility()
     on_silence: str = "open"
     park: Park = Park()
+    drain: Drain = Drain()
     opening: Opening = Opening()
     gates: tuple[Gate, ...] = ()
+    auto: str = "off"
+    rollout: RolloutSpec = RolloutSpec(drain_by_policy=True)
     traffic: Traffic = Traffic()
 
     @staticmethod
@@ -79,6 +94,7 @@ class Policy:
         top = Reader(data, where, KEYS, lenient)
         shares = top.shares()
         priority = top.one_of("priority", PRIORITIES, "even")
+        drain = Drain.read(top)
         return Policy(
             priority=priority,
             shares=shares,
@@ -86,8 +102,11 @@ class Policy:
             compatibility=_compatibility(top),
             on_silence=top.one_of("on_silence", ON_SILENCE, "open"),
             park=_park(top),
+            drain=drain,
             opening=Opening.read(top),
             gates=read_gates(top),
+            auto=top.one_of("auto", AUTO, "off"),
+            rollout=rollout_policy.read(top, drain),
             traffic=Traffic.read(top),
         )
 
@@ -106,8 +125,11 @@ class Policy:
             },
             "on_silence": self.on_silence,
             "park": {"requests_max": self.park.requests_max, "timeout_s": self.park.timeout_s},
+            "drain": self.drain.to_data(),
             **self.opening.to_data(),
             "gate": [gate.to_data() for gate in self.gates],
+            "auto": self.auto,
+            "rollout": rollout_policy.to_data(self.rollout),
             **self.traffic.to_data(),
         }
 
@@ -132,8 +154,10 @@ def _sticky(top: Reader) -> Sticky | None:
     by = reader.one_of("by", STICKY_BY, "")
     name = reader.get("name")
     name = "" if name is None else name
-    if not isinstance(name, str) or len(name) > 128 or not name.isascii() or (by != "client" and not name):
+    if not isinstance(name, str) or len(name) > 128 or not name.isascii() or (by in ("cookie", "header") and not name):
         raise reader.fail("name", f"name the {by} that identifies a client")
+    if by == SESSION and name:
+        name = reader.name("name", "use a name of a cookie, without spaces and separators")
     return Sticky(by, name if by != "client" else "")
 
 

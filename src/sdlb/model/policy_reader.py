@@ -35,6 +35,10 @@ class Reader:
                 do = f"did you mean {near[0]!r}?" if near else f"use {', '.join(keys)}"
                 raise Invalid("bad-policy", f"{self._where}: {str(key)[:80]}", "is not a known key", do)
 
+    @property
+    def lenient(self) -> bool:
+        return self._lenient
+
     def path(self, key: str) -> str:
         return f"{self._where}: {key}"
 
@@ -43,8 +47,8 @@ class Reader:
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
         return Invalid("bad-policy", f"{self._where}: {key}", f"has the value {shown}", do)
 
-    def get(self, key: str) -> object:
-        return self._data.get(key)
+    def get(self, key: str, default: object = None) -> object:
+        return self._data.get(key, default)
 
     def inner(self, key: str, keys: tuple[str, ...]) -> Reader | None:
         value = self._data.get(key)

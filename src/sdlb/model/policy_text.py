@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 Document = Mapping[str, Any]
-TABLES = ("compatibility", "park", "balance", "outlier", "limits", "path")
+TABLES = ("compatibility", "park", "drain", "rollout", "balance", "outlier", "limits", "path")
 
 
 def lines(document: Document) -> Iterator[tuple[str, str]]:
@@ -37,6 +37,8 @@ def setting_text(value: object) -> str:
         return ", ".join(f"{name}={setting_text(item)}" for name, item in table.items()) or "-"
     if isinstance(value, list | tuple):
         items = cast("list[Any]", value)
+        if items and all(isinstance(each, dict) for each in items):
+            return "; ".join(setting_text(each) for each in items)
         return (
             ", ".join("~".join(cast("list[str]", i)) if isinstance(i, list | tuple) else setting_text(i) for i in items)
             or "-"

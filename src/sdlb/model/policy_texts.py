@@ -6,9 +6,10 @@ SETTINGS: dict[str, str] = {
     "priority": "Which active version gets requests: all by capacity (`even`), the highest or the lowest version first and the "
     "next one when it is full (`higher`, `lower`), or by percentages (`share`).",
     "shares": "Percent of the requests by version, for `priority = share`. Together 100 at most; the other versions get the rest.",
-    "sticky": "A client stays on the version that it first got: by the value of a cookie or header, or by its address.",
-    "sticky.by": "What identifies a client.",
-    "sticky.name": "Name of the cookie or header.",
+    "sticky": "A client stays on the version that it first got: by the value of a cookie or header, by its address, or for its session.",
+    "sticky.by": "What identifies a client. `session`: the entry sets a cookie; the session stays on its version while that is "
+    "active, whatever the shares are.",
+    "sticky.name": "Name of the cookie or header. For `session` it may be left out: `sdlb-SERVICE`.",
     "compatibility.scheme": "How versions are read: numbers with dots (`numeric`), semantic versions (`semver`) or any text (`opaque`).",
     "compatibility.rule": "Compatible versions differ in the last part only (`patch`), have an equal first part (`minor`), "
     "are equal (`exact`), or are any two (`any`).",
@@ -19,6 +20,12 @@ SETTINGS: dict[str, str] = {
     "(`open`), or wait for them (`wait`).",
     "park.requests_max": "Maximum number of parked requests at each entry.",
     "park.timeout_s": "Timeout of a parked request; 0: requests are not parked.",
+    "drain.deadline_s": "How long requests in flight may take when an instance leaves or its version is recalled: in rollouts and "
+    "cut-overs, and in calls without a deadline of their own.",
+    "drain.then": "At the deadline the event `drain-slow` reports what is in flight. Then the drain goes on (`wait`), or the requests "
+    "are cut off (`cut`).",
+    "drain.streams_s": "Streams end after this time, also with `wait`: upgraded connections (WebSocket), gRPC calls and server-sent "
+    "events; 0: only as other requests do.",
     "cut_over": "How an incompatible version replaces the active ones: after their last instance has stopped (`stopped`), or as "
     "soon as it is ready and its gates are open; the others are drained first (`flip`).",
     "max_unavailable": "Capacity that a planned action may take away: a percentage, or a number of instances.",
@@ -26,6 +33,22 @@ SETTINGS: dict[str, str] = {
     "hold": "Versions and ranges that must not turn active; `*`: every version that was not active in this generation.",
     "pin": "Only versions that match one of these versions and ranges may turn active; none: all versions may.",
     "never_below": "Versions below this one must not turn active, for example because a migration cannot be undone.",
+    "auto": "`compatible`: a release that is newer than what the service has, and compatible with it, is rolled out as soon as it is "
+    "added, unless `hold`, `pin` or `never_below` keep it out. A version with an aborted, halted or undone rollout does not start "
+    "automatically again.",
+    "rollout.side_by_side": "When both versions may run on a node at once: for incompatible versions (`incompatible`), `always` or "
+    "`never`. These settings count for rollouts that start from then on; those of the rollout file, of the options and of the "
+    "API come first.",
+    "rollout.first": "Number of nodes that are updated alone before any other.",
+    "rollout.soak_s": "How long a new instance has to be healthy.",
+    "rollout.failures_max": "Number of failed nodes beyond which a rollout halts.",
+    "rollout.progress_s": "How long a node may take to become healthy.",
+    "rollout.nodes_out_max": "Nodes of the tree that may be out at once, for all rollouts: a percentage or a number.",
+    "rollout.drain_s": "How long an instance may drain in a rollout; then its requests are cut off. Not set: as `drain` has it.",
+    "rollout.step": "Steps of a [canary](../guide/canary.md), as in a rollout file. A rollout file with `step = []` "
+    "starts a rollout without steps.",
+    "rollout.analysis": "The analysis of each step, as in a rollout file. It has no effect on a rollout without steps. An analysis in a "
+    "rollout file replaces all of it.",
     "balance.algorithm": "The load balancing algorithm among the endpoints of a version.",
     "balance.hash_by": "The value that `hash` uses.",
     "balance.hash_name": "Name of the header or cookie for `hash`.",
@@ -45,6 +68,7 @@ SETTINGS: dict[str, str] = {
     "limits.pending": "Requests that may queue for capacity; 0: none, they are refused with 503.",
     "limits.pending_timeout_s": "Timeout in that queue.",
     "limits.adaptive": "The limit on requests in flight follows the latency.",
+    "limits.body_bytes": "Maximum size of a request body, in place of `limits.body_bytes` of the node file; 0: the limit of the node file.",
     "timeout_s": "Timeout from the first attempt to the head of the response; 0: only that of the node file.",
     "try_timeout_s": "Timeout of one attempt that can be retried; 0: none.",
     "retries_max": "Maximum number of retries, as far as the retry budget permits; -1: no maximum.",

@@ -20,3 +20,9 @@ class Invalid(ValueError):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}; {self.do}"
+
+
+def shown(value: object) -> str:
+    """A value that somebody gave, for a message: short, and without what a terminal would act on."""
+    text = value if isinstance(value, str) and value.isprintable() and " " not in value else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

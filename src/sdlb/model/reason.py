@@ -8,16 +8,16 @@ compare verdicts, so a rename makes neighbouring releases send all verdicts agai
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any, ClassVar
+
+from msgspec import Struct
 
 
 def _on(hosts: tuple[str, ...]) -> str:
     return f" on {', '.join(hosts)}" if hosts else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(Struct, frozen=True):
     """`code` never changes its meaning; `str()` is for people."""
 
     code: ClassVar[str] = ""
@@ -28,13 +28,11 @@ class Reason:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Nothing(Reason):
+class Nothing(Reason, frozen=True):
     """No reason: the claim is active."""
 
 
-@dataclass(frozen=True, slots=True)
-class StillRunning(Reason):
+class StillRunning(Reason, frozen=True):
     """An incompatible version is active. `hosts`: up to five nodes that have instances of it."""
 
     code: ClassVar[str] = "still-running"
@@ -48,8 +46,7 @@ class StillRunning(Reason):
         return f"{self.version} still has {self.count} {what}{_on(self.hosts)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Closing(Reason):
+class Closing(Reason, frozen=True):
     """An incompatible version was recalled, and not every node has confirmed yet that it gets no new requests."""
 
     code: ClassVar[str] = "closing"
@@ -61,8 +58,7 @@ class Closing(Reason):
         return f"{self.name} is closing{_on(self.hosts)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Settling(Reason):
+class Settling(Reason, frozen=True):
     """This root has restarted and still waits for reports of children that had an active version."""
 
     code: ClassVar[str] = "settling"
@@ -72,8 +68,7 @@ class Settling(Reason):
         return f"{self.version} was active before this root restarted, and not all of its nodes have reported yet"
 
 
-@dataclass(frozen=True, slots=True)
-class PresumedStopped(Reason):
+class PresumedStopped(Reason, frozen=True):
     """An incompatible version is silent, and the policy `on_silence = "wait"` does not let this version open."""
 
     code: ClassVar[str] = "presumed-stopped"
@@ -85,8 +80,7 @@ class PresumedStopped(Reason):
         return f"{self.version} is silent{_on(self.hosts)} and only presumed to have stopped (on_silence is wait)"
 
 
-@dataclass(frozen=True, slots=True)
-class NewerGeneration(Reason):
+class NewerGeneration(Reason, frozen=True):
     """Children report a generation that is newer than the record of this root."""
 
     code: ClassVar[str] = "newer-generation"
@@ -96,8 +90,7 @@ class NewerGeneration(Reason):
         return f"generation {self.generation} has been reported, and no node that serves it has reported yet"
 
 
-@dataclass(frozen=True, slots=True)
-class Contested(Reason):
+class Contested(Reason, frozen=True):
     """An incompatible version claimed earlier and opens first."""
 
     code: ClassVar[str] = "contested"
@@ -107,8 +100,7 @@ class Contested(Reason):
         return f"{self.version} claimed first and is about to become active"
 
 
-@dataclass(frozen=True, slots=True)
-class Incompatible(Reason):
+class Incompatible(Reason, frozen=True):
     """Policy or declarations changed: two active versions are no longer compatible, and this one is recalled."""
 
     code: ClassVar[str] = "incompatible"
@@ -118,8 +110,7 @@ class Incompatible(Reason):
         return f"no longer compatible with {self.version}, which is active"
 
 
-@dataclass(frozen=True, slots=True)
-class OnHold(Reason):
+class OnHold(Reason, frozen=True):
     """The policy's `hold` names the version, or every version that was not active in this generation."""
 
     code: ClassVar[str] = "on-hold"
@@ -128,8 +119,7 @@ class OnHold(Reason):
         return "it is on hold by policy (hold)"
 
 
-@dataclass(frozen=True, slots=True)
-class PinnedOut(Reason):
+class PinnedOut(Reason, frozen=True):
     """The policy's `pin` allows other versions only."""
 
     code: ClassVar[str] = "pinned"
@@ -139,8 +129,7 @@ class PinnedOut(Reason):
         return f"the policy pins the service to {' or '.join(self.pin)} (pin)"
 
 
-@dataclass(frozen=True, slots=True)
-class BelowFloor(Reason):
+class BelowFloor(Reason, frozen=True):
     """The version sorts below the policy's `never_below`."""
 
     code: ClassVar[str] = "below-floor"
@@ -150,8 +139,7 @@ class BelowFloor(Reason):
         return f"the policy allows no version below {self.floor} (never_below)"
 
 
-@dataclass(frozen=True, slots=True)
-class Gated(Reason):
+class Gated(Reason, frozen=True):
     """A gate is not open. `gate`: its name."""
 
     code: ClassVar[str] = "gate"
@@ -162,8 +150,7 @@ class Gated(Reason):
         return f"gate {self.gate}: {self.text}"
 
 
-@dataclass(frozen=True, slots=True)
-class CuttingOver(Reason):
+class CuttingOver(Reason, frozen=True):
     """A cut-over to `version` is in progress, and keeps this version waiting. `text`: what it waits for."""
 
     code: ClassVar[str] = "cutting-over"
@@ -174,8 +161,7 @@ class CuttingOver(Reason):
         return f"cut-over to {self.version}: {self.text}"
 
 
-@dataclass(frozen=True, slots=True)
-class NotReady(Reason):
+class NotReady(Reason, frozen=True):
     """A flip does not begin: too little capacity of the version is ready, or it was active earlier and is not promoted."""
 
     code: ClassVar[str] = "not-ready"
@@ -185,8 +171,7 @@ class NotReady(Reason):
         return self.text
 
 
-@dataclass(frozen=True, slots=True)
-class Reverted(Reason):
+class Reverted(Reason, frozen=True):
     """A cut-over to this version was reverted; it is tried again when an operator promotes the version."""
 
     code: ClassVar[str] = "reverted"
@@ -196,8 +181,7 @@ class Reverted(Reason):
         return f"its cut-over was reverted: {self.text}"
 
 
-@dataclass(frozen=True, slots=True)
-class RouteConflict(Reason):
+class RouteConflict(Reason, frozen=True):
     """Another service holds the route."""
 
     code: ClassVar[str] = "route-conflict"
@@ -209,8 +193,7 @@ class RouteConflict(Reason):
         return f"{self.route} is held by {self.holder} (decided by {self.decided_by})"
 
 
-@dataclass(frozen=True, slots=True)
-class Asking(Reason):
+class Asking(Reason, frozen=True):
     """Some parents have not decided yet."""
 
     code: ClassVar[str] = "asking"
@@ -220,8 +203,7 @@ class Asking(Reason):
         return f"no answer yet from {', '.join(self.parents) or 'the parents'}"
 
 
-@dataclass(frozen=True, slots=True)
-class NoParent(Reason):
+class NoParent(Reason, frozen=True):
     """The node is cut off: it reaches no root, so it opens nothing new."""
 
     code: ClassVar[str] = "no-parent"
@@ -230,8 +212,7 @@ class NoParent(Reason):
         return "no root can be reached, and a node that is cut off opens nothing new"
 
 
-@dataclass(frozen=True, slots=True)
-class Unconfirmed(Reason):
+class Unconfirmed(Reason, frozen=True):
     """The permit was given before a restart of the engine. A parent must confirm it."""
 
     code: ClassVar[str] = "unconfirmed"
@@ -240,8 +221,7 @@ class Unconfirmed(Reason):
         return "it was active before this node restarted; waiting until a parent confirms it"
 
 
-@dataclass(frozen=True, slots=True)
-class Replacing(Reason):
+class Replacing(Reason, frozen=True):
     """The instance registered again with an incompatible version, and its former registration is still draining."""
 
     code: ClassVar[str] = "replacing"
@@ -251,8 +231,7 @@ class Replacing(Reason):
         return f"its former registration as {self.version} is still draining"
 
 
-@dataclass(frozen=True, slots=True)
-class NothingReady(Reason):
+class NothingReady(Reason, frozen=True):
     """An active version has no ready instance. `why`: the reason of one instance, as its node reported it.
 
     Built by the node that answers a read; nodes do not send it to each other.
@@ -266,8 +245,7 @@ class NothingReady(Reason):
         return f"no instance is ready{_on(self.hosts)}" + (f" ({self.why})" if self.why else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Foreign(Reason):
+class Foreign(Reason, frozen=True):
     """A reason that only another release knows. `code` is an instance attribute here."""
 
     name: str = ""
@@ -314,9 +292,9 @@ def to_fields(reason: Reason) -> dict[str, str]:
     if isinstance(reason, Foreign):
         return dict(reason.values)
     found: dict[str, str] = {}
-    for each in fields(reason):
-        value: Any = getattr(reason, each.name)
-        found[each.name] = " ".join(value) if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownArgumentType]
+    for name in reason.__struct_fields__:
+        value: Any = getattr(reason, name)
+        found[name] = " ".join(value) if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownArgumentType]
     return found
 
 
@@ -325,19 +303,19 @@ def reason_of(code: str, values: Mapping[str, str], text: str) -> Reason:
     if not code:
         return _NOTHING
     kind = KINDS.get(code)
-    if kind is None or any(each.name not in values for each in fields(kind)):
+    if kind is None or any(name not in values for name in kind.__struct_fields__):
         return Foreign(code, text, tuple(sorted(values.items())))
     found: dict[str, Any] = {}
-    for each in fields(kind):
-        value = values[each.name]
-        if each.type == "int":
+    for name in kind.__struct_fields__:
+        value, annotation = values[name], str(kind.__annotations__[name])
+        if annotation == "int":
             if not value.isascii() or not value.isdigit() or len(value) > 16:
                 return Foreign(code, text, tuple(sorted(values.items())))
-            found[each.name] = int(value)
-        elif str(each.type).startswith("tuple"):
-            found[each.name] = tuple(value.split())
+            found[name] = int(value)
+        elif annotation.startswith("tuple"):
+            found[name] = tuple(value.split())
         else:
-            found[each.name] = value
+            found[name] = value
     return kind(**found)
 
 
@@ -345,4 +323,4 @@ def differ_in_counts(old: Reason, new: Reason) -> bool:
     """Whether the two differ only in `counts`, so that the newer one may wait for the next heartbeat."""
     if type(old) is not type(new) or not new.counts:
         return False
-    return all(getattr(old, f.name) == getattr(new, f.name) for f in fields(new) if f.name not in new.counts)
+    return all(getattr(old, name) == getattr(new, name) for name in new.__struct_fields__ if name not in new.counts)

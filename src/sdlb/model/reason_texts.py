@@ -29,4 +29,5 @@ REASONS: dict[str, str] = {
     "nothing-ready": "Versions: the version is active, but no instance is ready. `reason` names hosts and one cause.",
     "certificate-unreadable": "Sites: the files cannot be used.",
     "certificate-refused": "Sites: the engine refused the certificate.",
+    "certificate-not-issued": "Sites: no certificate was issued yet. `reason` names the failure and the next attempt.",
 }

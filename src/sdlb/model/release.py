@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NoReturn, cast
 
+from msgspec import Struct
+
 from sdlb.model.location import parse_location
-from sdlb.model.problem import Invalid
+from sdlb.model.problem import Invalid, shown
 from sdlb.model.version import check_service, check_version, matches, parse_declaration, parts
 
 CODE = "bad-release"
@@ -32,8 +33,7 @@ Place = Callable[[Path], str]
 """The place of a key in its file, for messages: "release.toml:3: artifact.any.url"."""
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
+class Artifact(Struct, frozen=True):
     """`sha256`: of the file; for an OCI layout, of the image manifest. `signature`: where the minisign signature is; "": at the
     default place."""
 
@@ -42,8 +42,7 @@ class Artifact:
     signature: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Requirement:
+class Requirement(Struct, frozen=True):
     """`versions`: conditions as in `parse_declaration`, for example ">=3.1"."""
 
     service: str
@@ -53,8 +52,7 @@ class Requirement:
         return self.service + self.versions
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Struct, frozen=True):
     """`artifacts`: by platform, sorted; none if the driver needs none."""
 
     service: str
@@ -134,13 +132,13 @@ class _Reader:
             if keys is not None and key not in keys:
                 near = get_close_matches(str(key), keys, 1)
                 do = f"did you mean {near[0]!r}?" if near else f"use {', '.join(keys)}"
-                self.fail((*path, _shown(key)), "is not a known key", do)
+                self.fail((*path, shown(key)), "is not a known key", do)
         return found
 
     def list(self, table: Mapping[str, object], key: str, do: str) -> list[object]:
         value = table.get(key, [])
         if not isinstance(value, list) or len(cast("list[object]", value)) > LIST_MAX:
-            self.fail((key,), f"has the value {_shown(table.get(key))}", f"{do}, of at most {LIST_MAX}")
+            self.fail((key,), f"has the value {shown(table.get(key))}", f"{do}, of at most {LIST_MAX}")
         return cast("list[object]", value)
 
     def checked(self, table: Mapping[str, object], path: Path, key: str, check: Callable[[str], object]) -> str:
@@ -149,13 +147,13 @@ class _Reader:
             self.fail((*path, key), "is missing", "add it")
         value = table[key]
         if not isinstance(value, str):
-            self.fail((*path, key), f"has the value {_shown(value)}", "use a text in quotes")
+            self.fail((*path, key), f"has the value {shown(value)}", "use a text in quotes")
         try:
             check(value)
         except Invalid as error:
-            self.fail((*path, key), f"has the value {_shown(value)}: {error.what}", error.do)
+            self.fail((*path, key), f"has the value {shown(value)}: {error.what}", error.do)
         except ValueError as error:
-            self.fail((*path, key), f"has the value {_shown(value)}", f"expected {error}")
+            self.fail((*path, key), f"has the value {shown(value)}", f"expected {error}")
         return value
 
 
@@ -166,21 +164,21 @@ def _requires(reader: _Reader, top: Mapping[str, object], service: str) -> tuple
         match = _REQUIRED.match(item) if isinstance(item, str) else None
         if match is None:
             reader.fail(
-                ("requires",), f"has the item {_shown(item)}", 'write it like "pricing>=3.1" or "pricing>=3.1,<4"'
+                ("requires",), f"has the item {shown(item)}", 'write it like "pricing>=3.1" or "pricing>=3.1,<4"'
             )
         other, versions = match[1], match[2].replace(" ", "")
         try:
             check_service(other)
             parse_declaration(versions)
         except Invalid as error:
-            reader.fail(("requires",), f"has the item {_shown(item)}: {error.what}", error.do)
+            reader.fail(("requires",), f"has the item {shown(item)}: {error.what}", error.do)
         if other == service:
             reader.fail(("requires",), f"has the service {service} itself", "list other services only")
         if other in found:
             reader.fail(("requires",), f"has {other} twice", f'write one item, like "{other}>=1,<2"')
         if _is_empty(versions):
             reader.fail(
-                ("requires",), f"has the item {_shown(item)}, which no version satisfies", "correct the conditions"
+                ("requires",), f"has the item {shown(item)}, which no version satisfies", "correct the conditions"
             )
         found[other] = Requirement(other, versions)
     return tuple(found[name] for name in sorted(found))
@@ -231,14 +229,9 @@ def _check_platform(reader: _Reader, platform: str) -> None:
         return
     usual = _MACHINES.get(platform.partition("-")[2])
     do = f"did you mean 'linux-{usual}'?" if usual else "use linux-x86_64, linux-aarch64 or any"
-    reader.fail(("artifact", _shown(platform)), "is not a platform", do)
+    reader.fail(("artifact", shown(platform)), "is not a platform", do)
 
 
 def _check_sha256(text: str) -> None:
     if not _SHA256.match(text):
         raise ValueError("64 hexadecimal digits in lower case, as sha256sum prints them")
-
-
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) and value.isprintable() and " " not in value else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -11,11 +11,15 @@ says what, never how: that stands in the node file of each node (`role.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from math import nextafter
 from typing import Final, TypeVar
 
 import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from sdlb.model.canary import Analysis, Blocks, Figures, Step
 
 T = TypeVar("T")
 PREPARING, ROLLING, PAUSED, HALTED, CUTTING_OVER = "preparing", "rolling", "paused", "halted", "cutting-over"
@@ -24,6 +28,7 @@ DONE, UNDONE, SUPERSEDED = "done", "undone", "superseded"
 ENDED: Final = (DONE, UNDONE, SUPERSEDED)
 SIDE_BY_SIDE: Final = ("incompatible", "always", "never")
 HISTORY_MAX = 16
+TRIED_MAX = 64
 
 # Phases of a node in a rollout, in their usual order.
 CURRENT, FETCHING, PREPARED, QUEUED = "current", "fetching", "prepared", "queued"
@@ -35,8 +40,7 @@ HOLDING: Final = (DRAINING, STOPPING, STARTING, VERIFYING, REVERTING)
 """Phases in which a node holds a slot."""
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutSpec:
+class RolloutSpec(Struct, frozen=True):
     """How a rollout proceeds. `first`: nodes that are updated alone before any other. `soak_s`: how long a new instance has to be
     healthy. `failures_max`: failed nodes beyond which the rollout halts. `progress_s`: how long a node may take to become healthy.
     `nodes_out_max`: nodes of the tree that may be out at once, for all rollouts. `accept_gap`: the service may go below its floor."""
@@ -49,10 +53,29 @@ class RolloutSpec:
     nodes_out_max: str = "10%"
     drain_s: float = 30.0
     accept_gap: bool = False
+    step: tuple[Step, ...] = ()
+    """Steps of a canary. After the last one, the other nodes follow."""
+    analysis: Analysis | None = None
+    """None: the end of each step is decided by its time alone."""
+    drain_by_policy: bool = False
+    """No `drain_s` was given: what happens at the deadline of a drain is decided by `drain` of the policy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rollout:
+class Part(Struct, frozen=True):
+    """A rollout of a joint rollout. `rollout`: its id."""
+
+    service: str
+    rollout: str
+
+
+class Zone(Struct, frozen=True):
+    """A zone and its nodes that run the service. `name` "": of the nodes without one."""
+
+    name: str
+    nodes: int
+
+
+class Rollout(Struct, frozen=True):
     """`before`: the version that is replaced; "": there is none. `incompatible`: `to` must not serve beside `before`. `term`: grows
     with each owner; nodes follow the highest. `cursor`: nodes whose `position` is below it may ask for a slot. `by`: the user.
     `started_s`, `ended_s`: Unix time. `undoes`: id of the rollout that this one takes back. `detail`: why it is in this state."""
@@ -76,28 +99,70 @@ class Rollout:
     """Nodes that run the service, as last counted."""
     baseline: int = 0
     """The best ready capacity of the time before it began to roll; the floor is a part of it."""
+    at_step: int = 0
+    """Index of the current step of `spec.step`; their number once all are over."""
+    step_since: float = 0.0
+    """Unix time since when the nodes of the step have the new version. 0: not all have it yet."""
+    share: float | None = None
+    """Percentage of new requests for `to`, at every entry; at most its part of the ready capacity. None: the policy decides."""
+
+    one_way: bool = False
+    """It is cutting over, and nodes are ready with `to`: a node that fails does not go back to `before`, which would keep them
+    waiting."""
+    tries: int = 1
+    """Grows when it is resumed: nodes that failed try again."""
+    tried_s: float = 0.0
+    """Unix time since when it tries again. 0: it was not resumed."""
+    turn_s: float = 0.0
+    """Unix time since when it claims to be the one that takes nodes out (`core/turns.py`). 0: it has none out, and wants none."""
+    joint: tuple[Part, ...] = ()
+    """The rollouts that belong together, this one included, in the order in which they are carried out. Empty: it stands alone."""
+    zones: tuple[Zone, ...] = ()
+    """The zones in the order in which they are updated. Empty: all nodes are in one zone."""
+
+    @property
+    def attempt(self) -> str:
+        """What a node has failed in."""
+        return self.id if self.tries == 1 else f"{self.id}.{self.tries}"
 
     @property
     def ended(self) -> bool:
         return self.state in ENDED
 
+    @property
+    def of_rest(self) -> bool:
+        """It is for the nodes that failed with this version before; all others have it."""
+        return self.before == self.to
 
-@dataclass(frozen=True, slots=True)
-class Target:
+
+class Target(Struct, frozen=True):
     """`settled`: the version that all nodes have when no rollout is in progress; "": none yet. `releases`: of the versions that are
     named here, as a release file (`release.read_release`). `rollout`: the last one, also when it has ended. `history`: earlier
-    ones, the newest first."""
+    ones, the newest first. `tried`: versions of rollouts before these, the last first."""
 
     service: str
     settled: str = ""
     rollout: Rollout | None = None
     releases: Mapping[str, Mapping[str, object]] = field(default_factory=dict[str, Mapping[str, object]])
     history: tuple[Rollout, ...] = ()
+    tried: tuple[str, ...] = ()
 
     @property
     def active(self) -> Rollout | None:
         """The rollout in progress."""
         return self.rollout if self.rollout is not None and not self.rollout.ended else None
+
+
+def past(target: Target) -> tuple[Rollout, ...]:
+    """All known rollouts, the last first."""
+    return ((target.rollout,) if target.rollout is not None else ()) + target.history
+
+
+def with_history(target: Target, history: tuple[Rollout, ...]) -> Target:
+    """`history`: of any length; what is too much is forgotten but for its version."""
+    forgotten = (rollout.to for rollout in history[HISTORY_MAX:])
+    tried = tuple(dict.fromkeys((*forgotten, *target.tried)))
+    return replace(target, history=history[:HISTORY_MAX], tried=tried[:TRIED_MAX])
 
 
 def target_body(target: Target) -> bytes:
@@ -116,16 +181,32 @@ def _read(body: bytes, kind: type[T]) -> T | None:
         return None
 
 
-def position(rollout: str, node: str) -> float:
-    """The place of a node in the order of a rollout, from 0 to 1. Every node knows its own, and nobody needs a list."""
-    return int.from_bytes(blake2b(f"{rollout}/{node}".encode(), digest_size=8).digest(), "big") / 2**64
+def position(rollout: str, node: str, zones: tuple[Zone, ...] = (), zone: str = "") -> float:
+    """The place of a node in the order of a rollout, from 0 to 1. Every node knows its own, and nobody needs a list.
+
+    Each zone has a part of the order by the number of its nodes; within it, nodes are spread by chance. A node of an unknown
+    zone has its place in the last one.
+    """
+    spread = int.from_bytes(blake2b(f"{rollout}/{node}".encode(), digest_size=8).digest(), "big") / 2**64
+    if not zones:
+        return spread
+    total, start = sum(each.nodes for each in zones), 0
+    for each in zones[:-1]:
+        if each.name == zone:
+            return _within(start, each.nodes, total, spread)
+        start += each.nodes
+    return _within(start, zones[-1].nodes, total, spread)
+
+
+def _within(start: int, nodes: int, total: int, spread: float) -> float:
+    """Below the end of the part, also when rounded."""
+    return min((start + nodes * spread) / total, nextafter((start + nodes) / total, 0.0))
 
 
 # ---------------------------------------------------------------------- what nodes report
 
 
-@dataclass(frozen=True, slots=True)
-class SlotReport:
+class SlotReport(Struct, frozen=True):
     """A node that holds a slot. `share`: the capacity that leaves with it, which is not in `RoleReport.ready`; 0 if the new version
     starts beside the old one."""
 
@@ -136,14 +217,14 @@ class SlotReport:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RoleReport:
+class RoleReport(Struct, frozen=True):
     """The state of a service on some nodes, each counted once.
 
     `nodes`: those that run the service. `ready`: capacity of healthy instances that may serve, except on nodes whose slot has a
     share. `waiting`: capacity of healthy instances that wait, by version. `counts`: "ROLLOUT PHASE" -> nodes; the phase is that in
-    this rollout. `slots`: nodes that hold a slot. `failed`: node -> what failed, of at most FAILED_MAX nodes. `alone`: nodes that
-    cannot run two versions side by side.
+    this rollout, and FAILED that in an attempt of it. `slots`: nodes that hold a slot. `failed`: node -> what failed, of at most
+    FAILED_MAX nodes. `alone`: nodes that cannot run two versions side by side. `blocks`: figures of the last blocks, while a rollout
+    with an analysis is in progress.
     """
 
     nodes: int = 0
@@ -153,9 +234,18 @@ class RoleReport:
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
     slots: tuple[SlotReport, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict[str, str])
+    blocks: Blocks = field(default_factory=dict[int, Mapping[str, Figures]])
+    zones: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Zone -> its nodes that run the service."""
+    left: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Zone -> those of them that the last rollout has still to update."""
 
     def count(self, rollout: str, *phases: str) -> int:
         return sum(self.counts.get(f"{rollout} {phase}", 0) for phase in phases)
+
+    def failures(self, rollout: Rollout) -> int:
+        """Nodes that have failed since it was last resumed."""
+        return self.count(rollout.attempt, FAILED)
 
 
 FAILED_MAX = 8
@@ -176,10 +266,9 @@ def read_report(body: bytes) -> RoleReport | None:
 TAKE, GIVE_BACK, UNUSED, FAIL = "take", "done", "unused", "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class SlotAsk:
+class SlotAsk(Struct, frozen=True):
     """`what`: TAKE a slot, or give it back: GIVE_BACK, the new version runs; UNUSED, it does not, and has not failed; FAIL, it
-    failed."""
+    failed. `waits`: the node has nothing else to ask for, so that the answer may take its time."""
 
     service: str
     rollout: str
@@ -188,10 +277,10 @@ class SlotAsk:
     what: str
     share: int = 0
     detail: str = ""
+    waits: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SlotAnswer:
+class SlotAnswer(Struct, frozen=True):
     """`granted` False: ask again after `retry_s`, unless the target has changed. `why`: for people."""
 
     granted: bool

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from sdlb.model.problem import Invalid
 
@@ -28,8 +29,7 @@ def _invalid(text: str, what: str, do: str = _EXAMPLE) -> Invalid:
     return Invalid("bad-route", f"route {shown!r}", what, do)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Pattern:
+class Pattern(Struct, frozen=True, order=True):
     """`host`: "*", "*.suffix" or exact, as A-labels. `path`: canonical, with at most one `*`, at its end."""
 
     host: str

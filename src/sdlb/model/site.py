@@ -5,29 +5,44 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from sdlb.model.problem import Invalid
 from sdlb.model.route import Pattern
 
 
 @dataclass(frozen=True, slots=True)
 class PemFile:
-    """`where`: the place in the node file that names the file, for error messages."""
+    """A file of a site. `where`: the place in the node file that names it, for error messages."""
 
     path: str
     where: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class SiteSpec:
+class FrontSpec(Struct, frozen=True):
+    """What a site answers or adds by itself, as configured. `redirects`: prefix and target; `fields`: names in lower case, and
+    values; `pages`: first and last status, and the file."""
+
+    redirects: tuple[tuple[str, str], ...] = ()
+    fields: tuple[tuple[str, str], ...] = ()
+    pages: tuple[tuple[tuple[int, int], PemFile], ...] = ()
+
+
+class SiteSpec(Struct, frozen=True):
     """A site as configured. `certificates`: the files of chain and key; key None: both are in one file.
 
     `client_ca`: clients are asked for a certificate signed by these CAs. `client_required`: a client without one is refused.
+    `acme`: its certificate is ordered from the authority of `[acme]`, and `certificates` is empty. `dh`: the site's own DH
+    parameters, with which it offers finite-field Diffie-Hellman; None: it does not.
     """
 
     hosts: tuple[str, ...]
     certificates: tuple[tuple[PemFile, PemFile | None], ...]
     client_ca: PemFile | None = None
     client_required: bool = False
+    acme: bool = False
+    front: FrontSpec = FrontSpec()
+    dh: PemFile | None = None
 
     @property
     def key(self) -> str:
@@ -41,21 +56,33 @@ class SiteSpec:
                 yield key
         if self.client_ca is not None:
             yield self.client_ca
+        for _, file in self.front.pages:
+            yield file
+        if self.dh is not None:
+            yield self.dh
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A site as the engine gets it, with the content of the files. `certificates`: PEM, each with its private key."""
+    """A site as the engine gets it, with the content of the files. `certificates`: PEM, each with its private key; none:
+    they were refused, and the engine keeps the site as it is. `redirects`, `fields`, `pages`: as in `FrontSpec`. `dh`: DH
+    parameters in PEM; empty: no finite-field Diffie-Hellman."""
 
     key: str
     hosts: tuple[str, ...]
     certificates: tuple[bytes, ...] = field(repr=False)
     client_ca: bytes = b""
     client_required: bool = False
+    redirects: tuple[tuple[str, str], ...] = ()
+    fields: tuple[tuple[str, str], ...] = ()
+    pages: tuple[tuple[tuple[int, int], bytes], ...] = field(default=(), repr=False)
+    dh: bytes = field(default=b"", repr=False)
+
+    def same_certificates(self, other: Site) -> bool:
+        return (self.certificates, self.client_ca) == (other.certificates, other.client_ca)
 
 
-@dataclass(frozen=True, slots=True)
-class SiteState:
+class SiteState(Struct, frozen=True):
     """The engine's report about a site that it was sent.
 
     `error`: the site was refused and keeps its former certificates. `not_after_s`: Unix time at which the first of its

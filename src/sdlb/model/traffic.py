@@ -5,7 +5,7 @@ It applies to all versions of the service, at every node. The field names are th
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from msgspec import Struct, to_builtins
 
 from sdlb.model.policy_reader import Reader
 
@@ -26,11 +26,11 @@ TRAFFIC_KEYS = (
 PROXY_PROTOCOLS = ("off", "v1", "v2")
 ENCODED_SLASH = ("refuse", "keep")
 COUNT_MAX = 1_000_000
+BODY_BYTES_MAX = 1 << 50
 RETRIES_MAX = 30
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(Struct, frozen=True):
     """How an endpoint is chosen.
 
     `hash_load`: with "hash", an endpoint gets at most this multiple of its fair share of requests in flight.
@@ -46,8 +46,7 @@ class Balance:
     zones: str = "ignore"
 
 
-@dataclass(frozen=True, slots=True)
-class Outlier:
+class Outlier(Struct, frozen=True):
     """Outlier ejection: an endpoint that does worse than the others gets no requests for a while. 0 turns a criterion off.
 
     `success_deviations`: its success rate is this many standard deviations below the mean. `latency_factor`: its latency is
@@ -61,13 +60,12 @@ class Outlier:
     requests_min: int = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """0: no limit.
 
     `in_flight`: requests at once at each entry. `endpoint_in_flight`, `endpoint_connections`: from each engine to each
     endpoint. `pending`: requests that wait, up to `pending_timeout_s`, until one in flight ends. `adaptive`: the limit of
-    requests in flight follows the latency.
+    requests in flight follows the latency. `body_bytes`: of a request body, in place of the limit of the node file.
     """
 
     in_flight: int = 0
@@ -76,17 +74,16 @@ class Limits:
     pending: int = 0
     pending_timeout_s: float = 1.0
     adaptive: bool = False
+    body_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(Struct, frozen=True):
     """`encoded_slash`: a path with `%2F` is refused on public nodes ("refuse"), or forwarded unchanged ("keep")."""
 
     encoded_slash: str = "refuse"
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(Struct, frozen=True):
     """Settings for all requests of a service.
 
     `timeout_s`: from the first attempt to the response head; 0: the node's limit alone. `try_timeout_s`: the same for each
@@ -125,7 +122,7 @@ class Traffic:
         )
 
     def to_data(self) -> dict[str, object]:
-        return asdict(self)
+        return to_builtins(self)
 
 
 def _seconds(reader: Reader, key: str, default: float) -> float:
@@ -142,7 +139,7 @@ def _path(top: Reader) -> Path:
 
 
 def _balance(top: Reader) -> Balance:
-    reader = top.inner("balance", tuple(Balance.__dataclass_fields__))
+    reader = top.inner("balance", Balance.__struct_fields__)
     if reader is None:
         return Balance()
     algorithm = reader.one_of("algorithm", ALGORITHMS, "least_requests")
@@ -161,7 +158,7 @@ def _balance(top: Reader) -> Balance:
 
 
 def _outlier(top: Reader) -> Outlier:
-    reader = top.inner("outlier", tuple(Outlier.__dataclass_fields__))
+    reader = top.inner("outlier", Outlier.__struct_fields__)
     if reader is None:
         return Outlier()
     factor = reader.number("latency_factor", 0.0, 0, 1000)
@@ -179,7 +176,7 @@ def _outlier(top: Reader) -> Outlier:
 
 
 def _limits(top: Reader) -> Limits:
-    reader = top.inner("limits", tuple(Limits.__dataclass_fields__))
+    reader = top.inner("limits", Limits.__struct_fields__)
     if reader is None:
         return Limits()
     return Limits(
@@ -189,4 +186,5 @@ def _limits(top: Reader) -> Limits:
         pending=reader.count("pending", 0, COUNT_MAX),
         pending_timeout_s=_seconds(reader, "pending_timeout_s", 1.0),
         adaptive=reader.flag("adaptive", False),
+        body_bytes=reader.count("body_bytes", 0, BODY_BYTES_MAX),
     )

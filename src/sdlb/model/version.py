@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from sdlb.model.problem import Invalid
 
@@ -150,8 +151,7 @@ def _holds(version: str, operator: str, bound: str) -> bool:
 # ---------------------------------------------------------------------- the rule of a service
 
 
-@dataclass(frozen=True, slots=True)
-class Compatibility:
+class Compatibility(Struct, frozen=True):
     """The compatibility rules of a service. `ranges`: versions within the same range are compatible. `allow`, `deny`: pairs
     that override all other rules; deny overrides allow."""
 

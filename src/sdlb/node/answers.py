@@ -57,6 +57,8 @@ def _shaped(info: inspect.Type, value: object) -> object:
                 if isinstance(value, list)
                 else []
             )
+        case inspect.AnyType():
+            return value
         case inspect.DictType():
             table = cast("Json", value) if isinstance(value, dict) else {}
             return {key: _shaped(info.value_type, each) for key, each in table.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,7 +31,10 @@ from sdlb.node import docs_page, metrics, openapi, problems, reads, schema_order
 from sdlb.node.api_rollouts import RolloutCalls
 from sdlb.node.authority import Authority
 from sdlb.node.ejected import with_ejected
+from sdlb.node.hardening import Part
 from sdlb.node.health import Health, owner_of, start_time
+from sdlb.node.idempotency import Repeats
+from sdlb.node.in_flight import at_instance
 from sdlb.node.journal import Event, Journal
 from sdlb.node.listeners import listeners
 from sdlb.node.lists import Lists
@@ -41,7 +44,7 @@ from sdlb.node.parameters import ETAG, check
 from sdlb.node.peer import acting_user
 from sdlb.node.policies import merge_one, read_body
 from sdlb.node.problems import Refusal
-from sdlb.node.requests import as_json, body_of
+from sdlb.node.requests import BODY_BYTES_MAX, as_json, body_of
 from sdlb.node.restart import Restart
 from sdlb.node.sites import SiteWatch
 from sdlb.node.specs import InstanceBody, check_id, decode, read_spec
@@ -77,6 +80,8 @@ class Api:
         sites: SiteWatch,
         restart: Restart,
         listen: dict[str, str],
+        hardening: Callable[[], Sequence[Part]],
+        repeats: Repeats,
     ) -> None:
         self._loop = loop
         self._lists = Lists(loop.balancer.view)
@@ -88,7 +93,9 @@ class Api:
         self._health = health
         self._sites = sites
         self._restart = restart
+        self._repeats = repeats
         self._listen = listen
+        self._hardening = hardening
 
     def app(self, paths: Collection[str] = ()) -> Starlette:
         """`paths`: serves only these."""
@@ -100,7 +107,11 @@ class Api:
         return Starlette(routes=routes, exception_handlers={HTTPException: _http_exception})
 
     def _handler(self, operation: str) -> Handler:
-        return getattr(self if hasattr(self, operation) else self._rollouts, operation)
+        handler: Handler = getattr(self if hasattr(self, operation) else self._rollouts, operation)
+        if operation not in openapi.REPEATED:
+            return handler
+        most = POLICIES_BYTES_MAX if operation == "put_policies" else BODY_BYTES_MAX
+        return partial(self._repeats.answer, handler=handler, body_max=most)
 
     def _pace(self) -> reads.Pace:
         return reads.Pace(self._loop.quiet)
@@ -113,11 +124,7 @@ class Api:
     # ------------------------------------------------------------------ instances
 
     def _view(self, found: dict[str, Any]) -> dict[str, Any]:
-        stats, name = self._engine.stats, f"i:{found['id']}"
-        target = stats.upstreams.get(name)
-        # Counts of draining endpoints are separate from the statistics, which may no longer know the endpoint.
-        draining = sum(count for key, count in stats.draining.items() if key.target == name)
-        return {**found, "in_flight": max(target.in_flight if target is not None else 0, draining)}
+        return {**found, "in_flight": at_instance(found["id"], self._engine.stats)}
 
     def _instance(self, instance_id: str) -> dict[str, Any]:
         found = self._loop.balancer.view.instance(check_id(instance_id))
@@ -211,15 +218,24 @@ class Api:
 
     async def drain_instance(self, request: Request) -> Response:
         instance_id = request.path_params["id"]
-        deadline_s = _seconds(request, "deadline_s", 30.0)
-        await self._known(instance_id, deadline_s)
-        await self._loop.do(InstanceDrain(instance_id, deadline_s))
-        await self._until(instance_id, lambda now: now is None or now["drained"], deadline_s)
+        own_s, within_s = self._deadline(request, instance_id)
+        await self._known(instance_id, within_s)
+        await self._loop.do(InstanceDrain(instance_id, own_s))
+        await self._until(instance_id, lambda now: now is None or now["drained"], within_s)
         return as_json(self._instance(instance_id))
+
+    def _deadline(self, request: Request, instance_id: str) -> tuple[float | None, float]:
+        """(deadline of the call, seconds until the answer). None: it has none, so the policy of the service decides."""
+        if "deadline_s" in request.query_params:
+            own_s = _seconds(request, "deadline_s", 30.0)
+            return own_s, own_s
+        view = self._loop.balancer.view
+        found = view.instance(instance_id)
+        return None, view.policy_layers.of(found["service"]).drain.deadline_s if found is not None else 30.0
 
     async def delete_instance(self, request: Request) -> Response:
         instance_id = request.path_params["id"]
-        deadline_s = _seconds(request, "deadline_s", 30.0)
+        own_s, deadline_s = self._deadline(request, instance_id)
         owner = owner_of(int(request.query_params.get("pid", "0")))
         gone = request.query_params.get("gone") == "1"
         last = await self._known(instance_id, 0.0 if gone else deadline_s)
@@ -227,7 +243,7 @@ class Api:
             await self._loop.do(InstanceGone(instance_id, "its program reported that it exited", owner))
         if owner and last["owner"] not in ("", owner):
             if not gone:
-                await self._loop.do(InstanceRemove(instance_id, deadline_s, owner))
+                await self._loop.do(InstanceRemove(instance_id, own_s, owner))
             text = (
                 f"{instance_id} is now registered by {last['owner']} and stays; the registration of {owner} is removed"
             )
@@ -241,7 +257,7 @@ class Api:
             return now is None
 
         started = time.monotonic()
-        await self._loop.do(InstanceRemove(instance_id, deadline_s, owner))
+        await self._loop.do(InstanceRemove(instance_id, own_s, owner))
         # At the deadline the instance is removed as soon as the engine sends it nothing new: that needs the extra second.
         gone = await self._until(instance_id, removed, deadline_s + 1.0)
         drained = gone and time.monotonic() - started < deadline_s
@@ -344,9 +360,15 @@ class Api:
         ready, detail = self._loop.ready()
         health = {"ready": ready, "detail": detail, "writes": self._loop.writes}
         stats = self._engine.stats
-        engine = {"pid": stats.pid, "version": stats.version, "attached": stats.attached}
+        degraded = [
+            {"what": each.what, "instead": each.instead, "services": list(each.services)}
+            for each in self._engine.degraded()
+        ]
+        engine = {"pid": stats.pid, "version": stats.version, "attached": stats.attached, "degraded": degraded}
         ejected = [{"target": name, "reason": why} for name, why in sorted(stats.ejected.items())]
-        head = {**tree, **health, "engine": engine, "listen": listen, "parents": parents, "ejected": ejected}
+        hardening = [part.view() for part in self._hardening()]
+        head = {**tree, **health, "engine": engine, "listen": listen, "hardening": hardening}
+        head |= {"parents": parents, "ejected": ejected}
         return self._long(reads.pieces(head, children=children, instances=instances))
 
     async def forget_child(self, request: Request) -> Response:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sdlb.model.canary_reader import bad, read_analysis, read_steps
 from sdlb.model.problem import Invalid
 from sdlb.model.release import CODE, read_release
-from sdlb.model.rollout import RolloutSpec
+from sdlb.model.rollout_reader import SPEC_KEYS
 from sdlb.model.version import check_service, check_version
 from sdlb.node import schema_rollouts as schema
 from sdlb.node.answers import shaped
@@ -22,6 +24,19 @@ from sdlb.node.releases import Releases
 from sdlb.node.requests import as_json, body_of
 from sdlb.node.rollouts import Order, Rollouts
 from sdlb.node.specs import decode
+
+
+def _canary(body: schema.RolloutStart) -> dict[str, Any]:
+    """The keys that were given, as in `RolloutSpec`. Raises Invalid."""
+    fail = bad(lambda path: f"rollout: {'.'.join(path)}", "bad-rollout")
+    found: dict[str, object] = {}
+    steps = None if body.step is UNSET else read_steps(msgspec.to_builtins(body.step), fail)
+    if steps is not None:
+        found["step"] = steps
+    if body.analysis is not UNSET:
+        given = msgspec.to_builtins(body.analysis)
+        found["analysis"] = None if given is None else read_analysis(given, fail, steps)
+    return msgspec.to_builtins(found)
 
 
 class RolloutCalls:
@@ -70,12 +85,17 @@ class RolloutCalls:
     async def get_rollout(self, request: Request) -> Response:
         return as_json(await self._rollouts.one(check_service(request.path_params["rollout"])))
 
+    async def get_rollout_record(self, request: Request) -> Response:
+        return as_json(await self._rollouts.record(check_service(request.path_params["rollout"])))
+
     async def start_rollout(self, request: Request) -> Response:
         body = decode(schema.RolloutStart, await body_of(request), "bad-json", "rollout")
         service, version = check_service(body.service), check_version(body.version)
         by = await acting_user(request, body.by)
-        spec = msgspec.convert(body, RolloutSpec, from_attributes=True)
-        return await self._order(request, Order("start", service, by, version, spec, body.supersede))
+        given = {key: value for key, value in msgspec.to_builtins(body).items() if key in SPEC_KEYS}
+        also = [(each.service, each.version) for each in body.also]
+        order = Order("start", service, by, version, {**given, **_canary(body)}, body.supersede, also=also)
+        return await self._order(request, order)
 
     async def order_rollout(self, request: Request) -> Response:
         which, verb = check_service(request.path_params["rollout"]), request.path_params["verb"]

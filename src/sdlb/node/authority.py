@@ -79,6 +79,8 @@ class Authority:
                 return await releases.run_here(self._loop, call)
             case ("POST", ["v1", "rollouts", *_]):
                 return await rollouts.run_here(self._loop, call)
+            case ("GET", ["v1", "rollouts", which, "record"]):
+                return rollouts.record_here(self._loop, unquote(which))
             case ("GET", ["v1", "rollouts" | "roles"]):
                 return rollouts.read_here(self._loop, call.path)
             case ("POST", _):

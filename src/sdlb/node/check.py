@@ -6,24 +6,29 @@ state folder has bound are not checked.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import pwd
 import socket
 import stat
+import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from sdlb.model.problem import Invalid
-from sdlb.model.role import Commands, RoleService
-from sdlb.node import pem
-from sdlb.node.config import LISTENERS, NodeConfig, Options, build, read_file
+from sdlb.model.role import Commands, Container, RoleService, Unit
+from sdlb.node import certificate_faults, pem
+from sdlb.node.config import LISTENERS, NodeConfig, Options, build, read_config, read_file
 from sdlb.node.config_reader import CODE, Mistake
+from sdlb.node.config_runs import KEYS_OF
 from sdlb.node.local_paths import SOCKET_PATH_BYTES_MAX
 from sdlb.node.toml_lines import line_of
 
 MISTAKES_MAX = 100
+BOOTED = "/run/systemd/system"
+"""It exists if systemd is process 1: sd_booted(3)."""
 Bound = Callable[[Path], Collection[str]]
 """The addresses that the running node at this API socket listens on; empty if there is no such node."""
 _SITE: dict[str, object] = {"certificate": "/dev/null"}
@@ -48,6 +53,20 @@ def mistakes(options: Options, bound: Bound = lambda socket: ()) -> list[str]:
             if not _already_reported(error, found)
         ]
     return list(dict.fromkeys(text for _, text in sorted(found, key=lambda each: each[0])))
+
+
+def certificate_warnings(options: Options) -> list[str]:
+    """What is wrong with the certificates of sites. The node starts nevertheless: each site serves with what it has."""
+    try:
+        config = read_config(options)
+    except Invalid:
+        return []
+    found: list[str] = []
+    for spec in config.sites:
+        with contextlib.suppress(Invalid):
+            site, _ = pem.read_site(spec)
+            found += map(str, certificate_faults.check(spec, site).all_faults(int(time.time())))
+    return found
 
 
 def _already_reported(error: Invalid, found: list[tuple[int, str]]) -> bool:
@@ -99,11 +118,15 @@ def _replace(data: dict[str, object], path: tuple[str, ...]) -> None:
         case ("hook", name, "command"):
             hooks = cast("dict[str, Any]", data["hook"])
             hooks[name]["command"] = ["/bin/true"]
-        case ("role", role, service, ("driver" | "routes" | "command" | "start" | "stop" | "state") as key):
+        case ("source", name, "url"):
+            sources = cast("dict[str, Any]", data["source"])
+            sources[name]["url"] = "https://in-place-of-a-mistake.invalid"
+        case ("role", role, service, ("driver" | "routes" | "command" | "start" | "stop" | "state" | "unit") as key):
             table = cast("dict[str, Any]", data["role"])[role][service]
             table[key] = {
-                "driver": "process" if "command" in table else "command",
+                "driver": max(KEYS_OF, key=lambda kind: len(table.keys() & set(KEYS_OF[kind]))),
                 "routes": ["in-place-of-a-mistake.invalid/"],
+                "unit": "in-place-of-a-mistake@.service",
             }.get(key, ["/bin/true"])
         case ("identity", ("certificate" | "ca") as key):
             cast("dict[str, object]", data["identity"])[key] = "/dev/null"
@@ -144,9 +167,18 @@ def _of_machine(config: NodeConfig, place: _Places, bound: Bound) -> Iterator[In
         yield from _raised(lambda spec=spec: pem.read_site(spec))
     if (identity := config.identity) is not None:
         yield from _raised(lambda: pem.read_identity(identity))
+    if (acme := config.acme) is not None:
+        if acme.hook:
+            yield from _program(acme.hook[0], place("acme", "hook"))
+        if acme.ca_file and not os.access(acme.ca_file, os.R_OK):
+            yield Invalid(CODE, place("acme", "ca_file"), f"{acme.ca_file} cannot be read", "name a PEM file")
     for name, hook in config.hooks.items():
         yield from _program(hook.command[0], place("hook", name, "command"))
         yield from _cwd(hook.cwd, place("hook", name, "cwd"))
+    for name, source in config.sources.items():
+        if source.token_file and not os.access(source.token_file, os.R_OK):
+            where = place("source", name, "token_file")
+            yield Invalid(CODE, where, f"{source.token_file} cannot be read", "grant access, or correct the path")
     for service in config.services:
         yield from _service(service, place)
     if config.access_log:
@@ -164,6 +196,15 @@ def _service(service: RoleService, places: _Places) -> Iterator[Invalid]:
         for name in ("prepare", "start", "stop", "state", "forget"):
             if words := cast("tuple[str, ...]", getattr(service.run, name)):
                 yield from _program(words[0], place(name))
+        return
+    if isinstance(service.run, Container):
+        if not os.access(service.run.socket, os.R_OK | os.W_OK):
+            do = "start Docker or Podman, grant access to it, or correct the path"
+            yield Invalid(CODE, place("socket"), f"{service.run.socket} cannot be used", do)
+        return
+    if isinstance(service.run, Unit):
+        if not os.path.isdir(BOOTED):
+            yield Invalid(CODE, place("driver"), "this machine is not managed by systemd", "use another driver")
         return
     if service.run.command[0].startswith("/"):
         yield from _program(service.run.command[0], place("command"))

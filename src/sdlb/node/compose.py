@@ -12,19 +12,26 @@ from sdlb.adapters import engine_process
 from sdlb.adapters.calendar import Zones
 from sdlb.adapters.credentials import Insecure, MutualTls
 from sdlb.adapters.engine_native import NativeEngine
+from sdlb.adapters.folder_watch import FolderWatch
 from sdlb.adapters.hook import Hooks
 from sdlb.adapters.link_grpc import GrpcChildren, GrpcParents, address_towards
+from sdlb.adapters.peers_grpc import METHOD as SHARE
+from sdlb.adapters.peers_grpc import GrpcPeers
+from sdlb.adapters.prometheus import MetricSources
 from sdlb.adapters.store_embedded import EmbeddedStore
 from sdlb.core.balancer import Balancer
+from sdlb.core.events import NodeFileNames
 from sdlb.core.settings import Settings
 from sdlb.model.identity import Identity
 from sdlb.model.instance import HealthCheck, InstanceSpec
 from sdlb.model.problem import Invalid
 from sdlb.model.rollout import Target, read_target
+from sdlb.node.acme import Acme
 from sdlb.node.authority import Authority
 from sdlb.node.config import NodeConfig
 from sdlb.node.config_reader import CODE
 from sdlb.node.drivers import Drivers
+from sdlb.node.hardening import parts
 from sdlb.node.health import Health
 from sdlb.node.identity import IdentityWatch
 from sdlb.node.journal import Journal
@@ -35,6 +42,7 @@ from sdlb.node.reaper import Reaper
 from sdlb.node.removed_roles import removed, retire
 from sdlb.node.restart import Restart
 from sdlb.node.sites import SiteWatch
+from sdlb.seams.acme import AcmeParts
 from sdlb.seams.driver import Driver
 from sdlb.seams.engine import Engine, EngineConfig, EngineFailed, Listener
 from sdlb.seams.store import Store
@@ -74,7 +82,8 @@ class Node:
         self.journal = journal
         self.store = store
         self.balancer = Balancer(settings, {k: v for k, v in saved.items() if not k.startswith(OURS)}, rng)
-        self.balancer.view.public = config.public
+        self.balancer.view.public = config.hardening.refuse_encoded_paths
+        self.hardening = parts(config)
         self.loop = NodeLoop(self.balancer, store, journal.report)
         self._remembered: dict[str, list[int]] = {
             key[4:]: cast("list[int]", value) for key, value in saved.items() if key.startswith("pid/")
@@ -85,23 +94,58 @@ class Node:
         engine_socket = folder.socket_path("hand-over.sock").with_name("engine.sock")
         self.children_socket = folder.socket_path("links.sock")
         log = folder.path / "engine.log"
-        self.engine: Engine = NativeEngine(engine_socket, log, config.workers, self.loop.post, journal.report)
+        self.engine: Engine = self._engine(engine_socket, log)
         self.sites = SiteWatch(self.engine.sites, journal.report, folder.path / "ticket-keys")
+        self.files = FolderWatch(self.sites.changed)
+        self.sites.watch_files = self.files.watch
         self.identity = IdentityWatch(journal.report, lambda: self.engine.stats.identity_not_after_s)
         credentials = Insecure() if config.identity is None else MutualTls(self.identity.must)
         self.children = GrpcChildren(str(self.children_socket), self.loop.post, journal.report, credentials)
+        peers = GrpcPeers(credentials)
+        self.children.calls[SHARE] = peers.handler()
+        self._acme_reaps = _reaps_nothing
+        view = self.balancer.view
+        self.acme = Acme(
+            config.name,
+            journal.report,
+            self.sites,
+            self.engine.challenges,
+            peers,
+            self._acme_parts,
+            view.active_routes,
+            rng,
+        )
         self.parents = GrpcParents(self.loop.post, journal.report, credentials, self.data_address)
         self.authority = Authority(self.loop)
         self.hooks = Hooks(folder.path / "hooks", config.hooks, config.file)
+        self.metrics = MetricSources(config.sources, config.file)
         self.drivers, drivers_reap = self._drivers(rng)
-        self.reaper = Reaper(lambda pid: engine_process.reaps(pid) or self.hooks.reaps(pid) or drivers_reap(pid))
+        self.reaper = Reaper(
+            lambda pid: engine_process.reaps(pid) or self.hooks.reaps(pid) or drivers_reap(pid) or self._acme_reaps(pid)
+        )
         self.restart = Restart(self.reaper)
         self.loop.engine = self.engine
         self.loop.children = self.children
         self.loop.parents = self.parents
+        self.loop.watch_services = self.acme.claims_changed
         self.loop.run_here = self.authority.run_here
         self.loop.run_hook = self.hooks.run
+        self.loop.ask_metrics = self.metrics.ask
+        self.adopt_outside(config)
         self.loop.run_driver = self.drivers.run
+
+    def _engine(self, socket: Path, log: Path) -> Engine:
+        config, post, report = self.config, self.loop.post, self.journal.report
+        if config.engine == "native":
+            return NativeEngine(socket, log, config.workers, post, report)
+        from sdlb.adapters.haproxy.engine import HaproxyEngine
+
+        return HaproxyEngine(socket.with_name("haproxy"), log, config.workers, post, report, config.haproxy_binary)
+
+    def adopt_outside(self, config: NodeConfig) -> None:
+        """The programs and servers of the node file that gates and analyses can name."""
+        self.hooks.programs, self.metrics.sources = config.hooks, config.sources
+        self.loop.post(NodeFileNames(tuple(config.sources), tuple(config.hooks)))
 
     async def start_engine(self) -> None:
         """Raises EngineFailed, or Invalid when the node's own certificate cannot be used."""
@@ -120,9 +164,10 @@ class Node:
         identity = identity or self.identity.current
         listeners = [Listener("node", config.listen_node, tls=identity is not None)]
         if config.listen_http:
-            listeners.append(Listener("http", config.listen_http, config.public, trusted_proxies=config.http_proxies))
+            http = Listener("http", config.listen_http, config.public, False, config.http_proxies, config.hardening)
+            listeners.append(http)
         if config.listen_https:
-            https = Listener("https", config.listen_https, config.public, True, config.https_proxies)
+            https = Listener("https", config.listen_https, config.public, True, config.https_proxies, config.hardening)
             listeners.append(https)
         return EngineConfig(
             config.name,
@@ -156,15 +201,32 @@ class Node:
         if services or self._removed:
             from sdlb.adapters.artifacts import ArtifactStore
             from sdlb.adapters.driver_command import CommandDriver
+            from sdlb.adapters.driver_container import ContainerDriver
             from sdlb.adapters.driver_process import ProcessDriver
 
             store = ArtifactStore(state / "store")
             command = CommandDriver(folder, store)
-            drivers = {"process": ProcessDriver(folder, store), "command": command}
+            drivers = {
+                "process": ProcessDriver(folder, store),
+                "command": command,
+                "container": ContainerDriver(folder),
+            }
+            if any(each.driver == "systemd" for each in services) or any(folder.glob("*/*/*/unit.json")):
+                from sdlb.adapters.driver_systemd import SystemdDriver  # 15 MB with its D-Bus library
+
+                drivers["systemd"] = SystemdDriver(folder, store, state / "units")
             keep, reaps = store.keep, command.reaps
         programs = Programs(self._program_ended, self._program_started)
         made = Drivers(services, drivers, folder, programs, self.journal.report, self._releases, keep, rng)
         return made, reaps
+
+    def _acme_parts(self) -> AcmeParts:
+        """Loaded by nodes with `[acme]` only."""
+        from sdlb.adapters.acme_parts import Parts
+
+        parts = Parts(self.folder.path.absolute() / "acme")
+        self._acme_reaps = parts.reaps
+        return parts
 
     def _releases(self, service: str) -> Iterable[Mapping[str, object]] | None:
         """Those that the target of a service names. None: it cannot be read."""

@@ -10,28 +10,37 @@ import ipaddress
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
 
-from sdlb.model.address import check_address, check_name
+from msgspec import Struct, field
+
+from sdlb.model.acme import TLS, AcmeSettings, Peer
+from sdlb.model.address import check_address, check_name, host_of
+from sdlb.model.hardening import Hardening
 from sdlb.model.hook_program import HookProgram
 from sdlb.model.identity import IdentitySpec
+from sdlb.model.metric_source import MetricSource
 from sdlb.model.problem import Invalid
 from sdlb.model.role import RoleService
 from sdlb.model.site import SiteSpec
+from sdlb.node.config_acme import read_acme, read_peers
+from sdlb.node.config_hardening import public_limits, read_hardening
 from sdlb.node.config_hooks import read_hooks
 from sdlb.node.config_identity import Links, read_identity
 from sdlb.node.config_reader import CODE, Reader, one_of
 from sdlb.node.config_roles import read_roles
 from sdlb.node.config_sites import read_sites
+from sdlb.node.config_sources import read_sources
 from sdlb.node.text_files import parse_toml, read_text
 
 NODE_LISTEN = "127.0.0.1:7700"
 TOP = (
     *("name", "state_dir", "public", "parents", "advertise", "insecure", "labels", "roles", "engine"),
-    *("identity", "listen", "store", "timing", "limits", "log", "site", "hook", "role"),
+    *("identity", "listen", "hardening", "store", "timing", "limits", "log", "site", "hook", "role", "acme", "peers"),
+    "haproxy",
+    "source",
 )
 LISTENERS = ("http", "https", "node", "metrics")
 LIMITS: dict[str, tuple[int, int]] = {
@@ -60,11 +69,10 @@ LIMITS: dict[str, tuple[int, int]] = {
 """Names and units as `Limits` in engine.proto, with the range that is accepted."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeConfig:
+class NodeConfig(Struct, frozen=True):
     """`listen_http`, `listen_https` "": no such listener. `http_proxies`, `https_proxies`: networks of proxies that are
     trusted to name their clients at that listener. `advertise` "": found out for each parent. `workers` 0: one a core.
-    `file`: the node file, "" without one. `services`: those of `roles`."""
+    `haproxy_binary` "": on the PATH. `file`: the node file, "" without one. `services`: those of `roles`."""
 
     name: str
     state_dir: Path
@@ -79,6 +87,7 @@ class NodeConfig:
     advertise: str = ""
     parents: tuple[str, ...] = ()
     public: bool = False
+    hardening: Hardening = Hardening()
     insecure: bool = False
     identity: IdentitySpec | None = None
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -88,16 +97,20 @@ class NodeConfig:
     lease_s: float = 10.0
     fence_s: float = 10.0
     workers: int = 0
+    engine: str = "native"
+    haproxy_binary: str = ""
     limits: Mapping[str, int] = field(default_factory=dict[str, int])
     access_log: str = ""
     log_level: str = "info"
     socket_mode: int = 0o600
     file: str = ""
     hooks: Mapping[str, HookProgram] = field(default_factory=dict[str, HookProgram])
+    acme: AcmeSettings | None = None
+    peers: tuple[Peer, ...] = ()
+    sources: Mapping[str, MetricSource] = field(default_factory=dict[str, MetricSource])
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """The options of the command line. None: the file or the default decides."""
 
     config: str | None = None
@@ -142,7 +155,7 @@ def build(
         "listen", ("http", "https", "node", "metrics", "socket", "admin", "socket_mode", "trusted_proxies")
     )
     timing = top.table("timing", ("beat_s", "lease_s", "fence_s"))
-    workers, limits = _engine(top)
+    engine, workers, limits = _engine(top)
     beat_s = timing.number("beat_s", 2.0, 0.01, 3600)
     lease_s = timing.number("lease_s", max(10.0, beat_s * 5), 0.01, 86400)
     fence_s = timing.number("fence_s", max(10.0, lease_s), 0, 86400)
@@ -173,6 +186,7 @@ def build(
     insecure, identity = options.insecure or top.flag("insecure", False), read_identity(top)
     links.check(listen_node, parents, insecure, identity)
     roles, services = read_roles(top)
+    acme = read_acme(top, listen)
     state_dir = _path("--state-dir", options.state_dir) or top.path("state_dir") or _state_dir(name, environment)
     return NodeConfig(
         name=name,
@@ -184,10 +198,11 @@ def build(
         listen_metrics=listen_metrics,
         http_proxies=_proxies(proxies, "http", listen_http),
         https_proxies=_proxies(proxies, "https", listen_https),
-        sites=read_sites(top, listen),
+        sites=read_sites(top, listen, acme, state_dir if engine == "haproxy" else None),
         advertise=top.text("advertise", "", lambda text: check_address(text, wildcard=False)),
         parents=parents,
         public=public,
+        hardening=read_hardening(top, public),
         insecure=insecure,
         identity=identity,
         labels=_labels(top),
@@ -197,12 +212,17 @@ def build(
         lease_s=lease_s,
         fence_s=fence_s,
         workers=workers,
-        limits=limits,
+        engine=engine,
+        haproxy_binary=_haproxy(top, engine, proxies, acme),
+        limits=public_limits(limits, public),
         access_log=_access(top),
         log_level=top.table("log", ("access", "level")).text("level", "info", _level),
         socket_mode=int(listen.text("socket_mode", "0600", _mode), 8),
         file=where,
         hooks=read_hooks(top),
+        acme=acme,
+        peers=read_peers(top, name, identity=identity is not None),
+        sources=read_sources(top),
     )
 
 
@@ -226,7 +246,7 @@ def _private(listen: Reader, address: str, public: bool) -> None:
     """Metrics reveal much about a site, so they must not be reachable from the internet."""
     if not address:
         return
-    ip = ip_address(address.rpartition(":")[0].strip("[]"))
+    ip = ip_address(host_of(address))
     if ip.is_unspecified:
         if public:
             listen.fail(
@@ -236,20 +256,34 @@ def _private(listen: Reader, address: str, public: bool) -> None:
         listen.fail("metrics", "a loopback or private address: metrics must not be public")
 
 
-def _engine(top: Reader) -> tuple[int, dict[str, int]]:
-    """`engine = "native"`, or a table with `kind`, `workers` and limits; limits may also stand in `[limits]`."""
+def _engine(top: Reader) -> tuple[str, int, dict[str, int]]:
+    """Kind, workers, limits. `engine = "native"`, or a table with `kind`, `workers` and limits; limits may also stand in `[limits]`."""
     check = one_of("native", "haproxy")
     workers = 0
     limits = _limits(top.table("limits", tuple(LIMITS)))
     if isinstance(top.get("engine"), dict):
         engine = top.table("engine", ("kind", "workers", *LIMITS))
-        if engine.text("kind", "native", check) == "haproxy":
-            engine.later("kind", "the HAProxy engine")
+        kind = engine.text("kind", "native", check)
         workers = engine.whole("workers", 0, 0, 1024)
         limits.update(_limits(engine))
-    elif top.text("engine", "native", check) == "haproxy":
-        top.later("engine", "the HAProxy engine")
-    return workers, limits
+    else:
+        kind = top.text("engine", "native", check)
+    return kind, workers, limits
+
+
+def _haproxy(top: Reader, engine: str, proxies: Reader, acme: AcmeSettings | None) -> str:
+    """`[haproxy]`. With this engine, settings that would be unsafe to ignore are refused; others are reported as degraded."""
+    table = top.table("haproxy", ("binary",))
+    if "haproxy" in top and engine != "haproxy":
+        top.refuse("haproxy", 'needs engine = "haproxy"', "add it, or remove the table")
+    for key in ("http", "https"):
+        if engine == "haproxy" and key in proxies:
+            proxies.refuse(key, 'is not supported with engine = "haproxy"', "remove it, or use the native engine")
+    if engine == "haproxy" and acme is not None and acme.challenge == TLS:
+        do = 'set challenge = "http-01" or "dns-01" under [acme]'
+        top.refuse("acme", f'has the challenge {TLS}, which engine = "haproxy" does not answer', do)
+    binary = table.path("binary")
+    return "" if binary is None else str(binary)
 
 
 def _limits(table: Reader) -> dict[str, int]:

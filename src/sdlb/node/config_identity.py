@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 from typing import NoReturn
 
+from sdlb.model.address import host_of, is_loopback
 from sdlb.model.identity import IdentitySpec
 from sdlb.model.problem import Invalid
 from sdlb.model.site import PemFile
@@ -54,7 +55,7 @@ class Links:
             return
         if "insecure" in top and not insecure:
             top.refuse("insecure", "is false and there is no [identity]", f"give {DO}")
-        ip = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
+        ip = ipaddress.ip_address(host_of(address))
         if ip.is_global:
             do = "a loopback or private address (unencrypted node links must not cross the internet), or an [identity]"
             self.refuse_listen(address, do)
@@ -63,7 +64,7 @@ class Links:
         if not ip.is_loopback:
             self.refuse_listen(address, f"a loopback address, or {DO}")
         for parent in parents:
-            if not _is_loopback(parent):
+            if not is_loopback(parent):
                 self._refuse_parent(parent)
 
     def refuse_listen(self, address: str, expected: str) -> NoReturn:
@@ -78,11 +79,3 @@ class Links:
         if self._parents:
             raise Invalid("usage", "--parent", what, do)
         self._top.refuse("parents", what, do)
-
-
-def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn, cast
 
+from sdlb.model.address import check_name
 from sdlb.model.problem import Invalid
 from sdlb.node.toml_lines import line_of
 
@@ -72,6 +73,27 @@ class Reader:
 
     def table(self, key: str, keys: tuple[str, ...]) -> Reader:
         return Reader(self._data.get(key, {}), self._where, self._lines, (*self._path, key), keys)
+
+    def named(self, key: str, keys: tuple[str, ...], most: int, example: str) -> Iterator[tuple[str, Reader]]:
+        """Tables [key.NAME] with their names. `example`: of a line in one of them."""
+        value = self._data.get(key, {})
+        if not isinstance(value, dict):
+            self.fail(key, f"tables: write [{key}.NAME], and {example}")
+        names = list(cast("dict[str, object]", value))
+        if len(names) > most:
+            self.refuse(key, f"has {len(names)} tables", f"use at most {most}")
+        above = self.table(key, ())
+        for name in names:
+            yield name, above._one_of(key, name, keys, example)
+
+    def _one_of(self, kind: str, name: str, keys: tuple[str, ...], example: str) -> Reader:
+        try:
+            check_name(name)
+        except ValueError as error:
+            self.refuse(name, f"is not a name of a {kind}", f"expected {error}")
+        if not isinstance(self._data[name], dict):
+            self.fail(name, f"a table: write [{kind}.{name}], and {example}")
+        return self.table(name, keys)
 
     def items(self, key: str, keys: tuple[str, ...]) -> list[Reader]:
         """An array of tables."""

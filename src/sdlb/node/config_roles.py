@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import TypeVar, cast
@@ -11,28 +10,22 @@ from sdlb.model.address import check_name
 from sdlb.model.instance import HealthCheck
 from sdlb.model.location import parse_prefix
 from sdlb.model.problem import Invalid
-from sdlb.model.role import ArtifactRules, Commands, Program, Restart, RoleService, check_word
+from sdlb.model.role import ArtifactRules, RoleService
 from sdlb.model.route import Pattern
 from sdlb.model.version import check_service, parse_declaration
-from sdlb.node.config_programs import read_command, read_env, read_words
+from sdlb.node.config_programs import read_env
 from sdlb.node.config_reader import Reader, one_of
+from sdlb.node.config_runs import RUN_KEYS, read_run
 from sdlb.node.specs import PROTOCOLS, Health, read_health
 
 SERVICES_MAX = 256
-PROGRAM_KEYS = ("command", "user", "memory_mb", "cpu", "cwd", "stop_timeout_s", "restart", "log_bytes_max")
-COMMANDS_KEYS = ("prepare", "start", "stop", "state", "forget", "timeout_s")
-ARTIFACT_KEYS = ("from", "keys", "artifact_mb_max", "fetch_timeout_s")
 SERVICE_KEYS = (
     *("driver", "routes", "health", "protocol", "compatible", "capacity", "port", "env", "start_timeout_s"),
     "side_by_side",
 )
-KEYS = (*SERVICE_KEYS, *ARTIFACT_KEYS, *PROGRAM_KEYS, *COMMANDS_KEYS)
+KEYS = (*SERVICE_KEYS, *RUN_KEYS)
 HEALTH_KEYS = ("kind", "path", "interval_s", "timeout_s", "rise", "fall", "host", "status")
-RESTART_KEYS = ("first_s", "max_s", "stable_s")
 T = TypeVar("T")
-LATER = ("systemd", "container")
-_USER = re.compile(r"^[a-z_][a-z0-9_-]{0,30}\$?\Z", re.IGNORECASE)
-_COMMAND = 'a list: the program and its arguments, for example ["./catalog", "--port", "{port}"]'
 
 
 def read_roles(top: Reader) -> tuple[tuple[str, ...], tuple[RoleService, ...]]:
@@ -70,8 +63,7 @@ def _tables(above: Reader, key: str, example: str, keys: tuple[str, ...] = ()) -
 
 
 def _service(table: Reader, role: str, service: str) -> RoleService:
-    driver = _driver(table)
-    run = _program(table) if driver == "process" else _commands(table)
+    run = read_run(table)
     return RoleService(
         role,
         service,
@@ -87,59 +79,6 @@ def _service(table: Reader, role: str, service: str) -> RoleService:
         table.number("start_timeout_s", 30.0, 0.1, 86_400),
         table.flag("side_by_side", True),
     )
-
-
-def _driver(table: Reader) -> str:
-    if "driver" not in table:
-        table.refuse("driver", "is missing", 'expected "process" or "command"')
-    driver = table.text("driver", "", one_of("process", "command", *LATER))
-    if driver in LATER:
-        table.later("driver", f"the driver {driver}", 'use "process" or "command"')
-    others = COMMANDS_KEYS if driver == "process" else PROGRAM_KEYS
-    for key in others:
-        if key in table:
-            its = PROGRAM_KEYS if driver == "process" else COMMANDS_KEYS
-            table.refuse(key, f'is not a key of driver = "{driver}"', f"use {', '.join(its)}")
-    return driver
-
-
-def _program(table: Reader) -> Program:
-    words = read_words(table, "command", _COMMAND)
-    for word in words:
-        try:
-            check_word(word)
-        except ValueError as error:
-            table.fail("command", str(error))
-    first = words[0]
-    if "/" not in first or ".." in first.split("/") or "{" in first:
-        do = f'did you mean "./{first}"?' if first.isalnum() else 'write "./catalog" or "/usr/bin/catalog"'
-        table.refuse("command", f"starts with {first[:60]!r}, which is no path of a program", do)
-    cwd = table.path("cwd")
-    return Program(
-        words,
-        table.text("user", "", _user),
-        table.whole("memory_mb", 0, 0, 1 << 24),
-        table.number("cpu", 0.0, 0, 4096),
-        "" if cwd is None else str(cwd),
-        table.number("stop_timeout_s", 10.0, 0, 86_400),
-        _restart(table),
-        table.whole("log_bytes_max", 10 << 20, 64 << 10, 1 << 40),
-    )
-
-
-def _restart(table: Reader) -> Restart:
-    inner = table.table("restart", RESTART_KEYS)
-    first_s = inner.number("first_s", 1.0, 0.01, 3600)
-    max_s = inner.number("max_s", max(60.0, first_s), 0.01, 86_400)
-    if max_s < first_s:
-        inner.fail("max_s", f"at least first_s ({first_s:g})")
-    return Restart(first_s, max_s, inner.number("stable_s", 60.0, 0.01, 86_400))
-
-
-def _commands(table: Reader) -> Commands:
-    start, stop, state = (read_command(table, key) for key in ("start", "stop", "state"))
-    prepare, forget = (read_command(table, key) if key in table else () for key in ("prepare", "forget"))
-    return Commands(start, stop, state, prepare, forget, table.number("timeout_s", 60.0, 0.1, 86_400))
 
 
 def _artifacts(table: Reader) -> ArtifactRules:
@@ -196,9 +135,3 @@ def _each(table: Reader, key: str, texts: tuple[str, ...], parse: Callable[[str]
         return [parse(text) for text in texts]
     except Invalid as error:
         table.refuse(key, f"{error.where} {error.what}", error.do)
-
-
-def _user(text: str) -> str:
-    if not _USER.match(text):
-        raise ValueError("the name of a user")
-    return text

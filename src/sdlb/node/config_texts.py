@@ -12,11 +12,24 @@ KEYS: dict[str, tuple[str, str]] = {
     "parents": ("none: a root", "Parents as `host:port`. The node registers with all of them."),
     "advertise": ("the address of the node listener", "The address at which parents reach this node."),
     "insecure": ("`false`", "Permits unencrypted node links in private networks."),
-    "labels": ("none", 'Labels of the node, for example `{zone = "a"}`.'),
+    "labels": (
+        "none",
+        'Labels of the node, for example `{zone = "a"}`. Rollouts go zone by zone, and `balance.zones` prefers the own zone.',
+    ),
     "roles": ("none", "Names of the [roles](#roles) of this node."),
-    "engine": ('`"native"`', "The engine: a kind, or a table with `kind`, `workers` and limits."),
-    "engine.kind": ('`"native"`', "The engine's kind."),
+    "peers": (
+        "none",
+        'The other entries, with the addresses of their node listeners: `{edge-2 = "10.0.0.2:7700"}`. This node '
+        "shares the certificates and challenges of `[acme]` and the keys of TLS session tickets with them.",
+    ),
+    "engine": (
+        '`"native"`',
+        'The engine: `"native"`, `"haproxy"`, or a table with `kind`, `workers` and limits. A change of the kind needs '
+        "a stop and a start of the node.",
+    ),
+    "engine.kind": ('`"native"`', 'The engine\'s kind: `"native"` or `"haproxy"`.'),
     "engine.workers": ("0: one per core", "Number of worker threads."),
+    "haproxy.binary": ("`HAPROXY`, else `haproxy` on the PATH", "Path of the HAProxy program, version 2.6 or newer."),
     "listen.http": ("none", "The listener for HTTP clients."),
     "listen.https": ("none", "The listener for HTTPS clients (HTTP/1.1 and HTTP/2). Needs at least one `[[site]]`."),
     "listen.node": ("`127.0.0.1:7700`", "The listener for the links of children, and for requests from parents."),
@@ -32,6 +45,26 @@ KEYS: dict[str, tuple[str, str]] = {
     "listen.trusted_proxies.http": ("none", "Networks of the proxies in front of `listen.http`."),
     "listen.trusted_proxies.https": ("none", "Networks of the proxies in front of `listen.https`."),
     "listen.admin": ("none", "Not supported in this version."),
+    "hardening.refuse_encoded_paths": (
+        "`public`",
+        "A path with an encoded slash, backslash or NUL gets 400. A policy can permit the "
+        "[encoded slash](../guide/balancing.md#encoded-slashes).",
+    ),
+    "hardening.drop_underscore_fields": ("`public`", "Header fields with `_` in the name are removed from requests."),
+    "hardening.replace_request_ids": ("`public`", "`X-Request-Id` of a client is replaced."),
+    "hardening.handshakes_per_address": (
+        "`public`",
+        "One client address has at most a quarter of the concurrent TLS handshakes (`limits.handshakes`).",
+    ),
+    "hardening.redirect_to_https": (
+        "`public`",
+        "A request on `listen.http` for a host that has a `[[site]]` gets 308 to the same URL with `https`. Paths below "
+        "`/.well-known/acme-challenge/` are excepted.",
+    ),
+    "hardening.hsts_s": (
+        "63072000 (two years) on a public node, else 0",
+        "`Strict-Transport-Security: max-age=N` is added to responses over TLS that do not have this field. 0: not added.",
+    ),
     "timing.beat_s": ("2", "Interval of heartbeats, in seconds. All of `[timing]` must be the same in the whole tree."),
     "timing.lease_s": (
         "10, or `5 * beat_s` if that is more",
@@ -69,7 +102,10 @@ KEYS: dict[str, tuple[str, str]] = {
         "20",
         "Maximum number of retries, in percent of the requests; 10 per second and worker are always permitted.",
     ),
-    "limits.body_bytes": ("no limit", "Maximum size of a request body."),
+    "limits.body_bytes": (
+        "no limit; 104857600 on a public node",
+        "Maximum size of a request body.",
+    ),
     "limits.connections_per_address": (
         "no limit; 1024 on a public node",
         "Maximum number of connections of a client address. An IPv6 /64 counts as one address.",
@@ -111,7 +147,52 @@ KEYS: dict[str, tuple[str, str]] = {
         '`"required"`',
         'With `client_ca`: `"required"`, or `"optional"` (a certificate that is shown must be valid).',
     ),
-    "site.acme": ("`false`", "Not supported in this version."),
+    "site.redirect": (
+        "none",
+        "308 to another URL: one for the whole site, or a table of path prefixes with a URL each. The rest of the path "
+        "and the query are appended. The longest prefix wins.",
+    ),
+    "site.security_headers": (
+        "`false`",
+        "Header fields that are added to responses without them: a table of names and values, or `true` for "
+        "`X-Content-Type-Options: nosniff`, `X-Frame-Options: SAMEORIGIN` and `Referrer-Policy: "
+        "strict-origin-when-cross-origin`.",
+    ),
+    "site.error_pages": (
+        "none",
+        "HTML files for the node's own error responses, by status: `{404 = "
+        '"/etc/sdlb/404.html", 5xx = "/etc/sdlb/5xx.html"}`. At most 64 KiB each. Responses of endpoints are never replaced.',
+    ),
+    "site.acme": (
+        "`false`",
+        "The node orders the certificate from the CA of `[acme]` and renews it. `certificate` and `key` must be absent.",
+    ),
+    "site.dhe": (
+        "`false`",
+        'With `engine = "haproxy"`: the site also offers DHE-RSA with AEAD for TLS 1.2, with its own DH parameters (`sdlb tls dhparam`). '
+        "Each handshake costs much CPU time, so `sdlb audit` warns.",
+    ),
+    "acme.directory": (
+        "required",
+        "The https URL of the CA's ACME directory. By setting it, you accept the CA's terms of service.",
+    ),
+    "acme.email": ("none", "The contact address that is given to the CA."),
+    "acme.profile": ("the CA's default", 'The certificate profile, for example `"shortlived"`.'),
+    "acme.challenge": (
+        '`"tls-alpn-01"`',
+        'How the node proves that it controls a host: `"tls-alpn-01"` (on `listen.https`), `"http-01"` (on `listen.http`) or `"dns-01"` '
+        "(by `hook`). Wildcards need `dns-01`.",
+    ),
+    "acme.hook": (
+        "required for `dns-01`",
+        "The program that sets and removes DNS records, and its arguments: see [dns-01](#dns-01).",
+    ),
+    "acme.on_claim": (
+        "none",
+        'Hosts, for example `["*.customers.example.com"]`. A matching host gets its own certificate as soon as a claim '
+        "for exactly that host is active.",
+    ),
+    "acme.ca_file": ("the system's CAs", "PEM file with the root CAs of the HTTPS server of a private CA."),
     "hook.command": ("required", "The absolute path of the program and its arguments, as a list. No shell reads it."),
     "hook.timeout_s": (
         "0: the gate's `timeout_s` only",
@@ -119,7 +200,16 @@ KEYS: dict[str, tuple[str, str]] = {
     ),
     "hook.env": ("none", "Variables for its environment. `SDLB_...` is reserved."),
     "hook.cwd": ('`"/"`', "The folder in which it runs."),
-    "role.driver": ("required", 'How the service is run: `"process"` or `"command"`.'),
+    "source.url": (
+        "required",
+        "The URL of the Prometheus server, without `/api/...`. `https`, or `http` to a loopback or private address.",
+    ),
+    "source.token_file": ("none", "File with a bearer token. It is read for each block, so it can be rotated."),
+    "source.timeout_s": ("5", "Time within which all queries of a block must be answered, up to 8 seconds."),
+    "role.driver": (
+        "required",
+        'How the service is run: `"process"`, `"command"`, `"container"` or `"systemd"`. See [drivers](#drivers).',
+    ),
     "role.routes": ("required", "The routes of the service."),
     "role.health": (
         "`tcp`",
@@ -134,18 +224,21 @@ KEYS: dict[str, tuple[str, str]] = {
     "role.side_by_side": ("`true`", "Whether two versions may run at the same time on this node."),
     "role.from": (
         "none",
-        'Prefixes, each with a final `/`: `"https://repo.example/"`, `"/srv/releases/"`, `"oci:/srv/layouts/"`. Artifacts are '
-        "fetched from nowhere else.",
+        'Prefixes, each with a final `/`: `"https://repo.example/"`, `"/srv/releases/"`, `"oci:/srv/layouts/"`, '
+        '`"docker://registry.example/team/"`. Artifacts are fetched from nowhere else.',
     ),
     "role.keys": ("none", "Files with minisign public keys. With them, an artifact without a signature is refused."),
     "role.artifact_mb_max": ("2048", "Maximum size of an artifact, in MiB. Unpacked, it may be four times as large."),
-    "role.fetch_timeout_s": ("600", "Time within which an artifact must be fetched."),
+    "role.fetch_timeout_s": ("600", "Time within which an artifact must be fetched, or an image pulled."),
     "role.command": (
         "required for `process`",
         'The program and its arguments, as a list. No shell reads it. `"./..."` is inside the artifact. `{port}`, `{version}` and '
-        "`{folder}` (the unpacked artifact) are replaced.",
+        "`{folder}` (the unpacked artifact) are replaced. For `container`: arguments in place of those of the image.",
     ),
-    "role.user": ("the node's user", "The user that the program runs as. Needs a node that runs as root."),
+    "role.user": (
+        "the node's user, or the image's",
+        "The user that the program runs as. `process` needs a node that runs as root. In a container also `UID` or `UID:GID`.",
+    ),
     "role.memory_mb": ("0: no limit", "Maximum memory of the program and its children, in MiB."),
     "role.cpu": ("0: no limit", "Maximum number of CPUs, for example 0.5. Needs a delegated cgroup."),
     "role.cwd": ("the unpacked artifact", "The folder in which the program runs."),
@@ -154,11 +247,23 @@ KEYS: dict[str, tuple[str, str]] = {
         "`{first_s = 1, max_s = 60, stable_s = 60}`",
         "The pause before a restart: `first_s`, doubled each time up to `max_s`. After a run of `stable_s` it is `first_s` again.",
     ),
+    "role.container_port": (
+        "0: the same as outside",
+        "The port that the program listens on inside its container. `PORT` and `{port}` have it.",
+    ),
+    "role.socket": (
+        '`"/run/docker.sock"`',
+        "The Unix socket of the container engine. Podman as root: `/run/podman/podman.sock`.",
+    ),
     "role.log_bytes_max": ("10485760", "Maximum size of the program's log, in bytes. The older half is removed first."),
     "role.start": ("required for `command`", "The command that starts the service. Absolute path, then arguments."),
     "role.stop": ("required for `command`", "The command that stops it."),
     "role.state": ("required for `command`", "The command that exits with 0 if it runs and with 3 if it does not."),
     "role.prepare": ("none", "The command that prepares a version, before the one that runs is stopped."),
     "role.forget": ("none", "The command that removes what `prepare` has made."),
-    "role.timeout_s": ("60", "Time for each of these commands."),
+    "role.unit": (
+        "required for `systemd`",
+        'The template unit, for example `"catalog@.service"`. Its instance is the version.',
+    ),
+    "role.timeout_s": ("60", "Time for each of these commands, or for each start and stop of a unit."),
 }

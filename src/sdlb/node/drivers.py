@@ -15,9 +15,10 @@ import os
 import re
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from random import Random
+
+from msgspec.structs import replace
 
 from sdlb.core.effects import Note, RunDriver
 from sdlb.core.events import DriverDone
@@ -91,7 +92,7 @@ class Drivers:
             self._tidy()
         return DriverDone(
             *(effect.key, "", state.reason, False, state.log),
-            *(state.status, state.version, state.pid, state.port),
+            *(state.status, state.version, state.pid, state.port, state.restarts),
         )
 
     async def state(self, slot: Slot) -> SlotState:

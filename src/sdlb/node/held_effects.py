@@ -15,7 +15,8 @@ the bound all held messages are dropped; once messages flow again, the other sid
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from sdlb.core import effects as ef
 from sdlb.core.events import EngineAttached, EngineLost, Event
@@ -44,7 +45,7 @@ class HeldEffects:
     def pass_or_hold(self, effect: ef.Effect) -> ef.Effect | None:
         """The effect to carry out now, perhaps changed; None: it is held."""
         match effect:
-            case ef.Apply() | ef.RunHook():  # a hook runs after its intent is on disk
+            case ef.Apply() | ef.RunHook() | ef.AskMetrics():  # a hook runs after its intent is on disk
                 self._held.append(effect)
                 return None
             case ef.ToParent(parent, UpState(seq)):

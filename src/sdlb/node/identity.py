@@ -37,6 +37,7 @@ class IdentityWatch:
         self._seen: Stamp = ()
         self._exposed: list[str] = []
         self._reported = (0, 0)
+        self._not_before_s = 0
 
     async def adopt(self, spec: IdentitySpec | None, take: Take | None = None) -> None:
         """Uses these files from now on. Raises Invalid, and changes nothing, if they cannot be read or are refused."""
@@ -73,7 +74,7 @@ class IdentityWatch:
         before, self._seen = self._seen, now
         if now != self._read_at and now == before:
             await self._renew(spec, take)
-        self._reported, note = ending(self._not_after_s(), int(self._wall()), self._reported)
+        self._reported, note = ending(self._not_before_s, self._not_after_s(), int(self._wall()), self._reported)
         if note:
             self._report(Note(*note))
 
@@ -93,7 +94,10 @@ class IdentityWatch:
         self._took(identity, exposed)
 
     def _took(self, identity: Identity, exposed: list[str]) -> None:
+        from sdlb.node.certificate_faults import not_before_s  # its library is loaded by nodes with certificates only
+
         self.current, self.error = identity, ""
+        self._not_before_s = not_before_s(identity.pem)
         for text in exposed:
             if text not in self._exposed:
                 self._report(Note("key-file-exposed", f"identity: {text}", "warning"))

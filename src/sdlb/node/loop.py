@@ -40,12 +40,17 @@ from sdlb.core.events import (
     EngineRejected,
     Event,
     HookDone,
+    MetricsAnswered,
     Stop,
     StoreStuck,
     StoreWritten,
     Tick,
 )
+from sdlb.core.figures import Analysed
+from sdlb.node.answer_counter import AnswerCounter
+from sdlb.node.figures import FigureCounter
 from sdlb.node.held_effects import HeldEffects
+from sdlb.node.in_flight import with_in_flight
 from sdlb.node.service_watch import ServiceWatch
 from sdlb.seams.engine import Engine
 from sdlb.seams.links import ChildLinks, ParentLinks
@@ -63,8 +68,14 @@ Run = Callable[[ef.Execute], Awaitable[tuple[int, bytes]]]
 """Runs an API call of the authority on this root -> (status, body)."""
 RunHook = Callable[[ef.RunHook], Awaitable[tuple[str, str]]]
 """Asks the hook of a gate -> (outcome, detail), as in `HookDone`. Never raises."""
+AskMetrics = Callable[[ef.AskMetrics], Awaitable[tuple[float | str, ...]]]
+"""Asks the sources of metrics -> results, as in `MetricsAnswered`. Never raises."""
 RunDriver = Callable[[ef.RunDriver], Awaitable[DriverDone]]
 """Calls the driver of a role's service. Never raises."""
+
+
+def _ignore(services: tuple[str, ...]) -> None:
+    """Nobody waits for changes of services."""
 
 
 class Waiters:
@@ -103,8 +114,10 @@ class NodeLoop:
     engine: Engine
     run_here: Run
     run_hook: RunHook
+    ask_metrics: AskMetrics
     run_driver: RunDriver
     watch_instances: Callable[[tuple[str, ...]], None]
+    watch_services: Callable[[tuple[str, ...]], None] = staticmethod(_ignore)
 
     def __init__(
         self,
@@ -137,7 +150,13 @@ class NodeLoop:
         self._why = ""  # why the last commit failed
         self._held_effects = HeldEffects()
         self._services = ServiceWatch(balancer.view, report)
+        self._figures = FigureCounter(self._analysed, lambda: self.engine.stats, self.post, wall)
+        self._answers = AnswerCounter(balancer.view.recorded, lambda: self.engine.stats, self.post)
         self._released = False  # the disk fails but nothing is held: other roots decide, this one follows
+
+    def _analysed(self) -> list[Analysed]:
+        """Without latencies a block is not reported, so that no step of a canary passes for lack of them."""
+        return self.balancer.view.analysed() if "latency" in self.engine.features else []
 
     # ------------------------------------------------------------------ in
 
@@ -197,6 +216,8 @@ class NodeLoop:
             for event in events if self._held_effects.on else ():
                 self._held_effects.event(event)
             await self._handle(events)
+            self._figures.look()
+            self._answers.look()
             for caller in callers:
                 if not caller.done():
                     caller.set_result(None)
@@ -293,6 +314,10 @@ class NodeLoop:
                 raise TypeError("of the disk: not acted on")
             case ef.Apply():
                 self.engine.apply(effect)
+            case ef.AttachAgain():
+                self.engine.attach_again()
+            case ef.Cut(endpoints, streams_only):
+                self.engine.cut(endpoints, streams_only=streams_only)
             case ef.ToParent(parent, message):
                 self.parents.send(parent, message)
             case ef.ToChild(link, message):
@@ -304,16 +329,19 @@ class NodeLoop:
             case ef.DropChild(link):
                 self.children.drop(link)
             case ef.Note():
-                self.report(effect)
+                self.report(with_in_flight(effect, self.engine.stats))
             case ef.Changed(instances, services):
                 self.watch_instances(instances)
                 self._services.look(services)
+                self.watch_services(services)
                 self.instances.wake(instances)
                 self.services.wake(services)
             case ef.Execute():
                 self._spawn(self._execute(effect))
             case ef.RunHook():
                 self._hooks.add(self._spawn(self._run_hook(effect)))
+            case ef.AskMetrics():
+                self._hooks.add(self._spawn(self._ask_metrics(effect)))
             case ef.RunDriver():
                 self._hooks.add(self._spawn(self._run_driver(effect)))
             case ef.Answered():
@@ -391,6 +419,9 @@ class NodeLoop:
         outcome, detail = await self.run_hook(effect)
         self.post(HookDone(effect.key, outcome, detail))
 
+    async def _ask_metrics(self, effect: ef.AskMetrics) -> None:
+        self.post(MetricsAnswered(effect.key, await self.ask_metrics(effect)))
+
     async def _run_driver(self, effect: ef.RunDriver) -> None:
         self.post(await self.run_driver(effect))
 
@@ -413,6 +444,8 @@ class NodeLoop:
 
     async def close(self) -> None:
         """After `run` was cancelled: waits for running tasks, but not for hooks, and retries unwritten values once."""
+        self._figures.close()
+        self._answers.close()
         hooks = set(self._hooks)
         for task in hooks:
             task.cancel()

@@ -3,11 +3,10 @@ from this table."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class MetricText:
+class MetricText(Struct, frozen=True):
     kind: str
     labels: tuple[str, ...]
     text: str
@@ -55,7 +54,15 @@ CERTIFICATES: dict[str, MetricText] = {
     "sdlb_certificate_not_after_seconds": _gauge(
         "Unix time at which the site's certificate expires (the earliest one of several).", "site"
     ),
+    "sdlb_certificate_not_before_seconds": _gauge(
+        "Unix time from which that certificate is valid. The lifetime is the difference to its expiry.", "site"
+    ),
     "sdlb_site_error": _gauge("1 while the site's certificate files cannot be used.", "site"),
+    "sdlb_acme_orders_total": _counter("Finished certificate orders of this node, by result.", "result"),
+    "sdlb_acme_error": _gauge("1 if the last order of the site's certificate failed.", "site"),
+    "sdlb_acme_next_try_seconds": _gauge(
+        "Earliest Unix time of the next order or renewal of the site's certificate.", "site"
+    ),
     "sdlb_identity_not_after_seconds": _gauge("Unix time at which the node's own certificate expires."),
 }
 TRAFFIC: dict[str, MetricText] = {
@@ -141,7 +148,8 @@ TEXTS: dict[str, str] = {
         "HTTP/2 connections closed for another flood: fragmented header blocks, streams reset by the engine, "
         "small DATA."
     ),
-    "misdirected_total": "Requests for a host that the TLS handshake was not for: 421.",
+    "misdirected_total": "Requests for a host of another site than that of the TLS handshake: 421.",
+    "redirects_total": "Requests that were redirected to HTTPS or by `redirect` of a site: 308.",
     "limit_connections_per_address_total": "Connections closed at the limit on connections of an address.",
     "limit_descriptors_total": "Times that accepting paused because client connections used up their file descriptors.",
     "pipes_refused_total": (
@@ -155,7 +163,7 @@ TEXTS: dict[str, str] = {
     "limit_body_bytes_total": "Requests with a body over the limit: 413.",
     "limit_requests_per_address_total": "Requests over the rate limit of their address: 429.",
     "forged_fields_total": (
-        "Client requests with header fields that only the entry sets (X-Forwarded-*, Forwarded, X-Real-IP, "
+        "Client requests with header fields or trailers that only the entry sets (X-Forwarded-*, Forwarded, X-Real-IP, "
         "fields between nodes, underscore variants) or with a Connection that would remove them. The fields "
         "are replaced. A proxy in front of an entry causes some with each request."
     ),

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import TypeVar
 
+from msgspec import Struct
+
 from sdlb.core.view import View
+from sdlb.model.canary import HEAD_BUCKETS_S
 from sdlb.node.journal import Journal
 from sdlb.node.lists import Lists
 from sdlb.node.loop import NodeLoop
@@ -21,7 +23,6 @@ from sdlb.node.openapi import version
 from sdlb.node.reads import Pace
 from sdlb.node.sites import SiteWatch
 from sdlb.seams.engine import (
-    HEAD_BUCKETS_S,
     LATENCY_BUCKETS_MS,
     EngineStats,
     GroupTotals,
@@ -45,8 +46,7 @@ Sample = tuple[str, float]
 """The text after the family's name (suffix and labels), and the value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(Struct, frozen=True):
     name: str
     kind: str
     text: str
@@ -151,8 +151,14 @@ def _sites(sites: SiteWatch) -> Iterator[Family]:
     views = sites.views()
     ends = [(_labels(site=view["site"]), view["not_after_s"]) for view in views if view["not_after_s"]]
     yield _family("sdlb_certificate_not_after_seconds", ends)
+    begins = [(_labels(site=view["site"]), view["not_before_s"]) for view in views if view["not_before_s"]]
+    yield _family("sdlb_certificate_not_before_seconds", begins)
     errors = [(_labels(site=view["site"]), bool(view["reason_code"])) for view in views]
     yield _family("sdlb_site_error", errors)
+    yield _family("sdlb_acme_orders_total", [(_labels(result=result), count) for result, count in sites.orders.items()])
+    ordered = [(_labels(site=view["site"]), view["acme"]) for view in views if view["acme"] is not None]
+    yield _family("sdlb_acme_error", [(labels, bool(acme["error"])) for labels, acme in ordered])
+    yield _family("sdlb_acme_next_try_seconds", [(labels, acme["next_try_s"]) for labels, acme in ordered])
 
 
 def _by_state(counts: Counter[str]) -> list[Sample]:

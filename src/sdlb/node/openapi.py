@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from typing import Any, get_args
 
 import msgspec
+from msgspec import Struct
 
 from sdlb.model.address import NAME
 from sdlb.model.version import NAME_CHARS_MAX, SERVICE, VERSION
 from sdlb.node import schema, schema_orders, schema_rollouts
+from sdlb.node.idempotency import KEY
 from sdlb.node.parameters import ETAG, INTEGER_MAX, Parameter
 from sdlb.node.problems import CODES, MEDIA_TYPE
 from sdlb.node.specs import ID, ID_CHARS_MAX, InstanceBody, json_schema_pattern
@@ -19,7 +20,7 @@ from sdlb.node.specs import ID, ID_CHARS_MAX, InstanceBody, json_schema_pattern
 STATES: tuple[str, ...] = get_args(schema.InstanceState)
 WAIT = Parameter("wait", "a state: answer when the instance reaches it or the timeout expires", STATES)
 TIMEOUT = Parameter("timeout_s", "the timeout (30)", most=3600)
-DEADLINE = Parameter("deadline_s", "maximum time to drain (30)", most=86_400)
+DEADLINE = Parameter("deadline_s", "maximum time to drain (none: `drain` of the policy decides)", most=86_400)
 SCOPE = Parameter("scope", "`local`: what this node knows on its own, without asking the roots", ("local",))
 GONE = Parameter("gone", "`1`: the process has exited; remove the instance without draining", ("0", "1"))
 PID = Parameter("pid", "remove only what this process registered", most=2**31 - 1, whole=True)
@@ -33,7 +34,9 @@ UNKNOWN = Parameter(
     ("accept", "refuse"),
 )
 DRY_RUN = Parameter("dry_run", "`1`: only return what would change", ("0", "1"))
-OF_SERVICE = Parameter("service", "only those of this service", chars_max=NAME_CHARS_MAX, format="sdlb-service")
+OF_SERVICE = Parameter(
+    "service", "only those of this service", chars_max=NAME_CHARS_MAX, pattern=json_schema_pattern(SERVICE)
+)
 BY = Parameter("by", "as in ReleaseBody", chars_max=128, format="sdlb-printable")
 IF_MATCH: dict[str, Any] = {
     "name": "If-Match",
@@ -41,6 +44,21 @@ IF_MATCH: dict[str, Any] = {
     "required": False,
     "schema": {"type": "string", "pattern": json_schema_pattern(ETAG)},
     "description": "the etag of `GET /v1/policies`: set nothing if the policies have changed since",
+}
+REPEATED = (
+    *("put_policy", "put_policies", "approve_version", "promote_version", "transfer_route"),
+    *("add_release", "put_release", "withdraw_release", "start_rollout", "order_rollout"),
+    *("delete_instance", "forget_child", "upgrade_engine"),
+)
+"""Calls that take an Idempotency-Key. The others may be repeated without one: to register, renew and drain an instance, where a kept answer
+would renew no lease, and to restart control."""
+IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "pattern": json_schema_pattern(KEY)},
+    "description": "a text of your choice, for one request: repeated with the same key, it gets the first answer for 24 h, at this node. "
+    "Errors are not kept",
 }
 PATHS: dict[str, dict[str, Any]] = {
     "id": {"type": "string", "minLength": 1, "maxLength": ID_CHARS_MAX, "pattern": json_schema_pattern(ID)},
@@ -54,8 +72,7 @@ PATHS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """`answer`: a msgspec type (JSON), or the media type of something else."""
 
     operation: str
@@ -346,6 +363,14 @@ CALLS: tuple[Call, ...] = (
         problems=("no-such-rollout", "rollout-refused", "no-root"),
     ),
     Call(
+        "get_rollout_record",
+        "GET",
+        "/v1/rollouts/{rollout}/record",
+        "The records of a rollout, or of the last one of a service, at each root: entries that are chained by their SHA-256",
+        schema_rollouts.RolloutRecords,
+        problems=("no-such-rollout", "no-root"),
+    ),
+    Call(
         "order_rollout",
         "POST",
         "/v1/rollouts/{rollout}/{verb}",
@@ -424,6 +449,7 @@ def _operation(call: Call, by_type: dict[Any, Any]) -> dict[str, Any]:
     parameters = [_in_path(call, part[1:-1]) for part in call.path.split("/") if part[:1] == "{"]
     parameters += [_in_query(each) for each in call.query]
     parameters += [IF_MATCH] if call.if_match else []
+    parameters += [IDEMPOTENCY_KEY] if call.operation in REPEATED else []
     if parameters:
         operation["parameters"] = parameters
     if call.body is not None:
@@ -437,6 +463,9 @@ def _always(call: Call) -> tuple[str, ...]:
     names = {"{id}": "bad-id", "{version}": "bad-version"}
     names |= dict.fromkeys(("{service}", "{name}", "{policy}", "{rollout}"), "bad-service")
     found = [code for part, code in names.items() if part in call.path and not call.path.startswith("/v1/children")]
+    found += ["key-reused", "key-in-use"] if call.operation in REPEATED else []
+    found += ["outcome-unknown"] if call.operation in REPEATED and call.method == "POST" else []
+    found += ["not-written"] if call.operation in REPEATED else []
     return (*found, "bad-query") if call.checked else ()
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from sdlb.node.problems import Refusal
 
@@ -19,8 +20,7 @@ ETAG = re.compile(r'^"[0-9a-f]{16}"\Z')
 _INTEGER = re.compile(r"^[0-9]{1,18}\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(Struct, frozen=True):
     """`choices`: the only values. `most`: a number of seconds from 0, or with `whole` a whole number. Neither: a
     text."""
 
@@ -32,13 +32,16 @@ class Parameter:
     required: bool = False
     chars_max: int = 0
     format: str = ""
+    pattern: str = ""
+    """For the description only: the call checks the value, with an error of its own."""
 
     def schema(self) -> dict[str, Any]:
         if self.choices:
             return {"type": "string", "enum": list(self.choices)}
         if self.most:
             return {"type": "integer" if self.whole else "number", "minimum": 0, "maximum": self.most}
-        found = {"type": "string", "minLength": 1, "maxLength": self.chars_max}
+        found: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": self.chars_max}
+        found |= {"pattern": self.pattern} if self.pattern else {}
         return {**found, "format": self.format} if self.format else found
 
     def expected(self) -> str:

@@ -11,15 +11,15 @@ from __future__ import annotations
 import errno
 import random
 import socket
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 LOWEST = 10_000
 DRAWS = 200
 
 
-@dataclass(frozen=True, slots=True)
-class HeldPort:
+class HeldPort(Struct, frozen=True):
     """`name` must be kept for as long as the port is used."""
 
     port: int

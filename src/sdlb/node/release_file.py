@@ -28,6 +28,12 @@ def read_rollout_file(where: str) -> RolloutFile:
     return _read(where, rollout_reader.CODE, "a rollout file has the key release and settings", read_rollout)
 
 
+def place_in_release(where: str, key: str) -> str:
+    """The place of a key of a release file, for messages."""
+    text = read_text(where, release.CODE, "")
+    return where if text.lstrip().startswith("{") else f"{where}:{line_of(key_lines(text), (key,))}"
+
+
 def _read(where: str, code: str, expected: str, read: Read[T]) -> T:
     text = read_text(where, code, expected)
     if text.lstrip().startswith("{"):

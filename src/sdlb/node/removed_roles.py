@@ -18,7 +18,6 @@ from sdlb.node.drivers import Drivers
 from sdlb.node.loop import NodeLoop
 from sdlb.seams.driver import Slot
 
-DRAIN_S = 30.0
 PAUSE_S, PAUSE_S_MAX = 1.0, 60.0
 
 
@@ -40,7 +39,7 @@ async def _retire(slot: Slot, drivers: Drivers, loop: NodeLoop) -> None:
     text = f"the node file has no [role.{slot.role}.{slot.service}] any more: draining its instance and stopping it"
     loop.report(Note("role-removed", text, "warning", {"service": slot.service}))
     for name in list(_instances(slot, loop)):
-        await loop.do(InstanceRemove(name, DRAIN_S))
+        await loop.do(InstanceRemove(name, None))
         while loop.balancer.view.instance(name) is not None:
             await loop.instances.wait(name, PAUSE_S)
     pause_s = PAUSE_S

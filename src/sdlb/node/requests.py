@@ -16,7 +16,10 @@ def as_json(value: object, status: int = 200) -> Response:
 
 
 async def body_of(request: Request, most: int = BODY_BYTES_MAX) -> bytes:
-    """Raises Refusal past the limit, without reading on."""
+    """Raises Refusal past the limit, without reading on. It may be called again."""
+    read: bytes | None = getattr(request.state, "content", None)
+    if read is not None:
+        return read
     length = request.headers.get("content-length", "0")
     if length.isdigit() and int(length) > most:
         raise Refusal("too-large", f"the body has {length} bytes; send at most {most}")
@@ -27,4 +30,5 @@ async def body_of(request: Request, most: int = BODY_BYTES_MAX) -> bytes:
         if size > most:
             raise Refusal("too-large", f"the body is longer than {most} bytes; send less")
         parts.append(part)
-    return b"".join(parts)
+    request.state.content = content = b"".join(parts)
+    return content

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
 from sdlb.core.effects import Answered, Execute
 from sdlb.core.events import RolloutOrder
 from sdlb.core.messages import RootAnswer
-from sdlb.model.rollout import ENDED, RolloutSpec
+from sdlb.model.rollout import DONE, ENDED, RolloutSpec
+from sdlb.model.rollout_reader import merged
 from sdlb.node import schema_rollouts as schema
 from sdlb.node.answers import body_of, code_of, first_refusal, shaped
 from sdlb.node.orders import carry_out
@@ -36,16 +39,18 @@ ANY_ROOT: Final = ("start", "adopt")
 
 
 class Order(msgspec.Struct):
-    """What travels between nodes. `which`: a service, or the id of a rollout. `owner`: the root that shall carry it out, for a verb
-    of ANY_ROOT."""
+    """What travels between nodes. `which`: a service, or the id of a rollout. `given`: the settings of "start" that are not left to
+    the policy. `owner`: the root that shall carry it out, for a verb of ANY_ROOT. `also`: (service, version) of the others that start
+    together with it."""
 
     verb: str
     which: str
     by: str = ""
     version: str = ""
-    spec: RolloutSpec = RolloutSpec()
+    given: dict[str, Any] = {}
     supersede: bool = False
     owner: str = ""
+    also: list[tuple[str, str]] = []
 
 
 # ---------------------------------------------------------------------- on a root
@@ -54,6 +59,16 @@ class Order(msgspec.Struct):
 def read_here(loop: NodeLoop, path: str) -> Json:
     view = loop.balancer.view
     return {"roles": view.roles()} if path == ROLES else {"rollouts": view.rollouts()}
+
+
+def record_here(loop: NodeLoop, which: str) -> Json:
+    """Raises Refusal."""
+    found = loop.balancer.view.record(which)
+    if not found:
+        raise Refusal(
+            UNKNOWN, f"{loop.balancer.settings.name} has no record of a rollout {which}, or of a service of this name"
+        )
+    return {"records": found}
 
 
 async def run_here(loop: NodeLoop, call: Execute) -> Json:
@@ -66,15 +81,39 @@ async def run_here(loop: NodeLoop, call: Execute) -> Json:
         raise Refusal(REFUSED, f"rollout {found['id']} of {service} is finished: {found['state']}")
     if order.verb not in ANY_ROOT and found is not None and not found.get("owner_here"):
         raise Refusal(NO_OWNER, f"{found['owner']} owns rollout {found['id']} of {service}, not {name}")
-    event = RolloutOrder(service, order.verb, order.by, order.version, order.spec, order.supersede)
+    spec = _spec(loop, service, order)
+    event = RolloutOrder(service, order.verb, order.by, order.version, spec, order.supersede)
+    others = [msgspec.structs.replace(order, which=name, version=version, also=[]) for name, version in order.also]
+    event = replace(event, also=tuple(_event(loop, each) for each in others))
     objection = view.rollout_objection(event)
     if call.path == CHECK:
         plan = view.rollout_plan(event) if order.verb in ("start", "undo") else None
-        return {"root": name, "objection": objection, "plan": plan, "rollout": found}
+        if plan is not None:
+            plan["settings"] = msgspec.to_builtins(spec)
+        last = view.rollout(service) or {"state": DONE}
+        owner = "" if last["state"] in ENDED else last["owner"]
+        joint = view.joint_plans(event)
+        return {"root": name, "objection": objection, "plan": plan, "joint": joint, "rollout": found, "owner": owner}
     if order.verb in ANY_ROOT and order.owner != name:
         raise Refusal(NO_OWNER, f"{order.owner} was to carry it out, not {name}")
     await carry_out(loop, REFUSED, objection, event)
     return {"root": name, "rollout": view.rollout(service)}
+
+
+def _event(loop: NodeLoop, start: Order) -> RolloutOrder:
+    spec = _spec(loop, start.which, start)
+    return RolloutOrder(start.which, start.verb, start.by, start.version, spec, start.supersede)
+
+
+def _spec(loop: NodeLoop, service: str, order: Order) -> RolloutSpec:
+    """Raises Refusal."""
+    try:
+        spec = merged(loop.balancer.view.policy_layers.of(service).rollout, order.given)
+    except ValueError as error:  # of another release
+        raise Refusal("bad-json", f"the settings of the rollout cannot be read: {error}") from None
+    if order.given.get("analysis") is not None and not spec.step:
+        raise Refusal(REFUSED, f"the analysis stands without a step, and the policy of {service} has none; add step")
+    return spec
 
 
 def _find(rollouts: Iterable[Json], which: str) -> Json:
@@ -112,6 +151,12 @@ class Rollouts:
         rollout = shaped(schema.Rollout, _find(found, which))
         return {**self._authority.origin(answered), "rollout": rollout}
 
+    async def record(self, which: str) -> Json:
+        """As each root has it, by its name."""
+        answered = await self._authority.call_roots("GET", f"{PATH}/{quote(which, safe='')}/record")
+        records = [shaped(schema.RolloutRecord, each) for each in _listed(answered, "records")]
+        return {**self._authority.origin(answered), "records": records}
+
     async def roles(self) -> Json:
         """A node reports to one root, so the numbers of the roots are added. What else they say comes from the one that knows most."""
         answered = await self._authority.call_roots("GET", ROLES)
@@ -141,11 +186,11 @@ class Rollouts:
             owner, checked = _done(answered, what)
         found = {"node": self._name, "owner": owner, "verb": order.verb, "dry_run": dry_run, "by": order.by}
         if dry_run:
-            plan, rollout = checked.get("plan"), checked.get("rollout")
-            return _ordered({**found, "objection": checked.get("objection"), "plan": plan, "rollout": rollout})
+            return _ordered({**checked, **found})
         answered = await self._authority.call_roots("POST", PATH, msgspec.json.encode(order))
         owner, done = _done(answered, what)
-        return _ordered({**found, "owner": owner, "plan": checked.get("plan"), "rollout": done.get("rollout")})
+        plans = {"plan": checked.get("plan"), "joint": checked.get("joint")}
+        return _ordered({**found, **plans, "owner": owner, "rollout": done.get("rollout")})
 
 
 def _ordered(found: Json) -> Json:
@@ -177,17 +222,19 @@ def _sum(roles: Sequence[Json]) -> Json:
 
 
 def _first(answered: Answered, *, adopt: bool) -> tuple[str, Json]:
-    """The first root by name that can carry it out, and its answer to CHECK. Raises Refusal."""
+    """The root that owns the rollout in progress, else the first one by name that can carry it out, and its answer to CHECK. Raises
+    Refusal."""
     able = sorted((answer for answer in answered.answers if answer.status == 200), key=lambda answer: answer.root)
     if not able:
         raise first_refusal(answered.answers)
-    answer, found = able[0], body_of(able[0])
+    found = body_of(able[0])
     rollout: Json = found.get("rollout") or {}
-    owner = rollout.get("owner", "")
-    if adopt and rollout.get("state") not in ENDED and any(each.root == owner for each in able):
-        text = f"{owner} owns rollout {rollout.get('id', '')} of {rollout.get('service', '')} and can be reached"
+    owner = next((each for each in able if each.root == found.get("owner")), None)
+    if adopt and owner is not None:
+        text = f"{owner.root} owns rollout {rollout.get('id', '')} of {rollout.get('service', '')} and can be reached"
         raise Refusal(REFUSED, f"{text}; it needs no other owner")
-    return answer.root, found
+    owner = owner or able[0]
+    return owner.root, body_of(owner)
 
 
 def _done(answered: Answered, what: str) -> tuple[str, Json]:

@@ -17,8 +17,9 @@ import secrets
 import socket
 import sys
 from collections.abc import Coroutine, Sequence
-from dataclasses import fields, replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from sdlb.core.effects import Note
 from sdlb.core.events import Stop
@@ -26,6 +27,7 @@ from sdlb.model.identity import Identity
 from sdlb.model.problem import Invalid
 from sdlb.node import restart
 from sdlb.node.config import NodeConfig, Options, read_config
+from sdlb.node.hardening import parts
 from sdlb.node.journal import Journal
 from sdlb.node.signals import ENDING, Signals
 
@@ -40,10 +42,14 @@ LIVE = (
     "https_proxies",
     "sites",
     "public",
+    "hardening",
     "limits",
     "access_log",
     "identity",
     "hooks",
+    "acme",
+    "peers",
+    "sources",
 )
 """The settings that SIGHUP changes in a running node; the others need a restart of control."""
 
@@ -126,10 +132,12 @@ async def _serve_told(
     try:
         await node.children.start()
         await node.sites.adopt(config.sites)
+        await node.acme.adopt(config.acme, config.sites, config.peers)
         await node.start_engine()
         _log_start(node.journal, config)
         return await _RunningNode(node, options, sockets).live(signals)
     finally:
+        node.files.close()
         node.drivers.close()
         node.health.close()
         await node.parents.close()
@@ -183,19 +191,20 @@ class _RunningNode:
         await node.loop.start()
         node.watch_saved()
         looping = asyncio.create_task(node.loop.run(), name="loop")
-        serving, stop_api = serve_api(node, self._socket, listen)
+        serving, stop_api = serve_api(node, self._socket, listen, repeats=config.state_dir / "repeats")
         _, stop_probes = serve_api(node, self._probes, listen, PROBES) if self._probes else (None, _nothing)
         at_once = asyncio.create_task(self._stop_now.wait())
         restart_requested = asyncio.create_task(node.restart.requested.wait())
         retiring = asyncio.create_task(node.retire_removed_roles(), name="removed roles")
         watching = asyncio.create_task(node.sites.run(), name="sites")
+        ordering = asyncio.create_task(node.acme.run(), name="acme")
         renewing = asyncio.create_task(node.identity.run(self._take_identity), name="identity")
         gc.collect()
         gc.freeze()  # what was made at the start lives as long as the node
         try:
-            ends = (looping, watching, renewing, serving, at_once, restart_requested, node.loop.stopped)
+            ends = (looping, watching, renewing, ordering, serving, at_once, restart_requested, node.loop.stopped)
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for task in (looping, watching, renewing):
+            for task in (looping, watching, renewing, ordering):
                 if task.done():
                     task.result()
             if restart_requested.done() and not self._stop_signals:
@@ -214,7 +223,7 @@ class _RunningNode:
             node.reaper.close()
             at_once.cancel()
             restart_requested.cancel()
-            for task in (looping, watching, renewing, retiring):
+            for task in (looping, watching, renewing, ordering, retiring):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
@@ -282,7 +291,7 @@ class _RunningNode:
         except Invalid as error:
             report(Note("config-refused", f"the node file was refused and the current settings stay: {error}", "error"))
             return
-        changed = [each.name for each in fields(new) if getattr(new, each.name) != getattr(self._config, each.name)]
+        changed = [name for name in new.__struct_fields__ if getattr(new, name) != getattr(self._config, name)]
         later = [name for name in changed if name not in LIVE]
         if (new.identity is None) != (self._config.identity is None):  # all links would have to change at once
             later.append("identity")
@@ -313,8 +322,10 @@ class _RunningNode:
             )
             return
         self._config = new
-        self._node.balancer.view.public = new.public
-        self._node.hooks.programs = new.hooks
+        await self._node.acme.adopt(new.acme, new.sites, new.peers)
+        self._node.balancer.view.public = new.hardening.refuse_encoded_paths
+        self._node.hardening = parts(new)
+        self._node.adopt_outside(new)
         report(Note("config-changed", f"changed: {_names([name for name in changed if name not in later])}"))
 
 
@@ -322,4 +333,5 @@ async def _nothing() -> None: ...
 
 
 def _names(keys: Sequence[str]) -> str:
-    return ", ".join("role" if key == "services" else key.replace("listen_", "listen.") for key in keys)
+    shown = {"services": "role", "hooks": "hook", "sources": "source"}
+    return ", ".join(shown.get(key, key.replace("listen_", "listen.")) for key in keys)

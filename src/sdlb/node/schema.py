@@ -10,8 +10,11 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from sdlb.model.rollout import RolloutSpec
+from sdlb.model.traffic import BODY_BYTES_MAX
 from sdlb.model.version import NAME_CHARS_MAX, SERVICE, VERSION
 from sdlb.node.journal import Event
+from sdlb.node.schema_spec import CanaryAnalysis, Drain, Failures, First, NodesOut, Progress, SideBySide, Soak, Steps
 from sdlb.node.specs import Declaration, Health, Protocol, Version_, json_schema_pattern
 from sdlb.node.specs import Service as Service_
 
@@ -20,6 +23,7 @@ Amount = Annotated[float, Meta(ge=0)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Pid = Annotated[int, Meta(ge=0)]
 Decided = Literal["active", "waiting", "refused"]
+_SPEC = RolloutSpec()
 
 
 Limit = Annotated[int, Meta(ge=0, le=1_000_000)]
@@ -223,12 +227,22 @@ class Child(Strict):
     capacity: Count
 
 
+class Degraded(Strict):
+    """Something that settings or policies ask for and the engine does not have. `instead`: what the engine does. `services`: those whose
+    policy asks for it; empty: the node's settings do."""
+
+    what: str
+    instead: str
+    services: list[str]
+
+
 class Engine(Strict):
     """The engine process. `attached`: control is connected to it."""
 
     pid: Pid
     version: str
     attached: bool
+    degraded: list[Degraded]
 
 
 class EngineProcess(Strict):
@@ -268,6 +282,18 @@ class Ejected(Strict):
     reason: str
 
 
+class Hardening(Strict):
+    """One part of the hardened preset. `setting`: the key of the node file; `default`: its value on a public node; `fixed`: no key
+    changes it; `listeners`: the listeners of this node that it concerns."""
+
+    setting: str
+    value: bool | int | str
+    default: bool | int | str
+    why: str
+    fixed: bool
+    listeners: list[str]
+
+
 class Tree(Strict):
     node: str
     incarnation: Count
@@ -284,6 +310,7 @@ class Tree(Strict):
     roots: list[str]
     ancestors: list[str]
     listen: dict[str, str]
+    hardening: list[Hardening]
     engine: Engine
     parents: list[Parent]
     children: list[Child]
@@ -291,16 +318,29 @@ class Tree(Strict):
     ejected: list[Ejected]
 
 
+class SiteOrders(Strict):
+    """`ordered_by`: the other entry that orders for the site; "": this node. `next_try_s`: earliest Unix time of the next order.
+    `error`: why the last order failed."""
+
+    ordered_by: str
+    ordering: bool
+    next_try_s: Count
+    error: str
+
+
 class Site(Strict):
-    """`not_after_s`: Unix time; 0: nothing is served for it."""
+    """`not_before_s`, `not_after_s`: Unix time; 0: nothing is served for it, or not known. `acme`: null for certificates from
+    files."""
 
     site: str
     hosts: list[str]
     state: Literal["waiting", "serving", "kept", "refused"]
     reason_code: str
     reason: str
+    not_before_s: Count
     not_after_s: Count
     warnings: list[str]
+    acme: SiteOrders | None
 
 
 class Sites(Strict):
@@ -385,8 +425,11 @@ class Events(Strict):
     events: list[Event]
 
 
+COOKIE = r"^[!#-+\-./0-9<>-~]*$"
+
+
 class PolicySticky(Strict):
-    by: Literal["cookie", "header", "client"]
+    by: Literal["cookie", "header", "client", "session"]
     name: Annotated[str, Meta(max_length=128, pattern="^[ -~]*$")] | None = ""
 
 
@@ -416,12 +459,34 @@ class PolicyPark(Strict):
     timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 30.0
 
 
+class PolicyDrain(Strict):
+    """`then`: at the deadline, the drain goes on (wait), or what is in flight is cut off (cut)."""
+
+    deadline_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    then: Literal["wait", "cut"] = "wait"
+    streams_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+
+
+class PolicyRollout(Strict):
+    """Settings of rollouts that start from then on, where the call that starts one gives no others."""
+
+    side_by_side: SideBySide = "incompatible"
+    first: First = _SPEC.first
+    soak_s: Soak = _SPEC.soak_s
+    failures_max: Failures = _SPEC.failures_max
+    progress_s: Progress = _SPEC.progress_s
+    nodes_out_max: NodesOut | Annotated[int, Meta(ge=1, le=999_999)] = _SPEC.nodes_out_max
+    drain_s: Drain | None = None
+    step: Steps = []
+    analysis: CanaryAnalysis | None = None
+
+
 class PolicyBalance(Strict):
     """`hash_name` is required for `hash` by header or cookie. `zones` prefer: the node's own zone first."""
 
     algorithm: Literal["least_requests", "peak_ewma", "prequal", "round_robin", "hash"] = "least_requests"
     hash_by: Literal["client", "header", "cookie", "path"] = "client"
-    hash_name: Annotated[str, Meta(max_length=128, pattern=r"^[!#-+\-./0-9<>-~]*$")] | None = ""
+    hash_name: Annotated[str, Meta(max_length=128, pattern=COOKIE)] | None = ""
     hash_load: Annotated[float, Meta(ge=1, le=100)] = 1.25
     slow_start_s: Seconds = 0.0
     zones: Literal["ignore", "prefer"] = "ignore"
@@ -446,6 +511,7 @@ class PolicyLimits(Strict):
     pending: Limit = 0
     pending_timeout_s: Seconds = 1.0
     adaptive: bool = False
+    body_bytes: Annotated[int, Meta(ge=0, le=BODY_BYTES_MAX)] = 0
 
 
 class PolicyPath(Strict):
@@ -527,12 +593,15 @@ class PolicyDocument(Strict):
     compatibility: PolicyCompatibility | None = msgspec.field(default_factory=PolicyCompatibility)
     on_silence: Literal["open", "wait"] = "open"
     park: PolicyPark | None = msgspec.field(default_factory=PolicyPark)
+    drain: PolicyDrain | None = msgspec.field(default_factory=PolicyDrain)
     cut_over: Literal["stopped", "flip"] = "stopped"
     max_unavailable: Annotated[str, Meta(max_length=16, pattern=UNAVAILABLE)] | Limit = "25%"
     gate: Annotated[list[Gate], Meta(max_length=16)] = []
     hold: Annotated[list[Held], Meta(max_length=64)] = []
     pin: Annotated[list[Declaration], Meta(max_length=64)] = []
     never_below: Annotated[str, Meta(extra_json_schema=FLOOR)] = ""
+    auto: Literal["off", "compatible"] = "off"
+    rollout: PolicyRollout | None = msgspec.field(default_factory=PolicyRollout)
     balance: PolicyBalance | None = msgspec.field(default_factory=PolicyBalance)
     outlier: PolicyOutlier | None = msgspec.field(default_factory=PolicyOutlier)
     limits: PolicyLimits | None = msgspec.field(default_factory=PolicyLimits)
@@ -632,7 +701,11 @@ class PolicyPlan(Strict):
     warnings: list[str]
 
 
-_NAMED: dict[str, Any] = {"properties": {"name": {"type": "string", "minLength": 1}}, "required": ["name"]}
+_FIELD: dict[str, Any] = {
+    "properties": {"by": {"enum": ["cookie", "header"]}, "name": {"type": "string", "minLength": 1}},
+    "required": ["name"],
+}
+_SESSION: dict[str, Any] = {"properties": {"by": {"const": "session"}, "name": {"pattern": COOKIE}}}
 _HASH_NAMED: dict[str, Any] = {
     "properties": {"hash_name": {"type": "string", "minLength": 1}},
     "required": ["hash_name"],
@@ -644,7 +717,7 @@ _URL: dict[str, Any] = {"properties": {"url": {"type": "string", "minLength": 1}
 RULES: dict[str, dict[str, Any]] = {
     "GateMinReady": {"anyOf": [{"properties": {key: _MORE}, "required": [key]} for key in ("instances", "percent")]},
     "GateHook": {"oneOf": [_RUN, _URL]},
-    "PolicySticky": {"anyOf": [{"properties": {"by": {"const": "client"}}}, _NAMED]},
+    "PolicySticky": {"anyOf": [{"properties": {"by": {"const": "client"}}}, _SESSION, _FIELD]},
     "PolicyBalance": {
         "anyOf": [_NO_HASH, {"properties": {"hash_by": {"enum": ["client", "path"]}}}, _HASH_NAMED],
     },

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, field
+from msgspec import UNSET, Meta, UnsetType, field
 
 from sdlb.model.release import ANY, LIST_MAX
-from sdlb.model.rollout import RolloutSpec
-from sdlb.model.rollout_reader import COUNTS, NODES_OUT, SECONDS
 from sdlb.node.schema import Amount, Count, Disagreement, Strict
 from sdlb.node.schema_orders import Name
-from sdlb.node.specs import Service, Version_, json_schema_pattern
+from sdlb.node.schema_spec import CanaryAnalysis, Drain, Failures, First, NodesOut, Progress, SideBySide, Soak, Steps
+from sdlb.node.schema_spec import CanaryStep as CanaryStep  # re-exported beside CanaryAnalysis
+from sdlb.node.specs import Service, Version_
 
-SideBySide = Literal["incompatible", "always", "never"]
 Verb = Literal["start", "pause", "resume", "promote", "abort", "undo", "adopt"]
 VERBS: tuple[str, ...] = ("pause", "resume", "promote", "abort", "undo", "adopt")
 Text = Annotated[str, Meta(max_length=2048)]
-First = Annotated[int, Meta(ge=COUNTS["first"][0], le=COUNTS["first"][1])]
-Failures = Annotated[int, Meta(ge=COUNTS["failures_max"][0], le=COUNTS["failures_max"][1])]
-Soak = Annotated[float, Meta(ge=SECONDS["soak_s"][0], le=SECONDS["soak_s"][1])]
-Progress = Annotated[float, Meta(ge=SECONDS["progress_s"][0], le=SECONDS["progress_s"][1])]
-Drain = Annotated[float, Meta(ge=SECONDS["drain_s"][0], le=SECONDS["drain_s"][1])]
-NodesOut = Annotated[str, Meta(max_length=8, pattern=json_schema_pattern(NODES_OUT))]
 PLATFORMS: dict[str, Any] = {"propertyNames": {"pattern": f"^({ANY}|linux-[a-z0-9_]{{1,32}})$"}}
-DEFAULT = RolloutSpec()
 
 
 # ---------------------------------------------------------------------- releases
@@ -91,24 +83,37 @@ class ReleaseChanged(Strict):
 # ---------------------------------------------------------------------- rollouts
 
 
-class RolloutStart(Strict):
-    """`side_by_side`: when both versions may run on a node at once. `first`: nodes that are updated alone before any other.
-    `soak_s`: how long a new instance has to be healthy. `failures_max`: failed nodes beyond which the rollout halts. `progress_s`: how
-    long a node may take to become healthy. `nodes_out_max`: nodes of the tree that may be out at once, for all rollouts.
-    `drain_s`: how long an instance may drain. `accept_gap`: the service may go below its floor. `supersede`: replace the rollout
-    in progress. `by`: as in ReleaseBody."""
+class RolloutAlso(Strict):
+    """Another service of a joint rollout. Settings that the rollout does not give come from the policy of this service."""
 
     service: Service
     version: Version_
-    side_by_side: SideBySide = "incompatible"
-    first: First = DEFAULT.first
-    soak_s: Soak = DEFAULT.soak_s
-    failures_max: Failures = DEFAULT.failures_max
-    progress_s: Progress = DEFAULT.progress_s
-    nodes_out_max: NodesOut = DEFAULT.nodes_out_max
-    drain_s: Drain = DEFAULT.drain_s
-    accept_gap: bool = DEFAULT.accept_gap
+
+
+class RolloutStart(Strict):
+    """A key that is left out counts as the policy of the service has it (`rollout`); its default is given here. `side_by_side`: when
+    both versions may run on a node at once (incompatible). `first`: nodes that are updated alone before any other (1). `soak_s`: how
+    long a new instance has to be healthy (30). `failures_max`: failed nodes beyond which the rollout halts (0). `progress_s`: how
+    long a node may take to become healthy (600). `nodes_out_max`: nodes of the tree that may be out at once, for all rollouts (10%).
+    `drain_s`: how long an instance may drain; left out: as `drain` of the policy has it. `accept_gap`: the service may go below its
+    floor. `step`: steps of a canary.
+    `analysis`: how the new version is compared in each. `supersede`: replace the rollout in progress. `also`: other services that are
+    rolled out together with this one, in order of what their releases require. `by`: as in ReleaseBody."""
+
+    service: Service
+    version: Version_
+    side_by_side: SideBySide | UnsetType = UNSET
+    first: First | UnsetType = UNSET
+    soak_s: Soak | UnsetType = UNSET
+    failures_max: Failures | UnsetType = UNSET
+    progress_s: Progress | UnsetType = UNSET
+    nodes_out_max: NodesOut | UnsetType = UNSET
+    drain_s: Drain | UnsetType = UNSET
+    accept_gap: bool = False
+    step: Steps | UnsetType = UNSET
+    analysis: CanaryAnalysis | UnsetType | None = UNSET
     supersede: bool = False
+    also: Annotated[list[RolloutAlso], Meta(max_length=LIST_MAX)] = field(default_factory=list[RolloutAlso])
     by: Name = ""
 
 
@@ -118,8 +123,40 @@ class RolloutOrder(Strict):
     by: Name = ""
 
 
+class StepSettings(Strict):
+    """As in CanaryStep, with `for` in seconds."""
+
+    nodes: str
+    share: Amount
+    for_s: Amount
+
+
+class QuerySettings(Strict):
+    """As in CanaryQuery."""
+
+    name: str
+    source: str
+    bad: str
+    total: str
+    value: str
+    max_value: float | None
+    min_value: float | None
+
+
+class AnalysisSettings(Strict):
+    """As in CanaryAnalysis."""
+
+    tolerate: Amount
+    alpha: Amount
+    requests_min: Count
+    warm_up_s: Amount
+    queries: list[QuerySettings]
+    hook: str
+    hook_each: str
+
+
 class RolloutSettings(Strict):
-    """As in RolloutStart."""
+    """As in RolloutStart. `drain_by_policy`: no `drain_s` was given, so at the deadline `drain.then` of the policy decides."""
 
     side_by_side: SideBySide
     first: Count
@@ -128,7 +165,10 @@ class RolloutSettings(Strict):
     progress_s: Amount
     nodes_out_max: str
     drain_s: Amount
+    drain_by_policy: bool
     accept_gap: bool
+    step: list[StepSettings]
+    analysis: AnalysisSettings | None
 
 
 class RolloutNodes(Strict):
@@ -153,6 +193,51 @@ class RolloutCapacity(Strict):
     floor: Count
 
 
+class RolloutStep(Strict):
+    """The step of a canary. `number` 0: there are no steps, or they are over. `since`: Unix time since when its nodes have the new version;
+    0: not all have it yet. `left_s`: of its time `for_s`. `share`: percentage of new requests for the new version; null: the policy
+    decides."""
+
+    number: Count
+    of: Count
+    nodes: str
+    for_s: Amount
+    since: Amount
+    left_s: Amount
+    share: Amount | None
+
+
+class MetricAnalysis(Strict):
+    """A metric fails when `evidence` reaches `limit`. Rates are parts of 1, of the old and the new version. `detectable_rate`: of the new
+    version, that this step would have found in nine of ten cases; `detectable`: as a ratio to the old rate; null: none."""
+
+    evidence: Amount
+    limit: Amount
+    old_rate: Amount
+    new_rate: Amount
+    old_requests: Amount
+    new_requests: Amount
+    old_bad: Amount
+    new_bad: Amount
+    dispersion: Amount
+    detectable: Amount | None
+    detectable_rate: Amount | None
+
+
+class RolloutAnalysis(Strict):
+    """The analysis of the current step. `metric`: the one that `text` is about. `requests`, `requests_old`: in this step, to the new
+    and the old version. `refused`, `refused_old`: their parts that were answered with 4xx, which are not compared."""
+
+    result: Literal["running", "pass", "fail", "inconclusive"]
+    metric: str
+    text: str
+    requests: Count
+    requests_old: Count
+    refused: Amount
+    refused_old: Amount
+    metrics: dict[str, MetricAnalysis]
+
+
 class RolloutSlot(Strict):
     """A node that is out. `share`: the capacity that it had. `since_s`: how long it has been out."""
 
@@ -161,6 +246,16 @@ class RolloutSlot(Strict):
     share: Count
     since_s: Amount
     detail: str
+
+
+class RolloutPart(Strict):
+    """A rollout of a joint rollout. The keys are as in Rollout."""
+
+    service: str
+    id: str
+    before: str
+    to: str
+    state: str
 
 
 class PastRollout(Strict):
@@ -175,14 +270,25 @@ class PastRollout(Strict):
     ended: Amount
     undoes: str
     digest: str
+    joint: list[RolloutPart]
+
+
+class RolloutZone(Strict):
+    """`left`: nodes that are still to be updated."""
+
+    zone: str
+    nodes: Count
+    left: Count
 
 
 class Rollout(Strict):
     """The last rollout of a service. `before`, `to`: versions. `settled`: the one that all nodes have when none is in progress.
     `owner`: the root that leads it; `owner_here`: it is the one that answered, otherwise `nodes`, `slots` and `failed` may be
     incomplete. `term`: grows with each owner. `started`, `ended`: Unix time. `undoes`: the rollout that this one takes back.
-    `digest`: of the artifact of `to`; several: by platform. `failed`: what failed, by node. `next`: what comes next. `history`: all
-    known ones, newest first. Of an earlier rollout, `spec` is null and nodes are not counted."""
+    `digest`: of the artifact of `to`; several: by platform. `joint`: the rollouts that belong together, this one included, in the order in
+    which they are carried out; empty: it stands alone. `failed`: what failed, by node. `next`: what comes next. `zones`: in the order
+    in which they are updated; empty: the nodes are in one. `history`: all known ones, newest first. Of an earlier
+    rollout, `spec`, `step` and `analysis` are null and nodes are not counted."""
 
     service: str
     settled: str
@@ -200,12 +306,16 @@ class Rollout(Strict):
     incompatible: bool
     undoes: str
     digest: str
+    joint: list[RolloutPart]
     spec: RolloutSettings | None
     nodes: RolloutNodes
     capacity: RolloutCapacity
+    step: RolloutStep | None
+    analysis: RolloutAnalysis | None
     slots: list[RolloutSlot]
     failed: dict[str, str]
     next: str
+    zones: list[RolloutZone]
     history: list[PastRollout]
 
 
@@ -223,9 +333,57 @@ class RolloutFound(Strict):
     rollout: Rollout
 
 
+class RolloutRecord(Strict):
+    """The record at `root`. `number`, `head`: number and SHA-256 of the last entry. Each entry has `number`, `previous` (the SHA-256 of
+    the entry before, in the canonical form of RFC 8785), `kind`, `at_ms` (Unix time in ms), and what belongs to its kind."""
+
+    root: str
+    service: str
+    rollout: str
+    number: Count
+    head: str
+    entries: list[dict[str, Any]]
+
+
+class RolloutRecords(Strict):
+    node: str
+    roots: list[str]
+    unreachable: list[str]
+    records: list[RolloutRecord]
+
+
+class RolloutGroup(Strict):
+    """Nodes that run the service below the same `parents`; empty: below the roots. `hosts`: names of some of them."""
+
+    parents: list[str]
+    hosts: list[str]
+    nodes: Count
+    capacity: Count
+
+
+class RolloutTree(Strict):
+    """The tree as the root that would own the rollout knows it. `side_by_side`: all nodes can run two versions at once."""
+
+    root: str
+    roots: list[str]
+    groups: list[RolloutGroup]
+    routes: list[str]
+    side_by_side: bool
+    beat_s: Amount
+    lease_s: Amount
+    fence_s: Amount
+
+
+class PlannedZone(Strict):
+    zone: str
+    nodes: Count
+
+
 class RolloutPlan(Strict):
-    """What a rollout would do. `batches`: groups of nodes, one after the other. `lowest`: the lowest ready capacity. `gap_s`: how long
-    no version is expected to serve. `problems`: why it would be refused or halted."""
+    """What a rollout would do. `zones`: those of the nodes (label `zone`), in the order in which they are
+    updated; empty: they are in one. `batches`: groups of nodes, one after the other. `lowest`: the lowest ready capacity. `gap_s`: how long
+    no version is expected to serve; `gap_max_s`: the same if requests in flight last as long as they may. `problems`: why it would be
+    refused or halted. `settings`: of this rollout."""
 
     service: str
     before: str
@@ -233,16 +391,21 @@ class RolloutPlan(Strict):
     incompatible: bool
     side_by_side: bool
     nodes: Count
+    zones: list[PlannedZone]
     batches: Count
     lowest: Count
     baseline: Count
     floor: Count
     gap_s: Amount
+    gap_max_s: Amount
     problems: list[str]
+    settings: RolloutSettings | None
+    tree: RolloutTree | None
 
 
 class RolloutOrdered(Strict):
-    """`owner`: the root that has carried it out. `objection`: with `dry_run`, why it would be refused."""
+    """`owner`: the root that has carried it out. `objection`: with `dry_run`, why it would be refused. `joint`: the plans of all services
+    of a joint rollout, in order; empty: the order is about one service."""
 
     node: str
     owner: str
@@ -251,6 +414,7 @@ class RolloutOrdered(Strict):
     by: str
     objection: str
     plan: RolloutPlan | None
+    joint: list[RolloutPlan]
     rollout: Rollout | None
 
 

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Collection, Generator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import uvicorn
 
 from sdlb.node.api import Api
+from sdlb.node.idempotency import Repeats
 from sdlb.node.openapi import version
 from sdlb.node.peer import PeerProtocol
 
@@ -44,10 +46,26 @@ PROBES = ("/metrics", "/healthz", "/readyz")
 
 
 def serve_api(
-    node: Node, listening: socket.socket, listen: dict[str, str], paths: Collection[str] = ()
+    node: Node,
+    listening: socket.socket,
+    listen: dict[str, str],
+    paths: Collection[str] = (),
+    repeats: Path | None = None,
 ) -> tuple[asyncio.Task[None], Callable[[], Awaitable[None]]]:
-    """The serving task, and a function that stops it (open responses get one second). `paths`: serves only these."""
-    api = Api(node.loop, node.authority, node.engine, node.journal, node.health, node.sites, node.restart, listen)
+    """The serving task, and a function that stops it (open responses get one second). `paths`: serves only these.
+    `repeats`: the file of idempotency keys."""
+    api = Api(
+        node.loop,
+        node.authority,
+        node.engine,
+        node.journal,
+        node.health,
+        node.sites,
+        node.restart,
+        listen,
+        lambda: node.hardening,
+        Repeats(repeats),
+    )
     config = uvicorn.Config(
         api.app(paths),
         http=PeerProtocol,

@@ -2,17 +2,23 @@
 
 Every `LOOK_S` the files are checked. Files that have changed and were the same at two checks (they are completely
 written) are read and given to the engine, which uses them or keeps the previous ones. So a certificate is renewed by
-replacing its files, without a restart or a signal. Files that cannot be used are reported once (`node.certificates`)
-and retried.
+replacing its files, without a restart or a signal. Where the system
+reports changes (`adapters.folder_watch`), they are read at once. Files that cannot be used are reported once (`node.certificates`)
+and retried. For certificates that `node.certificate_faults` refuses, the engine gets a site without any: it keeps what it
+has and reports until when that is valid, also to a control that was restarted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from sdlb.core.effects import Note
 from sdlb.model.problem import Invalid
@@ -20,13 +26,27 @@ from sdlb.model.site import Site, SiteSpec, SiteState, TicketKey
 from sdlb.node.certificates import Sites
 from sdlb.node.pem import Stamp, read_site, stamp
 from sdlb.node.ticket_keys import load_keys, make_key, save_keys
-from sdlb.node.tickets import rotate
+from sdlb.node.tickets import merge, rotate
 from sdlb.seams.engine import SiteSink
 from sdlb.seams.store import NoteSink
 
+if TYPE_CHECKING:
+    from sdlb.node.certificate_faults import Checked
+
 LOOK_S = 2.0
+SETTLE_S = 0.02
+"""From the report of a changed file to its reading."""
 ENDING_LOOK_S = 600
-Taken = tuple[SiteSpec, Stamp, Site, list[str]]
+
+
+class Taken(Struct, frozen=True):
+    """The files of a site as they were read. `exposed`: what is wrong with the permissions of its keys."""
+
+    spec: SiteSpec
+    stamp: Stamp
+    site: Site
+    exposed: list[str]
+    checked: Checked
 
 
 class SiteWatch:
@@ -41,43 +61,94 @@ class SiteWatch:
         self._ticket_file = ticket_file
         self._wall = wall
         self._known = Sites()
+        self._configured: tuple[SiteSpec, ...] = ()
+        self._issued: tuple[SiteSpec, ...] = ()  # of sites whose certificates the node orders
         self._specs: dict[str, SiteSpec] = {}
+        self.orders: dict[str, int] = {}  # ended orders of certificates, by result
+        self.annotate: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list
         self._seen: dict[str, Stamp] = {}  # at the last check
-        self._taken: dict[str, tuple[Stamp, Site]] = {}  # what was read last
+        self._taken: dict[str, tuple[Stamp, Site, str]] = {}  # what was read and sent last, and why it was refused
+        self._good: dict[str, Checked] = {}  # what was sent last with its certificates
+        self._worse: dict[str, Taken] = {}  # what may be better than the certificate in use later
         self._keys: tuple[TicketKey, ...] | None = None  # None: the file was not read yet
         self._keys_unwritten = ""
         self._ending_at = 0
         self._lock = asyncio.Lock()
         self._any = asyncio.Event()
+        self._by_path: dict[str, list[str]] = {}  # path -> the sites that have it
+        self._urgent: set[str] | None = None  # sites to be read at once; None: no task for it
+        self._reading: asyncio.Task[None] | None = None
+        self.watch_files: Callable[[Collection[str]], None] = _watch_nothing
         sink.on_states = self._on_states
 
     # ------------------------------------------------------------------ changes of the sites
 
     async def adopt(self, specs: Sequence[SiteSpec]) -> None:
-        """Sets the sites. Raises Invalid, and changes nothing, if a file of a new site cannot be read."""
+        """Sets the configured sites. Raises Invalid, and changes nothing, if a file of a new site cannot be read."""
         async with self._lock:
-            fresh = [spec for spec in specs if self._specs.get(spec.key) != spec]
-            taken = await asyncio.to_thread(lambda: [_take(spec) for spec in fresh])
-            self._specs = {spec.key: spec for spec in specs}
-            self._any.set() if specs else self._any.clear()
-            self._known.replace(specs)
-            for held in (self._seen, self._taken):
-                for key in [key for key in held if key not in self._specs]:
-                    del held[key]
-            for spec, now, _, _ in taken:
-                self._seen[spec.key] = now
-            await self._tickets()
-            self._remember(taken)
-            self._sink.put([site for _, _, site, _ in taken], keep=list(self._specs))
+            await self._adopt(self._served(specs, self._issued))
+            self._configured = tuple(specs)
+
+    async def adopt_issued(self, specs: Sequence[SiteSpec]) -> None:
+        """Sets the sites whose certificates the node has ordered itself, with their files. Raises Invalid as `adopt`."""
+        async with self._lock:
+            await self._adopt(self._served(self._configured, specs))
+            self._issued = tuple(specs)
+
+    def _served(self, configured: Sequence[SiteSpec], issued: Sequence[SiteSpec]) -> list[SiteSpec]:
+        """A site that changes to ordered certificates keeps its earlier one until the first is issued."""
+        found = {spec.key: spec for spec in configured if not spec.acme}
+        found |= {spec.key: spec for spec in issued}
+        for spec in configured:
+            if spec.acme and spec.key not in found and spec.key in self._specs:
+                found[spec.key] = self._specs[spec.key]
+        return list(found.values())
+
+    async def _adopt(self, specs: list[SiteSpec]) -> None:
+        fresh = [spec for spec in specs if self._specs.get(spec.key) != spec]
+        taken = await asyncio.to_thread(lambda: [_take(spec) for spec in fresh])
+        self._specs = {spec.key: spec for spec in specs}
+        self._by_path = {}
+        for spec in specs:
+            for file in spec.files():
+                self._by_path.setdefault(file.path, []).append(spec.key)
+        self.watch_files(self._by_path.keys())
+        self._any.set() if specs else self._any.clear()
+        self._known.replace(specs)
+        for held in (self._seen, self._taken, self._good, self._worse):
+            for key in [key for key in held if key not in self._specs]:
+                del held[key]
+        for each in taken:
+            self._seen[each.spec.key] = each.stamp
+        await self._tickets()
+        self._remember(taken)
+        self._sink.put([self._taken[each.spec.key][1] for each in taken], keep=self._specs.keys())
 
     def _remember(self, taken: list[Taken]) -> list[Site]:
         """Records the files that were read and reports what is wrong with them. Returns the sites that have changed."""
         others: list[Site] = []
-        for spec, now, site, exposed in taken:
-            before = self._taken.get(spec.key)
-            changed = before is not None and before[1] != site
-            self._taken[spec.key] = (now, site)
-            self._report_all(self._known.on_read(spec.key, exposed, changed))
+        now_s = int(self._wall())
+        for each in taken:
+            key, site, checked = each.spec.key, each.site, each.checked
+            worse = checked.worse_than(self._good.get(key), now_s)
+            refused = checked.refused or worse
+            if worse is not None:
+                self._worse[key] = each
+            else:
+                self._worse.pop(key, None)
+            if refused is None:
+                self._good[key] = checked
+            else:
+                site = replace(site, certificates=())
+            why = "" if refused is None else f"{refused.what}; {refused.do}"
+            before = self._taken.get(key)
+            changed = before is not None and before[1:] != (site, why)
+            renewed = before is not None and (before[2] != why or not before[1].same_certificates(site))
+            self._taken[key] = (each.stamp, site, why)
+            faults = {} if refused else checked.faults(now_s)
+            spans = [(leaf.not_before_s, leaf.not_after_s) for leaf in checked.leaves]
+            self._report_all(self._known.on_read(key, each.exposed, renewed, spans))
+            self._report_all(self._known.on_checked(key, why, [f"{one.what}; {one.do}" for one in faults.values()]))
             if changed:
                 others.append(site)
         return others
@@ -91,6 +162,31 @@ class SiteWatch:
             await asyncio.sleep(LOOK_S)
             await self.look()
 
+    def changed(self, paths: Collection[str]) -> None:
+        """These files may have changed (`adapters.folder_watch`): sites that have them are read at once, without a second check,
+        because the files were closed or renamed into place."""
+        found = {key for path in paths for key in self._by_path.get(path, ())}
+        if found and self._urgent is not None:
+            self._urgent.update(found)
+            return
+        if found:
+            self._urgent = set(found)
+            self._reading = asyncio.create_task(self._read_urgent(), name="changed sites")
+
+    async def _read_urgent(self) -> None:
+        await asyncio.sleep(SETTLE_S)  # a key and its certificate are often replaced one after the other
+        async with self._lock:
+            keys, self._urgent = self._urgent or set(), None
+            specs = [self._specs[key] for key in sorted(keys) if key in self._specs]
+            taken: list[Taken] = []
+            for spec in specs:
+                with contextlib.suppress(Invalid):  # half of it may be there: the regular check reports it
+                    taken.append(await asyncio.to_thread(_take, spec))
+            if taken := [each for each in taken if each.checked.refused is None]:
+                self._sink.put(self._remember(taken))
+            for each in taken:
+                self._seen[each.spec.key] = each.stamp
+
     async def look(self) -> None:
         async with self._lock:
             specs = list(self._specs.values())
@@ -100,8 +196,11 @@ class SiteWatch:
                 before, self._seen[spec.key] = self._seen.get(spec.key), now
                 if now != self._taken[spec.key][0] and now == before:
                     changed.append(spec)
-            if changed:
-                self._sink.put(self._remember(await self._read(changed)))
+            taken = await self._read(changed)
+            read = {each.spec.key for each in taken}
+            taken += [each for key, each in self._worse.items() if key not in read and self._is_better_now(each)]
+            if taken:
+                self._sink.put(self._remember(taken))
             await self._tickets()
             now_s = int(self._wall())
             if not 0 <= now_s - self._ending_at < ENDING_LOOK_S:
@@ -118,14 +217,17 @@ class SiteWatch:
                 self._report_all(self._known.on_unreadable(spec.key, error.what))
         return taken
 
+    def _is_better_now(self, each: Taken) -> bool:
+        return each.checked.worse_than(self._good.get(each.spec.key), int(self._wall())) is None
+
     # ------------------------------------------------------------------ reports of the engine
 
     def _on_states(self, states: Sequence[SiteState]) -> None:
         self._report_all(self._known.on_applied(states, int(self._wall())))
 
     def views(self) -> list[dict[str, Any]]:
-        """The views of `node.certificates`."""
-        return self._known.views()
+        """The views of `node.certificates`, with what `node.acme_view` adds."""
+        return self.annotate(self._known.views(int(self._wall())))
 
     # ------------------------------------------------------------------ ticket keys
 
@@ -147,6 +249,21 @@ class SiteWatch:
             self._keys = new
             self._sink.ticket_keys(new)
 
+    def ticket_keys(self) -> Sequence[TicketKey]:
+        """The keys now; none on a node without sites."""
+        return (self._keys or ()) if self._specs else ()
+
+    async def accept_ticket_keys(self, keys: Sequence[TicketKey]) -> None:
+        """Takes the keys of another entry, so that each resumes the sessions of the other."""
+        async with self._lock:
+            if self._keys is None or not self._specs:
+                return
+            merged = merge(self._keys, keys, int(self._wall()))
+            if merged != self._keys:
+                await self._write(merged)
+                self._keys = merged
+                self._sink.ticket_keys(merged)
+
     async def _write(self, keys: Sequence[TicketKey]) -> None:
         try:
             await asyncio.to_thread(save_keys, self._ticket_file, keys)
@@ -165,8 +282,14 @@ class SiteWatch:
             self._report(note)
 
 
+def _watch_nothing(paths: Collection[str]) -> None: ...
+
+
 def _take(spec: SiteSpec) -> Taken:
     """The stamp is taken before the files are read, so that a change meanwhile is seen at the next check. Raises
     Invalid."""
+    from sdlb.node.certificate_faults import check  # its library is loaded by nodes with certificates only
+
     now = stamp(spec)
-    return (spec, now, *read_site(spec))
+    site, exposed = read_site(spec)
+    return Taken(spec, now, site, exposed, check(spec, site))

@@ -6,7 +6,6 @@ is damaged, or that others can read or have written, is not used; each client th
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import secrets
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sdlb.model.site import TicketKey
+from sdlb.node.local_paths import write_private
 
 HEAD = "sdlb ticket keys 1"
 FILE_BYTES_MAX = 4096
@@ -61,12 +61,4 @@ def save_keys(path: Path, keys: Sequence[TicketKey]) -> None:
     """Writes the file atomically, readable only by this user. Raises OSError."""
     body = "".join([f"{HEAD}\n", *(f"{key.made_s} {key.name.hex()} {key.secret.hex()}\n" for key in keys)])
     content = f"{body}sha256 {hashlib.sha256(body.encode()).hexdigest()}\n".encode()
-    fresh = path.with_name(f".{path.name}.new")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(fresh)
-    opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with open(opened, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(opened)
-    os.replace(fresh, path)
+    write_private(path, content)

@@ -11,6 +11,7 @@ import httpx
 
 from sdlb.sdk import calls, http
 from sdlb.sdk.problem import Problem, Unreachable
+from sdlb.sdk.repeat import PAUSE_S, Repeat
 from sdlb.sdk.rollout_types import (
     Agent,
     ReleaseChanged,
@@ -18,6 +19,7 @@ from sdlb.sdk.rollout_types import (
     Roles,
     Rollout,
     RolloutOrdered,
+    RolloutRecords,
     Rollouts,
 )
 from sdlb.sdk.sse import Parser
@@ -172,6 +174,10 @@ class AsyncClient:
         """A rollout by its id, or the last one of a service; a Problem of status 404 when there is none."""
         return (await self._do(calls.rollout(which))).rollout
 
+    async def rollout_record(self, which: str) -> RolloutRecords:
+        """The record at each root of a rollout (its id), or of the last one of a service."""
+        return await self._do(calls.rollout_record(which))
+
     async def start_rollout(
         self,
         service: str,
@@ -180,11 +186,15 @@ class AsyncClient:
         *,
         supersede: bool = False,
         dry_run: bool = False,
+        also: Mapping[str, str] | None = None,
         by: str = "",
     ) -> RolloutOrdered:
         """Starts a rollout of a release. `settings`: as `RolloutStart` in the API reference. `supersede`: replace the one in progress.
-        `dry_run`: only return its plan. Problem: it cannot start (409). `by`: as in `approve`."""
-        call = calls.start_rollout(service, version, settings or {}, supersede=supersede, dry_run=dry_run, by=by)
+        `also`: service -> version of others that are rolled out together with it. `dry_run`: only return its plan. Problem: it
+        cannot start (409). `by`: as in `approve`."""
+        call = calls.start_rollout(
+            service, version, settings or {}, supersede=supersede, dry_run=dry_run, also=also or {}, by=by
+        )
         return await self._do(call)
 
     async def order_rollout(self, which: str, verb: str, *, dry_run: bool = False, by: str = "") -> RolloutOrdered:
@@ -243,15 +253,20 @@ class AsyncClient:
             raise http.unreachable(self.socket, error) from error
 
     async def _do(self, call: calls.Call[T]) -> T:
-        try:
-            answer = await self._http.handle_async_request(http.request(call))
+        repeat = Repeat(call)
+        while True:
             try:
-                content = await answer.aread()
-            finally:
-                await answer.aclose()
-        except httpx.TransportError as error:
-            raise http.unreachable(self.socket, error) from error
-        return call.read(answer.status_code, content)
+                answer = await self._http.handle_async_request(http.request(call, repeat.headers))
+                try:
+                    content = await answer.aread()
+                finally:
+                    await answer.aclose()
+                if not repeat.after_answer(answer.status_code, content):
+                    return call.read(answer.status_code, content)
+            except httpx.TransportError as error:
+                if not repeat.after_error(error):
+                    raise http.unreachable(self.socket, error) from error
+            await asyncio.sleep(PAUSE_S)
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -8,14 +8,23 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from urllib.parse import quote
 
 import msgspec
+from msgspec import Struct, field
 
 from sdlb.sdk.problem import BASE, Problem
-from sdlb.sdk.rollout_types import Agent, ReleaseChanged, Releases, Roles, RolloutFound, RolloutOrdered, Rollouts
+from sdlb.sdk.rollout_types import (
+    Agent,
+    ReleaseChanged,
+    Releases,
+    Roles,
+    RolloutFound,
+    RolloutOrdered,
+    RolloutRecords,
+    Rollouts,
+)
 from sdlb.sdk.types import (
     Approved,
     Child,
@@ -65,9 +74,8 @@ def default_socket() -> str:
     return found[0] if found else DEFAULT_SOCKET
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
-    """One request. The answer is awaited for `timeout_s`."""
+class Call(Struct, Generic[T], frozen=True):
+    """One request. The answer is awaited for `timeout_s`. `keyed`: it takes an `Idempotency-Key`, and may be sent again."""
 
     method: str
     path: str
@@ -76,6 +84,7 @@ class Call(Generic[T]):
     body: object = None
     timeout_s: float = ANSWER_TIMEOUT_S
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    keyed: bool = False
 
     def content(self) -> bytes | None:
         return None if self.body is None else msgspec.json.encode(self.body)
@@ -195,7 +204,7 @@ def policy(name: str) -> Call[Policy]:
 
 def set_policy(name: str, document: Mapping[str, object], unknown: str) -> Call[Policy]:
     params = {} if unknown == "accept" else {"unknown": unknown}
-    return Call("PUT", f"/v1/policies/{quote(name, safe='')}", Policy, params, body=dict(document))
+    return Call("PUT", f"/v1/policies/{quote(name, safe='')}", Policy, params, body=dict(document), keyed=True)
 
 
 def policies() -> Call[Policies]:
@@ -207,19 +216,21 @@ def set_policies(
 ) -> Call[PolicyPlan]:
     params = {**({} if unknown == "accept" else {"unknown": unknown}), **({"dry_run": "1"} if dry_run else {})}
     headers = {"if-match": if_match} if if_match else {}
-    return Call("PUT", "/v1/policies", PolicyPlan, params, {"policies": dict(documents)}, headers=headers)
+    return Call("PUT", "/v1/policies", PolicyPlan, params, {"policies": dict(documents)}, headers=headers, keyed=True)
 
 
 def approve(service: str, version: str, gate: str, by: str) -> Call[Approved]:
-    return Call("POST", f"{_version(service, version)}/approve", Approved, body={"gate": gate, "by": by})
+    return Call("POST", f"{_version(service, version)}/approve", Approved, body={"gate": gate, "by": by}, keyed=True)
 
 
 def promote(service: str, version: str, no_gates: str, by: str) -> Call[Promoted]:
-    return Call("POST", f"{_version(service, version)}/promote", Promoted, body={"no_gates": no_gates, "by": by})
+    return Call(
+        "POST", f"{_version(service, version)}/promote", Promoted, body={"no_gates": no_gates, "by": by}, keyed=True
+    )
 
 
 def transfer_route(route: str, to: str, by: str) -> Call[Transferred]:
-    return Call("POST", "/v1/routes/transfer", Transferred, body={"route": route, "to": to, "by": by})
+    return Call("POST", "/v1/routes/transfer", Transferred, body={"route": route, "to": to, "by": by}, keyed=True)
 
 
 def releases(service: str) -> Call[Releases]:
@@ -227,11 +238,11 @@ def releases(service: str) -> Call[Releases]:
 
 
 def add_release(release: Mapping[str, object], by: str) -> Call[ReleaseChanged]:
-    return Call("POST", "/v1/releases", ReleaseChanged, body={**release, "by": by})
+    return Call("POST", "/v1/releases", ReleaseChanged, body={**release, "by": by}, keyed=True)
 
 
 def withdraw_release(name: str, by: str) -> Call[ReleaseChanged]:
-    return Call("DELETE", f"/v1/releases/{quote(name, safe='')}", ReleaseChanged, {"by": by} if by else {})
+    return Call("DELETE", f"/v1/releases/{quote(name, safe='')}", ReleaseChanged, {"by": by} if by else {}, keyed=True)
 
 
 def rollouts() -> Call[Rollouts]:
@@ -242,16 +253,28 @@ def rollout(which: str) -> Call[RolloutFound]:
     return Call("GET", f"/v1/rollouts/{quote(which, safe='')}", RolloutFound)
 
 
+def rollout_record(which: str) -> Call[RolloutRecords]:
+    return Call("GET", f"/v1/rollouts/{quote(which, safe='')}/record", RolloutRecords)
+
+
 def start_rollout(
-    service: str, version: str, settings: Mapping[str, object], *, supersede: bool, dry_run: bool, by: str
+    service: str,
+    version: str,
+    settings: Mapping[str, object],
+    *,
+    supersede: bool,
+    dry_run: bool,
+    also: Mapping[str, str],
+    by: str,
 ) -> Call[RolloutOrdered]:
     body = {**settings, "service": service, "version": version, "supersede": supersede, "by": by}
-    return Call("POST", "/v1/rollouts", RolloutOrdered, _dry(dry_run), body)
+    body |= {"also": [{"service": other, "version": its} for other, its in also.items()]} if also else {}
+    return Call("POST", "/v1/rollouts", RolloutOrdered, _dry(dry_run), body, keyed=True)
 
 
 def order_rollout(which: str, verb: str, *, dry_run: bool, by: str) -> Call[RolloutOrdered]:
     path = f"/v1/rollouts/{quote(which, safe='')}/{quote(verb, safe='')}"
-    return Call("POST", path, RolloutOrdered, _dry(dry_run), {"by": by})
+    return Call("POST", path, RolloutOrdered, _dry(dry_run), {"by": by}, keyed=True)
 
 
 def _dry(dry_run: bool) -> dict[str, str]:

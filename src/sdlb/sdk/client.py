@@ -11,6 +11,7 @@ import httpx
 
 from sdlb.sdk import calls, http
 from sdlb.sdk.problem import Problem, Unreachable
+from sdlb.sdk.repeat import PAUSE_S, Repeat
 from sdlb.sdk.rollout_types import (
     Agent,
     ReleaseChanged,
@@ -18,6 +19,7 @@ from sdlb.sdk.rollout_types import (
     Roles,
     Rollout,
     RolloutOrdered,
+    RolloutRecords,
     Rollouts,
 )
 from sdlb.sdk.sse import Parser
@@ -177,6 +179,10 @@ class Client:
         """A rollout by its id, or the last one of a service; a Problem of status 404 when there is none."""
         return self._do(calls.rollout(which)).rollout
 
+    def rollout_record(self, which: str) -> RolloutRecords:
+        """The record at each root of a rollout (its id), or of the last one of a service."""
+        return self._do(calls.rollout_record(which))
+
     def start_rollout(
         self,
         service: str,
@@ -185,11 +191,15 @@ class Client:
         *,
         supersede: bool = False,
         dry_run: bool = False,
+        also: Mapping[str, str] | None = None,
         by: str = "",
     ) -> RolloutOrdered:
         """Starts a rollout of a release. `settings`: as `RolloutStart` in the API reference. `supersede`: replace the one in progress.
-        `dry_run`: only return its plan. Problem: it cannot start (409). `by`: as in `approve`."""
-        call = calls.start_rollout(service, version, settings or {}, supersede=supersede, dry_run=dry_run, by=by)
+        `also`: service -> version of others that are rolled out together with it. `dry_run`: only return its plan. Problem: it
+        cannot start (409). `by`: as in `approve`."""
+        call = calls.start_rollout(
+            service, version, settings or {}, supersede=supersede, dry_run=dry_run, also=also or {}, by=by
+        )
         return self._do(call)
 
     def order_rollout(self, which: str, verb: str, *, dry_run: bool = False, by: str = "") -> RolloutOrdered:
@@ -246,15 +256,20 @@ class Client:
             raise http.unreachable(self.socket, error) from error
 
     def _do(self, call: calls.Call[T]) -> T:
-        try:
-            answer = self._http.handle_request(http.request(call))
+        repeat = Repeat(call)
+        while True:
             try:
-                content = answer.read()
-            finally:
-                answer.close()
-        except httpx.TransportError as error:
-            raise http.unreachable(self.socket, error) from error
-        return call.read(answer.status_code, content)
+                answer = self._http.handle_request(http.request(call, repeat.headers))
+                try:
+                    content = answer.read()
+                finally:
+                    answer.close()
+                if not repeat.after_answer(answer.status_code, content):
+                    return call.read(answer.status_code, content)
+            except httpx.TransportError as error:
+                if not repeat.after_error(error):
+                    raise http.unreachable(self.socket, error) from error
+            time.sleep(PAUSE_S)
 
     def close(self) -> None:
         self._http.close()

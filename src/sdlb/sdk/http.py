@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 import httpx
@@ -26,13 +27,13 @@ def async_transport(socket: str) -> httpx.AsyncHTTPTransport:
     return httpx.AsyncHTTPTransport(uds=socket, verify=False)
 
 
-def request(call: Call[T]) -> httpx.Request:
+def request(call: Call[T], more: Mapping[str, str]) -> httpx.Request:
     return httpx.Request(
         call.method,
         BASE_URL + call.path,
         params=call.params,
         content=call.content(),
-        headers={**({"content-type": "application/json"} if call.body is not None else {}), **call.headers},
+        headers={**({"content-type": "application/json"} if call.body is not None else {}), **call.headers, **more},
         extensions={"timeout": httpx.Timeout(call.timeout_s, connect=CONNECT_TIMEOUT_S).as_dict()},
     )
 

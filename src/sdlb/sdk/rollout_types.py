@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
+from sdlb.model.record import broken
 from sdlb.sdk.types import Disagreement, Value
 
 
@@ -44,6 +47,32 @@ class ReleaseChanged(Value, frozen=True):
     release: Release = Release()
 
 
+class StepSettings(Value, frozen=True):
+    nodes: str = ""
+    share: float = 0.0
+    for_s: float = 0.0
+
+
+class QuerySettings(Value, frozen=True):
+    name: str = ""
+    source: str = ""
+    bad: str = ""
+    total: str = ""
+    value: str = ""
+    max_value: float | None = None
+    min_value: float | None = None
+
+
+class AnalysisSettings(Value, frozen=True):
+    tolerate: float = 0.0
+    alpha: float = 0.0
+    requests_min: int = 0
+    warm_up_s: float = 0.0
+    queries: tuple[QuerySettings, ...] = ()
+    hook: str = ""
+    hook_each: str = "step"
+
+
 class RolloutSettings(Value, frozen=True):
     side_by_side: str = ""
     first: int = 0
@@ -52,7 +81,10 @@ class RolloutSettings(Value, frozen=True):
     progress_s: float = 0.0
     nodes_out_max: str = ""
     drain_s: float = 0.0
+    drain_by_policy: bool = False
     accept_gap: bool = False
+    step: tuple[StepSettings, ...] = ()
+    analysis: AnalysisSettings | None = None
 
 
 class RolloutNodes(Value, frozen=True):
@@ -75,6 +107,49 @@ class RolloutCapacity(Value, frozen=True):
     floor: int = 0
 
 
+class RolloutStep(Value, frozen=True):
+    """The step of a canary. `number` 0: there are no steps, or they are over. `since`: Unix time since when its nodes have the new
+    version; 0: not all have it yet. `left_s`: of its time. `share`: percentage of new requests; None: the policy decides."""
+
+    number: int = 0
+    of: int = 0
+    nodes: str = ""
+    for_s: float = 0.0
+    since: float = 0.0
+    left_s: float = 0.0
+    share: float | None = None
+
+
+class MetricAnalysis(Value, frozen=True):
+    """A metric fails when `evidence` reaches `limit`. Rates are parts of 1. `detectable`: ratio of rates that the step would have found in
+    nine of ten cases; None: none."""
+
+    evidence: float = 0.0
+    limit: float = 0.0
+    old_rate: float = 0.0
+    new_rate: float = 0.0
+    old_requests: float = 0.0
+    new_requests: float = 0.0
+    old_bad: float = 0.0
+    new_bad: float = 0.0
+    dispersion: float = 1.0
+    detectable: float | None = None
+    detectable_rate: float | None = None
+
+
+class RolloutAnalysis(Value, frozen=True):
+    """The analysis of the current step. `result`: "running", "pass", "fail" or "inconclusive". `metric`: the one that `text` is about."""
+
+    result: str = ""
+    metric: str = ""
+    text: str = ""
+    requests: int = 0
+    requests_old: int = 0
+    refused: float = 0.0
+    refused_old: float = 0.0
+    metrics: dict[str, MetricAnalysis] = msgspec.field(default_factory=dict[str, MetricAnalysis])
+
+
 class RolloutSlot(Value, frozen=True):
     """A node that is out. `share`: the capacity that it had."""
 
@@ -85,8 +160,19 @@ class RolloutSlot(Value, frozen=True):
     detail: str = ""
 
 
+class RolloutPart(Value, frozen=True):
+    """A rollout of a joint rollout."""
+
+    service: str = ""
+    id: str = ""
+    before: str = ""
+    to: str = ""
+    state: str = ""
+
+
 class PastRollout(Value, frozen=True):
-    """`started`, `ended`: Unix time; `ended` 0: in progress."""
+    """`started`, `ended`: Unix time; `ended` 0: in progress. `joint`: the rollouts that belong together, this one included, in order;
+    empty: it stands alone."""
 
     id: str = ""
     before: str = ""
@@ -97,6 +183,15 @@ class PastRollout(Value, frozen=True):
     ended: float = 0.0
     undoes: str = ""
     digest: str = ""
+    joint: tuple[RolloutPart, ...] = ()
+
+
+class RolloutZone(Value, frozen=True):
+    """A zone of the nodes that run the service (label `zone`), and how many of them are still to be updated."""
+
+    zone: str = ""
+    nodes: int = 0
+    left: int = 0
 
 
 class Rollout(PastRollout, frozen=True):
@@ -114,9 +209,12 @@ class Rollout(PastRollout, frozen=True):
     spec: RolloutSettings | None = None
     nodes: RolloutNodes = RolloutNodes()
     capacity: RolloutCapacity = RolloutCapacity()
+    step: RolloutStep | None = None
+    analysis: RolloutAnalysis | None = None
     slots: tuple[RolloutSlot, ...] = ()
     failed: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     next: str = ""
+    zones: tuple[RolloutZone, ...] = ()
     history: tuple[PastRollout, ...] = ()
 
 
@@ -132,8 +230,53 @@ class RolloutFound(Value, frozen=True):
     rollout: Rollout = Rollout()
 
 
+class RolloutRecord(Value, frozen=True):
+    """The record of a rollout at `root`. `number`, `head`: number and SHA-256 of the last entry. Each entry has that of the one
+    before in `previous`."""
+
+    root: str = ""
+    service: str = ""
+    rollout: str = ""
+    number: int = 0
+    head: str = ""
+    entries: tuple[dict[str, Any], ...] = ()
+
+    def broken(self) -> tuple[int, str]:
+        """Number of the first entry that does not continue the chain, and why. (0, ""): the chain is whole."""
+        return broken(self.entries)
+
+
+class RolloutRecords(Value, frozen=True):
+    roots: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
+    records: tuple[RolloutRecord, ...] = ()
+
+
+class RolloutGroup(Value, frozen=True):
+    """Nodes that run the service below the same `parents`; empty: below the roots. `hosts`: names of some of them."""
+
+    parents: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    nodes: int = 0
+    capacity: int = 0
+
+
+class RolloutTree(Value, frozen=True):
+    """The tree as the root that would own the rollout knows it. `side_by_side`: all nodes can run two versions at once."""
+
+    root: str = ""
+    roots: tuple[str, ...] = ()
+    groups: tuple[RolloutGroup, ...] = ()
+    routes: tuple[str, ...] = ()
+    side_by_side: bool = True
+    beat_s: float = 2.0
+    lease_s: float = 10.0
+    fence_s: float = 10.0
+
+
 class RolloutPlan(Value, frozen=True):
-    """What a rollout would do. `lowest`: the lowest ready capacity; `gap_s`: how long no version is expected to serve."""
+    """What a rollout would do. `lowest`: the lowest ready capacity; `gap_s`: how long no version is expected to serve;
+    `gap_max_s`: the same if requests in flight last as long as they may."""
 
     service: str = ""
     before: str = ""
@@ -141,16 +284,21 @@ class RolloutPlan(Value, frozen=True):
     incompatible: bool = False
     side_by_side: bool = False
     nodes: int = 0
+    zones: tuple[RolloutZone, ...] = ()
     batches: int = 0
     lowest: int = 0
     baseline: int = 0
     floor: int = 0
     gap_s: float = 0.0
+    gap_max_s: float = 0.0
     problems: tuple[str, ...] = ()
+    settings: RolloutSettings | None = None
+    tree: RolloutTree | None = None
 
 
 class RolloutOrdered(Value, frozen=True):
-    """`owner`: the root that has carried it out. `objection`: with a dry run, why it would be refused."""
+    """`owner`: the root that has carried it out. `objection`: with a dry run, why it would be refused. `joint`: the plans of all services
+    of a joint rollout, in order."""
 
     owner: str = ""
     verb: str = ""
@@ -158,6 +306,7 @@ class RolloutOrdered(Value, frozen=True):
     by: str = ""
     objection: str = ""
     plan: RolloutPlan | None = None
+    joint: tuple[RolloutPlan, ...] = ()
     rollout: Rollout | None = None
 
 

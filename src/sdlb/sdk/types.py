@@ -226,12 +226,22 @@ class Child(Value, frozen=True):
     services: tuple[str, ...] = ()
 
 
+class Degraded(Value, frozen=True):
+    """Something that settings or policies ask for and the engine does not have. `instead`: what the engine does.
+    `services`: those whose policy asks for it; empty: the node's settings do."""
+
+    what: str = ""
+    instead: str = ""
+    services: tuple[str, ...] = ()
+
+
 class EngineProcess(Value, frozen=True):
     """The engine process. `attached`: control is connected to it."""
 
     pid: int = 0
     version: str = ""
     attached: bool = True
+    degraded: tuple[Degraded, ...] = ()
 
 
 class EngineUpgrade(Value, frozen=True):
@@ -259,6 +269,18 @@ class Ejected(Value, frozen=True):
     reason: str = ""
 
 
+class Hardening(Value, frozen=True):
+    """One part of the hardened preset of a node. `setting`: the key of its node file; `default`: the value on a public node;
+    `fixed`: no key changes it; `listeners`: the listeners that it concerns."""
+
+    setting: str = ""
+    value: bool | int | str = ""
+    default: bool | int | str = ""
+    why: str = ""
+    fixed: bool = False
+    listeners: tuple[str, ...] = ()
+
+
 class Tree(Value, frozen=True):
     """The node that answers, and its neighbours."""
 
@@ -274,6 +296,7 @@ class Tree(Value, frozen=True):
     roots: tuple[str, ...] = ()
     ancestors: tuple[str, ...] = ()
     listen: dict[str, str] = {}
+    hardening: tuple[Hardening, ...] = ()
     engine: EngineProcess = EngineProcess()
     parents: tuple[Parent, ...] = ()
     children: tuple[Child, ...] = ()
@@ -281,17 +304,29 @@ class Tree(Value, frozen=True):
     ejected: tuple[Ejected, ...] = ()
 
 
+class SiteOrders(Value, frozen=True):
+    """Orders of a site's certificate. `ordered_by`: the other entry that orders; "": this node. `next_try_s`: earliest Unix time
+    of the next order. `error`: why the last one failed."""
+
+    ordered_by: str = ""
+    ordering: bool = False
+    next_try_s: int = 0
+    error: str = ""
+
+
 class Site(Value, frozen=True):
     """Hosts with a certificate of their own. `state`: "waiting", "serving", "kept" (with an earlier certificate) or
-    "refused"; `not_after_s`: Unix time at which the certificate expires."""
+    "refused"; `not_before_s`, `not_after_s`: Unix time between which the certificate is valid."""
 
     name: str = msgspec.field(default="", name="site")
     hosts: tuple[str, ...] = ()
     state: str = ""
     reason_code: str = ""
     reason: str = ""
+    not_before_s: int = 0
     not_after_s: int = 0
     warnings: tuple[str, ...] = ()
+    acme: SiteOrders | None = None
 
 
 class Sites(Value, frozen=True):

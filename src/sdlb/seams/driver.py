@@ -6,8 +6,9 @@ runs in a slot outlives control.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from msgspec import Struct
 
 from sdlb.model.release import Artifact
 from sdlb.model.role import RoleService
@@ -30,8 +31,7 @@ class DriverFailed(Exception):
         self.log = log
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(Struct, frozen=True):
     """`name`: tells two slots of the same service apart, while two versions run side by side."""
 
     role: str
@@ -39,8 +39,7 @@ class Slot:
     name: str = "a"
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What shall run in a slot. `artifact` None: the machine has everything. `port`: on 127.0.0.1, the choice of the caller."""
 
     slot: Slot
@@ -50,8 +49,7 @@ class Plan:
     artifact: Artifact | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SlotState:
+class SlotState(Struct, frozen=True):
     """`pid` 0: not known, or nothing runs. `since_s`: Unix time of the last change of `status`. `restarts`: since the start of the
     version. `reason`: why it is not running. `log`: the last lines of the program. `warnings`: for example limits that
     this machine cannot enforce."""

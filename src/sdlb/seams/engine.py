@@ -6,12 +6,15 @@ Implementations report `EngineAttached`, `EngineApplied`, `EngineRejected`, `Eng
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Literal, Protocol, get_args
+
+from msgspec import Struct, field
 
 from sdlb.core.effects import Apply
 from sdlb.core.events import EndpointKey
+from sdlb.model.acme import ChallengeAnswer
+from sdlb.model.hardening import Hardening
 from sdlb.model.identity import Identity
 from sdlb.model.site import Site, SiteState, TicketKey
 
@@ -19,24 +22,11 @@ LATENCY_BUCKETS_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 1000
 """Upper bounds of the buckets in `GroupTotals.latency`. The list has one more bucket for all above."""
 
 
-def _head_buckets() -> tuple[float, ...]:
-    bounds, bound = list[int](), 500_000
-    while bound < 60_000_000_000:
-        bounds.append(bound)
-        bound = bound * 11 // 10
-    return tuple(each / 1e9 for each in (*bounds, 60_000_000_000))
-
-
-HEAD_BUCKETS_S = _head_buckets()
-"""Upper bounds of the buckets in `InstanceTotals.heads`: 0.5 ms to 60 s in steps of 10 %, the same as in the engine
-(`routes/src/asked.rs`). The list has one more bucket for all above."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(Struct, frozen=True):
     """`key`: "http" and "https" accept clients, "node" accepts requests of parents and links of children.
 
-    `trusted_proxies`: networks whose forwarding headers and PROXY protocol headers are trusted.
+    `trusted_proxies`: networks whose forwarding headers and PROXY protocol headers are trusted. `hardening`: of listeners for
+    clients.
     """
 
     key: str
@@ -44,10 +34,10 @@ class Listener:
     public: bool = False
     tls: bool = False
     trusted_proxies: tuple[str, ...] = ()
+    hardening: Hardening | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
+class EngineConfig(Struct, frozen=True):
     """`limits`: field names of `Limits` in engine.proto. Those that are absent keep the engine's default."""
 
     node: str
@@ -59,8 +49,7 @@ class EngineConfig:
     """This node's own certificate. None: node links are unencrypted."""
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceTotals:
+class InstanceTotals(Struct, frozen=True):
     """Totals of the attempts that this engine sent to instances of one service version, without those through child nodes.
 
     `answers`: responses by status class, 1xx to 5xx. `broken`: attempts without a usable response. `unreached`: attempts
@@ -72,12 +61,13 @@ class InstanceTotals:
     broken: int = 0
     unreached: int = 0
     heads: Sequence[int] = ()
-    """Times to the response head, by HEAD_BUCKETS_S."""
+    """Times to the response head, by `model.canary.HEAD_BUCKETS_S`."""
     head_us_sum: int = 0
+    grpc_errors: int | None = None
+    """Among `answers` of class 2xx: gRPC calls whose status is an error of the service. None: an older engine does not count them."""
 
 
-@dataclass(frozen=True, slots=True)
-class GroupTotals:
+class GroupTotals(Struct, frozen=True):
     """Totals of one service version since the start of the engine. `status`: responses by class, 1xx to 5xx. `failed`: answered
     by the engine with 502, 503 or 504."""
 
@@ -93,8 +83,7 @@ class GroupTotals:
     at_instances: InstanceTotals | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamTotals:
+class UpstreamTotals(Struct, frozen=True):
     requests: int = 0
     connects: int = 0
     connect_failures: int = 0
@@ -103,8 +92,7 @@ class UpstreamTotals:
     idle_connections: int = 0
 
 
-@dataclass(slots=True)
-class EngineStats:
+class EngineStats(Struct):
     """The latest statistics and state that the engine reported.
 
     `ejected`: key of an upstream -> the reason, while outlier ejection keeps it out. `draining`: deleted endpoint -> its
@@ -130,8 +118,7 @@ class EngineFailed(OSError):
     """The engine could not be started or upgraded, or refused the configuration."""
 
 
-@dataclass(frozen=True, slots=True)
-class Upgraded:
+class Upgraded(Struct, frozen=True):
     """Result of a hot restart: the new engine process and the old one, which exits within `deadline_s`."""
 
     pid: int
@@ -141,13 +128,42 @@ class Upgraded:
     deadline_s: float
 
 
+Feature = Literal[
+    "entry",
+    "stamps",
+    "children",
+    "shares",
+    "sticky",
+    "parking",
+    "sites",
+    "ticket_keys",
+    "access_log",
+    "traffic",
+    "latency",
+    "hot_restart",
+    "limits",
+]
+"""What an engine may be able to do: clients at an entry, requests of parents, links of children, ..., all settings of
+`Traffic`, latency histograms, all limits of the node file."""
+FEATURES: frozenset[Feature] = frozenset(get_args(Feature))
+
+
+class Degraded(Struct, frozen=True):
+    """Something that the node is asked for and its engine cannot do. `instead`: what it does. `services`: those that ask for
+    it; empty: it concerns the node."""
+
+    what: str
+    instead: str
+    services: tuple[str, ...] = ()
+
+
 class SiteSink(Protocol):
     """Keeps the sites and ticket keys, and sends them to each newly attached engine before its listeners."""
 
     on_states: Callable[[Sequence[SiteState]], None]
     """Called with the engine's report about the sites that it was sent."""
 
-    def put(self, sites: Sequence[Site], keep: Collection[str] | None = None) -> None:
+    def put(self, sites: Sequence[Site], keep: Set[str] | None = None) -> None:
         """Adds or replaces `sites`. `keep`: the keys of all sites; others are deleted. None: nothing is deleted.
 
         A site that the engine refuses keeps its former certificates.
@@ -159,11 +175,30 @@ class SiteSink(Protocol):
         ...
 
 
+class ChallengeSink(Protocol):
+    async def challenges(self, answers: Sequence[ChallengeAnswer]) -> str:
+        """Replaces the challenges that the entry listeners answer, now and after a restart of the engine. Returns "" once the
+        engine answers them, or why it cannot."""
+        ...
+
+
 class Engine(Protocol):
+    """`features`: what it can do at all. Control reports what is missing (`degraded`) instead of refusing to work."""
+
     stats: EngineStats
 
     @property
+    def features(self) -> frozenset[Feature]: ...
+
+    def degraded(self) -> Sequence[Degraded]:
+        """What the current settings and policies ask for and the engine does otherwise or not at all."""
+        ...
+
+    @property
     def sites(self) -> SiteSink: ...
+
+    @property
+    def challenges(self) -> ChallengeSink: ...
 
     async def start(self, config: EngineConfig, settle_s: float = 0.0) -> None:
         """Attaches to the running engine or starts one, configures it, and keeps it attached from then on.
@@ -181,6 +216,15 @@ class Engine(Protocol):
 
     def apply(self, delta: Apply) -> None:
         """Sends a delta. It is dropped while the engine is not attached; the core sends the whole table on EngineAttached."""
+        ...
+
+    def attach_again(self) -> None:
+        """Connects anew: `EngineAttached` follows, with the requests in flight to deleted endpoints."""
+        ...
+
+    def cut(self, endpoints: Sequence[EndpointKey], *, streams_only: bool = False) -> None:
+        """Ends the requests in flight at these endpoints, also at draining ones; later requests are not affected. Dropped while
+        the engine is not attached."""
         ...
 
     def reopen_log(self) -> None:

@@ -6,8 +6,9 @@ Each method also records the truth about the action: what it may cost, which nod
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from random import Random
+
+from msgspec.structs import replace
 
 from sdlb.core import events as ev
 from sdlb.model.instance import InstanceSpec
@@ -151,6 +152,14 @@ class Acts:
             self._power_off(host)
         host.disk.set_back(saved)
         self._knows_nothing(host)
+
+    def restore_folder(self, host: Host, saved: dict[str, object]) -> None:
+        """An operator puts an older copy of the state folder in place. The engine and the programs go on."""
+        self._fault("state folders restored", host)
+        host.kill()
+        host.disk.set_back(saved)
+        self._knows_nothing(host)
+        host.start()
 
     def fill_disk(self, host: Host) -> None:
         self._fault("disks full", host)
@@ -306,18 +315,19 @@ class Acts:
         for name in self.world.sharing.get(service, set()) | {service}:
             self.world.orders.order(name)
             self.world.orders.transferred[name] = self.world.clock.now
+        self.world.orders.given[route] = service
         host.take(ev.RouteTransfer(route, service, by))
         return True
 
     # ------------------------------------------------------------------ rollouts
 
-    def release(self, root: str, service: str, version: str) -> None:
+    def release(self, root: str, service: str, version: str, *requires: str) -> None:
         """An operator adds a release, at all roots of the tree of this one."""
         self._change("releases added")
         world = self.world
         for name in world.shape.roots:
             if world.shape.tree_of(name) == world.shape.tree_of(root) and world.hosts[name].running:
-                body = json.dumps(release(service, version)).encode()
+                body = json.dumps(release(service, version, *requires)).encode()
                 world.hosts[name].take(ev.ReleasePut(f"{service}-{version}", body, "operator-a"))
 
     def rollout(self, root: str, order: ev.RolloutOrder) -> str:

@@ -6,8 +6,9 @@ All other files of `sdlb.sim` use events, effects and messages directly, and not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any, cast
+
+from msgspec.structs import replace
 
 from sdlb.core import effects as ef
 from sdlb.core import events as ev
@@ -98,8 +99,8 @@ def policy_rank(view: View, service: str) -> tuple[int, str]:
     return (0, "") if doc is None else (doc.revision, doc.origin)
 
 
-def policies_in(message: UpState | DownState) -> list[str]:
-    """The services whose policies are in a message."""
+def subjects_of(message: UpState | DownState) -> list[str]:
+    """The services and routes that the documents in a message are about."""
     return [doc.name for doc in message.docs]
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from sdlb.core import effects as ef
 from sdlb.core.messages import ClaimKey, DownMessage, DownState
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 Counts = dict[str, int]
 
 
-@dataclass(slots=True)
-class Coverage:
+class Coverage(Struct):
     """`compared`: by promise, how often a check had two things to compare. The rest: what happened, by name."""
 
     faults: Counter[str] = field(default_factory=Counter[str])

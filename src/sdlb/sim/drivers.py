@@ -7,14 +7,16 @@ again after a pause, and all end with their machine. Control that was killed doe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from sdlb.core.effects import RunDriver
 from sdlb.core.events import DriverDone, InstanceHealth
 from sdlb.model.instance import HealthCheck, InstanceSpec
 from sdlb.model.role import Program, RoleService
+from sdlb.sim import bridge
 from sdlb.sim.process import Process
 
 if TYPE_CHECKING:
@@ -29,8 +31,7 @@ FIRST_PORT = 20_000
 DIGEST = "ab" * 32
 
 
-@dataclass(frozen=True, slots=True)
-class Flaw:
+class Flaw(Struct, frozen=True):
     """What is wrong with a version on a machine. `prepare`, `start`: the call fails with this text; `retry`: it may succeed
     later. `dies_s`: the program exits that long after each start. `ill`: it is never healthy. `hangs_s`: a stop takes that
     long. `slow_s`: so does each call."""
@@ -44,8 +45,7 @@ class Flaw:
     slow_s: float = 0.0
 
 
-@dataclass(slots=True, eq=False)
-class DriverSlot:
+class DriverSlot(Struct, eq=False):
     """`program`: the process that runs now. `machine`: how often its machine has ended. `run`: how often its program has been started or
     stopped. `free_at`: when the last call will have ended."""
 
@@ -76,9 +76,9 @@ def role(service: str, routes: tuple[str, ...], *, capacity: int = 100, side_by_
     )
 
 
-def release(service: str, version: str) -> dict[str, object]:
+def release(service: str, version: str, *requires: str) -> dict[str, object]:
     artifact = {"url": f"https://repo.example/{service}-{version}.tgz", "sha256": DIGEST}
-    return {"service": service, "version": version, "artifact": {"any": artifact}}
+    return {"service": service, "version": version, "requires": list(requires), "artifact": {"any": artifact}}
 
 
 class Drivers:
@@ -185,12 +185,24 @@ class Drivers:
         if not flaw.ill:
             self._world.clock.after(self._rng.uniform(*WARM_UP_S), lambda: self._warm(host, slot, process))
         if flaw.dies_s:
-            self._world.clock.after(flaw.dies_s, lambda: self.exits(host, process))
+            self._world.clock.after(flaw.dies_s, lambda: self._dies(host, slot, process))
 
     def _warm(self, host: Host, slot: DriverSlot, process: Process) -> None:
         if process.alive and slot.program is process:
             process.healthy, process.since = True, self._world.clock.now
             self._report(host, process)
+
+    def _dies(self, host: Host, slot: DriverSlot, process: Process) -> None:
+        if slot.program is process and self.flaw(host.name, process.version).dies_s:
+            self.exits(host, process)
+
+    def heal(self) -> None:
+        """From now on nothing is wrong with any version."""
+        self.flaws.clear()
+        self.otherwise = lambda host, version: Flaw()
+        for slot in self.slots.values():
+            if slot.program is not None and not slot.program.healthy:
+                self._warm(self._world.hosts[slot.host], slot, slot.program)
 
     def exits(self, host: Host, process: Process) -> None:
         """The program exits by itself. It is started again after a pause."""
@@ -253,7 +265,9 @@ class Drivers:
                 process.wanted, process.leave_asked, process.leave_by, process.since = True, 1e9, 1e9, now
             elif process.wanted and not wanted:
                 self._world.on_retired(host, process)
-                process.wanted, process.leave_asked = False, now
+                target = bridge.target_of(host.view, process.spec.service)
+                drain_s = target.rollout.spec.drain_s if target is not None and target.rollout is not None else 0.0
+                process.wanted, process.leave_asked, process.leave_by = False, now, now + drain_s
                 self._world.log_event(host.name, f"{process.name} is to leave")
 
     # ------------------------------------------------------------------ machines

@@ -8,7 +8,8 @@ own model.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from sdlb.core import effects as ef
 from sdlb.core.messages import Beat, DownState, UpState

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from sdlb.core.effects import RunHook
 from sdlb.core.events import HookDone
@@ -24,8 +25,7 @@ Answer = tuple[str, float]
 """Outcome, and the seconds until then."""
 
 
-@dataclass(slots=True, eq=False)
-class Program:
+class Program(Struct, eq=False):
     """`host`: the machine that it runs on. `told`: when control got its answer."""
 
     host: str
@@ -120,13 +120,21 @@ class Orders:
         self.approvals: dict[tuple[str, str, str], set[str]] = {}  # (service, version, gate) -> who
         self.promoted: dict[tuple[str, str], str] = {}  # (service, version) -> the reason for no gates
         self.transferred: dict[str, float] = {}  # when a route of the service was given to it or to another one
+        self.given: dict[str, str] = {}  # route -> the service that it was last given to
         self.at: dict[str, float] = {}  # when a policy was last set or a version promoted
 
     def order(self, service: str) -> None:
         self.at[service] = self._world.clock.now
 
     def transferred_lately(self, service: str) -> bool:
-        return self._world.clock.now - self.transferred.get(service, NEVER) < RECOVERY_S
+        """Whether a route of the service changed hands by order. The order stays in force: the service that it names takes the route
+        again whenever it claims it."""
+        if service not in self.transferred:
+            return False
+        since, sharing = [self.transferred[service]], self._world.sharing.get(service, set()) | {service}
+        for name in sharing.intersection(self.given.values()):
+            since += [process.since for process in self._world.by_service.get(name, {}).values()]
+        return self._world.clock.now - max(since) < RECOVERY_S
 
     def since(self, service: str, when: float) -> bool:
         return self.at.get(service, NEVER) >= when

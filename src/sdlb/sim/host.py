@@ -135,6 +135,7 @@ class Host:
         self._world.log_event(self.name, f"control starts, incarnation {self.incarnation}")
         effects = bridge.start(self.balancer, self.now, self.wall_s)
         self._world.drivers.look(self)
+        self._world.figures.look(self)
         self._carry_out(effects)
         if self.running:
             self._attach()
@@ -213,6 +214,7 @@ class Host:
         effects = bridge.handle(self.balancer, events, self.now, self.wall_s)
         self._world.after_step(self, events, effects)
         self._world.drivers.look(self)
+        self._world.figures.look(self)
         self._carry_out(effects)
 
     def _carry_out(self, effects: list[ef.Effect]) -> None:
@@ -291,6 +293,9 @@ class Host:
             case ef.Apply():
                 self._world.on_apply(self, effect)
                 self._to_engine(effect)
+            case ef.AttachAgain():
+                self.lose_engine_link(applied=True)
+                self.link_engine()
             case ef.ReleaseHeld():
                 for held in self.hold.let_go():
                     self._act(held)
@@ -307,6 +312,8 @@ class Host:
                 network.drop(self, link)
             case ef.RunHook():
                 self._world.hooks.call(self, effect)
+            case ef.AskMetrics():
+                self._world.metrics.ask(self, effect)
             case ef.RunDriver():
                 self._world.drivers.call(self, effect)
             case ef.Execute(id):

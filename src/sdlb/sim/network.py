@@ -6,9 +6,10 @@ both ends or, half-open, to one. Traffic has its own model in `traffic`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from sdlb.core import events as ev
 from sdlb.core.messages import DownMessage, Hello, UpMessage, UpState
@@ -22,8 +23,7 @@ DIAL_TIMEOUT_S = 3.0
 REDELIVERY_S_MAX = 15.0
 
 
-@dataclass(slots=True)
-class Link:
+class Link(Struct):
     number: int
     child: str
     parent: str
@@ -33,8 +33,7 @@ class Link:
     last: dict[str, float] = field(default_factory=dict[str, float])  # receiver -> time of the last delivery
 
 
-@dataclass(slots=True)
-class Weather:
+class Weather(Struct):
     """Current faults of the network. Probabilities are per message."""
 
     delay_s: tuple[float, float] = (0.0002, 0.004)
@@ -43,8 +42,7 @@ class Weather:
     loss: float = 0.0
 
 
-@dataclass(slots=True)
-class Edge:
+class Edge(Struct):
     """The messages that really passed between a parent and a child, for the checks. Times are the world's."""
 
     up_heard: float = 0.0  # the parent last took in something of the child

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from sdlb.core.messages import ClaimKey
 from sdlb.model.instance import InstanceSpec
 
 
-@dataclass(slots=True, eq=False)
-class Process:
+class Process(Struct, eq=False):
     """A registration of an instance. One that registers again under its id with other settings is another process.
 
     `alive`: it answers requests. `wanted`: it was neither asked to leave nor replaced.

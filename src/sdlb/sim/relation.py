@@ -5,8 +5,9 @@ Both change, and a change takes a while to reach all nodes. Meanwhile a pair is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from sdlb.model.policy import Policy
 from sdlb.sim import bridge
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 CHANGE_S = 15.0  # time after a change within which a denied version has drained, with its requests in flight
 
 
-@dataclass(slots=True)
-class Known:
+class Known(Struct):
     """The policy of a service as a root has it."""
 
     text: str | None

@@ -6,9 +6,11 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
+
+from msgspec import Struct, to_builtins
 
 from sdlb.sim import checks, oracle
 from sdlb.sim.acts import Acts
@@ -20,14 +22,13 @@ from sdlb.sim.network import BadMessage
 from sdlb.sim.scenarios import SCENARIOS
 from sdlb.sim.stage import Stage
 from sdlb.sim.topology import Shape, random_shape
-from sdlb.sim.workload import CHANGES, Workload
+from sdlb.sim.workload import CANARIES, CHANGES, Workload
 from sdlb.sim.world import World
 
 assert checks and oracle  # importing them registers their checks
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """The parameters of a run. Seconds are virtual. `calm_s`: changes without faults; `faults_s`: changes and faults;
     `settle_s`: neither.
 
@@ -44,7 +45,7 @@ class Plan:
     fault_pace_s: float = 1.5
     requests_s: float = 20.0
     faults: tuple[str, ...] | None = None  # kinds; None: a few, by the seed
-    changes: tuple[str, ...] | None = None  # kinds of what operators and programs do; None: all
+    changes: tuple[str, ...] | None = None  # kinds of what operators and programs do; None: all but CANARIES
     scenario: str = ""
 
 
@@ -75,7 +76,7 @@ class Result:
         return self.coverage["faults"]
 
     def to_data(self) -> dict[str, Any]:
-        return asdict(self)
+        return to_builtins(self)
 
 
 def simulate(plan: Plan, shape: Shape | None = None, checks: Iterable[type[Check]] | None = None) -> Result:
@@ -131,7 +132,8 @@ def _play(world: World, plan: Plan, rng: Random) -> None:
 
 
 def _live(world: World, plan: Plan, rng: Random) -> None:
-    changes = tuple(CHANGES) if plan.changes is None else plan.changes
+    usual = tuple(name for name in CHANGES if name not in CANARIES)
+    changes = usual if plan.changes is None else plan.changes
     workload = Workload(world, Random(rng.random()), plan.services, plan.pace_s, plan.requests_s, changes)
     faults = Faults(
         world, Acts(world, Random(rng.random())), Random(rng.random()), plan.fault_pace_s, _kinds(plan, rng)
@@ -142,7 +144,7 @@ def _live(world: World, plan: Plan, rng: Random) -> None:
     if faults.kinds:
         faults.start(0.0)
     world.clock.run(plan.calm_s + plan.faults_s)
-    workload.busy = False
+    workload.rest()
     faults.stop()
     world.clock.run(plan.calm_s + plan.faults_s + plan.settle_s - 10.0)
     workload.asking = False

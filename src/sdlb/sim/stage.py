@@ -6,9 +6,11 @@ World and checks are the same as in random runs. A script decides what happens, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sdlb.core.events import RolloutOrder
 from sdlb.model.rollout import RolloutSpec
@@ -28,8 +30,7 @@ LOOK_S = 0.25
 STEADY_S = 4.0  # from then on the checks hold a node to what it had
 
 
-@dataclass(frozen=True, slots=True)
-class Scenario:
+class Scenario(Struct, frozen=True):
     """`situation`: the letter in the table of docs/internals/simulator.md. `promises`: those that it tests."""
 
     name: str
@@ -203,6 +204,14 @@ class Stage:
     def phase(self, host: str, service: str = "catalog") -> str:
         """That of the host's agent."""
         return next(str(each["phase"]) for each in self[host].view.agent() if each["service"] == service)
+
+    def errors(self, version: str, rate: float) -> None:
+        """From now on this part of the responses of the version are errors. Clients count them as answered."""
+        self.world.figures.quality(version).errors = rate
+
+    def slow(self, version: str, head_s: float) -> None:
+        """From now on the version takes about that long to respond, as far as hosts count it."""
+        self.world.figures.quality(version).head_s = head_s
 
     def runs(self, host: str, service: str = "catalog") -> set[str]:
         """The versions that drivers truly run on the host."""

@@ -8,10 +8,11 @@ or fails it.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from sdlb.core.effects import RoutePut
 from sdlb.core.events import EndpointKey
@@ -27,8 +28,7 @@ HOP_S = (0.0002, 0.003)
 PARKED_LOOK_S = 0.02
 
 
-@dataclass(slots=True)
-class Hop:
+class Hop(Struct):
     """An engine on the path: the endpoint of the last attempt, and those of earlier attempts."""
 
     host: Host
@@ -37,8 +37,7 @@ class Hop:
     tried: set[str] = field(default_factory=set[str])
 
 
-@dataclass(slots=True)
-class Request:
+class Request(Struct):
     number: int
     route: str
     name: str  # host of the URL
@@ -159,6 +158,8 @@ class Traffic:
             return
         process = self._carriers.pop(request.number, None)
         if process is None or not process.alive:
+            assert request.key is not None
+            self._world.figures.failed(hop.host, request.key.service, request.key.version)
             self._elsewhere(request)
             return
         process.carried += 1
@@ -189,6 +190,7 @@ class Traffic:
         if not request.over:
             process.carried -= 1
             process.carried_at = self._world.clock.now
+            self._world.figures.answered(request.hops[-1].host, process.spec.service, process.version)
             self._finish(request, "answered")
 
     def _gone(self, request: Request, hop: Hop) -> bool:
@@ -223,6 +225,7 @@ class Traffic:
     def process_ended(self, process: Process) -> None:
         for request, carrier in list(self._carried.values()):
             if carrier is process:
+                self._world.figures.failed(request.hops[-1].host, process.spec.service, process.version)
                 self._finish(request, "instance died")
         process.carried = 0
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
+from msgspec import Struct, field
+
+from sdlb.core.events import RolloutOrder
+from sdlb.model.canary import Analysis, Step
+from sdlb.model.rollout import HALTED, RolloutSpec
+from sdlb.sim import bridge
 from sdlb.sim.acts import TTL_S, Acts
+from sdlb.sim.drivers import Flaw, role
 from sdlb.sim.process import Process
 from sdlb.sim.world import World
 
 HOUR_S = 3600.0
 
 
-@dataclass(slots=True)
-class Service:
+class Service(Struct):
     """A service. `version`: (major, minor, patch) of new instances. `home`: the root of the tree in which it began."""
 
     name: str
@@ -29,6 +34,16 @@ class Service:
 
     def text(self) -> str:
         return ".".join(str(n) for n in self.version)
+
+
+class Shop(Struct):
+    """A service that is managed by roles, and rolled out. `patch`, `major`: of the last version."""
+
+    name: str
+    route: str
+    home: str
+    major: int = 1
+    patch: int = 0
 
 
 class Workload:
@@ -48,6 +63,9 @@ class Workload:
         for root in world.shape.roots:
             trees.setdefault(world.shape.tree_of(root), root)
         self.services = [self._service(n, home) for home in trees.values() for n in range(services)]
+        self.shops: list[Shop] = []
+        if "ship" in changes or "canary" in changes:
+            self.shops = [shop for home in trees.values() if (shop := self._shop(home)) is not None]
         self.busy = True  # changes things
         self.asking = True  # sends requests
         self._count = 0
@@ -59,10 +77,25 @@ class Workload:
         routes = tuple(f"example.com/{n}{suffix}*" for suffix in ("", "-extra")[: self.rng.choice((1, 1, 2))])
         return Service(f"service-{n}", routes, home, size=self.rng.randint(2, 6))
 
+    def _shop(self, home: str) -> Shop | None:
+        """In every other tree, some hosts run a service in a role."""
+        world = self.world
+        hosts = [n for n in world.shape.leaves if world.shape.tree_of(n) == world.shape.tree_of(home)]
+        if not hosts or self.rng.random() < 0.5:
+            return None
+        shop = Shop(f"shop-of-{home}", f"example.com/shop-of-{home}*", home)
+        capacity, side_by_side = self.rng.choice((50, 100)), self.rng.random() < 0.7
+        for name in self.rng.sample(hosts, min(len(hosts), self.rng.randint(1, 5))):
+            world.hosts[name].roles = (role(shop.name, (shop.route,), capacity=capacity, side_by_side=side_by_side),)
+        return shop
+
     # ------------------------------------------------------------------ running
 
     def start(self) -> None:
         self.world.hooks.otherwise = self._hook
+        self.world.drivers.otherwise = self._flaw
+        for shop in self.shops:
+            self.world.clock.after(self.rng.uniform(3.0, 6.0), partial(self._ship, shop))
         for service in self.services:
             for _ in range(service.size):
                 self.world.clock.after(self.rng.uniform(3.0, 6.0), partial(self._start_one, service))
@@ -82,7 +115,9 @@ class Workload:
             near = self.world.hosts[self.rng.choice(names)]
             if near.engine.up and near.powered and not near.leaving and near.name not in self.world.outside:
                 hold = self.rng.choice((0.001, 0.01, 0.05, 2.5))
-                self.world.traffic.send(near, self.rng.choice(service.routes), hold)
+                shops = [shop.route for shop in self.shops if shop.home == service.home]
+                route = shops[0] if shops and self.rng.random() < 0.3 else self.rng.choice(service.routes)
+                self.world.traffic.send(near, route, hold)
         self.world.clock.after(self.rng.expovariate(self.requests_s or 1.0), self._ask)
 
     # ------------------------------------------------------------------ instances
@@ -309,6 +344,94 @@ class Workload:
             return "yes"
         return self.rng.choice(("yes", "yes", "yes", "yes", "yes", "later", "failed", "no"))
 
+    # ------------------------------------------------------------------ rollouts of roles
+
+    def ship(self, service: Service) -> None:
+        """A release of a service that roles run, and a rollout to it."""
+        shops = [shop for shop in self.shops if shop.home == service.home]
+        if shops:
+            self._ship(shops[0])
+
+    def _ship(self, shop: Shop) -> None:
+        new = self.rng.random() < 0.3 and bool(shop.patch)
+        shop.major, shop.patch = (shop.major + 1, 0) if new else (shop.major, shop.patch + 1)
+        version = f"{shop.major}.0.{shop.patch}"
+        root = self._root(shop)
+        self.acts.release(root, shop.name, version)
+        spec = RolloutSpec(
+            side_by_side=self.rng.choice(("incompatible", "incompatible", "always", "never")),
+            soak_s=self.rng.choice((1.0, 3.0)),
+            failures_max=self.rng.choice((0, 0, 1)),
+            progress_s=self.rng.choice((8.0, 60.0)),
+            nodes_out_max=self.rng.choice(("10%", "100%")),
+            drain_s=self.rng.choice((2.0, 10.0)),
+            accept_gap=self.rng.random() < 0.7,
+        )
+        order = RolloutOrder(shop.name, "start", "operator-a", version, spec, self.rng.random() < 0.5)
+        self.world.clock.after(1.0, lambda: self.acts.rollout(root, order))
+
+    def canary(self, service: Service) -> None:
+        """A release that first gets a part of the requests on one node. Half of these releases answer with errors."""
+        for shop in self.shops:
+            target = bridge.target_of(self.world.hosts[shop.home].view, shop.name)
+            if shop.home == service.home and target is not None and target.settled and target.active is None:
+                shop.patch += 1
+                version = f"{shop.major}.0.{shop.patch}"
+                self.world.figures.each = 20
+                self.world.figures.quality(version).errors = self.rng.choice((0.0, 0.9))
+                self.acts.release(shop.home, shop.name, version)
+                spec = RolloutSpec(
+                    soak_s=1.0,
+                    nodes_out_max="100%",
+                    drain_s=2.0,
+                    accept_gap=True,
+                    step=(Step("1", 20.0, 15.0),),
+                    analysis=Analysis(requests_min=40, warm_up_s=2.0),
+                )
+                order = RolloutOrder(shop.name, "start", "operator-a", version, spec)
+                self.world.clock.after(1.0, partial(self.acts.rollout, shop.home, order))
+
+    def back(self, service: Service) -> None:
+        """Somebody takes a halted rollout back."""
+        for shop in self.shops:
+            target = bridge.target_of(self.world.hosts[shop.home].view, shop.name)
+            active = target.active if target is not None else None
+            if shop.home == service.home and active is not None and active.state == HALTED:
+                self.acts.rollout(shop.home, RolloutOrder(shop.name, "abort", "operator-a"))
+
+    def _root(self, shop: Shop) -> str:
+        """Mostly the first one."""
+        shape = self.world.shape
+        roots = [name for name in shape.roots if shape.tree_of(name) == shape.tree_of(shop.home)]
+        return self.rng.choice((roots[0], roots[0], *roots)) if roots else shop.home
+
+    def order(self, service: Service) -> None:
+        """Somebody pauses, resumes, aborts, undoes or adopts a rollout."""
+        for shop in self.shops:
+            if shop.home == service.home:
+                verb = self.rng.choice(("pause", "resume", "resume", "promote", "abort", "undo", "adopt"))
+                self.acts.rollout(self._root(shop), RolloutOrder(shop.name, verb, "operator-a"))
+
+    def _flaw(self, host: str, version: str) -> Flaw:
+        if self.rng.random() < 0.85:
+            return Flaw()
+        return self.rng.choice(
+            (
+                Flaw(ill=True),
+                Flaw(dies_s=self.rng.uniform(1.0, 5.0)),
+                Flaw(start="exit code 1", retry=self.rng.random() < 0.5),
+                Flaw(prepare="the SHA-256 is another one"),
+                Flaw(prepare="the disk is full", retry=True),
+                Flaw(hangs_s=self.rng.uniform(3.0, 15.0)),
+                Flaw(slow_s=self.rng.uniform(0.5, 3.0)),
+            )
+        )
+
+    def rest(self) -> None:
+        """No more changes; nothing is wrong any more."""
+        self.busy = False
+        self.world.drivers.heal()
+
     # ------------------------------------------------------------------ single instances
 
     def health(self, service: Service) -> None:
@@ -403,5 +526,11 @@ CHANGES: dict[str, tuple[Callable[[Workload, Service], None], int]] = {
     "keep-out": (Workload.keep_out, 1),
     "decide": (Workload.decide, 4),
     "transfer": (Workload.transfer, 1),
+    "ship": (Workload.ship, 3),
+    "order": (Workload.order, 2),
+    "canary": (Workload.canary, 1),
+    "back": (Workload.back, 1),
 }
 """Changes by operators and programs, with their frequency."""
+CANARIES = ("canary", "back")
+"""Only on demand: a canary takes much longer than the usual pause between two changes."""

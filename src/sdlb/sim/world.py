@@ -15,8 +15,10 @@ from sdlb.sim.check import HOOKS, Check, overrides
 from sdlb.sim.clock import Clock
 from sdlb.sim.coverage import Coverage
 from sdlb.sim.drivers import Drivers, DriverSlot
+from sdlb.sim.figures import HostFigures
 from sdlb.sim.hooks import Hooks, Orders, Program
 from sdlb.sim.host import Host
+from sdlb.sim.metrics import Metrics
 from sdlb.sim.network import Edge, Network
 from sdlb.sim.process import Process
 from sdlb.sim.relation import Relations
@@ -42,8 +44,10 @@ class World:
         self.relations = Relations(self)
         self.affected = Affected(self)
         self.hooks = Hooks(self, Random(repr(rng.getstate())))
+        self.metrics = Metrics(self)
         self.orders = Orders(self)
         self.drivers = Drivers(self, Random(repr(rng.getstate()) + "drivers"))
+        self.figures = HostFigures(self, Random(repr(rng.getstate()) + "figures"))
         self.hosts: dict[str, Host] = {}
         self.numbers: dict[str, int] = {}  # of machines: their addresses
         self.by_address: dict[str, Host] = {}

@@ -5,18 +5,34 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from google.protobuf.message import DecodeError
+from msgspec.structs import asdict
 
-from sdlb.core.effects import Apply, EndpointPut, RoutePut, ServicePut, UpstreamPut
+from sdlb.core.effects import Apply, EndpointPut, Pick, RoutePut, ServicePut, UpstreamPut
 from sdlb.core.events import EndpointKey
 from sdlb.core.messages import ClaimKey
+from sdlb.model.acme import HTTP, ChallengeAnswer
 from sdlb.model.site import Site, SiteState, TicketKey
 from sdlb.seams.engine import EngineConfig
 from sdlb.wire import engine_pb2 as pb
 from sdlb.wire.limits import U32_MAX
 
-__all__ = ["DecodeError", "endpoint_key", "site_states", "to_configure", "to_delta", "to_sites", "to_ticket_keys"]
+__all__ = [
+    "DecodeError",
+    "endpoint_key",
+    "site_states",
+    "to_challenges",
+    "to_configure",
+    "to_delta",
+    "to_sites",
+    "to_ticket_keys",
+]
 
-_STICKY = {"cookie": pb.Sticky.COOKIE, "header": pb.Sticky.HEADER, "client": pb.Sticky.CLIENT}
+_STICKY = {
+    "cookie": pb.Sticky.COOKIE,
+    "header": pb.Sticky.HEADER,
+    "client": pb.Sticky.CLIENT,
+    "session": pb.Sticky.SESSION,
+}
 _PROTOCOLS = {"http1": pb.Target.HTTP1, "h2c": pb.Target.H2C}
 _KINDS = {"http": pb.Listener.ENTRY, "https": pb.Listener.ENTRY, "node": pb.Listener.NODE}
 
@@ -42,8 +58,12 @@ def _member(member: EndpointPut) -> pb.Member:
     return pb.Member(key=_key(member.key), capacity=capacity, last_resort=member.last_resort, far=member.far)
 
 
+def _pick(pick: Pick) -> pb.Pick:
+    return pb.Pick(version=pick.version, tier=pick.tier, weight=pick.weight, ends_sessions=pick.ends_sessions)
+
+
 def _route(route: RoutePut) -> pb.Route:
-    picks = [pb.Pick(version=pick.version, tier=pick.tier, weight=pick.weight) for pick in route.picks]
+    picks = [_pick(pick) for pick in route.picks]
     message = pb.Route(pattern=route.pattern, service=route.service, picks=picks)
     if route.park_requests_max:
         message.park.requests_max = route.park_requests_max
@@ -97,6 +117,7 @@ def _service(put: ServicePut) -> pb.Service:
             pending=limits.pending,
             pending_timeout_ms=_ms(limits.pending_timeout_s),
             adaptive=limits.adaptive,
+            body_bytes=limits.body_bytes,
         ),
         timeout_ms=_ms(traffic.timeout_s),
         try_timeout_ms=_ms(traffic.try_timeout_s),
@@ -115,6 +136,11 @@ def _ms(seconds: float) -> int:
 
 def _percent(share: float) -> int:
     return round(share * 100)
+
+
+def to_cut(endpoints: Iterable[EndpointKey], *, streams_only: bool) -> pb.ToEngine:
+    """The message `Cut`."""
+    return pb.ToEngine(cut=pb.Cut(members=[_key(key) for key in endpoints], streams_only=streams_only))
 
 
 def to_delta(delta: Apply) -> pb.ToEngine:
@@ -144,6 +170,7 @@ def to_configure(config: EngineConfig, settle_s: float = 0.0) -> pb.ToEngine:
             public=each.public,
             tls=each.tls,
             trusted_proxies=each.trusted_proxies,
+            hardening=None if each.hardening is None else pb.Hardening(**asdict(each.hardening)),
         )
         for each in config.listeners
     ]
@@ -179,7 +206,20 @@ def _site(site: Site) -> pb.Site:
         certificates=[pb.Certificate(pem=pem) for pem in site.certificates],
         client_ca_pem=site.client_ca,
         client_certificate_required=site.client_required,
+        redirects=[pb.Redirect(prefix=prefix, target=target) for prefix, target in site.redirects],
+        fields=[pb.Field(name=name, value=value) for name, value in site.fields],
+        error_pages=[pb.ErrorPage(status_from=low, status_to=high, html=html) for (low, high), html in site.pages],
     )
+
+
+def to_challenges(answers: Iterable[ChallengeAnswer]) -> pb.ToEngine:
+    message = pb.Challenges()
+    for each in answers:
+        if each.kind == HTTP:
+            message.http.add(host=each.host, token=each.token, content=each.content)
+        else:
+            message.tls.add(host=each.host, certificate=pb.Certificate(pem=each.content.encode()))
+    return pb.ToEngine(challenges=message)
 
 
 def to_ticket_keys(keys: Iterable[TicketKey]) -> pb.ToEngine:

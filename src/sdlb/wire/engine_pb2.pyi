@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ToEngine(_message.Message):
-    __slots__ = ("configure", "delta", "shutdown", "sites", "ticket_keys", "hand_over", "drain_clients", "ping")
+    __slots__ = ("configure", "delta", "shutdown", "sites", "ticket_keys", "hand_over", "drain_clients", "ping", "cut", "challenges")
     CONFIGURE_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     SHUTDOWN_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,8 @@ class ToEngine(_message.Message):
     HAND_OVER_FIELD_NUMBER: _ClassVar[int]
     DRAIN_CLIENTS_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGES_FIELD_NUMBER: _ClassVar[int]
     configure: Configure
     delta: Delta
     shutdown: Shutdown
@@ -25,10 +27,12 @@ class ToEngine(_message.Message):
     hand_over: HandOver
     drain_clients: DrainClients
     ping: Ping
-    def __init__(self, configure: _Optional[_Union[Configure, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ..., sites: _Optional[_Union[Sites, _Mapping]] = ..., ticket_keys: _Optional[_Union[TicketKeys, _Mapping]] = ..., hand_over: _Optional[_Union[HandOver, _Mapping]] = ..., drain_clients: _Optional[_Union[DrainClients, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ...) -> None: ...
+    cut: Cut
+    challenges: Challenges
+    def __init__(self, configure: _Optional[_Union[Configure, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ..., sites: _Optional[_Union[Sites, _Mapping]] = ..., ticket_keys: _Optional[_Union[TicketKeys, _Mapping]] = ..., hand_over: _Optional[_Union[HandOver, _Mapping]] = ..., drain_clients: _Optional[_Union[DrainClients, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., challenges: _Optional[_Union[Challenges, _Mapping]] = ...) -> None: ...
 
 class FromEngine(_message.Message):
-    __slots__ = ("attached", "configured", "applied", "rejected", "drained", "in_flight", "target_health", "stats", "stalled", "sites_applied", "handed_over", "memory_short", "clients_drained", "pong")
+    __slots__ = ("attached", "configured", "applied", "rejected", "drained", "in_flight", "target_health", "stats", "stalled", "sites_applied", "handed_over", "memory_short", "clients_drained", "pong", "challenges_applied")
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
     CONFIGURED_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +47,7 @@ class FromEngine(_message.Message):
     MEMORY_SHORT_FIELD_NUMBER: _ClassVar[int]
     CLIENTS_DRAINED_FIELD_NUMBER: _ClassVar[int]
     PONG_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGES_APPLIED_FIELD_NUMBER: _ClassVar[int]
     attached: Attached
     configured: Configured
     applied: Applied
@@ -57,7 +62,8 @@ class FromEngine(_message.Message):
     memory_short: MemoryShort
     clients_drained: ClientsDrained
     pong: Pong
-    def __init__(self, attached: _Optional[_Union[Attached, _Mapping]] = ..., configured: _Optional[_Union[Configured, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., in_flight: _Optional[_Union[InFlight, _Mapping]] = ..., target_health: _Optional[_Union[TargetHealth, _Mapping]] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ..., stalled: _Optional[_Union[Stalled, _Mapping]] = ..., sites_applied: _Optional[_Union[SitesApplied, _Mapping]] = ..., handed_over: _Optional[_Union[HandedOver, _Mapping]] = ..., memory_short: _Optional[_Union[MemoryShort, _Mapping]] = ..., clients_drained: _Optional[_Union[ClientsDrained, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ...) -> None: ...
+    challenges_applied: ChallengesApplied
+    def __init__(self, attached: _Optional[_Union[Attached, _Mapping]] = ..., configured: _Optional[_Union[Configured, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., in_flight: _Optional[_Union[InFlight, _Mapping]] = ..., target_health: _Optional[_Union[TargetHealth, _Mapping]] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ..., stalled: _Optional[_Union[Stalled, _Mapping]] = ..., sites_applied: _Optional[_Union[SitesApplied, _Mapping]] = ..., handed_over: _Optional[_Union[HandedOver, _Mapping]] = ..., memory_short: _Optional[_Union[MemoryShort, _Mapping]] = ..., clients_drained: _Optional[_Union[ClientsDrained, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., challenges_applied: _Optional[_Union[ChallengesApplied, _Mapping]] = ...) -> None: ...
 
 class Configure(_message.Message):
     __slots__ = ("node", "listeners", "control_socket", "limits", "access_log", "identity", "settle_ms")
@@ -86,7 +92,7 @@ class Identity(_message.Message):
     def __init__(self, pem: _Optional[bytes] = ..., ca_pem: _Optional[bytes] = ...) -> None: ...
 
 class Listener(_message.Message):
-    __slots__ = ("key", "address", "kind", "public", "tls", "trusted_proxies")
+    __slots__ = ("key", "address", "kind", "public", "tls", "hardening", "trusted_proxies")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ENTRY: _ClassVar[Listener.Kind]
@@ -98,14 +104,32 @@ class Listener(_message.Message):
     KIND_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_FIELD_NUMBER: _ClassVar[int]
     TLS_FIELD_NUMBER: _ClassVar[int]
+    HARDENING_FIELD_NUMBER: _ClassVar[int]
     TRUSTED_PROXIES_FIELD_NUMBER: _ClassVar[int]
     key: str
     address: str
     kind: Listener.Kind
     public: bool
     tls: bool
+    hardening: Hardening
     trusted_proxies: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, key: _Optional[str] = ..., address: _Optional[str] = ..., kind: _Optional[_Union[Listener.Kind, str]] = ..., public: _Optional[bool] = ..., tls: _Optional[bool] = ..., trusted_proxies: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, key: _Optional[str] = ..., address: _Optional[str] = ..., kind: _Optional[_Union[Listener.Kind, str]] = ..., public: _Optional[bool] = ..., tls: _Optional[bool] = ..., hardening: _Optional[_Union[Hardening, _Mapping]] = ..., trusted_proxies: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Hardening(_message.Message):
+    __slots__ = ("refuse_encoded_paths", "drop_underscore_fields", "replace_request_ids", "handshakes_per_address", "redirect_to_https", "hsts_s")
+    REFUSE_ENCODED_PATHS_FIELD_NUMBER: _ClassVar[int]
+    DROP_UNDERSCORE_FIELDS_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_REQUEST_IDS_FIELD_NUMBER: _ClassVar[int]
+    HANDSHAKES_PER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    REDIRECT_TO_HTTPS_FIELD_NUMBER: _ClassVar[int]
+    HSTS_S_FIELD_NUMBER: _ClassVar[int]
+    refuse_encoded_paths: bool
+    drop_underscore_fields: bool
+    replace_request_ids: bool
+    handshakes_per_address: bool
+    redirect_to_https: bool
+    hsts_s: int
+    def __init__(self, refuse_encoded_paths: _Optional[bool] = ..., drop_underscore_fields: _Optional[bool] = ..., replace_request_ids: _Optional[bool] = ..., handshakes_per_address: _Optional[bool] = ..., redirect_to_https: _Optional[bool] = ..., hsts_s: _Optional[int] = ...) -> None: ...
 
 class Sites(_message.Message):
     __slots__ = ("put", "prune", "keep")
@@ -118,18 +142,50 @@ class Sites(_message.Message):
     def __init__(self, put: _Optional[_Iterable[_Union[Site, _Mapping]]] = ..., prune: _Optional[bool] = ..., keep: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Site(_message.Message):
-    __slots__ = ("key", "hosts", "certificates", "client_ca_pem", "client_certificate_required")
+    __slots__ = ("key", "hosts", "certificates", "client_ca_pem", "client_certificate_required", "redirects", "fields", "error_pages")
     KEY_FIELD_NUMBER: _ClassVar[int]
     HOSTS_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
     CLIENT_CA_PEM_FIELD_NUMBER: _ClassVar[int]
     CLIENT_CERTIFICATE_REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    REDIRECTS_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_PAGES_FIELD_NUMBER: _ClassVar[int]
     key: str
     hosts: _containers.RepeatedScalarFieldContainer[str]
     certificates: _containers.RepeatedCompositeFieldContainer[Certificate]
     client_ca_pem: bytes
     client_certificate_required: bool
-    def __init__(self, key: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., certificates: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., client_ca_pem: _Optional[bytes] = ..., client_certificate_required: _Optional[bool] = ...) -> None: ...
+    redirects: _containers.RepeatedCompositeFieldContainer[Redirect]
+    fields: _containers.RepeatedCompositeFieldContainer[Field]
+    error_pages: _containers.RepeatedCompositeFieldContainer[ErrorPage]
+    def __init__(self, key: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., certificates: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., client_ca_pem: _Optional[bytes] = ..., client_certificate_required: _Optional[bool] = ..., redirects: _Optional[_Iterable[_Union[Redirect, _Mapping]]] = ..., fields: _Optional[_Iterable[_Union[Field, _Mapping]]] = ..., error_pages: _Optional[_Iterable[_Union[ErrorPage, _Mapping]]] = ...) -> None: ...
+
+class Redirect(_message.Message):
+    __slots__ = ("prefix", "target")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    prefix: str
+    target: str
+    def __init__(self, prefix: _Optional[str] = ..., target: _Optional[str] = ...) -> None: ...
+
+class Field(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: str
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+
+class ErrorPage(_message.Message):
+    __slots__ = ("status_from", "status_to", "html")
+    STATUS_FROM_FIELD_NUMBER: _ClassVar[int]
+    STATUS_TO_FIELD_NUMBER: _ClassVar[int]
+    HTML_FIELD_NUMBER: _ClassVar[int]
+    status_from: int
+    status_to: int
+    html: bytes
+    def __init__(self, status_from: _Optional[int] = ..., status_to: _Optional[int] = ..., html: _Optional[bytes] = ...) -> None: ...
 
 class Certificate(_message.Message):
     __slots__ = ("pem",)
@@ -149,6 +205,32 @@ class TicketKeys(_message.Message):
     KEYS_FIELD_NUMBER: _ClassVar[int]
     keys: _containers.RepeatedCompositeFieldContainer[TicketKeys.Key]
     def __init__(self, keys: _Optional[_Iterable[_Union[TicketKeys.Key, _Mapping]]] = ...) -> None: ...
+
+class Challenges(_message.Message):
+    __slots__ = ("http", "tls")
+    HTTP_FIELD_NUMBER: _ClassVar[int]
+    TLS_FIELD_NUMBER: _ClassVar[int]
+    http: _containers.RepeatedCompositeFieldContainer[HttpChallenge]
+    tls: _containers.RepeatedCompositeFieldContainer[TlsChallenge]
+    def __init__(self, http: _Optional[_Iterable[_Union[HttpChallenge, _Mapping]]] = ..., tls: _Optional[_Iterable[_Union[TlsChallenge, _Mapping]]] = ...) -> None: ...
+
+class HttpChallenge(_message.Message):
+    __slots__ = ("host", "token", "content")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    token: str
+    content: str
+    def __init__(self, host: _Optional[str] = ..., token: _Optional[str] = ..., content: _Optional[str] = ...) -> None: ...
+
+class TlsChallenge(_message.Message):
+    __slots__ = ("host", "certificate")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    certificate: Certificate
+    def __init__(self, host: _Optional[str] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("head_bytes", "fields", "connect_timeout_ms", "head_timeout_ms", "idle_timeout_ms", "body_timeout_ms", "response_timeout_ms", "upgrade_idle_timeout_ms", "connections", "retry_budget_percent", "body_bytes", "connections_per_address", "response_idle_timeout_ms", "body_bytes_per_s", "requests_per_s_per_address", "requests_burst_per_address", "handshake_timeout_ms", "http2_streams", "handshakes", "memory_mb", "event_stream_idle_timeout_ms")
@@ -313,20 +395,22 @@ class Outlier(_message.Message):
     def __init__(self, success_deviations_percent: _Optional[int] = ..., latency_factor_percent: _Optional[int] = ..., ejected_percent_max: _Optional[int] = ..., interval_ms: _Optional[int] = ..., requests_min: _Optional[int] = ...) -> None: ...
 
 class ServiceLimits(_message.Message):
-    __slots__ = ("in_flight", "endpoint_in_flight", "endpoint_connections", "pending", "pending_timeout_ms", "adaptive")
+    __slots__ = ("in_flight", "endpoint_in_flight", "endpoint_connections", "pending", "pending_timeout_ms", "body_bytes", "adaptive")
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     PENDING_FIELD_NUMBER: _ClassVar[int]
     PENDING_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
     ADAPTIVE_FIELD_NUMBER: _ClassVar[int]
     in_flight: int
     endpoint_in_flight: int
     endpoint_connections: int
     pending: int
     pending_timeout_ms: int
+    body_bytes: int
     adaptive: bool
-    def __init__(self, in_flight: _Optional[int] = ..., endpoint_in_flight: _Optional[int] = ..., endpoint_connections: _Optional[int] = ..., pending: _Optional[int] = ..., pending_timeout_ms: _Optional[int] = ..., adaptive: _Optional[bool] = ...) -> None: ...
+    def __init__(self, in_flight: _Optional[int] = ..., endpoint_in_flight: _Optional[int] = ..., endpoint_connections: _Optional[int] = ..., pending: _Optional[int] = ..., pending_timeout_ms: _Optional[int] = ..., body_bytes: _Optional[int] = ..., adaptive: _Optional[bool] = ...) -> None: ...
 
 class Target(_message.Message):
     __slots__ = ("key", "kind", "address", "protocol")
@@ -391,14 +475,16 @@ class Route(_message.Message):
     def __init__(self, pattern: _Optional[str] = ..., service: _Optional[str] = ..., picks: _Optional[_Iterable[_Union[Pick, _Mapping]]] = ..., park: _Optional[_Union[Park, _Mapping]] = ..., sticky: _Optional[_Union[Sticky, _Mapping]] = ...) -> None: ...
 
 class Pick(_message.Message):
-    __slots__ = ("version", "tier", "weight")
+    __slots__ = ("version", "tier", "weight", "ends_sessions")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    ENDS_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     version: str
     tier: int
     weight: int
-    def __init__(self, version: _Optional[str] = ..., tier: _Optional[int] = ..., weight: _Optional[int] = ...) -> None: ...
+    ends_sessions: bool
+    def __init__(self, version: _Optional[str] = ..., tier: _Optional[int] = ..., weight: _Optional[int] = ..., ends_sessions: _Optional[bool] = ...) -> None: ...
 
 class Park(_message.Message):
     __slots__ = ("requests_max", "timeout_ms")
@@ -416,10 +502,12 @@ class Sticky(_message.Message):
         COOKIE: _ClassVar[Sticky.By]
         HEADER: _ClassVar[Sticky.By]
         CLIENT: _ClassVar[Sticky.By]
+        SESSION: _ClassVar[Sticky.By]
     NONE: Sticky.By
     COOKIE: Sticky.By
     HEADER: Sticky.By
     CLIENT: Sticky.By
+    SESSION: Sticky.By
     BY_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     by: Sticky.By
@@ -437,6 +525,14 @@ class DrainClients(_message.Message):
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     deadline_ms: int
     def __init__(self, deadline_ms: _Optional[int] = ...) -> None: ...
+
+class Cut(_message.Message):
+    __slots__ = ("members", "streams_only")
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_ONLY_FIELD_NUMBER: _ClassVar[int]
+    members: _containers.RepeatedCompositeFieldContainer[MemberKey]
+    streams_only: bool
+    def __init__(self, members: _Optional[_Iterable[_Union[MemberKey, _Mapping]]] = ..., streams_only: _Optional[bool] = ...) -> None: ...
 
 class Ping(_message.Message):
     __slots__ = ()
@@ -534,6 +630,12 @@ class SitesApplied(_message.Message):
     sites: _containers.RepeatedCompositeFieldContainer[SitesApplied.State]
     def __init__(self, sites: _Optional[_Iterable[_Union[SitesApplied.State, _Mapping]]] = ...) -> None: ...
 
+class ChallengesApplied(_message.Message):
+    __slots__ = ("error",)
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    error: str
+    def __init__(self, error: _Optional[str] = ...) -> None: ...
+
 class Applied(_message.Message):
     __slots__ = ("epoch",)
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -585,7 +687,7 @@ class Stats(_message.Message):
     def __init__(self, groups: _Optional[_Iterable[_Union[GroupStats, _Mapping]]] = ..., targets: _Optional[_Iterable[_Union[TargetStats, _Mapping]]] = ..., counters: _Optional[_Iterable[_Union[Counter, _Mapping]]] = ...) -> None: ...
 
 class GroupStats(_message.Message):
-    __slots__ = ("service", "version", "requests", "status_1xx", "status_2xx", "status_3xx", "status_4xx", "status_5xx", "failed", "retries", "parked", "latency_buckets", "latency_us_sum", "grpc_status", "asked", "answers", "broken", "unreached", "head_buckets", "head_us_sum")
+    __slots__ = ("service", "version", "requests", "status_1xx", "status_2xx", "status_3xx", "status_4xx", "status_5xx", "failed", "retries", "parked", "latency_buckets", "latency_us_sum", "grpc_status", "asked", "answers", "broken", "unreached", "head_buckets", "head_us_sum", "grpc_errors")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
@@ -606,6 +708,7 @@ class GroupStats(_message.Message):
     UNREACHED_FIELD_NUMBER: _ClassVar[int]
     HEAD_BUCKETS_FIELD_NUMBER: _ClassVar[int]
     HEAD_US_SUM_FIELD_NUMBER: _ClassVar[int]
+    GRPC_ERRORS_FIELD_NUMBER: _ClassVar[int]
     service: str
     version: str
     requests: int
@@ -626,7 +729,8 @@ class GroupStats(_message.Message):
     unreached: int
     head_buckets: _containers.RepeatedScalarFieldContainer[int]
     head_us_sum: int
-    def __init__(self, service: _Optional[str] = ..., version: _Optional[str] = ..., requests: _Optional[int] = ..., status_1xx: _Optional[int] = ..., status_2xx: _Optional[int] = ..., status_3xx: _Optional[int] = ..., status_4xx: _Optional[int] = ..., status_5xx: _Optional[int] = ..., failed: _Optional[int] = ..., retries: _Optional[int] = ..., parked: _Optional[int] = ..., latency_buckets: _Optional[_Iterable[int]] = ..., latency_us_sum: _Optional[int] = ..., grpc_status: _Optional[_Iterable[int]] = ..., asked: _Optional[int] = ..., answers: _Optional[_Iterable[int]] = ..., broken: _Optional[int] = ..., unreached: _Optional[int] = ..., head_buckets: _Optional[_Iterable[int]] = ..., head_us_sum: _Optional[int] = ...) -> None: ...
+    grpc_errors: int
+    def __init__(self, service: _Optional[str] = ..., version: _Optional[str] = ..., requests: _Optional[int] = ..., status_1xx: _Optional[int] = ..., status_2xx: _Optional[int] = ..., status_3xx: _Optional[int] = ..., status_4xx: _Optional[int] = ..., status_5xx: _Optional[int] = ..., failed: _Optional[int] = ..., retries: _Optional[int] = ..., parked: _Optional[int] = ..., latency_buckets: _Optional[_Iterable[int]] = ..., latency_us_sum: _Optional[int] = ..., grpc_status: _Optional[_Iterable[int]] = ..., asked: _Optional[int] = ..., answers: _Optional[_Iterable[int]] = ..., broken: _Optional[int] = ..., unreached: _Optional[int] = ..., head_buckets: _Optional[_Iterable[int]] = ..., head_us_sum: _Optional[int] = ..., grpc_errors: _Optional[int] = ...) -> None: ...
 
 class TargetStats(_message.Message):
     __slots__ = ("target", "requests", "connects", "connect_failures", "failures", "in_flight", "idle_connections")

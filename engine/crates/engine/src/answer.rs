@@ -3,6 +3,8 @@
 
 use sdlb_http1::{Kind, Refused, decimal, reason};
 
+use crate::front::Added;
+
 /// An answer of our own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -16,6 +18,8 @@ pub struct Answer {
     pub detail: String,
     /// Seconds, for `Retry-After`.
     pub retry_after_s: Option<u32>,
+    /// A redirect: `Location`. It has no content.
+    pub location: Option<Box<[u8]>>,
     /// `Proxy-Status` of the tiers below that failed.
     pub below: Vec<u8>,
     /// "Not here, nothing was read": for the node above.
@@ -44,7 +48,8 @@ impl Answer {
     /// An answer; the error types of RFC 9209 are registered names.
     #[must_use]
     pub fn new(status: u16, kind: &'static str, error: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, error, detail: detail.into(), retry_after_s: None, below: Vec::new(), not_here: None }
+        let (below, detail) = (Vec::new(), detail.into());
+        Self { status, kind, error, detail, retry_after_s: None, location: None, below, not_here: None }
     }
 
     /// The request was refused by the codec.
@@ -61,6 +66,18 @@ impl Answer {
             Kind::Fields => ("too-many-fields", "http_request_denied"),
         };
         Self::new(refused.status(), kind, error, format!("The request was refused: {}.", refused.reason))
+    }
+
+    /// Another place, for good, with the same method (RFC 9110, 15.4.9).
+    #[must_use]
+    pub fn redirect(location: Vec<u8>) -> Self {
+        Self { location: Some(location.into()), ..Self::new(308, "redirect", "", "") }
+    }
+
+    /// The proof for a CA (RFC 8555, 8.3).
+    #[must_use]
+    pub fn proof(content: String) -> Self {
+        Self::new(200, "", "", content)
     }
 
     /// What it means to a call of gRPC (its "HTTP to gRPC Status Code Mapping", and where that says no more than
@@ -107,6 +124,10 @@ pub struct Form<'a> {
     pub head: bool,
     /// The client is a browser.
     pub html: bool,
+    /// What the site adds.
+    pub added: &'a Added,
+    /// An error may be a page of the site.
+    pub page: bool,
     /// The connection is closed afterwards.
     pub close: bool,
     /// It is kept for an HTTP/1.0 client.
@@ -145,6 +166,12 @@ impl Answer {
             decimal(u64::from(seconds), out);
             out.extend_from_slice(b"\r\n");
         }
+        if let Some(location) = &self.location {
+            out.extend_from_slice(b"location: ");
+            out.extend_from_slice(location);
+            out.extend_from_slice(b"\r\n");
+        }
+        form.added.write(|_| false, out);
         if let Some(not_here) = &self.not_here {
             let NotHere { why, avoid } = &**not_here;
             out.extend_from_slice(b"sdlb-not-here: ");
@@ -177,9 +204,18 @@ impl Answer {
             // Percent-encoded, all but printable ASCII; what we say is that, but for the sign itself.
             out.extend_from_slice(self.detail.replace('%', "%25").as_bytes());
             out.extend_from_slice(b"\r\n");
-        } else if self.not_here.is_none() && self.status != 204 {
-            let media = if form.html { "text/html; charset=utf-8" } else { "application/problem+json" };
-            body = if form.html { self.html(reason, form).into_bytes() } else { self.json(reason, form) };
+        } else if self.status == 200 {
+            body = self.detail.clone().into_bytes();
+            out.extend_from_slice(b"cache-control: no-store\r\ncontent-type: application/octet-stream\r\n");
+        } else if self.not_here.is_none() && self.status != 204 && self.location.is_none() {
+            let page = form.added.page(self.status).filter(|_| form.page);
+            let html = form.html || page.is_some();
+            let media = if html { "text/html; charset=utf-8" } else { "application/problem+json" };
+            body = match page {
+                Some(page) => page.to_vec(),
+                None if html => self.html(reason, form).into_bytes(),
+                None => self.json(reason, form),
+            };
             out.extend_from_slice(b"cache-control: no-store\r\ncontent-type: ");
             out.extend_from_slice(media.as_bytes());
             out.extend_from_slice(b"\r\n");
@@ -330,8 +366,12 @@ mod tests {
         assert_eq!(out, br#""plain and \"quoted\", \\ and \u0001\u00ff""#);
     }
 
+    const NOTHING: &Added = &Added { hsts_s: 0, front: None, session: None };
+
     fn form(html: bool) -> Form<'static> {
         Form {
+            added: NOTHING,
+            page: true,
             grpc: None,
             node: "edge-1",
             head: false,

@@ -9,11 +9,12 @@ use sdlb_routes::{
 };
 
 use crate::{
+    front::{Front, Page, Redirect},
     networks::Networks,
     proto,
     rate::Rate,
-    settings::{Limits, ListenerKind},
-    tls::{identity::Identity, sites},
+    settings::{Hardening, Limits, ListenerKind},
+    tls::{challenges, identity::Identity, sites},
 };
 
 /// A client may save up for a burst of so many seconds, unless it is said how many requests.
@@ -107,6 +108,7 @@ fn service(put: proto::Service) -> Result<ServicePut, Refused> {
             pending_timeout_ms: limits.pending_timeout_ms,
             adaptive: limits.adaptive,
         },
+        body_bytes: limits.body_bytes,
         outlier: Outlier {
             success_deviations_percent: outlier.success_deviations_percent,
             latency_factor_percent: outlier.latency_factor_percent,
@@ -124,7 +126,9 @@ fn service(put: proto::Service) -> Result<ServicePut, Refused> {
     Ok(ServicePut { name: put.name, settings })
 }
 
-fn member_key(key: proto::MemberKey) -> MemberKey {
+/// A member's name as this engine knows it.
+#[must_use]
+pub fn member_key(key: proto::MemberKey) -> MemberKey {
     MemberKey {
         service: key.service.into(),
         version: key.version.into(),
@@ -144,8 +148,14 @@ fn route(put: proto::Route) -> Result<RoutePut, Refused> {
         proto::sticky::By::Cookie => Sticky::Cookie(name()?),
         proto::sticky::By::Header => Sticky::Header(name()?),
         proto::sticky::By::Client => Sticky::Client,
+        proto::sticky::By::Session => Sticky::Session(name()?),
     };
-    let pick = |pick: proto::Pick| PickPut { version: pick.version, tier: pick.tier, weight: pick.weight };
+    let pick = |pick: proto::Pick| PickPut {
+        version: pick.version,
+        tier: pick.tier,
+        weight: pick.weight,
+        ends_sessions: pick.ends_sessions,
+    };
     Ok(RoutePut {
         picks: put.picks.into_iter().map(pick).collect(),
         park: put.park.map(|park| Park { requests_max: park.requests_max, timeout_ms: park.timeout_ms }),
@@ -229,6 +239,8 @@ pub struct ListenerAsked {
     pub kind: ListenerKind,
     /// The hardened preset.
     pub public: bool,
+    /// How strict it is with clients.
+    pub hardening: Hardening,
     /// Clients speak TLS; nodes mutual TLS.
     pub tls: bool,
     /// Proxies in front of it that are believed.
@@ -261,7 +273,15 @@ fn listener(asked: proto::Listener) -> Result<ListenerAsked, String> {
         .map_err(|_| format!("listener {:?}: address {:?}: expected IP:port", asked.key, asked.address))?;
     let trusted = Networks::parse(asked.trusted_proxies.iter().map(String::as_str))
         .map_err(|text| format!("listener {:?}: trusted proxy {text:?}: expected a network: 10.0.0.0/8", asked.key))?;
-    Ok(ListenerAsked { key: asked.key, address, kind, public: asked.public, tls: asked.tls, trusted })
+    let hardening = asked.hardening.map_or(Hardening::of(asked.public), |asked| Hardening {
+        refuse_encoded_paths: asked.refuse_encoded_paths,
+        drop_underscore_fields: asked.drop_underscore_fields,
+        replace_request_ids: asked.replace_request_ids,
+        handshakes_per_address: asked.handshakes_per_address,
+        redirect_to_https: asked.redirect_to_https,
+        hsts_s: asked.hsts_s,
+    });
+    Ok(ListenerAsked { key: asked.key, address, kind, public: asked.public, hardening, tls: asked.tls, trusted })
 }
 
 /// This node's own certificate, ready for use.
@@ -284,6 +304,21 @@ pub fn to_configured(identity: Option<&Identity>) -> proto::Configured {
     }
 }
 
+/// Open challenges of CAs.
+#[must_use]
+pub fn challenges(asked: proto::Challenges) -> Vec<challenges::Asked> {
+    let http = asked.http.into_iter().map(|each| challenges::Asked::Http {
+        host: each.host,
+        token: each.token,
+        content: each.content,
+    });
+    let tls = asked
+        .tls
+        .into_iter()
+        .map(|each| challenges::Asked::Tls { host: each.host, pem: each.certificate.unwrap_or_default().pem.to_vec() });
+    http.chain(tls).collect()
+}
+
 /// A site.
 #[must_use]
 pub fn site(site: proto::Site) -> sites::Asked {
@@ -293,7 +328,17 @@ pub fn site(site: proto::Site) -> sites::Asked {
         certificates: site.certificates.into_iter().map(|certificate| certificate.pem.to_vec()).collect(),
         client_ca: site.client_ca_pem.to_vec(),
         client_certificate_required: site.client_certificate_required,
+        front: Front {
+            redirects: site.redirects.into_iter().map(|it| Redirect { prefix: it.prefix, target: it.target }).collect(),
+            fields: site.fields.into_iter().map(|it| (it.name, it.value)).collect(),
+            pages: site.error_pages.into_iter().map(page).collect(),
+        },
     }
+}
+
+fn page(page: proto::ErrorPage) -> Page {
+    let status = |status: u32| u16::try_from(status).unwrap_or(u16::MAX);
+    Page { statuses: status(page.status_from)..=status(page.status_to), html: page.html.to_vec() }
 }
 
 /// A row of the statistics.
@@ -320,6 +365,7 @@ pub fn to_group_stats(service: &str, version: &str, counted: &VersionSnapshot) -
         answers: asked.map_or_else(Vec::new, |asked| asked.answers.to_vec()),
         broken: asked.map_or(0, |asked| asked.broken),
         unreached: asked.map_or(0, |asked| asked.unreached),
+        grpc_errors: asked.map(|asked| asked.grpc_errors),
         head_buckets: asked.map_or_else(Vec::new, |asked| asked.heads.to_vec()),
         head_us_sum: asked.map_or(0, |asked| asked.head_us_sum),
     }

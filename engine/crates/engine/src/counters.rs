@@ -92,8 +92,10 @@ counters! {
     http2_flood_reset_total,
     /// ... of anything else that is bounded: heads in many pieces, streams that we had to break off, small `DATA`.
     http2_flood_other_total,
-    /// Requests whose host is not the one that the TLS handshake was for: 421.
+    /// Requests whose host belongs to another site than the one that the TLS handshake was for: 421.
     misdirected_total,
+    /// Requests that were sent to `https` or to another URL: 308.
+    redirects_total,
     /// Connections closed at once because their address had too many.
     limit_connections_per_address_total,
     /// Accepting waited because the file descriptors that clients may have were used up.

@@ -12,6 +12,7 @@ pub mod convert;
 pub mod counters;
 pub mod forward;
 pub mod frame;
+pub mod front;
 pub mod http2;
 pub mod listen;
 pub mod memory;

@@ -135,6 +135,37 @@ pub enum ListenerKind {
     Node,
 }
 
+/// How strict a listener is with clients (`Hardening` in engine.proto).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hardening {
+    /// Paths with an encoded slash, backslash or NUL are refused.
+    pub refuse_encoded_paths: bool,
+    /// Fields with an underscore in the name are removed: some servers read it as if it were a `-`.
+    pub drop_underscore_fields: bool,
+    /// A client's `X-Request-Id` is replaced.
+    pub replace_request_ids: bool,
+    /// One address may have a part of all handshakes at once.
+    pub handshakes_per_address: bool,
+    /// Plain requests for hosts that have a site are sent to `https`.
+    pub redirect_to_https: bool,
+    /// `Strict-Transport-Security` for so long; 0: not added.
+    pub hsts_s: u32,
+}
+
+impl Hardening {
+    /// What an older control means that says no more than whether a listener is public.
+    #[must_use]
+    pub fn of(public: bool) -> Self {
+        Self {
+            refuse_encoded_paths: public,
+            drop_underscore_fields: public,
+            replace_request_ids: public,
+            handshakes_per_address: public,
+            ..Self::default()
+        }
+    }
+}
+
 /// One listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerConfig {
@@ -148,6 +179,8 @@ pub struct ListenerConfig {
     pub kind: ListenerKind,
     /// The hardened preset.
     pub public: bool,
+    /// How strict it is with clients.
+    pub hardening: Hardening,
     /// Clients speak TLS; nodes mutual TLS.
     pub tls: bool,
     /// Proxies in front of it: what they say about their clients is believed.
@@ -162,6 +195,8 @@ pub struct NodeConfig {
     /// What it calls itself in `Via` (RFC 9110, 7.6.3): its name, and what no other proxy has. Varnish, Squid and Apache put the name of
     /// the host there, which may be this node's as well.
     pub pseudonym: String,
+    /// Where clients reach this node over TLS, for redirects from another port; `None`: nowhere.
+    pub https_port: Option<u16>,
     /// Takes the control streams of children.
     pub control_socket: PathBuf,
     /// Bounds and time-outs.

@@ -16,8 +16,15 @@ use crate::conn::{
 };
 
 /// Passes bytes on until both sides have ended, one has failed, or neither has spoken for `idle`. Begins with what is in
-/// the buffers. Ends early when too much memory is in use, and it is here.
-pub async fn pass(client: &mut Io, upstream: &mut Io, scratch: &mut Scratch, timer: &mut Timer, idle: Duration) {
+/// the buffers. Ends early when too much memory is in use, and it is here; and when `is_cut` says so.
+pub async fn pass(
+    client: &mut Io,
+    upstream: &mut Io,
+    scratch: &mut Scratch,
+    timer: &mut Timer,
+    idle: Duration,
+    is_cut: impl Fn() -> bool,
+) {
     timer.set(Instant::now(), idle);
     let (mut there, mut back) = (Way::Open, Way::Open);
     poll_fn(|cx| {
@@ -29,7 +36,7 @@ pub async fn pass(client: &mut Io, upstream: &mut Io, scratch: &mut Scratch, tim
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
             _ => {}
         }
-        if scratch.must_end() {
+        if scratch.must_end() || is_cut() {
             return Poll::Ready(());
         }
         let moved = moved.then(Instant::now);

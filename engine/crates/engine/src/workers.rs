@@ -53,6 +53,8 @@ pub enum Command {
     Inherit(Inherited),
     /// Answer [`Event::Done`] with this number: everything before it is carried out.
     Done(u64),
+    /// Requests to some members have to end: all look whether theirs does.
+    Cut,
     /// Answer [`Event::Turned`].
     Turn,
 }
@@ -218,6 +220,7 @@ async fn run(
                 }
             }
             Some(Command::DrainClients) => worker.drain_clients(true),
+            Some(Command::Cut) => worker.local.memory.wake_all(),
             Some(Command::Link(given)) => accept::serve_link(*given, &worker),
             Some(Command::Inherit(inherited)) => {
                 let listening = inherited.bound().and_then(|bound| listeners.get(&bound)?.first());

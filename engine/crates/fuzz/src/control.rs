@@ -115,7 +115,15 @@ pub fn run(mut raw: &[u8]) {
                 registry.keep(&sites.keep);
                 registry.publish();
             }),
-            Kind::Shutdown(_) | Kind::TicketKeys(_) | Kind::HandOver(_) | Kind::DrainClients(_) | Kind::Ping(_) => {}
+            Kind::Challenges(asked) => {
+                let _ = SITES.with_borrow(|registry| registry.challenge(convert::challenges(asked)));
+            }
+            Kind::Shutdown(_)
+            | Kind::TicketKeys(_)
+            | Kind::HandOver(_)
+            | Kind::DrainClients(_)
+            | Kind::Ping(_)
+            | Kind::Cut(_) => {}
         }
     }
 }

@@ -18,7 +18,7 @@ use sdlb_engine::{
     http2::connection,
     networks::Networks,
     proto,
-    settings::{ListenerConfig, ListenerKind, NodeConfig},
+    settings::{Hardening, ListenerConfig, ListenerKind, NodeConfig},
     worker::{Worker, WorkerShared},
 };
 use sdlb_http1::{Body, Limits, Piece, Request};
@@ -145,6 +145,7 @@ fn public() -> Rc<ListenerConfig> {
         bound: address,
         kind,
         public: true,
+        hardening: Hardening::of(true),
         tls: false,
         trusted: Networks::default(),
     })
@@ -189,7 +190,7 @@ fn table(endpoint: SocketAddr) -> Table {
         put_routes: vec![proto::Route {
             pattern: "www.example/*".to_owned(),
             service: "web".to_owned(),
-            picks: vec![proto::Pick { version: "1.0".to_owned(), tier: 0, weight: 0 }],
+            picks: vec![proto::Pick { version: "1.0".to_owned(), ..proto::Pick::default() }],
             ..Default::default()
         }],
         ..Default::default()

@@ -90,6 +90,7 @@ pub struct Body {
     limits: Limits,
     /// Complete trailer lines and the one that is not complete yet.
     trailers: Vec<u8>,
+    drops_underscores: bool,
 }
 
 impl Body {
@@ -102,7 +103,13 @@ impl Body {
             Length::Chunked => State::Size { size: 0, digits: 0 },
             Length::UntilClose => State::UntilClose,
         };
-        Self { state, extension_bytes: 0, limits, trailers: Vec::new() }
+        Self { state, extension_bytes: 0, limits, trailers: Vec::new(), drops_underscores: false }
+    }
+
+    /// Trailers with an underscore in the name are not passed on: some servers read it as if it were a `-`.
+    #[must_use]
+    pub fn without_underscores(self, drops_underscores: bool) -> Self {
+        Self { drops_underscores, ..self }
     }
 
     /// Whether all of it has been read.
@@ -262,7 +269,18 @@ impl Body {
 
     /// An alias would be taken for the field that it stands for.
     fn may_trail(&self, field: &Field) -> bool {
-        field.name.may_trail() && !Name::is_alias(field.text.of(&self.trailers))
+        let name = field.text.of(&self.trailers);
+        field.name.may_trail() && !Name::is_alias(name) && !(self.drops_underscores && name.contains(&b'_'))
+    }
+
+    /// Whether a trailer is a field that a proxy sets, or would be taken for one.
+    #[must_use]
+    pub fn has_forged_trailers(&self) -> bool {
+        self.fields().any(|(field, _)| match field.name {
+            Name::Forwarded | Name::XForwarded | Name::XRealIp => true,
+            Name::Other => !self.may_trail(&field),
+            name => name.is_private(),
+        })
     }
 
     /// Appends the trailers that may be passed on, each with its line end.

@@ -45,6 +45,7 @@ pub fn reason(status: u16) -> &'static str {
         416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         421 => "Misdirected Request",
+        425 => "Too Early",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
@@ -64,7 +65,7 @@ mod tests {
 
     #[test]
     fn whatever_we_answer_has_a_name() {
-        for status in [400, 404, 405, 408, 413, 414, 416, 417, 421, 429, 431, 500, 501, 502, 503, 504, 505, 508] {
+        for status in [400, 404, 405, 408, 413, 414, 416, 417, 421, 425, 429, 431, 500, 501, 502, 503, 504, 505, 508] {
             assert_ne!(reason(status), "Error", "{status}");
         }
         assert_eq!(reason(429), "Too Many Requests");

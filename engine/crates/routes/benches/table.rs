@@ -40,7 +40,7 @@ fn table(services: usize, draining: &mut Draining) -> Table {
     let route = |index: usize| RoutePut {
         pattern: pattern(index),
         service: format!("service-{index}"),
-        picks: vec![PickPut { version: "1.0.1".into(), tier: 0, weight: 0 }],
+        picks: vec![PickPut { version: "1.0.1".into(), tier: 0, weight: 0, ends_sessions: false }],
         park: None,
         sticky: Sticky::None,
     };

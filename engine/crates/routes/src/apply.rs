@@ -13,7 +13,9 @@ use smallvec::SmallVec;
 
 use crate::{
     Address, Delta, Draining, Group, HostPattern, Member, MemberKey, MemberPut, PathPattern, Pattern, Pick, Protocol,
-    Refused, Route, RoutePut, Sequence, Settings, Table, Target, hash,
+    Refused, Route, RoutePut, Sequence, Settings, Table, Target,
+    chance::session,
+    hash,
     load::Load,
     names::check,
     paths::{Kind, Paths},
@@ -236,6 +238,7 @@ impl Step<'_> {
         Group {
             service: service.clone(),
             version: version.clone(),
+            session: session(service, version),
             pattern: pattern.clone(),
             stamp,
             members: SmallVec::new(),
@@ -294,7 +297,7 @@ impl Step<'_> {
         let pick = |pick: &crate::PickPut| {
             let version: Arc<str> = pick.version.as_str().into();
             let group = self.group(&service, &version, &pattern);
-            Pick { version, tier: pick.tier, weight: pick.weight, group }
+            Pick { version, tier: pick.tier, weight: pick.weight, group, ends_sessions: pick.ends_sessions }
         };
         let mut picks: SmallVec<[Pick; 1]> = put.picks.iter().map(pick).collect();
         picks.sort_by(|one, other| (one.tier, &one.version).cmp(&(other.tier, &other.version)));
@@ -383,6 +386,7 @@ fn emptied(group: &Group) -> Group {
     Group {
         service: group.service.clone(),
         version: group.version.clone(),
+        session: group.session,
         pattern: group.pattern.clone(),
         stamp: group.stamp.clone(),
         members: SmallVec::new(),

@@ -11,6 +11,9 @@ use crate::Striped;
 /// Upper bounds of the times, in nanoseconds: from 0.5 ms in steps of 10 % to 60 s. One more bucket takes what is slower.
 pub const HEAD_BOUNDS_NS: [u64; 124] = bounds();
 
+/// `UNKNOWN`, `DEADLINE_EXCEEDED`, `UNIMPLEMENTED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`: others are about what was asked.
+pub const GRPC_ERRORS: [u8; 6] = [2, 4, 12, 13, 14, 15];
+
 const FIRST_NS: u64 = 500_000;
 const LAST_NS: u64 = 60_000_000_000;
 const BUCKETS: usize = HEAD_BOUNDS_NS.len() + 1;
@@ -37,6 +40,7 @@ struct Counts {
     answers: [AtomicU64; 5],
     broken: AtomicU64,
     unreached: AtomicU64,
+    grpc_errors: AtomicU64,
     head_us_sum: AtomicU64,
     heads: [AtomicU64; BUCKETS],
 }
@@ -48,6 +52,7 @@ impl Default for Counts {
             answers: Default::default(),
             broken: AtomicU64::default(),
             unreached: AtomicU64::default(),
+            grpc_errors: AtomicU64::default(),
             head_us_sum: AtomicU64::default(),
             heads: [const { AtomicU64::new(0) }; BUCKETS],
         }
@@ -65,6 +70,8 @@ pub struct AskedSnapshot {
     pub broken: u64,
     /// Attempts for which no connection could be opened; they are not among the requests.
     pub unreached: u64,
+    /// Answers of the class 2xx to calls of gRPC whose status says that the service failed: [`GRPC_ERRORS`].
+    pub grpc_errors: u64,
     /// Sum of the times to the heads of answers, in microseconds.
     pub head_us_sum: u64,
     /// Counts by [`HEAD_BOUNDS_NS`], not cumulative.
@@ -73,7 +80,15 @@ pub struct AskedSnapshot {
 
 impl Default for AskedSnapshot {
     fn default() -> Self {
-        Self { requests: 0, answers: [0; 5], broken: 0, unreached: 0, head_us_sum: 0, heads: [0; BUCKETS] }
+        Self {
+            requests: 0,
+            answers: [0; 5],
+            broken: 0,
+            unreached: 0,
+            grpc_errors: 0,
+            head_us_sum: 0,
+            heads: [0; BUCKETS],
+        }
     }
 }
 
@@ -86,8 +101,11 @@ impl Asked {
         self.mine().requests.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn answered(&self, status: u16, head_us: u64) {
+    pub(crate) fn answered(&self, status: u16, grpc: Option<u8>, head_us: u64) {
         let counts = self.mine();
+        if status / 100 == 2 && grpc.is_some_and(|code| GRPC_ERRORS.contains(&code)) {
+            counts.grpc_errors.fetch_add(1, Relaxed);
+        }
         if let Some(class) = counts.answers.get(usize::from(status / 100).wrapping_sub(1)) {
             class.fetch_add(1, Relaxed);
         }
@@ -113,6 +131,7 @@ impl Asked {
             seen.requests += load(&counts.requests);
             seen.broken += load(&counts.broken);
             seen.unreached += load(&counts.unreached);
+            seen.grpc_errors += load(&counts.grpc_errors);
             seen.head_us_sum += load(&counts.head_us_sum);
             seen.answers.iter_mut().zip(&counts.answers).for_each(|(sum, counter)| *sum += load(counter));
             seen.heads.iter_mut().zip(&counts.heads).for_each(|(sum, counter)| *sum += load(counter));
@@ -134,9 +153,21 @@ mod tests {
         let asked = Asked::default();
         for (us, bucket) in [(0, 0), (500, 0), (501, 1), (550, 1), (551, 2), (60_000_000, 123), (60_000_001, 124)] {
             let before = asked.snapshot().unwrap_or_default().heads[bucket];
-            asked.answered(200, us);
+            asked.answered(200, None, us);
             assert_eq!(asked.snapshot().unwrap_or_default().heads[bucket], before + 1, "{us} us");
         }
+    }
+
+    #[test]
+    fn calls_fail_by_their_status_and_others_by_theirs() {
+        let asked = Asked::default();
+        for (status, grpc) in
+            [(200, Some(0)), (200, Some(14)), (200, Some(3)), (200, None), (503, Some(14)), (200, Some(2))]
+        {
+            asked.answered(status, grpc, 1);
+        }
+        let seen = asked.snapshot().unwrap_or_default();
+        assert_eq!((seen.grpc_errors, seen.answers), (2, [0, 5, 0, 0, 1]));
     }
 
     #[test]

@@ -66,6 +66,12 @@ pub(crate) fn score(hash: u64, weight: f64) -> f64 {
     -weight / unit.ln().min(-f64::MIN_POSITIVE)
 }
 
+/// Names a version to the clients that have a session on it: equal on every node and after every restart, and it says nothing about
+/// the version. Never 0.
+pub(crate) fn session(service: &str, version: &str) -> u64 {
+    mix(fnv(b"session\0".iter().copied().chain(service.bytes()).chain([0]).chain(version.bytes()))).max(1)
+}
+
 /// FNV-1a: stable over versions of the standard library.
 fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
@@ -78,6 +84,8 @@ pub struct Draw {
     at: u64,
     /// Of a value, which keeps its version as far as the shares allow.
     sticky: bool,
+    /// Of a session, which keeps its version whatever the shares are; 0: of none.
+    session: u64,
 }
 
 impl Draw {
@@ -85,7 +93,17 @@ impl Draw {
     /// so that a client's place in one service says nothing about its place in another.
     #[must_use]
     pub fn sticky(service: &str, value: &[u8]) -> Self {
-        Self { at: mix(fnv(service.bytes().chain([0]).chain(value.iter().copied()))), sticky: true }
+        Self { at: mix(fnv(service.bytes().chain([0]).chain(value.iter().copied()))), sticky: true, session: 0 }
+    }
+
+    /// The draw of a session: no turn of the others is spent on it.
+    pub(crate) fn of_session(session: u64) -> Self {
+        Self { at: 0, sticky: false, session }
+    }
+
+    /// The session; 0: it is of none.
+    pub(crate) fn session(self) -> u64 {
+        self.session
     }
 
     /// Scales the draw to `0..total`.
@@ -116,6 +134,6 @@ impl Sequence {
     /// The next draw.
     pub fn next(&self) -> Draw {
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15; // 2^64 / golden ratio
-        Draw { at: self.0.fetch_add(GOLDEN, Ordering::Relaxed), sticky: false }
+        Draw { at: self.0.fetch_add(GOLDEN, Ordering::Relaxed), sticky: false, session: 0 }
     }
 }

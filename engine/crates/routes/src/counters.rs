@@ -137,9 +137,9 @@ impl VersionCounters {
         self.asked.sent();
     }
 
-    /// It has answered, and the head was there after so long. As above.
-    pub fn answered(&self, status: u16, head_us: u64) {
-        self.asked.answered(status, head_us);
+    /// It has answered, and the head was there after so long. `grpc`: the status of a call. As above.
+    pub fn answered(&self, status: u16, grpc: Option<u8>, head_us: u64) {
+        self.asked.answered(status, grpc, head_us);
     }
 
     /// It did not, or not so that the answer could be used.

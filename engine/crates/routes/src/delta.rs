@@ -61,6 +61,8 @@ pub struct PickPut {
     pub tier: u32,
     /// 0: the sum of its ready capacities.
     pub weight: u32,
+    /// Sessions that began on it end.
+    pub ends_sessions: bool,
 }
 
 /// A change of the table. Order inside: targets, members, routes are put, then deleted.

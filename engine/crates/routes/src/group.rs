@@ -99,6 +99,8 @@ pub struct Group {
     pub(crate) terms: Arc<Service>,
     pub(crate) service: Arc<str>,
     pub(crate) version: Arc<str>,
+    /// What a session that began on this version has.
+    pub(crate) session: u64,
     pub(crate) stamp: Arc<str>,
     pub(crate) pattern: Arc<str>,
     /// Some of them are in another zone.
@@ -132,6 +134,12 @@ impl Group {
     #[must_use]
     pub fn version(&self) -> &Arc<str> {
         &self.version
+    }
+
+    /// What a session that began on this version has, see [`crate::Sticky::Session`].
+    #[must_use]
+    pub fn session(&self) -> u64 {
+        self.session
     }
 
     /// Route pattern, as control wrote it.
@@ -372,6 +380,12 @@ impl Picked {
         let text = |text: &str| u64::from(text.as_bytes().first().copied().unwrap_or_default());
         let in_flight = u64::from(member.load.read_ahead());
         black_box(group.counters.read_ahead() ^ text(&group.service) ^ text(&group.version) ^ in_flight);
+    }
+
+    /// Whether it has to end before its time, see [`crate::Table::cut`]. `began_ms`: on the engine's clock; asked for only where
+    /// requests of this member had to.
+    pub fn is_cut(&self, is_stream: bool, began_ms: impl FnOnce() -> u64) -> bool {
+        self.place.member.load.is_cut(is_stream, began_ms)
     }
 
     /// Whether anybody wants to know how it went, see [`Self::went`].

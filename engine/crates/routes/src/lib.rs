@@ -46,7 +46,7 @@ pub use group::{Ask, Bound, Group, Member, MemberKey, Picked};
 pub use names::Refused;
 pub use outliers::Outliers;
 pub use pattern::{HostPattern, PathPattern, Pattern};
-pub use route::{Park, Pick, Route, Sticky};
+pub use route::{Park, Pick, Route, Sticky, read_session};
 pub use service::{Balance, Entered, HashBy, Outlier, ProxyProtocol, Service, ServiceLimits, Settings};
 pub use stripes::{Striped, count_as};
 pub use table::{Shared, Table};

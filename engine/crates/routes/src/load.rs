@@ -25,6 +25,10 @@ pub(crate) struct Load {
     requests: AtomicU32,
     failures: AtomicU32,
     latency_us: AtomicU64,
+    /// On the engine's clock: all requests that began up to then have to end; 0: none.
+    cut_all_ms: AtomicU64,
+    /// The same for streams alone.
+    cut_streams_ms: AtomicU64,
 }
 
 /// What happened to a member between two looks.
@@ -46,7 +50,22 @@ impl Load {
             requests: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             latency_us: AtomicU64::new(0),
+            cut_all_ms: AtomicU64::new(0),
+            cut_streams_ms: AtomicU64::new(0),
         }
+    }
+
+    /// Requests that began up to `now_ms` have to end; later ones do not.
+    pub(crate) fn cut(&self, now_ms: u64, streams_only: bool) {
+        let which = if streams_only { &self.cut_streams_ms } else { &self.cut_all_ms };
+        which.fetch_max(now_ms.max(1), Relaxed);
+    }
+
+    /// Whether a request has to end. `began_ms` is asked for only if any has.
+    pub(crate) fn is_cut(&self, is_stream: bool, began_ms: impl FnOnce() -> u64) -> bool {
+        let streams_ms = if is_stream { self.cut_streams_ms.load(Relaxed) } else { 0 };
+        let until_ms = self.cut_all_ms.load(Relaxed).max(streams_ms);
+        until_ms != 0 && began_ms() <= until_ms
     }
 
     /// Reads what other threads write: costs more the more of them there are.

@@ -26,6 +26,9 @@ pub enum Sticky {
     Header(Arc<str>),
     /// The client's address.
     Client,
+    /// A cookie of this name, which the entry sets: it names the version that the client's session began on. The session keeps
+    /// its version while that may get sessions and has a ready member, whatever the shares are. Others are dealt out in turn.
+    Session(Arc<str>),
 }
 
 /// A version that may get new requests.
@@ -39,6 +42,8 @@ pub struct Pick {
     pub weight: u32,
     /// Its members; may be empty.
     pub group: Arc<Group>,
+    /// Sessions that began on it end.
+    pub ends_sessions: bool,
 }
 
 /// What matches one pattern at an entry. With many routes most of what a request costs more is memory that no cache has:
@@ -144,10 +149,20 @@ impl Route {
     /// request, not once a try.
     #[must_use]
     pub fn draw(&self, sticky: Option<&[u8]>) -> Draw {
-        match sticky {
-            Some(value) => Draw::sticky(&self.service, value),
-            None => self.sequence.next(),
+        match (&self.sticky, sticky) {
+            (Sticky::Session(_), value) => match value.map_or(0, read_session) {
+                session if self.of_session(session).is_some() => Draw::of_session(session),
+                _ => self.sequence.next(),
+            },
+            (_, Some(value)) => Draw::sticky(&self.service, value),
+            (_, None) => self.sequence.next(),
         }
+    }
+
+    /// The version that the session began on, if it goes on.
+    fn of_session(&self, session: u64) -> Option<&Pick> {
+        let its = |pick: &&Pick| !pick.ends_sessions && pick.group.session() == session;
+        Some(&self.picks).filter(|_| session != 0)?.iter().find(its)
     }
 
     /// Takes a member: the lowest tier with a ready member that has room, else the lowest tier with a ready member; in
@@ -157,6 +172,13 @@ impl Route {
         // What has room matters only where there are others: to know it is to read what other threads write.
         if let [only] = self.picks.as_slice() {
             return only.group.pick(ask, chance);
+        }
+        let mut draw = draw;
+        if draw.session() != 0 {
+            if let Some(picked) = self.of_session(draw.session()).and_then(|pick| pick.group.pick(ask, chance)) {
+                return Some(picked);
+            }
+            draw = self.sequence.next();
         }
         for class in Class::ALL {
             let mut full = None;
@@ -173,6 +195,13 @@ impl Route {
         }
         None
     }
+}
+
+/// What [`Group::session`] gave, as a client sends it: 16 digits. 0: something else.
+#[must_use]
+pub fn read_session(value: &[u8]) -> u64 {
+    let text = std::str::from_utf8(value).ok().filter(|text| text.len() == 16);
+    text.and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0)
 }
 
 type Place<'a> = (&'a Arc<Group>, &'a Arc<Member>);

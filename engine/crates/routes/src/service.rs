@@ -85,6 +85,8 @@ pub struct Settings {
     pub near_first: bool,
     /// Limits.
     pub limits: ServiceLimits,
+    /// Bytes of a request body; 0: as many as the node allows.
+    pub body_bytes: u64,
     /// Taking out by comparison.
     pub outlier: Outlier,
     /// A request must be answered within so long; 0: no limit but those of all requests.
@@ -121,6 +123,7 @@ impl Default for Settings {
             slow_start_ms: 0,
             near_first: true,
             limits: ServiceLimits::default(),
+            body_bytes: 0,
             outlier: Outlier::default(),
             timeout_ms: 0,
             try_timeout_ms: 0,

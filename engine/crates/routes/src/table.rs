@@ -6,8 +6,8 @@ use std::sync::{
 };
 
 use crate::{
-    Delta, Draining, Group, Refused, Route, Settings, Target, VersionCounters, apply, counters::Registry, paths::Paths,
-    service::Services,
+    Delta, Draining, Group, MemberKey, Refused, Route, Settings, Target, VersionCounters, apply, counters::Registry,
+    paths::Paths, service::Services,
 };
 
 /// What all tables of one engine share: the counters, and the bell that rings when a draining member has nothing in
@@ -186,6 +186,17 @@ impl Table {
     #[must_use]
     pub fn stamped(&self, stamp: &[u8]) -> Option<&Arc<Group>> {
         self.groups.get(std::str::from_utf8(stamp).ok()?)
+    }
+
+    /// Requests in flight to this member have to end, or only its streams; those that begin later do not. Gives whether it is
+    /// there, or drains.
+    pub fn cut(&self, draining: &Draining, key: &MemberKey, now_ms: u64, streams_only: bool) -> bool {
+        let stamp = format!("{}/{} {}", key.service, key.version, key.pattern);
+        let group = self.groups.get(stamp.as_str());
+        let there = group.and_then(|group| group.members.iter().find(|member| member.key == *key));
+        let found = there.or_else(|| draining.get(key));
+        found.into_iter().for_each(|member| member.load.cut(now_ms, streams_only));
+        found.is_some()
     }
 
     /// The next table. What was deleted goes into `draining`, what is put again comes out of it.

@@ -112,7 +112,8 @@ fn member_key() -> impl Strategy<Value = MemberKey> {
 fn route_put() -> impl Strategy<Value = RoutePut> {
     let patterns = prop_oneof![pattern(), select(&["*/*", "a.x/c*", "*.x/cat"]).prop_map(str::to_owned)];
     (patterns, service(), proptest::collection::btree_set(version(), 0..=2)).prop_map(|(pattern, service, versions)| {
-        let picks = versions.into_iter().map(|version| PickPut { version, tier: 0, weight: 0 }).collect();
+        let picks =
+            versions.into_iter().map(|version| PickPut { version, tier: 0, weight: 0, ends_sessions: false }).collect();
         RoutePut { pattern, service, picks, park: None, sticky: Sticky::None }
     })
 }
@@ -281,7 +282,7 @@ fn a_delta_with_one_mistake_changes_nothing() {
     let route = |pattern: &str, service: &str| RoutePut {
         pattern: pattern.into(),
         service: service.into(),
-        picks: vec![PickPut { version: "1".into(), tier: 0, weight: 0 }],
+        picks: vec![PickPut { version: "1".into(), tier: 0, weight: 0, ends_sessions: false }],
         park: None,
         sticky: Sticky::None,
     };
@@ -304,7 +305,7 @@ fn a_delta_with_one_mistake_changes_nothing() {
         ..Delta::default()
     };
     let long = "v".repeat(1000);
-    let twice = PickPut { version: "1".into(), tier: 1, weight: 0 };
+    let twice = PickPut { version: "1".into(), tier: 1, weight: 0, ends_sessions: false };
     let mut both = route("/a", "s");
     both.picks.push(twice);
     let named = |service: &str, version: &str| MemberPut {

@@ -41,7 +41,12 @@ fn table(members: &[(&str, &str, u32, bool)], picks: &[(&str, u32, u32)]) -> Tab
             service: "s".into(),
             picks: picks
                 .iter()
-                .map(|(version, tier, weight)| PickPut { version: (*version).into(), tier: *tier, weight: *weight })
+                .map(|(version, tier, weight)| PickPut {
+                    version: (*version).into(),
+                    tier: *tier,
+                    weight: *weight,
+                    ends_sessions: false,
+                })
                 .collect(),
             park: None,
             sticky: Sticky::None,

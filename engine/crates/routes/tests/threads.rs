@@ -33,7 +33,7 @@ fn table(shared: Arc<Shared>) -> Table {
         put_routes: vec![RoutePut {
             pattern: "/*".into(),
             service: "s".into(),
-            picks: vec![PickPut { version: "1".into(), tier: 0, weight: 0 }],
+            picks: vec![PickPut { version: "1".into(), tier: 0, weight: 0, ends_sessions: false }],
             park: None,
             sticky: Sticky::None,
         }],

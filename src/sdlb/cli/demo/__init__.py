@@ -41,6 +41,13 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "loopback ports, with real web applications and real traffic. Every response is checked. Takes about a minute.",
     )
     parser.add_argument("--keep", action="store_true", help="keep it running at the end, until Ctrl-C")
+    parser.add_argument(
+        "--engines",
+        type=_engines,
+        default=("native",),
+        metavar="KIND[,KIND]",
+        help="engines of the nodes of each tier, in turn: native, haproxy (native)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end; progress goes to stderr")
     return parser
 
@@ -55,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     ending = _catch_signals()
     try:
         with Launcher("sdlb-demo-") as launcher, screen(json=args.json) as shown:
-            story = Story(launcher, shown)
+            story = Story(launcher, shown, args.engines)
             try:
                 shown.say(f"starting 2 edge nodes, 2 middle nodes and 4 host nodes in {launcher.folder}")
                 story.build()
@@ -82,6 +89,13 @@ def run(args: argparse.Namespace) -> int:
     except Interrupted:
         print("interrupted; all processes of the demo were stopped", file=sys.stderr)
         return INTERRUPTED
+
+
+def _engines(text: str) -> tuple[str, ...]:
+    kinds = tuple(text.split(","))
+    if not set(kinds) <= {"native", "haproxy"}:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of native and haproxy")
+    return kinds
 
 
 def result(stats: TrafficStats) -> dict[str, object]:

@@ -168,7 +168,7 @@ class Node:
         for pid in sweep.marked(Path(self.environment[sweep.MARK])):
             with contextlib.suppress(OSError):
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                if words and os.path.basename(words[0]) == b"sdlb-engine" and any(mine in word for word in words):
+                if words and os.path.basename(words[0]) in ENGINES and any(mine in word for word in words):
                     found.append(pid)
         return found
 
@@ -256,6 +256,9 @@ class Instance:
         with contextlib.suppress(OSError):
             return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])
         return ""
+
+
+ENGINES = (b"sdlb-engine", b"haproxy")
 
 
 class Launcher:

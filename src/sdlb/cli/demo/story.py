@@ -10,9 +10,11 @@ killed, and the output mentions this.
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sdlb.cli.demo.launch import APP, Instance, Launcher, Node, WaitTimeout, until
@@ -39,11 +41,16 @@ class Phase:
 
 
 class Story:
-    def __init__(self, launcher: Launcher, screen: Screen) -> None:
+    """`engines`: of the nodes of each tier, in turn."""
+
+    def __init__(self, launcher: Launcher, screen: Screen, engines: Sequence[str] = ("native",)) -> None:
         self._launcher, self._screen = launcher, screen
         self.edges = [launcher.node(f"edge-{n + 1}", entry=True, start=False, timing=TIMING) for n in range(EDGES)]
         self.racks = [launcher.node(f"rack-{n + 1}", self.edges, start=False, timing=TIMING) for n in range(RACKS)]
         self.hosts = [self._host(f"host-{n + 1}") for n in range(HOSTS)]
+        for tier in (self.edges, self.racks, self.hosts):
+            for n, node in enumerate(tier):
+                node.settings[""]["engine"] = engines[n % len(engines)]
         self._running: dict[tuple[str, str], list[Instance]] = {}
         self._traffic: Traffic | None = None
         self.phases = (
@@ -144,6 +151,8 @@ class Story:
         self.traffic.start("search", "1.0.0")
         self._launch("search", "1.0.0", SEARCH_ROUTE, self.hosts[1:3])
         self._at_edges("/catalog/search", "search", "1.0.0")
+        # An engine carries a decision out a moment after control shows it.
+        until("search answers", lambda: all(_answering(edge, "/catalog/search") == "search" for edge in self.edges))
         self.traffic.expect("search", "search")
         with self.edges[0].client() as client:
             route = next(route for route in client.routes().routes if route.route == SEARCH_ROUTE)
@@ -272,3 +281,15 @@ class Story:
 
     def _waited(self, phase: str) -> int:
         return self.traffic.stats.phases.get(phase, {}).get("waited", 0)
+
+
+def _answering(edge: Node, path: str) -> str:
+    """The service that answers a request at this edge now; "" for an error."""
+    host, _, port = edge.http.rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=10.0)
+    try:
+        connection.request("GET", path, headers={"Host": HOST})
+        response = connection.getresponse()
+        return str(json.loads(response.read())["service"]) if response.status == 200 else ""
+    finally:
+        connection.close()

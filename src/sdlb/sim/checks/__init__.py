@@ -6,6 +6,7 @@ A check knows the truth (`World`), not what the nodes know. Exemptions of a prom
 
 from sdlb.sim.checks import (
     authority,
+    canaries,
     capacity,
     cost,
     drains,
@@ -14,6 +15,7 @@ from sdlb.sim.checks import (
     generation,
     lost,
     policies,
+    records,
     seed_rule,
     stability,
     theft,
@@ -21,6 +23,7 @@ from sdlb.sim.checks import (
 
 __all__ = [
     "authority",
+    "canaries",
     "capacity",
     "cost",
     "drains",
@@ -29,6 +32,7 @@ __all__ = [
     "generation",
     "lost",
     "policies",
+    "records",
     "seed_rule",
     "stability",
     "theft",

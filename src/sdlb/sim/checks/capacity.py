@@ -3,11 +3,12 @@ taken out without a slot, nor stopped while it serves (promise 3), and rollouts 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from sdlb.core import effects as ef
 from sdlb.core import events as ev
-from sdlb.model.rollout import CUTTING_OVER, DONE, FAILED, ROLLING, UNDOING, Rollout
+from sdlb.core.rollout_rules import nodes_out_max
+from sdlb.model.rollout import CUTTING_OVER, DONE, FAILED, ROLLING, UNDOING, Rollout, RolloutSpec
 from sdlb.sim import bridge
 from sdlb.sim.affected import NEVER
 from sdlb.sim.check import Check, check
@@ -163,6 +164,7 @@ class CapacityFloor(Check):
         assert rollout is not None
         self.compared()
         self.world.coverage.happened["slots granted"] += 1
+        self._together(root, service, node, slots)
         states = {rollout.state, self._states.get((root.name, service), rollout.state)}
         if rollout.state == DONE:  # to a node that was away: what counts is the capacity of today
             rollout = replace(rollout, baseline=self.capacity(service, root.name, set()))
@@ -186,6 +188,27 @@ class CapacityFloor(Check):
             f"{root.name} grants {node} a slot of {rollout.id}: {left} of {rollout.baseline} are left, the floor is {floor}; "
             f"out are {sorted(out)}"
         )
+
+    def _together(self, root: Host, service: str, node: str, slots: dict[str, int]) -> None:
+        """All rollouts count together, whoever owns them."""
+        if not slots[node]:
+            return
+        out = {name: service for name, share in slots.items() if share}
+        specs: dict[str, RolloutSpec] = {}
+        for other in {service, *self._holds, *self._checked}:
+            target = bridge.target_of(root.view, other)
+            if target is not None and target.rollout is not None:
+                specs[other] = target.rollout.spec
+            saved = [slots for (_, each), slots in self._slots.items() if each == other]
+            granted = {n: s for each in saved for n, s in each.items() if n in self._checked.get(other, ())}
+            there = {**granted, **self._holds.get(other, {})}
+            out |= {name: other for name, share in there.items() if share and other != service}
+        hosts = [host for host in self.world.hosts.values() if host.roles]
+        limit = max(
+            nodes_out_max(spec.nodes_out_max, len(hosts)) for name, spec in specs.items() if name in out.values()
+        )
+        if len(out) > limit:
+            raise self.broken(f"{root.name} grants {node} a slot of {service}: out are {out}, at most {limit} may be")
 
     def on_note(self, host: Host, note: ef.Note) -> None:
         if note.code == "node-updated":

@@ -85,6 +85,11 @@ class ConstantCost(Check):
                     pass
         return moves
 
+    def _subjects(self, message: UpState | DownState) -> set[str]:
+        """The services that documents are about. A transferred route is about all services that claim it."""
+        named = set(bridge.subjects_of(message))
+        return named | {key.service for key in self.world.keys if key.route in named}
+
     def _touched(self, host: Host, events: list[ev.Event]) -> set[str] | None:
         """The services that these events are about, and those that share a route with them. None: all services.
 
@@ -95,11 +100,11 @@ class ConstantCost(Check):
             match event:
                 case ev.ChildMessage(_, UpState(full=False, roots=None, lost=None) as up) if up.seq > 1:
                     services |= {claim.key.service for claim in up.claims} | {gone.key.service for gone in up.withdrawn}
-                    services.update(bridge.policies_in(up))
+                    services |= self._subjects(up)
                     services |= {service for service, _ in up.reports}
                 case ev.ParentMessage(_, DownState(full=False) as down) if down.seq > 1:
                     services |= {v.key.service for v in down.verdicts} | {a.key.service for a in down.drained}
-                    services.update(bridge.policies_in(down))
+                    services |= self._subjects(down)
                 case ev.InstancePut(spec):
                     services.add(spec.service)
                     at = spec.endpoint  # what was registered there before gives way

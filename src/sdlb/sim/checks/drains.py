@@ -27,7 +27,8 @@ class DrainsEnd(Check):
                 if self._drained(process):
                     continue
                 self.compared()
-                if now - max(process.leave_asked, self._busy_at(process)) > DRAIN_S and not self._excused(process.host):
+                late = now - max(process.leave_asked, self._busy_at(process)) > DRAIN_S
+                if late and not self._excused(process.host) and not self._kept_for_another(process):
                     known = self.world.hosts[process.host].view.instance(process.id)
                     state = "unknown" if known is None else known["state"]
                     raise self.broken(
@@ -49,6 +50,20 @@ class DrainsEnd(Check):
     def _excused(self, name: str) -> bool:
         world, above = self.world, self.world.shape.above(name)
         return name in world.outside or world.affected.disturbed(above) or any(map(world.touch.fresh, above))
+
+    def _kept_for_another(self, process: Process) -> bool:
+        """Whether a node above may keep it until another version serves (make before break), which waits for a disturbed parent."""
+        world, mine = self.world, self.world.shape.above(process.host)
+        return any(
+            other.alive
+            and other.wanted
+            and not other.served
+            and other.version != process.version
+            and not set(other.spec.routes).isdisjoint(process.spec.routes)
+            and not mine.isdisjoint(world.shape.above(other.host))
+            and self._excused(other.host)
+            for other in world.by_service[process.spec.service].values()
+        )
 
     def on_note(self, host: Host, note: ef.Note) -> None:
         if note.code in ("instance-drained", "instance-removed"):

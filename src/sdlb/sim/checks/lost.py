@@ -29,8 +29,11 @@ class NothingLost(Check):
     def every_second(self) -> None:
         if self.world.affected.undisturbed:
             return
-        now = self.world.clock.now
-        for root in self.world.shape.roots:
+        now, roots = self.world.clock.now, self.world.shape.roots
+        self._reached = {
+            place: names for place, names in self._reached.items() if place[0] in roots
+        }  # not of a former root
+        for root in roots:
             found: dict[str, dict[str, None]] = {}
             for key in self.world.keys:
                 if key in self.world.hosts[root].engine.groups:

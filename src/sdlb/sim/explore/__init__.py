@@ -7,9 +7,10 @@ once for each distinct (node state, event). The result is cached, so a step of t
 promises 1, 2 and 3 are checked over the whole tree (`promises`), and 4 and 8 within the node (`local`). From every state
 without pending messages the tree must reach what its instances imply (`converge`: promise 5).
 
-A step is one of these: a node handles a message or an event of its engine; an engine applies a delta, or ends the last
-request to a draining endpoint; a node connects; an operator acts; control is killed (also between two effects of a step) or
-starts; a link breaks, is cut silently, or heals; an engine, its connection, or a machine fails; most of a lease passes.
+A step is one of these: a node handles a message, or an event of its engine or its driver; a driver carries out a call; an engine
+applies a delta, or ends the last request to a draining endpoint; a node connects; an operator acts; control is killed (also
+between two effects of a step) or starts; a link breaks, is cut silently, or heals; an engine, its connection, or a machine fails;
+most of a lease passes.
 
 Abstractions:
 
@@ -20,6 +21,8 @@ Abstractions:
 * Each pair of nodes has one queue per direction: messages of a new connection follow those that the last one left.
 * A connection attempt succeeds or is not made. After a refusal, the next attempt follows when time has passed.
 * One event is one step of a node, while the real loop may handle several in one iteration.
+* A driver carries out one call at a time, and its programs are healthy when they run. Killed control loses the calls that were not
+  carried out.
 * An endpoint has one request in flight or none. It ends at any time after the endpoint was deleted.
 * The disk loses all writes that are not durable, or none.
 * Growing numbers are kept, so states that differ only in them count as different.

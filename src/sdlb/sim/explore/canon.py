@@ -11,18 +11,22 @@ from __future__ import annotations
 import marshal
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import fields
 from enum import Enum
 from hashlib import blake2b
+from inspect import get_annotations
 from typing import Any, Final
+
+from msgspec import Struct
 
 from sdlb.sim.explore.core import LEASE_S, T0, Control
 
 QUANTUM_S: Final = 0.05 * LEASE_S
 FAR: Final = 100  # a time further away than this many steps is never reached
 PAST: Final = 45  # one that is longer ago is over for all leases
-SKIPPED: Final = frozenset({"rng", "_timers", "_timer_count", "wall_s", "_lapsed", "_sorted", "_saved", "dial_at"})
-"""Attributes that count, order, or are computed from others. The times of timers are in `State._set`."""
+SKIPPED: Final = frozenset(
+    {"rng", "_timers", "_timer_count", "wall_s", "_lapsed", "_sorted", "_saved", "dial_at", "serves_since"}
+)
+"""Attributes that count, order, are computed from others, or of which only figures depend. The times of timers are in `State._set`."""
 PLAIN: Final = frozenset({str, int, bool, type(None), bytes})
 
 
@@ -79,8 +83,7 @@ class Canon:
     def _kind(self, kind: Any) -> Callable[[Any], Any]:
         if issubclass(kind, Enum):
             return lambda value: value.value
-        params = getattr(kind, "__dataclass_params__", None)
-        if params is not None and params.frozen:
+        if (issubclass(kind, Struct) and kind.__struct_config__.frozen) or _is_frozen_dataclass(kind):
             return self._frozen(kind)
         if issubclass(kind, tuple):
             return self.leaf
@@ -92,8 +95,11 @@ class Canon:
 
     def _frozen(self, kind: Any) -> Callable[[Any], Any]:
         """A small number, unless a time is in it."""
-        names = [field.name for field in fields(kind)]
-        floats = [field.name for field in fields(kind) if field.type in ("float", float)]
+        annotations: dict[str, Any] = {}
+        for base in reversed(kind.__mro__):
+            annotations |= get_annotations(base)
+        names = [name for name in kind.__match_args__ if name in annotations]
+        floats = [name for name in names if annotations[name] in ("float", float)]
 
         def form(value: Any) -> Any:
             if any(getattr(value, name) > T0 / 2 for name in floats):
@@ -143,6 +149,11 @@ class Canon:
         if names is None:
             names = self._names[given] = tuple(sorted(name for name in given if name not in SKIPPED))
         return tuple([of(attributes[name]) for name in names])
+
+
+def _is_frozen_dataclass(kind: Any) -> bool:
+    params = getattr(kind, "__dataclass_params__", None)
+    return params is not None and params.frozen
 
 
 def _first(item: tuple[Any, Any]) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from sdlb.core.messages import ACTIVE, REFUSED, ClaimKey
 from sdlb.core.state import text_of
 from sdlb.model.policy import Policy
+from sdlb.model.rollout import HALTED, PAUSED
 from sdlb.sim.explore import core
 from sdlb.sim.explore.local import DEFAULT, Problem, compatible
 from sdlb.sim.explore.node import DEAD
@@ -19,6 +20,7 @@ from sdlb.sim.explore.world import World
 
 ROUNDS_MAX = 40  # of half a lease to a lease each
 TIME = Step("time", -1)
+RESTS = (HALTED, PAUSED)  # states in which a rollout waits for a person
 
 
 class Unsettled(Exception):
@@ -105,7 +107,32 @@ class Convergence:
             problem = problem or self._decisions(state, root, {key: found for key, found in below.items() if found})
         for node in range(world.size):
             problem = problem or self._table(state, node, live)
+        if world.with_roles:
+            problem = problem or next((found for root in roots if (found := self._rolled(state, root))), None)
         return problem
+
+    def _rolled(self, state: State, root: int) -> Problem | None:
+        """Promise 9: the rollout is over or waits for a person; no node holds a slot; hosts run what it says."""
+        world = self.world
+        control = world.nodes.control(world.nodes.states[state[root]].control)
+        target = core.target(control)
+        assert target is not None and target.rollout is not None
+        rollout = target.rollout
+        name = f"{rollout.id} to {rollout.to}"
+        if not rollout.ended and rollout.state not in RESTS:
+            return Problem(9, f"{name} stays {rollout.state} at {world.names[root]}: {rollout.detail}")
+        if slots := core.open_slots(control):
+            return Problem(9, f"{name} is {rollout.state}, and {', '.join(slots)} still has its slot")
+        for node in sorted(world.with_roles):
+            runs = sorted(world.nodes.programs[world.nodes.states[state[node]].programs].running().values())
+            may = [target.settled] if rollout.ended else [rollout.before, rollout.to]
+            many = len(runs) > 1 and not (
+                rollout.incompatible and not rollout.ended
+            )  # the new version waits beside the old one
+            if not runs or many or not set(runs) <= set(may) - set(world.scenario.bad):
+                text = f"{name} is {rollout.state}, and {world.names[node]} runs {', '.join(runs) or 'nothing'}"
+                return Problem(9, text)
+        return None
 
     def _tree(self, state: State, node: int) -> dict[str, Any]:
         control = self.world.nodes.states[state[node]].control

@@ -6,9 +6,12 @@ that set them, and the clock advances only in a step of its own (`TICK_S`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sdlb.core import effects as ef
 from sdlb.core import events as ev
@@ -18,12 +21,16 @@ from sdlb.core.settings import Settings
 from sdlb.core.state import text_of
 from sdlb.core.view import View
 from sdlb.model.policy import Policy
+from sdlb.model.role import RoleService
+from sdlb.model.rollout import RolloutSpec, Target
+from sdlb.sim import drivers
 
 LEASE_S = 1e6
 FENCE_S = LEASE_S
 TICK_S = 0.49 * LEASE_S  # less than half a lease, or a node takes itself for stalled; five are lease and fence
 BEAT_S = 0.48 * LEASE_S
-SHORT_S = 4.0  # timers up to this far away run at once; the wait for an engine (5 s) is longer
+SHORT_S = 3.7
+"""Timers up to this far away run at once. The waits for an answer, for an engine, and for the next request for a slot are longer."""
 T0 = 1e9  # where clocks start: a float above half of it is a time
 WALL_S = 1e8  # it stands still, and is no time of the clocks: nothing is reverted because it took too long
 SHORT_TIMERS_MAX = 200
@@ -42,8 +49,7 @@ class Steady:
         return options[0]
 
 
-@dataclass(slots=True)
-class Control:
+class Control(Struct):
     """A live `Balancer` and its clock."""
 
     balancer: Balancer
@@ -76,10 +82,20 @@ class Control:
 
 
 def start(
-    name: str, incarnation: int, nonce: str, parents: tuple[str, ...], saved: Mapping[str, object]
+    name: str,
+    incarnation: int,
+    nonce: str,
+    parents: tuple[str, ...],
+    saved: Mapping[str, object],
+    roles: tuple[RoleService, ...] = (),
 ) -> tuple[Control, list[ef.Effect]]:
     settings = Settings(
-        name, f"id-{name}", incarnation, parents, beat_s=BEAT_S, lease_s=LEASE_S, fence_s=FENCE_S, nonce=nonce
+        *(name, f"id-{name}", incarnation, parents),
+        beat_s=BEAT_S,
+        lease_s=LEASE_S,
+        fence_s=FENCE_S,
+        nonce=nonce,
+        roles=roles,
     )
     control = Control(Balancer(settings, saved, Steady()), T0)  # type: ignore[arg-type]
     return control, control.balancer.start(T0, WALL_S) + control.short_timers()
@@ -157,6 +173,30 @@ def approve(text: str) -> ev.Event:
 def promote(text: str) -> ev.Event:
     """`text`: service, version and person."""
     return ev.Promote(*text.split(" "))
+
+
+SPEC = RolloutSpec(soak_s=40.0, drain_s=1e12, progress_s=1e12, nodes_out_max="100%")
+"""A node is verified, and asks again for a slot, when time has passed; no drain and no start is ever late."""
+
+
+def release(version: str) -> ev.Event:
+    body = json.dumps(drivers.release("catalog", version)).encode()
+    return ev.ReleasePut(f"catalog-{version}", body, "operator-a")
+
+
+def rollout(text: str) -> ev.Event:
+    """`text`: a verb; for "start" the version, and "gap" if the service may go below its floor."""
+    verb, version, gap = [*text.split(" "), "", ""][:3]
+    return ev.RolloutOrder("catalog", verb, "operator-a", version, replace(SPEC, accept_gap=bool(gap)))
+
+
+def target(control: Control) -> Target | None:
+    return control.balancer._state.targets.get("catalog")  # type: ignore[reportPrivateUsage]
+
+
+def open_slots(control: Control) -> list[str]:
+    """Nodes that hold a slot of the rollout that this node owns."""
+    return sorted(control.balancer._rollouts.owned("catalog").slots)  # type: ignore[reportPrivateUsage]
 
 
 def flips(policy: Policy) -> bool:

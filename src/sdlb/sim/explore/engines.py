@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from sdlb.core import effects as ef
 from sdlb.core import events as ev
 from sdlb.sim.engine import Engine
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     """The table of an engine. `draining`: endpoint -> epoch of its deletion; its request in flight ends in its own step."""
 
     boot: int = 1

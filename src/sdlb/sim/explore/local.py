@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec import Struct
 
 from sdlb.core import effects as ef
 from sdlb.core import events as ev
@@ -28,8 +29,7 @@ DEFAULT = Policy()
 RECOVERY_TICKS = 8  # after silence: what was decided meanwhile is over by then
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """`promise` 0: the core failed."""
 
     promise: int

@@ -16,6 +16,7 @@ from sdlb.sim.explore import copies, core, engines
 from sdlb.sim.explore.canon import Canon
 from sdlb.sim.explore.disks import Disk
 from sdlb.sim.explore.local import Memory, Problem, after_event, after_restart, check_step, next_tick
+from sdlb.sim.explore.programs import DriverCall, Programs, call_of
 from sdlb.sim.explore.tables import Interned, Queues
 from sdlb.sim.explore.topology import Scenario
 
@@ -36,6 +37,9 @@ class NodeState(NamedTuple):
     waits: int  # bits of parents that are not dialled before time has passed
     hooks: int  # queue of the hooks that control waits for
     attached: bool  # what control sends reaches this engine, not one that has crashed
+    programs: int  # that the driver runs
+    calls: int  # queue of the driver's calls
+    answers: int  # queue of its results
 
 
 class Out(NamedTuple):
@@ -63,6 +67,7 @@ class Nodes:
         self.disks: Interned[Disk] = Interned()
         self.tables: Interned[engines.Table] = Interned()
         self.memories: Interned[Memory] = Interned()
+        self.programs: Interned[Programs] = Interned()
         self.known: Interned[frozenset[ClaimKey]] = Interned()
         self.known.number(frozenset())
         self.messages: Interned[Any] = Interned()
@@ -128,6 +133,9 @@ class Nodes:
             waits=0,
             hooks=0,
             attached=False,
+            programs=self.programs.number(Programs()),
+            calls=0,
+            answers=0,
         )
         return self.states.number(state)
 
@@ -155,6 +163,11 @@ class Nodes:
                 return self._handle(
                     node, state._replace(hooks=self.queues.rest[state.hooks]), self._done_with(state, event[1])
                 )
+            case "driver":
+                result: ev.Event = self.events[self.queues.head[state.answers]][1]
+                return self._handle(node, state._replace(answers=self.queues.rest[state.answers]), result)
+            case "call":
+                return self._call(state)
             case "connect":
                 return self._connect(node, state, event[1])
             case "crash":  # in the middle of another event
@@ -255,7 +268,8 @@ class Nodes:
         number = DEAD
         try:
             nonce = f"{self.names[node]}.{state.starts}"
-            control, effects = core.start(self.names[node], incarnation, nonce, addresses, saved)
+            roles = (self.scenario.role(),) if self.names[node] in self.scenario.roles else ()
+            control, effects = core.start(self.names[node], incarnation, nonce, addresses, saved, roles)
             number = self._keep(control)
         except Exception as error:
             problem = Problem(0, f"start: {type(error).__name__}: {error}")
@@ -291,7 +305,8 @@ class Nodes:
         places: list[int] = []
         before = ""
         stopped = False
-        hooks = state.hooks
+        again = False
+        hooks, calls = state.hooks, state.calls
         for number, effect in enumerate(effects[:upto]):
             kind = "net"
             match effect:
@@ -303,6 +318,8 @@ class Nodes:
                         pending = self.messages.number(effect)
                         knew = self._knows(state, memory)
                     kind = "engine"
+                case ef.AttachAgain():
+                    again = True
                 case ef.Dial(parent):
                     dials |= 1 << self.index[parent]
                     kind = before
@@ -317,6 +334,9 @@ class Nodes:
                 case ef.RunHook():
                     hooks = self.queues.put(hooks, self.events.number(("hook", effect)))
                     kind = before
+                case ef.RunDriver():
+                    calls = self.queues.put(calls, self.events.number(("call", call_of(effect))))
+                    kind = "driver"
                 case ef.Stopped():
                     stopped = True
                     kind = before
@@ -336,7 +356,10 @@ class Nodes:
             memory=self.memories.number(memory),
             dials=dials,
             hooks=hooks,
+            calls=calls,
         )
+        if again:
+            after = self._detached(after)
         if stopped:  # its engine ends with it
             ended = self.tables.number(engines.crashed(self.tables[after.engine]))
             after = self._killed(after)._replace(engine=ended, pending=-1, knew=0)
@@ -361,6 +384,10 @@ class Nodes:
             answer = self._done_with(state, str(inner[1]))
             state = state._replace(hooks=self.queues.rest[state.hooks])
             inner = ("handle", answer)
+        elif inner[0] == "driver":
+            result = self.events[self.queues.head[state.answers]][1]
+            state = state._replace(answers=self.queues.rest[state.answers])
+            inner = ("handle", result)
         elif inner[0] == "connect":
             state = state._replace(dials=state.dials & ~(1 << int(inner[1])))
             inner = ("handle", ev.ParentConnected(self.names[int(inner[1])], f"10.0.0.{1 + node}:80"))
@@ -370,7 +397,18 @@ class Nodes:
         return self._carry_out(node, state, control, effects, memory, problem, upto)
 
     def _killed(self, state: NodeState) -> NodeState:
-        return state._replace(control=DEAD, out=0, dials=0, waits=0, hooks=0, attached=False)
+        return state._replace(control=DEAD, out=0, dials=0, waits=0, hooks=0, attached=False, calls=0, answers=0)
+
+    # ------------------------------------------------------------------ driver
+
+    def _call(self, state: NodeState) -> Result:
+        call: DriverCall = self.events[self.queues.head[state.calls]][1]
+        after, result = self.programs[state.programs].carry_out(call, self.scenario.bad)
+        answers = self.queues.put(state.answers, self.events.number(("handle", result)))
+        state = state._replace(
+            programs=self.programs.number(after), calls=self.queues.rest[state.calls], answers=answers
+        )
+        return self._done(state, visible=True)
 
     # ------------------------------------------------------------------ engine
 
@@ -406,15 +444,21 @@ class Nodes:
         return self._done(state, visible=True)
 
     def _detach(self, state: NodeState) -> Result:
+        return self._done(self._detached(state))
+
+    def _detached(self, state: NodeState) -> NodeState:
         attached = self.events.number(("handle", engines.attached(self.tables[state.engine])))
         out = self.queues.of((self.events.number(("handle", ev.EngineLost())), attached))
-        return self._done(state._replace(pending=-1, knew=0, out=out, attached=False))
+        return state._replace(pending=-1, knew=0, out=out, attached=False)
 
     def _power_cut(self, state: NodeState) -> Result:
         state = self._killed(state)
         table = engines.crashed(self.tables[state.engine])
         disk = self.disks[state.disk].power_cut()
-        state = state._replace(engine=self.tables.number(table), pending=-1, knew=0, disk=self.disks.number(disk))
+        programs = self.programs.number(self.programs[state.programs].power_cut())
+        state = state._replace(
+            engine=self.tables.number(table), pending=-1, knew=0, disk=self.disks.number(disk), programs=programs
+        )
         return self._done(state, visible=True)
 
 

@@ -42,6 +42,7 @@ class Promises:
             for a in self._all
         ]
         self._flips = any(core.flips(Policy.from_json(text.partition(" ")[2])) for text in scenario.policies)
+        self._side_by_side = not any(self._rivals)
         self._routes = sorted({each.route for each in self._all})
 
     def check(self, before: State, after: State, step: Step) -> tuple[State, Problem | None]:
@@ -56,6 +57,7 @@ class Promises:
         if not changed and world.env(before).status == world.env(after).status:
             return after, None
         problem = self._ended(before, after, step) or self._entries(before, after, step)
+        problem = problem or self._capacity(before, after)
         for node in changed:
             was, now = self.serving(before, node), self.serving(after, node)
             for instance in sorted(now.endpoints - was.endpoints):
@@ -211,6 +213,27 @@ class Promises:
                     doing = "gets" if number in there.endpoints else "carries"
                     return Problem(3, f"{self._name(number)} is reported as drained while it {doing} requests")
         return None
+
+    def _capacity(self, before: State, after: State) -> Problem | None:
+        """Promise 9: no rollout of a compatible version takes a second host out of service."""
+        world = self.world
+        env, faults = world.env(after), world.scenario.faults
+        if not world.with_roles or not self._side_by_side or (env.engine, env.power) != (faults.engine, faults.power):
+            return None
+        was, now = self._hosts_out(before), self._hosts_out(after)
+        if len(now) > 1 and now > was:
+            return Problem(9, f"the rollout takes {' and '.join(sorted(world.names[n] for n in now))} out at once")
+        return None
+
+    def _hosts_out(self, state: State) -> set[int]:
+        """Hosts with the role without a program that gets requests."""
+        world = self.world
+        status = world.env(state).status
+        return {
+            node
+            for node in world.with_roles
+            if not any(status[n] in (LIVE, LEAVING) for n in self.serving(state, node).endpoints)
+        }
 
     def _dies(self, step: Step) -> int:
         """The instance whose process dies by this step; -1: none."""

@@ -55,6 +55,8 @@ def _persistent(world: World, state: State) -> list[Step]:
             continue
         if any(env.status[number] in (LEAVING, RENEWED) for number, host in enumerate(world.hosts) if host == node):
             continue  # its control may end an instance, which can be seen
+        if node in world.with_roles:
+            continue  # its control says which of its programs are to serve
         own = inside[node] + engine[node] + outside[node]
         if best is not None and len(own) >= len(best):
             continue

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from sdlb.sim.explore.scenarios import ALL
 from sdlb.sim.explore.search import Coverage, Search
@@ -16,8 +17,7 @@ from sdlb.sim.explore.story import describe
 FAILURES_MAX = 20  # of one scenario
 
 
-@dataclass(frozen=True, slots=True)
-class Story:
+class Story(Struct, frozen=True):
     """A broken promise (0: the program itself failed) with its shortest path as text. `steps`: length of the path."""
 
     promise: int
@@ -26,8 +26,7 @@ class Story:
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     scenario: str
     text: str
     states: int
@@ -46,8 +45,8 @@ class Report:
         return not self.stories
 
     def to_data(self) -> dict[str, Any]:
-        data = {name: getattr(self, name) for name in self.__slots__}
-        data["stories"] = [{name: getattr(story, name) for name in story.__slots__} for story in self.stories]
+        data = {name: getattr(self, name) for name in self.__struct_fields__}
+        data["stories"] = [{name: getattr(story, name) for name in story.__struct_fields__} for story in self.stories]
         return data
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sdlb.sim.explore.core import LEASE_S
-from sdlb.sim.explore.topology import Action, Faults, Instance, Scenario
+from sdlb.sim.explore.topology import Action, Faults, Instance, Scenario, programs
 
 CHAIN = {"root": (), "rack": ("root",), "host": ("rack",)}
 ROOTS = {"root-1": (), "root-2": (), "host": ("root-1", "root-2")}
@@ -143,6 +143,7 @@ def _scenarios() -> Iterator[Scenario]:
         yield Scenario(f"wait-kill-{node}", description, HOSTS, instances, (0,), (put,), killed)
     yield from _operators(faults)
     yield from _openings()
+    yield from _rollouts()
 
 
 def _operators(faults: tuple[tuple[str, Faults, str], ...]) -> Iterator[Scenario]:
@@ -266,6 +267,58 @@ def _openings() -> Iterator[Scenario]:
                 budget,
                 policies=(STOPPED_GAP,),
             )
+
+
+def _rollouts() -> Iterator[Scenario]:
+    """A root rolls a version out to the hosts of a role."""
+    one = {"root": (), "host-1": ("root",)}
+    trees = (
+        ("one", "one host below a root", one, ("host-1",)),
+        ("hosts", "two hosts below one root", HOSTS, ("host-1", "host-2")),
+        ("cross", "two hosts below two roots", CROSS, ("host-1", "host-2")),
+    )
+    ways = (
+        ("patch", "a compatible version", NEXT, (), True),
+        ("place", "a compatible version where two do not fit", NEXT, (), False),
+        ("bad", "a compatible version that does not start", NEXT, (NEXT,), True),
+        ("new", "an incompatible version", NEW, (), True),
+    )
+    orders = (
+        ("", ()),
+        ("-abort", ("abort",)),
+        ("-pause", ("pause", "resume")),
+        ("-undo", ("undo",)),
+    )
+    faults = (
+        ("", Faults(), "no faults"),
+        ("-kill", KILL, "one kill"),
+        ("-cut", CUT, "one cut link"),
+        ("-reset", RESET, "one broken link"),
+        ("-power", POWER, "one power cut"),
+    )
+    for name, text, tree, hosts in trees:
+        root = next(node for node, parents in tree.items() if not parents)
+        for way, what, version, bad, side_by_side in ways:
+            for order, verbs in orders if tree is not CROSS else orders[:1]:
+                subjects = (f"start {version}{' gap' if len(hosts) == 1 else ''}", *verbs)
+                actions = tuple(
+                    Action("rollout", root, subject, after=(number - 1,) if number else ())
+                    for number, subject in enumerate(subjects)
+                )
+                for suffix, budget, words in faults if not order else faults[:2]:
+                    yield Scenario(
+                        f"role-{way}-{name}{order}{suffix}",
+                        f"{text}; a rollout of {what}{''.join(f', {verb}' for verb in verbs)}; {words}",
+                        tree,
+                        programs(hosts, (OLD, version)),
+                        (),
+                        actions,
+                        budget,
+                        roles=hosts,
+                        releases=(OLD, version),
+                        bad=bad,
+                        side_by_side=side_by_side,
+                    )
 
 
 ALL: dict[str, Scenario] = {scenario.name: scenario for scenario in _scenarios()}

@@ -11,8 +11,9 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
+
+from msgspec import Struct, field
 
 from sdlb.sim.explore.converge import Convergence
 from sdlb.sim.explore.local import Problem
@@ -29,14 +30,12 @@ TURN = 32  # states of one pile, then comes the next
 Steps = Callable[[World, State], list[Step]]
 
 
-@dataclass(slots=True)
-class Failure:
+class Failure(Struct):
     problem: Problem
     steps: tuple[Step, ...]
 
 
-@dataclass(slots=True)
-class Coverage:
+class Coverage(Struct):
     scenario: str
     states: int = 0
     transitions: int = 0

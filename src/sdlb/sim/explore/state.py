@@ -14,6 +14,7 @@ LINKS_MAX = 8  # numbers of connections of one pair before they are used again
 
 KINDS = (
     *("up", "down", "connect", "engine", "hook", "notice", "renew", "apply", "drained", "time", "start", "act"),
+    *("call", "driver"),
     *("kill", "crash", "reset", "cut", "heal", "engine-crash", "detach", "power"),
 )
 

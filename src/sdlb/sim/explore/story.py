@@ -8,6 +8,7 @@ from sdlb.core import effects as ef
 from sdlb.core import events as ev
 from sdlb.core.messages import Bye, Claim, ClaimKey, DownState, Hello, Refused, Stage, UpState, Welcome
 from sdlb.sim.explore import engines
+from sdlb.sim.explore.programs import DriverCall
 from sdlb.sim.explore.search import Failure
 from sdlb.sim.explore.shrink import Replay
 from sdlb.sim.explore.state import State, Step
@@ -56,6 +57,13 @@ def sentence(world: World, state: State, step: Step) -> str:
             return f"{name} {_event(world, world.nodes.events[world.nodes.queues.head[own.out]][1], '')}"
         case "hook":
             return f"{name} learns that its hook answered {step.arg}"
+        case "driver":
+            own = world.nodes.states[state[step.owner]]
+            return f"{name} learns the result of {world.nodes.events[world.nodes.queues.head[own.answers]][1].key}"
+        case "call":
+            own = world.nodes.states[state[step.owner]]
+            call: DriverCall = world.nodes.events[world.nodes.queues.head[own.calls]][1]
+            return f"the driver of {name} carries out: {call.call} {call.version} in place {call.place}"
         case "apply":
             return f"the engine of {name} applies: {_delta(world, state, step.owner)}"
         case "drained":
@@ -115,6 +123,8 @@ def _action(scenario: Scenario, number: int) -> str:
             return f"{_instance(scenario, action.instance)} is not renewed any more"
         case "forget":
             return f"an operator reports to {action.node} that {action.subject} has stopped"
+        case "rollout":
+            return f"at {action.node}: rollout {action.subject}"
         case "approve" | "promote":
             return f"at {action.node}: {action.kind} {action.subject}"
         case _:

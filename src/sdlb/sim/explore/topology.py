@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from sdlb.model.instance import HealthCheck, InstanceSpec
+from sdlb.model.role import Program, RoleService
 
 NO_CHECK = HealthCheck("none")
 ROUTE = "shop.example/*"
+ROLE = "web"
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """An instance on `host`. One with the same `id` as an earlier one is the same instance, registered again."""
+class Instance(Struct, frozen=True):
+    """An instance on `host`. One with the same `id` as an earlier one is the same instance, registered again. One with a `place`
+    is a program that the agent of the host may start there."""
 
     id: str
     host: str
@@ -21,6 +23,7 @@ class Instance:
     route: str = ROUTE
     compatible: tuple[str, ...] = ()
     ttl_s: float = 0.0  # of its lease
+    place: str = ""
 
     def spec(self) -> InstanceSpec:
         return InstanceSpec(
@@ -35,15 +38,14 @@ class Instance:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(Struct, frozen=True):
     """An action of an operator or a program at `node`.
 
     `kind`: "put" (an instance registers), "remove" (it asks to leave), "gone" (its process dies), "move" (the node comes
     back below other `parents`, or as a root), "stop" (the node leaves; it may be started again), "restore" (control is
     stopped, and starts with the state folder of the start of the scenario), "lapse" (the instance is no longer renewed),
     "forget" (`subject`: a child that has stopped), "policy" (`subject`: the document), "approve", "promote" (`subject`:
-    service, version, for an approval the gate, and who).
+    service, version, for an approval the gate, and who), "rollout" (`subject`: as for `core.rollout`).
     `after`: numbers of actions that must have been taken before.
     """
 
@@ -55,8 +57,7 @@ class Action:
     instance: int = -1  # of `Scenario.instances`
 
 
-@dataclass(frozen=True, slots=True)
-class Faults:
+class Faults(Struct, frozen=True):
     """Numbers of faults of each kind on one path, and the nodes where they happen (empty: all; for a link, its lower end)."""
 
     kill: int = 0  # control of a node, also in the middle of a step; its links are closed
@@ -68,8 +69,7 @@ class Faults:
     at: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Scenario:
+class Scenario(Struct, frozen=True):
     name: str
     text: str
     tree: dict[str, tuple[str, ...]]
@@ -82,3 +82,21 @@ class Scenario:
     alike: tuple[tuple[str, ...], ...] = ()  # nodes that differ only in their names
     policies: tuple[str, ...] = ()  # set at all roots before the first instance, in the form of the action
     answers: tuple[str, ...] = ("yes",)  # that a hook may give
+    roles: tuple[str, ...] = ()  # hosts that run the service "catalog" in a role
+    releases: tuple[str, ...] = ()  # its versions; a rollout of the first one is over at the start
+    bad: tuple[str, ...] = ()  # versions that cannot be started
+    side_by_side: bool = True  # whether a host can run two of them
+
+    def role(self) -> RoleService:
+        run = Program(("./catalog", "--port", "{port}"))
+        return RoleService(ROLE, "catalog", run, (ROUTE,), NO_CHECK, side_by_side=self.side_by_side)
+
+
+def programs(hosts: tuple[str, ...], versions: tuple[str, ...]) -> tuple[Instance, ...]:
+    """The instances that agents of these hosts may register."""
+    return tuple(
+        Instance(f"catalog-{version}.{host}.{ROLE}-{place}", host, version, place=place)
+        for host in hosts
+        for version in versions
+        for place in ("a", "b")
+    )

@@ -30,6 +30,8 @@ from sdlb.sim.explore.state import (
 from sdlb.sim.explore.tables import Interned
 from sdlb.sim.explore.topology import Scenario
 
+FIRST_ROUNDS_MAX = 40
+
 
 class World:
     def __init__(self, scenario: Scenario) -> None:
@@ -46,6 +48,7 @@ class World:
         self.envs: Interned[Env] = Interned()
         self.env_at = self.size + 3 * len(self.pairs)
         self.hosts = [index[instance.host] for instance in scenario.instances]
+        self.with_roles = {index[name] for name in scenario.roles}
         self.owners = [index[action.node] for action in scenario.actions]
         self.victims = {index[name] for name in scenario.faults.at or self.names}
         self.groups = [tuple(index[name] for name in names) for names in scenario.alike]
@@ -75,6 +78,8 @@ class World:
             for node in range(self.size):
                 if not self.parents(now, node):
                     now = self.calm(self.sure(now, Step("order", node, core.policy_put(text))))
+        if self.scenario.roles:
+            now = self._first_rollout(now)
         for number in self.scenario.first:
             now = self.calm(self.sure(now, Step("register", self.hosts[number], number)))
         if self.scenario.time:
@@ -83,6 +88,19 @@ class World:
         self._first_disks = [nodes.states[now[node]].disk for node in range(self.size)]
         env = self.env(now)._replace(alike=(1 << len(self.groups)) - 1)
         return (*now[: self.env_at], self.envs.number(env))
+
+    def _first_rollout(self, now: State) -> State:
+        """All hosts with the role run the first version."""
+        root = next(node for node in range(self.size) if not self.parents(now, node))
+        for version in self.scenario.releases:
+            now = self.calm(self.sure(now, Step("order", root, core.release(version))))
+        now = self.calm(self.sure(now, Step("order", root, core.rollout(f"start {self.scenario.releases[0]}"))))
+        for _ in range(FIRST_ROUNDS_MAX):
+            target = core.target(self.nodes.control(self.nodes.states[now[root]].control))
+            if target is not None and target.active is None:
+                return now
+            now = self.calm(self.sure(now, Step("time", -1)))
+        raise AssertionError("the first rollout is never done")
 
     def sure(self, state: State, step: Step) -> State:
         after, problem = self.take(state, step)
@@ -135,12 +153,15 @@ class World:
                 steps.append(Step("connect", node, (at, parent)))
         if own.out:
             steps.append(Step("engine", node))
+        if own.answers:
+            steps.append(Step("driver", node))
         if own.hooks:
             steps += [Step("hook", node, answer) for answer in self.scenario.answers]
         status = self.env(state).status
         if STOPPED in status:
             for number, each in enumerate(status):
-                if each == STOPPED and self.hosts[number] == node and self._still_known(own.control, number):
+                mine = self.hosts[number] == node and not self.scenario.instances[number].place
+                if each == STOPPED and mine and self._still_known(own.control, number):
                     steps.append(Step("notice", node, number))
         if node in self._forgetful:
             for number, each in enumerate(status):
@@ -171,6 +192,8 @@ class World:
         steps: list[Step] = []
         if own.pending >= 0:
             steps.append(Step("apply", node))
+        if own.calls:
+            steps.append(Step("call", node))
         for key, _ in self.nodes.tables[own.engine].draining:
             steps.append(Step("drained", node, key))
         return steps
@@ -184,7 +207,8 @@ class World:
     def at_rest(self, state: State) -> bool:
         """Whether no message is pending. Requests may still drain."""
         states = self.nodes.states
-        return not any(states[state[n]].pending >= 0 or self.node_steps(state, n) for n in range(self.size))
+        busy = (states[state[n]].pending >= 0 or states[state[n]].calls for n in range(self.size))
+        return not any(busy) and not any(self.node_steps(state, n) for n in range(self.size))
 
     def outside_steps(self, state: State, node: int) -> list[Step]:
         """Steps of operators, programs and faults at this node."""
@@ -238,6 +262,8 @@ class World:
                 return self.nodes.event("connect", step.arg[1])
             case "hook":
                 return self.nodes.event("hook", step.arg)
+            case "driver":
+                return self.nodes.event("driver")
             case _:
                 return self.nodes.event("engine")
 
@@ -282,6 +308,7 @@ class World:
         if self.nodes.states[new[node]].control == DEAD:  # it has left
             self.net.dies(new, node)
         self._note_stopped(new, node)
+        self._note_programs(new, node)
 
     def _take_up(self, new: list[int], step: Step) -> Problem | None:
         return self._deliver(new, step.owner, step.arg[0], 1)
@@ -306,6 +333,14 @@ class World:
 
     def _take_hook(self, new: list[int], step: Step) -> Problem | None:
         return self._then(new, step.owner, self._local(new, step.owner, self.nodes.event("hook", step.arg)))
+
+    def _take_driver(self, new: list[int], step: Step) -> Problem | None:
+        return self._then(new, step.owner, self._local(new, step.owner, self.nodes.event("driver")))
+
+    def _take_call(self, new: list[int], step: Step) -> Problem | None:
+        problem = self._local(new, step.owner, self.nodes.event("call")).broken
+        self._note_programs(new, step.owner)
+        return problem
 
     def _take_notice(self, new: list[int], step: Step) -> Problem | None:
         """Production looks after the process ids that it has on record."""
@@ -459,6 +494,8 @@ class World:
                 return self._tell(new, node, core.approve(action.subject))
             case "promote":
                 return self._tell(new, node, core.promote(action.subject))
+            case "rollout":
+                return self._tell(new, node, core.rollout(action.subject))
             case "lapse":
                 self._set(new, action.instance, LAPSED)
                 return None
@@ -510,7 +547,7 @@ class World:
         if control == DEAD:
             return
         for number, each in enumerate(status):
-            if each not in (LEAVING, RENEWED) or self.hosts[number] != node:
+            if each not in (LEAVING, RENEWED) or self.hosts[number] != node or self.scenario.instances[number].place:
                 continue
             known = self.registration(control, number)
             if known is None and each == LEAVING and self._waits_for_engine(new, node, control, number):
@@ -520,3 +557,25 @@ class World:
             elif known.late:
                 env = self.envs[new[self.env_at]]
                 new[self.env_at] = self.envs.number(env._replace(late=env.late | 1 << number))
+
+    def _note_programs(self, new: list[int], node: int) -> None:
+        """A program of a driver lives from its registration until the driver has ended it, and is to leave while it drains."""
+        if node not in self.with_roles:
+            return
+        own = self.nodes.states[new[node]]
+        running = self.nodes.programs[own.programs].running()
+        for number, each in enumerate(self.scenario.instances):
+            if not each.place or self.hosts[number] != node:
+                continue
+            before = self.envs[new[self.env_at]].status[number]
+            status = before
+            if running.get(each.place) != each.version:
+                status = STOPPED if before in (LIVE, LEAVING) else before
+            elif own.control != DEAD:
+                known = self.registration(own.control, number)
+                if known is not None and known.current and known.state not in ("draining", "drained"):
+                    status = LIVE
+                elif before == LIVE:
+                    status = LEAVING
+            if status != before:
+                self._set(new, number, status)

@@ -74,3 +74,29 @@ def control_restarts_while_cut_off(stage: Stage) -> None:
             stage.expect(4, "it serves on", stage.serves(old))
     stage.run(20.0)
     stage.settle()
+
+
+@scenario("J", 1, 4, 5, root_1="", root_2="", host_1="root-1 root-2", host_2="root-1 root-2")
+def root_cut_off_during_a_rollout(stage: Stage) -> None:
+    """A root loses sight of all nodes while another root replaces a version: it opens nothing, and sends no request to a
+    version that it has not decided. When it is back, it follows, and answers the requests that are parked."""
+    stage.run(3.0)
+    old = stage.instance("host-1", "catalog-1.0.1")
+    stage.serving(old)
+    stage.run(20.0)
+    stage.requests(0.5, entries=("root-2",), hold_s=0.05)
+    stage.acts.isolate(stage["root-2"], 30.0)
+    stage.run(12.0)
+    new = stage.instance("host-2", "catalog-2.0.0")
+    stage.run(3.0)
+    stage.acts.leave(old, 10.0)
+    stage.until(2, "2.0.0 opens without the root that is cut off", lambda: stage.serves(new), 10.0)
+    for _ in range(8):
+        stage.run(1.0)
+        versions = {key.version for key in stage["root-2"].engine.groups}
+        stage.expect(4, "root-2 has what it had, and nothing else", versions == {"1.0.1"})
+    stage.until(5, "root-2 follows", lambda: stage.active("root-2") == {"2.0.0"}, 25.0)
+    stage.run(3.0)
+    lost = sum(count for outcome, count in stage.world.traffic.outcomes.items() if outcome != "answered")
+    stage.expect(3, "no request was lost", not lost)
+    stage.settle()

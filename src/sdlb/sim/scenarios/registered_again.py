@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from sdlb.core import events as ev
 from sdlb.sim.stage import ROUTE, Stage, scenario

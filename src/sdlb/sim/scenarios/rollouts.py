@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sdlb.model.canary import BLOCK_S, Analysis, Figures, block_of
 from sdlb.model.rollout import FAILED
 from sdlb.sim.drivers import Flaw
 from sdlb.sim.stage import Stage, scenario
@@ -482,6 +483,73 @@ def rollout_control_killed_while_reverting(stage: Stage) -> None:
     stage.settle(50.0)
 
 
+# ---------------------------------------------------------------------- rollouts that start by themselves
+
+BY_ITSELF: dict[str, object] = {
+    "auto": "compatible",
+    "rollout": {"soak_s": 4, "drain_s": 10, "progress_s": 40, "nodes_out_max": "100%"},
+}
+
+
+def _ids(stage: Stage, at: str = "root-1") -> list[str]:
+    return [str(each["id"]) for each in stage.rollout(at).get("history", [])]
+
+
+@scenario("Q", 3, 5, 9, **TREE)
+def rollout_by_itself(stage: Stage) -> None:
+    """A release is added while a rollout is in progress. It starts afterwards, once. An older one does not start any more."""
+    _serves_old(stage)
+    stage.everywhere(**BY_ITSELF)
+    stage.until(5, "the newest release starts", lambda: stage.rollout()["to"] == NEWER, 20.0)
+    stage.release("1.0.4", "1.0.5", "2.0.1")
+    stage.rolls("done")
+    stage.until(5, "the newest release starts", lambda: stage.rollout()["to"] == "1.0.5", 20.0)
+    stage.rolls("done")
+    _all_run(stage, "1.0.5")
+    stage.run(30.0)
+    stage.expect(5, f"nothing else starts: {_ids(stage)}", _ids(stage) == ["r-3", "r-2", "r-1"])
+    _nothing_lost(stage)
+    stage.settle(30.0)
+
+
+@scenario("Q", 3, 5, 9, **TREE)
+def rollout_by_itself_that_halts(stage: Stage) -> None:
+    """A bad build starts by itself, halts, and is aborted: neither it nor an older one starts again, also after restarts."""
+    _serves_old(stage)
+    stage.world.drivers.flaws["", NEWER] = Flaw(ill=True)
+    stage.everywhere(**BY_ITSELF)
+    stage.rolls("halted")
+    _obeys(stage, "abort")
+    stage.rolls("undone")
+    for root in stage.roots():
+        stage.acts.kill(stage[root])
+        stage.run(1.0)
+        stage.acts.start(stage[root])
+    stage.run(60.0)
+    _all_run(stage, OLD)
+    stage.expect(5, f"nothing else starts: {_ids(stage)}", _ids(stage) == ["r-2", "r-1"])
+    stage.settle(30.0)
+
+
+@scenario("Q", 3, 5, 9, **TREE)
+def rollout_by_itself_at_another_root(stage: Stage) -> None:
+    """The first root is off: the other one starts the rollout, and the first one does not repeat it."""
+    _serves_old(stage)
+    stage.everywhere(auto="off")
+    stage.no_more_requests()
+    stage.acts.power_off(stage["root-1"])
+    stage.run(60.0)
+    stage.policy(BY_ITSELF, root="root-2")
+    stage.until(5, "the other root starts it", lambda: stage.rollout("root-2")["to"] == NEWER, 60.0)
+    stage.acts.power_on(stage["root-1"])
+    stage.rolls("done", at="root-2")
+    stage.run(40.0)
+    _all_run(stage, NEWER)
+    for root in stage.roots():
+        stage.expect(5, f"it started once: {_ids(stage, root)}", _ids(stage, root) == ["r-2", "r-1"])
+    stage.settle(60.0)
+
+
 @scenario("Q", 5, 9, **TREE)
 def rollout_without_a_host(stage: Stage) -> None:
     """A host is off for the whole rollout: it updates when it is back, without a slot."""
@@ -606,6 +674,32 @@ def _adopted(stage: Stage, case: str) -> None:
     stage.settle(60.0)
 
 
+@scenario("Q", 5, 9, **TREE)
+def rollouts_of_two_owners(stage: Stage) -> None:
+    """A root adopts the rollout of another one, which comes back and begins its own: together they take as many nodes out as one may."""
+    stage.roles(*HOSTS, service="pricing", route="example.com/pricing*")
+    _serves_old(stage)
+    stage.release(OLD, NEW, service="pricing")
+    stage.expect(5, "pricing starts", not stage.roll(OLD, service="pricing"))
+    stage.rolls("done", service="pricing")
+    _starts(stage, soak_s=6.0, nodes_out_max="1")
+    _in_phase(stage, "verifying")
+    stage.acts.power_off(stage["root-1"])
+    stage.run(20.0)
+    _obeys(stage, "adopt", "root-2")
+    stage.acts.power_on(stage["root-1"])
+    how: dict[str, Any] = {"soak_s": 6.0, "nodes_out_max": "1"}
+    stage.until(5, "pricing starts beside it", lambda: not stage.roll(NEW, service="pricing", **how), 30.0)
+    stage.run(5.0)
+    _obeys(stage, "pause", "root-2")
+    stage.until(5, "pricing goes on", lambda: bool(stage.rollout(service="pricing")["slots"]), 60.0)
+    _obeys(stage, "resume", "root-2")
+    stage.rolls("done", 200.0, service="pricing")
+    stage.rolls("done", 200.0, at="root-2")
+    _all_run(stage, NEW)
+    stage.settle(30.0)
+
+
 @scenario("Q", 5, 8, 9, **TREE)
 def rollout_adopted_while_its_owner_is_cut_off(stage: Stage) -> None:
     """The owner is cut off and does not know that another root adopted its rollout: only one of them goes on."""
@@ -621,3 +715,51 @@ def rollout_adopted_while_its_owner_is_cut_off(stage: Stage) -> None:
     _all_run(stage, NEW)
     stage.run(60.0)
     stage.settle(60.0)
+
+
+# ---------------------------------------------------------------------- what hosts count
+
+
+def _block(stage: Stage, seconds: float) -> dict[str, Figures]:
+    """Of the block that was in progress so long ago, as the owner has it."""
+    return dict(stage["root-1"].view.figures("catalog").get(block_of(stage["root-1"].wall_s - seconds), {}))
+
+
+@scenario("Q", 5, **TREE)
+def figures_of_a_canary_reach_the_owner(stage: Stage) -> None:
+    """The hosts count what both versions answer; the owner has the sum, also after controls were killed on the way."""
+    _serves_old(stage)
+    stage.world.figures.each = 10
+    stage.errors(OLD, 0.1)
+    stage.errors(NEW, 0.5)
+    stage.expect(5, "nothing is counted without an analysis", not stage["root-1"].view.figures("catalog"))
+    _starts(stage, analysis=Analysis(warm_up_s=15.0), soak_s=400.0, progress_s=600.0)
+    host = _in_phase(stage, "verifying")
+    stage.run(3 * BLOCK_S)
+    early = _block(stage, 2 * BLOCK_S).get(NEW, Figures())
+    stage.expect(5, f"a new instance is early: {early}", early.early_asked > 0 and not early.asked)
+    stage.run(3 * BLOCK_S)
+    _counts_all(stage)
+    for name in ("rack-1", "root-1", host):
+        stage.acts.kill(stage[name])
+        stage.run(1.0)
+        stage.acts.start(stage[name])
+    stage.run(6 * BLOCK_S)
+    _counts_all(stage)
+    _obeys(stage, "abort")
+    stage.rolls("undone", 200.0)
+    stage.run(10.0)
+    stage.expect(5, "nothing is counted any more", not stage["root-1"].view.figures("catalog"))
+    stage.settle(30.0)
+
+
+def _counts_all(stage: Stage) -> None:
+    """20 requests a second, each standing for ten."""
+    found = _block(stage, 2 * BLOCK_S)
+    old, new = found.get(OLD, Figures()), found.get(NEW, Figures())
+    asked = old.asked + new.asked
+    stage.expect(5, f"each answer is counted once: {asked}", abs(asked - 2000) <= 30)
+    stage.expect(5, f"on all hosts: {old.hosts} and {new.hosts}", (old.hosts, new.hosts) == (3, 1))
+    stage.expect(5, f"times are counted: {old.head}", sum(old.head.values()) == old.asked)
+    stage.expect(5, f"errors of {OLD}: {old.errors} of {old.asked}", 0.05 < old.errors / old.asked < 0.15)
+    stage.expect(5, f"errors of {NEW}: {new.errors} of {new.asked}", 0.35 < new.errors / new.asked < 0.65)

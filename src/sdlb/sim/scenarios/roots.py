@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdlb.sim.process import Process
-from sdlb.sim.stage import Stage, scenario
+from sdlb.sim.stage import ROUTE, Stage, scenario
 
 
 def _rollout(stage: Stage, entry: str) -> tuple[Process, Process]:
@@ -83,3 +83,51 @@ def demoted_host_with_a_waiting_version(stage: Stage) -> None:
     serving, waiting = _alone_with_a_waiting_version(stage, "root-2")
     stage.acts.move(stage["root-2"], ("root-1",))
     _keeps_what_was_decided(stage, serving, waiting)
+
+
+@scenario("I", 4, 6, root_1="", root_2="", host_1="root-2")
+def demoted_root_while_a_route_changes_hands(stage: Stage) -> None:
+    """A root becomes a child and cannot reach its parent, while the former holder of a route drains below it: the root opens the
+    route for neither service."""
+    stage.run(3.0)
+    below = stage.instance("host-1", "catalog-1.0.1")
+    stage.serving(below)
+    here = stage.instance("root-2", "catalog-1.0.1")
+    shop = stage.instance("root-2", "shop-7.0.0", routes=(ROUTE, "example.com/shop*"))
+    stage.serving(here)
+    for _ in range(4):
+        stage.request("host-1", 8.0)
+    stage.run(0.5)
+    stage.acts.transfer("root-2", ROUTE, "shop", "operator-a")
+    stage.run(1.0)
+    stage.expect(6, "catalog drains on host-1", not stage.serves(here) and not stage.serves(below))
+    stage.acts.move(stage["root-2"], ("root-1",))
+    stage.acts.cut("root-2", "root-1", 5.0)
+    for _ in range(10):
+        stage.run(0.5)
+        held = [key for key in stage["root-2"].engine.groups if key.route == ROUTE]
+        stage.expect(4, "the route is open for neither", not held)
+    stage.until(5, "shop has the route", lambda: stage.serves(shop), 40.0)
+    stage.settle()
+
+
+@scenario("I", 1, 5, root_1="", root_2="", rack_1="root-1 root-2", host_1="rack-1", host_2="root-1 root-2")
+def demoted_root_that_was_a_child_before(stage: Stage) -> None:
+    """A rack is a root for a while, changes versions more often than its former tree, and comes back late: its version gives way."""
+    stage.run(3.0)
+    first = stage.instance("host-1", "catalog-1.0.1")
+    stays = stage.instance("host-2", "catalog-1.0.1")
+    stage.serving(first, stays)
+    stage.acts.move(stage["rack-1"], ())
+    stage.run(3.0)
+    for version in ("2.0.0", "3.0.0", "2.0.0"):
+        new = stage.instance("host-1", f"catalog-{version}")
+        stage.acts.leave(first, 5.0)
+        stage.serving(new)
+        first = new
+    stage.acts.move(stage["rack-1"], ("root-1", "root-2"))
+    for root in ("root-1", "root-2"):
+        stage.acts.cut("rack-1", root, 5.0)
+    stage.until(1, "2.0.0 gives way", lambda: not stage.serves(first), 40.0)
+    stage.expect(1, "1.0.1 serves on", stage.serves(stays))
+    stage.settle()

@@ -13,6 +13,7 @@ use crate::{
     answer::Answer,
     counters::Counters,
     forward::framing::Framing,
+    front::{Added, is_challenge},
     listen::proxied::forwarded_for,
     networks::Networks,
     settings::{Limits, ListenerConfig, ListenerKind, NodeConfig},
@@ -49,6 +50,14 @@ pub struct Facts {
     pub head_bytes: usize,
     /// Length of the canonical path in the target.
     pub path_bytes: usize,
+    /// What is added to its answer.
+    pub added: Added,
+    /// It came in plaintext, for a host that is served over TLS.
+    pub to_https: bool,
+    /// An error of ours may be a page.
+    pub page: bool,
+    /// Trailers with an underscore in the name are removed.
+    pub drops_underscores: bool,
     /// The path holds an encoded slash, on a listener where a service must allow that.
     pub encoded_slash: bool,
     /// HEAD.
@@ -77,6 +86,8 @@ pub struct Facts {
     pub wants_trailers: bool,
     /// TRACE and OPTIONS: so many proxies may still pass it on.
     pub max_forwards: Option<u32>,
+    /// The node above is HAProxy, which retries after 425 (`sdlb-not-here: 425`).
+    pub retries_425: bool,
     /// Answer of the upstream at the latest, as the node above says, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// The request's id: the client's, the parent's or ours.
@@ -86,6 +97,11 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Bytes of the body, if that is said.
+    pub fn content_bytes(&self) -> Option<u64> {
+        if let Length::Known(length) = self.length { Some(length) } else { self.told }
+    }
+
     /// How the body goes on. `on_link`: as a stream of HTTP/2.
     pub fn framing(&self, to_node: bool, on_link: bool) -> Framing {
         match (self.length, self.told) {
@@ -136,7 +152,7 @@ pub fn examine(
     counters: &Counters,
     random: impl FnOnce() -> [u64; 2],
 ) -> Result<Facts, Answer> {
-    let NodeConfig { pseudonym, limits, .. } = config;
+    let NodeConfig { pseudonym, .. } = config;
     let Scratch { request, from_client, host, target, path, .. } = scratch;
     let head = &from_client.data()[..head_bytes];
     let entry = listener.kind == ListenerKind::Entry;
@@ -165,17 +181,18 @@ pub fn examine(
         }
     }
     // Below the entry it has been looked at.
-    if entry && !came.sites.may_serve(host.name(), came.handshake) {
-        counters.misdirected_total.add();
-        let detail = "The TLS connection was made for another host.";
-        return Err(Answer::new(421, "misdirected", "http_request_denied", detail));
+    let is_misdirected = entry && !came.sites.may_serve(host.name(), came.handshake);
+    let may_redirect = entry && listener.hardening.redirect_to_https && !listener.tls;
+    if is_misdirected && listener.tls {
+        return Err(misdirected(counters));
     }
     target.clear();
     let path_bytes = if parts.form == Form::Asterisk {
         target.push(b'*');
         1
     } else {
-        let canonical = canonical_path(parts.path, listener.public && entry, path).map_err(refused)?;
+        let canonical =
+            canonical_path(parts.path, listener.hardening.refuse_encoded_paths && entry, path).map_err(refused)?;
         // Canonicalised once, at the entry: below it another form means that two nodes do not agree on what was matched.
         if !entry
             && (canonical != parts.path
@@ -198,7 +215,11 @@ pub fn examine(
         started: Instant::now(),
         head_bytes,
         path_bytes,
-        encoded_slash: entry && listener.public && has_encoded_slash(&target[..path_bytes]),
+        added: Added::default(),
+        to_https: false,
+        page: true,
+        drops_underscores: entry && listener.hardening.drop_underscore_fields,
+        encoded_slash: entry && listener.hardening.refuse_encoded_paths && has_encoded_slash(&target[..path_bytes]),
         head: request.method == Method::Head,
         idempotent: request.method.is_idempotent(),
         old: request.version == Version::Http10,
@@ -212,16 +233,20 @@ pub fn examine(
         grpc: false,
         wants_trailers: false,
         max_forwards: None,
+        retries_425: false,
         timeout_ms: None,
         request_id: SmallVec::new(),
         new_id: false,
     };
     let mut hops = 0;
+    let mut accepts = None;
     for field in request.fields() {
         let value = field.value.of(head);
         match field.name {
             Name::Accept => {
-                facts.html |= list(value).any(|media| media.get(..9).is_some_and(|start| start == b"text/html"))
+                facts.html |= list(value).any(|media| media.get(..9).is_some_and(|start| start == b"text/html"));
+                let any = |media: &[u8]| [&b"text/html"[..], b"text/*", b"*/*"].iter().any(|it| media.starts_with(it));
+                accepts = Some(accepts.unwrap_or(false) || list(value).any(any));
             }
             Name::Via => {
                 for hop in list(value) {
@@ -254,6 +279,7 @@ pub fn examine(
                 facts.wants_trailers |= list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
             }
             Name::SdlbExpect if !entry => facts.client_expects = facts.expects,
+            Name::SdlbNotHere if !entry => facts.retries_425 = value == b"425",
             Name::SdlbPort if !entry => {
                 facts.client_port = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
             }
@@ -263,6 +289,7 @@ pub fn examine(
             _ => {}
         }
     }
+    facts.page = accepts.unwrap_or(true);
     if entry && matches!(request.method, Method::Trace | Method::Options) {
         facts.max_forwards = max_forwards(request, head).map_err(|reason| malformed(counters, reason))?;
     }
@@ -281,6 +308,22 @@ pub fn examine(
             _ => None,
         };
     }
+    if entry {
+        let path = &target[..path_bytes];
+        facts.to_https =
+            may_redirect && facts.https != Some(true) && !is_challenge(path) && came.sites.has(host.name());
+        // A CA asks in plaintext, whatever clients have to show.
+        let proves = || came.sites.challenges().answer(host.name(), path).is_some();
+        if is_misdirected && !facts.to_https && !proves() {
+            return Err(misdirected(counters));
+        }
+        let over_tls = facts.https.unwrap_or(listener.tls);
+        facts.added = Added {
+            hsts_s: if over_tls { listener.hardening.hsts_s } else { 0 },
+            front: came.sites.front(host.name()),
+            session: None,
+        };
+    }
     if facts.grpc && entry {
         let timeout = request.fields().iter().find(|field| field.text.of(head) == b"grpc-timeout");
         facts.timeout_ms = timeout.and_then(|field| grpc_timeout_ms(field.value.of(head)));
@@ -289,16 +332,13 @@ pub fn examine(
         facts.told = told_length(head, request.fields());
     }
     facts.told = facts.told.filter(|_| facts.length == Length::Chunked);
-    let length = if let Length::Known(length) = facts.length { Some(length) } else { facts.told };
-    if let (Some(length), Some(bytes_max)) = (length, limits.body_bytes)
-        && length > bytes_max
-    {
-        return Err(too_large(counters));
-    }
     facts.upgrade = request.wants_upgrade()
         && matches!(facts.length, Length::None | Length::Known(0))
         && request.single(head, Name::Upgrade).is_some_and(may_upgrade);
-    match request.single(head, Name::XRequestId).filter(|id| is_sane(id) && !(entry && listener.public)) {
+    match request
+        .single(head, Name::XRequestId)
+        .filter(|id| is_sane(id) && !(entry && listener.hardening.replace_request_ids))
+    {
         Some(id) => facts.request_id.extend_from_slice(id),
         None => {
             facts.new_id = true;
@@ -378,6 +418,12 @@ fn is_sane(id: &[u8]) -> bool {
 fn malformed(counters: &Counters, reason: &'static str) -> Answer {
     counters.refused_malformed_total.add();
     Answer::new(400, "malformed-request", "http_request_error", format!("The request was refused: {reason}."))
+}
+
+fn misdirected(counters: &Counters) -> Answer {
+    counters.misdirected_total.add();
+    let detail = "The TLS connection was made for another host.";
+    Answer::new(421, "misdirected", "http_request_denied", detail)
 }
 
 /// The body is over the limit.

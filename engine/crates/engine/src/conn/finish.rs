@@ -12,7 +12,10 @@ use super::{
     log::{Line, Outcome},
     select::RETRY_AFTER_S,
 };
-use crate::answer::{Answer, Form};
+use crate::{
+    answer::{Answer, Form},
+    front::Added,
+};
 
 impl Conn {
     /// Counts and logs a request. To be called once for each.
@@ -63,8 +66,12 @@ impl Conn {
         scratch: &mut Scratch,
         job: &mut Job<'_>,
         picked: Option<&Picked>,
-        answer: Answer,
+        mut answer: Answer,
     ) -> Then {
+        if answer.not_here.is_some() && job.facts.retries_425 {
+            answer.status = 425;
+        }
+        job.facts.added.session = None; // it begins with an answer of the service
         // A body that is here already is skipped; one that is still to come may be anything.
         let data = scratch.from_client.data();
         let whole = if job.consumed { None } else { body_in(&job.facts, data, &job.config.limits) };
@@ -84,6 +91,8 @@ impl Conn {
             node: &job.config.name,
             head: job.facts.head,
             html: job.facts.html,
+            added: &job.facts.added,
+            page: job.facts.page,
             close: !keep,
             keep_old: keep && job.facts.old,
             request_id: &job.facts.request_id,
@@ -125,6 +134,8 @@ impl Conn {
             node: &job.config.name,
             head: job.facts.head,
             html: false,
+            added: &job.facts.added,
+            page: false,
             close: true,
             keep_old: false,
             request_id: &job.facts.request_id,
@@ -138,15 +149,24 @@ impl Conn {
         Then::Close
     }
 
+    /// What is added to an answer to a request that could not be read: of its host no more is known than the handshake said.
+    fn added_unread(&self) -> Added {
+        let Some(handshake) = self.io.handshake() else { return Added::default() };
+        Added { hsts_s: self.listener.hardening.hsts_s, front: handshake.site.front.clone(), session: None }
+    }
+
     /// Answers a request that cannot be read, or is not worth reading on; the connection is closed. `head`: it was a HEAD.
     pub(super) async fn answer_unread(&mut self, scratch: &mut Scratch, answer: &Answer, head: bool) -> Then {
         let config = self.worker.config();
+        let added = self.added_unread();
         self.worker.local.with_date(|date| {
             let form = Form {
                 grpc: None,
                 node: &config.name,
                 head,
                 html: false,
+                added: &added,
+                page: true,
                 close: true,
                 keep_old: false,
                 request_id: b"",

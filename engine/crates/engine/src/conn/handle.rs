@@ -49,6 +49,8 @@ pub(super) struct Job<'a> {
     continued: bool,
     /// Fields of its head were forged; this was counted.
     pub(super) forged: bool,
+    /// Bytes that its body may have.
+    body_bytes_max: Option<u64>,
     /// The request is not in the client's buffer any more.
     pub(super) consumed: bool,
     /// Of the answer to a gRPC call.
@@ -126,11 +128,19 @@ impl Conn {
             line,
             continued: false,
             forged: false,
+            body_bytes_max: config.limits.body_bytes,
             consumed: false,
             grpc_status: None,
         };
         if let Some(answer) = self.asks_too_often(&job.facts, &config) {
             return Box::pin(self.own_answer(scratch, &mut job, None, answer)).await;
+        }
+        if let Some(content) = self.proof(scratch, &job.facts) {
+            return Box::pin(self.own_answer(scratch, &mut job, None, Answer::proof(content))).await;
+        }
+        if let Some(location) = self.redirected(scratch, &job.facts, &config) {
+            worker.counters.redirects_total.add();
+            return Box::pin(self.own_answer(scratch, &mut job, None, Answer::redirect(location))).await;
         }
         let is_last = job.facts.max_forwards == Some(0);
         if is_last && scratch.request.method == Method::Trace {
@@ -163,6 +173,16 @@ impl Conn {
                     return Then::Close;
                 }
             };
+            job.body_bytes_max = match job.tries.settings.as_ref().map_or(0, |settings| settings.body_bytes) {
+                0 => config.limits.body_bytes,
+                bytes => Some(bytes),
+            };
+            if let (Some(length), Some(bytes_max)) = (job.facts.content_bytes(), job.body_bytes_max)
+                && length > bytes_max
+            {
+                let answer = too_large(&worker.counters);
+                return Box::pin(self.own_answer(scratch, &mut job, None, answer)).await;
+            }
             if std::mem::take(&mut job.tries.costs) {
                 let most = job.tries.settings.as_ref().map_or(u32::MAX, |settings| settings.retries_max);
                 if job.tries.paid >= most || !self.may_try_again() {
@@ -172,6 +192,7 @@ impl Conn {
                 job.tries.paid += 1;
             }
             Self::bind(&mut job.tries, &picked);
+            job.facts.added.session = self.session(&job, &picked);
             if job.tries.count > 0 {
                 worker.counters.retries_total.add();
                 picked.group().counters().retried();
@@ -191,9 +212,33 @@ impl Conn {
         }
     }
 
+    /// What a CA wants to read, on an entry in plaintext.
+    fn proof(&self, scratch: &Scratch, facts: &Facts) -> Option<String> {
+        let plain = self.listener.kind == ListenerKind::Entry && !self.listener.tls;
+        let path = plain.then(|| &scratch.target[..facts.path_bytes])?;
+        self.worker.sites.challenges().answer(scratch.host.name(), path)
+    }
+
     /// The client's address.
     pub(super) fn client<'a>(&'a self, facts: &'a Facts) -> &'a str {
         facts.client.as_deref().unwrap_or(&self.peer.address)
+    }
+
+    /// Where the client is sent on to, if this node does not serve the request: to `https`, or where its site says.
+    fn redirected(&self, scratch: &Scratch, facts: &Facts, config: &NodeConfig) -> Option<Vec<u8>> {
+        let path = &scratch.target[..facts.path_bytes];
+        if facts.to_https {
+            let host = &scratch.host;
+            let mut location = [b"https://", host.name().as_bytes()].concat();
+            // A client that names a port has reached that one, so nothing between changes them; another has reached port 80.
+            if let Some(port) = config.https_port.filter(|port| *port != 443 && host.text() != host.name()) {
+                location.push(b':');
+                sdlb_http1::decimal(u64::from(port), &mut location);
+            }
+            location.extend_from_slice(if path == b"*" { b"/" } else { &scratch.target });
+            return Some(location);
+        }
+        facts.added.front.as_ref()?.redirected(path, &scratch.target)
     }
 
     /// For a request of HTTP/1.0 that names no host.
@@ -205,6 +250,15 @@ impl Conn {
                 std::net::SocketAddr::new(local.ip().to_canonical(), local.port()).to_string()
             }
         }
+    }
+
+    /// The cookie for a client whose session begins, on the version that was picked for it.
+    fn session(&self, job: &Job<'_>, picked: &Picked) -> Option<Box<[u8]>> {
+        let (name, had) = job.tries.session.as_ref()?;
+        let session = picked.group().session();
+        let secure = if job.facts.https.unwrap_or(self.listener.tls) { "; Secure" } else { "" };
+        let cookie = || format!("{name}={session:016x}; Path=/; HttpOnly; SameSite=Lax{secure}");
+        (session != *had).then(|| cookie().into_bytes().into())
     }
 
     /// Past the limit on requests of one address: 429 (RFC 6585, 4). A limit of the entry: below it all come from nodes.
@@ -260,11 +314,13 @@ impl Conn {
             facts: &job.facts,
             limits,
             worker: &worker,
+            picked,
             to_node,
             gate,
             continued: job.continued,
             now,
             within,
+            body_bytes_max: job.body_bytes_max,
             watched: picked.is_watched(),
         };
         let mut exchange =
@@ -287,7 +343,11 @@ impl Conn {
         let (status, bytes, replayable) = (exchange.status, exchange.content_bytes, exchange.replayable);
         let (announced, grpc_status) = (exchange.keep_alive, exchange.grpc_status);
         let (head_at, sent) = (exchange.head_at, exchange.has_sent());
+        let forged_trailers = exchange.has_forged_trailers();
         drop(exchange);
+        if forged_trailers && !std::mem::replace(&mut job.forged, true) {
+            worker.counters.forged_fields_total.add();
+        }
         let end = match turn {
             Turn::Ended(end) => end,
             Turn::Slow(read_at) => return Attempt::Slow(Box::new(Held { upstream, since: now, read_at })),
@@ -297,7 +357,8 @@ impl Conn {
             self.tell_how_it_went(picked, &end, status, head_at, now);
         }
         if !to_node {
-            count_answer(picked, &end, status, head_at, now);
+            let grpc_status = grpc_status.filter(|_| job.facts.grpc);
+            count_answer(picked, &end, (status, grpc_status), head_at, now);
         }
         job.consumed |= !replayable;
         job.grpc_status = grpc_status;
@@ -350,7 +411,13 @@ impl Conn {
                 if silent {
                     worker.counters.upstream_silent_total.add();
                 }
-                let failure = Failure { wrote, answered, reused: upstream.reused && !silent, node: to_node };
+                let failure = Failure {
+                    wrote,
+                    answered,
+                    reused: upstream.reused && !silent,
+                    rested: upstream.rested,
+                    node: to_node,
+                };
                 self.failed(job, picked, failure, replayable, upstream.io.was_reset(), reason)
             }
             End::Malformed(refused) if refused.is_limit() => {
@@ -409,6 +476,16 @@ impl Conn {
                 upstream.io.reset_on_close();
                 self.io.reset_on_close();
                 self.cut(job, picked, status, bytes, "connection_limit_reached")
+            }
+            End::Drained if status == 0 => {
+                let detail = "The endpoint is draining, and its drain deadline has passed.";
+                let answer = Answer::new(503, "drain-deadline", "connection_terminated", detail);
+                Attempt::Answer(Answer { retry_after_s: Some(RETRY_AFTER_S), ..answer })
+            }
+            End::Drained => {
+                upstream.io.reset_on_close();
+                self.io.reset_on_close();
+                self.cut(job, picked, status, bytes, "connection_terminated")
             }
             End::Gone => {
                 worker.counters.client_gone_total.add();
@@ -569,14 +646,14 @@ impl Conn {
         let next = retry::next(failure, request);
         // One that ends programs shall not end them all.
         job.tries.repeated |= failure.wrote == Wrote::Something && !failure.node;
+        if retry::counts(failure, next) {
+            picked.group().counters().broken();
+        }
         if next == Next::Reconnect {
             job.tries.reconnects += 1;
             job.tries.fresh = true;
             job.tries.spread(target.id());
             return Attempt::Again;
-        }
-        if !failure.node {
-            picked.group().counters().broken();
         }
         self.blame(picked, if reset { Fault::Error } else { Fault::Broken }, reason);
         let error = if failure.answered { "http_response_incomplete" } else { "connection_terminated" };
@@ -661,20 +738,28 @@ impl Conn {
         }
         worker.counters.upgrades_total.add();
         let _open = Gauged::new(worker.counters.clone(), |counters| &counters.upgrades_open);
-        self.finish(job, Some(picked), 101, 0, "", Instant::now());
-        upgrade::pass(&mut self.io, &mut upstream.io, scratch, &mut self.timer, job.config.limits.upgrade_idle_timeout)
-            .await;
+        let now = Instant::now();
+        self.finish(job, Some(picked), 101, 0, "", now);
+        let is_cut = || picked.is_cut(true, || worker.ms_at(now.into_std()));
+        let idle = job.config.limits.upgrade_idle_timeout;
+        upgrade::pass(&mut self.io, &mut upstream.io, scratch, &mut self.timer, idle, is_cut).await;
     }
 }
 
 /// What the instance did, for the figures of its version. A request that failed may only have met a connection that was closed for being
 /// idle (`Conn::failed`).
-fn count_answer(picked: &Picked, end: &End, status: u16, head_at: Option<Instant>, began: Instant) {
+fn count_answer(
+    picked: &Picked,
+    end: &End,
+    (status, grpc): (u16, Option<u8>),
+    head_at: Option<Instant>,
+    began: Instant,
+) {
     let counters = picked.group().counters();
     match end {
         End::Done { .. } | End::Upgraded => {
             let took = head_at.unwrap_or_else(Instant::now).saturating_duration_since(began);
-            counters.answered(status, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+            counters.answered(status, grpc, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         }
         End::Malformed(refused) if refused.is_limit() => {}
         End::Malformed(_) | End::Late | End::Cut(Some(_)) => counters.broken(),

@@ -63,7 +63,7 @@ impl Conn {
             node: &job.config.pseudonym,
             client: (self.listener.kind == ListenerKind::Entry).then_some(Client {
                 address: self.client(facts),
-                public: self.listener.public,
+                drops_underscores: self.listener.hardening.drop_underscore_fields,
                 tls: facts.https.unwrap_or(self.listener.tls),
                 by_proxy: facts.by_proxy,
             }),

@@ -3,6 +3,8 @@
 //! Three questions decide. Was the request processed, as far as can be known? May it be done twice? And does the failure say
 //! anything about the endpoint, or only about a connection that was kept for too long?
 
+use std::time::Duration;
+
 /// What became of the request at the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrote {
@@ -23,6 +25,8 @@ pub struct Failure {
     pub answered: bool,
     /// The connection was used before: it may have been closed for being idle.
     pub reused: bool,
+    /// How long it had been idle before.
+    pub rested: Duration,
     /// The endpoint is a child node: not one request ends it, and it takes down with it what it carries.
     pub node: bool,
 }
@@ -60,10 +64,20 @@ pub enum Next {
 /// As many connections may turn out to be closed already before that is taken for a failure of the endpoint.
 const RECONNECTS_MAX: u32 = 3;
 
+/// An endpoint that closes idle connections waits longer than this, so one that closes a connection which was in use a moment ago has
+/// failed.
+const RESTED_MIN: Duration = Duration::from_secs(1);
+
+/// Whether it counts among the requests that the endpoint did not answer, even if it is sent again at no cost.
+#[must_use]
+pub fn counts(failure: Failure, next: Next) -> bool {
+    !failure.node && (next != Next::Reconnect || (failure.wrote == Wrote::Something && failure.rested < RESTED_MIN))
+}
+
 /// The table.
 #[must_use]
 pub fn next(failure: Failure, request: Request) -> Next {
-    let Failure { wrote, answered, reused, node } = failure;
+    let Failure { wrote, answered, reused, node, .. } = failure;
     let may_repeat = wrote != Wrote::Something || (request.idempotent && (node || !request.repeated));
     if answered || !request.replayable || !may_repeat {
         return Next::GiveUp;
@@ -88,7 +102,8 @@ mod tests {
             for reconnects in 0..=RECONNECTS_MAX + 1 {
                 for bits in 0..128_u32 {
                     let flag = |at: u32| FLAGS[(bits >> at & 1) as usize];
-                    let failure = Failure { wrote, answered: flag(0), reused: flag(1), node: flag(2) };
+                    let failure =
+                        Failure { wrote, answered: flag(0), reused: flag(1), rested: Duration::ZERO, node: flag(2) };
                     let (idempotent, replayable, repeated, below) = (flag(3), flag(4), flag(5), flag(6));
                     all.push((failure, Request { idempotent, replayable, repeated, reconnects, below }));
                 }
@@ -125,6 +140,18 @@ mod tests {
         for (failure, request) in all() {
             if next(failure, request) == Next::Reconnect {
                 assert!(failure.reused && failure.wrote != Wrote::Refused && request.reconnects < RECONNECTS_MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_connection_that_may_have_been_closed_for_being_idle_does_not_count() {
+        for (failure, request) in all() {
+            for rested in [Duration::ZERO, RESTED_MIN] {
+                let failure = Failure { rested, ..failure };
+                let next = next(failure, request);
+                let idle = next == Next::Reconnect && (rested == RESTED_MIN || failure.wrote == Wrote::Nothing);
+                assert_eq!(counts(failure, next), !failure.node && !idle, "{failure:?} {request:?}");
             }
         }
     }

@@ -27,6 +27,15 @@ struct Open {
     sockets: Vec<TcpListener>,
 }
 
+impl Plan {
+    /// Where clients will reach this node over TLS.
+    #[must_use]
+    pub fn https_port(&self) -> Option<u16> {
+        let all = self.kept.iter().chain(self.opened.iter().map(|opening| &opening.config));
+        all.filter(|config| config.kind == ListenerKind::Entry && config.tls).map(|config| config.bound.port()).min()
+    }
+}
+
 /// What is to be done; every socket is bound already, so it can't fail.
 pub struct Plan {
     kept: Vec<ListenerConfig>,
@@ -167,6 +176,7 @@ fn config(asked: &ListenerAsked, bound: SocketAddr) -> ListenerConfig {
         bound,
         kind: asked.kind,
         public: asked.public,
+        hardening: asked.hardening,
         tls: asked.tls,
         trusted: asked.trusted.clone(),
     }

@@ -2,7 +2,7 @@
 //!
 //! What is hop by hop ends here, what is ours is set here, everything else is passed on as it came (RFC 9110, 7.6).
 
-mod fields;
+pub mod fields;
 pub mod framing;
 pub mod proxy;
 pub mod request;

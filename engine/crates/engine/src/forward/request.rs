@@ -52,7 +52,7 @@ pub struct Client<'a> {
     /// Its address.
     pub address: &'a str,
     /// Field names with an underscore are dropped: some servers read them as if it were a `-`.
-    pub public: bool,
+    pub drops_underscores: bool,
     /// It speaks TLS.
     pub tls: bool,
     /// A trusted proxy has sent the request: its forwarding fields are replaced like others, and are no forgery.
@@ -139,16 +139,16 @@ impl Forwarded<'_> {
                 client => client.is_some(),
             },
             _ if field.hop => return false,
-            _ => self.client.is_some_and(|client| self.collides(field, client.public)),
+            _ => self.client.is_some_and(|client| self.collides(field, client.drops_underscores)),
         };
         *forged |= ours && entry;
         !ours
     }
 
     /// A name that some servers take for another one: CGI and its kin read all but letters and digits as one sign.
-    fn collides(&self, field: &Field, public: bool) -> bool {
+    fn collides(&self, field: &Field, drops_underscores: bool) -> bool {
         let name = field.text.of(self.head);
-        field.name == Name::Other && (Name::is_alias(name) || (public && name.contains(&b'_')))
+        field.name == Name::Other && (Name::is_alias(name) || (drops_underscores && name.contains(&b'_')))
     }
 
     fn write_client(&self, client: Client<'_>, out: &mut Vec<u8>) {

@@ -7,6 +7,8 @@ use super::{
     framing::Framing,
 };
 
+use crate::front::Added;
+
 /// What becomes of the connection to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
@@ -24,6 +26,7 @@ pub fn write(
     response: &Response,
     framing: Framing,
     after: After,
+    added: &Added,
     date: impl FnOnce(&mut dyn FnMut(&[u8])),
     out: &mut Vec<u8>,
 ) {
@@ -45,6 +48,8 @@ pub fn write(
         },
         out,
     );
+    let has = |name: &[u8]| response.fields().iter().any(|field| field.text.of(head).eq_ignore_ascii_case(name));
+    added.write(has, out);
     if !dated && response.status >= 200 {
         date(&mut |date| line(b"date", date, out));
     }

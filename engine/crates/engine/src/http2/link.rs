@@ -240,9 +240,10 @@ impl Links {
 
 fn upstream(link: &Rc<Link>, target: &Arc<Target>) -> Upstream {
     let reused = link.served.replace(true);
+    let rested = if link.streams.get() == 0 { link.idle_since.get().elapsed() } else { Duration::ZERO };
     let io = Io::Link(Box::new(Stream::new(link)));
     let mut upstream = Upstream::new(io, target.clone(), link.address_changes);
-    upstream.reused = reused;
+    (upstream.reused, upstream.rested) = (reused, rested);
     upstream
 }
 
@@ -288,16 +289,16 @@ async fn start(
 ) -> Result<Rc<Link>, ConnectError> {
     let config = worker.config();
     let head_bytes = header_list_bytes(config.limits.of_answers(target.kind() == TargetKind::Node));
-    let terms = Terms { head_bytes, address_changes: connection.address_changes(), node: false };
+    let terms = Terms { head_bytes, address_changes: connection.address_changes(), node: false, answers: false };
     let io = connection.into_io();
     if target.kind() == TargetKind::Node {
         let identity = config.identity.as_deref().ok_or_else(no_http2)?;
         let Io::Tcp(stream) = io else { return Err(no_http2()) };
-        let terms = Terms { node: true, ..terms };
         let opening = async {
             let name = target.key().strip_prefix("n:").unwrap_or(target.key());
-            let secured = identity.connect(stream, name).await.map_err(|refused| not_taken(refused, worker))?;
-            shake(secured, terms, worker).await
+            let opened = identity.connect(stream, name).await.map_err(|refused| not_taken(refused, worker));
+            let (secured, answers) = opened?;
+            shake(secured, Terms { node: true, answers, ..terms }, worker).await
         };
         let late = || ConnectError {
             error: "connection_timeout",
@@ -321,6 +322,8 @@ struct Terms {
     address_changes: u32,
     /// To a child node.
     node: bool,
+    /// To one that may still refuse us: nothing is sent but the preface before it has answered that.
+    answers: bool,
 }
 
 async fn shake<T: AsyncRead + AsyncWrite + Unpin + 'static>(
@@ -338,6 +341,15 @@ async fn shake<T: AsyncRead + AsyncWrite + Unpin + 'static>(
     let (wire, flush) = wire(io);
     let (send, connection) = builder.handshake(wire).await.map_err(|_| no_http2())?;
     let mut connection = Box::pin(connection);
+    if terms.answers {
+        let answered = poll_fn(|cx| {
+            let over = connection.as_mut().poll(cx).is_ready() || matches!(flush.poll(cx), Poll::Ready(Err(_)));
+            if over || flush.heard() > 0 { Poll::Ready(!over) } else { Poll::Pending }
+        });
+        if !answered.await {
+            return Err(no_http2());
+        }
+    }
     let pace = if terms.node { Pace::NODE } else { Pace::INSTANCE };
     let mut beat = connection.ping_pong().map(|pings| Beat::new(pings, pace));
     if terms.node {

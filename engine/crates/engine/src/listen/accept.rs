@@ -192,7 +192,8 @@ pub(crate) fn serve_link(given: Given, worker: &Rc<Worker>) {
 async fn secured(stream: TcpStream, peer: SocketAddr, config: Rc<ListenerConfig>, open: Open) {
     let worker = open.worker.clone();
     // Each on its own: what a connection needs for a moment only, or never, is not kept with it.
-    let client = Some(peer.ip()).filter(|client| config.public && !config.trusted.contains(*client));
+    let client =
+        Some(peer.ip()).filter(|client| config.hardening.handshakes_per_address && !config.trusted.contains(*client));
     if let Some(stream) = Box::pin(handshake::accept(stream, client, &worker.sites, &worker)).await {
         if stream.is_http2() {
             let handshake = Some(stream.handshake().clone());

@@ -202,6 +202,12 @@ impl Memory {
         chosen.len()
     }
 
+    /// Wakes all that use memory now: whether one has to end, it looks itself.
+    pub fn wake_all(&self) {
+        let all = self.holders.borrow().clone();
+        all.iter().filter(|holder| holder.used.get()).for_each(|holder| holder.wake());
+    }
+
     fn end(&self, holder: &Rc<Holder>, all: &[Rc<Holder>]) {
         holder.leaving.set(holder.bytes());
         self.pressure.leave(holder.bytes());

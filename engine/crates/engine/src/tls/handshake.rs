@@ -3,11 +3,11 @@
 use std::{io, net::IpAddr, rc::Rc, sync::Arc};
 
 use rustls::server::Acceptor;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::{
-    Stream,
+    Stream, challenges,
     sites::{Handshake, Sites},
 };
 use crate::{
@@ -21,6 +21,8 @@ enum Failed {
     NoSite,
     /// What the client sent is no TLS, or nothing that both sides have.
     Refused,
+    /// It was a CA that wanted a proof, and has it.
+    Proved,
 }
 
 /// One address may have this part of all handshakes at once: who begins them and does not go on leaves some for others.
@@ -55,6 +57,7 @@ pub async fn accept(
             }
             return Some(Box::new(stream));
         }
+        Ok(Err(Failed::Proved)) => counters.handshakes_total.add(),
         Ok(Err(Failed::NoSite)) => counters.handshakes_unknown_name_total.add(),
         Ok(Err(Failed::Refused)) => counters.handshakes_failed_total.add(),
         Err(_) => counters.timeout_handshake_total.add(),
@@ -65,6 +68,16 @@ pub async fn accept(
 async fn shake(stream: TcpStream, sites: &Sites) -> Result<Stream, Failed> {
     // rustls bounds a ClientHello in pieces to 64 KiB.
     let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(failed)?;
+    let proof = {
+        let hello = hello.client_hello();
+        let name = hello.server_name().filter(|_| challenges::is_proof(&hello)).map(str::to_ascii_lowercase);
+        name.and_then(|name| sites.challenges().proof(Some(&name)))
+    };
+    if let Some(config) = proof {
+        let mut stream = hello.into_stream(config).await.map_err(failed)?;
+        let _ = stream.shutdown().await;
+        return Err(Failed::Proved);
+    }
     let found = {
         let hello = hello.client_hello();
         let server_name: Option<Arc<str>> = hello.server_name().map(|name| name.to_ascii_lowercase().into());

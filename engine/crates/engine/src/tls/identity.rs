@@ -24,6 +24,8 @@ use crate::counters::{Counter, Counters};
 
 /// A parent's requests (RFC 7301): HTTP/2 that nobody but a node speaks.
 const REQUESTS: &[u8] = b"sdlb/1";
+/// The same to a child whose engine sends nothing before it has read HTTP/2's preface, as HAProxy.
+const REQUESTS_PREFACE: &[u8] = b"sdlb/1-preface";
 /// A child's gRPC stream to control.
 const CONTROL: &[u8] = b"h2";
 /// As control bounds it.
@@ -145,7 +147,7 @@ impl Identity {
 
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]);
         let mut client = builder.map_err(told)?.with_root_certificates(authorities).with_client_cert_resolver(shown);
-        client.alpn_protocols = vec![REQUESTS.to_vec()];
+        client.alpn_protocols = [REQUESTS, REQUESTS_PREFACE].map(<[u8]>::to_vec).to_vec();
         client.resumption = Resumption::disabled();
         Ok(Self { server: Arc::new(server), client: Arc::new(client), not_after_unix_s, warnings })
     }
@@ -168,7 +170,8 @@ impl Identity {
     }
 
     /// The handshake with a child. A child speaks first (HTTP/2's `SETTINGS`), and not before it has judged our certificate
-    /// (RFC 8446, 4.4.2): what is sent before that may be lost.
+    /// (RFC 8446, 4.4.2): what is sent before that may be lost. True: this child waits for the preface, so it has not judged
+    /// it yet.
     ///
     /// # Errors
     /// [`Refused`]
@@ -176,12 +179,15 @@ impl Identity {
         &self,
         stream: T,
         node: &str,
-    ) -> Result<client::TlsStream<T>, Refused> {
+    ) -> Result<(client::TlsStream<T>, bool), Refused> {
         let name = ServerName::try_from(node.to_owned()).map_err(|_| Refused::Name)?;
         let connector = TlsConnector::from(self.client.clone());
         let mut stream = connector.connect(name, stream).await.map_err(|error| refused(&error))?;
+        if stream.get_ref().1.alpn_protocol() == Some(REQUESTS_PREFACE) {
+            return Ok((stream, true));
+        }
         stream.fill_buf().await.map_err(|error| refused(&error))?;
-        if stream.get_ref().1.alpn_protocol() == Some(REQUESTS) { Ok(stream) } else { Err(Refused::Other) }
+        if stream.get_ref().1.alpn_protocol() == Some(REQUESTS) { Ok((stream, false)) } else { Err(Refused::Other) }
     }
 }
 

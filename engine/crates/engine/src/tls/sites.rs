@@ -25,7 +25,11 @@ use rustls::{
 };
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
-use super::tickets::{Keys, Tickets};
+use super::{
+    challenges::{self, Challenges},
+    tickets::{Keys, Tickets},
+};
+use crate::front::Front;
 
 /// Certificates of one chain; more is a mistake.
 const CHAIN_MAX: usize = 16;
@@ -45,6 +49,8 @@ pub struct Asked {
     pub client_ca: Vec<u8>,
     /// The handshake fails without one.
     pub client_certificate_required: bool,
+    /// What it answers by itself.
+    pub front: Front,
 }
 
 /// A site that serves.
@@ -60,6 +66,8 @@ pub struct Site {
     pub not_after_unix_s: i64,
     /// What it asks of its clients, with its key; `None`: no certificate.
     terms: Option<Vec<u8>>,
+    /// What it answers by itself; `None`: nothing.
+    pub front: Option<Arc<Front>>,
 }
 
 impl fmt::Debug for Site {
@@ -114,6 +122,9 @@ struct Published {
     hosts: RwLock<Arc<Hosts>>,
     /// Some site asks for certificates of clients. Asked for each request, so without the lock.
     any_asks: AtomicBool,
+    /// Some site answers something by itself. The same.
+    any_front: AtomicBool,
+    challenges: Challenges,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +136,12 @@ struct Hosts {
 }
 
 impl Sites {
+    /// Open challenges of CAs.
+    #[must_use]
+    pub fn challenges(&self) -> &Challenges {
+        &self.0.challenges
+    }
+
     /// The site of a host name in lower case; `None`: the client named none.
     #[must_use]
     pub fn find(&self, host: Option<&str>) -> Option<Arc<Site>> {
@@ -136,23 +153,36 @@ impl Sites {
         named.or(hosts.every.as_ref()).cloned()
     }
 
-    /// Whether a connection may ask for this host (canonical, without port). A site that asks its clients for certificates binds
-    /// its hosts on every listener: they are served only to connections whose handshake was done on its terms. For other
-    /// sites the name of the handshake counts, or without one the site. `None`: a connection in plaintext.
+    /// Whether a connection may ask for this host (canonical, without port): the site of its handshake must be that of the host,
+    /// also when the client named none. A site that asks its clients for certificates binds its hosts on every listener: they
+    /// are served only to connections whose handshake was done on its terms. `handshake` `None`: a connection in plaintext.
     #[must_use]
     pub fn may_serve(&self, host: &str, handshake: Option<&Handshake>) -> bool {
-        let named = handshake.and_then(|handshake| handshake.server_name.as_deref());
-        if named.is_some_and(|name| name != host) {
-            return false;
-        }
-        let without_name = handshake.is_some() && named.is_none();
-        if !without_name && !self.0.any_asks.load(Relaxed) {
+        let any_asks = self.0.any_asks.load(Relaxed);
+        let Some(handshake) = handshake else {
+            return !any_asks || self.find(Some(host)).is_none_or(|site| site.terms.is_none());
+        };
+        // Nearly always: a certificate was shown for this very host, and no client has to show one.
+        if !any_asks && handshake.server_name.as_deref() == Some(host) {
             return true;
         }
-        let Some(site) = self.find(Some(host)) else { return true };
-        let same =
-            handshake.is_some_and(|handshake| handshake.site.key == site.key && handshake.site.terms == site.terms);
-        same || (site.terms.is_none() && !without_name)
+        let same = |site: Arc<Site>| handshake.site.key == site.key && handshake.site.terms == site.terms;
+        self.find(Some(host)).is_some_and(same)
+    }
+
+    /// Whether a site has this host.
+    #[must_use]
+    pub fn has(&self, host: &str) -> bool {
+        self.find(Some(host)).is_some()
+    }
+
+    /// What the site of this host answers by itself.
+    #[must_use]
+    pub fn front(&self, host: &str) -> Option<Arc<Front>> {
+        if !self.0.any_front.load(Relaxed) {
+            return None;
+        }
+        self.find(Some(host))?.front.clone()
     }
 }
 
@@ -191,6 +221,14 @@ impl Registry {
         Ok(told)
     }
 
+    /// Replaces the open challenges.
+    ///
+    /// # Errors
+    /// One sentence about the first that cannot be used.
+    pub fn challenge(&self, asked: Vec<challenges::Asked>) -> Result<(), String> {
+        self.shared.challenges().replace(asked, &self.provider.0)
+    }
+
     /// End of the certificate that a site serves with, Unix seconds; 0: there is no such site.
     #[must_use]
     pub fn not_after_unix_s(&self, key: &str) -> i64 {
@@ -219,7 +257,9 @@ impl Registry {
         }
         // Before the sites: a request must never find a site that asks, and a mark that says there is none.
         let any_asks = self.sites.values().any(|(_, site)| site.terms.is_some());
+        let any_front = self.sites.values().any(|(_, site)| site.front.is_some());
         let shared = &self.shared.0;
+        shared.any_front.store(any_front, SeqCst);
         shared.any_asks.fetch_or(any_asks, SeqCst);
         *shared.hosts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hosts);
         shared.any_asks.store(any_asks, SeqCst);
@@ -245,7 +285,14 @@ impl Default for Provider {
             TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
             TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
         ];
-        Self(Arc::new(CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() }))
+        // What is recorded today may be decrypted by a quantum computer later: a client that has both gets the hybrid.
+        let kx_groups = vec![
+            aws_lc_rs::kx_group::X25519MLKEM768,
+            aws_lc_rs::kx_group::X25519,
+            aws_lc_rs::kx_group::SECP256R1,
+            aws_lc_rs::kx_group::SECP384R1,
+        ];
+        Self(Arc::new(CryptoProvider { cipher_suites, kx_groups, ..aws_lc_rs::default_provider() }))
     }
 }
 
@@ -267,6 +314,7 @@ fn build(
     keys: &Keys,
     now_unix_s: i64,
 ) -> Result<(Site, Vec<String>), String> {
+    asked.front.check()?;
     let mut warnings = Vec::new();
     let mut not_after_unix_s = i64::MAX;
     let mut certified = Vec::new();
@@ -300,7 +348,8 @@ fn build(
     config.ignore_client_order = true;
     let (key, hosts) = (asked.key.clone(), asked.hosts.clone());
     let terms = (!asked.client_ca.is_empty()).then(|| sealed_for(asked));
-    let site = Site { key, hosts, ours: Arc::new(config), theirs, not_after_unix_s, terms };
+    let front = (!asked.front.is_empty()).then(|| Arc::new(asked.front.clone()));
+    let site = Site { key, hosts, ours: Arc::new(config), theirs, not_after_unix_s, terms, front };
     Ok((site, warnings))
 }
 
@@ -314,6 +363,18 @@ fn sealed_for(asked: &Asked) -> Vec<u8> {
 }
 
 pub(super) fn certified_key(pem: &[u8], provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+    let held = key_of(pem, provider)?;
+    match held.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(held),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err("the private key does not belong to the first certificate".to_owned())
+        }
+        Err(error) => Err(format!("the first certificate cannot be read: {error}")),
+    }
+}
+
+/// Chain and key, without a look into the certificates.
+pub(super) fn key_of(pem: &[u8], provider: &CryptoProvider) -> Result<CertifiedKey, String> {
     let chain = CertificateDer::pem_slice_iter(pem).take(CHAIN_MAX + 1).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|error| format!("the certificate is not PEM: {error}"))?;
     match chain.len() {
@@ -326,14 +387,7 @@ pub(super) fn certified_key(pem: &[u8], provider: &CryptoProvider) -> Result<Cer
         .key_provider
         .load_private_key(key)
         .map_err(|_| "the private key has an unsupported type; use ECDSA (P-256, P-384), RSA or Ed25519")?;
-    let held = CertifiedKey::new(chain, key);
-    match held.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(held),
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            Err("the private key does not belong to the first certificate".to_owned())
-        }
-        Err(error) => Err(format!("the first certificate cannot be read: {error}")),
-    }
+    Ok(CertifiedKey::new(chain, key))
 }
 
 /// The end of a certificate; what somebody should know about it goes into `warnings`.
@@ -394,4 +448,18 @@ pub(super) fn roots(pem: &[u8], which: &str) -> Result<RootCertStore, String> {
         return Err(format!("there is no certificate among {which}"));
     }
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::NamedGroup;
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_has_both_gets_the_hybrid_key_exchange() {
+        let groups: Vec<_> = Provider::default().0.kx_groups.iter().map(|group| group.name()).collect();
+        let first = [NamedGroup::X25519MLKEM768, NamedGroup::X25519, NamedGroup::secp256r1, NamedGroup::secp384r1];
+        assert_eq!(groups, first);
+    }
 }

@@ -40,6 +40,8 @@ pub struct Upstream {
     pub io: Io,
     /// It was used before: that it ends without an answer need not be the target's fault.
     pub reused: bool,
+    /// How long it had been idle before this use.
+    pub rested: Duration,
     target: Arc<Target>,
     address_changes: u32,
     /// In the pool since then.
@@ -62,7 +64,16 @@ impl Upstream {
     /// A fresh one, made when the target's address had changed so often.
     #[must_use]
     pub fn new(io: Io, target: Arc<Target>, address_changes: u32) -> Self {
-        Self { io, reused: false, target, address_changes, idle_since: None, idle_age_max: IDLE_AGE_MAX, open: None }
+        Self {
+            io,
+            reused: false,
+            rested: Duration::ZERO,
+            target,
+            address_changes,
+            idle_since: None,
+            idle_age_max: IDLE_AGE_MAX,
+            open: None,
+        }
     }
 
     /// It counts among its target's connections.
@@ -167,6 +178,7 @@ impl Pool {
                 Rest::Good => {
                     upstream.idle_since = None;
                     upstream.reused = true;
+                    upstream.rested = age;
                     return Some(upstream);
                 }
                 Rest::Ended => {}

@@ -66,6 +66,10 @@ fn not_here_is_said_at_once_and_without_reading() {
         assert_eq!(client.answer().unwrap().status, 421, "the connection is kept");
     }
     let mut client = Client::connect(world.node);
+    client.say(get("/", &format!("{STAMP}sdlb-not-here: 425\r\n")));
+    let answer = client.answer().unwrap();
+    assert_eq!((answer.status, answer.field("sdlb-not-here")), (425, Some("1")), "HAProxy retries after 425");
+    let mut client = Client::connect(world.node);
     client.say(format!(
         "POST / HTTP/1.1\r\nHost: www.example\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n{STAMP}\r\n"
     ));

@@ -227,7 +227,7 @@ pub fn member(key: proto::MemberKey) -> proto::Member {
 }
 
 pub fn route(pattern: &str, service: &str, versions: &[&str]) -> proto::Route {
-    let pick = |version: &&str| proto::Pick { version: (*version).into(), tier: 0, weight: 0 };
+    let pick = |version: &&str| proto::Pick { version: (*version).into(), tier: 0, weight: 0, ends_sessions: false };
     proto::Route {
         pattern: pattern.into(),
         service: service.into(),

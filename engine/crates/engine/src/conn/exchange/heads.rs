@@ -159,7 +159,7 @@ impl Exchange<'_> {
         }
         self.keep_alive = keep_s.map(|seconds| Duration::from_secs(seconds.min(3_600)));
         let local = &self.worker.local;
-        response::write(head, response, framing, after, |line| local.with_date(line), to_client);
+        response::write(head, response, framing, after, &self.facts.added, |line| local.with_date(line), to_client);
         let trailers = self.limits.of_answers(self.to_node);
         self.answer = Some(Answer {
             body: Body::new(body, trailers),
@@ -169,6 +169,7 @@ impl Exchange<'_> {
                 true => self.limits.event_stream_idle_timeout,
                 false => self.limits.response_idle_timeout,
             },
+            is_stream: events,
             keep_client,
             keep_upstream: response.keeps_alive() && !early && body != Length::UntilClose,
             done: false,

@@ -19,7 +19,7 @@ use std::{
 };
 
 use sdlb_http1::{self as http1, Body, Refused};
-use sdlb_routes::Fault;
+use sdlb_routes::{Fault, Picked};
 use tokio::time::Instant;
 
 use self::{pace::Pace, splice::Pipe};
@@ -27,7 +27,7 @@ use super::{buffer::Scratch, facts::Facts, handle::is_small, io::Io, retry::Wrot
 use crate::{
     counters::Counter,
     forward::framing::Framing,
-    settings::Limits,
+    settings::{Limits, ListenerKind},
     upstream::{
         Upstream,
         silence::{self, SILENCE},
@@ -96,6 +96,8 @@ pub enum End {
     TooLarge,
     /// Too much memory is in use, and this request holds much of it.
     Ended,
+    /// What it was sent to drains, and the time for that is over.
+    Drained,
     /// It failed with the answer under way: all that is left is to close. With the upstream's fault, if it was that.
     Cut(Option<Fault>),
 }
@@ -140,6 +142,8 @@ pub struct Exchange<'a> {
     facts: &'a Facts,
     limits: &'a Limits,
     worker: &'a Worker,
+    picked: &'a Picked,
+    began: Instant,
     response_timeout: Duration,
     to_node: bool,
 
@@ -148,6 +152,7 @@ pub struct Exchange<'a> {
     body: Body,
     /// Bytes of the body so far.
     body_bytes: u64,
+    body_bytes_max: Option<u64>,
     /// Where the body goes on in the client's buffer.
     read_at: usize,
     /// What is sent from the client's buffer behind `to_upstream`.
@@ -195,6 +200,8 @@ struct Answer {
     keep_upstream: bool,
     /// For how long the upstream may be silent.
     idle_timeout: Duration,
+    /// Of events or messages.
+    is_stream: bool,
     done: bool,
 }
 
@@ -208,6 +215,8 @@ pub struct Terms<'a> {
     pub bytes_per_s: u32,
     /// The worker.
     pub worker: &'a Worker,
+    /// Where it goes.
+    pub picked: &'a Picked,
     /// The upstream is a child node.
     pub to_node: bool,
     /// When the body may be sent.
@@ -218,6 +227,8 @@ pub struct Terms<'a> {
     pub now: Instant,
     /// The service's own limit on the time until the answer begins.
     pub within: Option<Duration>,
+    /// Bytes that the body may have. `None`: no limit.
+    pub body_bytes_max: Option<u64>,
     /// Somebody wants to know how it went.
     pub watched: bool,
 }
@@ -232,7 +243,20 @@ impl<'a> Exchange<'a> {
         scratch: &'a mut Scratch,
         terms: &Terms<'a>,
     ) -> Self {
-        let Terms { facts, limits, bytes_per_s, worker, to_node, gate, continued, now, within, watched } = *terms;
+        let Terms {
+            facts,
+            limits,
+            bytes_per_s,
+            worker,
+            picked,
+            to_node,
+            gate,
+            continued,
+            now,
+            within,
+            body_bytes_max,
+            watched,
+        } = *terms;
         let trailers = limits.of_requests(facts.from);
         let own = facts.response_timeout(limits);
         scratch.response.reset();
@@ -247,6 +271,8 @@ impl<'a> Exchange<'a> {
             facts,
             limits,
             worker,
+            picked,
+            began: now,
             response_timeout: facts
                 .timeout_ms
                 .map_or(own, |left| own.min(Duration::from_millis(left)))
@@ -254,8 +280,9 @@ impl<'a> Exchange<'a> {
             to_node,
             up: Up::Sending,
             gate,
-            body: Body::new(facts.length, trailers),
+            body: Body::new(facts.length, trailers).without_underscores(facts.drops_underscores),
             body_bytes: 0,
+            body_bytes_max,
             read_at: facts.head_bytes,
             direct_up: 0..0,
             sent_up: 0,
@@ -289,6 +316,11 @@ impl<'a> Exchange<'a> {
         (self.up, self.wrote, self.read_at) = (Up::Sent, true, read_at);
     }
 
+    /// The client has sent trailers that are ours to set.
+    pub fn has_forged_trailers(&self) -> bool {
+        self.facts.from == ListenerKind::Entry && self.body.has_forged_trailers()
+    }
+
     /// All of the request was read and sent.
     pub fn has_sent(&self) -> bool {
         self.up == Up::Sent
@@ -311,6 +343,9 @@ impl<'a> Exchange<'a> {
         }
         if self.scratch.is_gone() {
             return Poll::Ready(self.ended(End::Gone));
+        }
+        if self.picked.is_cut(self.is_stream(), || self.worker.ms_at(self.began.into_std())) {
+            return Poll::Ready(self.ended(End::Drained));
         }
         loop {
             if self.up == Up::Sending
@@ -351,6 +386,11 @@ impl<'a> Exchange<'a> {
                 }
             }
         }
+    }
+
+    /// Whether it may last for hours, as an ordinary request does not.
+    fn is_stream(&self) -> bool {
+        self.facts.grpc || self.answer.as_ref().is_some_and(|answer| answer.is_stream)
     }
 
     /// Whether nothing more of a body is read, for too much memory is in use. Wakes this task when it may go on.

@@ -78,7 +78,7 @@ impl Exchange<'_> {
                 Piece::End(count) => self.read_at += count,
                 Piece::Data(piece) => {
                     self.body_bytes += piece.len() as u64;
-                    if self.limits.body_bytes.is_some_and(|bytes_max| self.body_bytes > bytes_max) {
+                    if self.body_bytes_max.is_some_and(|bytes_max| self.body_bytes > bytes_max) {
                         return Err(End::TooLarge);
                     }
                     if self.facts.told.is_some_and(|told| told < self.body_bytes) {

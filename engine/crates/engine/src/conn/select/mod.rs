@@ -7,7 +7,7 @@ use std::sync::{Arc, atomic::AtomicU32};
 use sdlb_http1::Name;
 use sdlb_routes::{
     Ask, Balance, Bound, Draw, Entered, HashBy, Park, Picked, Route, Service, ServiceLimits, Settings, Sticky, Table,
-    VersionCounters, hash,
+    VersionCounters, hash, read_session,
 };
 use smallvec::SmallVec;
 use tokio::{sync::watch, time::Instant};
@@ -83,6 +83,8 @@ pub struct Tries {
     pub hedged: bool,
     /// An answer must have begun by then.
     pub deadline: Option<Instant>,
+    /// The cookie that names the version of the client's session, and what the client has sent of it; 0: nothing.
+    pub session: Option<(Arc<str>, u64)>,
     /// Of the route, for requests that get no version.
     pub unserved: Option<Arc<VersionCounters>>,
 }
@@ -212,6 +214,16 @@ impl Conn {
                     self.worker.counters.refused_malformed_total.add();
                     return Err(Answer::new(400, "malformed-request", "http_request_error", detail).into());
                 }
+                // HAProxy retries elsewhere only what may be repeated; the rest waits for the routes of an engine that has just started.
+                Found::NotHere
+                    if facts.retries_425
+                        && !facts.idempotent
+                        && let Some(until) = self.settles_at() =>
+                {
+                    if tries.watches(&self.worker) {
+                        self.wait_for_routes(scratch, until, tries).await?;
+                    }
+                }
                 Found::NotHere => {
                     self.worker.counters.not_here_total.add();
                     let answer = match tries.failure.take_if(|_| !tries.not_here) {
@@ -251,6 +263,11 @@ impl Conn {
             }
             route.read_ahead();
             tries.look(table.epoch(), || route.since());
+            if let Sticky::Session(name) = route.sticky() {
+                let head = &scratch.from_client.data()[..facts.head_bytes];
+                let had = cookie(scratch, head, name).map_or(0, read_session);
+                tries.session = Some((name.clone(), had));
+            }
             // Where there is one version only, there is nothing to draw.
             let draw = match route.picks() {
                 [] | [_] => tries.draw.unwrap_or_default(),
@@ -403,7 +420,7 @@ impl Conn {
                 Some(address)
             }
             Sticky::Header(name) => field(scratch, head, name),
-            Sticky::Cookie(name) => cookie(scratch, head, name),
+            Sticky::Cookie(name) | Sticky::Session(name) => cookie(scratch, head, name),
         };
         route.draw(value)
     }

@@ -103,7 +103,8 @@ impl Engine {
         let clients_max = limits.connections.min(Descriptors::now().clients());
         let pseudonym = format!("{}-{}", asked.node, self.boot_id.get(..PSEUDONYM_DIGITS).unwrap_or_default());
         let settles = (asked.settle_ms > 0).then(|| Instant::now() + Duration::from_millis(asked.settle_ms.into()));
-        let config = NodeConfig { settles, name: asked.node, pseudonym, control_socket, limits, identity };
+        let https_port = plan.https_port();
+        let config = NodeConfig { settles, name: asked.node, pseudonym, https_port, control_socket, limits, identity };
         for worker in &self.workers {
             worker.tell(Command::Configure(Box::new(config.clone())));
         }

@@ -70,10 +70,12 @@ impl Engine {
                 Some(to_engine::Kind::DrainClients(asked)) => {
                     self.drain_clients(Duration::from_millis(asked.deadline_ms.into()));
                 }
+                Some(to_engine::Kind::Cut(cut)) => self.cut(cut),
                 Some(to_engine::Kind::Ping(proto::Ping {})) => self.send(Kind::Pong(proto::Pong {})),
                 Some(to_engine::Kind::HandOver(asked)) => self.give_sockets(asked.path),
                 Some(to_engine::Kind::Sites(sites)) => self.put_sites(sites),
                 Some(to_engine::Kind::TicketKeys(keys)) => self.ticket_keys(&keys),
+                Some(to_engine::Kind::Challenges(challenges)) => self.challenge(challenges),
                 None => eprintln!(
                     "sdlb-engine: ignored a message from control of a kind that this version does not support"
                 ),

@@ -30,6 +30,11 @@ impl Engine {
         self.send(Kind::SitesApplied(proto::SitesApplied { sites: states }));
     }
 
+    pub(super) fn challenge(&mut self, asked: proto::Challenges) {
+        let error = self.sites.challenge(convert::challenges(asked)).err().unwrap_or_default();
+        self.send(Kind::ChallengesApplied(proto::ChallengesApplied { error }));
+    }
+
     pub(super) fn ticket_keys(&mut self, keys: &proto::TicketKeys) {
         if let Err(error) = self.sites.keys.replace(keys.keys.iter().map(|key| (&key.name[..], &key.secret[..]))) {
             eprintln!("sdlb-engine: {error}; the session ticket keys stay as they are");

@@ -8,7 +8,7 @@ use super::Engine;
 use crate::{
     convert,
     proto::{self, from_engine::Kind},
-    workers::Event,
+    workers::{Command, Event},
 };
 
 impl Engine {
@@ -22,6 +22,18 @@ impl Engine {
                 self.tables.send_replace(self.table.clone());
             }
             Err(Refused(reason)) => self.send(Kind::Rejected(proto::Rejected { epoch, reason })),
+        }
+    }
+
+    /// Ends requests in flight, also those to members that are still in the table.
+    pub(super) fn cut(&mut self, cut: proto::Cut) {
+        let now_ms = self.now_ms();
+        let mut any = false;
+        for key in cut.members.into_iter().map(convert::member_key) {
+            any |= self.table.cut(&self.draining, &key, now_ms, cut.streams_only);
+        }
+        if any {
+            self.workers.iter().for_each(|worker| worker.tell(Command::Cut));
         }
     }
 

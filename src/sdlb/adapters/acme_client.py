@@ -1,0 +1,358 @@
+"""A client for ACME (RFC 8555) with renewal windows (RFC 9773) and profiles, over httpx.
+
+Nonces are kept and used once; a request whose nonce was refused is repeated with the one that the refusal carried. Failures
+are sorted by what can be done about them: a CA that does not answer, a rate limit, or a refusal. A clock that
+differs from the CA's by more than `SKEW_S_MAX` is a refusal, because certificates would be ordered at wrong times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, cast
+
+import httpx
+
+from sdlb.adapters.acme_jws import b64, key_authorization, signed
+from sdlb.adapters.hook_program import printable
+from sdlb.adapters.http_client import error_text, load_http, new_client, read_start
+from sdlb.adapters.regular_file import read_regular
+from sdlb.core.certificates import LIMITED, OUTAGE, REFUSED
+from sdlb.model.acme import AcmeSettings
+from sdlb.seams.acme import AcmeFailed, Authorization, Offer, OrderState, RenewalWindow
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+TIMEOUT_S = 30.0
+BODY_BYTES_MAX = 1 << 20
+CA_BYTES_MAX = 4 << 20
+NONCES_MAX = 16
+BAD_NONCES_MAX = 10
+SKEW_S_MAX = 3600.0
+DIRECTORY_S = 24 * 3600.0
+"""The directory is read again after this time."""
+AGENT = "sdlb-acme"
+ERROR = "urn:ietf:params:acme:error:"
+TEXT_CHARS_MAX = 400
+
+
+class Client:
+    """`account`: the account's URL as known from an earlier run, "" without one. `on_account`: called with its URL once it
+    is known. `wall`: Unix time."""
+
+    def __init__(
+        self,
+        settings: AcmeSettings,
+        key: EllipticCurvePrivateKey,
+        account: str,
+        on_account: Callable[[str], None],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._key = key
+        self._account = account
+        self._on_account = on_account
+        self._wall = wall
+        self._http: httpx.AsyncClient | None = None
+        self._directory: dict[str, Any] = {}
+        self._read_at = 0.0
+        self._nonces: deque[str] = deque(maxlen=NONCES_MAX)
+        self._checked = False  # the account was confirmed by the CA
+
+    # ------------------------------------------------------------------ directory and account
+
+    @property
+    def account(self) -> str:
+        return self._account
+
+    @property
+    def windows(self) -> bool:
+        return isinstance(self._directory.get("renewalInfo"), str)
+
+    async def open(self) -> None:
+        loop_s = asyncio.get_running_loop().time()
+        if not self._directory or loop_s - self._read_at > DIRECTORY_S:
+            answer = await self._send("GET", self._settings.directory)
+            self._check_clock(answer)
+            found = _data(answer)
+            for name in ("newNonce", "newAccount", "newOrder"):
+                if not isinstance(found.get(name), str):
+                    text = f"{self._settings.directory} is not an ACME directory: it has no {name}"
+                    raise AcmeFailed(REFUSED, text)
+            self._check_profile(found)
+            self._directory, self._read_at = found, loop_s
+        if not self._checked:
+            await self._find_account()
+
+    async def _find_account(self) -> None:
+        payload: dict[str, object] = {"termsOfServiceAgreed": True}
+        if self._settings.email:
+            payload["contact"] = [f"mailto:{self._settings.email}"]
+        account, self._account = self._account, ""
+        try:
+            answer = await self._post(self._url("newAccount"), payload)
+        except AcmeFailed:
+            self._account = account
+            raise
+        self._account = answer.headers.get("location", "")
+        if not self._account:
+            raise AcmeFailed(REFUSED, "the CA has created an account without a URL")
+        self._checked = True
+        if self._account != account:
+            self._on_account(self._account)
+
+    def _check_clock(self, answer: httpx.Response) -> None:
+        try:
+            theirs = parsedate_to_datetime(answer.headers.get("date", ""))
+        except ValueError:
+            return
+        ours_s = self._wall()
+        if abs(theirs.timestamp() - ours_s) > SKEW_S_MAX:
+            text = (
+                f"the clock of this machine shows {_time(ours_s)} and the CA's shows {_time(theirs.timestamp())}; "
+                "set the clock"
+            )
+            raise AcmeFailed(OUTAGE, text, problem="clock")
+
+    def _check_profile(self, directory: Mapping[str, Any]) -> None:
+        wanted = self._settings.profile
+        meta: Any = directory.get("meta")
+        known: Any = meta.get("profiles") if isinstance(meta, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        if wanted and (not isinstance(known, dict) or wanted not in known):
+            names = ", ".join(sorted(map(str, cast("dict[str, Any]", known)))) if isinstance(known, dict) else "none"
+            text = f"the CA has no profile {wanted!r} (it has: {names}); correct profile in [acme]"
+            raise AcmeFailed(REFUSED, text)
+
+    def _url(self, name: str) -> str:
+        return str(self._directory[name])
+
+    # ------------------------------------------------------------------ orders
+
+    async def new_order(self, hosts: Sequence[str], replaces: str) -> OrderState:
+        payload: dict[str, object] = {"identifiers": [{"type": "dns", "value": host} for host in hosts]}
+        if self._settings.profile:
+            payload["profile"] = self._settings.profile
+        if replaces:
+            payload["replaces"] = replaces
+        try:
+            answer = await self._post(self._url("newOrder"), payload)
+        except AcmeFailed as error:
+            # A CA may refuse to link the two orders for many reasons; the certificate matters more.
+            if not replaces or error.kind != REFUSED or error.problem in ("rejectedIdentifier", "unauthorized"):
+                raise
+            del payload["replaces"]
+            answer = await self._post(self._url("newOrder"), payload)
+        return self._order(answer, answer.headers.get("location", ""))
+
+    async def order(self, url: str) -> OrderState:
+        return self._order(await self._post(url, None), url)
+
+    async def authorization(self, url: str) -> Authorization:
+        answer = await self._post(url, None)
+        found = _data(answer)
+        offers: dict[str, Offer] = {}
+        for each in _items(found.get("challenges")):
+            kind = str(each.get("type", ""))
+            token = str(each.get("token", ""))
+            offers[kind] = Offer(
+                str(each.get("url", "")), kind, str(each.get("status", "")), token, _words(each.get("error"))
+            )
+        identifier: Any = found.get("identifier")
+        host = str(identifier.get("value", "")) if isinstance(identifier, dict) else ""  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        wildcard = bool(found.get("wildcard"))
+        return Authorization(
+            url, host, str(found.get("status", "")), wildcard, offers, _retry_after(answer, self._wall())
+        )
+
+    def key_authorization(self, token: str) -> str:
+        return key_authorization(self._key, token)
+
+    async def answer(self, offer: Offer) -> None:
+        await self._post(offer.url, {})
+
+    async def finalize(self, order: OrderState, request: bytes) -> OrderState:
+        return self._order(await self._post(order.finalize, {"csr": b64(request)}), order.url)
+
+    async def certificate(self, order: OrderState) -> bytes:
+        answer = await self._post(order.certificate, None, accept="application/pem-certificate-chain")
+        return answer.content
+
+    async def window(self, certificate_id: str) -> RenewalWindow:
+        answer = await self._send("GET", f"{self._url('renewalInfo').rstrip('/')}/{certificate_id}")
+        found = _data(answer)
+        window: Any = found.get("suggestedWindow")
+        try:
+            start_s, end_s = (datetime.fromisoformat(str(window[key])).timestamp() for key in ("start", "end"))
+        except (KeyError, TypeError, ValueError):
+            raise AcmeFailed(REFUSED, "the CA's renewal window cannot be read") from None
+        return RenewalWindow(start_s, end_s, _retry_after(answer, self._wall()), str(found.get("explanationURL") or ""))
+
+    def _order(self, answer: httpx.Response, url: str) -> OrderState:
+        found = _data(answer)
+        urls: Any = found.get("authorizations")
+        return OrderState(
+            url,
+            str(found.get("status", "")),
+            tuple(str(each) for each in cast("list[object]", urls)) if isinstance(urls, list) else (),
+            str(found.get("finalize", "")),
+            str(found.get("certificate") or ""),
+            _words(found.get("error")),
+            _retry_after(answer, self._wall()),
+        )
+
+    # ------------------------------------------------------------------ requests
+
+    async def _post(self, url: str, payload: object, accept: str = "application/json") -> httpx.Response:
+        """A signed request. A refused nonce is not a failure until it happens `BAD_NONCES_MAX` times in a row. An account that
+        the CA has forgotten is created again, once."""
+        for attempt in range(BAD_NONCES_MAX + 1):
+            nonce = self._nonces.popleft() if self._nonces else await self._nonce()
+            body = signed(self._key, url, nonce, payload, self._account)
+            try:
+                return await self._send("POST", url, body, accept)
+            except AcmeFailed as error:
+                if attempt == BAD_NONCES_MAX:
+                    raise
+                if error.problem == "accountDoesNotExist" and self._checked:
+                    self._checked = False
+                    await self._find_account()
+                elif error.problem != "badNonce":
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _nonce(self) -> str:
+        await self._send("HEAD", self._url("newNonce"))
+        if not self._nonces:
+            raise AcmeFailed(OUTAGE, "the CA gives no nonce")
+        return self._nonces.popleft()
+
+    async def _send(
+        self, method: str, url: str, body: object = None, accept: str = "application/json"
+    ) -> httpx.Response:
+        if not url.startswith("https://"):
+            raise AcmeFailed(REFUSED, f"the CA names the URL {url[:100]!r}, which is not https")
+        http = await self._client()
+        headers = {"accept": accept, "user-agent": AGENT, "accept-encoding": "identity"}
+        if body is not None:
+            headers["content-type"] = "application/jose+json"
+        try:
+            async with asyncio.timeout(TIMEOUT_S), http.stream(method, url, json=body, headers=headers) as answer:
+                await _read(answer)
+        except TimeoutError:
+            raise AcmeFailed(OUTAGE, f"{_host(url)} did not answer within {TIMEOUT_S:g} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise AcmeFailed(OUTAGE, f"{_host(url)} cannot be reached: {error_text(error, TEXT_CHARS_MAX)}") from None
+        if nonce := answer.headers.get("replay-nonce", ""):
+            self._nonces.append(nonce)
+        if answer.is_success:
+            return answer
+        raise _failure(answer, url, self._wall())
+
+    async def _client(self) -> httpx.AsyncClient:
+        if self._http is None:
+            try:
+                tls = await asyncio.to_thread(_tls, self._settings.ca_file)
+            except (OSError, ssl.SSLError) as error:
+                text = f"ca_file {self._settings.ca_file} cannot be used: {error.strerror or error}"
+                raise AcmeFailed(REFUSED, text) from None
+            self._http = new_client(tls)
+        return self._http
+
+    async def close(self) -> None:
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
+
+
+# ------------------------------------------------------------------ reading
+
+
+def _tls(ca_file: str) -> ssl.SSLContext:
+    if ca_file:
+        found = read_regular(ca_file, CA_BYTES_MAX)
+        if len(found) > CA_BYTES_MAX:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), ca_file)
+        return ssl.create_default_context(cadata=found.decode("ascii", "replace"))
+    return load_http()[1]
+
+
+async def _read(answer: httpx.Response) -> None:
+    content = await read_start(answer.aiter_bytes(), BODY_BYTES_MAX + 1)
+    if len(content) > BODY_BYTES_MAX:
+        raise AcmeFailed(OUTAGE, f"{_host(str(answer.url))} sent more than {BODY_BYTES_MAX} bytes")
+    answer._content = content  # pyright: ignore[reportPrivateUsage]
+
+
+def _data(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        found = answer.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise AcmeFailed(OUTAGE, f"{_host(str(answer.url))} did not answer with JSON", status=answer.status_code)
+    return cast("dict[str, Any]", found)
+
+
+def _items(value: object) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        return []
+    return [cast("dict[str, Any]", each) for each in cast("list[object]", value) if isinstance(each, dict)]
+
+
+def _failure(answer: httpx.Response, url: str, wall_s: float) -> AcmeFailed:
+    """By the problem document and the status (RFC 8555, section 6.7)."""
+    try:
+        found: Any = answer.json()
+    except ValueError:
+        found = None
+    kind, problem, said = REFUSED, "", ""
+    if isinstance(found, dict):
+        document = cast("dict[str, Any]", found)
+        problem = str(document.get("type", "")).removeprefix(ERROR)
+        said = _words(document)
+    status = answer.status_code
+    if status == 429 or problem == "rateLimited":
+        kind = LIMITED
+    elif status >= 500 or problem == "serverInternal" or 300 <= status < 400 or not isinstance(found, dict):
+        kind = OUTAGE
+    text = f"{_host(url)} answered {status}{f': {said}' if said else ''}"
+    return AcmeFailed(kind, text, retry_after_s=_retry_after(answer, wall_s), problem=problem, status=status)
+
+
+def _words(problem: object) -> str:
+    """What a problem document says, with those of its parts."""
+    if not isinstance(problem, dict):
+        return ""
+    document = cast("dict[str, Any]", problem)
+    name = str(document.get("type", "")).removeprefix(ERROR)
+    said = str(document.get("detail") or "")
+    parts = [said or name, *(_words(each) for each in _items(document.get("subproblems")))]
+    return printable("; ".join(filter(None, parts)))[:TEXT_CHARS_MAX]
+
+
+def _retry_after(answer: httpx.Response, wall_s: float) -> float | None:
+    """In seconds or as a date (RFC 9110, section 10.2.3)."""
+    text = answer.headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, at.timestamp() - wall_s)
+
+
+def _host(url: str) -> str:
+    return httpx.URL(url).netloc.decode("ascii", "replace") or url[:100]
+
+
+def _time(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,30 @@
+"""The order of a rollout: zone by zone, and spread within a zone (`model.rollout.position`).
+
+The zones and their sizes are fixed when the rollout begins to roll. The cursor stops at the end of a zone until no node in it is left
+to update. A node that no longer reports is not left, so a zone that is lost does not stop the rollout.
+"""
+
+from __future__ import annotations
+
+from sdlb.model.rollout import RoleReport, Rollout, Zone
+
+
+def zones_of(report: RoleReport) -> tuple[Zone, ...]:
+    """In their order. Empty: all nodes are in one zone."""
+    found = tuple(Zone(name, nodes) for name, nodes in sorted(report.zones.items()) if nodes > 0)
+    return found if len(found) > 1 else ()
+
+
+def limited(rollout: Rollout, report: RoleReport, cursor: float) -> float:
+    """The cursor without the zones whose turn it is not."""
+    total, end = sum(zone.nodes for zone in rollout.zones), 0
+    for zone in rollout.zones:
+        end += zone.nodes
+        if report.left.get(zone.name):
+            return min(cursor, end / total)
+    return cursor
+
+
+def current_zone(rollout: Rollout, report: RoleReport) -> str:
+    """The zone whose turn it is. "": there are no zones, or none has a node left."""
+    return next((zone.name for zone in rollout.zones if report.left.get(zone.name)), "")
