@@ -45,7 +45,8 @@ def free_port() -> int:
 
 class Pebble:
     """`http_port`, `tls_port`: where it validates challenges; every name resolves to 127.0.0.1. `profiles`: name -> lifetime in
-    seconds. `environment`: further variables of Pebble."""
+    seconds. `eab`: key identifier -> HMAC key in base64url; accounts must be bound to one of them. `environment`: further
+    variables of Pebble."""
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Pebble:
         http_port: int = 0,
         tls_port: int = 0,
         profiles: Mapping[str, int] | None = None,
+        eab: Mapping[str, str] | None = None,
         **environment: str,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +77,8 @@ class Pebble:
                         "httpPort": http_port or free_port(),
                         "tlsPort": tls_port or free_port(),
                         "ocspResponderURL": "",
-                        "externalAccountBindingRequired": False,
+                        "externalAccountBindingRequired": eab is not None,
+                        "externalAccountMACKeys": dict(eab or {}),
                         "domainBlocklist": ["blocked.example"],
                         "retryAfter": {"authz": 0, "order": 0},
                         "keyAlgorithm": "ecdsa",

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from sdlb.model.acme import AcmeSettings, ExternalAccount
 from sdlb.model.hardening import Hardening
 from sdlb.model.hook_program import HookProgram
 from sdlb.model.identity import IdentitySpec
@@ -91,6 +92,12 @@ def site(config: NodeConfig, text: str) -> NodeConfig:
 
 FAULTS: dict[str, tuple[Callable[[NodeConfig], NodeConfig], str, str, str]] = {
     "others read a site's key": (lambda c: changed(c, "a.pem", 0o644), "key-files", "mode 0644", "chmod 600 "),
+    "others read the HMAC key of the external account": (
+        lambda c: replace(c, acme=AcmeSettings("https://ca/", eab=ExternalAccount("k", _eab(c)))),
+        "key-files",
+        "mode 0644",
+        "chmod 600 ",
+    ),
     "the group writes the node's key": (
         lambda c: changed(c, "node.key", 0o660),
         "key-files",
@@ -154,6 +161,10 @@ FAULTS: dict[str, tuple[Callable[[NodeConfig], NodeConfig], str, str, str]] = {
         "3.0 or newer",
     ),
 }
+
+
+def _eab(config: NodeConfig) -> str:
+    return str(write(Path(config.file).parent / "eab.key", "c2VjcmV0", 0o644))
 
 
 def _dh(config: NodeConfig) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sdlb.model.acme import AcmeSettings, Peer, exact_host, inside
+from sdlb.model.acme import AcmeSettings, ExternalAccount, Peer, exact_host, inside
 from sdlb.model.problem import Invalid
 from sdlb.node.check import mistakes
 from sdlb.node.config import NodeConfig, Options, read_config
@@ -102,6 +102,48 @@ def test_a_bad_table_is_one_error_with_its_line(table: str, error: str, tmp_path
     lines = text.splitlines()
     line = next((n for n, each in enumerate(lines, 1) if each.startswith(f"{key} =")), lines.index("[acme]") + 1)
     assert found.startswith(f"/node.toml:{line}: {error}")
+
+
+def test_an_external_account(tmp_path: Path) -> None:
+    text = f'{LISTEN}[acme]\n{DIRECTORY}eab = {{kid = "k-1", hmac_key_file = "/etc/sdlb/eab.key"}}\n{SITE}'
+    config = read(text, tmp_path)
+    assert config.acme is not None and config.acme.eab == ExternalAccount("k-1", "/etc/sdlb/eab.key")
+
+
+@pytest.mark.parametrize(
+    ("eab", "error"),
+    [
+        ('{hmac_key_file = "/k"}', "kid: is missing or empty; set it to the key identifier that the CA gave you"),
+        ('{kid = "", hmac_key_file = "/k"}', "kid: is missing or empty"),
+        ('{kid = "a b", hmac_key_file = "/k"}', "kid: has the value 'a b'; expected the key identifier that the CA"),
+        ('{kid = "k"}', "hmac_key_file: is missing or empty; name the file with the HMAC key"),
+        ('{kid = "k", hmac_key_file = "eab.key"}', "hmac_key_file: has the value 'eab.key'; expected an absolute path"),
+        ('{kid = "k", hmac_key = "AAAA"}', "hmac_key: is not a known key; did you mean 'hmac_key_file'?"),
+    ],
+)
+def test_a_bad_external_account_is_one_error_with_its_line(eab: str, error: str, tmp_path: Path) -> None:
+    text = f"{LISTEN}[acme]\n{DIRECTORY}eab = {eab}\n{SITE}"
+    line = text.splitlines().index(f"eab = {eab}") + 1
+    assert refused(text, tmp_path).startswith(f"/node.toml:{line}: acme.eab.{error}")
+    assert "acme.eab: is not a table" in refused(f'{LISTEN}[acme]\n{DIRECTORY}eab = "k"\n{SITE}', tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "error"), [(0o600, ""), (0o644, "is readable by others (mode 0644); run: chmod 600 ")]
+)
+def test_check_finds_a_key_file_that_cannot_be_used(mode: int, error: str, tmp_path: Path) -> None:
+    key = tmp_path / "eab.key"
+    file = tmp_path / "node.toml"
+    file.write_text(
+        f'state_dir = "{tmp_path}/state"\n[listen]\nhttps = "127.0.0.1:0"\nnode = "127.0.0.1:0"\n'
+        f'socket = "{tmp_path}/s"\n[acme]\n{DIRECTORY}eab = {{kid = "k", hmac_key_file = "{key}"}}\n{SITE}'
+    )
+    (found,) = mistakes(Options(config=str(file)))
+    assert f"acme.eab.hmac_key_file: {key} cannot be read (No such file or directory)" in found
+    key.write_text("c2VjcmV0")
+    key.chmod(mode)
+    found = mistakes(Options(config=str(file)))
+    assert (len(found), error in "".join(found)) == (1 if error else 0, True)
 
 
 def test_http_01_needs_the_plain_listener(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 
+from sdlb.adapters.acme_eab import BadKeyFile, binding, read_key
 from sdlb.adapters.acme_jws import b64, key_authorization, signed
 from sdlb.adapters.hook_program import printable
 from sdlb.adapters.http_client import error_text, load_http, new_client, read_start
@@ -93,12 +94,12 @@ class Client:
             await self._find_account()
 
     async def _find_account(self) -> None:
-        payload: dict[str, object] = {"termsOfServiceAgreed": True}
-        if self._settings.email:
-            payload["contact"] = [f"mailto:{self._settings.email}"]
+        """A known account is confirmed; only a new one needs the external account."""
         account, self._account = self._account, ""
         try:
-            answer = await self._post(self._url("newAccount"), payload)
+            answer = await self._known_account() if account else None
+            if answer is None:
+                answer = await self._new_account()
         except AcmeFailed:
             self._account = account
             raise
@@ -108,6 +109,40 @@ class Client:
         self._checked = True
         if self._account != account:
             self._on_account(self._account)
+
+    async def _known_account(self) -> httpx.Response | None:
+        """None: the CA has forgotten it."""
+        try:
+            return await self._post(self._url("newAccount"), {"onlyReturnExisting": True})
+        except AcmeFailed as error:
+            if error.problem != "accountDoesNotExist":
+                raise
+            return None
+
+    async def _new_account(self) -> httpx.Response:
+        payload: dict[str, object] = {"termsOfServiceAgreed": True}
+        if self._settings.email:
+            payload["contact"] = [f"mailto:{self._settings.email}"]
+        eab, url = self._settings.eab, self._url("newAccount")
+        if eab is None:
+            if _meta(self._directory).get("externalAccountRequired") is True:
+                do = "set eab = {kid, hmac_key_file} in [acme] to what the CA gave you"
+                raise AcmeFailed(
+                    REFUSED, f"the CA creates accounts only for its customers (externalAccountRequired); {do}"
+                )
+            return await self._post(url, payload)
+        try:
+            hmac_key = await asyncio.to_thread(read_key, eab.hmac_key_file)
+        except BadKeyFile as error:
+            raise AcmeFailed(OUTAGE, f"eab.hmac_key_file: {error}") from None
+        payload["externalAccountBinding"] = binding(self._key, eab.kid, hmac_key, url)
+        try:
+            return await self._post(url, payload)
+        except AcmeFailed as error:
+            if error.kind != REFUSED:
+                raise
+            text = f"{error}; the account was not bound to the external account {eab.kid}: check eab in [acme]"
+            raise AcmeFailed(REFUSED, text, problem=error.problem, status=error.status) from None
 
     def _check_clock(self, answer: httpx.Response) -> None:
         try:
@@ -124,8 +159,7 @@ class Client:
 
     def _check_profile(self, directory: Mapping[str, Any]) -> None:
         wanted = self._settings.profile
-        meta: Any = directory.get("meta")
-        known: Any = meta.get("profiles") if isinstance(meta, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        known: Any = _meta(directory).get("profiles")
         if wanted and (not isinstance(known, dict) or wanted not in known):
             names = ", ".join(sorted(map(str, cast("dict[str, Any]", known)))) if isinstance(known, dict) else "none"
             text = f"the CA has no profile {wanted!r} (it has: {names}); correct profile in [acme]"
@@ -299,6 +333,11 @@ def _data(answer: httpx.Response) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise AcmeFailed(OUTAGE, f"{_host(str(answer.url))} did not answer with JSON", status=answer.status_code)
     return cast("dict[str, Any]", found)
+
+
+def _meta(directory: Mapping[str, Any]) -> dict[str, Any]:
+    found: Any = directory.get("meta")
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
 def _items(value: object) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ def jwk(key: ec.EllipticCurvePrivateKey) -> dict[str, str]:
 
 def thumbprint(key: ec.EllipticCurvePrivateKey) -> str:
     """RFC 7638."""
-    return b64(hashlib.sha256(_json(jwk(key))).digest())
+    return b64(hashlib.sha256(compact(jwk(key))).digest())
 
 
 def key_authorization(key: ec.EllipticCurvePrivateKey, token: str) -> str:
@@ -44,15 +44,16 @@ def signed(key: ec.EllipticCurvePrivateKey, url: str, nonce: str, payload: objec
     """The body of a request. `account` "": the key itself is sent, as for a new account. `payload` None: POST-as-GET."""
     header: dict[str, object] = {"alg": "ES256", "nonce": nonce, "url": url}
     header |= {"kid": account} if account else {"jwk": jwk(key)}
-    return sign(key, header, b"" if payload is None else _json(payload))
+    return sign(key, header, b"" if payload is None else compact(payload))
 
 
 def sign(key: ec.EllipticCurvePrivateKey, header: Mapping[str, object], payload: bytes) -> dict[str, str]:
-    protected, content = b64(_json(header)), b64(payload)
+    protected, content = b64(compact(header)), b64(payload)
     der = key.sign(f"{protected}.{content}".encode("ascii"), ec.ECDSA(hashes.SHA256()))
     signature = b"".join(number.to_bytes(NUMBER_BYTES, "big") for number in decode_dss_signature(der))
     return {"protected": protected, "payload": content, "signature": b64(signature)}
 
 
-def _json(data: object) -> bytes:
+def compact(data: object) -> bytes:
+    """JSON without spaces."""
     return json.dumps(data, separators=(",", ":")).encode()

@@ -8,6 +8,10 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+EXPOSED = 0o027
+"""Permissions that a file with a key must not have: any for others, write for the group. That a group may read it is common
+practice (Debian's ssl-cert)."""
+
 
 class NotRegular(OSError):
     """The path leads to a folder, FIFO, socket or device."""

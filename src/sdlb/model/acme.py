@@ -15,9 +15,18 @@ CHALLENGES = (TLS, HTTP, DNS)
 WELL_KNOWN = "/.well-known/acme-challenge/"
 
 
+class ExternalAccount(Struct, frozen=True):
+    """The operator's account at the CA, to which the node's ACME account is bound (RFC 8555, section 7.3.4). `hmac_key_file`: the
+    key that belongs to `kid`, base64url."""
+
+    kid: str
+    hmac_key_file: str
+
+
 class AcmeSettings(Struct, frozen=True):
     """`[acme]` of the node file. `profile` "": the CA's default. `hook`: the program that sets DNS records. `ca_file` "":
-    the system's CAs. `on_claim`: host patterns; a claim of a host inside them that turns active starts an order."""
+    the system's CAs. `on_claim`: host patterns; a claim of a host inside them that turns active starts an order. `eab` None: the
+    CA needs no external account."""
 
     directory: str
     email: str = ""
@@ -26,6 +35,7 @@ class AcmeSettings(Struct, frozen=True):
     hook: tuple[str, ...] = ()
     ca_file: str = ""
     on_claim: tuple[str, ...] = ()
+    eab: ExternalAccount | None = None
 
 
 class Peer(Struct, frozen=True):

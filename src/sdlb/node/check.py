@@ -172,6 +172,8 @@ def _of_machine(config: NodeConfig, place: _Places, bound: Bound) -> Iterator[In
             yield from _program(acme.hook[0], place("acme", "hook"))
         if acme.ca_file and not os.access(acme.ca_file, os.R_OK):
             yield Invalid(CODE, place("acme", "ca_file"), f"{acme.ca_file} cannot be read", "name a PEM file")
+        if acme.eab is not None:
+            yield from _eab(acme.eab.hmac_key_file, place("acme", "eab", "hmac_key_file"))
     for name, hook in config.hooks.items():
         yield from _program(hook.command[0], place("hook", name, "command"))
         yield from _cwd(hook.cwd, place("hook", name, "cwd"))
@@ -183,6 +185,15 @@ def _of_machine(config: NodeConfig, place: _Places, bound: Bound) -> Iterator[In
         yield from _service(service, place)
     if config.access_log:
         yield from _log(Path(config.access_log), place("log", "access"))
+
+
+def _eab(path: str, where: str) -> Iterator[Invalid]:
+    from sdlb.adapters.acme_eab import BadKeyFile, read_key
+
+    try:
+        read_key(path)
+    except BadKeyFile as error:
+        yield Invalid(CODE, where, error.what, error.do)
 
 
 def _service(service: RoleService, places: _Places) -> Iterator[Invalid]:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import cast
 from urllib.parse import urlsplit
 
-from sdlb.model.acme import CHALLENGES, DNS, HTTP, TLS, AcmeSettings, Peer, check_on_claim
+from sdlb.model.acme import CHALLENGES, DNS, HTTP, TLS, AcmeSettings, ExternalAccount, Peer, check_on_claim
 from sdlb.model.address import check_address, check_name, is_loopback
 from sdlb.node.config_programs import read_command
 from sdlb.node.config_reader import Reader, one_of
 
-KEYS = ("directory", "email", "profile", "challenge", "hook", "on_claim", "ca_file")
+KEYS = ("directory", "email", "profile", "challenge", "hook", "on_claim", "ca_file", "eab")
+EAB_KEYS = ("kid", "hmac_key_file")
+KID_CHARS_MAX = 256
 PATTERNS_MAX = 256
 PEERS_MAX = 32
 NAMES_MAX = 100
@@ -51,7 +53,21 @@ def read_acme(top: Reader, listen: Reader) -> AcmeSettings | None:
         hook,
         "" if ca_file is None else str(ca_file),
         on_claim,
+        _read_eab(table),
     )
+
+
+def _read_eab(acme: Reader) -> ExternalAccount | None:
+    """Raises Invalid."""
+    if "eab" not in acme:
+        return None
+    table = acme.table("eab", EAB_KEYS)
+    kid, path = table.text("kid", "", _kid), table.path("hmac_key_file")
+    if not kid:
+        table.refuse("kid", "is missing or empty", "set it to the key identifier that the CA gave you")
+    if path is None:
+        table.refuse("hmac_key_file", "is missing or empty", "name the file with the HMAC key that the CA gave you")
+    return ExternalAccount(kid, str(path))
 
 
 def check_site(site: Reader, hosts: Sequence[str], acme: AcmeSettings | None) -> None:
@@ -121,6 +137,12 @@ def _email(text: str) -> str:
 def _profile(text: str) -> str:
     if len(text) > 64 or not text.isascii() or " " in text:
         raise ValueError('the name of a profile of the CA, for example "shortlived"')
+    return text
+
+
+def _kid(text: str) -> str:
+    if len(text) > KID_CHARS_MAX or not text.isascii() or " " in text:
+        raise ValueError(f"the key identifier that the CA gave you: at most {KID_CHARS_MAX} characters without spaces")
     return text
 
 

@@ -193,6 +193,11 @@ KEYS: dict[str, tuple[str, str]] = {
         "for exactly that host is active.",
     ),
     "acme.ca_file": ("the system's CAs", "PEM file with the root CAs of the HTTPS server of a private CA."),
+    "acme.eab": (
+        "none",
+        'For a CA that requires an external account: `{kid = "KID", hmac_key_file = "/etc/sdlb/eab.key"}`. The CA gives you both; '
+        "the file has the HMAC key as base64url, with mode 0600. It is read only to create the ACME account.",
+    ),
     "hook.command": ("required", "The absolute path of the program and its arguments, as a list. No shell reads it."),
     "hook.timeout_s": (
         "0: the gate's `timeout_s` only",

@@ -9,7 +9,7 @@ import os
 import stat
 from dataclasses import replace
 
-from sdlb.adapters.regular_file import NotRegular, open_regular, read_most
+from sdlb.adapters.regular_file import EXPOSED, NotRegular, open_regular, read_most
 from sdlb.model.front import PAGE_BYTES_MAX
 from sdlb.model.identity import Identity, IdentitySpec
 from sdlb.model.problem import Invalid
@@ -18,9 +18,6 @@ from sdlb.node.config_reader import CODE
 from sdlb.node.dh_check import PEM
 
 FILE_BYTES_MAX = 1 << 20
-EXPOSED = 0o027
-"""Permissions that a key file must not have: any for others, write for the group. That a group may read it is common
-practice (Debian's ssl-cert)."""
 Stamp = tuple[tuple[int, int, int, int, int] | None, ...]
 """For each file of a site: device, inode, size, times of its content and of its attributes; None: stat fails."""
 

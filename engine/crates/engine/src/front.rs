@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, sync::Arc};
 
-use crate::forward::fields::line;
+use crate::{forward::fields::line, tls::challenges::WELL_KNOWN};
 
 /// Bytes of one page.
 const PAGE_BYTES_MAX: usize = 64 << 10;
@@ -10,15 +10,13 @@ const PAGE_BYTES_MAX: usize = 64 << 10;
 const TEXT_BYTES_MAX: usize = 4 << 10;
 /// Redirects, fields and pages of one site.
 const PARTS_MAX: usize = 256;
-/// Where an ACME server looks for the answer to an HTTP-01 challenge (RFC 8555, 8.3): over plain HTTP.
-const CHALLENGES: &[u8] = b"/.well-known/acme-challenge/";
 /// RFC 6797.
 const HSTS: &str = "strict-transport-security";
 
 /// Whether the path is one of a challenge: it is served on every listener as any other path, and never redirected to `https`.
 #[must_use]
 pub fn is_challenge(path: &[u8]) -> bool {
-    path.starts_with(CHALLENGES)
+    path.starts_with(WELL_KNOWN)
 }
 
 /// What is set for a site.

@@ -49,7 +49,7 @@ CHECKS: Final[dict[str, Check]] = {
         "a change of the node file is a change of everything below",
     ),
     "key-files": Check(
-        "owner and mode of the private keys of sites and of the identity",
+        "owner and mode of the private keys of sites and of the identity, and of the HMAC key of `acme.eab`",
         "others can read one, its group can write it, or it belongs to another user",
         "",
         "a user that reads a key can pass for this node or site",

@@ -7,9 +7,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from sdlb.adapters.regular_file import EXPOSED
 from sdlb.node.audit.checks import CHECKS, FAIL, PASS, WARN, Finding
 from sdlb.node.config import NodeConfig
-from sdlb.node.pem import EXPOSED
 
 OTHERS_WRITE = 0o022
 OTHERS_READ = 0o077
@@ -68,7 +68,10 @@ def _keys(config: NodeConfig, uid: int) -> Iterator[tuple[str, str, str]]:
     pairs = [pair for spec in config.sites for pair in spec.certificates]
     if config.identity is not None:
         pairs.append((config.identity.certificate, config.identity.key))
-    for path in dict.fromkeys(Path((key or chain).path) for chain, key in pairs):
+    paths = [(key or chain).path for chain, key in pairs]
+    if config.acme is not None and config.acme.eab is not None:
+        paths.append(config.acme.eab.hmac_key_file)
+    for path in map(Path, dict.fromkeys(paths)):
         if (found := _stat(path)) is None:
             continue  # a fault of the certificate
         yield from _owner(path, found, uid)

@@ -23,8 +23,8 @@ use super::sites::key_of;
 
 /// The protocol of the handshakes (RFC 8737, 6.2).
 const PROTOCOL: &[u8] = b"acme-tls/1";
-/// Paths of tokens begin so.
-const WELL_KNOWN: &[u8] = b"/.well-known/acme-challenge/";
+/// Where an ACME server looks for the answer to an HTTP-01 challenge (RFC 8555, 8.3): over plain HTTP. A token follows.
+pub const WELL_KNOWN: &[u8] = b"/.well-known/acme-challenge/";
 
 /// All of them, for all workers.
 #[derive(Debug, Clone, Default)]
