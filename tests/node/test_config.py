@@ -287,12 +287,6 @@ BAD: dict[str, tuple[str, int, str, str]] = {
         "acme",
         "tls-alpn-01",
     ),
-    "haproxy: trusted proxies": (
-        'engine = "haproxy"\n[listen]\nhttp = "127.0.0.1:80"\n[listen.trusted_proxies]\nhttp = ["10.0.0.0/8"]\n',
-        5,
-        "listen.trusted_proxies.http",
-        'not supported with engine = "haproxy"',
-    ),
 }
 
 
@@ -371,9 +365,7 @@ def test_every_key_of_the_configuration_has_its_place_in_the_file(tmp_path: Path
     )
     text = text.replace(":7700", ":7799")
     haproxy = text.replace("[engine]", '[haproxy]\nbinary = "/h"\n[engine]\nkind = "haproxy"')
-    haproxy = haproxy.replace('[listen.trusted_proxies]\nhttp = ["10.0.0.0/8"]\nhttps = ["::1"]\n', "").replace(
-        "[acme]", '[acme]\nchallenge = "dns-01"\nhook = ["/h"]'
-    )
+    haproxy = haproxy.replace("[acme]", '[acme]\nchallenge = "dns-01"\nhook = ["/h"]')
     identity = text.replace("insecure = true", "") + IDENTITY
     both = (read(text, tmp_path), read(identity, tmp_path), read(haproxy, tmp_path))  # what cannot stand together
     for each in fields(NodeConfig):

@@ -213,7 +213,7 @@ def build(
         fence_s=fence_s,
         workers=workers,
         engine=engine,
-        haproxy_binary=_haproxy(top, engine, proxies, acme),
+        haproxy_binary=_haproxy(top, engine, acme),
         limits=public_limits(limits, public),
         access_log=_access(top),
         log_level=top.table("log", ("access", "level")).text("level", "info", _level),
@@ -271,14 +271,11 @@ def _engine(top: Reader) -> tuple[str, int, dict[str, int]]:
     return kind, workers, limits
 
 
-def _haproxy(top: Reader, engine: str, proxies: Reader, acme: AcmeSettings | None) -> str:
+def _haproxy(top: Reader, engine: str, acme: AcmeSettings | None) -> str:
     """`[haproxy]`. With this engine, settings that would be unsafe to ignore are refused; others are reported as degraded."""
     table = top.table("haproxy", ("binary",))
     if "haproxy" in top and engine != "haproxy":
         top.refuse("haproxy", 'needs engine = "haproxy"', "add it, or remove the table")
-    for key in ("http", "https"):
-        if engine == "haproxy" and key in proxies:
-            proxies.refuse(key, 'is not supported with engine = "haproxy"', "remove it, or use the native engine")
     if engine == "haproxy" and acme is not None and acme.challenge == TLS:
         do = 'set challenge = "http-01" or "dns-01" under [acme]'
         top.refuse("acme", f'has the challenge {TLS}, which engine = "haproxy" does not answer', do)

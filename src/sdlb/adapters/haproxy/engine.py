@@ -198,7 +198,7 @@ class HaproxyEngine:
             return Upgraded(pid, self._program.version, before.current, version, deadline_s)
 
     async def drain_clients(self, deadline_s: float) -> None:
-        keys = [listener.key for listener in self._config.listeners if listener.key != "node"] if self._config else []
+        keys = self._files.entries(self._config) if self._config is not None else []
         end = time.monotonic() + deadline_s
         with contextlib.suppress(Silent, CommandFailed):
             async with self._lock:

@@ -46,6 +46,10 @@ class Files:
     def bound(self, listener: Listener) -> str:
         return self.ports.get(f"{listener.key} {listener.address}", listener.address)
 
+    def entries(self, config: EngineConfig) -> list[str]:
+        """The frontends that have the addresses for clients."""
+        return [bind.door.first for bind in self._binds(config) if bind.key != "node"]
+
     def write(self, config: EngineConfig, found: program.Program, tables: Tables, sites: Sites) -> None:
         self._before = {name: path.read_bytes() for name in (CONFIG, STATE) if (path := self._folder / name).exists()}
         for listener in config.listeners:
@@ -69,10 +73,7 @@ class Files:
         return Settings(
             node=config.node,
             folder=str(self._folder),
-            binds=[
-                Bind(each.key, self.bound(each), each.hardening or Hardening.preset(each.public))
-                for each in config.listeners
-            ],
+            binds=self._binds(config),
             groups=tables.groups,
             limits=config.limits,
             threads=self._threads,
@@ -83,6 +84,17 @@ class Files:
             node_tls=config.identity is not None,
             control_socket=config.control_socket,
         )
+
+    def _binds(self, config: EngineConfig) -> list[Bind]:
+        return [
+            Bind(
+                each.key,
+                self.bound(each),
+                each.hardening or Hardening.preset(each.public),
+                each.trusted_proxies,
+            )
+            for each in config.listeners
+        ]
 
     def undo(self) -> None:
         """Puts the former files back, so that the folder has what the workers were loaded with."""

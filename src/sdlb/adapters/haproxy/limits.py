@@ -88,7 +88,8 @@ def degraded(
     if public:
         found.append(Degraded("public", "no flood limits of HTTP/2 before HAProxy 3.0"))
     if any(listener.trusted_proxies for listener in config.listeners):
-        found.append(Degraded("listen.trusted_proxies", "no forwarding header is trusted"))
+        instead = "ten addresses of X-Forwarded-For; a PROXY protocol header without an address stands for 0.0.0.0"
+        found.append(Degraded("listen.trusted_proxies", instead))
     if not lua:
         found.append(Degraded("parking", "503 with Retry-After: HAProxy is built without Lua"))
         found.append(Degraded("sticky", "by client only: HAProxy is built without Lua"))

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct, field
 
-from sdlb.adapters.haproxy import node_rules
+from sdlb.adapters.haproxy import doors, node_rules
 from sdlb.adapters.haproxy.names import quoted
 from sdlb.model.acme import WELL_KNOWN
 from sdlb.model.hardening import Hardening
@@ -45,11 +45,16 @@ CIPHERS = (
 
 
 class Bind(Struct, frozen=True):
-    """`key`: "http", "https" or "node", as in `seams.engine.Listener`."""
+    """`key`: "http", "https" or "node", as in `seams.engine.Listener`. `trusted`: networks of proxies."""
 
     key: str
     address: str
     hardening: Hardening = Hardening()
+    trusted: Sequence[str] = ()
+
+    @property
+    def door(self) -> doors.Door:
+        return doors.Door(self.key, self.address, self.trusted)
 
 
 class ServerLine(Struct, frozen=True):
@@ -87,7 +92,8 @@ def configuration(settings: Settings, servers: Mapping[int, Sequence[ServerLine]
     # Maps that no other rule names are known to commands only if one does.
     known = [f"  http-request set-var(txn.x) str(x),map_str({name}.map)" for name in MAPS if name not in BY_PREFIX]
     lines += ["", "backend none", *known, *_unavailable(settings)]
-    lines += ["", "backend addresses", "  stick-table type ipv6 size 100k expire 1m store conn_cur,http_req_rate(1s)"]
+    for name, stored in (("addresses", "conn_cur"), ("rates", "http_req_rate(1s)")):
+        lines += ["", f"backend {name}", f"  stick-table type ipv6 size 100k expire 1m store {stored}"]
     lines += ["", "backend draws", "  stick-table type string len 24 size 100k expire 1h store gpc0"]
     for slot in range(1, settings.groups + 1):
         lines.append(f"backend g{slot}")
@@ -193,9 +199,13 @@ def _unavailable_answer(settings: Settings) -> str:
 
 def _entry(settings: Settings, bind: Bind) -> Iterator[str]:
     tls = bind.key == "https"
+    yield from doors.frontends(bind.door, settings.limits)
     yield f"frontend {bind.key}"
-    yield f"  bind {bind.address}{_tls(settings) if tls else ''}"
-    yield from _by_address(settings)
+    yield f"  bind {bind.door.bind}{_tls(settings) if tls else ''}"
+    yield from doors.proxies(bind.trusted)
+    yield from _connections(settings, bind)
+    yield from doors.client(bind.trusted, "https" if tls else "http")
+    yield from _requests(settings)
     yield from _canonical(settings, bind)
     if tls:
         yield from _same_site(settings)
@@ -207,13 +217,13 @@ def _entry(settings: Settings, bind: Bind) -> Iterator[str]:
         if bind.hardening.redirect_to_https:
             yield from _site_of("s2", "var(txn.h)")
             port = next((each.address for each in settings.binds if each.key == "https"), ":443").rpartition(":")[2]
-            ours = "!{ var(txn.s2) -m str none }"
+            ours = "!{ var(txn.s2) -m str none } !{ var(txn.scheme) -m str https }"
             # A client that names a port has reached that one, so nothing between changes them.
             if port != "443":
                 named = "{ req.hdr(host) -m reg :[0-9]+$ }"
                 yield f"  http-request redirect prefix https://%[var(txn.h)]:{port} code 308 if {ours} {named}"
             yield f"  http-request redirect prefix https://%[var(txn.h)] code 308 if {ours}"
-    yield from _fields(settings, bind, tls)
+    yield from _fields(settings, bind)
     yield from _route()
     yield "  http-request set-var(txn.d) str(10000)"
     if settings.lua:
@@ -244,18 +254,23 @@ def _entry(settings: Settings, bind: Bind) -> Iterator[str]:
     yield "  default_backend none"
 
 
-def _by_address(settings: Settings) -> Iterator[str]:
-    """Limits for each client address; IPv6 addresses are counted by /64."""
+def _connections(settings: Settings, bind: Bind) -> Iterator[str]:
+    """The limit for each client address; IPv6 addresses are counted by /64. A trusted proxy has none."""
     connections = settings.limits.get("connections_per_address")
-    requests = settings.limits.get("requests_per_s_per_address")
-    if connections or requests:
-        yield "  tcp-request connection track-sc1 src,ipmask(32,64) table addresses"
     if connections:
-        yield f"  tcp-request connection reject if {{ sc1_conn_cur gt {connections} }}"
+        # Behind a door, the client is known only when the header of the PROXY protocol has been read.
+        when, but = ("session", " unless proxy") if bind.trusted else ("connection", "")
+        yield f"  tcp-request {when} track-sc1 src,ipmask(32,64) table addresses{but}"
+        yield f"  tcp-request {when} reject if {{ sc1_conn_cur gt {connections} }}"
+
+
+def _requests(settings: Settings) -> Iterator[str]:
+    requests = settings.limits.get("requests_per_s_per_address")
     if requests:
         detail = "This client sends more requests than this node accepts."
         answer = _answer(settings, 429, "too-many-requests", "Too Many Requests", detail)
-        yield f"  {answer} hdr Retry-After {RETRY_AFTER_S} if {{ sc1_http_req_rate gt {requests} }}"
+        yield "  http-request track-sc2 src,ipmask(32,64) table rates"
+        yield f"  {answer} hdr Retry-After {RETRY_AFTER_S} if {{ sc2_http_req_rate gt {requests} }}"
 
 
 def _tls(settings: Settings) -> str:
@@ -308,16 +323,17 @@ def _same_site(settings: Settings) -> Iterator[str]:
     yield f"  {answer} unless {{ var(txn.s1),strcmp(txn.s2) eq 0 }}"
 
 
-def _fields(settings: Settings, bind: Bind, tls: bool) -> Iterator[str]:
+def _fields(settings: Settings, bind: Bind) -> Iterator[str]:
     yield f"  http-request del-header {quoted(_OURS)} -m reg"
     yield f"  http-request del-header {quoted(_ALIASES)} -m reg"
     if bind.hardening.drop_underscore_fields:
         yield "  http-request del-header _ -m sub"
-    if tls and bind.hardening.hsts_s:
+    if bind.hardening.hsts_s:
         given = "{ res.hdr(strict-transport-security) -m found }"
         age = bind.hardening.hsts_s
-        yield f"  http-after-response set-header strict-transport-security max-age={age} unless {given}"
-    scheme = "https" if tls else "http"
+        tls = "{ var(txn.scheme) -m str https }"
+        yield f"  http-after-response set-header strict-transport-security max-age={age} if {tls} !{given}"
+    scheme = "%[var(txn.scheme)]"
     yield "  http-request set-header x-forwarded-for %[src]"
     yield "  http-request set-header x-real-ip %[src]"
     yield f"  http-request set-header x-forwarded-proto {scheme}"
