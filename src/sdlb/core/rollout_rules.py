@@ -75,6 +75,14 @@ class Capacity(Struct, frozen=True):
         return self.ready - self.promised
 
 
+class HeldBack(Struct, frozen=True):
+    """A node was refused a slot while none was out: its `share`, and `why`. `short`: for want of capacity. Nothing: none was."""
+
+    share: int = 0
+    why: str = ""
+    short: bool = False
+
+
 class Conditions(Struct, frozen=True):
     """`learning`: some nodes may not have reported yet. `best`: the best ready capacity of the last minutes. `objection`: why the
     old version must not be stopped yet (gates, policy); "": it may. `flips`: the policy replaces versions by a flip. `active`: the
@@ -145,6 +153,11 @@ def capacity_objection(now: Capacity, share: int, *, alone: bool, accept_gap: bo
     if whole and (left > 0 or accept_gap):
         return ""
     return f"a capacity of {max(0, left)} would be left of {now.baseline}, and the floor is {now.floor}"
+
+
+def missing_capacity(now: Capacity, share: int) -> int:
+    """What has to become ready before a node with this share gets a slot, while no other has one. 0: capacity is no obstacle."""
+    return max(0, min(now.floor + share, now.baseline) - now.left) if share else 0
 
 
 def nodes_out_max(text: str, nodes: int) -> int:

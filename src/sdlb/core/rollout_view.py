@@ -8,6 +8,7 @@ import msgspec
 
 from sdlb.core.canary_analysis import verdict
 from sdlb.core.canary_steps import current
+from sdlb.core.rollout_rules import missing_capacity
 from sdlb.core.zone_order import current_zone
 from sdlb.model.rollout import (
     DRAINING,
@@ -26,7 +27,7 @@ from sdlb.model.rollout import (
 )
 
 if TYPE_CHECKING:
-    from sdlb.core.rollout_rules import Owned
+    from sdlb.core.rollout_rules import Capacity, HeldBack, Owned
     from sdlb.core.rollouts import Rollouts
 
 OUT = (DRAINING, STOPPING, STARTING, VERIFYING)
@@ -54,7 +55,7 @@ def rollout_view(rollouts: Rollouts, target: Target, report: RoleReport, wall_s:
         "analysis": _analysis(owned, rollout, wall_s),
         "slots": _slots(owned, report, wall_s),
         "failed": {**report.failed, **owned.failed},
-        "next": _next(rollout, owned, report),
+        "next": _next(rollout, owned, report, now, rollouts.held(target.service)),
         "zones": [
             {"zone": each.name, "nodes": each.nodes, "left": report.left.get(each.name, 0)} for each in rollout.zones
         ],
@@ -162,7 +163,7 @@ def _slots(owned: Owned, report: RoleReport, wall_s: float) -> list[dict[str, An
     ]
 
 
-def _next(rollout: Rollout, owned: Owned, report: RoleReport) -> str:
+def _next(rollout: Rollout, owned: Owned, report: RoleReport, now: Capacity, held: HeldBack) -> str:
     if rollout.state != "rolling" or not report.count(rollout.id, QUEUED, PREPARED):
         return ""
     if current(rollout) is not None and rollout.step_since:
@@ -175,4 +176,6 @@ def _next(rollout: Rollout, owned: Owned, report: RoleReport) -> str:
     )
     if owned.slots:
         return f"{another}, when {', '.join(sorted(owned.slots)[:3])} is verified"
-    return f"{another}, when it asks"
+    if missing := missing_capacity(now, held.share):
+        return f"{another}, when {missing} more of capacity is ready (now {now.left}, floor {now.floor})"
+    return f"{another}, but not yet: {held.why}" if held.why and not held.short else f"{another}, when it asks"

@@ -28,6 +28,7 @@ from sdlb.core.rollout_plan import Known
 from sdlb.core.rollout_rules import (
     Capacity,
     Conditions,
+    HeldBack,
     Owned,
     advance,
     capacity_objection,
@@ -92,7 +93,7 @@ class Rollouts:
         self._asking: dict[
             str, dict[str, float]
         ] = {}  # service -> node that waits for a slot -> until when that counts
-        self._held: dict[str, bool] = {}  # service that gets no slot although none is open -> whether capacity is short
+        self._held: dict[str, HeldBack] = {}  # service that gets no slot although none is open
         self._details: dict[str, str] = {}  # what a rollout waits for, if that alone has changed
         self._returned: dict[str, dict[str, None]] = {}  # service -> nodes that gave a slot back since it was adopted
         self._took_s: dict[str, float] = {}  # service -> how long the last node had a slot that succeeded
@@ -112,6 +113,9 @@ class Rollouts:
 
     def owned(self, service: str) -> Owned:
         return self._owned.get(service, Owned())
+
+    def held(self, service: str) -> HeldBack:
+        return self._held.get(service, HeldBack())
 
     def detail(self, rollout: Rollout, service: str) -> str:
         return self._details.get(service) or rollout.detail
@@ -392,7 +396,7 @@ class Rollouts:
             ):
                 accept_gap = rollout.spec.accept_gap
                 short = capacity_objection(capacity, ask.share, alone=True, accept_gap=accept_gap)
-                self._hold(ask.service, rollout, why, now, short=bool(short))
+                self._hold(ask.service, rollout, HeldBack(ask.share, why, bool(short)), now)
             return SlotAnswer(False, retry_s, why)
         self._asking.get(ask.service, {}).pop(ask.node, None)
         self._held.pop(ask.service, None)
@@ -467,12 +471,12 @@ class Rollouts:
         heard_s = 2 * self._state.settings.beat_s
         return turns.objection(rollout, self._of_others(), heard_s, self._state.wall_s)
 
-    def _hold(self, service: str, rollout: Rollout, why: str, now: float, *, short: bool) -> None:
+    def _hold(self, service: str, rollout: Rollout, held: HeldBack, now: float) -> None:
         if service not in self._held:
-            text = f"{service}: {rollout.id} takes no node out: {why}"
+            text = f"{service}: {rollout.id} takes no node out: {held.why}"
             self._state.note("capacity-held", text, "warning", service=service, rollout=rollout.id)
             self._state.set_timer(now, "rollout", service)
-        self._held[service] = short
+        self._held[service] = held
 
     def _save(self, service: str, owned: Owned) -> None:
         if owned == self.owned(service):
@@ -557,7 +561,7 @@ class Rollouts:
             flips=self._opening(service).cut_over == "flip",
             active=record is not None and rollout.to in record.active,
             reverted=root.openings.reverted(service, rollout.to),
-            held=self._held.get(service, False),
+            held=self.held(service).short,
             asking=len(asking),
             canary=self._canary(service, rollout, report, now),
             turn=turn.text,
