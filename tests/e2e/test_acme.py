@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from tests.acme_front import Front
 from tests.certificates import Authority
 from tests.e2e.backend import Backend
 from tests.e2e.cluster import Cluster, Node, api, until
+from tests.engines.play import needs_haproxy
 from tests.pebble import Pebble, needs_pebble
 
 pytestmark = needs_pebble
@@ -43,12 +44,15 @@ class World:
         node.settings["identity"] = {"certificate": str(path), "ca": str(self.identities.pem)}
         del node.settings[""]["insecure"]
 
-    def edges(self, challenge: str, *, identity: bool = False, **acme: object) -> list[Node]:
+    def edges(
+        self, challenge: str, *, identity: bool = False, engines: Sequence[str] = ("native", "native"), **acme: object
+    ) -> list[Node]:
         made = [
             self.cluster.node(f"edge-{n}", entry=True, start=False, listen=listen)
             for n, listen in enumerate(self.listen, 1)
         ]
-        for node in made:
+        for node, kind in zip(made, engines, strict=True):
+            node.settings["engine"] = {"kind": kind, "workers": 2}
             node.settings[""]["site"] = [{"hosts": [HOST], "acme": True}]
             node.settings["acme"] = {
                 "directory": self.front.directory,
@@ -133,6 +137,17 @@ def test_one_order_serves_two_entries_through_rate_limits_and_outages(world: Wor
     assert "certificate-failed" in codes(edges[0])
     kinds = orders_shown(edges[0])
     assert kinds['sdlb_acme_orders_total{result="issued"}'] == kinds['sdlb_acme_orders_total{result="renewed"}'] == "1"
+
+
+@needs_haproxy
+def test_haproxy_proves_a_host_in_the_handshake(world: World) -> None:
+    """The CA validates at the entry with HAProxy, which has no certificate of its own at first, and renews."""
+    edges = world.edges("tls-alpn-01", engines=("native", "haproxy"), profile="short")
+    until("both serve", lambda: all(served(edge, HOST) for edge in edges), 60.0)
+    first = served(edges[1], HOST)
+    assert world.front.orders == 1
+    until("both serve the next one", lambda: all(served(edge, HOST) not in (first, None) for edge in edges), 60.0)
+    assert world.front.orders >= 2
 
 
 def test_strangers_cause_no_orders_and_a_claim_causes_one(world: World, backend: Make) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from sdlb.adapters.acme_keys import challenge_certificate
 from sdlb.adapters.haproxy import program
 from sdlb.adapters.haproxy.files import Files
 from sdlb.adapters.haproxy.sites import Sites
@@ -251,7 +252,8 @@ def test_challenges_over_http_are_answered_and_others_refused(tmp_path: Path) ->
             got = await played.ask("a.example", f"{WELL_KNOWN}tok-en_1")
             assert (got.status, got.body) == (200, "tok-en_1.x Y")
             assert (await played.ask("b.example", f"{WELL_KNOWN}tok-en_1")).status == 421
-            assert "http-01" in await played.engine.challenges.challenges([ChallengeAnswer(TLS, "a.example", "", "")])
+            refused = ChallengeAnswer(TLS, "a.example", "", challenge_certificate("a.example", "t.x"))
+            assert "only on nodes with" in await played.engine.challenges.challenges([refused])
             assert (await played.ask("a.example", f"{WELL_KNOWN}tok-en_1")).status == 421
 
     run(scenario)
@@ -295,7 +297,7 @@ def test_a_host_of_another_site_than_that_of_the_handshake_is_refused(tmp_path: 
         played = control("haproxy", tmp_path)
         ca = authority.pem.read_bytes()
         sites = [Site("a.example", ("a.example", "*.b.example"), pem), Site("c.example", ("c.example",), pem, ca, True)]
-        played.engine.sites.put(sites, [site.key for site in sites])
+        played.engine.sites.put(sites, {site.key for site in sites})
         await played.engine.start(config)
         try:
             assert ("site *.b.example", ()) in [(each.what, each.services) for each in played.engine.degraded()]

@@ -280,13 +280,6 @@ BAD: dict[str, tuple[str, int, str, str]] = {
         "haproxy.bin",
         "did you mean 'binary'?",
     ),
-    "haproxy: ACME by TLS": (
-        'engine = "haproxy"\n[listen]\nhttps = "127.0.0.1:1"\n[acme]\ndirectory = "https://a/"\n'
-        '[[site]]\nhosts = ["a.example"]\nacme = true\n',
-        4,
-        "acme",
-        "tls-alpn-01",
-    ),
 }
 
 
@@ -365,7 +358,6 @@ def test_every_key_of_the_configuration_has_its_place_in_the_file(tmp_path: Path
     )
     text = text.replace(":7700", ":7799")
     haproxy = text.replace("[engine]", '[haproxy]\nbinary = "/h"\n[engine]\nkind = "haproxy"')
-    haproxy = haproxy.replace("[acme]", '[acme]\nchallenge = "dns-01"\nhook = ["/h"]')
     identity = text.replace("insecure = true", "") + IDENTITY
     both = (read(text, tmp_path), read(identity, tmp_path), read(haproxy, tmp_path))  # what cannot stand together
     for each in fields(NodeConfig):

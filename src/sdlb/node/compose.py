@@ -22,6 +22,7 @@ from sdlb.adapters.store_embedded import EmbeddedStore
 from sdlb.core.balancer import Balancer
 from sdlb.core.events import NodeFileNames
 from sdlb.core.settings import Settings
+from sdlb.model.acme import TLS
 from sdlb.model.identity import Identity
 from sdlb.model.instance import HealthCheck, InstanceSpec
 from sdlb.model.problem import Invalid
@@ -176,6 +177,7 @@ class Node:
             dict(config.limits),
             config.access_log,
             identity,
+            config.acme is not None and config.acme.challenge == TLS,
         )
 
     def data_address(self, parent: str) -> str:

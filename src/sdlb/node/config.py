@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from msgspec import Struct, field
 
-from sdlb.model.acme import TLS, AcmeSettings, Peer
+from sdlb.model.acme import AcmeSettings, Peer
 from sdlb.model.address import check_address, check_name, host_of
 from sdlb.model.hardening import Hardening
 from sdlb.model.hook_program import HookProgram
@@ -213,7 +213,7 @@ def build(
         fence_s=fence_s,
         workers=workers,
         engine=engine,
-        haproxy_binary=_haproxy(top, engine, acme),
+        haproxy_binary=_haproxy(top, engine),
         limits=public_limits(limits, public),
         access_log=_access(top),
         log_level=top.table("log", ("access", "level")).text("level", "info", _level),
@@ -271,14 +271,11 @@ def _engine(top: Reader) -> tuple[str, int, dict[str, int]]:
     return kind, workers, limits
 
 
-def _haproxy(top: Reader, engine: str, acme: AcmeSettings | None) -> str:
-    """`[haproxy]`. With this engine, settings that would be unsafe to ignore are refused; others are reported as degraded."""
+def _haproxy(top: Reader, engine: str) -> str:
+    """`[haproxy]`. Settings that this engine does not have are reported as degraded."""
     table = top.table("haproxy", ("binary",))
     if "haproxy" in top and engine != "haproxy":
         top.refuse("haproxy", 'needs engine = "haproxy"', "add it, or remove the table")
-    if engine == "haproxy" and acme is not None and acme.challenge == TLS:
-        do = 'set challenge = "http-01" or "dns-01" under [acme]'
-        top.refuse("acme", f'has the challenge {TLS}, which engine = "haproxy" does not answer', do)
     binary = table.path("binary")
     return "" if binary is None else str(binary)
 

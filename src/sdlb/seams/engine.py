@@ -47,6 +47,8 @@ class EngineConfig(Struct, frozen=True):
     access_log: str = ""
     identity: Identity | None = None
     """This node's own certificate. None: node links are unencrypted."""
+    tls_challenges: bool = False
+    """CAs validate hosts by tls-alpn-01 at the listener "https"."""
 
 
 class InstanceTotals(Struct, frozen=True):

@@ -82,7 +82,7 @@ class HaproxyEngine:
         self._figures = Figures(self.stats)
         self._health = Health()
         self._access = AccessLog(folder / LOG, self._endpoint_of)
-        self._challenges = Challenges(self._put_challenges)
+        self._challenges = Challenges(folder, self._put_challenges)
         self._links = Links(folder)
         self._config: EngineConfig | None = None
         self._program: program.Program | None = None
@@ -124,6 +124,7 @@ class HaproxyEngine:
         attached = await self._attach()
         try:
             await self._links.use(config)
+            await self._challenges.use(config)
             if not attached:
                 await self._spawn(settle_s)
             elif not self._files.are_of(config, self._program, self.tables, self.sites):
@@ -146,6 +147,7 @@ class HaproxyEngine:
                 error = await self._reload()
                 if not error:
                     await self._links.use(config)
+                    await self._challenges.use(config)
             except (OSError, Silent) as failure:
                 error = str(failure)
             if error:
@@ -228,6 +230,7 @@ class HaproxyEngine:
         self._ending = True
         await self._cancel()
         await self._links.close()
+        await self._challenges.close()
         self._access.close()
         self.stats.attached = False
 
@@ -290,7 +293,9 @@ class HaproxyEngine:
         while True:
             try:
                 self._processes = await self._master.processes(1.0)
-                break
+                if await self._master.serves(self._processes.current):
+                    break
+                raise Silent("it has not loaded its files")
             except Silent as silent:
                 if not processes.runs(self._files.pid, self._files.config_path):
                     why = self._files.complaint(self._log) or processes.exit_reason(self._files.pid, self._log)
@@ -530,7 +535,8 @@ class HaproxyEngine:
                 now = await self._master.processes()
                 if now.failed > before.failed:
                     return None
-                if now.reloads > before.reloads and now.current not in before.workers:
+                loaded = now.reloads > before.reloads and now.current not in before.workers
+                if loaded and await self._master.serves(now.current):
                     return now
         return None
 

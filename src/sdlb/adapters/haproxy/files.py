@@ -48,7 +48,7 @@ class Files:
 
     def entries(self, config: EngineConfig) -> list[str]:
         """The frontends that have the addresses for clients."""
-        return [bind.door.first for bind in self._binds(config) if bind.key != "node"]
+        return [bind.door.names[0] for bind in self._binds(config) if bind.key != "node"]
 
     def write(self, config: EngineConfig, found: program.Program, tables: Tables, sites: Sites) -> None:
         self._before = {name: path.read_bytes() for name in (CONFIG, STATE) if (path := self._folder / name).exists()}
@@ -92,6 +92,7 @@ class Files:
                 self.bound(each),
                 each.hardening or Hardening.preset(each.public),
                 each.trusted_proxies,
+                config.tls_challenges and each.key == "https",
             )
             for each in config.listeners
         ]

@@ -78,11 +78,17 @@ class Master:
         master = next((row for row in rows if row[1] == "master"), None)
         head, _, old = text.partition("# old workers")
         current = [int(pid) for pid, kind, _ in _ROW.findall(head) if kind == "worker"]
+        leaving = [(int(reloads), int(pid)) for pid, kind, reloads in _ROW.findall(old) if kind == "worker"]
+        if not current and leaving:  # from 3.1 on, the worker that serves on after a failed reload is an old one
+            newest = min(leaving)
+            leaving.remove(newest)
+            current = [newest[1]]
         if master is None or not current:
             raise Silent("HAProxy has no worker")
-        leaving = tuple(int(pid) for pid, kind, _ in _ROW.findall(old) if kind == "worker")
         failed = re.search(r"\[failed: (\d+)\]", text)
-        return Processes(master[0], master[2], current[0], leaving, int(failed[1]) if failed else 0)
+        return Processes(
+            master[0], master[2], current[0], tuple(pid for _, pid in leaving), int(failed[1]) if failed else 0
+        )
 
     async def run(self, pid: int, commands: Sequence[Command], *, leaving: bool = False) -> None:
         """Raises Silent or CommandFailed. `leaving`: only changes of maps; a worker that is gone has nothing to change."""
@@ -98,6 +104,10 @@ class Master:
     async def worker(self, pid: int, command: str) -> str:
         """The answer of a worker. Raises Silent."""
         return await self.ask(f"@!{pid} {command}\n")
+
+    async def serves(self, pid: int) -> bool:
+        """Whether the worker has loaded its files: from 3.1 on the master answers before. Raises Silent."""
+        return "Uptime_sec" in await self.worker(pid, "show info")
 
 
 def lines(pid: int, commands: Iterable[Command]) -> list[str]:

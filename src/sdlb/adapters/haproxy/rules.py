@@ -45,16 +45,17 @@ CIPHERS = (
 
 
 class Bind(Struct, frozen=True):
-    """`key`: "http", "https" or "node", as in `seams.engine.Listener`. `trusted`: networks of proxies."""
+    """`key`: "http", "https" or "node", as in `seams.engine.Listener`. The others are those of `doors.Door`."""
 
     key: str
     address: str
     hardening: Hardening = Hardening()
     trusted: Sequence[str] = ()
+    challenges: bool = False
 
     @property
     def door(self) -> doors.Door:
-        return doors.Door(self.key, self.address, self.trusted)
+        return doors.Door(self.key, self.address, self.trusted, self.challenges)
 
 
 class ServerLine(Struct, frozen=True):
@@ -92,7 +93,7 @@ def configuration(settings: Settings, servers: Mapping[int, Sequence[ServerLine]
     # Maps that no other rule names are known to commands only if one does.
     known = [f"  http-request set-var(txn.x) str(x),map_str({name}.map)" for name in MAPS if name not in BY_PREFIX]
     lines += ["", "backend none", *known, *_unavailable(settings)]
-    for name, stored in (("addresses", "conn_cur"), ("rates", "http_req_rate(1s)")):
+    for name, stored in (("addresses", "conn_cur"), ("named", "conn_cur"), ("rates", "http_req_rate(1s)")):
         lines += ["", f"backend {name}", f"  stick-table type ipv6 size 100k expire 1m store {stored}"]
     lines += ["", "backend draws", "  stick-table type string len 24 size 100k expire 1h store gpc0"]
     for slot in range(1, settings.groups + 1):
@@ -108,7 +109,6 @@ def _global(settings: Settings) -> Iterator[str]:
     limits = settings.limits
     yield "# Written by sdlb; do not edit."
     yield "global"
-    yield "  master-worker"
     yield "  expose-experimental-directives"
     yield "  no strict-limits"
     if settings.connections:
@@ -201,9 +201,10 @@ def _entry(settings: Settings, bind: Bind) -> Iterator[str]:
     tls = bind.key == "https"
     yield from doors.frontends(bind.door, settings.limits)
     yield f"frontend {bind.key}"
-    yield f"  bind {bind.door.bind}{_tls(settings) if tls else ''}"
+    yield f"  bind {bind.door.bind(bind.key)}{_tls(settings) if tls else ''}"
     yield from doors.proxies(bind.trusted)
-    yield from _connections(settings, bind)
+    if bind.trusted or bind.key == bind.door.names[0]:
+        yield from doors.connections(bind.door, settings.limits, named=bool(bind.trusted))
     yield from doors.client(bind.trusted, "https" if tls else "http")
     yield from _requests(settings)
     yield from _canonical(settings, bind)
@@ -254,17 +255,8 @@ def _entry(settings: Settings, bind: Bind) -> Iterator[str]:
     yield "  default_backend none"
 
 
-def _connections(settings: Settings, bind: Bind) -> Iterator[str]:
-    """The limit for each client address; IPv6 addresses are counted by /64. A trusted proxy has none."""
-    connections = settings.limits.get("connections_per_address")
-    if connections:
-        # Behind a door, the client is known only when the header of the PROXY protocol has been read.
-        when, but = ("session", " unless proxy") if bind.trusted else ("connection", "")
-        yield f"  tcp-request {when} track-sc1 src,ipmask(32,64) table addresses{but}"
-        yield f"  tcp-request {when} reject if {{ sc1_conn_cur gt {connections} }}"
-
-
 def _requests(settings: Settings) -> Iterator[str]:
+    """The limit for each client address; IPv6 addresses are counted by /64."""
     requests = settings.limits.get("requests_per_s_per_address")
     if requests:
         detail = "This client sends more requests than this node accepts."
