@@ -132,6 +132,17 @@ def test_a_generation_far_above_the_record_does_not_count(leap: int, believed: b
 # ---------------------------------------------------------------------- a root without a record
 
 
+@pytest.mark.promise(3, 5)
+def test_a_generation_counts_that_only_nodes_report_which_wait_for_what_is_open_here() -> None:
+    """They wait for the consent of this root under that generation. It never opens below, so nothing else would tell this root."""
+    bench = Bench(THIRD)
+    for child in ("host-1", "host-2"):
+        slot = bench.report(child, OLD, 4, stage=Stage.WAITING)
+    slot.permit, slot.opened = Permit(ACTIVE, generation=3), 3
+    assert slot.open() and slot.generation() == 3 and bench.trust().heard == 4
+    assert bench.decide(0.0).generation == 3 and bench.decide(20.0).generation == 4
+
+
 def test_the_scope_that_most_share_is_adopted() -> None:
     bench = Bench()
     for number in (1, 2):

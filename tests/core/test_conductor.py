@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from sdlb.core import events as ev
 from tests.core.node import Node
 from tests.core.test_openings import APPROVAL, MIGRATE, OLD, ONE, TWO, Story, roots
@@ -300,3 +302,17 @@ def _reason(story: Story, root: str) -> str:
     found = story.forest[root].balancer.view.service("catalog")
     assert found is not None
     return next(each["reason"] for each in found["versions"] if each["version"] == "2.5.1")
+
+
+@pytest.mark.promise(3, 5)
+@pytest.mark.parametrize("gap", [True, False])
+def test_a_cut_over_waits_no_longer_than_lease_and_fence_for_a_root_that_was_replaced(gap: bool) -> None:
+    """Its former id counts until then, and nothing but the time changes at that moment."""
+    story = Story(TWO, cut_over="flip", **({"gate": [MIGRATE]} if gap else {}))
+    story.put("1.0.2")
+    story.forest["edge-2"].kill()
+    story.put("2.5.1")
+    assert story.conductor == "edge-1"
+    story.forest["edge-2"].replace()
+    story.forest.run(60.0)
+    assert story.hooks() if gap else story.all_serve("2.5.1")

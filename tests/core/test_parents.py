@@ -260,6 +260,20 @@ def test_the_newest_decision_is_passed_up_whichever_parent_gives_the_reason(one:
     assert bench.parents.claim(bench.slot, bench["p-1"]).generation == 5
 
 
+@pytest.mark.promise(3, 5)
+@pytest.mark.parametrize("behind", ["p-1", "p-2"])
+def test_a_root_whose_consent_is_too_old_hears_the_newest_generation_as_one_of_its_own(behind: str) -> None:
+    """It does not know the other root: the generation counts there only if its own id is in the scope."""
+    bench = Bench()
+    for parent, root in (("p-1", "id-root-1"), ("p-2", "id-root-2")):
+        bench.say(parent, ACTIVE, 1 if parent == behind else 2, scope=(root,))
+    bench.slot.permit = Permit(WAITING, generation=2, scope=("id-root-1", "id-root-2"))
+    bench.slot.permit = permit = bench.permit()
+    assert (permit.state, permit.reason.code, permit.generation) == (WAITING, "asking", 2)
+    claim = bench.parents.claim(bench.slot, bench[behind])
+    assert (claim.generation, claim.scope) == (2, ("id-root-1", "id-root-2"))
+
+
 def test_a_decision_of_another_tree_is_not_passed_up_as_one_of_this_tree() -> None:
     bench = Bench()
     bench.say("p-1", WAITING, 3)

@@ -526,7 +526,10 @@ class _Evidence:
         self.reported = 0  # the newest reported generation of the record's scope, accepted or not
         self._most = GENERATION_MAX if known.blank else known.generation + LEAP_MAX
         doubted = [-slot.sums.doubted.get(0) for slot in slots]
-        newest = max((*doubted, *(slot.generation() for slot in slots)), default=0)
+        reported = [
+            -slot.sums.generations.get(0) for slot in slots
+        ]  # also by what waits below a version that is open here
+        newest = max((*doubted, *reported, *(slot.generation() for slot in slots)), default=0)
         if record is not None and newest > known.generation:
             votes = generation_votes(slots, self._is_ours, self._most)
             believed = max(votes, default=0) if known.blank else majority_generation(votes)

@@ -450,7 +450,7 @@ class Balancer:
                 self._keep_on(now)
             case "follow":
                 self._authority.follow()
-            case "hold" | "gate" | "text":
+            case "hold" | "gate" | "left" | "text":
                 self._state.dirty_services[name] = None
             case "route":
                 self._routes.on_timer(name)

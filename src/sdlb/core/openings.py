@@ -149,6 +149,8 @@ class Openings:
             return False
         if not self._may_conduct(service, known, record):
             return False
+        if self._left:  # decided again when the first of these roots no longer counts
+            self._state.set_timer(min(self._left.values()) + self._state.settings.silence_s, "left", service)
         start = self._taken_over(known, current, record)
         needing = sorted(needing, key=lambda v: (v != start.to, reports[v].stamp, v))[:CANDIDATES_MAX]
         self._watch_health(service, {v: reports[v] for v in needing}, now)
@@ -204,7 +206,7 @@ class Openings:
         peers = self._peers()
         left_at = self._left.get(known.conductor_id)
         if left_at is not None:  # decided again when it is certain that it has left the tree
-            self._state.set_timer(left_at + self._state.settings.silence_s, "gate", service)
+            self._state.set_timer(left_at + self._state.settings.silence_s, "left", service)
         return known.conductor_id not in peers
 
     def _waited(self, service: str, generation: int) -> bool:
@@ -314,7 +316,7 @@ class Openings:
             replaces=() if room and record.active else tuple(v for v in record.era if not compatible(version, v)),
             returns=version in record.past and version != self.wanted(service),
             barred=barred_by_policy(policy, version, record) is not None,
-            missing=tuple(sorted(names.get(root, root) for root in missing)),
+            missing=tuple(sorted({names.get(root, root) for root in missing})),
             alone=not alive,
             old=any(other in reports and not compatible(version, other) for other in record.era),
             floor=policy.opening.floor(able, healthy),

@@ -412,9 +412,10 @@ class Parents:
             return held  # no parent has decided: the permit stays
         unknown = tuple(u.name or u.parent for u, v in zip(with_say, verdicts, strict=True) if v is None)
         if unknown and not active:
-            best = max(said, key=lambda v: v.generation, default=None)
-            generation, scope = (best.generation, best.scope) if best is not None else (held.generation, held.scope)
-            return Permit(WAITING, Asking(unknown), self._state.settings.name, generation, scope, stamp)
+            best = max(said, key=lambda v: v.generation, default=held)
+            # As one decision of all roots above, so that a root that is behind hears the newest generation.
+            scope = self._group(best.scope)
+            return Permit(WAITING, Asking(unknown), self._state.settings.name, best.generation, scope, stamp)
         best = max(said, key=lambda v: (v.generation, v.decided_by))
         scope = self._group(root for v in said for root in v.scope)
         self.unconfirmed.pop(slot.key, None)

@@ -436,3 +436,17 @@ def route_transferred_while_a_root_is_cut_off(stage: Stage) -> None:
     _opens(stage, rival)
     stage.expect(5, "the other service is refused", not stage.serves(old))
     stage.settle(60.0)
+
+
+@scenario("P", 3, 5, root_1="", root_2="", host_1="root-1 root-2", host_2="root-1 root-2")
+def a_root_is_replaced_that_a_cut_over_waits_for(stage: Stage) -> None:
+    """A flip waits for root-2, which is down and comes back as another machine. Its former id counts for lease and fence, no longer."""
+    _serves_old(stage)
+    stage.no_more_requests()  # those in flight at the lost machine are lost with it
+    stage.acts.replace(stage["root-2"])
+    new = _rolls_out(stage)
+    stage.run(5.0)
+    stage.expect(5, "the flip waits for root-2", "root-2" in stage.opening()["detail"])
+    stage.acts.power_on(stage["root-2"])
+    _opens(stage, *new, within_s=50.0)
+    stage.settle(30.0)
