@@ -66,7 +66,7 @@ def test_a_handshake_of_a_ca_gets_the_certificate_of_the_challenge(
     async def scenario() -> None:
         leaf = Authority(tmp_path / "ca").issue("a.example")
         (tmp_path / "node").mkdir()
-        config = replace(CONFIG, listeners=(), tls_challenges=True)
+        config = replace(CONFIG, tls_challenges=True)
         async with endpoints("a") as (a,), started(kind, tmp_path / "node", config) as played:
             pattern = "a.example/*"
             await played.apply(

@@ -239,7 +239,7 @@ def test_over_tls_the_header_stands_before_the_handshake(kind: str, tmp_path: Pa
         authority = Authority(tmp_path / "ca")
         leaf = authority.issue("example.com")
         (tmp_path / "node").mkdir()
-        async with endpoints("a") as (a,), started(kind, tmp_path / "node", replace(CONFIG, listeners=())) as played:
+        async with endpoints("a") as (a,), started(kind, tmp_path / "node") as played:
             await played.apply(Apply(0, True, (upstream(a),), (put("1.0.0", a),), (route(one("1.0.0")),)))
             played.engine.sites.put([Site("a", ("example.com",), (leaf.pem.encode(),))])
             await played.until(lambda: bool(played.states), "site")

@@ -244,6 +244,10 @@ def test_the_version_of_the_engine_and_a_current_haproxy(good: NodeConfig) -> No
         assert found.result == result
     current = replace(good, engine="haproxy", haproxy_binary=str(_haproxy(good, "3.2.1")))
     assert audit(current, "fail") == []
+    (found,) = [each for each in findings(current, 0, (1, "2.6.12-1")) if each.check == "engine"]
+    assert (found.result, found.seen) == ("fail", "HAProxy 2.6"), (
+        "the one that runs counts, not the one that would be started"
+    )
 
 
 LISTENS = """

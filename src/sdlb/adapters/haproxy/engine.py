@@ -113,7 +113,7 @@ class HaproxyEngine:
         return self._degraded
 
     async def start(self, config: EngineConfig, settle_s: float = 0.0) -> None:
-        self._program = await program.find(self._binary)
+        await self._find()
         self._config = config
         self.tables.node_tls = config.identity is not None
         self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -187,17 +187,15 @@ class HaproxyEngine:
             before, version = self._processes, self.stats.version
             if before is None:
                 raise EngineFailed("control is not connected to HAProxy; see the node's log")
-            self._program = await program.find(self._binary)
+            found = await self._find()
             error = await self._reload()
             if error:
                 raise EngineFailed(f"HAProxy (process {before.current}) keeps serving; the reload failed: {error}")
             assert self._processes is not None
             pid = self._processes.current
-            text = (
-                f"HAProxy {self._program.version} (process {pid}) has replaced process {before.current}, which drains"
-            )
+            text = f"HAProxy {found.version} (process {pid}) has replaced process {before.current}, which drains"
             self._report(Note("engine-upgraded", text))
-            return Upgraded(pid, self._program.version, before.current, version, deadline_s)
+            return Upgraded(pid, found.version, before.current, version, deadline_s)
 
     async def drain_clients(self, deadline_s: float) -> None:
         keys = self._files.entries(self._config) if self._config is not None else []
@@ -254,6 +252,12 @@ class HaproxyEngine:
 
     # ------------------------------------------------------------------ start and restart
 
+    async def _find(self) -> program.Program:
+        """Raises EngineFailed."""
+        self._program = found = await program.find(self._binary)
+        self.tables.chooses_sni = found.chooses_sni
+        return found
+
     async def _attach(self) -> bool:
         """Attaches to a running HAProxy. False: there is none."""
         try:
@@ -263,7 +267,7 @@ class HaproxyEngine:
                 raise EngineFailed(f"{error}; it runs in {self._folder}") from None
             return False
         state = self._files.read_state()
-        self.tables = Tables(state.groups, node_tls=self.tables.node_tls)
+        self.tables = Tables(state.groups, node_tls=self.tables.node_tls, chooses_sni=self.tables.chooses_sni)
         dumps = await asyncio.gather(
             *(self._master.worker(self._processes.current, f"show map {name}.map") for name in self.tables.maps)
         )
@@ -723,6 +727,7 @@ class HaproxyEngine:
                 self._config,
                 self._services,
                 lua=self._program.lua,
+                limits_floods=self._program.limits_floods,
                 wildcards=self.sites.wildcards,
                 fronts=self.sites.fronts,
                 refused=refused,

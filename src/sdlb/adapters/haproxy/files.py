@@ -79,6 +79,8 @@ class Files:
             threads=self._threads,
             connections=program.connections(config.limits.get("connections", CONNECTIONS)),
             lua=found.lua,
+            limits_floods=found.limits_floods,
+            slows_resets=found.slows_resets,
             access_log=bool(config.access_log),
             strict_sni=not sites.any_host,
             node_tls=config.identity is not None,

@@ -73,6 +73,7 @@ def degraded(
     services: Mapping[str, Traffic],
     *,
     lua: bool,
+    limits_floods: bool,
     wildcards: Iterable[str],
     fronts: Iterable[str],
     refused: Iterable[str],
@@ -85,7 +86,7 @@ def degraded(
         if name in config.limits:
             found.append(Degraded(f"limits.{name}", instead))
     public = any(listener.public for listener in config.listeners)
-    if public:
+    if public and not limits_floods:
         found.append(Degraded("public", "no flood limits of HTTP/2 before HAProxy 3.0"))
     if any(listener.trusted_proxies for listener in config.listeners):
         instead = "ten addresses of X-Forwarded-For; a PROXY protocol header without an address stands for 0.0.0.0"

@@ -50,10 +50,10 @@ def is_node(target: str) -> bool:
     return target.startswith("n:")
 
 
-def node_words(target: str) -> str:
-    """How a server reaches a child node over mutual TLS, as in `add server`."""
+def node_words(target: str, *, chooses_sni: bool) -> str:
+    """How a server reaches a child node over mutual TLS, as in `add server`. `chooses_sni`: see `program.py`."""
     name = target.removeprefix("n:")
     return (
         f"ssl crt {IDENTITY} ca-file {CAS} verify required verifyhost {name} ssl-min-ver TLSv1.3 no-ssl-reuse"
         " alpn sdlb/1 proto h2"
-    )
+    ) + (" no-sni-auto" if chooses_sni else "")

@@ -21,11 +21,27 @@ FILES_BESIDE = 1000
 
 
 class Program(Struct, frozen=True):
-    """`version`: "2.6.12-1+deb12u4". `lua`: it was built with Lua."""
+    """`version`: "2.6.12-1+deb12u4". `lua`: it was built with Lua. `release`: (2, 6)."""
 
     path: str
     version: str
     lua: bool
+    release: tuple[int, int]
+
+    @property
+    def limits_floods(self) -> bool:
+        """It has limits against floods of HTTP/2."""
+        return self.release >= (3, 0)
+
+    @property
+    def chooses_sni(self) -> bool:
+        """It sends the host of a request as the name of a TLS handshake, and verifies that one."""
+        return self.release >= (3, 3)
+
+    @property
+    def slows_resets(self) -> bool:
+        """It can handle a connection with many resets of HTTP/2 after the others."""
+        return self.release >= (3, 4)
 
 
 async def find(configured: str = "") -> Program:
@@ -38,10 +54,11 @@ async def find(configured: str = "") -> Program:
     found = re.search(r"HAProxy version ((\d+)\.(\d+)\S*)", text)
     if code or found is None:
         raise EngineFailed(f"the program {path} is not HAProxy: {_last_line(text)}")
-    if (int(found[2]), int(found[3])) < OLDEST:
+    release = (int(found[2]), int(found[3]))
+    if release < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         raise EngineFailed(f"the program {path} is HAProxy {found[1]}; version {oldest} or newer is needed")
-    return Program(path, found[1], "+LUA" in text)
+    return Program(path, found[1], "+LUA" in text, release)
 
 
 async def check(program: Program, folder: Path, file: str = CONFIG) -> str:

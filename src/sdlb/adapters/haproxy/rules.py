@@ -31,6 +31,9 @@ MASTER, LOG = "cli", "log"
 LOG_FIELDS = ("id", "m", "h", "t", "n")
 RETRY_AFTER_S = 1
 HEADROOM_BYTES = 1024
+GLITCHES_MAX = 1000
+"""A connection of HTTP/2 with more of what only attacks have many of is closed."""
+RESETS_AT_ONCE = 10
 _HOST = r"^(([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?|\[[0-9a-f:.]{2,45}\])$"
 _BAD_TARGET = r'["<>\\^`#]|[^!-~]'
 _HIDDEN_DOTS = r"(/|%2F)\.\.?%2F|%2F\.\.?(/|%2F|$)"
@@ -67,7 +70,8 @@ class ServerLine(Struct, frozen=True):
 
 class Settings(Struct, frozen=True):
     """`folder`: absolute path of the generated files. `limits`: names as in engine.proto. `groups`: number of slots. `strict_sni`:
-    a name without a site is refused. `control_socket`: gets the links of child nodes."""
+    a name without a site is refused. `control_socket`: gets the links of child nodes. `lua` to `slows_resets`: what HAProxy can do
+    (`program.py`)."""
 
     node: str
     folder: str
@@ -77,6 +81,8 @@ class Settings(Struct, frozen=True):
     threads: int = 0
     connections: int = 0
     lua: bool = True
+    limits_floods: bool = False
+    slows_resets: bool = False
     access_log: bool = False
     strict_sni: bool = True
     node_tls: bool = False
@@ -119,6 +125,10 @@ def _global(settings: Settings) -> Iterator[str]:
     yield f"  tune.http.maxhdr {max(101, min(32767, limits.get('fields', 100) + 1))}"
     if streams := limits.get("http2_streams", 128):
         yield f"  tune.h2.max-concurrent-streams {streams}"
+    if settings.limits_floods:
+        yield f"  tune.h2.fe.glitches-threshold {GLITCHES_MAX}"
+    if settings.slows_resets:
+        yield f"  tune.h2.fe.max-rst-at-once {RESETS_AT_ONCE}"
     if handshakes := limits.get("handshakes"):
         yield f"  maxsslrate {handshakes}"
     yield f"  ssl-default-bind-ciphers {CIPHERS}"

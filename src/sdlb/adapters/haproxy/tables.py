@@ -94,11 +94,13 @@ class Group(Struct):
 
 
 class Tables:
-    """`groups`: number of slots that the workers have. `node_tls`: requests to child nodes go over mutual TLS."""
+    """`groups`: number of slots that the workers have. `node_tls`: requests to child nodes go over mutual TLS. `chooses_sni`: see
+    `program.py`."""
 
-    def __init__(self, groups: int, *, node_tls: bool = False) -> None:
+    def __init__(self, groups: int, *, node_tls: bool = False, chooses_sni: bool = False) -> None:
         self.groups = groups
         self.node_tls = node_tls
+        self.chooses_sni = chooses_sni
         self.epoch = 0
         self.maps: dict[str, dict[str, str]] = {name: {} for name in MAPS}
         self.pools: dict[Pool, Group] = {}
@@ -238,7 +240,7 @@ class Tables:
         if server.protocol == "h2c":
             words.append("proto h2")
         if server.protocol == NODE and self.node_tls:
-            words.append(node_words(server.key.target))
+            words.append(node_words(server.key.target, chooses_sni=self.chooses_sni))
         if server.backup:
             words.append("backup")
         return " ".join(words)

@@ -206,7 +206,7 @@ def _toml(value: bool | int | str) -> str:
 def _engine(config: NodeConfig, running: str) -> Iterator[Finding]:
     if config.engine == "haproxy":
         if config.public:
-            yield _haproxy(config)
+            yield _haproxy(config, running)
         return
     if not running:
         return
@@ -217,13 +217,16 @@ def _engine(config: NodeConfig, running: str) -> Iterator[Finding]:
         yield _found("engine", PASS, "engine", f"version {running}")
 
 
-def _haproxy(config: NodeConfig) -> Finding:
+def _haproxy(config: NodeConfig, running: str) -> Finding:
+    """Of the program that runs, else of the one that would be started."""
     setting = 'engine = "haproxy"'
-    try:
-        words = [config.haproxy_binary or "haproxy", "-v"]
-        said = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        said = ""
+    said = f"version {running}"
+    if not running:
+        try:
+            words = [config.haproxy_binary or os.environ.get("HAPROXY") or "haproxy", "-v"]
+            said = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False).stdout
+        except (OSError, subprocess.TimeoutExpired):
+            said = ""
     found = re.search(r"version (\d+)\.(\d+)", said)
     if found is None:
         return _found("engine", FAIL, setting, "its version is not known", "install HAProxy 3.0 or newer")
