@@ -129,7 +129,7 @@ async def answer(reader: asyncio.StreamReader) -> Answer:
 
 class Endpoint:
     """Answers with its name. `/slow...` waits for `release`; `/fields` answers with the head that it got,
-    `/echo` with what it gets after an upgrade."""
+    `/echo` with what it gets after an upgrade, `/body...` with its name and how long the body is."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -157,6 +157,13 @@ class Endpoint:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 self.got += 1
                 path = head.split(" ")[1]
+                if path.startswith("/body"):
+                    length = next(
+                        (line[16:] for line in head.lower().split("\r\n") if line.startswith("content-length: ")), "0"
+                    )
+                    text = f"{self.name} {len(await reader.readexactly(int(length)))}"
+                    writer.write(f"HTTP/1.1 200 X\r\ncontent-length: {len(text)}\r\n\r\n{text}".encode())
+                    continue
                 if path == "/echo":
                     writer.write(websocket_answer(head))
                     while data := await reader.read(1000):

@@ -21,6 +21,7 @@ from tests.engines.play import (
     WEBSOCKET,
     Endpoint,
     Played,
+    answer,
     connect,
     control,
     endpoints,
@@ -153,6 +154,29 @@ def test_a_child_that_has_lost_the_version_costs_no_request(link: str, tmp_path:
             await tree.children[0].apply(Apply(0, delete_endpoints=(key("1.0.0", "i:a"),)))
             got = await tree.parent.ask()
             assert (got.status, "retry-after" in got.fields, "sdlb-not-here" in got.fields) == (503, True, False)
+
+    run(scenario)
+
+
+@links
+@pytest.mark.parametrize("body", [0, 5, 16_000])
+def test_a_child_that_has_lost_the_version_costs_no_request_that_may_not_be_repeated(
+    link: str, body: int, tmp_path: Path, identities: Identities
+) -> None:
+    async def scenario() -> None:
+        async with endpoints("a", "b") as (a, b), tiers(link, tmp_path, identities, 2) as tree:
+            await serve(tree, a, b)
+            await tree.children[1].apply(Apply(0, delete_endpoints=(key("1.0.0", "i:b"),)))
+            for number in range(20):
+                reader, writer = await connect(tree.parent.address)
+                fields = f"content-length: {body}\r\n"
+                writer.write(f"POST /body/{number} HTTP/1.1\r\nhost: example.com\r\n{fields}\r\n".encode())
+                await asyncio.sleep(0.02)  # so that the parent has the head alone at first
+                writer.write(b"x" * body)
+                got = await answer(reader)
+                writer.close()
+                assert (got.status, got.body) == (200, f"a {body}")
+            assert (a.got, b.got) == (20, 0)
 
     run(scenario)
 

@@ -28,7 +28,7 @@ from sdlb.adapters.haproxy.files import Files
 from sdlb.adapters.haproxy.health import Health
 from sdlb.adapters.haproxy.links import Links
 from sdlb.adapters.haproxy.master import CommandFailed, Master, Processes, Silent
-from sdlb.adapters.haproxy.names import is_node
+from sdlb.adapters.haproxy.names import is_node, of_slot
 from sdlb.adapters.haproxy.rules import LOG, MASTER
 from sdlb.adapters.haproxy.sites import Sites, expiry
 from sdlb.adapters.haproxy.tables import Command, MapDelete, NoSlots, Refused, ServerCommand, Tables
@@ -113,7 +113,7 @@ class HaproxyEngine:
         return self._degraded
 
     async def start(self, config: EngineConfig, settle_s: float = 0.0) -> None:
-        await self._find()
+        found = await self._find()
         self._config = config
         self.tables.node_tls = config.identity is not None
         self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -127,7 +127,7 @@ class HaproxyEngine:
             await self._challenges.use(config)
             if not attached:
                 await self._spawn(settle_s)
-            elif not self._files.are_of(config, self._program, self.tables, self.sites):
+            elif not self._files.are_of(config, found, self.tables, self.sites):
                 await self._reload_soon()
             self._note_degraded()
             self._attached()
@@ -660,7 +660,7 @@ class HaproxyEngine:
             self._report(Note("target-back", f"endpoint {target} gets requests again", "info", {"target": target}))
 
     def _endpoint_of(self, full_name: str) -> str:
-        server = self.tables.server(full_name)
+        server = self.tables.server(of_slot(full_name))
         return server.key.target if server is not None else ""
 
     # ------------------------------------------------------------------ drain
@@ -687,9 +687,10 @@ class HaproxyEngine:
     async def _drain(self) -> None:
         self._processes = now = await self._master.processes()
         in_flight = dict.fromkeys(self.tables.leaving, 0)
-        for slot in {server.slot for server in self.tables.leaving.values()}:
+        names = {name for server in self.tables.leaving.values() for name in server.copies}
+        for backend in {name.partition("/")[0] for name in names}:
             for pid in now.workers:
-                answer = await self._master.worker(pid, f"show stat g{slot} 4 -1")
+                answer = await self._master.worker(pid, f"show stat {backend} 4 -1")
                 for name, count in Figures.in_flight(answer):
                     if name in in_flight:
                         in_flight[name] += count
@@ -704,8 +705,9 @@ class HaproxyEngine:
             self.stats.draining[key] = self.stats.draining.get(key, 0) + in_flight[name]
         self._report_drained()
         for name in sorted(self._unused & in_flight.keys()):
-            answer = await self._master.worker(now.current, f"del server {name}")
-            if "Server deleted" in answer or "No such server" in answer or not answer.strip():
+            copies = self.tables.leaving[name].copies
+            answers = [await self._master.worker(now.current, f"del server {each}") for each in copies]
+            if all(_is_deleted(answer) for answer in answers):
                 self._unused.discard(name)
                 self._idle_polls.pop(name, None)
                 await self._send(self.tables.forget(name))
@@ -744,6 +746,10 @@ class HaproxyEngine:
         if ours:
             self._report(Note("engine-degraded", f"HAProxy does not have: {ours}"))
         self._degraded = found
+
+
+def _is_deleted(answer: str) -> bool:
+    return "Server deleted" in answer or "No such server" in answer or not answer.strip()
 
 
 def _entries(text: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from msgspec import Struct, field
 
 from sdlb.adapters.engine_stats import ROWS_MAX
-from sdlb.adapters.haproxy.names import is_node
+from sdlb.adapters.haproxy.names import SLOT, UNSAFE, is_node, of_slot
 from sdlb.adapters.haproxy.tables import Server
 from sdlb.core.messages import ClaimKey
 from sdlb.seams.engine import EngineStats, GroupTotals, InstanceTotals, UpstreamTotals
@@ -70,9 +70,10 @@ class Figures:
             pids.add(pid)
             for row in read(text):
                 name, server = row["pxname"], row["svname"]
-                if server == "FRONTEND" or not name.startswith("g"):
+                if server == "FRONTEND" or not name.startswith((SLOT, UNSAFE)):
                     continue
                 added = self._added((pid, name, server), row)
+                name = of_slot(name)
                 if server == "BACKEND":
                     claim = claim_of(name)
                     if claim is not None:
@@ -88,9 +89,11 @@ class Figures:
 
     @staticmethod
     def in_flight(text: str) -> list[tuple[str, int]]:
-        """The full names of servers and their requests, without counting anything."""
+        """The full names of servers and their requests, without counting anything. A name may come twice."""
         rows = [row for row in read(text) if row["svname"] not in ("FRONTEND", "BACKEND")]
-        return [(f"{row['pxname']}/{row['svname']}", _number(row, "scur") + _number(row, "qcur")) for row in rows]
+        return [
+            (of_slot(f"{row['pxname']}/{row['svname']}"), _number(row, "scur") + _number(row, "qcur")) for row in rows
+        ]
 
     def _added(self, key: tuple[int, str, str], row: dict[str, str]) -> Row:
         now = {name: _number(row, name) for name in COUNTED}

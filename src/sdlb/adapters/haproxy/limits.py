@@ -28,7 +28,7 @@ _ALWAYS = (
     ),
     (
         "retries at child nodes",
-        "a request that may not be repeated, or has a body longer than a buffer, gets 503 if its child has just lost the version",
+        "a request with a body of more than 16 KiB, or of unknown length, gets 503 if its child has just lost the version",
     ),
     ("drain.streams_s", 'streams drain as other requests do, so with drain.then = "wait" until they end'),
     ("ticket_keys", "TLS sessions are resumed from the cache of one process"),

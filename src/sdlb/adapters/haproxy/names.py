@@ -14,6 +14,8 @@ from sdlb.model.address import NAME
 NODE = "n"
 """Marks the slots and servers of child nodes."""
 IDENTITY, CAS = "identity.pem", "ca.pem"
+SLOT, UNSAFE = "g", "u"
+"""Begin the names of a slot's two backends. The second has the child nodes too, for requests that may not be repeated."""
 _ADDRESS = re.compile(r"^(?:(?:\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}|unix:/[A-Za-z0-9._/@+~=-]{1,100})\Z")
 
 
@@ -38,6 +40,11 @@ def quoted(text: str) -> str:
     if not text.isprintable():
         raise ValueError("has a character that cannot stand in HAProxy's configuration")
     return "'" + text.replace("'", "'\\''") + "'"
+
+
+def of_slot(name: str) -> str:
+    """The name in the slot's first backend: "u7/s1" -> "g7/s1"."""
+    return SLOT + name[1:]
 
 
 def is_node_name(text: str) -> bool:

@@ -10,11 +10,11 @@ A request to a child has the stamp of its group, and asks for 425 instead of 421
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
-from sdlb.adapters.haproxy.names import CAS, IDENTITY, NODE, quoted
+from sdlb.adapters.haproxy.names import CAS, IDENTITY, NODE, SLOT, UNSAFE, quoted
 
 LINKS, PARENTS = "links", "parents"
 """Sockets beside the configuration: of control's TLS for children, and between the port and the rules for requests."""
@@ -22,6 +22,9 @@ PREFACE = b"PRI * HTTP/2.0"
 IDLE = "3600s"
 CHILD = f"{{ var(txn.n),field(4,|) -m str {NODE} }}"
 """The chosen slot is one of child nodes."""
+RETRIED_UNSAFE = "conn-failure 425"
+BODY_BYTES = 16384
+"""Of a body that surely fits in a buffer beside the head."""
 GONE = "{ res.hdr(sdlb-not-here) -m found }"
 
 
@@ -32,6 +35,7 @@ class Listener(Struct, frozen=True):
     control_socket: str
     tls: bool
     lua: bool
+    limits: Mapping[str, int]
 
 
 def port(listener: Listener) -> Iterator[str]:
@@ -96,11 +100,26 @@ def requests(listener: Listener, node: str, not_stamped: str, safe: str) -> Iter
     yield f"  http-request del-header ^sdlb- -m reg unless {CHILD}"
     yield f"  http-request set-header sdlb-not-here 425 if {CHILD}"
     yield f'  http-request add-header via "1.1 {node}"'
-    yield f"  http-request disable-l7-retry unless {safe}"
+    yield from retried(safe, listener.limits)
     yield f"  http-response set-status 421 if {CHILD} {GONE} !{{ var(txn.early) -m str 425 }}"
     yield f"  http-response allow if {CHILD} {GONE}"
     yield "  http-response del-header ^sdlb- -m reg"
+    yield unsafe(safe)
     yield "  use_backend %[var(txn.g)]"
+
+
+def retried(safe: str, limits: Mapping[str, int]) -> Iterator[str]:
+    """A child that says that the group is not there has read nothing, so any request may be sent to another one. HAProxy can do that
+    with bodies that it has as a whole before it begins."""
+    yield f"  http-request disable-l7-retry unless {safe} or {CHILD}"
+    length = "req.hdr_val(content-length)"
+    small = f"{{ {length} gt 0 }} {{ {length} le {BODY_BYTES} }}"
+    yield f"  http-request wait-for-body time {limits.get('body_timeout_ms', 30000)}ms if {CHILD} {small}"
+
+
+def unsafe(safe: str) -> str:
+    """Which backend has the children for requests that may not be repeated after a connection was closed."""
+    return f"  use_backend %[var(txn.g),regsub(^{SLOT},{UNSAFE})] if {CHILD} !{safe}"
 
 
 def stamped(unavailable: str, failed: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import Struct, field
 
 from sdlb.adapters.haproxy import doors, node_rules
-from sdlb.adapters.haproxy.names import quoted
+from sdlb.adapters.haproxy.names import SLOT, UNSAFE, quoted
 from sdlb.model.acme import WELL_KNOWN
 from sdlb.model.hardening import Hardening
 
@@ -89,8 +89,8 @@ class Settings(Struct, frozen=True):
     control_socket: str = ""
 
 
-def configuration(settings: Settings, servers: Mapping[int, Sequence[ServerLine]]) -> str:
-    """The text of the file. `servers`: by the number of their slot."""
+def configuration(settings: Settings, servers: Mapping[str, Sequence[ServerLine]]) -> str:
+    """The text of the file. `servers`: by their backend."""
     lines = [*_global(settings), "", *_defaults(settings)]
     for bind in settings.binds:
         lines += ["", *(_node(settings, bind) if bind.key == "node" else _entry(settings, bind))]
@@ -103,8 +103,9 @@ def configuration(settings: Settings, servers: Mapping[int, Sequence[ServerLine]
         lines += ["", f"backend {name}", f"  stick-table type ipv6 size 100k expire 1m store {stored}"]
     lines += ["", "backend draws", "  stick-table type string len 24 size 100k expire 1h store gpc0"]
     for slot in range(1, settings.groups + 1):
-        lines.append(f"backend g{slot}")
-        lines += [f"  server {server.name} {server.words}" for server in servers.get(slot, ())]
+        for kind, rule in ((SLOT, ()), (UNSAFE, (f"  retry-on {node_rules.RETRIED_UNSAFE}",))):
+            lines += [f"backend {kind}{slot}", *rule]
+            lines += [f"  server {server.name} {server.words}" for server in servers.get(f"{kind}{slot}", ())]
     return "\n".join(lines) + "\n"
 
 
@@ -260,7 +261,9 @@ def _entry(settings: Settings, bind: Bind) -> Iterator[str]:
     yield from _no_route(settings)
     yield "  http-request set-var(txn.n) var(txn.g),map_str(names.map) if { var(txn.g) -m found }"
     failed = _answer(settings, 502, "endpoint-failed", "Bad Gateway", "The endpoint failed.")
+    yield from node_rules.retried(_SAFE, settings.limits)
     yield from node_rules.stamped(_unavailable_answer(settings), failed.removeprefix("http-request "))
+    yield node_rules.unsafe(_SAFE)
     yield "  use_backend %[var(txn.g)] if { var(txn.g) -m found }"
     yield "  default_backend none"
 
@@ -347,7 +350,6 @@ def _fields(settings: Settings, bind: Bind) -> Iterator[str]:
     )
     yield "  http-request set-header x-request-id %[var(txn.id)]"
     yield f'  http-request add-header via "1.1 {settings.node}"'
-    yield f"  http-request disable-l7-retry unless {_SAFE}"
 
 
 def _route() -> Iterator[str]:
@@ -383,7 +385,7 @@ def _no_route(settings: Settings) -> Iterator[str]:
 
 
 def _node(settings: Settings, bind: Bind) -> Iterator[str]:
-    where = node_rules.Listener(bind.address, settings.control_socket, settings.node_tls, settings.lua)
+    where = node_rules.Listener(bind.address, settings.control_socket, settings.node_tls, settings.lua, settings.limits)
     not_stamped = _answer(settings, 421, "not-stamped", "Misdirected Request", "This address is for nodes only.")
     yield from node_rules.port(where)
     yield ""

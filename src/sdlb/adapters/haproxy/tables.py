@@ -18,7 +18,17 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from sdlb.adapters.haproxy import draws
-from sdlb.adapters.haproxy.names import NODE, decode, encode, is_node, is_node_name, node_words, server_address
+from sdlb.adapters.haproxy.names import (
+    NODE,
+    SLOT,
+    UNSAFE,
+    decode,
+    encode,
+    is_node,
+    is_node_name,
+    node_words,
+    server_address,
+)
 from sdlb.adapters.haproxy.rules import LEVELS, MAPS, ServerLine
 from sdlb.core.effects import Apply, EndpointPut, RoutePut, UpstreamPut
 from sdlb.core.events import EndpointKey
@@ -72,7 +82,12 @@ class Server(Struct, frozen=True):
 
     @property
     def full_name(self) -> str:
-        return f"g{self.slot}/{self.name}"
+        return f"{SLOT}{self.slot}/{self.name}"
+
+    @property
+    def copies(self) -> tuple[str, ...]:
+        """Its names in HAProxy; the full name is the first."""
+        return (self.full_name, f"{UNSAFE}{self.slot}/{self.name}") if self.protocol == NODE else (self.full_name,)
 
 
 class Pool(NamedTuple):
@@ -128,8 +143,9 @@ class Tables:
         return [route.service for route in self._routes.values() if route.sticky_by == "session"]
 
     def names_of(self, endpoints: Collection[EndpointKey]) -> list[str]:
-        """The full names of their servers, leaving ones included."""
-        return [name for name, server in {**self._serving, **self.leaving}.items() if server.key in endpoints]
+        """The names of their servers in HAProxy, leaving ones included."""
+        servers = {**self._serving, **self.leaving}.values()
+        return [name for server in servers if server.key in endpoints for name in server.copies]
 
     def apply(self, delta: Apply) -> list[Command]:
         """Changes the table; returns the commands that change the workers alike. Raises Refused: nothing was changed."""
@@ -227,8 +243,9 @@ class Tables:
         self._counter += 1
         server = Server(f"s{self._counter}", group.slot, key, upstream.address, protocol, put.capacity, put.last_resort)
         self._keep(group, server)
-        self._commands.append(ServerCommand(f"add server {server.full_name} {self._words(server)}"))
-        self._commands.append(ServerCommand(f"enable server {server.full_name}"))
+        for name in server.copies:
+            self._commands.append(ServerCommand(f"add server {name} {self._words(server)}"))
+            self._commands.append(ServerCommand(f"enable server {name}"))
 
     def _keep(self, group: Group, server: Server) -> None:
         group.servers[server.key.target] = self._serving[server.full_name] = server
@@ -256,7 +273,7 @@ class Tables:
             if len({server.capacity for server in group.servers.values()}) < 2:
                 continue
             for server in group.servers.values():
-                self._commands.append(ServerCommand(f"set server {server.full_name} weight {self._weight(server)}"))
+                self._tell(server, f"weight {self._weight(server)}")
         self._put_stamp(claim)
 
     def _pools(self, claim: ClaimKey) -> dict[bool, Group]:
@@ -290,7 +307,7 @@ class Tables:
         left = self.leaving[server.full_name] = replace(server, epoch=epoch)
         self._serving.pop(server.full_name, None)
         self.ejected.discard(server.full_name)
-        self._commands.append(ServerCommand(f"set server {server.full_name} state maint"))
+        self._tell(server, "state maint")
         self._name(left)
 
     def _replace_upstream(self, upstream: UpstreamPut, epoch: int) -> set[ClaimKey]:
@@ -459,7 +476,7 @@ class Tables:
             self.ejected.add(full_name)
         else:
             self.ejected.discard(full_name)
-        self._commands.append(ServerCommand(f"set server {full_name} state {'maint' if ejected else 'ready'}"))
+        self._tell(server, f"state {'maint' if ejected else 'ready'}")
         for pattern in sorted(self._by_group.get(server.key.claim, ())):
             self._put_route(self._routes[pattern], {})
         return self._commands
@@ -474,13 +491,15 @@ class Tables:
 
     # ------------------------------------------------------------------ files and restarts
 
-    def server_lines(self) -> dict[int, list[ServerLine]]:
-        """The servers that a newly loaded configuration has. Leaving servers are not among them."""
-        lines: dict[int, list[ServerLine]] = {}
+    def server_lines(self) -> dict[str, list[ServerLine]]:
+        """The servers that a newly loaded configuration has, by backend. Leaving servers are not among them."""
+        lines: dict[str, list[ServerLine]] = {}
         for group in self.pools.values():
             for server in group.servers.values():
                 off = " disabled" if server.full_name in self.ejected else ""
-                lines.setdefault(group.slot, []).append(ServerLine(server.name, self._words(server) + off))
+                for name in server.copies:
+                    backend = name.partition("/")[0]
+                    lines.setdefault(backend, []).append(ServerLine(server.name, self._words(server) + off))
         return lines
 
     def map_text(self, name: str) -> str:
@@ -516,7 +535,13 @@ class Tables:
 
     def take_back(self) -> list[Command]:
         """Ends all ejections: after a restart of control their number and ends are unknown."""
-        return [ServerCommand(f"set server {name} state ready") for name in self._serving]
+        self._commands = []
+        for server in self._serving.values():
+            self._tell(server, "state ready")
+        return self._commands
+
+    def _tell(self, server: Server, what: str) -> None:
+        self._commands += [ServerCommand(f"set server {name} {what}") for name in server.copies]
 
     def _restore_server(self, claim: ClaimKey, slot: int, name: str, words: list[str]) -> None:
         target, endpoint, protocol, capacity, backup, epoch = words
