@@ -261,7 +261,7 @@ def test_challenges_over_http_are_answered_and_others_refused(tmp_path: Path) ->
 
 def test_one_address_has_so_many_connections_and_requests(tmp_path: Path) -> None:
     async def scenario() -> None:
-        limits = {"connections_per_address": 3, "requests_per_s_per_address": 20, "body_bytes": 10}
+        limits = {"connections_per_address": 3, "requests_per_s_per_address": 5, "body_bytes": 10}
         config = replace(CONFIG, limits=limits)
         async with endpoints("a") as (a,), started("haproxy", tmp_path, config) as played:
             await serve(played, a)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from sdlb.core.effects import Note
 from sdlb.model.traffic import Traffic
 from sdlb.seams.engine import Degraded, EngineConfig, Feature
 
@@ -107,3 +108,19 @@ def degraded(
     found += [Degraded(f"site {host}", "covers one label, not several") for host in wildcards]
     found += [Degraded(f"site {key}", "no redirects, security headers and error pages") for key in fronts]
     return found + [Degraded("endpoint", why) for why in refused]
+
+
+def notes(before: Iterable[Degraded], after: Iterable[Degraded]) -> list[Note]:
+    """What is reported of what is new."""
+    found: list[Note] = []
+    known = set(before)
+    new = [each for each in after if each not in known]
+    for each in new:
+        if each.services:
+            asks = "asks" if len(each.services) == 1 else "ask"
+            text = f"HAProxy does not have {each.what}, which {', '.join(each.services)} {asks} for: {each.instead}"
+            found.append(Note("engine-degraded", text, "warning", {"what": each.what}))
+    ours = "; ".join(f"{each.what} ({each.instead})" for each in new if not each.services)
+    if ours:
+        found.append(Note("engine-degraded", f"HAProxy does not have: {ours}"))
+    return found

@@ -152,3 +152,14 @@ def _batches(texts: Iterable[str]) -> Iterable[list[str]]:
         size += len(text) + 16
     if batch:
         yield batch
+
+
+def entries(text: str) -> dict[str, str]:
+    """The answer to `show map`: a reference, the key and the value in each line."""
+    rows = [line.split(" ", 2) for line in text.splitlines() if line.startswith("0x")]
+    return {row[1]: row[2] for row in rows if len(row) == 3}
+
+
+def info(text: str) -> dict[str, int]:
+    pairs = [line.partition(": ") for line in text.splitlines()]
+    return {name: int(value) for name, _, value in pairs if name in ("CurrConns", "CumConns") and value.isdigit()}

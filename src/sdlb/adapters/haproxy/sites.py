@@ -6,6 +6,7 @@ certificate is exchanged at run time; another set of sites or hosts needs a relo
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import ssl
@@ -96,6 +97,11 @@ class Sites:
             write(self._folder / name, pem)
         self._write_list()
         return states, changed, reload
+
+    def report(self, states: Sequence[SiteState]) -> None:
+        """What `take` has returned, to control, when it has done what it does now."""
+        if states:
+            asyncio.get_running_loop().call_soon(self.on_states, states)
 
     def _file(self, key: str, at: int) -> str:
         number = self._numbers.setdefault(key, len(self._numbers) + 1)
