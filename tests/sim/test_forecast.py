@@ -112,3 +112,20 @@ def test_the_worst_is_the_one_that_halts_then_holds_then_has_the_least() -> None
 
     assert worst([made(FINISHES, 100), made(HOLDS, 300), made(HALTS, 400)]).result == HALTS
     assert worst([made(FINISHES, 100), made(FINISHES, 200)]).lowest == 100
+
+
+@pytest.mark.parametrize(("zones", "last"), [("ba", {"host-1", "host-2"}), ("ab", {"host-3", "host-4"})])
+def test_it_goes_zone_by_zone(zones: str, last: set[str]) -> None:
+    """A host is lost while the first zone is updated, so that the rollout holds there: no host of the other zone has the new version."""
+    groups = tuple(
+        Group((f"rack-{n}",), (f"host-{2 * n - 1}", f"host-{2 * n}"), 2, 200, {zone: 2})
+        for n, zone in enumerate(zones, 1)
+    )
+    _, first, *_ = forecasts(tree(groups), ["host-1"])
+    assert first.result == HOLDS and last <= set(first.stuck)
+
+
+def test_hosts_of_several_zones_are_played_in_proportion() -> None:
+    group = Group((), (), 40, 4000, {"b": 30, "a": 10})
+    assert [group.zone(place, 8) for place in range(8)] == ["a", "a", *"b" * 6]
+    assert Group().zone(0, 1) == ""

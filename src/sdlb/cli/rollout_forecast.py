@@ -37,7 +37,7 @@ def forecasts(client: Client, plan: RolloutPlan, lose: Sequence[str]) -> list[Fo
         )
     warn(found.unreachable)
     known = {entry.name: entry.document for entry in found.policies if covers(entry.name, plan.service)}
-    groups = [forecast.Group(each.parents, each.hosts, each.nodes, each.capacity) for each in tree.groups]
+    groups = [forecast.Group(each.parents, each.hosts, each.nodes, each.capacity, each.zones) for each in tree.groups]
     played = forecast.Tree(
         tree.root,
         tree.roots,

@@ -211,6 +211,14 @@ def wanted(target: Target) -> str | None:
     return rollout.before if rollout.state == UNDOING else rollout.to
 
 
+def has_to_go_back(record: Record, rollout: Rollout | None, fetch: Fetch) -> bool:
+    """Whether an undo of the rollout has to do something here. One that cannot fetch the former version does nothing for now."""
+    if rollout is None or (fetch.version and fetch.version == rollout.before):
+        return False
+    there = (place.version for place in record.places.values() if place.intent != EMPTY)
+    return record.rollout == rollout.id and (record.moving or rollout.to in there)
+
+
 # ---------------------------------------------------------------------- places
 
 

@@ -572,7 +572,9 @@ class Agents:
         alone = int(not all(entry.role.side_by_side for entry in entries))
         zone, failures = {self._state.settings.zone or "": 1}, {node: failed} if failed else {}
         left = zone if phase in steps.TO_COME else {}
-        return RoleReport(1, alone, ready, waiting, counts, slots, failures, blocks, zone, left)
+        has_new = any(steps.has_to_go_back(each.record, rollout, each.fetch) for each in entries)
+        back = zone if has_new and phase != FAILED else {}
+        return RoleReport(1, alone, ready, waiting, counts, slots, failures, blocks, zone, left, back)
 
     # ------------------------------------------------------------------ reads
 

@@ -64,6 +64,7 @@ class _Sum(Struct):
     counts: _Tally = field(default_factory=_Tally)
     zones: _Tally = field(default_factory=_Tally)
     left: _Tally = field(default_factory=_Tally)
+    back: _Tally = field(default_factory=_Tally)
     blocks: BlockSums = field(default_factory=BlockSums)
     by_source: dict[str, RoleReport] = field(default_factory=dict[str, RoleReport])
     total: RoleReport | None = None
@@ -87,6 +88,7 @@ class _Sum(Struct):
         self.counts.add(report.counts, sign)
         self.zones.add(report.zones, sign)
         self.left.add(report.left, sign)
+        self.back.add(report.back, sign)
         self.blocks.add(report.blocks, sign)
 
     def whole(self) -> RoleReport:
@@ -104,6 +106,7 @@ class _Sum(Struct):
                 self.blocks.total(),
                 self.zones.first(),
                 self.left.first(),
+                self.back.first(),
             )
         return self.total
 
@@ -169,6 +172,10 @@ class Reports:
 
     # ------------------------------------------------------------------ sums
 
+    def zones(self, child: str, service: str) -> Mapping[str, int]:
+        """Zones of the nodes that run the service and report through this child. "": of this node."""
+        return self._reports.get(child, {}).get(service, _NONE).zones
+
     def total(self, service: str) -> RoleReport:
         """Of this node and all nodes below that report through it."""
         total = self._sums.get(service)
@@ -196,14 +203,15 @@ class Reports:
         return (
             body
             if len(body) <= BODY_BYTES_MAX
-            else report_body(replace(total, waiting={}, counts={}, zones={}, left={}))
+            else report_body(replace(total, waiting={}, counts={}, zones={}, left={}, back={}))
         )
 
 
 def minor(old: RoleReport, new: RoleReport) -> bool:
     """Whether a change may wait for the next heartbeat: only counts, figures or the phases of nodes with a slot have changed, or the
     ready capacity has grown."""
-    rest = replace(new, ready=old.ready, left=old.left, counts=old.counts, blocks=old.blocks, slots=old.slots)
+    same = replace(new, ready=old.ready, left=old.left, back=old.back)
+    rest = replace(same, counts=old.counts, blocks=old.blocks, slots=old.slots)
     return new.ready >= old.ready and rest == old and _held(new) == _held(old)
 
 
@@ -229,9 +237,9 @@ def _read(body: bytes) -> RoleReport:
     numbers = (report.nodes, report.alone, report.ready, *report.waiting.values(), *report.counts.values())
     slots = report.slots[:SLOTS_MAX]
     numbers = (*numbers, *(slot.share for slot in slots), *numbers_of(report.blocks))
-    numbers = (*numbers, *report.zones.values(), *report.left.values())
+    numbers = (*numbers, *report.zones.values(), *report.left.values(), *report.back.values())
     names = (*report.waiting, *report.counts, *report.failed, *(n for s in slots for n in (s.node, s.rollout, s.phase)))
-    names = (*names, *names_of(report.blocks), *report.zones, *report.left)
+    names = (*names, *names_of(report.blocks), *report.zones, *report.left, *report.back)
     if not all(0 <= number <= NUMBER_MAX for number in numbers):
         return _NONE
     if any(len(name) > NAME_CHARS_MAX or not name.isprintable() for name in names):
@@ -249,4 +257,5 @@ def _cut(report: RoleReport) -> RoleReport:
         blocks=cut_blocks(report.blocks),
         zones=dict(islice(sorted(report.zones.items()), COUNTS_MAX)),
         left=dict(islice(sorted(report.left.items()), COUNTS_MAX)),
+        back=dict(islice(sorted(report.back.items()), COUNTS_MAX)),
     )

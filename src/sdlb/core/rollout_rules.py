@@ -288,12 +288,14 @@ def _is_done(rollout: Rollout, owned: Owned, report: RoleReport, c: Conditions) 
 def _moved(rollout: Rollout, owned: Owned, report: RoleReport, c: Conditions) -> Rollout:
     """More nodes may ask, if too few do."""
     parallel = max(1, len(owned.slots))
-    first_done = owned.updated >= rollout.spec.first or rollout.state == UNDOING
-    if rollout.cursor >= 1 or not first_done or c.asking >= parallel:
+    first_open = owned.updated < rollout.spec.first and not zone_order.at_end(rollout, report)
+    enough = first_open or c.asking >= parallel
+    undoes = rollout.state == UNDOING
+    if rollout.cursor >= 1 or (enough and not undoes):
         return rollout
     if rollout.zones and c.learning:
         return rollout  # a node that has not reported may be left in an earlier zone
-    wanted = min(1.0, rollout.cursor + _chunk(3 * parallel, rollout.nodes))
+    wanted = 1.0 if undoes else min(1.0, rollout.cursor + _chunk(3 * parallel, rollout.nodes))
     return replace(rollout, cursor=max(rollout.cursor, zone_order.limited(rollout, report, wanted)))
 
 

@@ -5,16 +5,20 @@ A root knows its children and what they sum up (promise 7), not every node: grou
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdlb.core.children import Children
+    from sdlb.core.reports import Reports
     from sdlb.core.state import State
 
 
-def rollout_tree(state: State, children: Children, service: str, version: str, *, alone: bool) -> dict[str, Any]:
+def rollout_tree(
+    state: State, children: Children, reports: Reports, service: str, version: str, *, alone: bool
+) -> dict[str, Any]:
     """Where `version` runs. `groups`: hosts below the same children; `parents` empty: they are children themselves. `hosts`: names of some
-    of their `nodes`. `alone`: some of them cannot run two versions side by side."""
+    of their `nodes`; `zones`: zone -> nodes in it, in proportion. `alone`: some of them cannot run two versions side by side."""
     groups: dict[object, dict[str, Any]] = {}
     routes: dict[str, None] = {}
     for key in sorted(state.by_service.get(service, ())):
@@ -32,6 +36,12 @@ def rollout_tree(state: State, children: Children, service: str, version: str, *
             known["capacity"] = max(known["capacity"], claim.capacity)
             if not direct and name not in known["parents"] and target.startswith("n:"):
                 known["parents"].append(name)
+    for known in groups.values():
+        through = [*known["parents"], *("" if name == state.settings.name else name for name in known["hosts"])]
+        zones: Counter[str] = Counter()
+        for name in through:
+            zones.update(reports.zones(name, service))
+        known["zones"] = dict(zones)
     names = children.root_names
     others = [names.get(root, root) for root in children.other_roots()]
     return {

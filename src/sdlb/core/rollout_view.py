@@ -9,15 +9,17 @@ import msgspec
 from sdlb.core.canary_analysis import verdict
 from sdlb.core.canary_steps import current
 from sdlb.core.rollout_rules import missing_capacity
-from sdlb.core.zone_order import current_zone
+from sdlb.core.zone_order import current_zone, left
 from sdlb.model.rollout import (
     DRAINING,
     HOLDING,
     PREPARED,
     QUEUED,
     READY,
+    ROLLING,
     STARTING,
     STOPPING,
+    UNDOING,
     UPDATED,
     VERIFYING,
     RoleReport,
@@ -57,7 +59,8 @@ def rollout_view(rollouts: Rollouts, target: Target, report: RoleReport, wall_s:
         "failed": {**report.failed, **owned.failed},
         "next": _next(rollout, owned, report, now, rollouts.held(target.service)),
         "zones": [
-            {"zone": each.name, "nodes": each.nodes, "left": report.left.get(each.name, 0)} for each in rollout.zones
+            {"zone": each.name, "nodes": each.nodes, "left": left(rollout, report).get(each.name, 0)}
+            for each in rollout.zones
         ],
         "history": [_summary(rollouts, target, each) for each in past(target)],
     }
@@ -164,9 +167,9 @@ def _slots(owned: Owned, report: RoleReport, wall_s: float) -> list[dict[str, An
 
 
 def _next(rollout: Rollout, owned: Owned, report: RoleReport, now: Capacity, held: HeldBack) -> str:
-    if rollout.state != "rolling" or not report.count(rollout.id, QUEUED, PREPARED):
+    if rollout.state not in (ROLLING, UNDOING) or not report.count(rollout.id, QUEUED, PREPARED):
         return ""
-    if current(rollout) is not None and rollout.step_since:
+    if rollout.state == ROLLING and current(rollout) is not None and rollout.step_since:
         steps, number = len(rollout.spec.step), rollout.at_step + 1
         after = f"step {number + 1}" if number < steps else "the other nodes"
         return f"{after}, when step {number} of {steps} is over"

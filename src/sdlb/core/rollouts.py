@@ -227,7 +227,8 @@ class Rollouts:
                 self._put(target, again, order.by)
             case "promote" if active is not None:
                 state = _resumed(active) if active.state == PAUSED else active.state
-                self._put(target, replace(canary_steps.without_steps(active), state=state, cursor=1.0), order.by)
+                cursor = active.cursor if active.zones else 1.0
+                self._put(target, replace(canary_steps.without_steps(active), state=state, cursor=cursor), order.by)
             case "abort" | "undo" if active is not None:
                 self.abort(target, active, order.by, f"aborted by {order.by}", ())
             case _:
@@ -238,7 +239,8 @@ class Rollouts:
         self._save(service, self._without_lost(service))
         state = UNDOING if self.owned(service).taken and not active.of_rest else UNDONE
         ended = self._state.wall_s if state == UNDONE else 0.0
-        gone = replace(active, state=state, cursor=1.0, detail=why, ended_s=ended, joint=joint)
+        cursor = 0.0 if active.zones else 1.0  # zone by zone again, as `advance` moves it
+        gone = replace(active, state=state, cursor=cursor, detail=why, ended_s=ended, joint=joint)
         self._put(target, replace(gone, share=self._share_of_aborted(service, active)), by)
 
     def begin(self, order: RolloutOrder, id: str, joint: tuple[Part, ...], now: float) -> None:

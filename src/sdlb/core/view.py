@@ -315,7 +315,10 @@ class View:
         """With the tree in which it would happen, as far as this root knows it."""
         plan = self._rollouts.objections.plan(order)
         alone, before = bool(self._reports.total(order.service).alone), str(plan["before"])
-        return {**plan, "tree": rollout_tree(self._state, self._children, order.service, before, alone=alone)}
+        return {
+            **plan,
+            "tree": rollout_tree(self._state, self._children, self._reports, order.service, before, alone=alone),
+        }
 
     def joint_plans(self, order: RolloutOrder) -> list[dict[str, Any]]:
         """Of a joint rollout: what would become of each service, in order. Empty: it is of one service."""

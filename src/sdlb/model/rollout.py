@@ -239,6 +239,8 @@ class RoleReport(Struct, frozen=True):
     """Zone -> its nodes that run the service."""
     left: Mapping[str, int] = field(default_factory=dict[str, int])
     """Zone -> those of them that the last rollout has still to update."""
+    back: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Zone -> those of them that have something of the new version of the last rollout, so that an undo has to take them back."""
 
     def count(self, rollout: str, *phases: str) -> int:
         return sum(self.counts.get(f"{rollout} {phase}", 0) for phase in phases)

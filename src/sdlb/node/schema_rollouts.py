@@ -353,12 +353,14 @@ class RolloutRecords(Strict):
 
 
 class RolloutGroup(Strict):
-    """Nodes that run the service below the same `parents`; empty: below the roots. `hosts`: names of some of them."""
+    """Nodes that run the service below the same `parents`; empty: below the roots. `hosts`: names of some of them. `zones`: zone ->
+    nodes in it."""
 
     parents: list[str]
     hosts: list[str]
     nodes: Count
     capacity: Count
+    zones: dict[str, Count]
 
 
 class RolloutTree(Strict):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec import field
 
 from sdlb.model.record import broken
 from sdlb.sdk.types import Disagreement, Value
@@ -253,12 +255,14 @@ class RolloutRecords(Value, frozen=True):
 
 
 class RolloutGroup(Value, frozen=True):
-    """Nodes that run the service below the same `parents`; empty: below the roots. `hosts`: names of some of them."""
+    """Nodes that run the service below the same `parents`; empty: below the roots. `hosts`: names of some of them. `zones`: zone ->
+    nodes in it."""
 
     parents: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     nodes: int = 0
     capacity: int = 0
+    zones: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 class RolloutTree(Value, frozen=True):

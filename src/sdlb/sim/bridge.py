@@ -32,6 +32,7 @@ def settings(
     parents: tuple[str, ...],
     times: tuple[float, float, float],
     roles: tuple[RoleService, ...] = (),
+    zone: str = "",
 ) -> Settings:
     """`nonce`: of this start of control. `times`: heartbeat interval, lease and fence in seconds."""
     beat_s, lease_s, fence_s = times
@@ -42,6 +43,7 @@ def settings(
         fence_s=fence_s,
         nonce=nonce,
         roles=roles,
+        labels=(("zone", zone),) if zone else (),
     )
 
 

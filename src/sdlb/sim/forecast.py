@@ -33,12 +33,23 @@ RANK: Final = {FINISHES: 0, HOLDS: 1, HALTS: 2}
 
 
 class Group(Struct, frozen=True):
-    """Hosts below the same nodes; `parents` empty: below the roots. `hosts`: names of some of them."""
+    """Hosts below the same nodes; `parents` empty: below the roots. `hosts`: names of some of them. `zones`: zone -> its hosts; which
+    of several zones a host is in is not known, and they are played in their order."""
 
     parents: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     nodes: int = 1
     capacity: int = 100
+    zones: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    def zone(self, place: int, count: int) -> str:
+        """That of host number `place` of `count` that are played."""
+        at, end = (place + 0.5) / count * sum(self.zones.values()), 0
+        for name, nodes in sorted(self.zones.items()):
+            end += nodes
+            if at < end:
+                return name
+        return ""
 
 
 class Tree(Struct, frozen=True):
@@ -114,25 +125,28 @@ def worst(found: Sequence[Forecast]) -> Forecast:
 class _Small(Struct, frozen=True):
     parents: dict[str, tuple[str, ...]]
     capacity: dict[str, int]
+    zones: dict[str, str]
     routes: tuple[str, ...]
 
 
 def _small(tree: Tree, lose: Sequence[str]) -> _Small:
     parents: dict[str, tuple[str, ...]] = dict.fromkeys(tree.roots, ())
     capacity: dict[str, int] = {}
+    zones: dict[str, str] = {}
     for group in tree.groups:
         parents.update(dict.fromkeys(group.parents, tree.roots))
     for number, group in enumerate(tree.groups):
         count = min(group.nodes, max(1, HOSTS_MAX * group.nodes // max(HOSTS_MAX, tree.nodes)))
-        named = sorted(group.hosts, key=lambda name: name not in lose)
+        named = sorted(group.hosts, key=lambda name: name not in lose)[:count]
         label = group.parents[0] if group.parents else f"group-{number + 1}"
-        names = [*named, *(f"{label[:48]}.{n}" for n in range(len(named) + 1, count + 1))][:count]
+        names = sorted([*named, *(f"{label[:48]}.{n}" for n in range(len(named) + 1, count + 1))])
         for place, name in enumerate(names):
             share = group.capacity * (place + 1) // count - group.capacity * place // count
             if name in tree.roots:
                 name = _beside(name)
             parents[name], capacity[name] = group.parents or tree.roots, max(1, share)
-    return _Small(parents, capacity, tree.routes or ("*/*",))
+            zones[name] = group.zone(place, count)
+    return _Small(parents, capacity, zones, tree.routes or ("*/*",))
 
 
 def _beside(root: str) -> str:
@@ -151,6 +165,7 @@ def _play(tree: Tree, lose: tuple[str, ...], moment: str, at_s: float) -> Foreca
     stage = Stage(world, Random(1))
     for name, share in small.capacity.items():
         stage.roles(name, service=tree.service, route=small.routes[0], capacity=share, side_by_side=tree.side_by_side)
+        stage[name].zone = small.zones[name]
     for host in list(world.hosts.values()):
         host.start()
     world.clock.after(1.0, world.every_second)

@@ -44,6 +44,7 @@ class Host:
         self.node = node or name
         self.parents = parents
         self.roles: tuple[RoleService, ...] = ()
+        self.zone = ""
         self.addresses = parents  # those by which it dials them
         self.rng = rng
         self.disk = Disk()
@@ -123,6 +124,7 @@ class Host:
             self.addresses,
             (shape.beat_s, shape.lease_s, shape.fence_s),
             self.roles,
+            self.zone,
         )
         self.running = True
         self.up, self.down = {}, set()

@@ -171,6 +171,11 @@ class Stage:
         for name in hosts:
             self[name].roles += (role(service, (route,), **how),)
 
+    def zones(self, **hosts: str) -> None:
+        """Before the nodes start: the zones of hosts (with `_` for `-`)."""
+        for name, zone in hosts.items():
+            self[name.replace("_", "-")].zone = zone
+
     def release(self, *versions: str, service: str = "catalog") -> None:
         for version in versions:
             self.acts.release(self.roots()[0], service, version)

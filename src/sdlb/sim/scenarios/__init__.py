@@ -23,6 +23,7 @@ from sdlb.sim.scenarios import (
     roots,
     rules,
     silent,
+    zones,
 )
 from sdlb.sim.stage import SCENARIOS, Scenario
 
@@ -48,4 +49,5 @@ __all__ = [
     "roots",
     "rules",
     "silent",
+    "zones",
 ]
