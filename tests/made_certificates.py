@@ -3,6 +3,7 @@ program `openssl`."""
 
 from __future__ import annotations
 
+import base64
 import functools
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -80,3 +81,31 @@ def make(
         made = made.add_extension(x509.TLSFeature([x509.TLSFeatureType.status_request]), False)
     algorithm = None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     return Made(made.sign(signer, algorithm), key)
+
+
+def with_another_value(made: Made) -> str:
+    """Its ECDSA key in PKCS#8, with the private value of another key before its point."""
+    assert isinstance(made.key, ec.EllipticCurvePrivateKey)
+    other = ec.generate_private_key(made.key.curve)
+    return _pem(_der(made.key).replace(_value(made.key), _value(other)))
+
+
+def without_point(made: Made) -> str:
+    """Its P-256 key in PKCS#8 without the optional public part (RFC 5915, section 3)."""
+    assert isinstance(made.key, ec.EllipticCurvePrivateKey)
+    start = bytes.fromhex("3041020100301306072a8648ce3d020106082a8648ce3d030107042730250201010420")
+    return _pem(start + _value(made.key))
+
+
+def _value(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_numbers().private_value.to_bytes((key.key_size + 7) // 8, "big")
+
+
+def _der(key: ec.EllipticCurvePrivateKey) -> bytes:
+    der, form = serialization.Encoding.DER, serialization.PrivateFormat.PKCS8
+    return key.private_bytes(der, form, serialization.NoEncryption())
+
+
+def _pem(der: bytes) -> str:
+    text = base64.encodebytes(der).decode()
+    return f"-----BEGIN PRIVATE KEY-----\n{text}-----END PRIVATE KEY-----\n"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from sdlb.wire.engine_pb2 import Limits, Listener, ToEngine
 from tests.compliance.recorder import Recorder
@@ -17,6 +18,7 @@ from tests.engine.certificates import Authority, Pair
 from tests.engine.engine import Engine
 from tests.engine.frames import Client as Http2
 from tests.engine.frames import request
+from tests.made_certificates import curve, make, with_another_value
 
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None or shutil.which("curl") is None, reason="needs openssl and curl"
@@ -215,6 +217,23 @@ def test_a_bad_certificate_changes_nothing(engine: Engine, authority: Authority,
     assert told[0] == "" and "has expired" in told[1] and "does not name c.example" in told[2]
 
 
+@pytest.mark.parametrize("kind", [ec.SECP256R1(), ec.SECP384R1()], ids=lambda kind: kind.name)
+def test_a_key_whose_value_does_not_belong_to_its_point(
+    engine: Engine, authority: Authority, tmp_path: Path, kind: ec.EllipticCurve
+) -> None:
+    """Control leaves this fault to the engine (`checks_keys` of the seam)."""
+    assert put(engine, "a", ["a.example"], authority.issue("a.example")) == [""]
+    made = make("a.example", key=curve(kind))
+    pair = Pair(tmp_path / "made.crt", tmp_path / "made.key")
+    pair.certificate.write_text(made.chain)
+    pair.key.write_text(with_another_value(made))
+    (error,) = put(engine, "a", ["a.example"], pair)
+    assert "the private key" in error
+    assert curl(engine, authority, "a.example") == (0, "ok200 0")
+    pair.key.write_text(made.key_pem())
+    assert put(engine, "a", ["a.example"], pair) == [""]
+
+
 def test_sites_that_are_not_kept_go(engine: Engine, authority: Authority) -> None:
     put(engine, "a", ["a.example"], authority.issue("a.example"))
     put(engine, "b", ["b.example"], authority.issue("b.example"))
@@ -281,7 +300,7 @@ def test_a_last_answer_is_complete_and_ends_with_close_notify(
 ) -> None:
     """The connection ends with a close_notify: without it, an attacker could have truncated the answer."""
     put(engine, "a", ["a.example"], authority.issue("a.example"))
-    recorder.script = lambda *_: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % bytes_ + b"x" * bytes_
+    recorder.script = lambda request, number: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % bytes_ + b"x" * bytes_
     context = ssl.create_default_context(cafile=str(authority.root.certificate))
     context.minimum_version = context.maximum_version = version
     with (

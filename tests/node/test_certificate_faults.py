@@ -20,7 +20,7 @@ from sdlb.node.check import certificate_warnings, mistakes
 from sdlb.node.config import Options
 from sdlb.node.pem import read_site
 from tests.certificates import needs_openssl
-from tests.made_certificates import DAY, Made, curve, make, rsa_key
+from tests.made_certificates import DAY, Made, curve, make, rsa_key, with_another_value, without_point
 
 ROOT = make(authority=True, name="root")
 MIDDLE = make(authority=True, name="middle", by=ROOT)
@@ -28,8 +28,8 @@ OTHER = make(authority=True, name="other")
 NOW = datetime.now(UTC)
 
 
-def checked(folder: Path, text: str, *hosts: str, key: str | None = None) -> Checked:
-    """`key`: the content of a key file of its own."""
+def checked(folder: Path, text: str, *hosts: str, key: str | None = None, by_engine: bool = False) -> Checked:
+    """`key`: the content of a key file of its own. `by_engine`: the engine checks keys."""
     file = PemFile(str(folder / "site.pem"), "node.toml:7: site.0.certificate")
     Path(file.path).write_text(text)
     Path(file.path).chmod(0o600)
@@ -39,7 +39,7 @@ def checked(folder: Path, text: str, *hosts: str, key: str | None = None) -> Che
         Path(key_file.path).write_text(key)
         Path(key_file.path).chmod(0o600)
     spec = SiteSpec(hosts or ("a.example",), ((file, key_file),))
-    return check(spec, read_site(spec)[0])
+    return check(spec, read_site(spec), engine_checks_keys=by_engine)
 
 
 def issued(**how: object) -> Made:
@@ -144,9 +144,12 @@ REFUSED: dict[str, tuple[Callable[[], str], str, str]] = {
 }
 
 
+@pytest.mark.parametrize("by_engine", [False, True])
 @pytest.mark.parametrize(("made", "what", "do"), REFUSED.values(), ids=REFUSED)
-def test_what_refuses_a_certificate(tmp_path: Path, made: Callable[[], str], what: str, do: str) -> None:
-    fault = checked(tmp_path, made()).refused
+def test_what_refuses_a_certificate(
+    tmp_path: Path, made: Callable[[], str], what: str, do: str, by_engine: bool
+) -> None:
+    fault = checked(tmp_path, made(), by_engine=by_engine).refused
     assert fault is not None
     assert what in fault.what and do in fault.do
     assert f"{tmp_path}/site.pem" in fault.what and fault.where == "node.toml:7: site.0.certificate"
@@ -177,14 +180,28 @@ FINE: dict[str, Callable[[], str]] = {
     "Ed25519": lambda: issued(key=ed25519.Ed25519PrivateKey.generate()).pem,
     "text between": lambda: "subject=a\n" + (made := issued()).chain + "\n\nissuer=b\n" + made.key_pem(),
     "CR LF": lambda: issued().pem.replace("\n", "\r\n"),
+    "P-256 in the old form": lambda: (made := issued()).chain + made.key_pem(b"", "TraditionalOpenSSL"),
+    "a key without its public part": lambda: (made := issued()).chain + without_point(made),
+    "indented": lambda: issued().pem.replace("\nM", "\n M"),
 }
 
 
+@pytest.mark.parametrize("by_engine", [False, True])
 @pytest.mark.parametrize("made", FINE.values(), ids=FINE)
-def test_what_is_accepted(tmp_path: Path, made: Callable[[], str]) -> None:
-    found = checked(tmp_path, made())
+def test_what_is_accepted(tmp_path: Path, made: Callable[[], str], by_engine: bool) -> None:
+    found = checked(tmp_path, made(), by_engine=by_engine)
     assert found.refused is None, found.refused
     assert found.faults(int(NOW.timestamp())) == {}
+
+
+@pytest.mark.parametrize("kind", [ec.SECP256R1(), ec.SECP384R1()], ids=lambda kind: kind.name)
+def test_a_key_whose_value_does_not_belong_to_its_point(tmp_path: Path, kind: ec.EllipticCurve) -> None:
+    """The one fault of a key that is left to the engine (tests/engine/test_tls.py)."""
+    made = issued(key=curve(kind))
+    text = made.chain + with_another_value(made)
+    fault = checked(tmp_path, text).refused
+    assert fault is not None and "cannot be read" in fault.what
+    assert checked(tmp_path, text, by_engine=True).refused is None
 
 
 # ------------------------------------------------------------------ what is used for want of a better one

@@ -131,7 +131,7 @@ def test_sites(tmp_path: Path) -> None:
     [[site]]
     hosts = ["c"]
     acme = false
-    certificate = "/c.pem"
+    certificate = "/c//./d/c.pem/"
     client_ca = "/ca.pem"
     """
     )
@@ -143,6 +143,7 @@ def test_sites(tmp_path: Path) -> None:
     assert b.certificates == ((PemFile("/ec.pem"), PemFile("/ec.key")), (PemFile("/rsa.pem"), PemFile("/rsa.key")))
     assert (b.client_ca, b.client_required, c.client_required) == (PemFile("/ca.pem"), False, True)
     assert next(c.files()).where == f"{tmp_path}/node.toml:16: site.2.certificate"
+    assert next(c.files()).path == "/c/d/c.pem"
 
 
 BAD: dict[str, tuple[str, int, str, str]] = {
@@ -307,6 +308,14 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     for path in (tmp_path / "none.toml", tmp_path):
         with pytest.raises(Invalid, match="cannot be read"):
             read_config(Options(config=str(path)), {})
+
+
+def test_the_size_of_a_file(tmp_path: Path) -> None:
+    """10,000 sites need more than 1 MiB."""
+    line = "# a comment of sixty-four characters, which is not read at all..\n"
+    assert read(line * ((3 << 20) // len(line)) + 'name = "n"', tmp_path).name == "n"
+    with pytest.raises(Invalid, match="is longer than 16 MiB"):
+        read(line * ((16 << 20) // len(line) + 1), tmp_path)
 
 
 # ------------------------------------------------------------------ options and defaults

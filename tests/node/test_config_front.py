@@ -191,5 +191,5 @@ def test_a_page_that_cannot_be_used_is_one_clear_error(tmp_path: Path, content: 
     assert str(refused.value).startswith(f"{tmp_path}/node.toml:6: site.0.error_pages.404: the file {page} {what}")
     page.rmdir() if page.is_dir() else None
     page.write_bytes(b"<p>")
-    site, _ = read_site(spec)
+    site = read_site(spec)
     assert site.pages == (((404, 404), b"<p>"),)

@@ -15,6 +15,8 @@ from sdlb.seams.engine import FEATURES, Degraded, EngineConfig, EngineFailed, En
 class FakeSites:
     """Accepts every site with certificates and reports that in the next iteration."""
 
+    checks_keys = True
+
     def __init__(self) -> None:
         self.on_states: Callable[[Sequence[SiteState]], None] = lambda _: None
         self.sites: dict[str, Site] = {}

@@ -6,12 +6,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import hmac
-import os
 import stat
 from typing import TYPE_CHECKING
 
 from sdlb.adapters.acme_jws import b64, compact, jwk, unb64
-from sdlb.adapters.regular_file import EXPOSED, open_regular, read_most
+from sdlb.adapters.regular_file import EXPOSED, read_with_status
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -31,12 +30,11 @@ class BadKeyFile(ValueError):
 def read_key(path: str) -> bytes:
     """The HMAC key. Raises BadKeyFile."""
     try:
-        with open_regular(path) as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            content = read_most(file, KEY_BYTES_MAX)
+        content, status = read_with_status(path, KEY_BYTES_MAX)
     except OSError as error:
         do = "grant access" if error.errno == errno.EACCES else "correct eab.hmac_key_file in [acme]"
         raise BadKeyFile(f"{path} cannot be read ({error.strerror})", do) from None
+    mode = stat.S_IMODE(status.st_mode)
     if mode & EXPOSED:
         raise BadKeyFile(f"{path} is readable by others (mode {mode:04o})", f"run: chmod 600 {path}")
     try:

@@ -21,6 +21,8 @@ BATCH_BYTES = 1 << 20
 class EngineSites:
     """The wanted sites and keys for all engines: two during a hot restart."""
 
+    checks_keys = True
+
     def __init__(self) -> None:
         self.on_states: Callable[[Sequence[SiteState]], None] = _ignore_states
         self.wanted: dict[str, Site] = {}

@@ -28,13 +28,19 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 def read_regular(path: str | Path, bytes_max: int) -> bytes:
     """At most one byte more than `bytes_max`, so that a longer file can be told. Raises OSError."""
-    with open_regular(path) as file:
-        return read_most(file, bytes_max)
+    return read_with_status(path, bytes_max)[0]
 
 
-def read_most(file: BinaryIO, bytes_max: int) -> bytes:
-    """As `read_regular`, of an open file."""
-    found = b""
-    while len(found) <= bytes_max and (more := file.read(bytes_max + 1 - len(found))):
-        found += more
-    return found
+def read_with_status(path: str | Path, bytes_max: int) -> tuple[bytes, os.stat_result]:
+    """As `read_regular`, with the status of the file from before it was read. Raises OSError."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotRegular(errno.EINVAL, "Not a regular file", str(path))
+        found = os.read(file, min(status.st_size, bytes_max) + 1)
+        while len(found) <= bytes_max and (more := os.read(file, bytes_max + 1 - len(found))):
+            found += more
+        return found, status
+    finally:
+        os.close(file)

@@ -6,14 +6,17 @@ handshakes would fail.
 
 Signatures within a chain are not verified: that takes longer than all other checks, and an entry may have 10,000 sites.
 Issuers, subjects and key identifiers (RFC 5280, sections 4.1.2.4, 4.2.1.1 and 4.2.1.2) show a wrong order as well.
+
+The private key is parsed only where the certificate and the key file do not show the same ECDSA point (`_same_point`), or where
+nobody else checks that the value in the key file belongs to that point (`check`).
 """
 
 from __future__ import annotations
 
-import contextlib
+import binascii
 import re
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
@@ -31,7 +34,14 @@ from sdlb.model.problem import Invalid
 from sdlb.model.site import PemFile, Site, SiteSpec
 from sdlb.node.config_reader import CODE
 
-BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s.*?-----END \1-----", re.DOTALL)
+BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s[^-]*(?:-(?!----END \1-----)[^-]*)*-----END \1-----")
+POINTS = (
+    (bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200"), 65),  # P-256
+    (bytes.fromhex("3076301006072a8648ce3d020106052b81040022036200"), 97),  # P-384
+)
+"""The start of a SubjectPublicKeyInfo (RFC 5480, section 2) until its point, and the length of the point."""
+TLS_FEATURE = bytes.fromhex("06082b06010505070118")
+"""The identifier of the extension (RFC 7633), as DER."""
 RSA_BITS_MIN = 2048
 CURVES = ("secp256r1", "secp384r1")
 WEAK_HASHES = (hashes.SHA1, hashes.MD5)
@@ -85,12 +95,14 @@ class Checked(Struct, frozen=True):
         return next((fault for kind, fault in ours.items() if kind not in held), None)
 
 
-def check(spec: SiteSpec, site: Site) -> Checked:
-    """Checks the files of a site that were read."""
+def check(spec: SiteSpec, site: Site, *, engine_checks_keys: bool = False) -> Checked:
+    """Checks the files of a site that were read. `engine_checks_keys`: the engine refuses a private key whose value does
+    not belong to its public part; finding that here takes three times as long as all other checks."""
     leaves: list[Leaf] = []
     try:
         for (chain, key), pem in zip(spec.certificates, site.certificates, strict=True):
-            leaves.append(_check_pair(chain.path, chain.where, (key or chain).path, (key or chain).where, pem))
+            named = key or chain
+            leaves.append(_check_pair(chain, named, pem, engine_checks_keys))
     except Invalid as error:
         return Checked(spec.hosts, (), error)
     return Checked(spec.hosts, tuple(leaves))
@@ -103,8 +115,14 @@ def covers(name: str, host: str) -> bool:
 
 def leaf_of(file: PemFile, pem: bytes) -> Leaf:
     """The first certificate in the content of a file. Raises Invalid."""
-    chain = _chain(file.path, file.where, [found[0] for found in BLOCK.finditer(pem) if found[1] == b"CERTIFICATE"][:1])
-    return Leaf(file.path, file.where, chain[0].not_before_s, chain[0].not_after_s, chain[0].names)
+    found = next((found for found in BLOCK.finditer(pem) if found[1] == b"CERTIFICATE"), None)
+    if found is None:
+        raise _no_certificate(file)
+    try:
+        leaf = _read_leaf(found[0], _der(found[0]), strong_key=False)
+    except UNREADABLE as error:
+        raise _unreadable(file, error) from None
+    return Leaf(file.path, file.where, leaf.not_before_s, leaf.not_after_s, leaf.names)
 
 
 def not_before_s(pem: bytes) -> int:
@@ -119,15 +137,29 @@ def not_before_s(pem: bytes) -> int:
 # ------------------------------------------------------------------ one certificate with its key
 
 
-def _check_pair(file: str, where: str, key_file: str, key_where: str, pem: bytes) -> Leaf:
+def _check_pair(chain_file: PemFile, key_file: PemFile, pem: bytes, engine_checks_keys: bool) -> Leaf:
+    file, where = chain_file.path, chain_file.where
     blocks = [(found[1], found[0]) for found in BLOCK.finditer(pem)]
-    chain = _chain(file, where, [block for kind, block in blocks if kind == b"CERTIFICATE"])
-    key = _key(key_file, key_where, [block for kind, block in blocks if kind.endswith(b"PRIVATE KEY")])
-    _check_match(file, where, key_file, key, chain)
-    with _readable(file, where):
+    certificates = [block for kind, block in blocks if kind == b"CERTIFICATE"]
+    if not certificates:
+        raise _no_certificate(chain_file)
+    keys = [block for kind, block in blocks if kind.endswith(b"PRIVATE KEY")]
+    try:
+        der = _der(certificates[0])
+        same = engine_checks_keys and bool(keys) and _same_point(der, keys[0])
+        chain = [_read_leaf(certificates[0], der, same), *map(_read_issuer, certificates[1:])]
+        if not same:
+            key = _key(key_file.path, key_file.where, keys)
+            _check_match(file, where, key_file.path, key, chain)
         for depth, link in enumerate(chain):
-            _check_strength(file, where, link, depth)
-        _check_order(file, where, chain)
+            if link.weakness:
+                raise _weak(file, where, link, depth)
+        if len(chain) > 1:
+            _check_order(file, where, chain)
+    except Invalid:
+        raise
+    except UNREADABLE as error:  # `cryptography` parses a part of a certificate when it is asked for it
+        raise _unreadable(chain_file, error) from None
     leaf = chain[0]
     if leaf.must_staple:
         what = f"the certificate in {file} demands a stapled OCSP response (must-staple)"
@@ -136,85 +168,112 @@ def _check_pair(file: str, where: str, key_file: str, key_where: str, pem: bytes
     return Leaf(file, where, leaf.not_before_s, leaf.not_after_s, leaf.names)
 
 
+def _no_certificate(file: PemFile) -> Invalid:
+    do = "put the certificate of the site first in it, then those that issued it, as PEM"
+    return Invalid(CODE, file.where, f"the file {file.path} has no certificate", do)
+
+
+def _unreadable(file: PemFile, error: Exception) -> Invalid:
+    what = f"a certificate in {file.path} cannot be read ({str(error).partition(chr(10))[0][:100]})"
+    return Invalid(CODE, file.where, what, "write the whole PEM file again, as it was issued")
+
+
+def _same_point(public: bytes, key: bytes) -> bool:
+    """Whether a certificate (DER) has exactly the ECDSA point that ends the private key (PEM; RFC 5915, section 3). False: they
+    do not belong together, or it is not as simple as that."""
+    private = _der(key)
+    for start, size in POINTS:
+        form = bytes((0x03, size + 1, 0x00, 0x04))  # a bit string with an uncompressed point
+        point = private[-size:]
+        if private[-size - 3 : -size + 1] == form and start + point in public:
+            return True
+    return False
+
+
+def _der(block: bytes) -> bytes:
+    """Of a PEM block; empty: it has more than base64."""
+    start = block.index(b"-----", 5) + 5
+    try:
+        return binascii.a2b_base64(
+            block[start : block.index(b"-----", start)].translate(None, b"\r\n"), strict_mode=True
+        )
+    except binascii.Error:
+        return b""
+
+
 class _Link(Struct, frozen=True):
-    """A certificate of a chain. What few checks need is computed for these alone, because an entry may have 10,000 sites."""
+    """A certificate of a chain. `der`: empty if its PEM is unusual. `weakness`: what keeps it from being used, as it follows on
+    its name. `subject`, `key_id`: of an issuer. What few checks need is computed for these alone, because an entry may have
+    10,000 sites."""
 
     certificate: x509.Certificate
-    key: CertificatePublicKeyTypes
+    der: bytes
     not_before_s: int
     not_after_s: int
-    names: tuple[str, ...]
-    must_staple: bool
+    weakness: str = ""
+    names: tuple[str, ...] = ()
+    must_staple: bool = False
+    subject: bytes = b""
+    key_id: bytes = b""
+
+    @property
+    def key(self) -> CertificatePublicKeyTypes:
+        return self.certificate.public_key()
 
     @property
     def name(self) -> str:
         return self.certificate.subject.rfc4514_string()[:80] or "without a subject"
 
-    @property
-    def weak_hash(self) -> str:
-        used = self.certificate.signature_hash_algorithm
-        if not isinstance(used, WEAK_HASHES):
-            return ""
-        is_root = self.certificate.subject == self.certificate.issuer and not self.names
-        return "" if is_root else used.name  # nothing relies on the signature of a root
-
     def issued(self, other: _Link) -> bool:
-        own = _extension(self.certificate, x509.SubjectKeyIdentifier)
+        own_id = self.key_id
+        if 0 < len(own_id) < 128 and _tagged(0x80, own_id) in other.der and self.subject in other.der:
+            return True  # nearly always
         above = _extension(other.certificate, x509.AuthorityKeyIdentifier)
-        own_id, issuer_id = own and own.digest, above and above.key_identifier
+        issuer_id = above and above.key_identifier
         same_key = not own_id or not issuer_id or own_id == issuer_id
-        return same_key and self.certificate.subject.public_bytes() == other.certificate.issuer.public_bytes()
+        return same_key and self.subject == other.certificate.issuer.public_bytes()
 
 
-def _chain(file: str, where: str, blocks: Sequence[bytes]) -> list[_Link]:
-    if not blocks:
-        do = "put the certificate of the site first in it, then those that issued it, as PEM"
-        raise Invalid(CODE, where, f"the file {file} has no certificate", do)
-    with _readable(file, where):
-        return [_read_leaf(blocks[0]), *map(_read_issuer, blocks[1:])]
+def _tagged(tag: int, content: bytes) -> bytes:
+    """As DER; the content is short."""
+    return bytes((tag, len(content))) + content
 
 
-@contextlib.contextmanager
-def _readable(file: str, where: str) -> Generator[None]:
-    """`cryptography` parses a part of a certificate when it is asked for it."""
+def _read_leaf(block: bytes, der: bytes, strong_key: bool) -> _Link:
     try:
-        yield
-    except Invalid:
-        raise
-    except UNREADABLE as error:
-        what = f"a certificate in {file} cannot be read ({str(error).partition(chr(10))[0][:100]})"
-        raise Invalid(CODE, where, what, "write the whole PEM file again, as it was issued") from None
-
-
-def _read_leaf(block: bytes) -> _Link:
-    certificate = _load(block)
-    features = _extension(certificate, x509.TLSFeature)
+        certificate = _quiet(x509.load_der_x509_certificate, der)
+    except ValueError:
+        certificate, der = _load(block), b""  # accepts a few forms more, and has better messages
     names = _extension(certificate, x509.SubjectAlternativeName)
-    dns = () if names is None else tuple(name.lower() for name in names.get_values_for_type(x509.DNSName))
-    return _link(certificate, dns, features is not None and x509.TLSFeatureType.status_request in features)
+    dns = () if names is None else tuple([name.lower() for name in names.get_values_for_type(x509.DNSName)])
+    features = _extension(certificate, x509.TLSFeature) if not der or TLS_FEATURE in der else None
+    must_staple = features is not None and x509.TLSFeatureType.status_request in features
+    weakness = _weak_hash(certificate, dns) if strong_key else _weakness(certificate, dns)
+    return _Link(certificate, der, *_span(certificate), weakness, dns, must_staple)
 
 
 @lru_cache(maxsize=256)
 def _read_issuer(block: bytes) -> _Link:
     """Most sites share their issuers."""
-    return _link(_load(block), (), False)
+    certificate = _load(block)
+    own = _extension(certificate, x509.SubjectKeyIdentifier)
+    key_id, subject = b"" if own is None else own.digest, certificate.subject.public_bytes()
+    weakness = _weakness(certificate, ())
+    return _Link(certificate, _der(block), *_span(certificate), weakness, subject=subject, key_id=key_id)
+
+
+def _span(certificate: x509.Certificate) -> tuple[int, int]:
+    return int(certificate.not_valid_before_utc.timestamp()), int(certificate.not_valid_after_utc.timestamp())
 
 
 def _load(block: bytes) -> x509.Certificate:
+    return _quiet(x509.load_pem_x509_certificate, block)
+
+
+def _quiet(load: Callable[[bytes], x509.Certificate], data: bytes) -> x509.Certificate:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what deserves one is a fault here
-        return x509.load_pem_x509_certificate(block)
-
-
-def _link(certificate: x509.Certificate, names: tuple[str, ...], must_staple: bool) -> _Link:
-    return _Link(
-        certificate,
-        certificate.public_key(),
-        int(certificate.not_valid_before_utc.timestamp()),
-        int(certificate.not_valid_after_utc.timestamp()),
-        names,
-        must_staple,
-    )
+        return load(data)
 
 
 def _extension(certificate: x509.Certificate, kind: type[Kind]) -> Kind | None:
@@ -260,21 +319,31 @@ def _check_match(file: str, where: str, key_file: str, key: PrivateKeyTypes, cha
 # ------------------------------------------------------------------ strength and order
 
 
-def _check_strength(file: str, where: str, link: _Link, depth: int) -> None:
+def _weakness(certificate: x509.Certificate, names: Sequence[str]) -> str:
+    match certificate.public_key():
+        case rsa.RSAPublicKey() as key if key.key_size < RSA_BITS_MIN:
+            return f"has an RSA key of {key.key_size} bits, fewer than {RSA_BITS_MIN}"
+        case ec.EllipticCurvePublicKey() as key if key.curve.name not in CURVES:
+            return f"has a key on the curve {key.curve.name}; P-256 and P-384 are allowed"
+        case rsa.RSAPublicKey() | ec.EllipticCurvePublicKey() | ed25519.Ed25519PublicKey():
+            return _weak_hash(certificate, names)
+        case _:
+            return "has a key of an unsupported type"
+
+
+def _weak_hash(certificate: x509.Certificate, names: Sequence[str]) -> str:
+    used = certificate.signature_hash_algorithm
+    if not isinstance(used, WEAK_HASHES):
+        return ""
+    if certificate.subject == certificate.issuer and not names:
+        return ""  # nothing relies on the signature of a root
+    return f"is signed with {used.name.upper().replace('SHA1', 'SHA-1')}, which can be forged"
+
+
+def _weak(file: str, where: str, link: _Link, depth: int) -> Invalid:
     which = f"the certificate in {file}" if depth == 0 else f"certificate {depth + 1} in {file} ({link.name})"
     do = "request one with ECDSA P-256, or RSA of 2048 bits or more, signed with SHA-256"
-    match link.key:
-        case rsa.RSAPublicKey() if link.key.key_size < RSA_BITS_MIN:
-            what = f"{which} has an RSA key of {link.key.key_size} bits, fewer than {RSA_BITS_MIN}"
-        case ec.EllipticCurvePublicKey() if link.key.curve.name not in CURVES:
-            what = f"{which} has a key on the curve {link.key.curve.name}; P-256 and P-384 are allowed"
-        case rsa.RSAPublicKey() | ec.EllipticCurvePublicKey() | ed25519.Ed25519PublicKey():
-            if not link.weak_hash:
-                return
-            what = f"{which} is signed with {link.weak_hash.upper().replace('SHA1', 'SHA-1')}, which can be forged"
-        case _:
-            what = f"{which} has a key of an unsupported type"
-    raise Invalid(CODE, where, what, do)
+    return Invalid(CODE, where, f"{which} {link.weakness}", do)
 
 
 def _check_order(file: str, where: str, chain: Sequence[_Link]) -> None:

@@ -64,7 +64,7 @@ def certificate_warnings(options: Options) -> list[str]:
     found: list[str] = []
     for spec in config.sites:
         with contextlib.suppress(Invalid):
-            site, _ = pem.read_site(spec)
+            site = pem.read_site(spec)
             found += map(str, certificate_faults.check(spec, site).all_faults(int(time.time())))
     return found
 

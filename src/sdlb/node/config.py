@@ -36,6 +36,8 @@ from sdlb.node.config_sources import read_sources
 from sdlb.node.text_files import parse_toml, read_text
 
 NODE_LISTEN = "127.0.0.1:7700"
+FILE_MIB_MAX = 16
+"""10,000 sites with several hosts each have 3 MiB."""
 TOP = (
     *("name", "state_dir", "public", "parents", "advertise", "insecure", "labels", "roles", "engine"),
     *("identity", "listen", "hardening", "store", "timing", "limits", "log", "site", "hook", "role", "acme", "peers"),
@@ -134,7 +136,7 @@ def read_config(options: Options, environment: Mapping[str, str] = os.environ) -
 
 def read_file(where: str) -> tuple[dict[str, object], str, dict[tuple[str, ...], int]]:
     """The data, the file's name and the lines of its keys. Raises Invalid."""
-    text = read_text(where, CODE, "a node file is shorter; see docs/reference/node-file.md")
+    text = read_text(where, CODE, "a node file is shorter; see docs/reference/node-file.md", FILE_MIB_MAX)
     data = parse_toml(text, where, CODE, "see docs/reference/node-file.md")
     from sdlb.node.toml_lines import key_lines
 

@@ -158,12 +158,14 @@ class Reader:
         text = self.text(key, "", _absolute, "a path")
         return Path(text) if text else None
 
-    def paths(self, key: str, most: int) -> tuple[Path, ...]:
-        """One absolute path, or a list of them."""
-        if isinstance(self._data.get(key), list):
-            return tuple(Path(text) for text in self.texts(key, _absolute, "absolute paths", most))
-        path = self.path(key)
-        return () if path is None else (path,)
+    def paths(self, key: str, most: int) -> tuple[str, ...]:
+        """One absolute path, or a list of them, each in its shortest form."""
+        if key not in self._data:
+            return ()
+        if isinstance(self._data[key], list):
+            return tuple([_shortest(text) for text in self.texts(key, _absolute, "absolute paths", most)])
+        text = self.text(key, "", _absolute, "a path")
+        return (_shortest(text),) if text else ()
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
@@ -175,6 +177,11 @@ def one_of(*choices: str) -> Callable[[str], str]:
         return text
 
     return check
+
+
+def _shortest(path: str) -> str:
+    """As `pathlib` writes it."""
+    return str(Path(path)) if "//" in path or "/." in path or path.endswith("/") else path
 
 
 def _absolute(text: str) -> str:

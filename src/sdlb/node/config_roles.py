@@ -88,7 +88,7 @@ def _artifacts(table: Reader) -> ArtifactRules:
         table.refuse("keys", "needs `from`", "list the prefixes of the artifacts, or remove the line")
     return ArtifactRules(
         tuple(parse_prefix(source) for source in sources),
-        tuple(str(key) for key in keys),
+        keys,
         table.whole("artifact_mb_max", 2048, 1, 1 << 20),
         table.number("fetch_timeout_s", 600.0, 1, 86_400),
     )

@@ -87,4 +87,4 @@ def _dh(site: Reader, key: str, folder: Path | None) -> PemFile | None:
 
 
 def _files(site: Reader, key: str) -> list[PemFile]:
-    return [PemFile(str(path), site.place(key)) for path in site.paths(key, CERTIFICATES_MAX)]
+    return [PemFile(path, site.place(key)) for path in site.paths(key, CERTIFICATES_MAX)]

@@ -62,7 +62,7 @@ def _check_made(pem: str, bits: int, others: dict[str, str]) -> None:
 def haproxy_bundles(spec: SiteSpec, parameters: Stored) -> list[str]:
     """For each certificate of the site: private key, chain and DH parameters, without a blank line (which would end a payload of
     HAProxy's `set ssl cert`). Raises Invalid."""
-    site, _ = read_site(spec)
+    site = read_site(spec)
     if (refused := check(spec, site).refused) is not None:
         raise refused
     bundles: list[str] = []

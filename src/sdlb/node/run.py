@@ -62,6 +62,7 @@ def run_node(options: Options, signals: Signals | None = None) -> int:
     if signals is None:
         signals = Signals()
         signals.hold()
+    gc.disable()  # nearly nothing is released during the start (`_RunningNode.live`)
     try:
         config = read_config(options)
         restarting = asyncio.run(serve(config, options, signals))
@@ -77,6 +78,7 @@ def run_node(options: Options, signals: Signals | None = None) -> int:
         print("sdlb node: stopped by a second signal while starting", file=sys.stderr)
         return 1
     finally:
+        gc.enable()
         signals.end()
     return 0
 
@@ -201,6 +203,7 @@ class _RunningNode:
         renewing = asyncio.create_task(node.identity.run(self._take_identity), name="identity")
         gc.collect()
         gc.freeze()  # what was made at the start lives as long as the node
+        gc.enable()
         try:
             ends = (looping, watching, renewing, ordering, serving, at_once, restart_requested, node.loop.stopped)
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -24,7 +24,7 @@ from sdlb.core.effects import Note
 from sdlb.model.problem import Invalid
 from sdlb.model.site import Site, SiteSpec, SiteState, TicketKey
 from sdlb.node.certificates import Sites
-from sdlb.node.pem import Stamp, read_site, stamp
+from sdlb.node.pem import Reading, Stamp, read_site, stamp
 from sdlb.node.ticket_keys import load_keys, make_key, save_keys
 from sdlb.node.tickets import merge, rotate
 from sdlb.seams.engine import SiteSink
@@ -106,7 +106,7 @@ class SiteWatch:
 
     async def _adopt(self, specs: list[SiteSpec]) -> None:
         fresh = [spec for spec in specs if self._specs.get(spec.key) != spec]
-        taken = await asyncio.to_thread(lambda: [_take(spec) for spec in fresh])
+        taken = await asyncio.to_thread(lambda: [self._take(spec) for spec in fresh])
         self._specs = {spec.key: spec for spec in specs}
         self._by_path = {}
         for spec in specs:
@@ -181,18 +181,21 @@ class SiteWatch:
             taken: list[Taken] = []
             for spec in specs:
                 with contextlib.suppress(Invalid):  # half of it may be there: the regular check reports it
-                    taken.append(await asyncio.to_thread(_take, spec))
+                    taken.append(await asyncio.to_thread(self._take, spec))
             if taken := [each for each in taken if each.checked.refused is None]:
                 self._sink.put(self._remember(taken))
             for each in taken:
                 self._seen[each.spec.key] = each.stamp
 
     async def look(self) -> None:
+        specs = list(self._specs.values())
+        # Without the lock: for 10,000 sites it takes as long as a changed certificate may take.
+        stamps = await asyncio.to_thread(lambda: [stamp(spec) for spec in specs])
         async with self._lock:
-            specs = list(self._specs.values())
-            stamps = await asyncio.to_thread(lambda: [stamp(spec) for spec in specs])
             changed: list[SiteSpec] = []
             for spec, now in zip(specs, stamps, strict=True):
+                if self._specs.get(spec.key) is not spec:
+                    continue
                 before, self._seen[spec.key] = self._seen.get(spec.key), now
                 if now != self._taken[spec.key][0] and now == before:
                     changed.append(spec)
@@ -212,10 +215,19 @@ class SiteWatch:
         taken: list[Taken] = []
         for spec in specs:
             try:
-                taken.append(await asyncio.to_thread(_take, spec))
+                taken.append(await asyncio.to_thread(self._take, spec))
             except Invalid as error:
                 self._report_all(self._known.on_unreadable(spec.key, error.what))
         return taken
+
+    def _take(self, spec: SiteSpec) -> Taken:
+        """Raises Invalid."""
+        from sdlb.node.certificate_faults import check  # its library is loaded by nodes with certificates only
+
+        seen = Reading()
+        site = read_site(spec, seen)
+        checked = check(spec, site, engine_checks_keys=self._sink.checks_keys)
+        return Taken(spec, tuple([seen.stamps[file.path] for file in spec.files()]), site, seen.exposed, checked)
 
     def _is_better_now(self, each: Taken) -> bool:
         return each.checked.worse_than(self._good.get(each.spec.key), int(self._wall())) is None
@@ -283,13 +295,3 @@ class SiteWatch:
 
 
 def _watch_nothing(paths: Collection[str]) -> None: ...
-
-
-def _take(spec: SiteSpec) -> Taken:
-    """The stamp is taken before the files are read, so that a change meanwhile is seen at the next check. Raises
-    Invalid."""
-    from sdlb.node.certificate_faults import check  # its library is loaded by nodes with certificates only
-
-    now = stamp(spec)
-    site, exposed = read_site(spec)
-    return Taken(spec, now, site, exposed, check(spec, site))

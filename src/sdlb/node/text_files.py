@@ -8,19 +8,20 @@ from typing import Any
 
 from sdlb.model.problem import Invalid
 
-FILE_BYTES_MAX = 1 << 20
+FILE_MIB_MAX = 1
 
 
-def read_text(where: str, code: str, expected: str) -> str:
-    """`code`: of the problem; `expected`: what to do if the file is longer than FILE_BYTES_MAX. Raises Invalid."""
+def read_text(where: str, code: str, expected: str, mib_max: int = FILE_MIB_MAX) -> str:
+    """`code`: of the problem; `expected`: what to do if the file is longer than `mib_max`. Raises Invalid."""
+    bytes_max = mib_max << 20
     try:
         with Path(where).open("rb") as file:
-            raw = file.read(FILE_BYTES_MAX + 1)
+            raw = file.read(bytes_max + 1)
     except OSError as error:
         do = "give a file that this user can read"
         raise Invalid(code, where, f"cannot be read ({error.strerror})", do) from None
-    if len(raw) > FILE_BYTES_MAX:
-        raise Invalid(code, where, "is longer than 1 MiB", expected)
+    if len(raw) > bytes_max:
+        raise Invalid(code, where, f"is longer than {mib_max} MiB", expected)
     try:
         return raw.decode()
     except UnicodeDecodeError as error:

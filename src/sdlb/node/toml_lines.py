@@ -29,9 +29,13 @@ def key_lines(text: str) -> dict[tuple[str, ...], int]:
                 inside = ""
             continue
         for quotes in ('"""', "'''"):
-            if line.count(quotes) % 2:
+            if quotes in line and line.count(quotes) % 2:
                 inside = quotes
-        if found := _TABLE.match(line):
+        name, equals, _ = line.partition("=")
+        name = name.strip()
+        if equals and name.isidentifier():  # nearly always; a node file may have 10,000 sites
+            lines.setdefault((*table, name), number)
+        elif found := _TABLE.match(line):
             table = _parts(found[2])
             if found[1]:
                 arrays[table] = arrays.get(table, -1) + 1

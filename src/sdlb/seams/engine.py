@@ -164,6 +164,8 @@ class SiteSink(Protocol):
 
     on_states: Callable[[Sequence[SiteState]], None]
     """Called with the engine's report about the sites that it was sent."""
+    checks_keys: bool
+    """The engine refuses a private ECDSA key whose value does not belong to its public part."""
 
     def put(self, sites: Sequence[Site], keep: Set[str] | None = None) -> None:
         """Adds or replaces `sites`. `keep`: the keys of all sites; others are deleted. None: nothing is deleted.

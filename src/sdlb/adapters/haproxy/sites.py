@@ -27,6 +27,8 @@ PAYLOAD_BYTES_MAX = 12_000
 class Sites:
     """`on_change`: called when files differ from what the workers have; the engine then calls `take`."""
 
+    checks_keys = False  # OpenSSL compares public keys only
+
     def __init__(self, folder: Path, on_change: Callable[[], None]) -> None:
         self.on_states: Callable[[Sequence[SiteState]], None] = _ignore
         self.taken: dict[str, Site] = {}

@@ -131,7 +131,7 @@ def _certificates(config: NodeConfig) -> Iterator[Finding]:
             yield _found("certificates", PASS, setting, "its certificate is ordered and renewed automatically")
             continue
         try:
-            site, _ = pem.read_site(spec)
+            site = pem.read_site(spec)
         except Invalid as error:
             yield _found("certificates", FAIL, setting, error.what, error.do)
             continue
