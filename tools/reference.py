@@ -23,8 +23,9 @@ from sdlb.model.policy_texts import GATES, SETTINGS
 from sdlb.model.reason_texts import REASONS
 from sdlb.model.version import NAME_CHARS_MAX
 from sdlb.node import config_texts, metric_texts, schema
-from sdlb.node.audit import attack_rows
+from sdlb.node.audit import attack_rows, slow_rows
 from sdlb.node.audit.checks import CHECKS
+from sdlb.node.audit.endpoint_rows import ENDPOINTS, Answer
 from sdlb.node.config import LIMITS
 from sdlb.node.openapi import document
 from sdlb.node.problems import CODES
@@ -329,9 +330,34 @@ def audit_attacks() -> str:
             *((name, "the stream is reset or refused, nothing forwarded") for name in attack_rows.HTTP2_HEADS),
             *((f"flood: {name}", "the connection is closed") for name in floods),
         ],
-        "TLS": [(f"ClientHello: {name}", "no ServerHello") for name in attack_rows.HELLOS],
+        "TLS": [
+            *((f"ClientHello: {name}", "no ServerHello") for name in attack_rows.HELLOS),
+            (
+                f"ClientHello: {attack_rows.FINITE_FIELD}, when a site has `dhe = true`",
+                "a warning if there is a ServerHello",
+            ),
+        ],
+        "Slow clients": [
+            (f"{slow_rows.WAITING} half heads at the same time", "another client is served meanwhile"),
+            *((f"{each.name}: {_slow(each)}", f"closed after `{each.limit}`") for each in slow_rows.SLOW),
+        ],
     }
-    return "\n".join(f"**{section}**\n\n{table(('sent', 'expected'), group)}" for section, group in groups.items())
+    endpoints = [(f"{each.name}: {_sent(each.raw + each.later)}", _received(each)) for each in ENDPOINTS]
+    parts = [f"**{section}**\n\n{table(('sent', 'expected'), group)}" for section, group in groups.items()]
+    parts.append(
+        f"**Misbehaving endpoints**\n\n{table(('answered by the canary', 'received by the client'), endpoints)}"
+    )
+    return "\n".join(parts)
+
+
+def _slow(row: slow_rows.Slow) -> str:
+    pieces = f", then {_sent(row.piece)} every {slow_rows.PAUSE_S:g} s" if row.piece else ""
+    return (_sent(row.opens) if row.opens else "nothing") + pieces
+
+
+def _received(row: Answer) -> str:
+    statuses = " or ".join(map(str, sorted(row.statuses)))
+    return f"{statuses} without its end, or no response" if row.cut else statuses
 
 
 def _sent(raw: bytes) -> str:

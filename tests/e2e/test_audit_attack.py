@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sdlb.node.audit import attack_rows as rows
+from sdlb.node.audit.endpoint_rows import ENDPOINTS
+from sdlb.node.audit.slow_rows import SLOW
 from tests.certificates import needs_openssl
 from tests.e2e.backend import Backend
 from tests.e2e.cluster import Cluster
@@ -30,7 +32,7 @@ def test_it_attacks_itself_and_leaves_nothing(
     cluster.register(node, "web-1.0.0", "b.example", backend("web", "1.0.0"))
     cluster.reachable([node], "http://b.example/", "web-1.0.0")
     with Traffic([node], "b.example") as traffic:
-        done = cluster.sdlb("audit", "--attack", "--json", node=node, timeout_s=60)
+        done = cluster.sdlb("audit", "--attack", "--json", node=node, timeout_s=240)
         traffic.wait_for(1)
     traffic.assert_nothing_lost()
     told = json.loads(done.stdout)
@@ -41,6 +43,9 @@ def test_it_attacks_itself_and_leaves_nothing(
     for listener in ("listen.http", "listen.https"):
         here = [each for each in played if each.startswith(f"{listener}: ")]
         assert len(here) >= len(rows.FRAMING) + len(rows.FORGED) + len(rows.HTTP2_HEADS) + 8
+        assert sum(": misbehaving endpoints: " in each for each in here) == len(ENDPOINTS)
+        slow = [row for row in SLOW if listener == "listen.https" or not row.tls]
+        assert sum(": slow clients: " in each for each in here) == len(slow) + 1
     assert sum(each.startswith("listen.https: TLS: ") for each in played) == len(rows.HELLOS)
     with node.client() as client:
         assert [each.route for each in client.routes().routes] == ["b.example/*"]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
 
 from msgspec import Struct
 
-from sdlb.node.audit.attack import Target, play
+from sdlb.node.audit.attack import play
+from sdlb.node.audit.attack_endpoints import play_endpoints
+from sdlb.node.audit.attack_slow import SlowAttacks
+from sdlb.node.audit.attack_target import Target
 from sdlb.node.audit.canary import Canary
 from sdlb.node.audit.checks import CHECKS, FAIL, WARN, Finding
 from sdlb.node.config import NodeConfig
@@ -18,8 +22,8 @@ from sdlb.sdk.types import Health, Spec
 
 SERVICE = "sdlb-audit-canary"
 ACTIVE_S = 10.0
-TTL_S = 30.0
-"""The canary's registration lapses after this time if the audit is killed; it is renewed before each listener."""
+TTL_S = 90.0
+"""The canary's registration lapses after this time if the audit is killed; it is renewed for each listener."""
 LOCAL = ip_address("127.0.0.1")
 
 
@@ -75,20 +79,33 @@ def attack_findings(config: NodeConfig) -> Iterator[Finding]:
                 seen = f"its canary is {active.state}: {active.reason}"
                 yield Finding("attacks", FAIL, "canary", seen, CHECKS["attacks"].why, "see: sdlb status")
                 return
-            for place in places:
-                client.register(spec)
-                target = _target(config, place, bound.get(place.key) or place.address, canary)
-                yield from _attack(place, target)
+            targets = [_target(config, place, bound.get(place.key) or place.address, canary) for place in places]
+            listeners = list(zip(places, targets, strict=True))
+            yield from _attacks(config, listeners, lambda: client.register(spec))
         finally:
             client.deregister(spec.id, 5.0)
 
 
-def _attack(place: Place, target: Target) -> Iterator[Finding]:
-    if target.reaches_canary():
-        yield from play(target)
-        return
-    seen = "the canary behind this listener does not answer"
-    yield Finding("attacks", FAIL, place.setting, seen, CHECKS["attacks"].why, f"see: sdlb explain {place.route[:-1]}")
+def _attacks(
+    config: NodeConfig, listeners: list[tuple[Place, Target]], renew: Callable[[], object]
+) -> Iterator[Finding]:
+    reached: list[Target] = []
+    for place, target in listeners:
+        if target.reaches_canary():
+            reached.append(target)
+            continue
+        seen = "the canary behind this listener does not answer"
+        do = f"see: sdlb explain {place.route[:-1]}"
+        yield Finding("attacks", FAIL, place.setting, seen, CHECKS["attacks"].why, do)
+    with contextlib.ExitStack() as begun:
+        slow = [begun.enter_context(SlowAttacks(target, config.limits)) for target in reached]
+        for target in reached:
+            renew()
+            yield from play(target)
+            renew()
+            yield from play_endpoints(target)
+        for each in slow:
+            yield from each.findings()
 
 
 def _site(config: NodeConfig) -> str:

@@ -7,70 +7,17 @@ clients of the node notice nothing.
 from __future__ import annotations
 
 import contextlib
-import itertools
-import secrets
 import socket
-import ssl
 import time
 from collections.abc import Iterator
 
 from msgspec import Struct
 
 from sdlb.node.audit import attack_rows as rows
-from sdlb.node.audit.canary import Canary
-from sdlb.node.audit.checks import CHECKS, FAIL, PASS, WARN, Finding
+from sdlb.node.audit.attack_target import QUIET_S, Target, result, say
+from sdlb.node.audit.checks import CHECKS, PASS, WARN, Finding
 
-QUIET_S = 3.0
-"""How long a listener may take to answer or to close."""
 FRAMING, NAMES, HTTP2, TLS = "HTTP/1 framing", "Names, paths, headers", "HTTP/2", "TLS"
-FIX = "run: sdlb node upgrade; if it fails again, report it as SECURITY.md describes"
-_numbers = itertools.count(1)
-
-
-class Target(Struct, frozen=True):
-    """A listener, and the canary behind it. `path`: the beginning of all paths. `tls`: by HTTPS, with `host` as the server name.
-    `public`: with the checks of a public node. `forges`: fields of clients are dropped here. `every_name`: there is a certificate
-    for every name. `dhe`: a site offers finite-field Diffie-Hellman."""
-
-    listener: str
-    address: tuple[str, int]
-    host: str
-    path: str
-    canary: Canary
-    tls: bool = False
-    public: bool = True
-    forges: bool = True
-    every_name: bool = False
-    dhe: bool = False
-
-    def dial(self, *protocols: str) -> socket.socket:
-        """Raises OSError."""
-        plain = socket.create_connection(self.address, timeout=QUIET_S)
-        if not self.tls:
-            return plain
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the audit of certificates is another one
-        if protocols:
-            context.set_alpn_protocols(list(protocols))
-        try:
-            return context.wrap_socket(plain, server_hostname=self.host, suppress_ragged_eofs=True)
-        except OSError:
-            plain.close()
-            raise
-
-    def reaches_canary(self) -> bool:
-        mark = self.mark()
-        data = f"GET {mark} HTTP/1.1\r\nHost: {self.host}\r\n\r\n".encode()
-        return _say(self, data, answers=1).statuses == [200] and bool(self.canary.completed(mark.encode()))
-
-    def mark(self) -> str:
-        return f"{self.path}{next(_numbers)}-{secrets.token_hex(4)}"
-
-    def raw(self, data: bytes, mark: str) -> bytes:
-        """A row's bytes with this listener's host and the mark."""
-        return (
-            data.replace(b"/MARK", b"MARK").replace(b"MARK", mark.encode()).replace(b"www.example", self.host.encode())
-        )
 
 
 def play(target: Target) -> Iterator[Finding]:
@@ -81,58 +28,18 @@ def play(target: Target) -> Iterator[Finding]:
         yield from _tls(target)
 
 
-def _result(target: Target, section: str, name: str, wrong: str) -> Finding:
-    setting = f"{target.listener}: {section}: {name}"
-    why = CHECKS["attacks"].why
-    return (
-        Finding("attacks", FAIL, setting, wrong, why, FIX)
-        if wrong
-        else Finding("attacks", PASS, setting, "no effect", why)
-    )
-
-
 # ------------------------------------------------------------------ HTTP/1.1
-
-
-class Talk(Struct, frozen=True):
-    statuses: list[int]
-    closed: bool
-
-
-def _say(target: Target, data: bytes, answers: int = 0) -> Talk:
-    """`answers`: stops after so many; 0: reads until the listener closes, or is quiet."""
-    raw, closed = b"", False
-    try:
-        with target.dial() as connection:
-            with contextlib.suppress(ConnectionError, ssl.SSLError):  # it may have been refused already
-                connection.sendall(data)
-            while not answers or raw.count(b"HTTP/1.1 ") < answers:
-                try:
-                    piece = connection.recv(65536)
-                except TimeoutError:
-                    break
-                except OSError:
-                    closed = True
-                    break
-                if not piece:
-                    closed = True
-                    break
-                raw += piece
-    except OSError:
-        closed = True
-    found = [int(part[:3]) for part in raw.split(b"HTTP/1.1 ")[1:] if part[:3].isdigit()]
-    return Talk([status for status in found if status >= 200], closed)
 
 
 def _framing(target: Target) -> Iterator[Finding]:
     for row in rows.FRAMING:
-        yield _result(target, FRAMING, row.name, play_framing(target, row))
+        yield result(target, FRAMING, row.name, play_framing(target, row))
 
 
 def play_framing(target: Target, row: rows.Attack) -> str:
     mark, smuggled = target.mark(), target.mark()
     behind = f"GET {smuggled} HTTP/1.1\r\nHost: {target.host}\r\n\r\n".encode()
-    talk = _say(target, target.raw(row.raw, mark) + behind)
+    talk = say(target, target.raw(row.raw, mark) + behind)
     if target.canary.received(smuggled.encode()):
         return "a request behind it was forwarded"
     forwarded = target.canary.completed(mark.encode()) if row.streams else target.canary.received(mark.encode())
@@ -148,25 +55,23 @@ def play_framing(target: Target, row: rows.Attack) -> str:
 def _names(target: Target) -> Iterator[Finding]:
     if target.public:
         for path in rows.ENCODED_PATHS:
-            talk = _say(
-                target, f"GET {target.mark()}{path} HTTP/1.1\r\nHost: {target.host}\r\n\r\n".encode(), answers=1
-            )
+            talk = say(target, f"GET {target.mark()}{path} HTTP/1.1\r\nHost: {target.host}\r\n\r\n".encode(), answers=1)
             wrong = "" if talk.statuses == [400] else f"the answer was {talk.statuses}, expected 400"
-            yield _result(target, NAMES, f"encoded path {path}", wrong)
+            yield result(target, NAMES, f"encoded path {path}", wrong)
     for name, value in rows.FORGED.items():
         if target.forges and (target.public or name[1] not in "_."):
-            yield _result(target, NAMES, f"forged field {name}", play_forged(target, name, value))
+            yield result(target, NAMES, f"forged field {name}", play_forged(target, name, value))
     if target.tls:
         data = f"GET {target.mark()} HTTP/1.1\r\nHost: other.invalid\r\n\r\n".encode()
-        statuses = _say(target, data, answers=1).statuses
+        statuses = say(target, data, answers=1).statuses
         wrong = "" if statuses in ([421], [404]) else f"the answer was {statuses}, expected 421"
-        yield _result(target, NAMES, "another host than in the TLS handshake", wrong)
+        yield result(target, NAMES, "another host than in the TLS handshake", wrong)
 
 
 def play_forged(target: Target, name: str, value: bytes) -> str:
     mark = target.mark()
     start = f"GET {mark} HTTP/1.1\r\nHost: {target.host}\r\nConnection: close\r\n{name}: ".encode()
-    talk = _say(target, start + value + b"\r\n\r\n")
+    talk = say(target, start + value + b"\r\n\r\n")
     seen = target.canary.completed(mark.encode())
     if talk.statuses == [400]:
         return "it was forwarded" if seen else ""
@@ -184,10 +89,10 @@ def _http2(target: Target) -> Iterator[Finding]:
         yield Finding("attacks", PASS, f"{target.listener}: {HTTP2}", "not spoken here", CHECKS["attacks"].why)
         return
     for name, fields in rows.HTTP2_HEADS.items():
-        yield _result(target, HTTP2, name, _play_head(target, fields))
+        yield result(target, HTTP2, name, _play_head(target, fields))
     get, post = (_block(target, rows.head(method=method), target.mark()) for method in ("GET", "POST"))
     for name, flood in rows.http2_floods(get, post).items():
-        yield _result(target, HTTP2, f"flood: {name}", _play_flood(target, flood))
+        yield result(target, HTTP2, f"flood: {name}", _play_flood(target, flood))
         target.canary.forget()
 
 
@@ -281,6 +186,15 @@ def hellos(target: Target) -> dict[str, rows.Hello]:
     return {name: hello for name, hello in found.items() if not (target.dhe and name == rows.FINITE_FIELD)}
 
 
+def finite_field(target: Target) -> Finding:
+    """What a site with `dhe = true` offers; only a certificate with an RSA key can be used with it."""
+    setting, why = f"{target.listener}: {TLS}: {rows.FINITE_FIELD}", CHECKS["attacks"].why
+    if _shakes(target, rows.HELLOS[rows.FINITE_FIELD]):
+        seen = "the handshake was continued, as a site with dhe = true offers: a few clients can use up the CPU (CVE-2002-20001)"
+        return Finding("attacks", WARN, setting, seen, why, "remove dhe = true from the site")
+    return Finding("attacks", PASS, setting, "no effect, although a site has dhe = true", why)
+
+
 def _tls(target: Target) -> Iterator[Finding]:
     if not _shakes(target, rows.HELLO):
         seen = "not played: the listener answers no handshake of TLS 1.2 with ECDHE"
@@ -290,7 +204,9 @@ def _tls(target: Target) -> Iterator[Finding]:
         return
     for name, hello in hellos(target).items():
         wrong = "the handshake was continued" if _shakes(target, hello) else ""
-        yield _result(target, TLS, name, wrong)
+        yield result(target, TLS, name, wrong)
+    if target.dhe:
+        yield finite_field(target)
 
 
 def _shakes(target: Target, hello: rows.Hello) -> bool:
