@@ -257,16 +257,13 @@ def test_a_bad_message_costs_a_child_its_link_and_the_others_nothing(tmp_path: P
     asyncio.run(run())
 
 
-def test_a_parent_that_sends_garbage_is_hung_up(tmp_path: Path) -> None:
-    async def garbage(requests: Any, context: Any) -> AsyncGenerator[bytes]:
-        yield b"\xff\xff\xff"
-        async for _ in requests:
-            pass
+def closed_by(tmp_path: Path, answer: Callable[[Any, Any], AsyncGenerator[bytes]]) -> tuple[str, list[str]]:
+    """The reason with which a link to such a parent ends, and the codes of the events."""
 
-    async def run() -> None:
+    async def run() -> tuple[str, list[str]]:
         below = Side()
         server: Any = grpc.aio.server()
-        handler = grpc.stream_stream_rpc_method_handler(garbage)
+        handler = grpc.stream_stream_rpc_method_handler(answer)
         generic = grpc.method_handlers_generic_handler(link_grpc.SERVICE, {link_grpc.METHOD: handler})
         server.add_generic_rpc_handlers((generic,))
         address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
@@ -274,12 +271,33 @@ def test_a_parent_that_sends_garbage_is_hung_up(tmp_path: Path) -> None:
         parents = GrpcParents(below.events.append, below.notes.append, Insecure(), lambda parent: "")
         parents.dial(address)
         (closed,) = await below.wait(ParentClosed)
-        assert "invalid message" in closed.detail
-        assert [note.code for note in below.notes] == ["insecure-link", "protocol"]
         await parents.close()
         await server.stop(None)
+        return closed.detail, [note.code for note in below.notes]
 
-    asyncio.run(run())
+    return asyncio.run(run())
+
+
+def test_a_parent_that_sends_garbage_is_hung_up(tmp_path: Path) -> None:
+    async def garbage(requests: Any, context: Any) -> AsyncGenerator[bytes]:
+        yield b"\xff\xff\xff"
+        async for _ in requests:
+            pass
+
+    detail, codes = closed_by(tmp_path, garbage)
+    assert "invalid message" in detail
+    assert codes == ["insecure-link", "protocol"]
+
+
+def test_what_a_parent_gives_as_its_reason_cannot_change_a_terminal(tmp_path: Path) -> None:
+    """It goes to the log and to `sdlb tree`."""
+
+    async def refuse(requests: Any, context: Any) -> AsyncGenerator[bytes]:
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "go \x1b[2Jaway\x07\u202e!" + "x" * 500)
+        yield b""
+
+    detail, _ = closed_by(tmp_path, refuse)
+    assert detail.startswith("go  [2Jaway  !xx") and detail.isprintable() and len(detail) == 200
 
 
 def test_clear_text_goes_to_loopback_and_private_addresses_only() -> None:

@@ -24,6 +24,7 @@ import grpc
 import grpc.aio
 
 from sdlb.adapters.credentials import Credentials, Refused
+from sdlb.adapters.hook_program import printable
 from sdlb.core.effects import Note
 from sdlb.core.events import (
     ChildClosed,
@@ -352,7 +353,7 @@ def _reason(error: grpc.aio.AioRpcError) -> str:
         return "its certificate is not from a CA that this node trusts, or it has expired"
     if "Hostname Verification Check failed" in details:
         return "its certificate does not name the host in the parent's address"
-    return details[:200]
+    return printable(details)[:200]
 
 
 def address_towards(parent: str, listen: str) -> str:
