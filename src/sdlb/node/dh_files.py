@@ -16,9 +16,10 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
+from sdlb.adapters.private_file import write_private
 from sdlb.model.problem import Invalid
 from sdlb.node import dh_check
-from sdlb.node.local_paths import own_folder, write_private
+from sdlb.node.local_paths import own_folder
 
 FOLDER = "dhparam"
 CODE = "dhparam"

@@ -9,6 +9,7 @@ import socket
 import stat
 from pathlib import Path
 
+from sdlb.adapters.private_file import write_private as write_private
 from sdlb.model.problem import Invalid
 
 SOCKET_PATH_BYTES_MAX = 100
@@ -38,22 +39,6 @@ def own_folder(folder: Path, what: str) -> None:
         raise Invalid("bad-folder", where, f"belongs to user {found.st_uid}", "use a folder of your own")
     if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
         raise Invalid("bad-folder", where, "is writable by others", f"run: chmod go-w {folder}")
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Writes the file in one step, readable only by this user. Raises OSError."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)  # of a process that was killed
-    opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        with open(opened, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(opened)
-        os.replace(fresh, path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
 
 
 class StateFolder:

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from sdlb.node.local_paths import write_private
+from sdlb.adapters.private_file import write_private
 
 LINES_MAX: Final = 4000
 FILE_BYTES_MAX: Final = 32 * 1024 * 1024

@@ -13,8 +13,8 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from sdlb.adapters.private_file import write_private
 from sdlb.model.site import TicketKey
-from sdlb.node.local_paths import write_private
 
 HEAD = "sdlb ticket keys 1"
 FILE_BYTES_MAX = 4096
