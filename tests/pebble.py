@@ -142,6 +142,12 @@ class Pebble:
         assert answer.status_code == 200, answer.text
         return answer.text
 
+    def revocation(self, serial: int) -> int | None:
+        """The reason with which the certificate was revoked (RFC 5280, section 5.3.1); None: it is valid."""
+        url = f"https://127.0.0.1:{self.management_port}/cert-status-by-serial/{serial:x}"
+        answer = httpx.get(url, verify=False).json()
+        return int(answer.get("Reason") or 0) if answer["Status"] == "Revoked" else None
+
     def hook(self) -> list[str]:
         """The command of a dns-01 hook that sets records at this DNS server, and logs its calls in `hook.log`."""
         script = self.folder / "hook.py"

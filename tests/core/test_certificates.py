@@ -148,6 +148,76 @@ def test_other_hosts_are_another_certificate() -> None:
     assert step(plan, T0) == Order("a")
 
 
+# ------------------------------------------------------------------ revocation
+
+
+def test_a_revoked_certificate_is_replaced_at_once_and_before_all_others() -> None:
+    plan = plan_of("expiring", "shop")
+    plan.hold("expiring", held(T0 - 85 * DAY_S))
+    plan.hold("shop", held(T0))
+    plan.revoke("shop")
+    assert plan.is_revoked("shop") and plan.next_try_s("shop", T0) <= T0
+    assert step(plan, T0, windows=True) == Order("shop")
+    plan.order_done("shop", held(T0), T0)
+    assert not plan.is_revoked("shop") and step(plan, T0) == Order("expiring")
+
+
+def test_the_node_that_revoked_a_certificate_orders_the_next_one() -> None:
+    plan = plan_of("shop")
+    plan.hold("shop", held(T0))
+    plan.revoke("shop")
+    assert plan.next_step(T0, lambda site: False, windows=False) == Order("shop")
+    plan.hold("shop", held(T0 + 1))  # another entry was faster
+    assert plan.next_step(T0, lambda site: False, windows=False) == Wait(None)
+
+
+def test_failures_delay_the_replacement_of_a_revoked_certificate() -> None:
+    plan = plan_of("shop")
+    plan.hold("shop", held(T0))
+    plan.revoke("shop")
+    for n in range(FAILURES_PER_HOUR):
+        at_s = max(T0 + n, plan.next_try_s("shop", T0 + n))
+        fail(plan, "shop", at_s)
+        assert plan.next_try_s("shop", at_s) > at_s
+    assert plan.is_revoked("shop")
+
+
+def test_nothing_is_asked_about_a_revoked_certificate() -> None:
+    plan = plan_of("shop")
+    plan.hold("shop", held(T0))
+    plan.revoke("shop")
+    fail(plan, "shop", T0)
+    assert isinstance(step(plan, T0 + 1, windows=True), Wait)
+
+
+def test_a_revocation_that_failed_changes_nothing() -> None:
+    plan = plan_of("shop", "none")
+    plan.hold("shop", held(T0))
+    plan.revoke("shop")
+    plan.revoke("shop", False)
+    assert plan.next_try_s("shop", T0) > T0
+    plan.revoke("none")  # nothing to revoke
+    assert not plan.is_revoked("none")
+
+
+def test_a_restart_remembers_what_was_revoked_and_only_that() -> None:
+    plan = plan_of("shop")
+    plan.hold("shop", held(T0))
+    plan.revoke("shop")
+    saved = json.loads(json.dumps(plan.saved()))
+    again = plan_of("shop")
+    again.hold("shop", held(T0))
+    again.load(saved)
+    assert again.is_revoked("shop") and step(again, T0) == Order("shop")
+    other = plan_of("shop")
+    other.hold("shop", held(T0 + 5))  # the next one was stored before control was killed
+    other.load(saved)
+    assert not other.is_revoked("shop")
+    del saved["sites"]["shop"]["revoked"]  # of an earlier release
+    other.load(saved)
+    assert not other.is_revoked("shop")
+
+
 # ------------------------------------------------------------------ failures
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -179,3 +180,26 @@ def test_strangers_cause_no_orders_and_a_claim_causes_one(world: World, backend:
         assert path.stat().st_mode & 0o077 == 0, path
     token = httpx.get(f"http://{world.listen[0]['http']}/.well-known/acme-challenge/x", headers={"host": HOST})
     assert token.status_code in (404, 421)  # no challenge is open any more
+
+
+def test_a_certificate_is_revoked_by_a_command_and_replaced_at_both_entries(world: World) -> None:
+    """At the entry that has not ordered it, with the certificate's key. Both serve another key afterwards, and the CA has the
+    reason."""
+    edges = world.edges("tls-alpn-01", profile="long")
+    until("both serve", lambda: all(served(edge, HOST) for edge in edges), 60.0)
+    first = served(edges[0], HOST)
+    assert first is not None and world.pebble.revocation(first.serial_number) is None
+    time.sleep(1.1)  # certificates have whole seconds, and of two the later one serves
+    shown = world.cluster.sdlb("tls", "revoke", HOST, "--reason", "keyCompromise", node=edges[1]).stdout
+    assert f"{HOST}: certificate " in shown and "is revoked (keyCompromise); another one is ordered" in shown
+    assert world.pebble.revocation(first.serial_number) == 1
+    until("both serve the next one", lambda: all(served(edge, HOST) not in (first, None) for edge in edges), 60.0)
+    second = served(edges[0], HOST)
+    assert second is not None and second.public_key() != first.public_key()
+    assert world.pebble.revocation(second.serial_number) is None
+    assert world.front.orders == 2 and "certificate-revoked" in codes(edges[1])
+    world.front.down = True
+    failed = world.cluster.sdlb("tls", "revoke", HOST, node=edges[0])
+    assert failed.returncode == 1 and "is not revoked: 127.0.0.1" in failed.stderr
+    failed = world.cluster.sdlb("tls", "revoke", "other.example", node=edges[0])
+    assert "edge-1 has no site 'other.example'; 'sdlb status' lists them" in failed.stderr

@@ -104,6 +104,7 @@ async def lone(
     transport = httpx.AsyncHTTPTransport(uds=str(folder / "api.sock"))
     async with httpx.AsyncClient(transport=transport, base_url="http://node", timeout=20.0) as http:
         node: Any = Lone(loop, engine, store, journal, health, sites, authority, restart, http, log)
+        node.acme = None  # there are no sites
         node.hardening = parts(NodeConfig("edge-1", folder, folder / "api.sock"))
         await loop.start()
         await engine.start(EngineConfig("edge-1", (), ""))

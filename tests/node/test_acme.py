@@ -9,7 +9,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from sdlb.core.certificates import DAY_S, LIMITED, OUTAGE
+import pytest
+
+from sdlb.adapters import acme_keys
+from sdlb.core.certificates import DAY_S, LIMITED, OUTAGE, REFUSED
 from sdlb.core.effects import Note
 from sdlb.model.acme import AcmeSettings, Peer
 from sdlb.model.site import PemFile, SiteSpec
@@ -17,6 +20,7 @@ from sdlb.node import certificate_sharing
 from sdlb.node.acme import Acme
 from sdlb.node.sites import SiteWatch
 from sdlb.seams.acme import AcmeFailed
+from sdlb.seams.certificates import OpenOrder
 from sdlb.seams.peers import PeerFailed
 from tests.seams.fake_acme import FakeCa, FakeParts
 from tests.seams.fake_engine import FakeChallenges, FakeSites
@@ -100,6 +104,12 @@ class Entry:
     def serves(self, host: str) -> bytes | None:
         site = self.sink.sites.get(host)
         return None if site is None else site.certificates[0]
+
+    async def served(self, host: str) -> bytes | None:
+        """As `serves`, with files that have changed since."""
+        for _ in range(2):
+            await self.sites.look()
+        return self.serves(host)
 
     def view(self, host: str) -> dict[str, Any]:
         return next(view for view in self.sites.views() if view["site"] == host)
@@ -372,3 +382,127 @@ async def test_strangers_get_nothing(world: World) -> None:
 
 def test_the_state_of_sharing_is_bounded() -> None:
     assert certificate_sharing.CERTIFICATES_AT_ONCE * 16_384 < 64 << 20
+
+
+@played
+async def test_what_an_entry_reports_is_worked_out_when_it_has_changed(world: World) -> None:
+    edge = world.entry("edge-1")
+    sharing: Any = edge.acme.sharing
+    await edge.acme.adopt(ON_CLAIM, [SHOP])
+    digests: list[str] = []
+    for host in ("", "a.customers.example", "b.customers.example"):
+        if host:
+            edge.claim(host.partition(".")[0], f"{host}/*")
+        await edge.settle()
+        digest, held = sharing._held()
+        assert (digest, held) == sharing._held_now() and sharing._held()[1] is held
+        digests.append(digest)
+    assert len(set(digests)) == 3
+    await edge.acme.adopt(HTTP, [SHOP])
+    assert sharing._held()[0] == digests[0]
+    await edge.acme.accept("edge-2", "shop.example", made("shop.example"))
+    assert sharing._held() == sharing._held_now()
+
+
+# ------------------------------------------------------------------ revocation
+
+
+async def until(done: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(60.0):
+        while not await done():
+            await asyncio.sleep(0.02)
+
+
+@played
+async def test_a_revoked_certificate_is_replaced_by_one_with_another_key(world: World) -> None:
+    edge = world.entry()
+    await edge.acme.adopt(HTTP, [SHOP])
+    assert await edge.acme.revoke("shop.example", "superseded", "ann") is None, "there is none yet"
+    await edge.settle()
+    first = edge.serves("shop.example")
+    assert first is not None
+    world.clock.now_s += 1
+    done = await edge.acme.revoke("shop.example", "keyCompromise", "ann")
+    assert done is not None and not done["already"] and world.ca.revoked == [(first, "keyCompromise")]
+    view = edge.view("shop.example")
+    assert view["acme"]["revoked"] and "its certificate is revoked" in "".join(view["warnings"])
+    assert edge.serves("shop.example") == first, "it serves until there is another one"
+    await edge.settle()
+    second = await edge.served("shop.example")
+    assert second is not None and len(world.ca.orders) == 2
+    assert acme_keys.load_key(second).public_key() != acme_keys.load_key(first).public_key()
+    view = edge.view("shop.example")
+    assert not view["acme"]["revoked"] and view["warnings"] == []
+    assert [note.code for note in edge.notes if "revoked" in note.code] == ["certificate-revoked"]
+
+
+@played
+async def test_a_revocation_is_remembered_when_control_is_killed_before_the_next_order(world: World) -> None:
+    edge = world.entry()
+    await edge.acme.adopt(HTTP, [SHOP])
+    await edge.settle()
+    world.clock.now_s += 1
+    await edge.acme.revoke("shop.example", "superseded", "ann")
+    again = world.entry()
+    await again.acme.adopt(HTTP, [SHOP])
+    assert again.view("shop.example")["acme"]["revoked"]
+    await again.settle()
+    assert len(world.ca.orders) == 2 and not again.view("shop.example")["acme"]["revoked"]
+
+
+@played
+async def test_a_ca_that_refuses_a_revocation_leaves_everything_as_it_is(world: World) -> None:
+    edge = world.entry()
+    await edge.acme.adopt(HTTP, [SHOP])
+    await edge.settle()
+    for kind in (REFUSED, OUTAGE):
+        world.ca.fails = AcmeFailed(kind, "no")
+        with pytest.raises(AcmeFailed):
+            await edge.acme.revoke("shop.example", "superseded", "ann")
+    world.ca.fails = None
+    await edge.settle()
+    assert len(world.ca.orders) == 1 and not edge.view("shop.example")["acme"]["revoked"]
+    again = world.entry()
+    await again.acme.adopt(HTTP, [SHOP])
+    await again.settle()
+    assert len(world.ca.orders) == 1
+
+
+@played
+async def test_the_key_of_an_interrupted_order_is_not_used_after_a_compromise(world: World) -> None:
+    """It lies beside the one that is known to others."""
+    edge = world.entry()
+    await edge.acme.adopt(HTTP, [SHOP])
+    await edge.settle()
+    for reason, kept in (("superseded", True), ("keyCompromise", False)):
+        old = acme_keys.new_key()
+        edge.parts.store.save_order(OpenOrder("shop.example", SHOP.hosts, old))
+        world.clock.now_s += 1
+        await edge.acme.revoke("shop.example", reason, "ann")
+        await edge.settle()
+        served = await edge.served("shop.example")
+        assert served is not None and (old in served) is kept
+
+
+@played
+async def test_an_entry_that_does_not_order_replaces_what_it_revoked_for_all(world: World) -> None:
+    one, two = world.entry("edge-1"), world.entry("edge-2")
+    await one.acme.adopt(HTTP, [SHOP], PEERS[1:])
+    await two.acme.adopt(HTTP, [SHOP], PEERS[:1])
+    tasks = [asyncio.create_task(entry.acme.run()) for entry in (one, two)]
+
+    async def same(before: bytes | None) -> bool:
+        found = {await entry.served("shop.example") for entry in (one, two)}
+        return len(found) == 1 and found.isdisjoint((before, None))
+
+    try:
+        await until(lambda: same(None))
+        first = one.serves("shop.example")
+        world.clock.now_s += 1
+        await two.acme.revoke("shop.example", "superseded", "ann")
+        await until(lambda: same(first))
+        assert len(world.ca.orders) == 2
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -32,6 +32,7 @@ class FakeCa:
     sees: Callable[[str, str, str], bool] = lambda host, token, proof: True
     account: str = "https://ca/account/1"
     orders: list[tuple[tuple[str, ...], str]] = field(default_factory=list[tuple[tuple[str, ...], str]])
+    revoked: list[tuple[bytes, str]] = field(default_factory=list[tuple[bytes, str]])
     _states: dict[str, str] = field(default_factory=dict[str, str])
     _chains: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
@@ -120,6 +121,11 @@ class FakeCa:
         self._check()
         assert self.suggests is not None
         return RenewalWindow(*self.suggests)
+
+    async def revoke(self, pem: bytes, reason: str) -> bool:
+        self._check()
+        self.revoked.append((pem, reason))
+        return pem not in [each for each, _ in self.revoked[:-1]]
 
     async def close(self) -> None: ...
 

@@ -59,6 +59,7 @@ class Orders:
             "ca_file": str(front.ca_file),
         }
         self.settings = AcmeSettings(**{**values, **settings})
+        folder.mkdir(exist_ok=True)
         self.parts = Parts(folder / "acme")
         self.server = self.parts.server(self.settings)
 
@@ -167,6 +168,46 @@ def test_an_order_that_was_finished_before_a_restart_is_not_taken_for_a_renewal(
         second = await orders.run(first)
         await orders.server.close()
         assert second.digest != first.digest
+
+    played(work)
+
+
+# ------------------------------------------------------------------ revocation
+
+
+@pytest.mark.parametrize(("reason", "code"), [("keyCompromise", 1), ("superseded", 4), ("unspecified", 0)])
+def test_a_certificate_is_revoked_once(reason: str, code: int, pebble: Pebble, front: Front, tmp_path: Path) -> None:
+    async def work() -> None:
+        orders = Orders(pebble, front, tmp_path)
+        issued = await orders.run()
+        fresh = Orders(pebble, front, tmp_path)  # without `open`
+        assert await fresh.server.revoke(issued.pem, reason)
+        assert pebble.revocation(leaf(issued).serial_number) == code
+        assert not await fresh.server.revoke(issued.pem, reason)
+        for each in (orders, fresh):
+            await each.server.close()
+
+    played(work)
+
+
+@pytest.mark.parametrize("reason", ["keyCompromise", "superseded"])
+def test_an_entry_that_has_not_ordered_the_certificate_revokes_it_by_its_key(
+    reason: str, pebble: Pebble, front: Front, tmp_path: Path
+) -> None:
+    """It has no account, or one to which the certificate does not belong."""
+
+    async def work() -> None:
+        orders = Orders(pebble, front, tmp_path / "one")
+        for with_account in (False, True):
+            issued = await orders.run()
+            other = Orders(pebble, front, tmp_path / f"other-{with_account}")
+            if with_account:
+                await other.server.open()
+            assert await other.server.revoke(issued.pem, reason)
+            assert pebble.revocation(leaf(issued).serial_number) is not None
+            assert bool(other.server.account) is with_account
+            await other.server.close()
+        await orders.server.close()
 
     played(work)
 

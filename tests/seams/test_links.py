@@ -248,7 +248,7 @@ def test_a_bad_message_costs_a_child_its_link_and_the_others_nothing(tmp_path: P
                 _, connected = await both.parent.wait(ChildConnected, 2)
                 await call.write(bad)
                 assert await both.parent.wait(ChildClosed) == [ChildClosed(connected.link)]
-                assert await call.read() is grpc.aio.EOF
+                assert await call.read() is grpc.aio.EOF  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]
             (note,) = both.parent.notes
             assert (note.code, note.fields) == ("protocol", {"child": "host-2"})
             both.parents.send(both.splice.address, m.Beat(1, 1))
@@ -263,7 +263,8 @@ def closed_by(tmp_path: Path, answer: Callable[[Any, Any], AsyncGenerator[bytes]
     async def run() -> tuple[str, list[str]]:
         below = Side()
         server: Any = grpc.aio.server()
-        handler = grpc.stream_stream_rpc_method_handler(answer)
+        library: Any = grpc
+        handler = library.stream_stream_rpc_method_handler(answer)
         generic = grpc.method_handlers_generic_handler(link_grpc.SERVICE, {link_grpc.METHOD: handler})
         server.add_generic_rpc_handlers((generic,))
         address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

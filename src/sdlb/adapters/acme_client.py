@@ -14,26 +14,26 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 
+from sdlb.adapters import acme_answers, acme_keys
+from sdlb.adapters.acme_answers import TEXT_CHARS_MAX
 from sdlb.adapters.acme_eab import BadKeyFile, binding, read_key
 from sdlb.adapters.acme_jws import b64, key_authorization, signed
-from sdlb.adapters.hook_program import printable
-from sdlb.adapters.http_client import error_text, load_http, new_client, read_start
+from sdlb.adapters.http_client import error_text, load_http, new_client
 from sdlb.adapters.regular_file import read_regular
-from sdlb.core.certificates import LIMITED, OUTAGE, REFUSED
-from sdlb.model.acme import AcmeSettings
+from sdlb.core.certificates import OUTAGE, REFUSED
+from sdlb.model.acme import KEY_COMPROMISE, REASONS, AcmeSettings
 from sdlb.seams.acme import AcmeFailed, Authorization, Offer, OrderState, RenewalWindow
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 TIMEOUT_S = 30.0
-BODY_BYTES_MAX = 1 << 20
 CA_BYTES_MAX = 4 << 20
 NONCES_MAX = 16
 BAD_NONCES_MAX = 10
@@ -41,8 +41,6 @@ SKEW_S_MAX = 3600.0
 DIRECTORY_S = 24 * 3600.0
 """The directory is read again after this time."""
 AGENT = "sdlb-acme"
-ERROR = "urn:ietf:params:acme:error:"
-TEXT_CHARS_MAX = 400
 
 
 class Client:
@@ -79,19 +77,22 @@ class Client:
         return isinstance(self._directory.get("renewalInfo"), str)
 
     async def open(self) -> None:
+        await self._read_directory()
+        if not self._checked:
+            await self._find_account()
+
+    async def _read_directory(self) -> None:
         loop_s = asyncio.get_running_loop().time()
         if not self._directory or loop_s - self._read_at > DIRECTORY_S:
             answer = await self._send("GET", self._settings.directory)
             self._check_clock(answer)
-            found = _data(answer)
+            found = acme_answers.data(answer)
             for name in ("newNonce", "newAccount", "newOrder"):
                 if not isinstance(found.get(name), str):
                     text = f"{self._settings.directory} is not an ACME directory: it has no {name}"
                     raise AcmeFailed(REFUSED, text)
             self._check_profile(found)
             self._directory, self._read_at = found, loop_s
-        if not self._checked:
-            await self._find_account()
 
     async def _find_account(self) -> None:
         """A known account is confirmed; only a new one needs the external account."""
@@ -125,7 +126,7 @@ class Client:
             payload["contact"] = [f"mailto:{self._settings.email}"]
         eab, url = self._settings.eab, self._url("newAccount")
         if eab is None:
-            if _meta(self._directory).get("externalAccountRequired") is True:
+            if acme_answers.meta(self._directory).get("externalAccountRequired") is True:
                 do = "set eab = {kid, hmac_key_file} in [acme] to what the CA gave you"
                 raise AcmeFailed(
                     REFUSED, f"the CA creates accounts only for its customers (externalAccountRequired); {do}"
@@ -152,14 +153,14 @@ class Client:
         ours_s = self._wall()
         if abs(theirs.timestamp() - ours_s) > SKEW_S_MAX:
             text = (
-                f"the clock of this machine shows {_time(ours_s)} and the CA's shows {_time(theirs.timestamp())}; "
+                f"the clock of this machine shows {acme_answers.time(ours_s)} and the CA's shows {acme_answers.time(theirs.timestamp())}; "
                 "set the clock"
             )
             raise AcmeFailed(OUTAGE, text, problem="clock")
 
     def _check_profile(self, directory: Mapping[str, Any]) -> None:
         wanted = self._settings.profile
-        known: Any = _meta(directory).get("profiles")
+        known: Any = acme_answers.meta(directory).get("profiles")
         if wanted and (not isinstance(known, dict) or wanted not in known):
             names = ", ".join(sorted(map(str, cast("dict[str, Any]", known)))) if isinstance(known, dict) else "none"
             text = f"the CA has no profile {wanted!r} (it has: {names}); correct profile in [acme]"
@@ -191,19 +192,23 @@ class Client:
 
     async def authorization(self, url: str) -> Authorization:
         answer = await self._post(url, None)
-        found = _data(answer)
+        found = acme_answers.data(answer)
         offers: dict[str, Offer] = {}
-        for each in _items(found.get("challenges")):
+        for each in acme_answers.items(found.get("challenges")):
             kind = str(each.get("type", ""))
             token = str(each.get("token", ""))
             offers[kind] = Offer(
-                str(each.get("url", "")), kind, str(each.get("status", "")), token, _words(each.get("error"))
+                str(each.get("url", "")),
+                kind,
+                str(each.get("status", "")),
+                token,
+                acme_answers.words(each.get("error")),
             )
         identifier: Any = found.get("identifier")
         host = str(identifier.get("value", "")) if isinstance(identifier, dict) else ""  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
         wildcard = bool(found.get("wildcard"))
         return Authorization(
-            url, host, str(found.get("status", "")), wildcard, offers, _retry_after(answer, self._wall())
+            url, host, str(found.get("status", "")), wildcard, offers, acme_answers.retry_after(answer, self._wall())
         )
 
     def key_authorization(self, token: str) -> str:
@@ -221,16 +226,49 @@ class Client:
 
     async def window(self, certificate_id: str) -> RenewalWindow:
         answer = await self._send("GET", f"{self._url('renewalInfo').rstrip('/')}/{certificate_id}")
-        found = _data(answer)
+        found = acme_answers.data(answer)
         window: Any = found.get("suggestedWindow")
         try:
             start_s, end_s = (datetime.fromisoformat(str(window[key])).timestamp() for key in ("start", "end"))
         except (KeyError, TypeError, ValueError):
             raise AcmeFailed(REFUSED, "the CA's renewal window cannot be read") from None
-        return RenewalWindow(start_s, end_s, _retry_after(answer, self._wall()), str(found.get("explanationURL") or ""))
+        return RenewalWindow(
+            start_s, end_s, acme_answers.retry_after(answer, self._wall()), str(found.get("explanationURL") or "")
+        )
+
+    # ------------------------------------------------------------------ revocation (RFC 8555, section 7.6)
+
+    async def revoke(self, pem: bytes, reason: str) -> bool:
+        """Only the certificate's own key proves that it is compromised. Other reasons are given by the account; the account of
+        an entry that has not ordered the certificate may not revoke it."""
+        await self._read_directory()
+        url = self._directory.get("revokeCert")
+        if not isinstance(url, str):
+            raise AcmeFailed(REFUSED, "the CA does not revoke certificates by ACME; ask its operators")
+        payload = {"certificate": b64(acme_keys.leaf_der(pem)), "reason": REASONS[reason]}
+        try:
+            if reason == KEY_COMPROMISE or not await self._revoked_by_account(url, payload):
+                await self._post(url, payload, key=acme_keys.load_key(pem))
+        except AcmeFailed as error:
+            if error.problem != "alreadyRevoked":
+                raise
+            return False
+        return True
+
+    async def _revoked_by_account(self, url: str, payload: object) -> bool:
+        if not self._account:
+            return False
+        await self.open()
+        try:
+            await self._post(url, payload)
+        except AcmeFailed as error:
+            if error.problem != "unauthorized":
+                raise
+            return False
+        return True
 
     def _order(self, answer: httpx.Response, url: str) -> OrderState:
-        found = _data(answer)
+        found = acme_answers.data(answer)
         urls: Any = found.get("authorizations")
         return OrderState(
             url,
@@ -238,18 +276,25 @@ class Client:
             tuple(str(each) for each in cast("list[object]", urls)) if isinstance(urls, list) else (),
             str(found.get("finalize", "")),
             str(found.get("certificate") or ""),
-            _words(found.get("error")),
-            _retry_after(answer, self._wall()),
+            acme_answers.words(found.get("error")),
+            acme_answers.retry_after(answer, self._wall()),
         )
 
     # ------------------------------------------------------------------ requests
 
-    async def _post(self, url: str, payload: object, accept: str = "application/json") -> httpx.Response:
-        """A signed request. A refused nonce is not a failure until it happens `BAD_NONCES_MAX` times in a row. An account that
-        the CA has forgotten is created again, once."""
+    async def _post(
+        self,
+        url: str,
+        payload: object,
+        accept: str = "application/json",
+        key: EllipticCurvePrivateKey | None = None,
+    ) -> httpx.Response:
+        """A signed request, by `key` instead of the account. A refused nonce is not a failure until it happens `BAD_NONCES_MAX` times
+        in a row. An account that the CA has forgotten is created again, once."""
         for attempt in range(BAD_NONCES_MAX + 1):
             nonce = self._nonces.popleft() if self._nonces else await self._nonce()
-            body = signed(self._key, url, nonce, payload, self._account)
+            signer, account = (self._key, self._account) if key is None else (key, "")
+            body = signed(signer, url, nonce, payload, account)
             try:
                 return await self._send("POST", url, body, accept)
             except AcmeFailed as error:
@@ -279,16 +324,18 @@ class Client:
             headers["content-type"] = "application/jose+json"
         try:
             async with asyncio.timeout(TIMEOUT_S), http.stream(method, url, json=body, headers=headers) as answer:
-                await _read(answer)
+                await acme_answers.read(answer)
         except TimeoutError:
-            raise AcmeFailed(OUTAGE, f"{_host(url)} did not answer within {TIMEOUT_S:g} s") from None
+            raise AcmeFailed(OUTAGE, f"{acme_answers.host(url)} did not answer within {TIMEOUT_S:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise AcmeFailed(OUTAGE, f"{_host(url)} cannot be reached: {error_text(error, TEXT_CHARS_MAX)}") from None
+            raise AcmeFailed(
+                OUTAGE, f"{acme_answers.host(url)} cannot be reached: {error_text(error, TEXT_CHARS_MAX)}"
+            ) from None
         if nonce := answer.headers.get("replay-nonce", ""):
             self._nonces.append(nonce)
         if answer.is_success:
             return answer
-        raise _failure(answer, url, self._wall())
+        raise acme_answers.failure(answer, url, self._wall())
 
     async def _client(self) -> httpx.AsyncClient:
         if self._http is None:
@@ -306,9 +353,6 @@ class Client:
             self._http = None
 
 
-# ------------------------------------------------------------------ reading
-
-
 def _tls(ca_file: str) -> ssl.SSLContext:
     if ca_file:
         found = read_regular(ca_file, CA_BYTES_MAX)
@@ -316,82 +360,3 @@ def _tls(ca_file: str) -> ssl.SSLContext:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), ca_file)
         return ssl.create_default_context(cadata=found.decode("ascii", "replace"))
     return load_http()[1]
-
-
-async def _read(answer: httpx.Response) -> None:
-    content = await read_start(answer.aiter_bytes(), BODY_BYTES_MAX + 1)
-    if len(content) > BODY_BYTES_MAX:
-        raise AcmeFailed(OUTAGE, f"{_host(str(answer.url))} sent more than {BODY_BYTES_MAX} bytes")
-    answer._content = content  # pyright: ignore[reportPrivateUsage]
-
-
-def _data(answer: httpx.Response) -> dict[str, Any]:
-    try:
-        found = answer.json()
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise AcmeFailed(OUTAGE, f"{_host(str(answer.url))} did not answer with JSON", status=answer.status_code)
-    return cast("dict[str, Any]", found)
-
-
-def _meta(directory: Mapping[str, Any]) -> dict[str, Any]:
-    found: Any = directory.get("meta")
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-
-
-def _items(value: object) -> list[dict[str, Any]]:
-    if not isinstance(value, list):
-        return []
-    return [cast("dict[str, Any]", each) for each in cast("list[object]", value) if isinstance(each, dict)]
-
-
-def _failure(answer: httpx.Response, url: str, wall_s: float) -> AcmeFailed:
-    """By the problem document and the status (RFC 8555, section 6.7)."""
-    try:
-        found: Any = answer.json()
-    except ValueError:
-        found = None
-    kind, problem, said = REFUSED, "", ""
-    if isinstance(found, dict):
-        document = cast("dict[str, Any]", found)
-        problem = str(document.get("type", "")).removeprefix(ERROR)
-        said = _words(document)
-    status = answer.status_code
-    if status == 429 or problem == "rateLimited":
-        kind = LIMITED
-    elif status >= 500 or problem == "serverInternal" or 300 <= status < 400 or not isinstance(found, dict):
-        kind = OUTAGE
-    text = f"{_host(url)} answered {status}{f': {said}' if said else ''}"
-    return AcmeFailed(kind, text, retry_after_s=_retry_after(answer, wall_s), problem=problem, status=status)
-
-
-def _words(problem: object) -> str:
-    """What a problem document says, with those of its parts."""
-    if not isinstance(problem, dict):
-        return ""
-    document = cast("dict[str, Any]", problem)
-    name = str(document.get("type", "")).removeprefix(ERROR)
-    said = str(document.get("detail") or "")
-    parts = [said or name, *(_words(each) for each in _items(document.get("subproblems")))]
-    return printable("; ".join(filter(None, parts)))[:TEXT_CHARS_MAX]
-
-
-def _retry_after(answer: httpx.Response, wall_s: float) -> float | None:
-    """In seconds or as a date (RFC 9110, section 10.2.3)."""
-    text = answer.headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        at = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(0.0, at.timestamp() - wall_s)
-
-
-def _host(url: str) -> str:
-    return httpx.URL(url).netloc.decode("ascii", "replace") or url[:100]
-
-
-def _time(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

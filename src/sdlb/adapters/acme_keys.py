@@ -99,6 +99,11 @@ def _read(pem: bytes, hosts: Sequence[str]) -> Issued:
     return Issued(pem, Lifetime(before_s, after_s), digest, _certificate_id(leaf))
 
 
+def leaf_der(pem: bytes) -> bytes:
+    """The certificate itself, without its chain."""
+    return x509.load_pem_x509_certificates(pem)[0].public_bytes(serialization.Encoding.DER)
+
+
 def _must_staple(leaf: x509.Certificate) -> bool:
     try:
         return MUST_STAPLE in leaf.extensions.get_extension_for_class(x509.TLSFeature).value

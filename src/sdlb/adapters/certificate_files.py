@@ -6,7 +6,6 @@ between, and chain and key always belong together.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sdlb.adapters import acme_keys
+from sdlb.adapters.private_file import write_private
 from sdlb.seams.certificates import BadCertificate, Issued, OpenOrder
 
 FILE_BYTES_MAX = 1 << 20
@@ -75,6 +75,11 @@ class CertificateFiles:
         key = order.key_pem.decode("ascii")
         self._write(path, _bytes({"site": order.site, "hosts": list(order.hosts), "key": key, "url": order.url}))
 
+    def drop_order(self, site: str) -> None:
+        order = self.load_order()
+        if order is not None and order.site == site:
+            self.save_order(None)
+
     def load_plan(self) -> Mapping[str, Any]:
         return _json(self._folder / "plan.json")
 
@@ -86,25 +91,7 @@ class CertificateFiles:
     def _write(self, path: Path, content: bytes) -> None:
         for folder in (self._folder, path.parent):
             folder.mkdir(mode=0o700, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.new")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(fresh)
-        opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            with open(opened, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(fresh)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_private(path, content)
 
 
 def _read(path: Path) -> bytes | None:

@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "role": ("sdlb.cli.role", "the services that this node or the tree runs as roles"),
     "route": ("sdlb.cli.route", "give a route to another service"),
     "audit": ("sdlb.cli.audit", "check the security of this node, with fixes"),
-    "tls": ("sdlb.cli.tls", "Diffie-Hellman parameters of a site, and PEM files for HAProxy"),
+    "tls": ("sdlb.cli.tls", "revoke certificates; make DH parameters and PEM files"),
     "sim": ("sdlb.cli.sim", "simulate hundreds of nodes with faults and check the promises"),
     "version": ("sdlb.cli.version", "the version of this program"),
 }

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from sdlb.cli import args as options
 from sdlb.cli import out
 from sdlb.cli.node_config import add_config, node_config
+from sdlb.model.acme import REASONS
 from sdlb.model.problem import Invalid
+from sdlb.sdk.client import Client
 
 if TYPE_CHECKING:
     from sdlb.model.site import SiteSpec
@@ -23,9 +25,23 @@ CODE = "no-site"
 def add_parser(commands: options.Commands) -> None:
     parser = commands.add_parser(
         "tls",
-        description="Makes Diffie-Hellman parameters for a site, and PEM files for programs that want all in one.",
+        description="Revokes certificates. Makes Diffie-Hellman parameters for a site, and PEM files for programs that want all "
+        "in one.",
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="dhparam | bundle", required=True)
+    verbs = parser.add_subparsers(dest="verb", metavar="revoke | dhparam | bundle", required=True)
+    revoke = verbs.add_parser(
+        "revoke",
+        help="revoke a site's certificate and order another one",
+        description="Revokes the certificate that the node has from the CA of [acme], and orders another one with a new key. The site "
+        "serves with the revoked one until then. Use the reason keyCompromise when others may know the key.",
+    )
+    revoke.add_argument("site", metavar="SITE", help="the site: its first host")
+    revoke.add_argument(
+        "--reason", choices=tuple(REASONS), default="unspecified", help="the reason for the CA (unspecified)"
+    )
+    options.add_as(revoke)
+    options.add_socket(revoke)
+    options.add_json(revoke)
     dhparam = verbs.add_parser(
         "dhparam",
         help="make a site's own Diffie-Hellman parameters",
@@ -49,11 +65,26 @@ def add_parser(commands: options.Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.verb == "revoke":
+        return _revoke(args)
     config, _ = node_config(args)
     spec = _site(config, args.site)
     if args.verb == "bundle":
         return _bundle(config, spec, Path(args.out))
     return _dhparam(config, spec, args.bits, args.renew)
+
+
+def _revoke(args: argparse.Namespace) -> int:
+    with Client(args.socket) as client:
+        done = client.revoke_certificate(args.site, args.reason, by=args.as_)
+    if args.json:
+        out.json(done)
+        return 0
+    what = "was already revoked" if done.already else f"is revoked ({done.reason})"
+    out.line(
+        f"{done.site}: certificate {done.digest[:16]} {what}; another one is ordered with a new key ('sdlb status')"
+    )
+    return 0
 
 
 def _site(config: NodeConfig, host: str) -> SiteSpec:

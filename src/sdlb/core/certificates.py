@@ -8,6 +8,7 @@
 * `Retry-After` is obeyed: a site waits at least that long after a rate limit, and all sites after an outage.
 * A CA that cannot be reached is not a failure of a host. All sites wait, each time twice as long, up to
   `OUTAGE_S_MAX`.
+* A certificate that was revoked is replaced at once, by the node that revoked it. Waits after failures still hold.
 
 All times are Unix times, because certificates and CAs use them. The waits survive a restart. When the clock goes back,
 a wait lasts no longer than it was set for.
@@ -94,7 +95,13 @@ class _Site(Struct):
     failed: int = 0  # failures since the last certificate
     pause: _Pause = field(default_factory=_Pause)
     fresh: _Pause = field(default_factory=_Pause)
+    revoked: bool = False  # the certificate that it has
     why: str = ""
+
+    @property
+    def lacks(self) -> bool:
+        """It has no certificate that clients should accept."""
+        return self.held is None or self.revoked
 
 
 def renew_at_s(held: Lifetime, chosen_s: float | None) -> float:
@@ -140,6 +147,11 @@ class CertificatePlan:
         if (site := self._sites.get(name)) is not None:
             site.renews = renews
 
+    def revoke(self, name: str, revoked: bool = True) -> None:
+        """The certificate that the site has is revoked, or is not after all."""
+        if (site := self._sites.get(name)) is not None and site.held is not None:
+            site.revoked = revoked
+
     # ------------------------------------------------------------------ what is to be done
 
     def next_step(self, now_s: float, mine: Callable[[str], bool], *, windows: bool) -> Step:
@@ -151,14 +163,14 @@ class CertificatePlan:
         due: list[tuple[float, int, str]] = []
         ask = ""
         for number, (name, site) in enumerate(self._sites.items()):
-            if not site.renews or not mine(name):
+            if not site.renews or not (site.revoked or mine(name)):
                 continue
             at_s = self.next_try_s(name, now_s)
             if at_s <= now_s:
-                due.append((site.held.not_after_s if site.held is not None else 0.0, number, name))
+                due.append((0.0 if site.held is None or site.revoked else site.held.not_after_s, number, name))
                 continue
             wake.append(at_s)
-            if windows and site.held is not None:
+            if windows and not site.lacks:
                 asks_at_s = max(site.ask.until_s(), self._outage.until_s())
                 if asks_at_s <= now_s:
                     ask = ask or name
@@ -174,7 +186,7 @@ class CertificatePlan:
         """When the site's next order starts at the earliest."""
         site = self._sites[name]
         at_s = max(site.pause.until_s(), self._outage.until_s(), self._allowed_s(site.hosts, now_s))
-        if site.held is not None:
+        if site.held is not None and not site.revoked:
             at_s = max(at_s, site.fresh.until_s(), renew_at_s(site.held, site.chosen_s))
         return at_s
 
@@ -297,6 +309,11 @@ class CertificatePlan:
         site = self._sites.get(name)
         return None if site is None else site.held
 
+    def is_revoked(self, name: str) -> bool:
+        """The site still serves with a certificate that was revoked."""
+        site = self._sites.get(name)
+        return site is not None and site.revoked
+
     def why(self, name: str) -> str:
         """Why the last order of the site failed, or why none is started; "" when nothing is wrong."""
         site = self._sites.get(name)
@@ -320,9 +337,10 @@ class CertificatePlan:
                     "hosts": list(site.hosts),
                     "pause": [site.pause.since_s, site.pause.for_s],
                     "failed": site.failed,
+                    "revoked": _times(site.held) if site.revoked else None,
                 }
                 for name, site in self._sites.items()
-                if site.failed or site.pause.for_s
+                if site.failed or site.pause.for_s or site.revoked
             },
         }
 
@@ -334,17 +352,23 @@ class CertificatePlan:
             for host, times in cast("Mapping[str, list[float]]", saved["failures"]).items()
         }
         since_s, for_s, outages, outage_since_s = cast("list[float]", saved["outage"])
-        waits: dict[str, tuple[_Pause, int]] = {}
+        waits: dict[str, tuple[_Pause, int, bool]] = {}
         for name, each in cast("Mapping[str, Mapping[str, Any]]", saved["sites"]).items():
             site = self._sites.get(name)
             if site is not None and site.hosts == tuple(each["hosts"]):
                 pause = _Pause(*(float(part) for part in each["pause"]))
-                waits[name] = (pause, int(each["failed"]))
+                revoked = site.held is not None and each.get("revoked") == _times(site.held)
+                waits[name] = (pause, int(each["failed"]), revoked)
         self._failures = failures
         self._outage, self._outages = _Pause(float(since_s), float(for_s)), int(outages)
         self._outage_since_s = float(outage_since_s)
-        for name, (pause, failed) in waits.items():
-            self._sites[name].pause, self._sites[name].failed = pause, failed
+        for name, (pause, failed, revoked) in waits.items():
+            site = self._sites[name]
+            site.pause, site.failed, site.revoked = pause, failed, revoked
+
+
+def _times(held: Lifetime | None) -> list[float] | None:
+    return None if held is None else [held.not_before_s, held.not_after_s]
 
 
 # ---------------------------------------------------------------------- which of several entries orders

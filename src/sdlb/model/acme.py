@@ -13,6 +13,9 @@ from sdlb.model.site import check_site_host
 HTTP, TLS, DNS = "http-01", "tls-alpn-01", "dns-01"
 CHALLENGES = (TLS, HTTP, DNS)
 WELL_KNOWN = "/.well-known/acme-challenge/"
+KEY_COMPROMISE = "keyCompromise"
+REASONS = {"unspecified": 0, KEY_COMPROMISE: 1, "affiliationChanged": 3, "superseded": 4, "cessationOfOperation": 5}
+"""Why a certificate is revoked (RFC 5280, section 5.3.1): those that CAs accept from subscribers."""
 
 
 class ExternalAccount(Struct, frozen=True):

@@ -208,6 +208,7 @@ SECTIONS: dict[str, dict[str, EventText]] = {
         "certificate-changed": _info("A site serves a new certificate."),
         "certificate-issued": _info("A site has its first certificate from the CA of `[acme]`."),
         "certificate-renewed": _info("A site has a new certificate from the CA of `[acme]`."),
+        "certificate-revoked": _warning("An operator revoked the certificate of a site. Another one is ordered."),
         "certificate-failed": _error(
             "No certificate was issued for a site. It keeps what it has, and the order is retried."
         ),

@@ -19,10 +19,11 @@ from msgspec.structs import replace
 
 from sdlb.core.certificates import OUTAGE, AskWindow, CertificatePlan, Order, Wait
 from sdlb.core.effects import Note
-from sdlb.model.acme import AcmeSettings, ChallengeAnswer, Peer, exact_host, inside
+from sdlb.model.acme import KEY_COMPROMISE, AcmeSettings, ChallengeAnswer, Peer, inside
 from sdlb.model.problem import Invalid
 from sdlb.model.site import PemFile, SiteSpec
 from sdlb.node.acme_challenges import Challenges
+from sdlb.node.acme_claims import ClaimedHosts
 from sdlb.node.acme_order import OrderRun
 from sdlb.node.acme_view import SiteFacts, with_acme
 from sdlb.node.certificate_sharing import Sharing
@@ -37,6 +38,9 @@ CLAIMED_MAX = 10_000
 """Sites by claims; further hosts get no certificate."""
 LOOK_S = 30.0
 """The longest pause: peers come and go, and the clock may be set."""
+
+REVOKE_S = 60.0
+"""The time of a revocation."""
 
 
 class Acme:
@@ -59,7 +63,6 @@ class Acme:
         self._sites = sites
         self._engine = engine
         self._make_parts = parts
-        self._active = active
         self._wall = wall
         self._parts: AcmeParts | None = None
         self._settings: AcmeSettings | None = None
@@ -69,8 +72,8 @@ class Acme:
         self._configured: dict[str, SiteSpec] = {}
         self._covered: set[str] = set()  # hosts of all configured sites, of any kind
         self._issued: dict[str, Issued] = {}
-        self._claimed: dict[str, set[str]] = {}  # host -> services whose active claims name it
-        self._hosts_of: dict[str, set[str]] = {}  # service -> hosts
+        self._changes = 0  # of the sites and of the issued certificates
+        self._claimed = ClaimedHosts(active)
         self._reported: dict[str, str] = {}  # site -> why its last order failed
         self._orders = {"issued": 0, "renewed": 0, "failed": 0}
         self._loaded = False
@@ -112,13 +115,15 @@ class Acme:
             for host in await asyncio.to_thread(self._remembered, patterns):
                 specs.setdefault(host, SiteSpec((host,), (), acme=True))
         self._specs = specs
+        self._changes += 1
         self._plan.want({key: spec.hosts for key, spec in specs.items()})
         for key in [key for key in self._issued if key not in specs]:
             del self._issued[key]
+            self._changes += 1
         for key, spec in specs.items():
             if key not in self._issued and self._parts is not None:
                 await self._load(key, spec)
-            self._plan.renews(key, key in self._configured or bool(self._claimed.get(key)))
+            self._plan.renews(key, key in self._configured or key in self._claimed)
         if not self._loaded and self._parts is not None:
             self._loaded = True
             saved = await asyncio.to_thread(self._parts.store.load_plan)
@@ -149,6 +154,7 @@ class Acme:
 
     def _take(self, key: str, issued: Issued) -> None:
         self._issued[key] = issued
+        self._changes += 1
         self._plan.hold(key, issued.lifetime)
 
     async def _serve(self) -> None:
@@ -173,24 +179,7 @@ class Acme:
         """The claims of these services may have changed."""
         if self._settings is None or not self._settings.on_claim:
             return
-        patterns, changed = self._settings.on_claim, False
-        for service in services:
-            hosts = {host for route in self._active(service) if (host := exact_host(route)) and inside(host, patterns)}
-            before = self._hosts_of.get(service, set())
-            if hosts == before:
-                continue
-            changed = True
-            for host in before - hosts:
-                self._claimed[host].discard(service)
-                if not self._claimed[host]:
-                    del self._claimed[host]
-            for host in hosts - before:
-                self._claimed.setdefault(host, set()).add(service)
-            if hosts:
-                self._hosts_of[service] = hosts
-            else:
-                self._hosts_of.pop(service, None)
-        if changed:
+        if self._claimed.update(self._settings.on_claim, services):
             self._stale = True
             self._changed.set()
 
@@ -298,6 +287,36 @@ class Acme:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self._parts.store.save_plan, self._plan.saved())
 
+    # ------------------------------------------------------------------ revocation
+
+    async def revoke(self, site: str, reason: str, by: str) -> dict[str, Any] | None:
+        """Revokes the site's certificate, and orders another one with a new key. That it must be replaced is on disk first. None: it
+        has no certificate. Raises AcmeFailed."""
+        issued, parts, settings = self._issued.get(site), self._parts, self._settings
+        if issued is None or parts is None or settings is None:
+            return None
+        try:
+            if reason == KEY_COMPROMISE and self._plan.open != site:
+                await asyncio.to_thread(parts.store.drop_order, site)  # its key may be known too
+            self._plan.revoke(site)
+            await self._save()
+            server = await asyncio.to_thread(parts.server, settings)  # its own: an order may be in progress
+            try:
+                async with asyncio.timeout(REVOKE_S):
+                    fresh = await server.revoke(issued.pem, reason)
+            finally:
+                await server.close()
+        except (OSError, ValueError, AcmeFailed) as error:
+            if self._issued.get(site) is issued:
+                self._plan.revoke(site, False)
+            await self._save()
+            text = str(error) or f"the CA did not answer within {REVOKE_S:g} s"
+            raise error if isinstance(error, AcmeFailed) else AcmeFailed(OUTAGE, text) from None
+        self._changed.set()
+        text = f"{by} revoked its certificate {issued.digest[:16]} ({reason}); another one is ordered with a new key"
+        self._note("certificate-revoked", site, text, "warning")
+        return {"digest": issued.digest, "already": not fresh}
+
     # ------------------------------------------------------------------ challenges
 
     async def _publish(self, answers: Sequence[ChallengeAnswer]) -> str:
@@ -317,6 +336,10 @@ class Acme:
     @property
     def ordering(self) -> str:
         return self._plan.open
+
+    @property
+    def changes(self) -> int:
+        return self._changes
 
     def outage_s(self) -> float:
         return self._plan.outage_s(self._wall())
@@ -360,6 +383,7 @@ class Acme:
             return
         self._plan.order_done(site, issued.lifetime, self._wall())
         self._issued[site] = issued
+        self._changes += 1
         self._reported.pop(site, None)
         await self._serve()
         self._note_new(site, issued, renewed, "")
@@ -395,5 +419,6 @@ class Acme:
                 self._plan.open == key,
                 self.sharing.orderer(key),
                 0.0 if issued is None else issued.lifetime.not_after_s,
+                self._plan.is_revoked(key),
             )
         return with_acme(views, facts, now_s)

@@ -12,7 +12,7 @@ DAY_S = 86_400
 
 class SiteFacts(Struct, frozen=True):
     """`why`: of the last failed order. `next_try_s`: Unix time of the next order. `orderer`: the entry that orders for it; "":
-    this node. `not_after_s` 0: there is no certificate yet."""
+    this node. `not_after_s` 0: there is no certificate yet. `revoked`: it still serves with a certificate that was revoked."""
 
     hosts: tuple[str, ...]
     why: str
@@ -20,6 +20,7 @@ class SiteFacts(Struct, frozen=True):
     ordering: bool
     orderer: str
     not_after_s: float
+    revoked: bool = False
 
 
 def with_acme(views: list[dict[str, Any]], facts: Mapping[str, SiteFacts], now_s: float) -> list[dict[str, Any]]:
@@ -37,6 +38,10 @@ def _added(view: Mapping[str, Any], facts: SiteFacts | None, now_s: float) -> di
         left = _span(facts.not_after_s - now_s)
         text = f"its certificate has {left} left, and no new one was issued: {facts.why}; {_next(facts, now_s)}"
         found["warnings"] = [*view["warnings"], text]
+    if facts.revoked:
+        then = "another one is being ordered" if facts.ordering else _next(facts, now_s)
+        text = f"its certificate is revoked: clients that check this refuse it; {then}"
+        found["warnings"] = [*found.get("warnings", view["warnings"]), text]
     return found
 
 
@@ -61,11 +66,12 @@ def _acme(facts: SiteFacts, now_s: float) -> dict[str, Any]:
         "ordering": facts.ordering,
         "next_try_s": int(max(facts.next_try_s, now_s)),
         "error": facts.why,
+        "revoked": facts.revoked,
     }
 
 
 def _next(facts: SiteFacts, now_s: float) -> str:
-    if facts.orderer:
+    if facts.orderer and not facts.revoked:
         return f"{facts.orderer} orders for it"
     return f"the next attempt is in {_span(max(0.0, facts.next_try_s - now_s))}"
 

@@ -28,7 +28,9 @@ from sdlb.model.problem import Invalid
 from sdlb.model.route import Pattern
 from sdlb.model.version import check_service, check_version
 from sdlb.node import docs_page, metrics, openapi, problems, reads, schema_orders
+from sdlb.node.acme import Acme
 from sdlb.node.api_rollouts import RolloutCalls
+from sdlb.node.api_sites import SiteCalls
 from sdlb.node.authority import Authority
 from sdlb.node.ejected import with_ejected
 from sdlb.node.hardening import Part
@@ -78,6 +80,7 @@ class Api:
         journal: Journal,
         health: Health,
         sites: SiteWatch,
+        acme: Acme,
         restart: Restart,
         listen: dict[str, str],
         hardening: Callable[[], Sequence[Part]],
@@ -92,6 +95,7 @@ class Api:
         self._journal = journal
         self._health = health
         self._sites = sites
+        self._site_calls = SiteCalls(loop.balancer.settings.name, sites, acme)
         self._restart = restart
         self._repeats = repeats
         self._listen = listen
@@ -107,7 +111,8 @@ class Api:
         return Starlette(routes=routes, exception_handlers={HTTPException: _http_exception})
 
     def _handler(self, operation: str) -> Handler:
-        handler: Handler = getattr(self if hasattr(self, operation) else self._rollouts, operation)
+        owner = next(each for each in (self, self._rollouts, self._site_calls) if hasattr(each, operation))
+        handler: Handler = getattr(owner, operation)
         if operation not in openapi.REPEATED:
             return handler
         most = POLICIES_BYTES_MAX if operation == "put_policies" else BODY_BYTES_MAX
@@ -411,9 +416,6 @@ class Api:
         return as_json(
             {"node": settings.name, "incarnation": settings.incarnation, "pid": os.getpid(), "engine": engine}
         )
-
-    async def list_sites(self, request: Request) -> Response:
-        return as_json({"node": self._loop.balancer.settings.name, "sites": self._sites.views()})
 
     async def list_routes(self, request: Request) -> Response:
         routes = await reads.encoded(reads.routes(self._lists, self._pace()))

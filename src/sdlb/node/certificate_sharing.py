@@ -57,6 +57,11 @@ class Certificates(Protocol):
     def outage_s(self) -> float: ...
     def wanted(self) -> dict[str, SiteSpec]: ...
     def issued(self) -> dict[str, Issued]: ...
+    @property
+    def changes(self) -> int:
+        """Counts the changes of `wanted` and `issued`."""
+        ...
+
     async def accept(self, peer: str, site: str, pem: bytes) -> None: ...
     async def put_challenges(self, of_peers: Sequence[ChallengeAnswer]) -> str: ...
     def peers_changed(self) -> None: ...
@@ -93,6 +98,7 @@ class Sharing:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._running = False
         self._settle_at = 0.0
+        self._held_last: tuple[int, str, dict[str, Rank | None]] | None = None
         links.on_call = self._on_call
         links.known = lambda caller: caller in self._known
 
@@ -199,6 +205,13 @@ class Sharing:
         return behind or bool(known.wants and (not brings or set(known.wants) != set(brings)))
 
     def _held(self) -> tuple[str, dict[str, Rank | None]]:
+        """Sites and ranks with their digest. It is asked for every few seconds and peer, and there may be thousands of sites."""
+        changes = self._certificates.changes
+        if self._held_last is None or self._held_last[0] != changes:
+            self._held_last = (changes, *self._held_now())
+        return self._held_last[1:]
+
+    def _held_now(self) -> tuple[str, dict[str, Rank | None]]:
         issued = self._certificates.issued()
         sites = list(self._certificates.wanted())[:SITES_MAX]
         held: dict[str, Rank | None] = {site: issued[site].rank if site in issued else None for site in sites}

@@ -48,7 +48,7 @@ IF_MATCH: dict[str, Any] = {
 REPEATED = (
     *("put_policy", "put_policies", "approve_version", "promote_version", "transfer_route"),
     *("add_release", "put_release", "withdraw_release", "start_rollout", "order_rollout"),
-    *("delete_instance", "forget_child", "upgrade_engine"),
+    *("delete_instance", "forget_child", "upgrade_engine", "revoke_certificate"),
 )
 """Calls that take an Idempotency-Key. The others may be repeated without one: to register, renew and drain an instance, where a kept answer
 would renew no lease, and to restart control."""
@@ -68,6 +68,7 @@ PATHS: dict[str, dict[str, Any]] = {
     "release": {"type": "string", "minLength": 1, "maxLength": 2 * NAME_CHARS_MAX + 1, "pattern": r"^[ -~]+$"},
     "rollout": {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": json_schema_pattern(SERVICE)},
     "verb": {"type": "string", "enum": list(schema_rollouts.VERBS)},
+    "site": {"type": "string", "minLength": 1, "maxLength": 253, "pattern": r"^[!-.0-~]+$"},
     "policy": {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX, "pattern": schema.POLICY_NAME},
 }
 
@@ -197,6 +198,15 @@ CALLS: tuple[Call, ...] = (
         problems=("control-not-restarted", "stopping"),
     ),
     Call("list_sites", "GET", "/v1/sites", "The sites of this node with the state of their certificates", schema.Sites),
+    Call(
+        "revoke_certificate",
+        "POST",
+        "/v1/sites/{site}/revoke",
+        "Revokes the certificate that this node has from the CA of `[acme]`, and orders another one with a new key",
+        schema_orders.Revoked,
+        schema_orders.Revocation,
+        problems=(*_BODY, "not-permitted", "no-such-site", "revocation-refused", "ca-not-reached"),
+    ),
     Call("list_routes", "GET", "/v1/routes", "The routes at this node, most specific first", schema.Routes),
     Call(
         "explain",

@@ -320,12 +320,13 @@ class Tree(Strict):
 
 class SiteOrders(Strict):
     """`ordered_by`: the other entry that orders for the site; "": this node. `next_try_s`: earliest Unix time of the next order.
-    `error`: why the last order failed."""
+    `error`: why the last order failed. `revoked`: it still serves with a certificate that was revoked."""
 
     ordered_by: str
     ordering: bool
     next_try_s: Count
     error: str
+    revoked: bool
 
 
 class Site(Strict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -65,3 +65,23 @@ class Transferred(Strict):
     route: str
     to: str
     by: str
+
+
+class Revocation(Strict):
+    """`by`: as in Approval."""
+
+    reason: Literal["unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation"] = (
+        "unspecified"
+    )
+    by: Name = ""
+
+
+class Revoked(Strict):
+    """`digest`: SHA-256 of the certificate. `already`: it had been revoked before. `by`: the recorded name."""
+
+    node: str
+    site: str
+    reason: str
+    by: str
+    digest: str
+    already: bool

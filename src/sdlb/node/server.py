@@ -61,6 +61,7 @@ def serve_api(
         node.journal,
         node.health,
         node.sites,
+        node.acme,
         node.restart,
         listen,
         lambda: node.hardening,

@@ -35,6 +35,7 @@ from sdlb.sdk.types import (
     Policy,
     PolicyPlan,
     Promoted,
+    Revoked,
     Routes,
     Services,
     Sites,
@@ -110,6 +111,11 @@ class AsyncClient:
     async def sites(self) -> Sites:
         """The sites of this node with the state of their certificates."""
         return await self._do(calls.sites())
+
+    async def revoke_certificate(self, site: str, reason: str = "unspecified", *, by: str = "") -> Revoked:
+        """Revokes the certificate that this node has for the site, and orders another one with a new key. Problem: the CA refuses
+        (409) or cannot be reached (503)."""
+        return await self._do(calls.revoke(site, reason, by))
 
     async def explain(self, url: str) -> Explanation:
         return await self._do(calls.explain(url))

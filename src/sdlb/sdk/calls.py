@@ -36,6 +36,7 @@ from sdlb.sdk.types import (
     Policy,
     PolicyPlan,
     Promoted,
+    Revoked,
     Routes,
     Services,
     Sites,
@@ -50,6 +51,7 @@ ANSWER_TIMEOUT_S = 10.0
 """After this time control counts as not responding (a read is sent to all roots: two tiers at 2 s each)."""
 
 UPGRADE_TIMEOUT_S = 60.0
+REVOKE_TIMEOUT_S = 75.0
 """A new engine starts, receives the full state and takes over the sockets within seconds; longer is an error."""
 
 T = TypeVar("T")
@@ -192,6 +194,11 @@ def routes() -> Call[Routes]:
 
 def sites() -> Call[Sites]:
     return Call("GET", "/v1/sites", Sites)
+
+
+def revoke(site: str, reason: str, by: str) -> Call[Revoked]:
+    path = f"/v1/sites/{quote(site, safe='')}/revoke"
+    return Call("POST", path, Revoked, body={"reason": reason, "by": by}, timeout_s=REVOKE_TIMEOUT_S, keyed=True)
 
 
 def explain(url: str) -> Call[Explanation]:

@@ -306,12 +306,13 @@ class Tree(Value, frozen=True):
 
 class SiteOrders(Value, frozen=True):
     """Orders of a site's certificate. `ordered_by`: the other entry that orders; "": this node. `next_try_s`: earliest Unix time
-    of the next order. `error`: why the last one failed."""
+    of the next order. `error`: why the last one failed. `revoked`: it still serves with a certificate that was revoked."""
 
     ordered_by: str = ""
     ordering: bool = False
     next_try_s: int = 0
     error: str = ""
+    revoked: bool = False
 
 
 class Site(Value, frozen=True):
@@ -332,6 +333,17 @@ class Site(Value, frozen=True):
 class Sites(Value, frozen=True):
     node: str = ""
     sites: tuple[Site, ...] = ()
+
+
+class Revoked(Value, frozen=True):
+    """A revoked certificate. `digest`: its SHA-256. `already`: it had been revoked before. `by`: the recorded name."""
+
+    node: str = ""
+    site: str = ""
+    reason: str = ""
+    by: str = ""
+    digest: str = ""
+    already: bool = False
 
 
 class RefusedClaim(Value, frozen=True):

@@ -114,6 +114,11 @@ class AcmeServer(Protocol):
 
     async def window(self, certificate_id: str) -> RenewalWindow: ...
 
+    async def revoke(self, pem: bytes, reason: str) -> bool:
+        """Revokes a certificate. `pem`: its chain and key. `reason`: of `model.acme.REASONS`. May be called without `open`.
+        Returns False when it was revoked before."""
+        ...
+
     async def close(self) -> None: ...
 
 

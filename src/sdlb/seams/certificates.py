@@ -94,6 +94,10 @@ class CertificateStore(Protocol):
 
     def save_order(self, order: OpenOrder | None) -> None: ...
 
+    def drop_order(self, site: str) -> None:
+        """Forgets the open order of this site, with its key."""
+        ...
+
     def load_plan(self) -> Mapping[str, Any]:
         """Empty when there is none."""
         ...
