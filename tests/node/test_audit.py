@@ -24,6 +24,7 @@ from sdlb.node.audit import ports
 from sdlb.node.audit.checks import CHECKS, Finding
 from sdlb.node.audit.node import findings
 from sdlb.node.config import NodeConfig
+from sdlb.node.hardening import FIXED, KEYS
 from sdlb.node.openapi import version
 from tests.made_certificates import DAY, make
 
@@ -78,6 +79,15 @@ def test_a_node_as_it_should_be(good: NodeConfig) -> None:
         "tls.versions",
     }
     assert all(each.why for each in findings(good, 0, (0, "")))
+
+
+def test_every_part_of_the_preset_has_a_line(good: NodeConfig) -> None:
+    """Also those that no key changes. Two have a check of their own, which looks at the running node."""
+    own = {"listen.shared_port": "shared-ports", "listen.metrics": "private-listeners"}
+    found = list(findings(good, 0, (0, "")))
+    lines = {each.setting for each in found if each.check == "hardening"}
+    assert lines == {*KEYS, *FIXED} - own.keys()
+    assert set(own.values()) <= {each.check for each in found}
 
 
 def changed(config: NodeConfig, path: str, mode: int) -> NodeConfig:

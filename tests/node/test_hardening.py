@@ -78,3 +78,9 @@ def test_a_part_names_the_listeners_that_the_node_has(tmp_path: Path) -> None:
     assert found["hardening.redirect_to_https"].listeners == ("http",)
     assert found["tls.versions"].listeners == ()
     assert found["fields.aliases"].listeners == ("http",)
+
+
+def test_every_part_without_a_key_is_on_the_page_with_the_reason() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/node-file.md").read_text()
+    section = page.partition("## Public nodes\n")[2].partition("\n## ")[0]
+    assert [name for name in FIXED if f"`{name}`" not in section] == []

@@ -95,6 +95,26 @@ FIXED: Final[dict[str, tuple[tuple[str, ...], str, str]]] = {
         "dropped",
         "servers that read _ or . as - take a client's field for one of ours (CVE-2026-39858, CVE-2026-88004)",
     ),
+    "fields.forwarding": (
+        BOTH,
+        "set by this node; those of listen.trusted_proxies alone are read",
+        "a client chooses the address that logs and limits have",
+    ),
+    "certificates.faults": (
+        ("https",),
+        "found when the files are read; a working certificate is kept",
+        "a wrong key, a weak one or a name that is not covered takes a site down",
+    ),
+    "certificates.expiry": (
+        ("https",),
+        "warned of when a third and a tenth of the lifetime is left",
+        "an expired certificate takes a site down; some live for six days only",
+    ),
+    "certificates.must_staple": (
+        ("https",),
+        "refused",
+        "clients refuse such a certificate without a stapled OCSP response, and CAs have turned their responders off",
+    ),
     "listen.shared_port": (BOTH, "refused", "a process that shares the port gets part of the connections"),
     "listen.metrics": ((), "loopback or private addresses only", "metrics reveal much about a site"),
 }
