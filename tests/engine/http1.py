@@ -6,9 +6,10 @@ import socket
 from http.client import HTTPResponse
 
 
-def status(client: socket.socket) -> int:
-    """Of the next answer, which is read to its end: one `recv` may give a part of it."""
-    answer = HTTPResponse(client)
+def status(client: socket.socket, method: str = "GET") -> int:
+    """Of the next answer, which is read to its end: one `recv` may give a part of it. Raises ConnectionResetError when the
+    connection ends before."""
+    answer = HTTPResponse(client, method=method)
     answer.begin()
     answer.read()
     return answer.status

@@ -15,6 +15,7 @@ from tests.engine.certificates import Authority, Pair
 from tests.engine.engine import Engine
 from tests.engine.frames import Client as Http2
 from tests.engine.frames import request
+from tests.engine.http1 import status as answered
 
 pytestmark = needs_openssl
 
@@ -63,7 +64,7 @@ def connect(
 
 def status(connection: socket.socket, host: str) -> int:
     connection.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-    return int(connection.recv(65536)[9:12])
+    return answered(connection)
 
 
 @pytest.mark.parametrize("listener", ["https", "public"])

@@ -12,6 +12,7 @@ from sdlb.wire.engine_pb2 import Delta, Limits, Listener, Target
 from tests.compliance.recorder import Recorder
 from tests.engine.endpoints import Full
 from tests.engine.engine import Engine
+from tests.engine.http1 import status as answered
 
 HTTP = Listener(key="http", address="127.0.0.1:0")
 WAITING = 60
@@ -22,7 +23,7 @@ def status(address: tuple[str, int], begun: threading.Semaphore) -> int:
     with socket.create_connection(address, timeout=20) as client:
         client.sendall(b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\n\r\nhi")
         begun.release()
-        return int(client.recv(65536)[9:12])
+        return answered(client)
 
 
 def put(delta: Delta, version: str, target: str, address: str, kind: Target.Kind) -> None:

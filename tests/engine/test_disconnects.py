@@ -9,6 +9,7 @@ import time
 from sdlb.wire.engine_pb2 import Delta, Listener, ToEngine
 from tests.compliance.recorder import OK, Recorder
 from tests.engine.engine import Engine, until
+from tests.engine.http1 import status as answered
 
 HTTP = Listener(key="http", address="127.0.0.1:0")
 NODE = Listener(key="node", address="127.0.0.1:0", kind=Listener.NODE)
@@ -29,7 +30,7 @@ def settle(engine: Engine, ms: int) -> None:
 def status(engine: Engine) -> int:
     with socket.create_connection(engine.address["http"], timeout=20) as client:
         client.sendall(ASK)
-        return int(client.recv(65_536)[9:12])
+        return answered(client)
 
 
 def test_requests_before_the_first_table_wait_for_it(recorder: Recorder) -> None:

@@ -13,6 +13,7 @@ from tests.compliance.recorder import Recorder
 from tests.engine.engine import Engine
 from tests.engine.fixtures import recording
 from tests.engine.frames import PREFACE, Client, request
+from tests.engine.http1 import status as answered
 
 recorder = recording("module")
 GET = b"GET / HTTP/1.1\r\nHost: www.example\r\n\r\n"
@@ -40,7 +41,7 @@ def tree(recorder: Recorder) -> Iterator[tuple[Engine, Engine]]:
 def status(connection: socket.socket, raw: bytes) -> str:
     with suppress(OSError):
         connection.sendall(raw)
-        return connection.recv(65_536)[9:12].decode()
+        return str(answered(connection))
     return "closed"
 
 

@@ -15,6 +15,7 @@ from tests.compliance.recorder import Recorder
 from tests.engine.engine import Engine
 from tests.engine.fixtures import recording
 from tests.engine.frames import Client, request
+from tests.engine.http1 import status
 from tests.engine.http2_endpoint import Http2Endpoint
 
 HTTP = Listener(key="http", address="127.0.0.1:0", public=True)
@@ -25,7 +26,7 @@ recorder = recording("module")
 def ask(engine: Engine, target: bytes, host: bytes = b"a.example") -> bytes:
     with socket.create_connection(engine.address["http"], timeout=10) as client:
         client.sendall(b"GET " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
-        return client.recv(65_536)[9:12]
+        return b"%d" % status(client)
 
 
 @pytest.fixture(scope="module")

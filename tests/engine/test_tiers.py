@@ -13,6 +13,7 @@ from sdlb.wire.engine_pb2 import Limits, Listener
 from tests.compliance.recorder import OK, Recorder, Script
 from tests.engine.engine import Engine
 from tests.engine.fixtures import recording
+from tests.engine.http1 import status
 
 HTTP = Listener(key="http", address="127.0.0.1:0")
 NODE = Listener(key="node", address="127.0.0.1:0", kind=Listener.NODE)
@@ -49,7 +50,7 @@ def ask(address: tuple[str, int], method: str = "GET") -> int:
     """On a connection of its own; gives the status."""
     with socket.create_connection(address, timeout=15) as client:
         client.sendall(f"{method} / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n".encode())
-        return int(client.recv(65536)[9:12])
+        return status(client, method)
 
 
 def late(_request: bytes, _number: int) -> bytes:
