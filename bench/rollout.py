@@ -1,10 +1,12 @@
 """What a rollout costs at its root: the messages for each host, and a redraw of `sdlb rollout status --watch`.
 
     python -m bench.rollout [--json]
+    python -m bench.rollout --hosts 1000 --racks 32
 
-Messages are counted in the simulator, with 40 hosts, without heartbeats: hosts that are children of the root, and hosts below four
-racks. A redraw is the two reads of the API at a root with 1,000 children, their JSON, and the lines on the terminal. "at most" is
-the project's limit; a row above its limit makes the exit code 1.
+Messages are counted in the simulator, with 40 hosts, beyond the heartbeats of an idle tree: hosts that are children of the root, and
+hosts below four racks. `--hosts` prints their kinds, and what the root holds and computes, for a tree of any size. A redraw is the two
+reads of the API at a root with 1,000 children, their JSON, and the lines on the terminal. "at most" is the project's limit; a row above
+its limit makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import statistics
 import sys
 import time
+from collections import Counter
 from random import Random
 from typing import Any
 
@@ -23,9 +26,32 @@ from sdlb.cli.rollout_status import block
 from sdlb.core import effects as ef
 from sdlb.core import events as ev
 from sdlb.core.balancer import Balancer
-from sdlb.core.messages import Beat, Claim, ClaimKey, Hello, Stage, UpState
+from sdlb.core.messages import (
+    Answer,
+    Ask,
+    Beat,
+    Claim,
+    ClaimKey,
+    DownMessage,
+    DownState,
+    Hello,
+    Stage,
+    UpMessage,
+    UpState,
+)
 from sdlb.core.settings import Settings
-from sdlb.model.rollout import PREPARED, TAKE, RoleReport, RolloutSpec, SlotAsk, SlotReport, ask_body, report_body
+from sdlb.model.rollout import (
+    PREPARED,
+    TAKE,
+    RoleReport,
+    RolloutSpec,
+    SlotAsk,
+    SlotReport,
+    ask_body,
+    read_answer,
+    read_ask,
+    report_body,
+)
 from sdlb.node import schema_rollouts as schema
 from sdlb.node.answers import shaped
 from sdlb.sdk.rollout_types import Rollout
@@ -38,6 +64,7 @@ from sdlb.sim.world import World
 ROUTE = "example.com/catalog*"
 OLD = ClaimKey("catalog", "1.0.1", ROUTE)
 CHILDREN, HOSTS, RACKS = 1000, 40, 4
+BEAT_S = 2.0
 Row = tuple[str, float, str, float]
 
 
@@ -97,58 +124,139 @@ class Root:
         return (time.perf_counter() - started) * 1000
 
 
-class Messages(Check):
-    """To and from the root, without heartbeats."""
+class AtRoot(Check):
+    """What passes the root and what it holds. Only messages beyond the heartbeats of an idle tree count: a state message that goes in
+    place of a heartbeat costs nothing."""
 
-    count = 0
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.began = 0.0
+        self.kinds: Counter[str] = Counter()
+        self.heartbeats = 0
+        self.slots_max = self.bytes_max = 0
+        self.cpu_s = 0.0
+        self._entered = 0.0
+
+    def begin(self) -> None:
+        self.began, self.heartbeats, self.cpu_s = self.world.clock.now, 0, 0.0
+        self.slots_max = self.bytes_max = 0
+        self.kinds.clear()
 
     def before_step(self, host: Host, events: list[ev.Event]) -> None:
         if host.name == "root":
-            self.count += sum(isinstance(e, ev.ChildMessage) and not isinstance(e.message, Beat) for e in events)
+            for event in events:
+                if isinstance(event, ev.ChildMessage):
+                    self._count("up", event.message)
+            self._entered = time.process_time()
 
     def after_step(self, host: Host, events: list[ev.Event], effects: list[ef.Effect]) -> None:
-        if host.name == "root":
-            self.count += sum(isinstance(e, ef.ToChild) and not isinstance(e.message, Beat) for e in effects)
+        if host.name != "root":
+            return
+        self.cpu_s += time.process_time() - self._entered
+        for effect in effects:
+            match effect:
+                case ef.ToChild(_, message):
+                    self._count("down", message)
+                case ef.Persist(puts) if (owned := puts.get("rollout/catalog")) is not None:
+                    self.bytes_max = max(self.bytes_max, len(msgspec.json.encode(owned)))
+                case _:
+                    pass
+        found = host.view.rollout("catalog")
+        self.slots_max = max(self.slots_max, len(found["slots"]) if found is not None else 0)
+
+    def _count(self, way: str, message: UpMessage | DownMessage) -> None:
+        if isinstance(message, Beat):
+            self.heartbeats += 1
+        else:
+            self.kinds[f"{way}: {kind(message)}"] += 1
+
+    def beyond(self, links: int) -> int:
+        """Messages besides the heartbeats of an idle tree."""
+        idle = 2 * links * (self.world.clock.now - self.began) / BEAT_S
+        return round(self.heartbeats + self.kinds.total() - idle)
 
 
-def messages(racks: int) -> float:
-    """Of each host, during a rollout with the usual settings."""
+def kind(message: UpMessage | DownMessage) -> str:
+    match message:
+        case UpState():
+            parts = {"claim": message.claims, "withdrawal": message.withdrawn, "report": message.reports}
+        case DownState():
+            parts = {"verdict": message.verdicts, "drained": message.drained, "document": message.docs}
+        case Ask():
+            ask = read_ask(message.body)
+            return f"slot: {ask.what}" if ask is not None else "request"
+        case Answer():
+            answer = read_answer(message.answers[0].body) if message.answers else None
+            return "slot: granted or returned" if answer is not None and answer.granted else "slot: later"
+        case _:
+            return type(message).__name__
+    return " + ".join(name for name, value in parts.items() if value) or "state"
+
+
+def roll(hosts: int, racks: int) -> AtRoot:
+    """A rollout with the usual settings. `racks` 0: the hosts are children of the root."""
     above = [f"rack-{number}" for number in range(racks)] or ["root"]
     parents: dict[str, tuple[str, ...]] = {"root": (), **{name: ("root",) for name in above if name != "root"}}
-    hosts = [f"host-{number}" for number in range(HOSTS)]
-    parents |= {name: (above[number % len(above)],) for number, name in enumerate(hosts)}
+    names = [f"host-{number}" for number in range(hosts)]
+    parents |= {name: (above[number % len(above)],) for number, name in enumerate(names)}
     world = World(Shape(parents), Random(1))
-    counted = Messages(world)
+    counted = AtRoot(world)
     world.watch([counted])
     play = Play(world, Random(1))
-    play.roles(*hosts)
+    play.roles(*names)
     for host in world.hosts.values():
         host.start()
     world.clock.after(1.0, world.every_second)
     play.run(20.0)
     play.release("1.0.1", "1.0.2")
-    first: dict[str, Any] = {"soak_s": 1.0, "first": 100}
+    first: dict[str, Any] = {"soak_s": 1.0, "first": hosts, "nodes_out_max": "100%"}
     usual: dict[str, Any] = {"soak_s": 30.0, "nodes_out_max": "10%"}
     for version, spec in (("1.0.1", first), ("1.0.2", usual)):
-        counted.count = 0
+        counted.begin()
         why = play.roll(version, "root", **spec)
         assert not why, why
         play.run(1.0)
-        play.rolls("done", 3000.0, "root")
+        play.rolls("done", 6000.0, "root")
         if version == "1.0.1":
             play.run(20.0)
-    return counted.count / HOSTS
+    return counted
+
+
+def messages(hosts: int, racks: int) -> float:
+    """Of each host."""
+    return roll(hosts, racks).beyond(racks or hosts) / hosts
+
+
+def describe(hosts: int, racks: int) -> None:
+    started = time.process_time()
+    counted = roll(hosts, racks)
+    took_s = counted.world.clock.now - counted.began
+    below = f"below {racks} racks" if racks else "children of the root"
+    print(f"{hosts} hosts, {below}: {counted.beyond(racks or hosts) / hosts:.1f} messages a host beyond heartbeats")
+    print(f"rollout {took_s:.0f} s; at the root: {counted.slots_max} slots, {counted.bytes_max} bytes saved, ", end="")
+    print(f"{counted.cpu_s:.1f} s of CPU ({100 * counted.cpu_s / took_s:.1f} % of a core)")
+    idle = 2 * (racks or hosts) * took_s / BEAT_S
+    print(f"{counted.heartbeats / hosts:8.2f} heartbeats, {idle / hosts:.2f} when idle")
+    for name, number in counted.kinds.most_common():
+        print(f"{number / hosts:8.2f} {name}")
+    print(f"(the simulation took {time.process_time() - started:.0f} s)")
 
 
 def main() -> int:
     """Exit code 1: something is above its limit."""
     parser = argparse.ArgumentParser("python -m bench.rollout")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    as_json = parser.parse_args().json
+    parser.add_argument("--hosts", type=int, help="print what is sent in a rollout over this number of hosts")
+    parser.add_argument("--racks", type=int, default=0, help="with --hosts: racks between (none)")
+    given = parser.parse_args()
+    if given.hosts:
+        describe(given.hosts, given.racks)
+        return 0
+    as_json = given.json
     root = Root(CHILDREN)
     rows: list[Row] = [
-        ("messages for each host, a child of the root", messages(0), "messages", 28.0),
-        ("messages for each host, below a rack", messages(RACKS), "messages", 17.0),
+        ("messages for each host, a child of the root", messages(HOSTS, 0), "messages", 15.0),
+        ("messages for each host, below a rack", messages(HOSTS, RACKS), "messages", 10.0),
         ("redraw of rollout status, 1,000 hosts", statistics.median(root.redraw() for _ in range(20)), "ms", 100.0),
     ]
     if as_json:

@@ -21,7 +21,7 @@ def test_the_required_service_is_done_before_the_other_one_is_touched(hosts: Hos
     duo = Duo(hosts)
     assert duo.both() == ""
     assert [duo.rollout(service)["id"] for service in (PRICING, CATALOG)] == ["r-3", "r-4"]
-    duo.until(PRICING, "done")
+    duo.until(PRICING, "rolling")
     assert duo.rollout(CATALOG)["state"] == "preparing" and "waits for pricing 3.0.2 (r-3)" in duo.waited(CATALOG)
     duo.until_over()
     assert duo.states() == ("done", "done") and duo.all_run(NEW)
@@ -58,7 +58,7 @@ def test_incompatible_versions_go_one_after_the_other_and_back(cut_over: str) ->
     assert duo.states() == ("done", "done") and duo.all_run(BIG)
     assert duo.verb("undo", PRICING) == ""
     assert (duo.rollout(CATALOG)["undoes"], duo.rollout(PRICING)["undoes"]) == ("r-4", "r-3")
-    duo.until(CATALOG, "done")
+    duo.until(CATALOG, "rolling")
     assert duo.rollout(PRICING)["state"] == "preparing"
     duo.until_over()
     assert duo.states() == ("done", "done") and duo.all_run(OLD)
@@ -143,7 +143,7 @@ def test_services_that_do_not_require_each_other_go_in_the_given_order_and_back_
     duo = Duo()
     assert duo.release(CATALOG, "1.0.5") == ""
     assert duo.start((PRICING, NEW[PRICING]), (CATALOG, "1.0.5")) == ""
-    duo.until(PRICING, "done")
+    duo.until(PRICING, "rolling")
     assert duo.rollout(CATALOG)["state"] == "preparing"
     duo.reach(CATALOG, "done")
     assert duo.verb("abort") == ""

@@ -13,6 +13,7 @@ from sdlb.core.rollout_rules import (
     Held,
     Owned,
     advance,
+    can_wait,
     capacity_objection,
     capacity_of,
     given_back,
@@ -273,3 +274,24 @@ def test_a_target_survives_its_document_and_bad_ones_are_none() -> None:
     assert read_target(target_body(target)) == target
     for body in (b"", b"{}", b"[1]", b"\xff", b'{"service": 3}', b"[" * 100_000):
         assert read_target(body) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "waits"),
+    [
+        (PREPARING, {"state": ROLLING, "cursor": 0.1, "baseline": 400}, True),
+        (ROLLING, {"cursor": 1.0, "turn_s": 5.0}, True),
+        (ROLLING, {"state": DONE, "ended_s": 5.0}, True),
+        (UNDOING, {"state": UNDONE, "ended_s": 5.0}, True),
+        (ROLLING, {"state": HALTED}, False),
+        (ROLLING, {"state": PAUSED}, False),
+        (ROLLING, {"state": CUTTING_OVER}, False),
+        (ROLLING, {"share": 0.0}, False),
+        (ROLLING, {"at_step": 1}, False),
+    ],
+)
+def test_only_steps_that_stop_nothing_wait_for_the_heartbeat(
+    before: str, change: dict[str, object], waits: bool
+) -> None:
+    rollout = Rollout("r-1", "1.0.2", "1.0.1", before)
+    assert can_wait(rollout, replace(rollout, **change)) is waits  # type: ignore[arg-type]

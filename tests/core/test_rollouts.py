@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from sdlb.core import events as ev
-from sdlb.core.messages import TARGET, Ask
+from sdlb.core.messages import TARGET, Ask, Beat, DownState
 from sdlb.model.role import Program, RoleService
 from sdlb.model.rollout import RolloutSpec
 from tests.core.forest import ROUTE, Forest, key_of
@@ -152,6 +152,28 @@ def test_a_patch_is_shipped_node_by_node(tree: dict[str, tuple[str, ...]]) -> No
     assert (found["id"], found["before"], found["to"], found["by"]) == ("r-2", OLD, NEW, "operator-a")
     assert [each["id"] for each in found["history"]] == ["r-2", "r-1"]
     assert found["nodes"]["done"] == 4 and not found["slots"]
+
+
+@pytest.mark.promise(7)
+def test_steps_of_a_rollout_go_out_with_the_heartbeat() -> None:
+    story = Story()
+    edge, states, beats = story.forest["edge-1"], [story.rollout()["state"]], 0
+    sent = edge.listen()
+
+    def look() -> None:
+        nonlocal beats
+        before, beats = beats, sum(isinstance(message, Beat) for message in sent)
+        if (state := story.rollout()["state"]) != states[-1]:
+            states.append(state)
+            assert state == "preparing" or beats > before, f"{state} between two heartbeats"
+
+    story.forest.watch.append(look)
+    story.start(NEW)
+    story.until("done")
+    story.step()
+    assert states == ["done", "preparing", "rolling", "done"]
+    docs = [message for message in sent if isinstance(message, DownState) and message.docs]
+    assert len(docs) <= 5 * len(story.hosts), "its start, two steps of its state, and of its cursor"
 
 
 @pytest.mark.promise(9)

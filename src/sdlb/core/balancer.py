@@ -411,6 +411,7 @@ class Balancer:
                 self._parents.beat()
                 self._children.beat(self._authority.has_say(now))
                 self._parents.flush(damped=False)
+                self._rollouts.on_beat()
                 if self._auto is not None:
                     self._auto.on_beat(now)
                 self._state.set_timer(now + self.settings.beat_s, "beat")

@@ -539,7 +539,8 @@ class Children:
                 child.due.update(child.lagging)
                 child.lagging.clear()
                 self._pending[child.name] = None
-            self._state.effects.append(ToChild(link, child.beat(has_say)))
+            known = child.told_say == has_say
+            self._state.effects.append(ToChild(link, child.beat(has_say), spare=known))
 
     def flush(self, path: Path, path_changed: bool) -> None:
         """Sends what is pending. The cost is that of the messages, not of the number of children."""

@@ -38,6 +38,7 @@ class Downlink:
         self.lagging: dict[ClaimKey, None] = {}  # only counts of the verdict have changed: sent with the next heartbeat
         self.due: dict[ClaimKey, None] = {}  # changed counts are sent now
         self.dirty_docs: dict[str, None] = {}
+        self.told_say = True  # whether this node has a say, as the last heartbeat reported
         self._sent_path: Path | None = None
         self._seq_out = 0
         self._seq_in = 0
@@ -63,6 +64,7 @@ class Downlink:
         self.protocol = hello.protocol_max
         self.heard_at = now
         self._seq_out = self._seq_in = 0
+        self.told_say = True
         self._full = True
         self._sent_path = None
         self.claims_due = hello.claims_digest != digest
@@ -89,6 +91,7 @@ class Downlink:
         return beat.sent != self._seq_in
 
     def beat(self, has_say: bool) -> Beat:
+        self.told_say = has_say
         return Beat(self._seq_out, self._seq_in, has_say)
 
     def forget(self, key: ClaimKey) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from msgspec import Struct, field
 
 from sdlb.core.events import EndpointKey
-from sdlb.core.messages import DownMessage, RootAnswer, UpMessage
+from sdlb.core.messages import DownMessage, DownState, RootAnswer, UpMessage, UpState
 from sdlb.model.gate import Hook
 from sdlb.model.traffic import Traffic
 
@@ -109,8 +109,11 @@ class Dial(Struct, frozen=True):
 
 
 class ToParent(Struct, frozen=True):
+    """`spare`: see `without_spare`."""
+
     parent: str
     message: UpMessage
+    spare: bool = False
 
 
 class HangUp(Struct, frozen=True):
@@ -131,8 +134,11 @@ class ReleaseHeld(Struct, frozen=True):
 
 
 class ToChild(Struct, frozen=True):
+    """`spare`: see `without_spare`."""
+
     link: int
     message: DownMessage
+    spare: bool = False
 
 
 class DropChild(Struct, frozen=True):
@@ -260,3 +266,32 @@ Effect = (
     | Answered
     | Stopped
 )
+
+
+def without_spare(effects: list[Effect]) -> list[Effect]:
+    """Without the heartbeats that add nothing to a state message of the same batch for the same neighbour.
+
+    Not while messages are held back: then the heartbeat carries the lease.
+    """
+    if not any(isinstance(each, ToParent | ToChild) and each.spare for each in effects):
+        return effects
+    covered: set[str | int] = set()
+    for each in effects:
+        match each:
+            case ToParent(parent, UpState()):
+                covered.add(parent)
+            case ToChild(link, DownState()):
+                covered.add(link)
+            case _:
+                pass
+    return [each for each in effects if not _is_covered(each, covered)]
+
+
+def _is_covered(effect: Effect, covered: set[str | int]) -> bool:
+    match effect:
+        case ToParent(parent, spare=True):
+            return parent in covered
+        case ToChild(link, spare=True):
+            return link in covered
+        case _:
+            return False

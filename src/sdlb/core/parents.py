@@ -339,7 +339,7 @@ class Parents:
     def beat(self) -> None:
         for parent, uplink in self.links.items():
             if uplink.phase is Phase.UP:
-                self._state.effects.append(ToParent(parent, uplink.beat()))
+                self._state.effects.append(ToParent(parent, uplink.beat(), spare=True))
 
     def path(self) -> Path:
         known = tuple(uplink.path for uplink in self.links.values())
@@ -577,6 +577,7 @@ class Parents:
 
     def _flush_one(self, uplink: Uplink, damped: bool, reports: list[Report]) -> None:
         state = self._state
+        damped = damped and not uplink.fresh  # the first message has everything
         claims: list[Claim] = []
         gone: list[Gone] = []
         later: dict[ClaimKey, None] = {}
@@ -590,7 +591,7 @@ class Parents:
             old = uplink.sent.get(key)
             if old == claim:
                 continue
-            if damped and old is not None and uplink.minor(old, claim):
+            if damped and old is not None and (uplink.minor(old, claim) or uplink.comes(old, claim)):
                 later[key] = None
                 continue
             claims.append(claim)

@@ -312,6 +312,13 @@ def _first(failed: Mapping[str, str]) -> str:
     return next((f"{node}: {text}" for node, text in sorted(failed.items())), "")
 
 
+def can_wait(before: Rollout, after: Rollout) -> bool:
+    """Whether a step may wait for the heartbeat of the root: it stops nothing, and leaves all shares as they are."""
+    names = ("state", "cursor", "baseline", "zones", "nodes", "detail", "ended_s", "turn_s")
+    rest = replace(after, **{name: getattr(before, name) for name in names})
+    return rest == before and after.state in (before.state, ROLLING, DONE, UNDONE)
+
+
 def is_waiting(rollout: Rollout) -> bool:
     """Whether time alone may change its state."""
     return rollout.state in (PREPARING, ROLLING, CUTTING_OVER, UNDOING)

@@ -31,6 +31,7 @@ from sdlb.core.rollout_rules import (
     HeldBack,
     Owned,
     advance,
+    can_wait,
     capacity_objection,
     capacity_of,
     given_back,
@@ -102,6 +103,8 @@ class Rollouts:
         self._up_since = 0.0
         self._learns_until: dict[str, float] = {}
         self._asks = CanaryAsks(state)
+        self._later: dict[str, None] = {}  # services whose next step waits for the heartbeat
+        self._at_beat = False
         self.queue = SlotQueue()
         self.objections = Objections(state, children, reports, self)
 
@@ -518,6 +521,12 @@ class Rollouts:
     def on_timer(self, service: str, now: float) -> None:
         self._reports.changed[service] = None
 
+    def on_beat(self) -> None:
+        """A target that changes now goes to the children in place of the heartbeat."""
+        self._at_beat = True
+        self._reports.changed.update(self._later)
+        self._later.clear()
+
     def settle(self, now: float) -> None:
         """After each batch of events: reports may have changed."""
         if self._root is None:
@@ -537,6 +546,7 @@ class Rollouts:
         if self._saved:
             self._saved = False
             self.agree()
+        self._at_beat = False
 
     def _step(self, target: Target, report: RoleReport, now: float) -> None:
         service, rollout = target.service, target.active
@@ -549,7 +559,9 @@ class Rollouts:
         found = advance(rollout, owned, report, conditions)
         found = turns.claimed(found, owned, report, list(self._of_others().values()), wall_s)
         self._details[service] = found.detail
-        if replace(found, detail="", nodes=0) != replace(rollout, detail="", nodes=0):
+        if not self._at_beat and can_wait(rollout, found):
+            self._later[service] = None
+        elif replace(found, detail="", nodes=0) != replace(rollout, detail="", nodes=0):
             self._note_step(service, rollout, found)
             self._put(target, found, "")
         self.joint.review(self._state.targets.get(service), now)

@@ -271,7 +271,7 @@ class NodeLoop:
             self._release()
             self._released = False
             self.post(StoreWritten())
-        for effect in effects:
+        for effect in effects if self._held_effects.on else ef.without_spare(effects):
             match effect:
                 case ef.Persist(puts, durable):
                     await self._persist(puts, durable)

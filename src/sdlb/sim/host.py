@@ -214,6 +214,8 @@ class Host:
         assert self.balancer is not None
         self._world.before_step(self, events)
         effects = bridge.handle(self.balancer, events, self.now, self.wall_s)
+        if not self.hold.on:
+            effects = ef.without_spare(effects)
         self._world.after_step(self, events, effects)
         self._world.drivers.look(self)
         self._world.figures.look(self)
