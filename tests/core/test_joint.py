@@ -63,7 +63,7 @@ def test_incompatible_versions_go_one_after_the_other_and_back(cut_over: str) ->
     duo.until_over()
     assert duo.states() == ("done", "done") and duo.all_run(OLD)
     assert duo.verb("undo") == "", "an undo can be undone, the required service first"
-    duo.until(PRICING, "done")
+    duo.until(PRICING, "rolling")
     assert duo.rollout(CATALOG)["state"] == "preparing"
     duo.until_over()
     assert duo.all_run(BIG)
