@@ -284,6 +284,7 @@ def test_a_target_survives_its_document_and_bad_ones_are_none() -> None:
         (ROLLING, {"state": DONE, "ended_s": 5.0}, True),
         (UNDOING, {"state": UNDONE, "ended_s": 5.0}, True),
         (ROLLING, {"state": HALTED}, False),
+        (CUTTING_OVER, {"state": DONE}, False),
         (ROLLING, {"state": PAUSED}, False),
         (ROLLING, {"state": CUTTING_OVER}, False),
         (ROLLING, {"share": 0.0}, False),

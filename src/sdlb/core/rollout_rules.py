@@ -313,10 +313,11 @@ def _first(failed: Mapping[str, str]) -> str:
 
 
 def can_wait(before: Rollout, after: Rollout) -> bool:
-    """Whether a step may wait for the heartbeat of the root: it stops nothing, and leaves all shares as they are."""
+    """Whether a step may wait for the heartbeat of the root: it stops nothing, leaves all shares as they are, and ends no cut-over."""
     names = ("state", "cursor", "baseline", "zones", "nodes", "detail", "ended_s", "turn_s")
     rest = replace(after, **{name: getattr(before, name) for name in names})
-    return rest == before and after.state in (before.state, ROLLING, DONE, UNDONE)
+    unhurried = rest == before and after.state in (before.state, ROLLING, DONE, UNDONE)
+    return unhurried and before.state != CUTTING_OVER
 
 
 def is_waiting(rollout: Rollout) -> bool:
