@@ -1,5 +1,6 @@
 """The cost of a change, in messages and visited keys, is never more than what it concerns."""
 
+# pyright: basic
 from __future__ import annotations
 
 from random import Random

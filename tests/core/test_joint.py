@@ -1,5 +1,6 @@
 """Joint rollouts: services that require each other get new versions together, in order, and go back together."""
 
+# pyright: reportArgumentType=false
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
