@@ -1,6 +1,5 @@
 """Both ends of a link: what is accepted, what is sent again, what waits for the next heartbeat."""
 
-# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 import pytest
@@ -90,28 +89,6 @@ def test_causes_are_passed_on_to_parents_that_know_them(protocol: int, cause: Ca
 )
 def test_only_small_changes_wait_for_the_next_beat(change: dict[str, object], minor: bool) -> None:
     assert Uplink.minor(CLAIM, replace(CLAIM, **change)) is minor  # type: ignore[arg-type]
-
-
-COMING = replace(CLAIM, capacity=0, able=0, healthy=0, stage=Stage.WAITING, granted=("r-1",))
-OPENING = {"stage": Stage.OPEN, "opening": True, "able": 100, "healthy": 1}
-
-
-@pytest.mark.parametrize(
-    ("change", "waits"),
-    [
-        (OPENING, True),
-        ({"stage": Stage.OPEN, "seen": 9, "generation": 2, "scope": ("r-1",), "granted": ("r-1", "r-2")}, True),
-        ({**OPENING, "opening": False, "capacity": 100}, False),
-        ({**OPENING, "leaving": 5}, False),
-        ({**OPENING, "count": COMING.count - 1}, False),
-        ({**OPENING, "granted": ()}, False),
-        ({**OPENING, "refused": ("r-2",)}, False),
-        ({**OPENING, "joined": ("r-1/4",)}, False),
-        ({"seen": 9}, False),
-    ],
-)
-def test_capacity_that_is_expected_is_reported_when_it_is_there(change: dict[str, object], waits: bool) -> None:
-    assert Uplink.comes(COMING, replace(COMING, **change)) is waits  # type: ignore[arg-type]
 
 
 def test_a_parent_that_has_sent_more_than_arrived_is_noticed() -> None:

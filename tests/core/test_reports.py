@@ -144,7 +144,7 @@ def test_a_change_of_one_child_does_not_look_at_the_others(monkeypatch: pytest.M
     monkeypatch.setattr(limits._Tally, "add", counting)
     reports.put_child("c7", SERVICE, report_body(RoleReport(1, ready=9, counts={"r-1 failed": 1})))
     assert reports.total(SERVICE).ready == 4999
-    assert len(touched) == 8, "four tallies, once without the old and once with the new report"
+    assert len(touched) == 10, "five tallies, once without the old and once with the new report"
 
 
 # ---------------------------------------------------------------------- what a child may send

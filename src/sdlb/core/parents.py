@@ -577,7 +577,6 @@ class Parents:
 
     def _flush_one(self, uplink: Uplink, damped: bool, reports: list[Report]) -> None:
         state = self._state
-        damped = damped and not uplink.fresh  # the first message has everything
         claims: list[Claim] = []
         gone: list[Gone] = []
         later: dict[ClaimKey, None] = {}
@@ -591,7 +590,7 @@ class Parents:
             old = uplink.sent.get(key)
             if old == claim:
                 continue
-            if damped and old is not None and (uplink.minor(old, claim) or uplink.comes(old, claim)):
+            if damped and old is not None and uplink.minor(old, claim):
                 later[key] = None
                 continue
             claims.append(claim)

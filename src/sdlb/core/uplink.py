@@ -17,21 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sdlb.core.digest import claims_digest, verdicts_digest
-from sdlb.core.messages import (
-    Beat,
-    Bye,
-    Cause,
-    Claim,
-    ClaimKey,
-    Doc,
-    Gone,
-    Path,
-    Rank,
-    Stage,
-    UpState,
-    Verdict,
-    Welcome,
-)
+from sdlb.core.messages import Beat, Bye, Cause, Claim, ClaimKey, Doc, Gone, Path, Rank, UpState, Verdict, Welcome
 from sdlb.core.settings import BACKOFF_S_MAX
 
 if TYPE_CHECKING:
@@ -98,11 +84,6 @@ class Uplink:
 
     def in_touch(self, now: float) -> bool:
         return self.phase not in (Phase.REFUSED, Phase.DUPLICATE) and now < self.heard_at + self._lease_s
-
-    @property
-    def fresh(self) -> bool:
-        """Nothing was sent on this link yet."""
-        return not self._seq_out
 
     @property
     def lost_at(self) -> float:
@@ -274,33 +255,3 @@ class Uplink:
         if not old.capacity or not new.capacity:
             return old.capacity == new.capacity and old.count == new.count
         return abs(new.capacity - old.capacity) * 10 < old.capacity
-
-    @staticmethod
-    def comes(old: Claim, new: Claim) -> bool:
-        """Whether the change only announces capacity, which is sent when it is there, or with the next heartbeat. Nothing is taken
-        back: a parent that has decided ACTIVE counts the claim as open anyway."""
-        grows = {
-            "count": old.count,
-            "able": old.able,
-            "healthy": old.healthy,
-            "hosts": old.hosts,
-            "hosts_digest": old.hosts_digest,
-            "stage": old.stage,
-            "opening": old.opening,
-            "stamp": old.stamp,
-            "generation": old.generation,
-            "scope": old.scope,
-            "granted": old.granted,
-            "seen": old.seen,
-            "why": old.why,
-        }
-        return (
-            (new.opening or not new.able)
-            and new.stage is Stage.OPEN
-            and not new.leaving
-            and new.count >= old.count
-            and new.able >= old.able
-            and new.healthy >= old.healthy
-            and set(new.granted) >= set(old.granted)
-            and replace(new, **grows) == old
-        )
