@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from sdlb.core.rollout_rules import Held, Owned
-from sdlb.core.turns import UNHEARD, agreed, agrees, claimed, objection, turns_body
+from sdlb.core.turns import agreed, agrees, claimed, objection, turns_body
 from sdlb.model.rollout import DONE, HALTED, PAUSED, PREPARING, ROLLING, UNDOING, UNDONE, RoleReport, Rollout
 from tests.core.test_rollouts import NEW, RACKS, Story
 
@@ -40,9 +40,9 @@ def test_the_oldest_claim_is_first_and_equal_ones_go_by_name() -> None:
 @pytest.mark.promise(9)
 def test_a_claim_counts_once_all_roots_agree() -> None:
     later = replace(OTHER, turn_s=103.0)
-    assert objection(MINE, [later], ["id-2"]) == UNHEARD == objection(MINE, [], ["id-2"]) and not objection(
-        MINE, [later], []
-    )
+    assert objection(MINE, [later], ["edge-2"]) == "edge-2 has to agree first" == objection(MINE, [], ["edge-2"])
+    assert objection(MINE, [], ["edge-2", "edge-3"]) == "edge-2, edge-3 have to agree first"
+    assert not objection(MINE, [later], [])
     body = turns_body(agreed({"catalog": MINE}, []))
     assert agrees(body, "catalog", MINE)
     assert not agrees(body, "catalog", replace(MINE, turn_s=101.0)), "that is another claim"

@@ -395,7 +395,7 @@ class Rollouts:
             asking[ask.node] = now + 2 * retry_s
             if rollout.ended:
                 self._state.set_timer(now, "rollout", ask.service)
-            if why == turns.UNHEARD:
+            if why.endswith(turns.UNHEARD):
                 return SlotAnswer(False, min(retry_s, AGREE_RETRY_S), why)
             if why == self._limit(ask.service, rollout, counted):
                 return SlotAnswer(False, STEP_RETRY_S, why)  # it asks again when the rollout takes its next step
@@ -486,8 +486,9 @@ class Rollouts:
     def _turn_objection(self, service: str, rollout: Rollout) -> str:
         docs = self._state.policies.docs
         found = {root: docs.get(f"{TURNS}/{root}") for root in self._live_roots()}
-        missing = [root for root, doc in found.items() if doc is None or not turns.agrees(doc.body, service, rollout)]
-        return turns.objection(rollout, list(self._of_others().values()), missing)
+        missing = (root for root, doc in found.items() if doc is None or not turns.agrees(doc.body, service, rollout))
+        names = sorted(self._children.root_names.get(root, root) for root in missing)
+        return turns.objection(rollout, list(self._of_others().values()), names)
 
     def agree(self) -> None:
         """Says to which claims of other roots this root agrees, if that has changed."""

@@ -22,7 +22,8 @@ from msgspec.structs import replace
 from sdlb.core.rollout_rules import Owned
 from sdlb.model.rollout import DONE, READY, ROLLING, UNDOING, UPDATED, RoleReport, Rollout
 
-UNHEARD = "other roots have to agree first"
+UNHEARD = "to agree first"
+"""How the objection ends if roots do not agree yet."""
 STEP_S = 0.001
 """By which a claim is later than the last one, if the clock of its root is behind."""
 
@@ -55,12 +56,13 @@ def _place(rollout: Rollout) -> tuple[float, str, str]:
 
 
 def objection(rollout: Rollout, others: Sequence[Rollout], missing: Sequence[str]) -> str:
-    """Why the rollout may not take capacity out now, because of those of other owners. `missing`: roots that do not agree yet."""
+    """Why the rollout may not take capacity out now, because of those of other owners. `missing`: names of roots that do not
+    agree yet."""
     first = min((each for each in others if each.turn_s), key=_place, default=None)
     if first is not None and _place(first) < _place(rollout):
         adopt = f"; if {first.owner} is lost, adopt {first.id}" if first.state != DONE else ""
         return f"{first.id} of {first.owner} takes nodes out first{adopt}"
-    return UNHEARD if missing else ""
+    return f"{', '.join(missing)} {'has' if len(missing) == 1 else 'have'} {UNHEARD}" if missing else ""
 
 
 def agreed(others: Mapping[str, Rollout], mine: Sequence[tuple[Rollout, bool]]) -> Claims:
