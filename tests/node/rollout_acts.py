@@ -20,13 +20,14 @@ async def release(node: Lone, *versions: str) -> None:
 
 
 async def report(node: Lone, service: str = "catalog", **fields: Any) -> None:
-    """What all nodes together report; `counts` by phase, of the rollout in progress."""
+    """What all nodes together report, at the heartbeat of the root; `counts` by phase, of the rollout in progress."""
     found = RoleReport(**{"nodes": 4, "ready": 400, **fields})
     rollout = node.balancer.view.rollout(service)
     if rollout is not None:
         found = replace(found, counts={f"{rollout['id']} {phase}": count for phase, count in found.counts.items()})
         found = replace(found, slots=tuple(replace(slot, rollout=rollout["id"]) for slot in found.slots))
     node.balancer._reports.put_own(service, found)
+    node.balancer._rollouts.on_beat()
     await node.loop.do(Tick())
 
 
