@@ -51,7 +51,7 @@ class Plan(Struct, frozen=True):
 
 class SlotState(Struct, frozen=True):
     """`pid` 0: not known, or nothing runs. `since_s`: Unix time of the last change of `status`. `restarts`: since the start of the
-    version. `reason`: why it is not running. `log`: the last lines of the program. `warnings`: for example limits that
+    version. `reason`: why it is not running; if it runs again, how the last run ended. `log`: the last lines of the program. `warnings`: for example limits that
     this machine cannot enforce."""
 
     status: Status
