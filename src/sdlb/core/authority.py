@@ -19,7 +19,7 @@ from sdlb.core.children import Children
 from sdlb.core.decisions import Compatible, HolderRecord, Report, ServiceRecord, decide_route, decide_service
 from sdlb.core.effects import ReleaseHeld
 from sdlb.core.events import Approve, HookDone, Promote, RouteTransfer
-from sdlb.core.messages import ACTIVE, OPENING, REFUSED, TRANSFER, TURNS, WAITING, ClaimKey, Doc, Path, Stage
+from sdlb.core.messages import ACTIVE, OPENING, REFUSED, TRANSFER, WAITING, ClaimKey, Doc, Path, Stage
 from sdlb.core.openings import Openings
 from sdlb.core.parents import Parents
 from sdlb.core.slot import HOSTS_MAX, Part, Permit, Phase, Slot, Sums
@@ -282,7 +282,7 @@ class Root:
         own = self._state.settings.node_id
         if doc.scope and {own, *self._children.other_roots()}.isdisjoint(doc.scope):
             return  # from another tree
-        if self._state.policies.adopt(replace(doc, scope=(own,))) and doc.kind not in (OPENING, TURNS):
+        if self._state.policies.adopt(replace(doc, scope=(own,))) and doc.kind != OPENING:
             self._state.note("doc-learnt", f"adopted {doc.id} revision {doc.revision}, which most children report")
 
     def on_order(self, order: Order, now: float) -> None:

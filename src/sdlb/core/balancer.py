@@ -502,7 +502,6 @@ class Balancer:
             if self._delta is not None:
                 self._save_engine(self._delta.epoch)
         path = self._authority.path()
-        has_target = False
         for doc_id in state.policies.take_changed():
             self._parents.mark_doc_dirty(doc_id)
             self._children.mark_doc_dirty(doc_id)
@@ -516,11 +515,6 @@ class Balancer:
                 state.dirty_services[name] = None
                 state.reports.unsent[name] = None  # the rollout may have another owner
                 self._agents.on_target(name, now)
-                has_target = True
-        if has_target:
-            self._rollouts.agree()
-            for doc_id in state.policies.take_changed():
-                self._children.mark_doc_dirty(doc_id)
         self._agents.settle(now)
         has_say = self._authority.has_say(now)
         if has_say != self._has_say:

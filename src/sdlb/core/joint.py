@@ -12,14 +12,14 @@ can adopt it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
 from sdlb.core import requirements
 from sdlb.core.events import RolloutOrder
 from sdlb.core.requirements import Move
-from sdlb.core.rollout_rules import Turn, prepared
+from sdlb.core.rollout_rules import prepared
 from sdlb.model.rollout import (
     CUTTING_OVER,
     DONE,
@@ -39,6 +39,14 @@ if TYPE_CHECKING:
     from sdlb.core.reports import Reports
     from sdlb.core.rollouts import Rollouts
     from sdlb.core.state import State
+
+
+class Turn(NamedTuple):
+    """As in `Conditions`."""
+
+    text: str = ""
+    begun: bool = False
+    since_s: float = 0.0
 
 
 class Joint:
@@ -242,14 +250,13 @@ class Joint:
         """What a part that prepares waits for, before the first of its nodes is touched. Also what its version requires."""
         if rollout.state != PREPARING:
             return Turn()
-        earlier = self._earlier(rollout)
-        waits = earlier.text
-        if not waits and not earlier.begun:
+        waits, begun, since_s = self._earlier(rollout)
+        if not waits and not begun:
             waits = self._unprepared(rollout)
         if not waits:
             moves = [Move(service, rollout.to)]
             waits = requirements.objection(moves, self.serving(rollout), self._rollouts.releases.requires)
-        return replace(earlier, text=waits)
+        return Turn(waits, begun, since_s)
 
     def _earlier(self, rollout: Rollout) -> Turn:
         begun, waits, since_s, before = False, "", 0.0, True

@@ -111,13 +111,13 @@ class DrainAck(Struct, frozen=True):
 
 Rank = tuple[int, str, bytes]
 NO_DOC: Rank = (0, "", b"")
-POLICY, OPENING, TRANSFER, RELEASE, TARGET, TURNS = "policy", "opening", "transfer", "release", "target", "turns"
+POLICY, OPENING, TRANSFER, RELEASE, TARGET = "policy", "opening", "transfer", "release", "target"
 
 
 class Doc(Struct, frozen=True, eq=False):
     """A document for the whole tree. The core forwards documents that it cannot read unchanged.
 
-    `kind`: POLICY, OPENING, TRANSFER, RELEASE, TARGET or TURNS; later releases may have others. `rank`: the greater one is newer.
+    `kind`: POLICY, OPENING, TRANSFER, RELEASE or TARGET; later releases may have others. `rank`: the greater one is newer.
     `scope`: ids of the roots under which it is in force at the sender; documents that differ only in this are equal.
     """
 

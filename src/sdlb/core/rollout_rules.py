@@ -83,20 +83,13 @@ class HeldBack(Struct, frozen=True):
     short: bool = False
 
 
-class Turn(Struct, frozen=True):
-    """Of a part of a joint rollout. `text`: what has to happen before the first of its nodes is touched; "": nothing. `begun`: another part
-    has begun, so that nothing but its turn is waited for. `since_s`: Unix time since when it is its turn; 0: since it started."""
-
-    text: str = ""
-    begun: bool = False
-    since_s: float = 0.0
-
-
 class Conditions(Struct, frozen=True):
     """`learning`: some nodes may not have reported yet. `best`: the best ready capacity of the last minutes. `objection`: why the
     old version must not be stopped yet (gates, policy); "": it may. `flips`: the policy replaces versions by a flip. `active`: the
     new version is active. `reverted`: why its flip was reverted. `held`: a node was refused for want of capacity while none was
-    out. `asking`: nodes that wait for a slot. `turn`: of a part of a joint rollout."""
+    out. `asking`: nodes that wait for a slot. `turn`: what has to happen before the first node is touched; "": nothing. `begun`: another
+    part of the joint rollout has begun, so that nothing but its turn is waited for. `turn_s`: Unix time since when it is its turn; 0: since
+    it started."""
 
     wall_s: float
     floor: int
@@ -109,7 +102,9 @@ class Conditions(Struct, frozen=True):
     held: bool = False
     asking: int = 0
     canary: Canary = Canary()
-    turn: Turn = Turn()
+    turn: str = ""
+    begun: bool = False
+    turn_s: float = 0.0
 
 
 # ---------------------------------------------------------------------- slots
@@ -221,20 +216,20 @@ def _to(rollout: Rollout, state: str, c: Conditions, detail: str = "") -> Rollou
 
 def _prepare(rollout: Rollout, report: RoleReport, c: Conditions) -> Rollout:
     failed = report.failures(rollout)
-    if c.turn.text and c.turn.begun:
-        return replace(rollout, detail=c.turn.text)
+    if c.turn and c.begun:
+        return replace(rollout, detail=c.turn)
     if failed:
         return _to(rollout, HALTED, c, _first(report.failed) or f"{failed} nodes cannot prepare {rollout.to}")
     if c.learning or not report.nodes:
         return replace(rollout, detail="waiting for the reports of all nodes")
     ready = prepared(rollout, report)
     if ready < report.nodes:
-        if c.wall_s - max(rollout.started_s, rollout.tried_s, c.turn.since_s) > rollout.spec.progress_s:
+        if c.wall_s - max(rollout.started_s, rollout.tried_s, c.turn_s) > rollout.spec.progress_s:
             detail = f"only {ready} of {report.nodes} nodes have fetched {rollout.to} in {rollout.spec.progress_s:g} s"
             return _to(rollout, HALTED, c, detail)
         return replace(rollout, detail=f"{ready} of {report.nodes} nodes have fetched {rollout.to}")
-    if c.turn.text:
-        return replace(rollout, detail=c.turn.text)
+    if c.turn:
+        return replace(rollout, detail=c.turn)
     start = replace(rollout, baseline=max(c.best, report.ready), zones=zone_order.zones_of(report))
     cursor = zone_order.limited(start, report, _chunk(rollout.spec.first, report.nodes))
     return _to(replace(start, cursor=cursor), ROLLING, c)

@@ -19,7 +19,7 @@ from sdlb.core.canary_asks import CanaryAsks
 from sdlb.core.canary_steps import Canary
 from sdlb.core.events import HookDone, RolloutOrder
 from sdlb.core.joint import Joint, last_done
-from sdlb.core.messages import TARGET, TURNS
+from sdlb.core.messages import TARGET
 from sdlb.core.objections import Objections, without_canary
 from sdlb.core.openings import TERM
 from sdlb.core.recorder import Recorder
@@ -74,7 +74,6 @@ if TYPE_CHECKING:
 
 RETRY_MIN_S, RETRY_MAX_S = 0.5, 10.0
 STEP_RETRY_S = 60.0
-AGREE_RETRY_S = 1.0
 ASKING = 4
 """If more nodes than these, and two for each slot, wait for a slot, each of them asks more rarely."""
 _ID = re.compile(r"^r-([0-9]{1,9})\Z")
@@ -99,7 +98,6 @@ class Rollouts:
         self._details: dict[str, str] = {}  # what a rollout waits for, if that alone has changed
         self._returned: dict[str, dict[str, None]] = {}  # service -> nodes that gave a slot back since it was adopted
         self._took_s: dict[str, float] = {}  # service -> how long the last node had a slot that succeeded
-        self._saved = False  # something that this root owns has changed
         self._up_since = 0.0
         self._learns_until: dict[str, float] = {}
         self._asks = CanaryAsks(state)
@@ -393,13 +391,14 @@ class Rollouts:
                 wait_s = next_slot_s(owned, took_s, before, self._state.wall_s)
                 retry_s = wait_s if wait_s > RETRY_MAX_S else retry_s
             asking[ask.node] = now + 2 * retry_s
-            if rollout.ended:
-                self._state.set_timer(now, "rollout", ask.service)
-            if why.endswith(turns.UNHEARD):
-                return SlotAnswer(False, min(retry_s, AGREE_RETRY_S), why)
             if why == self._limit(ask.service, rollout, counted):
                 return SlotAnswer(False, STEP_RETRY_S, why)  # it asks again when the rollout takes its next step
-            if not counted.slots and rollout.state == ROLLING and not self.learning(ask.service):
+            if (
+                why != turns.UNHEARD
+                and not counted.slots
+                and rollout.state == ROLLING
+                and not self.learning(ask.service)
+            ):
                 accept_gap = rollout.spec.accept_gap
                 short = capacity_objection(capacity, ask.share, alone=True, accept_gap=accept_gap)
                 self._hold(ask.service, rollout, HeldBack(ask.share, why, bool(short)), now)
@@ -459,7 +458,7 @@ class Rollouts:
         out = self._out({**self._owned, ask.service: owned})
         nodes = max((self._reports.total(t.service).nodes for t in self._state.targets.all()), default=0)
         learning = self.learning(ask.service)
-        if ask.share and (why := self._turn_objection(ask.service, rollout)):
+        if ask.share and (why := self._turn_objection(rollout)):
             return why
         return slot_objection(rollout, owned, now, ask.share, limit=limit, out=out, nodes=nodes, learning=learning)
 
@@ -469,39 +468,13 @@ class Rollouts:
         mine = [name for name in owned if (target := targets.get(name)) is not None and self.owns(target.rollout)]
         return sum(1 for name in mine for held in owned[name].slots.values() if held.share)
 
-    def _of_others(self) -> dict[str, Rollout]:
-        """By service: rollouts that other roots own, and that may take nodes out."""
-        live = self._live_roots()
-        last = ((t.service, t.rollout) for t in self._state.targets.all() if t.rollout is not None)
-        strange = ((service, each) for service, each in last if not self.owns(each))
-        return {
-            service: each
-            for service, each in strange
-            if not each.ended or (each.state == DONE and each.owner_id in live)
-        }
+    def _of_others(self) -> list[Rollout]:
+        """Rollouts in progress that other roots own."""
+        return [active for t in self._state.targets.all() if (active := t.active) is not None and not self.owns(active)]
 
-    def _live_roots(self) -> frozenset[str]:
-        return self._children.other_roots() - self._children.lost_roots()
-
-    def _turn_objection(self, service: str, rollout: Rollout) -> str:
-        docs = self._state.policies.docs
-        found = {root: docs.get(f"{TURNS}/{root}") for root in self._live_roots()}
-        missing = (root for root, doc in found.items() if doc is None or not turns.agrees(doc.body, service, rollout))
-        names = sorted(self._children.root_names.get(root, root) for root in missing)
-        return turns.objection(rollout, list(self._of_others().values()), names)
-
-    def agree(self) -> None:
-        """Says to which claims of other roots this root agrees, if that has changed."""
-        if self._root is None:
-            return
-        last = [
-            (t.service, t.rollout) for t in self._state.targets.all() if t.rollout is not None and self.owns(t.rollout)
-        ]
-        mine = [(each, any(held.share for held in self.owned(service).slots.values())) for service, each in last]
-        name, policies = self._state.settings.node_id, self._state.policies
-        body, known = turns.turns_body(turns.agreed(self._of_others(), mine)), policies.docs.get(f"{TURNS}/{name}")
-        if known.body != body if known is not None else body != b"{}":
-            policies.put_doc(TURNS, name, body)
+    def _turn_objection(self, rollout: Rollout) -> str:
+        heard_s = 2 * self._state.settings.beat_s
+        return turns.objection(rollout, self._of_others(), heard_s, self._state.wall_s)
 
     def _hold(self, service: str, rollout: Rollout, held: HeldBack, now: float) -> None:
         if service not in self._held:
@@ -514,7 +487,6 @@ class Rollouts:
         if owned == self.owned(service):
             return
         self._owned[service] = owned
-        self._saved = True
         self._state.persist(f"rollout/{service}", {"v": 1, "owned": msgspec.to_builtins(owned)})
 
     # ------------------------------------------------------------------ steps
@@ -541,12 +513,7 @@ class Rollouts:
             self._best.setdefault(service, Best()).add(report.ready, now)
             if target is not None and self.owns(target.active) and self._state.can_write:
                 self._step(target, report, now)
-            elif target is not None and self.owns(target.rollout) and self._state.can_write:
-                self._late(target, report, now)
         self._call_waiting(changed, now)
-        if self._saved:
-            self._saved = False
-            self.agree()
         self._at_beat = False
 
     def _step(self, target: Target, report: RoleReport, now: float) -> None:
@@ -558,7 +525,7 @@ class Rollouts:
             self.recorder.capacity(service, rollout, report.ready, conditions.floor)
         owned, wall_s = self.owned(service), self._state.wall_s
         found = advance(rollout, owned, report, conditions)
-        found = turns.claimed(found, owned, report, list(self._of_others().values()), wall_s)
+        found = turns.claimed(found, owned, report, self._of_others(), wall_s)
         self._details[service] = found.detail
         if not self._at_beat and can_wait(rollout, found):
             self._later[service] = None
@@ -567,18 +534,6 @@ class Rollouts:
             self._put(target, found, "")
         self.joint.review(self._state.targets.get(service), now)
         if is_waiting(found):
-            self._state.set_timer(now + self._state.settings.beat_s, "rollout", service)
-
-    def _late(self, target: Target, report: RoleReport, now: float) -> None:
-        """The claim of a rollout that is done, for nodes that were away."""
-        service, rollout = target.service, target.rollout
-        assert rollout is not None
-        asks = any(until > now for until in self._asking.get(service, {}).values())
-        others = list(self._of_others().values())
-        found = turns.claimed(rollout, self.owned(service), report, others, self._state.wall_s, late=asks)
-        if found != rollout:
-            self._put(target, found, "")
-        if found.turn_s:
             self._state.set_timer(now + self._state.settings.beat_s, "rollout", service)
 
     def _note_step(self, service: str, before: Rollout, after: Rollout) -> None:
@@ -610,7 +565,7 @@ class Rollouts:
         assert root is not None
         asking = {node: until for node, until in self._asking.get(service, {}).items() if until > now}
         self._asking[service] = asking
-        record = root.records.get(service)
+        record, turn = root.records.get(service), self.joint.turn(service, rollout)
         return Conditions(
             wall_s=self._state.wall_s,
             floor=self.floor(service, self.baseline(service, rollout), report.nodes),
@@ -623,7 +578,9 @@ class Rollouts:
             held=self.held(service).short,
             asking=len(asking),
             canary=self._canary(service, rollout, report, now),
-            turn=self.joint.turn(service, rollout),
+            turn=turn.text,
+            begun=turn.begun,
+            turn_s=turn.since_s,
         )
 
     def _canary(self, service: str, rollout: Rollout, report: RoleReport, now: float) -> Canary:
