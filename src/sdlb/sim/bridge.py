@@ -102,9 +102,8 @@ def policy_rank(view: View, service: str) -> tuple[int, str]:
 
 
 def subjects_of(message: UpState | DownState) -> list[str]:
-    """The services and routes that the documents in a message are about, also those that the parent no longer has."""
-    dropped = message.dropped if isinstance(message, DownState) else ()
-    return [*(doc.name for doc in message.docs), *(name.partition("/")[2] for name in dropped)]
+    """The services and routes that the documents in a message are about."""
+    return [doc.name for doc in message.docs]
 
 
 def remnants(view: View) -> list[str]:

@@ -37,6 +37,7 @@ class ConstantCost(Check):
         touched = None if self._moves(host, events) or dropped else self._touched(host, events)
         if touched is None or self._timers:
             return
+        touched |= self._left_behind(effects)
         for effect in effects:
             match effect:
                 case ef.ToParent(_, UpState() as up):
@@ -84,6 +85,14 @@ class ConstantCost(Check):
                 case _:
                     pass
         return moves
+
+    def _left_behind(self, effects: list[ef.Effect]) -> set[str]:
+        """Services whose documents a node deletes: those of a tree that it has left, when it hears of the first one of its new tree."""
+        puts = [effect.puts for effect in effects if isinstance(effect, ef.Persist)]
+        names = {
+            name.split("/", 2)[2] for put in puts for name, value in put.items() if name[:4] == "doc/" and not value
+        }
+        return names | {name.rpartition("-")[0] for name in names}  # a release is named after its service and version
 
     def _subjects(self, message: UpState | DownState) -> set[str]:
         """The services that documents are about. A transferred route is about all services that claim it."""
