@@ -101,7 +101,7 @@ class Programs:
         if found is None:
             return ev.DriverDone(key, status="absent")
         return ev.DriverDone(
-            *(key, "", found.why, False, ("last line",)),
+            *(key, "", found.why if found.status != "running" else "", False, ("last line",)),
             *(found.status, found.version, found.pid, found.port, found.restarts),
         )
 

@@ -86,7 +86,7 @@ class Runtime(Struct):
             self.fault, self.counted, again = "", False, False
             self.starts += 1
         if not self.fault:
-            self.fails, self.detail = 0, "" if runs else event.detail
+            self.fails, self.detail = 0, event.detail
         exits = self._exits(call, event)
         if (again or event.status in ("pausing", "stopped", "absent")) and not self.counted:
             self.counted = True
@@ -94,7 +94,7 @@ class Runtime(Struct):
         self.broke += exits
         if runs:
             self.counted = False
-        if event.status in ("pausing", "stopped") or event.restarts:
+        if event.status in ("pausing", "stopped"):
             self.ended = event.detail or self.ended
         if event.status != self.status:
             self.looks = 0
@@ -118,7 +118,6 @@ class Runtime(Struct):
             self.starts = self.starts if now < self.up_since + STABLE_S else 0
             self.up_since, self.counted, self.due, self.lost = None, True, 0.0, True
             self.broke += 1
-            self.looks = 1  # the driver is asked at once: soon the program may run again
 
     def look(self, now: float, *, verifying: bool) -> bool:
         """Whether to look now at a program that is not healthy. It was seen at the first time."""

@@ -51,8 +51,8 @@ class Plan(Struct, frozen=True):
 
 class SlotState(Struct, frozen=True):
     """`pid` 0: not known, or nothing runs. `since_s`: Unix time of the last change of `status`. `restarts`: since the start of the
-    version. `reason`: why it is not running; if it runs again, how the last run ended. `log`: the last lines of the program.
-    `warnings`: for example limits that this machine cannot enforce."""
+    version. `reason`: why it is not running. `log`: the last lines of the program. `warnings`: for example limits that
+    this machine cannot enforce."""
 
     status: Status
     version: str = ""

@@ -150,7 +150,6 @@ class Supervisor:
                 time.time(),
                 self._state.restarts + 1 if again else 0,
                 self._state.pauses if again else 0,
-                reason=self._state.reason if again else "",
                 warnings=self._warnings(),
             )
         )
@@ -247,7 +246,7 @@ class Supervisor:
     def _stop(self) -> bool:
         """Whether nothing is left and this process may end."""
         if self._pidfd >= 0 and self._state.status != STOPPING:
-            self._save(self._state._replace(status=STOPPING, since_s=time.time(), reason=""))
+            self._save(self._state._replace(status=STOPPING, since_s=time.time()))
             self._signal_group(signal.SIGTERM)
             self._signal_group(signal.SIGCONT)  # a stopped process would not get it
             until = time.monotonic() + self._want.stop_timeout_s
