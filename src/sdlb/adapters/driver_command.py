@@ -96,10 +96,9 @@ class CommandDriver:
 
     async def stop(self, slot: Slot) -> None:
         folder = self._slot(slot)
-        record = files.read(folder, FILE, Record)
-        if record is None or record.phase == STOPPED:
+        record = slot_records.begin_stop(folder, FILE, Record)
+        if record is None:
             return
-        slot_records.put(folder, FILE, record._replace(phase=STOPPING, since_s=time.time()))
         await self._done(folder, record, "stop")
         loop = asyncio.get_running_loop()
         end = loop.time() + record.timeout_s

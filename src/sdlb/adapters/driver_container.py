@@ -85,10 +85,9 @@ class ContainerDriver:
 
     async def stop(self, slot: Slot) -> None:
         folder = self._slot(slot)
-        record = files.read(folder, FILE, Record)
-        if record is None or record.phase == STOPPED:
+        record = slot_records.begin_stop(folder, FILE, Record)
+        if record is None:
             return
-        slot_records.put(folder, FILE, record._replace(phase=STOPPING, since_s=time.time()))
         api, name = ContainerApi(record.socket), self._name(slot)
         log: tuple[str, ...] = ()
         if await api.inspect(name) is not None:

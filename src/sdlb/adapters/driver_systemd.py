@@ -107,10 +107,9 @@ class SystemdDriver:
 
     async def stop(self, slot: Slot) -> None:
         folder = self._slot(slot)
-        record = files.read(folder, FILE, Record)
-        if record is None or record.phase == STOPPED:
+        record = slot_records.begin_stop(folder, FILE, Record)
+        if record is None:
             return
-        slot_records.put(folder, FILE, record._replace(phase=STOPPING, since_s=time.time()))
         async with connect(self._address) as systemd:
             if await systemd.state(record.unit) is not None:
                 result = await systemd.run_job("StopUnit", record.unit, record.timeout_s)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from sdlb.adapters.supervisor import files
 from sdlb.seams.driver import DriverFailed, Plan, Slot, SlotState
@@ -27,9 +28,13 @@ class Record(Protocol):
     def fingerprint(self) -> str: ...
     @property
     def version(self) -> str: ...
+    def _replace(self, **values: Any) -> Self: ...
 
 
-def put(folder: str, name: str, record: NamedTuple) -> None:
+R = TypeVar("R", bound=Record)
+
+
+def put(folder: str, name: str, record: Record) -> None:
     """Raises DriverFailed."""
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -64,6 +69,17 @@ async def check_free(
         raise DriverFailed("us", f"the slot has {plan.slot.service}-{known.version}; stop it first", retry=False)
     if known.phase == STOPPING:
         raise DriverFailed("us", "the slot is being stopped", retry=True)
+
+
+def begin_stop(folder: str, name: str, kind: type[R]) -> R | None:
+    """The record, which says from now on that the slot is being stopped. None: nothing runs in it. Raises DriverFailed."""
+    record = files.read(folder, name, kind)
+    if record is None or record.phase == STOPPED:
+        return None
+    # A public method of every NamedTuple.
+    begun = record._replace(phase=STOPPING, since_s=time.time())  # pyright: ignore[reportPrivateUsage]
+    put(folder, name, begun)
+    return record
 
 
 def check_forgettable(record: Record) -> None:
