@@ -19,11 +19,7 @@ class NotRegular(OSError):
 
 def open_regular(path: str | Path) -> BinaryIO:
     """For reading, without a buffer. Raises OSError."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise NotRegular(errno.EINVAL, "Not a regular file", str(path))
-    return open(file, "rb", buffering=0)
+    return open(_open(path)[0], "rb", buffering=0)
 
 
 def read_regular(path: str | Path, bytes_max: int) -> bytes:
@@ -33,14 +29,20 @@ def read_regular(path: str | Path, bytes_max: int) -> bytes:
 
 def read_with_status(path: str | Path, bytes_max: int) -> tuple[bytes, os.stat_result]:
     """As `read_regular`, with the status of the file from before it was read. Raises OSError."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    file, status = _open(path)
     try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise NotRegular(errno.EINVAL, "Not a regular file", str(path))
         found = os.read(file, min(status.st_size, bytes_max) + 1)
         while len(found) <= bytes_max and (more := os.read(file, bytes_max + 1 - len(found))):
             found += more
         return found, status
     finally:
         os.close(file)
+
+
+def _open(path: str | Path) -> tuple[int, os.stat_result]:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(file)
+        raise NotRegular(errno.EINVAL, "Not a regular file", str(path))
+    return file, status
