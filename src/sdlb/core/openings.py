@@ -147,10 +147,11 @@ class Openings:
         opened = self._opened(policy, known, record, reports)
         if not needing and not opened and (current is None or current.phase == NONE):
             return False
-        if not self._may_conduct(service, known, record):
-            return False
-        if self._left:  # decided again when the first of these roots no longer counts
+        may_conduct = self._may_conduct(service, known, record)
+        if self._left:  # decided again when it is certain that the first of these roots has left the tree
             self._state.set_timer(min(self._left.values()) + self._state.settings.silence_s, "left", service)
+        if not may_conduct:
+            return False
         start = self._taken_over(known, current, record)
         needing = sorted(needing, key=lambda v: (v != start.to, reports[v].stamp, v))[:CANDIDATES_MAX]
         self._watch_health(service, {v: reports[v] for v in needing}, now)
@@ -203,11 +204,7 @@ class Openings:
             return self._waited(service, record.generation)
         if known.conductor_id in self._children.lost_roots():
             return True
-        peers = self._peers()
-        left_at = self._left.get(known.conductor_id)
-        if left_at is not None:  # decided again when it is certain that it has left the tree
-            self._state.set_timer(left_at + self._state.settings.silence_s, "left", service)
-        return known.conductor_id not in peers
+        return known.conductor_id not in self._peers()
 
     def _waited(self, service: str, generation: int) -> bool:
         """Whether the conductor had lease and fence to begin the record of this generation."""
