@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sdlb.adapters.supervisor import files
+from sdlb.adapters.supervisor import files, processes
 from sdlb.cli.app import execute
 from tests.e2e.cluster import Cluster, Node, api, until
 from tests.releases import COMMAND, release
@@ -109,3 +109,13 @@ def policy(node: Node) -> str:
     """As its JSON text."""
     with api(node) as http:
         return http.get("/v1/policies").text
+
+
+def processes_whose(words: Callable[[list[str]], bool]) -> list[int]:
+    """Ids of the processes whose command line, word by word, is as wanted."""
+    found: list[int] = []
+    for pid in processes.table():
+        with contextlib.suppress(OSError):  # it has exited meanwhile
+            if words(Path(f"/proc/{pid}/cmdline").read_text().split("\0")):
+                found.append(pid)
+    return found

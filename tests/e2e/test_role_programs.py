@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from sdlb.adapters.supervisor import processes
 from sdlb.cli.demo.launch import APP
 from tests.e2e import roles
 from tests.e2e.cluster import Cluster, Node, api, until
@@ -43,15 +42,9 @@ def _program(prelude: str, signals: str = "signal.SIGTERM, signal.SIGINT") -> st
 
 def _of(version: str, folder: Path) -> list[int]:
     """Processes that run this version of an artifact of the test."""
-    found: list[int] = []
-    for pid in processes.table():
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-        except OSError:
-            continue
-        if version in words and any(word.startswith(f"{folder}/") for word in words):
-            found.append(pid)
-    return found
+    return roles.processes_whose(
+        lambda words: version in words and any(word.startswith(f"{folder}/") for word in words)
+    )
 
 
 def _used(folder: Path) -> int:

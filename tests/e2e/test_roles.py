@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from sdlb.adapters.supervisor import processes
 from sdlb.cli.demo.launch import APP
 from tests.e2e import roles
 from tests.e2e.cluster import Cluster, Node, until
@@ -128,15 +127,7 @@ def test_a_program_that_exited_while_control_was_away_is_started_again(cluster: 
 
 def _processes(ends: Sequence[str]) -> list[int]:
     """Those with command lines that have words with these ends."""
-    found: list[int] = []
-    for pid in processes.table():
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-        except OSError:
-            continue
-        if all(any(word.endswith(end) for word in words) for end in ends):
-            found.append(pid)
-    return found
+    return roles.processes_whose(lambda words: all(any(word.endswith(end) for word in words) for end in ends))
 
 
 def test_a_program_that_exits_is_unhealthy_at_once(cluster: Cluster) -> None:
