@@ -40,8 +40,11 @@ class SiteCalls:
         try:
             revoked = await self._acme.revoke(site, body.reason, by)
         except AcmeFailed as error:
-            code = "revocation-refused" if error.kind != OUTAGE else "ca-not-reached"
-            raise Refusal(code, f"the certificate of {site} is not revoked: {error}") from None
+            text = f"the certificate of {site} is not revoked: {error}"
+            if error.kind != OUTAGE:
+                raise Refusal("revocation-refused", text) from None
+            # The CA may have revoked it before the connection was lost. Repeated, the call learns that and replaces it.
+            raise Refusal("ca-not-reached", f"as far as this node knows, {text}; repeat the command") from None
         if revoked is None:
             raise Refusal("revocation-refused", f"{site} has no certificate yet")
         return as_json({"node": self._name, "site": site, "reason": body.reason, "by": by, **revoked})

@@ -39,7 +39,7 @@ CODES: dict[str, tuple[int, str]] = {
     "not-written": (503, "the disk cannot be written: decisions wait until it can"),
     "no-such-site": (404, "this node has no site of that name"),
     "revocation-refused": (409, "the certificate cannot be revoked; `detail` has the reason"),
-    "ca-not-reached": (503, "the CA could not be reached: nothing is revoked"),
+    "ca-not-reached": (503, "the CA did not answer: repeat the request, because it may have revoked the certificate"),
     "engine-not-upgraded": (503, "the hot restart failed; the old engine keeps serving"),
     "control-not-restarted": (503, "the new program cannot start; control keeps running"),
     "stopping": (503, "the node is draining and accepts nothing new"),
