@@ -186,6 +186,19 @@ def test_check_reports_all_mistakes_at_once(tmp_path: Path) -> None:
     assert [each.partition(": ")[2].partition(":")[0] for each in found] == ["acme.email", "acme.profile"]
 
 
+def test_a_key_that_is_required_and_wrong_is_one_mistake(tmp_path: Path) -> None:
+    """It is not missing as well."""
+    file, key = tmp_path / "node.toml", tmp_path / "eab.key"
+    key.write_text("c2VjcmV0")
+    key.chmod(0o600)
+    file.write_text(
+        f'state_dir = "{tmp_path}/state"\n[listen]\nhttps = "127.0.0.1:0"\nnode = "127.0.0.1:0"\n'
+        f'socket = "{tmp_path}/s"\n[acme]\n{DIRECTORY}eab = {{kid = "a\\nb", hmac_key_file = "{key}"}}\n{SITE}'
+    )
+    (found,) = mistakes(Options(config=str(file)))
+    assert "acme.eab.kid: has the value 'a\\nb'; expected the key identifier" in found
+
+
 # ------------------------------------------------------------------ peers
 
 IDENTITY = '[identity]\ncertificate = "/etc/sdlb/node.pem"\nca = "/etc/sdlb/ca.pem"\n'

@@ -88,10 +88,11 @@ def _read(
         try:
             return build(data, where, lines, options)
         except Mistake as error:
-            found.append((line_of(lines, error.path), str(error)))
-            path = (
-                error.path[:-1] if error.path in seen else error.path
-            )  # the replacement is invalid too: replace the table
+            path = error.path
+            if path in seen:  # its replacement is invalid too, which is no mistake of the file: replace the table
+                path = path[:-1]
+            else:
+                found.append((line_of(lines, path), str(error)))
             seen.add(error.path)
             if not path:
                 return None

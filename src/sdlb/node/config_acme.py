@@ -14,6 +14,7 @@ from sdlb.node.config_reader import Reader, one_of
 KEYS = ("directory", "email", "profile", "challenge", "hook", "on_claim", "ca_file", "eab")
 EAB_KEYS = ("kid", "hmac_key_file")
 KID_CHARS_MAX = 256
+KID_EXPECTED = f"the key identifier that the CA gave you: at most {KID_CHARS_MAX} characters without spaces"
 PATTERNS_MAX = 256
 PEERS_MAX = 32
 NAMES_MAX = 100
@@ -62,7 +63,7 @@ def _read_eab(acme: Reader) -> ExternalAccount | None:
     if "eab" not in acme:
         return None
     table = acme.table("eab", EAB_KEYS)
-    kid, path = table.text("kid", "", _kid), table.path("hmac_key_file")
+    kid, path = table.text("kid", "", _kid, KID_EXPECTED), table.path("hmac_key_file")
     if not kid:
         table.refuse("kid", "is missing or empty", "set it to the key identifier that the CA gave you")
     if path is None:
@@ -142,7 +143,7 @@ def _profile(text: str) -> str:
 
 def _kid(text: str) -> str:
     if len(text) > KID_CHARS_MAX or not text.isascii() or " " in text:
-        raise ValueError(f"the key identifier that the CA gave you: at most {KID_CHARS_MAX} characters without spaces")
+        raise ValueError(KID_EXPECTED)
     return text
 
 
