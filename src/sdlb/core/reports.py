@@ -208,11 +208,11 @@ class Reports:
 
 
 def minor(old: RoleReport, new: RoleReport) -> bool:
-    """Whether a change may wait for the next heartbeat: only counts, figures or the phases of nodes with a slot have changed, the
-    ready capacity has grown, or slots are no longer held. Lost capacity is reported before its slot is given back."""
+    """Whether a change may wait for the next heartbeat: only counts, figures or the phases of nodes with a slot have changed, or the
+    ready capacity has grown. A slot that is no longer held is reported at once, with its capacity: other nodes wait for it."""
     same = replace(new, ready=old.ready, left=old.left, back=old.back)
     rest = replace(same, counts=old.counts, blocks=old.blocks, slots=old.slots)
-    return new.ready >= old.ready and rest == old and _held(new) <= _held(old)
+    return new.ready >= old.ready and rest == old and _held(new) == _held(old)
 
 
 def _held(report: RoleReport) -> set[tuple[str, str, int]]:
