@@ -24,6 +24,7 @@ class Program:
     status: str = "running"
     restarts: int = 0
     why: str = ""
+    ended: str = ""
 
 
 @dataclass
@@ -102,7 +103,7 @@ class Programs:
             return ev.DriverDone(key, status="absent")
         return ev.DriverDone(
             *(key, "", found.why if found.status != "running" else "", False, ("last line",)),
-            *(found.status, found.version, found.pid, found.port, found.restarts),
+            *(found.status, found.version, found.pid, found.port, found.restarts, found.ended),
         )
 
     # ------------------------------------------------------------------ programs
@@ -112,11 +113,11 @@ class Programs:
             if program.version == version:
                 program.status, program.why = status, why
 
-    def restart(self, version: str, times: int) -> None:
-        """Its supervisor has started it again, so many times."""
+    def restart(self, version: str, times: int, ended: str = "") -> None:
+        """Its supervisor has started it again, so many times. `ended`: how the last run ended."""
         for program in self.slots.values():
             if program.version == version:
-                program.restarts += times
+                program.restarts, program.ended = program.restarts + times, ended
                 program.pid = next(self._count)
 
     def check_health(self) -> None:

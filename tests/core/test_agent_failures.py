@@ -111,6 +111,18 @@ def test_the_failure_says_how_the_program_ended_even_if_a_health_check_saw_the_l
     reverted(story, "it did not stay healthy: it used too much memory")
 
 
+def test_the_failure_says_how_the_program_ended_even_if_it_was_always_seen_to_run() -> None:
+    """Its supervisor starts it again between two looks of the agent."""
+    story = Story()
+    story.rollout()
+    story.until("verifying")
+    for _ in range(3):
+        story.run(1.5)
+        story.host.programs.restart(NEW, 1, "it used too much memory: last words")
+        flap(story)
+    reverted(story, "it did not stay healthy: it used too much memory: last words")
+
+
 def test_after_two_interruptions_a_whole_soak_time_is_enough() -> None:
     story = Story()
     story.rollout()

@@ -116,6 +116,7 @@ class ProcessDriver:
             state.reason,
             log,
             tuple(state.warnings),
+            state.ended,
         )
 
     async def forget(self, slot: Slot) -> None:

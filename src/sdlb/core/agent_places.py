@@ -95,9 +95,10 @@ class Runtime(Struct):
         self.broke += exits
         if runs:
             self.counted = False
-        if event.status in ("pausing", "stopped"):
-            last = f": {event.log[-1]}" if event.log else ""
-            self.ended = f"{event.detail}{last}" if event.detail else self.ended
+        if event.ended:
+            self.ended = event.ended
+        elif event.status in ("pausing", "stopped") and event.detail:
+            self.ended = f"{event.detail}: {event.log[-1]}" if event.log else event.detail
         if event.status != self.status:
             self.looks = 0
         if event.status in ("stopped", "absent") and self.starts:

@@ -252,8 +252,8 @@ class RolloutOrder(Struct, frozen=True):
 
 class DriverDone(Struct, frozen=True):
     """The result of the effect `RunDriver` with the same `key`. `status`, `version`, `pid` and `port`: what is in the slot now.
-    `restarts`: of this version. `fault`: whose failure it is, as in `seams.driver`; "": it succeeded. `log`: the last lines of the
-    program."""
+    `restarts`: of this version. `ended`: how its last run ended, where the driver keeps that. `fault`: whose failure it is, as in
+    `seams.driver`; "": it succeeded. `log`: the last lines of the program."""
 
     key: str
     fault: str = ""
@@ -265,6 +265,7 @@ class DriverDone(Struct, frozen=True):
     pid: int = 0
     port: int = 0
     restarts: int = 0
+    ended: str = ""
 
 
 class FiguresCounted(Struct, frozen=True):

@@ -92,7 +92,7 @@ class Drivers:
             self._tidy()
         return DriverDone(
             *(effect.key, "", state.reason, False, state.log),
-            *(state.status, state.version, state.pid, state.port, state.restarts),
+            *(state.status, state.version, state.pid, state.port, state.restarts, state.ended),
         )
 
     async def state(self, slot: Slot) -> SlotState:

@@ -52,7 +52,8 @@ class Plan(Struct, frozen=True):
 class SlotState(Struct, frozen=True):
     """`pid` 0: not known, or nothing runs. `since_s`: Unix time of the last change of `status`. `restarts`: since the start of the
     version. `reason`: why it is not running. `log`: the last lines of the program. `warnings`: for example limits that
-    this machine cannot enforce."""
+    this machine cannot enforce. `ended`: how its last run ended, and the last line of that run, also while it runs again; "": not
+    known."""
 
     status: Status
     version: str = ""
@@ -65,6 +66,7 @@ class SlotState(Struct, frozen=True):
     reason: str = ""
     log: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    ended: str = ""
 
 
 class Driver(Protocol):

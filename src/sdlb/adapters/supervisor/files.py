@@ -44,7 +44,8 @@ class Want(NamedTuple):
 
 class State(NamedTuple):
     """`pid`, `start`: of the program; its start time in ticks since `boot`. `not_executed`: the last start did not get as far as
-    running the program. `pauses`: starts in a row that did not last for `stable_s`."""
+    running the program. `pauses`: starts in a row that did not last for `stable_s`. `ended`: how the last run of this version ended, and
+    its last line."""
 
     status: str
     fingerprint: str = ""
@@ -60,6 +61,7 @@ class State(NamedTuple):
     reason: str = ""
     not_executed: bool = False
     warnings: list[str] = []  # noqa: RUF012 - never changed
+    ended: str = ""
 
 
 T = TypeVar("T")

@@ -151,6 +151,7 @@ class Supervisor:
                 self._state.restarts + 1 if again else 0,
                 self._state.pauses if again else 0,
                 warnings=self._warnings(),
+                ended=self._state.ended if again else "",
             )
         )
         why = started.go()
@@ -187,6 +188,7 @@ class Supervisor:
         pauses = self._state.pauses
         pause_s = min(self._want.max_s, self._want.first_s * 2 ** min(pauses, 30))
         self._next_s = time.monotonic() + pause_s
+        last = files.tail(self._folder)
         self._save(
             self._state._replace(
                 status=PAUSING,
@@ -201,6 +203,7 @@ class Supervisor:
                 next_start_s=time.time() + pause_s,
                 reason=reason,
                 not_executed=not_executed,
+                ended=f"{reason}: {last[-1]}" if last and not not_executed else reason,
             )
         )
 

@@ -351,7 +351,7 @@ def rollout_incompatible_aborted(stage: Stage) -> None:
     """An incompatible version that waits beside the old one is removed again."""
     serves_old(stage)
     starts(stage, OTHER)
-    stage.until(5, "two hosts wait", lambda: stage.rollout()["nodes"].get("ready", 0) >= 2, 60.0)
+    stage.until(5, "it runs on two hosts", lambda: sum(OTHER in stage.runs(host) for host in HOSTS) >= 2, 60.0)
     obeys(stage, "abort")
     stage.rolls("undone")
     all_run(stage, OLD)
