@@ -101,4 +101,6 @@ def refused(engine: Engine) -> bool:
         socket.create_connection(engine.address["http"], timeout=5).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it came while the socket was being closed
+        return False
     return False
