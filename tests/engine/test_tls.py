@@ -148,6 +148,26 @@ def test_without_ticket_keys_nothing_is_taken_up(engine: Engine, authority: Auth
     assert not session.exists()  # there was none to keep
 
 
+def test_a_site_may_refuse_clients_without_tls_13(engine: Engine, authority: Authority) -> None:
+    """Only that site."""
+    put(engine, "a", ["a.example"], authority.issue("a.example"), tls13_only=True)
+    put(engine, "b", ["b.example"], authority.issue("b.example"))
+    assert "protocol version" in s_client(engine, "-servername", "a.example", "-tls1_2")
+    assert "TLSv1.3" in s_client(engine, "-servername", "a.example")
+    assert "TLSv1.2" in s_client(engine, "-servername", "b.example", "-tls1_2")
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_a_site_may_resume_no_sessions(engine: Engine, authority: Authority, version: str) -> None:
+    put(engine, "a", ["a.example"], authority.issue("a.example"), no_session_tickets=True)
+    keys(engine, KEYS[:1])
+    session = engine.folder / "session"
+    hello = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
+    words = "-servername", "a.example", version, "-sess_out", str(session), "-ign_eof"
+    assert "New, TLS" in s_client(engine, *words, send=hello)
+    assert not session.exists()
+
+
 def keys(engine: Engine, now: list[tuple[bytes, bytes]]) -> None:
     message = ToEngine()
     for name, secret in now:

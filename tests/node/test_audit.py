@@ -76,7 +76,7 @@ def test_a_node_as_it_should_be(good: NodeConfig) -> None:
     assert all(each.fix for each in audit(good, "warn")) and not any(each.fix for each in audit(good, "pass"))
     assert {each.setting for each in audit(good, "pass") if each.check == "hardening"} > {
         "hardening.hsts_s",
-        "tls.versions",
+        "hardening.tls_min",
     }
     assert all(each.why for each in findings(good, 0, (0, "")))
 

@@ -37,7 +37,8 @@ PUBLIC: dict[str, Any] = {
 
 def test_a_public_node_has_every_part_and_another_node_none(tmp_path: Path) -> None:
     public, private = by_name(config(tmp_path, "public = true")), by_name(config(tmp_path, ""))
-    assert {name: part.value for name, part in public.items() if not part.fixed} == PUBLIC
+    both = {"hardening.tls_min": "1.2", "hardening.session_tickets": True}
+    assert {name: part.value for name, part in public.items() if not part.fixed} == PUBLIC | both
     assert not any(part.weaker for part in public.values())
     assert {name for name, part in private.items() if part.weaker} == set(PUBLIC)
     assert {part.default for part in private.values()} == {part.default for part in public.values()}
@@ -56,12 +57,36 @@ def test_each_part_can_be_turned_off_and_on_by_itself(tmp_path: Path, name: str)
     assert {each for each, part in alone.items() if part.weaker} == set(PUBLIC) - {name}
 
 
+@pytest.mark.parametrize(("key", "line"), [("tls_min", '"1.3"'), ("session_tickets", "false")])
+def test_a_part_may_be_stricter_than_the_preset(tmp_path: Path, key: str, line: str) -> None:
+    found = config(tmp_path, f"public = true\n[hardening]\n{key} = {line}")
+    part = by_name(found)[f"hardening.{key}"]
+    assert part.value != part.default and not part.weaker
+
+
+def test_dhe_needs_the_version_that_is_refused(tmp_path: Path) -> None:
+    text = """engine = "haproxy"
+[listen]
+https = "127.0.0.1:443"
+[hardening]
+tls_min = "1.3"
+[[site]]
+hosts = ["a.example"]
+certificate = "/c.pem"
+dhe = true"""
+    with pytest.raises(Invalid, match=r"dhe: needs TLS 1.2, which hardening\.tls_min"):
+        config(tmp_path, text)
+
+
 @pytest.mark.parametrize(
     ("line", "what"),
     [
         ("hsts_s = -1", "expected a whole number from 0"),
         ("hsts_s = 63072000.5", "expected a whole number from 0"),
         ("redirect_to_https = 1", "expected true or false"),
+        ("session_tickets = 0", "expected true or false"),
+        ('tls_min = "1.1"', 'expected one of "1.2", "1.3"'),
+        ("tls_min = 1.3", "expected a string"),
         ("redirect_http = true", "did you mean 'redirect_to_https'?"),
     ],
 )
@@ -76,7 +101,7 @@ def test_a_malformed_key_is_one_clear_error(tmp_path: Path, line: str, what: str
 def test_a_part_names_the_listeners_that_the_node_has(tmp_path: Path) -> None:
     found = by_name(config(tmp_path, 'public = true\n[listen]\nhttp = "127.0.0.1:80"'))
     assert found["hardening.redirect_to_https"].listeners == ("http",)
-    assert found["tls.versions"].listeners == ()
+    assert found["tls.suites"].listeners == ()
     assert found["fields.aliases"].listeners == ("http",)
 
 

@@ -15,6 +15,7 @@ import pytest
 from cryptography import x509
 
 from sdlb.core.effects import Note
+from sdlb.model.hardening import Hardening
 from sdlb.model.problem import Invalid
 from sdlb.model.site import PemFile, SiteSpec
 from sdlb.node.config import Options, read_config
@@ -209,6 +210,30 @@ async def test_a_changed_key_or_authority_is_a_change_too(world: World) -> None:
     await world.looks()
     site = world.sink.sites["a"]
     assert (site.client_ca, site.client_required) == (b"ca2 is not read here", True)
+
+
+@scenario
+async def test_all_sites_have_the_hardening_of_the_node_file(world: World) -> None:
+    """Also those with ordered certificates; without a change of the site. A refused node file leaves it."""
+    for name in ("a", "b"):
+        world.write(f"{name}.pem", f"{name}1")
+    spec, issued, strict = world.spec("a"), world.spec("b"), Hardening(tls_min="1.3", session_tickets=False)
+
+    def seen() -> set[tuple[str, bool]]:
+        assert world.sink.sites.keys() == {"a", "b"}
+        return {(each.tls_min, each.tickets) for each in world.sink.sites.values()}
+
+    await world.watch.adopt([spec], Hardening())
+    await world.watch.adopt_issued([issued])
+    assert seen() == {("1.2", True)}
+    await world.watch.adopt([spec], strict)
+    assert seen() == {("1.3", False)}
+    with pytest.raises(Invalid):
+        await world.watch.adopt([spec, world.spec("good")], Hardening())
+    await world.watch.adopt_issued([issued])
+    assert seen() == {("1.3", False)}
+    await world.watch.adopt([spec], Hardening(tls_min="1.3"))
+    assert seen() == {("1.3", True)}
 
 
 @scenario

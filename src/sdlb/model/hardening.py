@@ -21,6 +21,8 @@ class Hardening(Struct, frozen=True):
     handshakes_per_address: bool = False
     redirect_to_https: bool = False
     hsts_s: int = 0
+    tls_min: str = "1.2"
+    session_tickets: bool = True
 
     @classmethod
     def preset(cls, public: bool) -> Hardening:

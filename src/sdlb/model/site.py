@@ -33,7 +33,7 @@ class SiteSpec(Struct, frozen=True):
 
     `client_ca`: clients are asked for a certificate signed by these CAs. `client_required`: a client without one is refused.
     `acme`: its certificate is ordered from the authority of `[acme]`, and `certificates` is empty. `dh`: the site's own DH
-    parameters, with which it offers finite-field Diffie-Hellman; None: it does not.
+    parameters, with which it offers finite-field Diffie-Hellman; None: it does not. `tls_min`, `tickets`: as in `[hardening]`.
     """
 
     hosts: tuple[str, ...]
@@ -43,6 +43,8 @@ class SiteSpec(Struct, frozen=True):
     acme: bool = False
     front: FrontSpec = FrontSpec()
     dh: PemFile | None = None
+    tls_min: str = "1.2"
+    tickets: bool = True
 
     @property
     def key(self) -> str:
@@ -77,6 +79,8 @@ class Site:
     fields: tuple[tuple[str, str], ...] = ()
     pages: tuple[tuple[tuple[int, int], bytes], ...] = field(default=(), repr=False)
     dh: bytes = field(default=b"", repr=False)
+    tls_min: str = "1.2"
+    tickets: bool = True
 
     def same_certificates(self, other: Site) -> bool:
         return (self.certificates, self.client_ca) == (other.certificates, other.client_ca)

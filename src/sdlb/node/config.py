@@ -188,7 +188,7 @@ def build(
     insecure, identity = options.insecure or top.flag("insecure", False), read_identity(top)
     links.check(listen_node, parents, insecure, identity)
     roles, services = read_roles(top)
-    acme = read_acme(top, listen)
+    acme, hardening = read_acme(top, listen), read_hardening(top, public)
     state_dir = _path("--state-dir", options.state_dir) or top.path("state_dir") or _state_dir(name, environment)
     return NodeConfig(
         name=name,
@@ -200,11 +200,11 @@ def build(
         listen_metrics=listen_metrics,
         http_proxies=_proxies(proxies, "http", listen_http),
         https_proxies=_proxies(proxies, "https", listen_https),
-        sites=read_sites(top, listen, acme, state_dir if engine == "haproxy" else None),
+        sites=read_sites(top, listen, acme, state_dir if engine == "haproxy" else None, hardening),
         advertise=top.text("advertise", "", lambda text: check_address(text, wildcard=False)),
         parents=parents,
         public=public,
-        hardening=read_hardening(top, public),
+        hardening=hardening,
         insecure=insecure,
         identity=identity,
         labels=_labels(top),

@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from sdlb.model.acme import AcmeSettings
+from sdlb.model.hardening import Hardening
 from sdlb.model.site import PemFile, SiteSpec, check_site_host
 from sdlb.node import config_front
 from sdlb.node.config_acme import check_site
@@ -21,7 +22,11 @@ CERTIFICATES_MAX = 4
 
 
 def read_sites(
-    top: Reader, listen: Reader, acme: AcmeSettings | None = None, dh_folder: Path | None = None
+    top: Reader,
+    listen: Reader,
+    acme: AcmeSettings | None = None,
+    dh_folder: Path | None = None,
+    hardening: Hardening | None = None,
 ) -> tuple[SiteSpec, ...]:
     """All sites, in the order of the file. `dh_folder`: the state folder, which has the DH parameters; None: the engine does not
     use any. Raises Invalid, also for a listener without sites and for sites without a listener."""
@@ -36,6 +41,8 @@ def read_sites(
             site.refuse("hosts", "needs the TLS listener listen.https", do)
         spec = _site(site, acme)
         spec = replace(spec, dh=_dh(site, spec.key, dh_folder))
+        if spec.dh is not None and hardening is not None and hardening.tls_min != "1.2":
+            site.refuse("dhe", 'needs TLS 1.2, which hardening.tls_min = "1.3" refuses', "remove one of the two")
         for host in spec.hosts:
             if host in holders:
                 site.refuse("hosts", f"has {host}, which {holders[host].place()} also has", "list each host once")

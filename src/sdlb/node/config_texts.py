@@ -65,6 +65,14 @@ KEYS: dict[str, tuple[str, str]] = {
         "63072000 (two years) on a public node, else 0",
         "`Strict-Transport-Security: max-age=N` is added to responses over TLS that do not have this field. 0: not added.",
     ),
+    "hardening.tls_min": (
+        '`"1.2"`',
+        "The oldest version of TLS on `listen.https`: `1.2` or `1.3`. Clients that only have an older one are refused.",
+    ),
+    "hardening.session_tickets": (
+        "`true`",
+        "Clients resume TLS sessions. `false`: each connection needs a full handshake, and no key on disk decrypts old traffic.",
+    ),
     "timing.beat_s": ("2", "Interval of heartbeats, in seconds. All of `[timing]` must be the same in the whole tree."),
     "timing.lease_s": (
         "10, or `5 * beat_s` if that is more",

@@ -32,6 +32,8 @@ class Part(Struct, frozen=True):
     def weaker(self) -> bool:
         """Whether the value is less strict than on a public node. A limit of 0 is no limit, but `hsts_s = 0` is no HSTS."""
         value, default = self.value, self.default
+        if self.setting in STRICTER:
+            return False
         if isinstance(value, (bool, str)):
             return value != default
         assert isinstance(default, int)
@@ -52,6 +54,8 @@ class Part(Struct, frozen=True):
 
 BOTH: Final = ("http", "https")
 HSTS: Final = "hardening.hsts_s"
+STRICTER: Final = ("hardening.tls_min", "hardening.session_tickets")
+"""Of these, every value that is not the default is more strict."""
 KEYS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "hardening.refuse_encoded_paths": (
         BOTH,
@@ -68,12 +72,13 @@ KEYS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     ),
     HSTS: (("https",), "a browser that once used HTTPS is led back to plain HTTP"),
     "hardening.handshakes_per_address": (("https",), "one address uses up the TLS handshakes of all"),
+    "hardening.tls_min": (("https",), "older versions have known attacks"),
+    "hardening.session_tickets": (("https",), "a stolen key of tickets decrypts old traffic"),
     "limits.connections_per_address": (BOTH, "one address uses up the connections of all"),
     "limits.body_bytes": (BOTH, "a request body without end occupies an endpoint"),
 }
 """The keys of the node file: listeners and reason."""
 FIXED: Final[dict[str, tuple[tuple[str, ...], str, str]]] = {
-    "tls.versions": (("https",), "1.2, 1.3", "older versions have known attacks"),
     "tls.suites": (("https",), "ECDHE with AEAD", "no forward secrecy, or padding oracles"),
     "tls.groups": (
         ("https",),

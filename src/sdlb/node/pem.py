@@ -61,6 +61,8 @@ def read_site(spec: SiteSpec, seen: Reading | None = None) -> Site:
         fields=front.fields,
         pages=tuple([(statuses, _read_page(file, seen)) for statuses, file in front.pages]),
         dh=_read_dh(spec, seen),
+        tls_min=spec.tls_min,
+        tickets=spec.tickets,
     )
 
 

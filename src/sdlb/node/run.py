@@ -133,7 +133,7 @@ async def _serve_told(
     saved.clear()
     try:
         await node.children.start()
-        await node.sites.adopt(config.sites)
+        await node.sites.adopt(config.sites, config.hardening)
         await node.acme.adopt(config.acme, config.sites, config.peers)
         await node.start_engine()
         _log_start(node.journal, config)
@@ -306,7 +306,7 @@ class _RunningNode:
             report(Note("config-kept", "the node file was reloaded; nothing changed"))
             return
         try:
-            await self._node.sites.adopt(new.sites)  # before a listener that needs them
+            await self._node.sites.adopt(new.sites, new.hardening)  # before a listener that needs them
             await self._node.identity.adopt(new.identity, self._take_identity)
         except Invalid as error:
             report(Note("config-refused", f"the node file was refused and the current settings stay: {error}", "error"))
@@ -315,7 +315,7 @@ class _RunningNode:
             error = await self._node.engine.configure(self._node.engine_config(new))
         if error:
             with contextlib.suppress(Invalid):  # a file of an earlier site is gone by now: the watch reports it
-                await self._node.sites.adopt(self._config.sites)
+                await self._node.sites.adopt(self._config.sites, self._config.hardening)
             report(
                 Note(
                     "config-refused",

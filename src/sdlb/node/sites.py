@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace as replace_spec
 
 from sdlb.core.effects import Note
+from sdlb.model.hardening import Hardening
 from sdlb.model.problem import Invalid
 from sdlb.model.site import Site, SiteSpec, SiteState, TicketKey
 from sdlb.node.certificates import Sites
@@ -62,6 +64,7 @@ class SiteWatch:
         self._wall = wall
         self._known = Sites()
         self._configured: tuple[SiteSpec, ...] = ()
+        self._hardening = Hardening()
         self._issued: tuple[SiteSpec, ...] = ()  # of sites whose certificates the node orders
         self._specs: dict[str, SiteSpec] = {}
         self.orders: dict[str, int] = {}  # ended orders of certificates, by result
@@ -83,10 +86,16 @@ class SiteWatch:
 
     # ------------------------------------------------------------------ changes of the sites
 
-    async def adopt(self, specs: Sequence[SiteSpec]) -> None:
-        """Sets the configured sites. Raises Invalid, and changes nothing, if a file of a new site cannot be read."""
+    async def adopt(self, specs: Sequence[SiteSpec], hardening: Hardening | None = None) -> None:
+        """Sets the configured sites, and what all sites have of `hardening`. Raises Invalid, and changes nothing, if a file of a new
+        site cannot be read."""
         async with self._lock:
-            await self._adopt(self._served(specs, self._issued))
+            before, self._hardening = self._hardening, hardening or self._hardening
+            try:
+                await self._adopt(self._served(specs, self._issued))
+            except Invalid:
+                self._hardening = before
+                raise
             self._configured = tuple(specs)
 
     async def adopt_issued(self, specs: Sequence[SiteSpec]) -> None:
@@ -102,7 +111,11 @@ class SiteWatch:
         for spec in configured:
             if spec.acme and spec.key not in found and spec.key in self._specs:
                 found[spec.key] = self._specs[spec.key]
-        return list(found.values())
+        wanted = self._hardening.tls_min, self._hardening.session_tickets
+        return [
+            spec if (spec.tls_min, spec.tickets) == wanted else replace_spec(spec, tls_min=wanted[0], tickets=wanted[1])
+            for spec in found.values()
+        ]
 
     async def _adopt(self, specs: list[SiteSpec]) -> None:
         fresh = [spec for spec in specs if self._specs.get(spec.key) != spec]

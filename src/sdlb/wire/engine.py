@@ -11,6 +11,7 @@ from sdlb.core.effects import Apply, EndpointPut, Pick, RoutePut, ServicePut, Up
 from sdlb.core.events import EndpointKey
 from sdlb.core.messages import ClaimKey
 from sdlb.model.acme import HTTP, ChallengeAnswer
+from sdlb.model.hardening import Hardening
 from sdlb.model.site import Site, SiteState, TicketKey
 from sdlb.seams.engine import EngineConfig
 from sdlb.wire import engine_pb2 as pb
@@ -170,7 +171,7 @@ def to_configure(config: EngineConfig, settle_s: float = 0.0) -> pb.ToEngine:
             public=each.public,
             tls=each.tls,
             trusted_proxies=each.trusted_proxies,
-            hardening=None if each.hardening is None else pb.Hardening(**asdict(each.hardening)),
+            hardening=None if each.hardening is None else _hardening(each.hardening),
         )
         for each in config.listeners
     ]
@@ -199,6 +200,11 @@ def to_sites(sites: Iterable[Site], keep: Collection[str] | None = None) -> pb.T
     return pb.ToEngine(sites=message)
 
 
+def _hardening(hardening: Hardening) -> pb.Hardening:
+    known = pb.Hardening.DESCRIPTOR.fields_by_name
+    return pb.Hardening(**{name: value for name, value in asdict(hardening).items() if name in known})
+
+
 def _site(site: Site) -> pb.Site:
     return pb.Site(
         key=site.key,
@@ -206,6 +212,8 @@ def _site(site: Site) -> pb.Site:
         certificates=[pb.Certificate(pem=pem) for pem in site.certificates],
         client_ca_pem=site.client_ca,
         client_certificate_required=site.client_required,
+        tls13_only=site.tls_min == "1.3",
+        no_session_tickets=not site.tickets,
         redirects=[pb.Redirect(prefix=prefix, target=target) for prefix, target in site.redirects],
         fields=[pb.Field(name=name, value=value) for name, value in site.fields],
         error_pages=[pb.ErrorPage(status_from=low, status_to=high, html=html) for (low, high), html in site.pages],

@@ -142,7 +142,7 @@ class Sites(_message.Message):
     def __init__(self, put: _Optional[_Iterable[_Union[Site, _Mapping]]] = ..., prune: _Optional[bool] = ..., keep: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Site(_message.Message):
-    __slots__ = ("key", "hosts", "certificates", "client_ca_pem", "client_certificate_required", "redirects", "fields", "error_pages")
+    __slots__ = ("key", "hosts", "certificates", "client_ca_pem", "client_certificate_required", "redirects", "fields", "error_pages", "tls13_only", "no_session_tickets")
     KEY_FIELD_NUMBER: _ClassVar[int]
     HOSTS_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
@@ -151,6 +151,8 @@ class Site(_message.Message):
     REDIRECTS_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     ERROR_PAGES_FIELD_NUMBER: _ClassVar[int]
+    TLS13_ONLY_FIELD_NUMBER: _ClassVar[int]
+    NO_SESSION_TICKETS_FIELD_NUMBER: _ClassVar[int]
     key: str
     hosts: _containers.RepeatedScalarFieldContainer[str]
     certificates: _containers.RepeatedCompositeFieldContainer[Certificate]
@@ -159,7 +161,9 @@ class Site(_message.Message):
     redirects: _containers.RepeatedCompositeFieldContainer[Redirect]
     fields: _containers.RepeatedCompositeFieldContainer[Field]
     error_pages: _containers.RepeatedCompositeFieldContainer[ErrorPage]
-    def __init__(self, key: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., certificates: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., client_ca_pem: _Optional[bytes] = ..., client_certificate_required: _Optional[bool] = ..., redirects: _Optional[_Iterable[_Union[Redirect, _Mapping]]] = ..., fields: _Optional[_Iterable[_Union[Field, _Mapping]]] = ..., error_pages: _Optional[_Iterable[_Union[ErrorPage, _Mapping]]] = ...) -> None: ...
+    tls13_only: bool
+    no_session_tickets: bool
+    def __init__(self, key: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., certificates: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., client_ca_pem: _Optional[bytes] = ..., client_certificate_required: _Optional[bool] = ..., redirects: _Optional[_Iterable[_Union[Redirect, _Mapping]]] = ..., fields: _Optional[_Iterable[_Union[Field, _Mapping]]] = ..., error_pages: _Optional[_Iterable[_Union[ErrorPage, _Mapping]]] = ..., tls13_only: _Optional[bool] = ..., no_session_tickets: _Optional[bool] = ...) -> None: ...
 
 class Redirect(_message.Message):
     __slots__ = ("prefix", "target")

@@ -328,6 +328,8 @@ pub fn site(site: proto::Site) -> sites::Asked {
         certificates: site.certificates.into_iter().map(|certificate| certificate.pem.to_vec()).collect(),
         client_ca: site.client_ca_pem.to_vec(),
         client_certificate_required: site.client_certificate_required,
+        tls13_only: site.tls13_only,
+        no_session_tickets: site.no_session_tickets,
         front: Front {
             redirects: site.redirects.into_iter().map(|it| Redirect { prefix: it.prefix, target: it.target }).collect(),
             fields: site.fields.into_iter().map(|it| (it.name, it.value)).collect(),

@@ -135,6 +135,8 @@ def _global(settings: Settings) -> Iterator[str]:
     yield f"  ssl-default-bind-ciphers {CIPHERS}"
     yield "  ssl-default-bind-curves X25519:P-256:P-384"
     yield "  ssl-default-bind-options ssl-min-ver TLSv1.2 prefer-client-ciphers no-tls-tickets"
+    if any(not bind.hardening.session_tickets for bind in settings.binds):
+        yield "  tune.ssl.cachesize 0"
     if settings.lua:
         yield f"  lua-load {LUA}"
     if settings.access_log:

@@ -119,6 +119,8 @@ class Sites:
                 words += ["ca-file", name, "verify", "required" if site.client_required else "optional"]
             if site.dh:
                 words += ["ciphers", f"{CIPHERS}:{DHE_CIPHERS}"]
+            if site.tls_min != "1.2":
+                words += ["ssl-min-ver", f"TLSv{site.tls_min}"]
             options = f" [{' '.join(words)}]" if words else ""
             hosts = [host for host in site.hosts if host != "*"]
             for at in range(len(site.certificates)):
@@ -182,7 +184,7 @@ def _why(pem: bytes, error: Exception) -> str:
 
 
 def _shape(site: Site) -> tuple[object, ...]:
-    return (site.hosts, len(site.certificates), site.client_ca, site.client_required, bool(site.dh))
+    return (site.hosts, len(site.certificates), site.client_ca, site.client_required, bool(site.dh), site.tls_min)
 
 
 def _files(site: Site) -> list[bytes]:

@@ -17,11 +17,12 @@ use std::{
 };
 
 use rustls::{
-    RootCertStore, ServerConfig,
+    DEFAULT_VERSIONS, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
     sign::CertifiedKey,
+    version::TLS13,
 };
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
@@ -49,6 +50,10 @@ pub struct Asked {
     pub client_ca: Vec<u8>,
     /// The handshake fails without one.
     pub client_certificate_required: bool,
+    /// Older versions are refused.
+    pub tls13_only: bool,
+    /// Sessions are not resumed.
+    pub no_session_tickets: bool,
     /// What it answers by itself.
     pub front: Front,
 }
@@ -327,8 +332,9 @@ fn build(
     if certified.is_empty() {
         return Err("it has no certificate".to_owned());
     }
+    let versions = if asked.tls13_only { &[&TLS13][..] } else { DEFAULT_VERSIONS };
     let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(|error| error.to_string())?;
     let builder = match client_roots(&asked.client_ca)? {
         None => builder.with_no_client_auth(),
@@ -343,7 +349,11 @@ fn build(
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     // Tickets only: what one engine remembers, another does not have.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = Arc::new(Tickets::new(keys.clone(), sealed_for(asked)));
+    if asked.no_session_tickets {
+        config.send_tls13_tickets = 0; // by default there is no ticketer
+    } else {
+        config.ticketer = Arc::new(Tickets::new(keys.clone(), sealed_for(asked)));
+    }
     let theirs = Arc::new(config.clone());
     config.ignore_client_order = true;
     let (key, hosts) = (asked.key.clone(), asked.hosts.clone());
