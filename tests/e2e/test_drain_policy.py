@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.sync.server import ServerConnection, serve
 
 from tests.e2e.backend import Backend, Seen
 from tests.e2e.cluster import Cluster, Node, get, until
@@ -66,3 +73,72 @@ def test_at_its_deadline_a_drain_waits_on_or_cuts_off(
             answer = plain.result(20)
             assert answer.status_code == 503 and "drain deadline" in answer.text
     instance.wait("drained")
+
+
+class Ticks(grpc.GenericRpcHandler):
+    """A call that never ends: a message, and again one after a while."""
+
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        return grpc.unary_stream_rpc_method_handler(self._tick)
+
+    def _tick(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        while context.is_active():
+            yield b"tick"
+            time.sleep(0.1)
+
+
+@pytest.mark.promise(3)
+def test_streams_of_every_protocol_go_on_until_their_time_in_a_drain_is_over(
+    shared: Cluster, edges: list[Node], hosts: list[Node], site: str
+) -> None:
+    """A WebSocket and a gRPC call through all tiers: nothing ends them before `streams_s`, although `then` is `wait`."""
+    service, host, streams_s = site.partition(".")[0], hosts[0], 2
+
+    def answer(connection: ServerConnection) -> None:
+        for message in connection:
+            connection.send(message)
+
+    def begin(name: str, endpoint: str, protocol: str) -> str:
+        with host.client() as client:
+            client.set_policy(name, {"drain": {"then": "wait", "streams_s": streams_s}})
+        instance = shared.register(host, f"{name}-1.0.1", f"{name}.example", endpoint, protocol=protocol)
+        shared.reachable(edges, f"http://{name}.example/", f"{name}-1.0.1")
+        return instance.spec.id
+
+    grpc_server = grpc.server(ThreadPoolExecutor(4), handlers=[Ticks()])
+    port = grpc_server.add_insecure_port("127.0.0.1:0")
+    grpc_server.start()
+    with serve(answer, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        chat = begin(f"{service}-chat", f"127.0.0.1:{server.socket.getsockname()[1]}", "http1")
+        ticks = begin(f"{service}-ticks", f"127.0.0.1:{port}", "h2c")
+        address = edges[0].http.rpartition(":")
+        authority = [("grpc.default_authority", f"{service}-ticks.example")]
+        with (
+            connect(
+                f"ws://{service}-chat.example/x", sock=socket.create_connection((address[0], int(address[2])))
+            ) as client,
+            grpc.insecure_channel(edges[1].http, authority) as channel,
+        ):
+            client.send("before")
+            assert client.recv(timeout=20) == "before"
+            call: Iterator[bytes] = iter(channel.unary_stream("/sdlb.test.Ticks/Tick")(b"", timeout=60))
+            assert next(call) == b"tick"
+            with ThreadPoolExecutor(2) as pool:
+                began = time.monotonic()
+                drains = [pool.submit(drain, host, each) for each in (chat, ticks)]
+                while time.monotonic() < began + streams_s / 2:
+                    client.send("meanwhile")
+                    assert client.recv(timeout=20) == "meanwhile" and next(call) == b"tick"
+                    time.sleep(0.1)
+                with pytest.raises(ConnectionClosed):
+                    client.recv(timeout=20)
+                with pytest.raises(grpc.RpcError) as ended:
+                    for _ in call:
+                        pass
+                code = ended.value.code()  # pyright: ignore[reportAttributeAccessIssue]
+                assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
+                assert streams_s <= time.monotonic() - began < 20
+                assert [each.result(20)["drained"] for each in drains] == [True, True]
+        server.shutdown()
+    grpc_server.stop(0).wait(5)
