@@ -57,6 +57,8 @@ been granted."""
 TO_COME: Final = (CURRENT, FETCHING, PREPARED, QUEUED, *HOLDING)
 """Phases of a node that its rollout has still to update."""
 FLAPS_MAX = 3
+END_KNOWN_S = 4.0
+"""By then its driver has been asked how a program ended that is not healthy any more."""
 STUCK_TRIES = 3
 """Failed calls of `stop`, after which the other place may be used."""
 LOG_LINES = 20
@@ -116,7 +118,7 @@ class Seen(Struct, frozen=True):
     """What is known of a place. `status`: as the driver reports it; "": not known. `fails`: failed calls in a row. `fault`,
     `retry`: of the last `start`. `registered`: its instance is registered, perhaps still draining. `active`: it may serve.
     `up_s`: time for which it has been healthy; None: it is not. `broke`: how often it was healthy or running, and was no more.
-    `ended`: how a run of it last ended, where that is known."""
+    `ended`: how a run of it last ended, where that is known. `down_s`: since it was last healthy; None: it is, or never was."""
 
     status: str = ""
     version: str = ""
@@ -131,6 +133,7 @@ class Seen(Struct, frozen=True):
     up_s: float | None = None
     broke: int = 0
     ended: str = ""
+    down_s: float | None = None
 
     @property
     def up(self) -> bool:
@@ -521,6 +524,9 @@ def _start(out: Outcome, facts: Facts) -> None:
 def _verify(out: Outcome, facts: Facts) -> None:
     record, seen = out.record, facts.seen[out.record.new]
     soak_s = facts.spec.soak_s if _is_step(record, facts.target) else 0.0
+    if record.flaps >= FLAPS_MAX and not seen.ended and seen.down_s is not None and seen.down_s < END_KNOWN_S:
+        out.wakes.append(END_KNOWN_S - seen.down_s)  # its driver may know why in a moment
+        return
     if record.flaps >= FLAPS_MAX:
         _fail(out, facts, f"it did not stay healthy: {seen.ended or seen.detail}", seen.log)
         return

@@ -301,6 +301,7 @@ class Agents:
             None if runtime.up_since is None else now - runtime.up_since,
             runtime.broke,
             runtime.ended,
+            None if runtime.down_since is None else now - runtime.down_since,
         )
 
     def _watch(self, entry: _Entry, now: float) -> None:
