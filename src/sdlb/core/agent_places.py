@@ -34,14 +34,14 @@ def no_answer(call: Call, now: float) -> DriverDone:
 
 
 class Runtime(Struct):
-    """`status`: as reported last; "": not known. `due`: time of the next call. `fails`: failed calls in a row. `starts`: since the program
-    was last healthy for long. `looks`: in a row, at a program that is not healthy. `fault`, `retry`: of the last `start`. `up_since`,
-    `down_since`: since when it is healthy, or is no more. `broke`: how often it was healthy or running and was no more, which the rules have not seen yet.
-    `counted`: the end of this run was seen by them. `ended`: how a run last ended, in the driver's words, and its last line. `exits`:
-    of the program, as the driver counts them; None: not known yet. `lost`: it is not healthy any more, and the driver has not been
-    asked since. `fresh`: the driver has reported nothing since the start of this control. `renew`: this control has found a program
-    that exits again and again and waits for its next start: perhaps the node file has been corrected, which only another `start` puts
-    into effect."""
+    """`status`: as reported last; "": not known. `due`: time of the next call. `fails`: failed calls in a row. `starts`: since the
+    program was last healthy for long. `looks`: in a row, at a program that is not healthy. `fault`, `retry`: of the last `start`.
+    `up_since`, `down_since`: since when it is healthy, or is no more. `broke`: how often it was healthy or running and was no more,
+    which the rules have not seen yet. `counted`: the end of this run was seen by them. `ended`: how a run last ended, in the driver's
+    words, and its last line. `exits`: of the program, as the driver counts them; None: not known yet. `lost`: it is not healthy any
+    more, and the driver has not been asked since. `fresh`: the driver has reported nothing since the start of this control. `renew`:
+    this control has found a program that exits again and again and waits for its next start: perhaps the node file has been corrected,
+    which only another `start` puts into effect."""
 
     status: str = ""
     version: str = ""

@@ -540,13 +540,18 @@ def _verify(out: Outcome, facts: Facts) -> None:
     old = record.places[record.old] if record.old else Place()
     if record.new == record.old or old.intent != RUN or _waits_for_cut_over(facts.target.active):
         _finish(out, facts)
-    elif facts.target.active is not None or seen.active or not facts.seen[record.old].serves:
+    elif _cuts_over(facts.target.active) or seen.active or not facts.seen[record.old].serves:
         _retire(out, record.old)
         out.record = replace(out.record, phase=DRAINING)
 
 
 def _waits_for_cut_over(active: Rollout | None) -> bool:
     return active is not None and active.incompatible and active.state not in (CUTTING_OVER, UNDOING)
+
+
+def _cuts_over(active: Rollout | None) -> bool:
+    """Whether the new version turns active only when the old one has stopped. Else it serves first: a gate or the policy may bar it."""
+    return active is not None and active.incompatible
 
 
 def _is_step(record: Record, target: Target) -> bool:

@@ -211,6 +211,25 @@ class Joint:
                 self._go_back(parts, "", f"goes back, because {rollout.id} of {halted.service} is halted", now)
                 return
 
+    def abort(self, target: Target, rollout: Rollout, why: str, now: float) -> None:
+        """The owner aborts a rollout itself, with all that belong to it."""
+        if parts := self.in_progress(target):
+            self._go_back(parts, "", why, now)
+        else:
+            self._rollouts.abort(target, rollout, "", why, ())
+
+    def undo(self, service: str, id: str, why: str, now: float) -> None:
+        """The owner undoes the rollout, which has just ended, with all that belong to it."""
+        target = self._state.targets.get(service)
+        rollout = target.rollout if target is not None else None
+        if target is None or rollout is None or rollout.id != id or rollout.state != DONE:
+            return
+        if parts := self.in_progress(target):
+            self._go_back(parts, "", why, now)
+        else:
+            order = RolloutOrder(service, "undo", rollout.by, reason=why)
+            self._rollouts.begin(order, self._rollouts.next_ids(1)[0], (), now)
+
     def _go_back(self, parts: Sequence[tuple[Target, Rollout]], by: str, why: str, now: float) -> None:
         """`by` "": the owner does it itself."""
         back: list[tuple[Target, Rollout]] = []

@@ -62,6 +62,10 @@ class Objections:
             return f"{active.id} is owned by this root already" if self._rollouts.owns(active) else ""
         if not self._rollouts.owns(active):
             return f"{active.id} is owned by {active.owner}, not {self._state.settings.name}"
+        goes_on = order.verb in ("resume", "promote") and active.state == PAUSED
+        if goes_on and (why := self._rollouts.reverted(order.service, active.to)):
+            do = f"sdlb rollout promote {order.service} {active.to}"
+            return f"the cut-over to {active.to} was reverted ({why}); run '{do}' first"
         return self.verb_objection(order.verb, active)
 
     def verb_objection(self, verb: str, active: Rollout) -> str:
@@ -99,7 +103,7 @@ class Objections:
             return f"{active.id} is {active.state}; wait until it is over"
         if target is not None and active is None and target.settled == order.version and not self.left(target):
             return f"{name} is what all nodes have since {target.rollout.id if target.rollout else 'the start'}"
-        return self.floor_objection(order.service, order.version)
+        return self.floor_objection(order.service, order.version) or self._bar_objection(order.service, order.version)
 
     def left(self, target: Target) -> list[str]:
         """Nodes that failed in the last rollout, which is done without them. Another one to the same version is for them."""
@@ -127,6 +131,24 @@ class Objections:
             after = f", since the hook {', '.join(hooks)}" if hooks else ""
             return f"{service}-{version} is below never_below = {policy.opening.never_below}{after}"
         return ""
+
+    def _bar_objection(self, service: str, version: str) -> str:
+        """Of a version that would have to turn active beside the one that serves. An incompatible one may wait until the policy
+        changes."""
+        before = self._rollouts.before(service, self._state.targets.get(service))
+        if self._rollouts.is_incompatible(service, before, version):
+            return ""
+        key = self.bar(service, version)
+        do = f"allow it with 'sdlb policy set {service} --unset {key}'"
+        return f"{service}-{version} would not turn active: the policy keeps it out ({key}); {do}" if key else ""
+
+    def bar(self, service: str, version: str) -> str:
+        """The key of the policy that keeps the version from turning active beside the one that serves. "": none does."""
+        opening = self._state.policy(service).opening
+        if opening.pinned_out(version):
+            return "pin"
+        returns = version == self._rollouts.before(service, self._state.targets.get(service))
+        return "hold" if opening.held(version, returns=returns) else ""
 
     def _problems(self, order: RolloutOrder) -> str:
         plans = self.joint_plans(order) or [self.plan(order)]

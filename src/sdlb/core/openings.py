@@ -24,7 +24,9 @@ from sdlb.core.opening import (
     OPENING,
     REVERTED,
     RUNNING,
+    TIMED_OUT,
     Candidate,
+    GateState,
     OpeningRecord,
     differ_in_texts,
     from_body,
@@ -171,10 +173,16 @@ class Openings:
             self._put(service, outcome.record)
             self._put_at[service] = now
         for code, text, level in outcome.notes:
-            self._state.note(code, f"{service}: {text}", level, service=service)
+            self._state.note(code, f"{service}: {text}", level, service=service, **self._of_rollout(service))
         for version, hook in outcome.hooks:
             self._call(service, version, hook, outcome.record)
         return changed
+
+    def _of_rollout(self, service: str) -> dict[str, str]:
+        """For events: the rollout that they belong to."""
+        target = self._state.targets.get(service)
+        active = target.active if target is not None else None
+        return {"rollout": active.id} if active is not None else {}
 
     def _is_due(self, service: str, now: float) -> bool:
         """Whether a change of texts alone is written now. They change with every instance of a version that starts."""
@@ -364,7 +372,8 @@ class Openings:
         if found.state != state.state and event.outcome in ("yes", "no"):
             code, level = ("gate-opened", "info") if event.outcome == "yes" else ("gate-refused", "error")
             why = f": {event.detail}" if event.detail else ""
-            self._state.note(code, f"{service}: gate {name} of {version} is {found.state}{why}", level, service=service)
+            text = f"{service}: gate {name} of {version} is {found.state}{why}"
+            self._state.note(code, text, level, service=service, **self._of_rollout(service))
         self._put(service, record.with_candidate(version, candidate.with_gate(name, found)))
 
     def approval_objection(self, service: str, version: str, gate: str, by: str) -> str:
@@ -411,6 +420,31 @@ class Openings:
             if state is None or state.state != OPEN:
                 return f"gate {name}: {(state.reason if state is not None else '') or 'it is not open'}"
         return ""
+
+    def late(self, service: str, version: str) -> str:
+        """Which gate with `on_timeout = "abort"` was not open in time. "": none."""
+        states = self._gates_of(service, version)
+        for gate in self._state.policy(service).gates:
+            found = states.get(gate.name)
+            if gate.on_timeout == "abort" and found is not None and found.state == TIMED_OUT:
+                return f"gate {gate.name}: {found.reason}"
+        return ""
+
+    def after(self, service: str, version: str) -> tuple[str, str]:
+        """Of an active version: the gate after its cut-over that is not open yet, and the one that failed, with its reason. "": none."""
+        states, pending, failed = self._gates_of(service, version), "", ""
+        for gate in self._state.policy(service).gates:
+            found = states.get(gate.name) if gate.at == "after" else None
+            if found is not None and found.failed:
+                failed = failed or f"gate {gate.name}: {found.reason or found.state}"
+            elif found is not None and found.state != OPEN:
+                pending = pending or f"gate {gate.name} is not open yet"
+        return pending, failed
+
+    def _gates_of(self, service: str, version: str) -> Mapping[str, GateState]:
+        record = self.record(service)
+        candidate = record.candidates.get(version) if record is not None else None
+        return candidate.gates if candidate is not None else {}
 
     def reverted(self, service: str, version: str) -> str:
         """Why the flip to this version was reverted. "": it was not."""

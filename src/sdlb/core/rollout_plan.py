@@ -55,6 +55,10 @@ def plan(
         problems.append(f"no node runs {change.service}: its node files have no [role.ROLE.{change.service}]")
     if change.before and not beside and change.incompatible:
         problems += _need_both(policy)
+    elif change.before and not beside and any(gate.at == "before" and gate.applies == "every" for gate in policy.gates):
+        problems.append(
+            "gates before a version turns active need both versions side by side; add --side-by-side always"
+        )
     if spec.step and change.incompatible:
         problems.append(f"{change.to} cannot serve beside {change.before}, so no step can be reached; remove step")
     elif spec.step and report.nodes:

@@ -89,7 +89,7 @@ class Conditions(Struct, frozen=True):
     new version is active. `reverted`: why its flip was reverted. `held`: a node was refused for want of capacity while none was
     out. `asking`: nodes that wait for a slot. `turn`: what has to happen before the first node is touched; "": nothing. `begun`: another
     part of the joint rollout has begun, so that nothing but its turn is waited for. `turn_s`: Unix time since when it is its turn; 0: since
-    it started."""
+    it started. `after`: the gate after the cut-over that is not open yet; "": none."""
 
     wall_s: float
     floor: int
@@ -105,6 +105,7 @@ class Conditions(Struct, frozen=True):
     turn: str = ""
     begun: bool = False
     turn_s: float = 0.0
+    after: str = ""
 
 
 # ---------------------------------------------------------------------- slots
@@ -135,13 +136,18 @@ def slot_objection(
         return f"the rollout is {rollout.state}"
     if learning:
         return "the root does not know yet what all nodes do"
-    if rollout.state == ROLLING and owned.updated < spec.first and len(owned.slots) >= spec.first:
+    if rollout.state == ROLLING and _first_open(rollout, owned) and len(owned.slots) >= spec.first:
         return f"the first {spec.first} nodes are updated alone"
     if rollout.state == ROLLING and limit:
         return limit
     if share and out >= nodes_out_max(spec.nodes_out_max, nodes):
         return f"{out} nodes are out already (nodes_out_max {spec.nodes_out_max})"
     return capacity_objection(now, share, alone=not owned.slots, accept_gap=spec.accept_gap)
+
+
+def _first_open(rollout: Rollout, owned: Owned) -> bool:
+    """Whether the first nodes are not updated yet, and others wait for them."""
+    return not rollout.promoted and owned.updated < rollout.spec.first
 
 
 def capacity_objection(now: Capacity, share: int, *, alone: bool, accept_gap: bool) -> str:
@@ -198,8 +204,8 @@ def advance(rollout: Rollout, owned: Owned, report: RoleReport, c: Conditions) -
             return _prepare(found, report, c)
         case "rolling":
             return _roll(found, owned, report, c)
-        case "cutting-over" if _is_done(found, owned, report, c):
-            return _to(found, DONE, c)
+        case "cutting-over":
+            return _to(found, DONE, c) if _is_done(found, owned, report, c) else replace(found, detail=c.after)
         case "undoing":
             left = report.nodes - report.count(rollout.id, CURRENT) - report.failures(rollout)
             if not c.learning and not owned.slots and (left <= 0 or not owned.taken):
@@ -268,7 +274,7 @@ def _roll(rollout: Rollout, owned: Owned, report: RoleReport, c: Conditions) -> 
                 detail=f"a capacity of {report.waiting.get(rollout.to, 0)} of {rollout.to} is ready, "
                 f"and the floor is {c.floor}",
             )
-    return _moved(replace(rollout, detail=""), owned, report, c)
+    return _moved(replace(rollout, detail=c.after), owned, report, c)
 
 
 def _cut_over(rollout: Rollout, owned: Owned, report: RoleReport, c: Conditions) -> Rollout:
@@ -282,13 +288,19 @@ def _has_ready(rollout: Rollout, owned: Owned, report: RoleReport) -> bool:
 
 def _is_done(rollout: Rollout, owned: Owned, report: RoleReport, c: Conditions) -> bool:
     updated = report.count(rollout.id, UPDATED)
-    return bool(updated and not c.learning and not owned.slots and updated + report.failures(rollout) >= report.nodes)
+    return bool(
+        updated
+        and not c.after
+        and not c.learning
+        and not owned.slots
+        and updated + report.failures(rollout) >= report.nodes
+    )
 
 
 def _moved(rollout: Rollout, owned: Owned, report: RoleReport, c: Conditions) -> Rollout:
     """More nodes may ask, if too few do."""
     parallel = max(1, len(owned.slots))
-    first_open = owned.updated < rollout.spec.first and not zone_order.at_end(rollout, report)
+    first_open = _first_open(rollout, owned) and not zone_order.at_end(rollout, report)
     enough = first_open or c.asking >= parallel
     undoes = rollout.state == UNDOING
     if rollout.cursor >= 1 or (enough and not undoes):

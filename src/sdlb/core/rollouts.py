@@ -231,7 +231,8 @@ class Rollouts:
             case "promote" if active is not None:
                 state = _resumed(active) if active.state == PAUSED else active.state
                 cursor = active.cursor if active.zones else 1.0
-                self._put(target, replace(canary_steps.without_steps(active), state=state, cursor=cursor), order.by)
+                promoted = replace(canary_steps.without_steps(active), state=state, cursor=cursor, promoted=True)
+                self._put(target, promoted, order.by)
             case "abort" | "undo" if active is not None:
                 self.abort(target, active, order.by, f"aborted by {order.by}", ())
             case _:
@@ -460,6 +461,12 @@ class Rollouts:
         learning = self.learning(ask.service)
         if ask.share and (why := self._turn_objection(rollout)):
             return why
+        if (
+            rollout.state == ROLLING
+            and not rollout.incompatible
+            and (key := self.objections.bar(ask.service, rollout.to))
+        ):
+            return f"{rollout.to} would not turn active: the policy keeps it out ({key})"
         return slot_objection(rollout, owned, now, ask.share, limit=limit, out=out, nodes=nodes, learning=learning)
 
     def _out(self, owned: Mapping[str, Owned]) -> int:
@@ -521,6 +528,9 @@ class Rollouts:
         assert rollout is not None
         self._collect(service, rollout, report)
         conditions = self._conditions(service, rollout, report, now)
+        if rollout.state in (PREPARING, ROLLING) and (why := self._failed_gate(service, rollout)):
+            self.joint.abort(target, rollout, why, now)
+            return
         if not conditions.learning and report.nodes:
             self.recorder.capacity(service, rollout, report.ready, conditions.floor)
         owned, wall_s = self.owned(service), self._state.wall_s
@@ -533,8 +543,22 @@ class Rollouts:
             self._note_step(service, rollout, found)
             self._put(target, found, "")
         self.joint.review(self._state.targets.get(service), now)
+        if found.state == DONE != rollout.state and (why := self._failed_gate(service, found)):
+            self.joint.undo(service, found.id, why, now)
         if is_waiting(found):
             self._state.set_timer(now + self._state.settings.beat_s, "rollout", service)
+
+    def _failed_gate(self, service: str, rollout: Rollout) -> str:
+        """Which gate ends the rollout, and why. "": none does."""
+        if self._root is None:
+            return ""
+        returns = rollout.before and not rollout.undoes
+        failed = self._root.openings.after(service, rollout.to)[1] if returns else ""
+        return self._root.openings.late(service, rollout.to) or failed
+
+    def reverted(self, service: str, version: str) -> str:
+        """Why the cut-over to this version was reverted. "": it was not."""
+        return self._root.openings.reverted(service, version) if self._root is not None else ""
 
     def _note_step(self, service: str, before: Rollout, after: Rollout) -> None:
         analysis, wall_s = self.owned(service).analysis, self._state.wall_s
@@ -581,6 +605,7 @@ class Rollouts:
             turn=turn.text,
             begun=turn.begun,
             turn_s=turn.since_s,
+            after=root.openings.after(service, rollout.to)[0],
         )
 
     def _canary(self, service: str, rollout: Rollout, report: RoleReport, now: float) -> Canary:

@@ -117,6 +117,8 @@ class Rollout(Struct, frozen=True):
     """Unix time since when it claims to be the one that takes nodes out (`core/turns.py`). 0: it has none out, and wants none."""
     joint: tuple[Part, ...] = ()
     """The rollouts that belong together, this one included, in the order in which they are carried out. Empty: it stands alone."""
+    promoted: bool = False
+    """It does not wait for its first nodes."""
     zones: tuple[Zone, ...] = ()
     """The zones in the order in which they are updated. Empty: all nodes are in one zone."""
 

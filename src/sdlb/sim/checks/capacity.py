@@ -170,7 +170,7 @@ class CapacityFloor(Check):
             rollout = replace(rollout, baseline=self.capacity(service, root.name, set()))
         elif not states & {ROLLING, UNDOING}:
             raise self.broken(f"{root.name} grants {node} a slot of {rollout.id}, which is {rollout.state}")
-        first = rollout.spec.first
+        first = 0 if rollout.promoted else rollout.spec.first
         if ROLLING in states and UNDOING not in states and len(self._updated.get(rollout.id, ())) < first < len(slots):
             raise self.broken(
                 f"{root.name} grants {node} a slot before the first {first} nodes of {rollout.id} are verified"
