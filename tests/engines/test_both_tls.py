@@ -26,10 +26,21 @@ HOSTS = ("a.example", "b.example")
 
 
 @asynccontextmanager
-async def entry(kind: str, folder: Path, hardening: Hardening, *sites: Site) -> AsyncGenerator[Played]:
+async def entry(
+    kind: str, folder: Path, hardening: Hardening, *sites: Site, hosts: tuple[str, ...] = ("example.com",)
+) -> AsyncGenerator[Played]:
     listener = Listener("https", "127.0.0.1:0", tls=True, hardening=hardening)
+    patterns = [f"{host}/*" for host in hosts]
     async with endpoints("a") as (a,), started(kind, folder, CONFIG) as played:
-        await played.apply(Apply(0, True, (upstream(a),), (put("1.0.0", a),), (route(one("1.0.0")),)))
+        await played.apply(
+            Apply(
+                0,
+                True,
+                (upstream(a),),
+                tuple(put("1.0.0", a, each) for each in patterns),
+                tuple(route(one("1.0.0"), each) for each in patterns),
+            )
+        )
         played.engine.sites.ticket_keys([TicketKey(bytes(16), bytes(32), 0)])
         played.engine.sites.put(sites)
         await played.until(lambda: len(played.states) >= len(sites), "sites")
@@ -49,6 +60,7 @@ class Client:
         self.context = ssl.create_default_context(cafile=str(authority.pem))
         self.context.minimum_version = self.context.maximum_version = version
         self.session: ssl.SSLSession | None = None
+        self.status = 0
 
     async def connect(self, host: str) -> bool:
         """Whether the session of the last connection was resumed. Raises SSLError."""
@@ -69,8 +81,10 @@ class Client:
             self.context.wrap_socket(raw, server_hostname=host, session=self.session) as client,
         ):
             client.sendall(f"GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
-            while client.recv(65_536):
-                pass
+            got = b""
+            while data := client.recv(65_536):
+                got += data
+            self.status = int(got[9:12])
             self.session = client.session
             return bool(client.session_reused)
 
@@ -111,5 +125,39 @@ def test_sessions_are_resumed_unless_the_node_file_says_no(
             client = Client(played, authority, version)
             resumed = [await client.connect("a.example") for _ in range(4)]
             assert any(resumed) == tickets, resumed
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["from the start", "added later"])
+@pytest.mark.parametrize("version", [V12, V13])
+def test_a_session_of_another_site_is_no_client_certificate(
+    kind: str, tmp_path: Path, version: ssl.TLSVersion, later: bool
+) -> None:
+    async def scenario() -> None:
+        authority = Authority(tmp_path / "ca")
+        (tmp_path / "node").mkdir()
+        first, second = sites(authority)
+        second = dataclasses.replace(second, client_ca=authority.pem.read_bytes(), client_required=True)
+        async with entry(
+            kind, tmp_path / "node", Hardening(), first, *([] if later else [second]), hosts=HOSTS
+        ) as played:
+            if later:
+                await Client(played, authority, version).connect("a.example")
+                played.engine.sites.put([second])
+            proven = Client(played, authority, version)
+            leaf = authority.issue("client", use="clientAuth")
+            proven.context.load_cert_chain(leaf.chain, leaf.key)
+            end = asyncio.get_running_loop().time() + WITHIN_S
+            while not await proven.takes("b.example"):
+                assert asyncio.get_running_loop().time() < end
+                await asyncio.sleep(0.05)
+            assert proven.status == 200
+            for _ in range(4):
+                client = Client(played, authority, version)
+                await client.connect("a.example")
+                assert client.status == 200
+                client.status = 0
+                assert not await client.takes("b.example") or client.status == 421, client.status
 
     run(scenario)

@@ -128,7 +128,7 @@ FIXED: Final[dict[str, tuple[tuple[str, ...], str, str]]] = {
 
 HAPROXY: Final[dict[str, Value]] = {
     "tls.groups": "X25519, P-256, P-384",
-    "tls.session_tickets": "off; sessions are resumed from the cache of the process",
+    "tls.session_tickets": "off; sessions are resumed from the cache of the process, unless a site has client_ca",
     "listen.shared_port": "not checked",
     "hardening.handshakes_per_address": False,
 }

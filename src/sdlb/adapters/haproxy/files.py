@@ -83,6 +83,7 @@ class Files:
             slows_resets=found.slows_resets,
             access_log=bool(config.access_log),
             strict_sni=not sites.any_host,
+            client_ca=sites.client_ca,
             node_tls=config.identity is not None,
             control_socket=config.control_socket,
         )

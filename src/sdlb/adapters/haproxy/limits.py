@@ -32,7 +32,7 @@ _ALWAYS = (
         "a request with a body of more than 16 KiB, or of unknown length, gets 503 if its child has just lost the version",
     ),
     ("drain.streams_s", 'streams drain as other requests do, so with drain.then = "wait" until they end'),
-    ("ticket_keys", "TLS sessions are resumed from the cache of one process"),
+    ("ticket_keys", "TLS sessions are resumed from the cache of one process, and not at all if a site has client_ca"),
 )
 
 

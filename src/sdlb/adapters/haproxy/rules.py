@@ -70,8 +70,8 @@ class ServerLine(Struct, frozen=True):
 
 class Settings(Struct, frozen=True):
     """`folder`: absolute path of the generated files. `limits`: names as in engine.proto. `groups`: number of slots. `strict_sni`:
-    a name without a site is refused. `control_socket`: gets the links of child nodes. `lua` to `slows_resets`: what HAProxy can do
-    (`program.py`)."""
+    a name without a site is refused. `client_ca`: a site verifies certificates of clients. `control_socket`: gets the links of child
+    nodes. `lua` to `slows_resets`: what HAProxy can do (`program.py`)."""
 
     node: str
     folder: str
@@ -85,6 +85,7 @@ class Settings(Struct, frozen=True):
     slows_resets: bool = False
     access_log: bool = False
     strict_sni: bool = True
+    client_ca: bool = False
     node_tls: bool = False
     control_socket: str = ""
 
@@ -135,7 +136,8 @@ def _global(settings: Settings) -> Iterator[str]:
     yield f"  ssl-default-bind-ciphers {CIPHERS}"
     yield "  ssl-default-bind-curves X25519:P-256:P-384"
     yield "  ssl-default-bind-options ssl-min-ver TLSv1.2 prefer-client-ciphers no-tls-tickets"
-    if any(not bind.hardening.session_tickets for bind in settings.binds):
+    # All sites share the cache. A resumed session has no handshake, in which a site with client_ca could ask for a certificate.
+    if settings.client_ca or any(not bind.hardening.session_tickets for bind in settings.binds):
         yield "  tune.ssl.cachesize 0"
     if settings.lua:
         yield f"  lua-load {LUA}"

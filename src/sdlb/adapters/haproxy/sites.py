@@ -62,6 +62,11 @@ class Sites:
     def any_host(self) -> bool:
         return any("*" in site.hosts for site in self.taken.values())
 
+    @property
+    def client_ca(self) -> bool:
+        """Whether a site verifies certificates of clients."""
+        return any(site.client_ca for site in self.taken.values())
+
     def take(self) -> tuple[list[SiteState], list[tuple[str, bytes]], bool]:
         """Writes the files of what was put. Returns the states to report, the changed files with their content, and whether a
         reload is needed."""
