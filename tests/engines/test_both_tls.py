@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from sdlb.core.effects import Apply
 from sdlb.model.hardening import Hardening
+from sdlb.model.identity import Identity
 from sdlb.model.site import Site, TicketKey
 from sdlb.seams.engine import Listener
 from tests.certificates import Authority, needs_openssl
@@ -22,12 +23,18 @@ from tests.engines.play import CONFIG, WITHIN_S, Played, both, endpoints, one, p
 
 pytestmark = [both, needs_openssl]
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 HOSTS = ("a.example", "b.example")
 
 
 @asynccontextmanager
 async def entry(
-    kind: str, folder: Path, hardening: Hardening, *sites: Site, hosts: tuple[str, ...] = ("example.com",)
+    kind: str,
+    folder: Path,
+    hardening: Hardening,
+    *sites: Site,
+    hosts: tuple[str, ...] = ("example.com",),
+    identity: Identity | None = None,
 ) -> AsyncGenerator[Played]:
     listener = Listener("https", "127.0.0.1:0", tls=True, hardening=hardening)
     patterns = [f"{host}/*" for host in hosts]
@@ -44,7 +51,9 @@ async def entry(
         played.engine.sites.ticket_keys([TicketKey(bytes(16), bytes(32), 0)])
         played.engine.sites.put(sites)
         await played.until(lambda: len(played.states) >= len(sites), "sites")
-        assert await played.engine.configure(replace(CONFIG, listeners=(listener,))) == ""
+        nodes = (Listener("node", "127.0.0.1:0", tls=True),) if identity is not None else ()
+        config = replace(CONFIG, listeners=(listener, *nodes), identity=identity)
+        assert await played.engine.configure(config) == ""
         yield played
 
 
@@ -87,6 +96,19 @@ class Client:
             self.status = int(got[9:12])
             self.session = client.session
             return bool(client.session_reused)
+
+    def asks_as_node(self) -> bool:
+        """Whether the listener for nodes answers in HTTP/2."""
+        address, _, port = self.played.engine.stats.bound["node"].rpartition(":")
+        try:
+            with (
+                socket.create_connection((address, int(port)), WITHIN_S) as raw,
+                self.context.wrap_socket(raw, server_hostname="n", session=self.session) as client,
+            ):
+                client.sendall(PREFACE)
+                return bool(client.recv(9))
+        except (ssl.SSLError, ConnectionError):
+            return False
 
 
 def test_a_site_refuses_clients_without_tls_13(kind: str, tmp_path: Path) -> None:
@@ -159,5 +181,26 @@ def test_a_session_of_another_site_is_no_client_certificate(
                 assert client.status == 200
                 client.status = 0
                 assert not await client.takes("b.example") or client.status == 421, client.status
+
+    run(scenario)
+
+
+def test_a_session_of_a_site_opens_no_link_of_nodes(kind: str, tmp_path: Path) -> None:
+    """The listener for nodes requires a certificate, and has the same cache of sessions."""
+
+    async def scenario() -> None:
+        authority = Authority(tmp_path / "ca")
+        (tmp_path / "node").mkdir()
+        issued = authority.issue("n", use="serverAuth,clientAuth")
+        identity = Identity(issued.pem.encode(), authority.pem.read_bytes())
+        async with entry(kind, tmp_path / "node", Hardening(), sites(authority)[0], identity=identity) as played:
+            client = Client(played, authority, V13)
+            await client.connect("a.example")
+            client.context.set_alpn_protocols(["sdlb/1-preface", "sdlb/1"])
+            client.context.check_hostname = False
+            assert not await asyncio.to_thread(client.asks_as_node)
+            client.context.load_cert_chain(issued.chain, issued.key)
+            client.session = None
+            assert await asyncio.to_thread(client.asks_as_node)
 
     run(scenario)

@@ -69,6 +69,9 @@ def requests(listener: Listener, node: str, not_stamped: str, safe: str) -> Iter
         )
     yield "frontend node"
     yield f"  bind unix@{PARENTS} accept-proxy mode 600{tls}"
+    if listener.tls:
+        # A session of a listener for clients can be resumed here; it has no certificate.
+        yield "  tcp-request session reject unless { ssl_c_used }"
     yield f"  timeout http-keep-alive {IDLE}"
     yield "  http-request set-var(txn.m) method"
     yield "  http-request set-var(txn.t) url"
