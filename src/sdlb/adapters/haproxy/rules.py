@@ -27,6 +27,8 @@ LEVELS = 8
 MAPS = ("exact", "prefix", "picks", "parks", "sticky", "hosts", "names", "stamps", "meta", "acme")
 BY_PREFIX = ("prefix", "picks")
 CONFIG, LUA, CRT_LIST, SITES = "haproxy.cfg", "wait.lua", "sites.list", "sites.map"
+PROTECTED = "ca"
+"""Ends the number of a site with client_ca in the map of sites."""
 MASTER, LOG = "cli", "log"
 LOG_FIELDS = ("id", "m", "h", "t", "n")
 RETRY_AFTER_S = 1
@@ -233,12 +235,18 @@ def _entry(settings: Settings, bind: Bind) -> Iterator[str]:
         if bind.hardening.redirect_to_https:
             yield from _site_of("s2", "var(txn.h)")
             port = next((each.address for each in settings.binds if each.key == "https"), ":443").rpartition(":")[2]
-            ours = "!{ var(txn.s2) -m str none } !{ var(txn.scheme) -m str https }"
+            ours = f"!{{ var(txn.s2) -m str none }} !{{ var(txn.scheme) -m str https }} !{challenge}"
             # A client that names a port has reached that one, so nothing between changes them.
             if port != "443":
                 named = "{ req.hdr(host) -m reg :[0-9]+$ }"
                 yield f"  http-request redirect prefix https://%[var(txn.h)]:{port} code 308 if {ours} {named}"
             yield f"  http-request redirect prefix https://%[var(txn.h)] code 308 if {ours}"
+        if settings.client_ca:
+            # Only TLS with this very node shows a client certificate, whatever a proxy in front has had.
+            yield from _site_of("s3", "var(txn.h)", labels=LEVELS)
+            detail = "The host is served over TLS only: its site verifies certificates of clients."
+            answer = _answer(settings, 421, "misdirected", "Misdirected Request", detail)
+            yield f"  {answer} if {{ var(txn.s3) -m end {PROTECTED} }}"
     yield from _fields(settings, bind)
     yield from _route()
     yield "  http-request set-var(txn.d) str(10000)"
@@ -314,10 +322,15 @@ def _canonical(settings: Settings, bind: Bind) -> Iterator[str]:
         yield f"  {large} if {{ req.body_size gt {body} }}"
 
 
-def _site_of(name: str, host: str) -> Iterator[str]:
-    """Sets the variable to the number of the host's site, or `none`: the exact host, then its wildcard, then any host."""
+def _site_of(name: str, host: str, *, labels: int = 0) -> Iterator[str]:
+    """Sets the variable to the site of the host in the map, or `none`: the exact host, then its wildcard, then any host. `labels`: a
+    wildcard stands for several, and has at most so many itself."""
     yield f"  http-request set-var(txn.{name}) str(none)"
     yield f"  http-request set-var(txn.{name}) str(*),url_enc,map_str({SITES})"
+    for level in range(1, labels + 1):
+        under = f"{{ {host},field(-{level + 1},.) -m len gt 0 }}"
+        yield f"  http-request set-var(txn.w) {host},field(-1,.,{level}) if {under}"
+        yield f"  http-request set-var(txn.{name}) str(*.),concat(,txn.w),url_enc,map_str({SITES}) if {under}"
     yield f'  http-request set-var(txn.{name}) "{host},regsub(^[^.]*,*),url_enc,map_str({SITES})"'
     yield f"  http-request set-var(txn.{name}) {host},url_enc,map_str({SITES})"
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from sdlb.adapters.haproxy.names import CAS, IDENTITY, encode
-from sdlb.adapters.haproxy.rules import CIPHERS, CRT_LIST, SITES
+from sdlb.adapters.haproxy.rules import CIPHERS, CRT_LIST, PROTECTED, SITES
 from sdlb.model.identity import Identity
 from sdlb.model.site import Site, SiteState, TicketKey
 
@@ -132,7 +132,11 @@ class Sites:
                 line = f"{self._file(key, at)}{options} {' '.join(hosts)}".rstrip()
                 lines.insert(0, line) if "*" in site.hosts else lines.append(line)
         write(self._folder / CRT_LIST, "".join(f"{line}\n" for line in lines).encode())
-        rows = [f"{encode(host)} {self._numbers[key]}\n" for key, site in self.taken.items() for host in site.hosts]
+        rows = [
+            f"{encode(host)} {self._numbers[key]}{PROTECTED if site.client_ca else ''}\n"
+            for key, site in self.taken.items()
+            for host in site.hosts
+        ]
         write(self._folder / SITES, "".join(rows).encode())
 
     def _check(self, files: Sequence[bytes]) -> tuple[str, int, list[str]]:
