@@ -273,6 +273,7 @@ def _entry(settings: Settings, bind: Bind) -> Iterator[str]:
     yield from _no_route(settings)
     yield "  http-request set-var(txn.n) var(txn.g),map_str(names.map) if { var(txn.g) -m found }"
     failed = _answer(settings, 502, "endpoint-failed", "Bad Gateway", "The endpoint failed.")
+    yield f"  {failed.replace('request', 'response', 1)} if {{ status 101 }} !{{ var(txn.ws) -m bool }}"
     yield from node_rules.retried(_SAFE, settings.limits)
     yield from node_rules.stamped(_unavailable_answer(settings), failed.removeprefix("http-request "))
     yield node_rules.unsafe(_SAFE)
@@ -350,6 +351,13 @@ def _fields(settings: Settings, bind: Bind) -> Iterator[str]:
     yield f"  http-request del-header {quoted(_ALIASES)} -m reg"
     if bind.hardening.drop_underscore_fields:
         yield "  http-request del-header _ -m sub"
+    # A tunnel of HTTP/2 (h2c) would carry requests past all rules.
+    one = "{ req.hdr_cnt(upgrade) eq 1 } { req.hdr(upgrade) -m str -i websocket }"
+    yield f"  http-request set-var(txn.ws) bool(true) if {one}"
+    other = "!{ var(txn.ws) -m bool }"
+    yield f"  http-request del-header connection if {{ req.hdr(connection) -m str -i upgrade http2-settings }} {other}"
+    yield f"  http-request del-header upgrade if {other}"
+    yield "  http-request del-header http2-settings"
     if bind.hardening.hsts_s:
         given = "{ res.hdr(strict-transport-security) -m found }"
         age = bind.hardening.hsts_s

@@ -1,0 +1,86 @@
+"""Requests that may not reach an endpoint as they are, with both engines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from sdlb.core.effects import Apply
+from tests.engines.play import (
+    WEBSOCKET,
+    Answer,
+    Played,
+    answer,
+    both,
+    connect,
+    endpoints,
+    one,
+    put,
+    route,
+    run,
+    started,
+    upstream,
+)
+
+pytestmark = both
+H2C = "connection: Upgrade, HTTP2-Settings\r\nhttp2-settings: AAMAAABkAAQAAP__\r\nupgrade: "
+KEY = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
+
+@asynccontextmanager
+async def entry(kind: str, folder: Path) -> AsyncGenerator[Played]:
+    async with endpoints("a") as (a,), started(kind, folder) as played:
+        await played.apply(Apply(0, True, (upstream(a),), (put("1.0.0", a),), (route(one("1.0.0")),)))
+        yield played
+
+
+async def raw(played: Played, head: str) -> Answer:
+    reader, writer = await connect(played.address)
+    try:
+        writer.write(head.encode())
+        return await answer(reader)
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "protocol", ["h2c", "H2C", "h2c, websocket", "websocket\r\nupgrade: h2c", "HTTP/2.0", "TLS/1.0"]
+)
+def test_an_upgrade_to_http_again_is_a_plain_request(kind: str, tmp_path: Path, protocol: str) -> None:
+    """A tunnel of HTTP/2 would carry requests past every rule of the node."""
+
+    async def scenario() -> None:
+        async with entry(kind, tmp_path) as played:
+            got = await played.ask(path="/fields", fields=f"{H2C}{protocol}\r\n{KEY}")
+            assert got.status == 200
+            head = got.body.lower()
+            assert "h2c" not in head and "http2-settings:" not in head, head
+            if "upgrade: websocket" in head:  # of several, HAProxy 3.4 leaves this one
+                assert "websocket" in protocol
+                return
+            assert "upgrade" not in head and "http2-settings" not in head, head
+            # An endpoint that changes the protocol all the same.
+            assert (await played.ask(path="/echo", fields=f"{H2C}{protocol}\r\n{KEY}")).status == 502
+
+    run(scenario)
+
+
+def test_a_websocket_is_an_upgrade(kind: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with entry(kind, tmp_path) as played:
+            reader, writer = await connect(played.address)
+            writer.write(
+                b"GET /echo HTTP/1.1\r\nhost: example.com\r\n"
+                + WEBSOCKET.replace(b"websocket\r", b"WebSocket\r")
+                + b"\r\n"
+            )
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+            writer.write(b"one")
+            assert await asyncio.wait_for(reader.readexactly(3), 10) == b"one"
+            writer.close()
+
+    run(scenario)
