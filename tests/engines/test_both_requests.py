@@ -13,6 +13,7 @@ from sdlb.core.effects import Apply
 from tests.engines.play import (
     WEBSOCKET,
     Answer,
+    Endpoint,
     Played,
     answer,
     both,
@@ -82,5 +83,38 @@ def test_a_websocket_is_an_upgrade(kind: str, tmp_path: Path) -> None:
             writer.write(b"one")
             assert await asyncio.wait_for(reader.readexactly(3), 10) == b"one"
             writer.close()
+
+    run(scenario)
+
+
+class Chunked(Endpoint):
+    """Keeps the request with its chunks and trailers."""
+
+    request = b""
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not (b"\r\n0\r\n" in self.request and self.request.endswith(b"\r\n\r\n")):
+            if not (data := await reader.read(1000)):
+                return writer.close()
+            self.request += data
+        writer.write(b"HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n")
+
+
+def test_trailers_have_no_fields_that_an_entry_removes(kind: str, tmp_path: Path) -> None:
+    """Older versions of HAProxy pass them on; the node reports that."""
+
+    async def scenario() -> None:
+        a = Chunked("a")
+        await a.start()
+        async with started(kind, tmp_path) as played:
+            await played.apply(Apply(0, True, (upstream(a),), (put("1.0.0", a),), (route(one("1.0.0")),)))
+            fields = "x_forwarded_for: 9.9.9.9\r\nx-forwarded-proto: forged\r\nsdlb-to: forged\r\n"
+            head = "POST / HTTP/1.1\r\nhost: example.com\r\ntransfer-encoding: chunked\r\n\r\n"
+            assert (await raw(played, f"{head}1\r\nx\r\n0\r\n{fields}\r\n")).status == 200
+            passed = b"9.9.9.9" in a.request or b"forged" in a.request
+            said = {each.instead for each in played.engine.degraded() if each.what == "trailers of requests"}
+            assert passed == any("passed on" in instead for instead in said), a.request
+            assert kind == "haproxy" or not passed
+        await a.stop()
 
     run(scenario)

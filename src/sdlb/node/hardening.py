@@ -129,6 +129,7 @@ FIXED: Final[dict[str, tuple[tuple[str, ...], str, str]]] = {
 HAPROXY: Final[dict[str, Value]] = {
     "tls.groups": "X25519, P-256, P-384",
     "tls.session_tickets": "off; sessions are resumed from the cache of the process, unless a site has client_ca",
+    "fields.aliases": "dropped, but not from request trailers before HAProxy 3.2",
     "listen.shared_port": "not checked",
     "hardening.handshakes_per_address": False,
 }

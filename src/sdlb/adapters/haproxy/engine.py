@@ -385,6 +385,7 @@ class HaproxyEngine:
                 self._services,
                 lua=program.lua,
                 limits_floods=program.limits_floods,
+                drops_trailers=program.drops_trailers,
                 wildcards=self.sites.wildcards,
                 fronts=self.sites.fronts,
                 refused=refused,

@@ -81,6 +81,7 @@ class Files:
             lua=found.lua,
             limits_floods=found.limits_floods,
             slows_resets=found.slows_resets,
+            drops_trailers=found.drops_trailers,
             access_log=bool(config.access_log),
             strict_sni=not sites.any_host,
             client_ca=sites.client_ca,

@@ -33,6 +33,7 @@ _ALWAYS = (
     ),
     ("drain.streams_s", 'streams drain as other requests do, so with drain.then = "wait" until they end'),
     ("ticket_keys", "TLS sessions are resumed from the cache of one process, and not at all if a site has client_ca"),
+    ("upgrades", "websocket only; other requests go on without the upgrade"),
 )
 
 
@@ -75,6 +76,7 @@ def degraded(
     *,
     lua: bool,
     limits_floods: bool,
+    drops_trailers: bool,
     wildcards: Iterable[str],
     fronts: Iterable[str],
     refused: Iterable[str],
@@ -86,6 +88,8 @@ def degraded(
     for name, instead in _LIMITS.items():
         if name in config.limits:
             found.append(Degraded(f"limits.{name}", instead))
+    instead = "they are dropped" if drops_trailers else "passed on with all fields, before HAProxy 3.2"
+    found.append(Degraded("trailers of requests", instead))
     public = any(listener.public for listener in config.listeners)
     if public and not limits_floods:
         found.append(Degraded("public", "no flood limits of HTTP/2 before HAProxy 3.0"))

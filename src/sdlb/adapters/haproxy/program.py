@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from sdlb.adapters import engine_process as processes
-from sdlb.adapters.haproxy.rules import CONFIG, MASTER
+from sdlb.adapters.haproxy.rules import CONFIG, DROP_TRAILERS, MASTER
 from sdlb.seams.engine import EngineFailed
 
 OLDEST = (2, 6)
@@ -21,12 +21,14 @@ FILES_BESIDE = 1000
 
 
 class Program(Struct, frozen=True):
-    """`version`: "2.6.12-1+deb12u4". `lua`: it was built with Lua. `release`: (2, 6)."""
+    """`version`: "2.6.12-1+deb12u4". `lua`: it was built with Lua. `release`: (2, 6). `drops_trailers`: it can remove the trailers of
+    requests."""
 
     path: str
     version: str
     lua: bool
     release: tuple[int, int]
+    drops_trailers: bool = False
 
     @property
     def limits_floods(self) -> bool:
@@ -58,7 +60,8 @@ async def find(configured: str = "") -> Program:
     if release < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         raise EngineFailed(f"the program {path} is HAProxy {found[1]}; version {oldest} or newer is needed")
-    return Program(path, found[1], "+LUA" in text, release)
+    _, keywords = await processes.output([path, "-dKcfg", "-c", "-q", "-f", os.devnull], Path("/"), CHECK_WITHIN_S)
+    return Program(path, found[1], "+LUA" in text, release, DROP_TRAILERS in keywords)
 
 
 async def check(program: Program, folder: Path, file: str = CONFIG) -> str:

@@ -36,6 +36,7 @@ HEADROOM_BYTES = 1024
 GLITCHES_MAX = 1000
 """A connection of HTTP/2 with more of what only attacks have many of is closed."""
 RESETS_AT_ONCE = 10
+DROP_TRAILERS = "option http-drop-request-trailers"
 _HOST = r"^(([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?|\[[0-9a-f:.]{2,45}\])$"
 _BAD_TARGET = r'["<>\\^`#]|[^!-~]'
 _HIDDEN_DOTS = r"(/|%2F)\.\.?%2F|%2F\.\.?(/|%2F|$)"
@@ -73,7 +74,7 @@ class ServerLine(Struct, frozen=True):
 class Settings(Struct, frozen=True):
     """`folder`: absolute path of the generated files. `limits`: names as in engine.proto. `groups`: number of slots. `strict_sni`:
     a name without a site is refused. `client_ca`: a site verifies certificates of clients. `control_socket`: gets the links of child
-    nodes. `lua` to `slows_resets`: what HAProxy can do (`program.py`)."""
+    nodes. `lua` to `drops_trailers`: what HAProxy can do (`program.py`)."""
 
     node: str
     folder: str
@@ -85,6 +86,7 @@ class Settings(Struct, frozen=True):
     lua: bool = True
     limits_floods: bool = False
     slows_resets: bool = False
+    drops_trailers: bool = False
     access_log: bool = False
     strict_sni: bool = True
     client_ca: bool = False
@@ -155,6 +157,9 @@ def _defaults(settings: Settings) -> Iterator[str]:
     yield "  option dontlognull"
     yield "  option allbackups"
     yield "  option http-keep-alive"
+    if settings.drops_trailers:
+        # No rule sees them, so they could have fields that only an entry sets.
+        yield f"  {DROP_TRAILERS}"
     yield "  http-reuse safe"
     yield "  retries 2"
     yield "  option redispatch 1"
