@@ -24,7 +24,7 @@ from sdlb.node.audit import ports
 from sdlb.node.audit.checks import CHECKS, Finding
 from sdlb.node.audit.node import findings
 from sdlb.node.config import NodeConfig
-from sdlb.node.hardening import FIXED, KEYS
+from sdlb.node.hardening import FIXED, HAPROXY, KEYS
 from sdlb.node.openapi import version
 from tests.made_certificates import DAY, make
 
@@ -311,3 +311,11 @@ def test_a_port_that_another_process_shares(good: NodeConfig) -> None:
 def test_addresses_that_share_connections(one: str, other: str, expected: bool) -> None:
     assert ports.overlaps(ip_address(one), ip_address(other)) is expected
     assert ports.overlaps(ip_address(other), ip_address(one)) is expected
+
+
+def test_what_only_the_native_engine_has_names_no_other_key(good: NodeConfig) -> None:
+    config = replace(good, engine="haproxy", hardening=replace(good.hardening, hsts_s=0))
+    fixes = {each.setting: each.fix for each in audit(config, "warn") if each.check == "hardening"}
+    assert fixes.pop("hardening.hsts_s").startswith("remove hsts_s from [hardening]")
+    assert fixes.keys() == HAPROXY.keys() - {"listen.shared_port"}
+    assert set(fixes.values()) == {'set engine = "native"'}

@@ -192,7 +192,9 @@ def _hardening(config: NodeConfig) -> Iterator[Finding]:
         if not part.listeners or part.setting in OWN_CHECKS:
             continue
         fix = ""
-        if part.weaker:
+        if part.weaker and (part.fixed or (config.engine == "haproxy" and part.setting in hardening.HAPROXY)):
+            fix = 'set engine = "native"'  # no key of the node file changes it
+        elif part.weaker:
             name = part.setting.rpartition(".")[2]
             fix = f"remove {name} from [{part.setting.partition('.')[0]}], or set {name} = {_toml(part.default)}"
         value = f"{_toml(part.value)}, the preset has {_toml(part.default)}" if part.weaker else _toml(part.value)
