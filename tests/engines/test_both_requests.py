@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -93,11 +94,12 @@ class Chunked(Endpoint):
     request = b""
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while not (b"\r\n0\r\n" in self.request and self.request.endswith(b"\r\n\r\n")):
-            if not (data := await reader.read(1000)):
-                return writer.close()
-            self.request += data
-        writer.write(b"HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n")
+        with contextlib.closing(writer), contextlib.suppress(OSError):
+            while data := await reader.read(1000):
+                self.request += data
+                if b"\r\n0\r\n" in self.request and self.request.endswith(b"\r\n\r\n"):
+                    writer.write(b"HTTP/1.1 200 X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+                    break
 
 
 def test_trailers_have_no_fields_that_an_entry_removes(kind: str, tmp_path: Path) -> None:
@@ -116,5 +118,40 @@ def test_trailers_have_no_fields_that_an_entry_removes(kind: str, tmp_path: Path
             assert passed == any("passed on" in instead for instead in said), a.request
             assert kind == "haproxy" or not passed
         await a.stop()
+
+    run(scenario)
+
+
+def test_a_request_that_passed_this_node_before_is_a_loop(kind: str, tmp_path: Path) -> None:
+    """Another node of the same name is another one."""
+
+    async def scenario() -> None:
+        async with entry(kind, tmp_path) as played:
+            got = await played.ask(path="/fields", fields="via: 1.1 n, 1.0 fred (n)\r\n")
+            assert got.status == 200
+            own = [line for line in got.body.split("\r\n") if line.lower().startswith("via: ")][-1].split()[-1]
+            assert own.startswith("n-")
+            for via in (f"1.1 {own}", f"1.0 fred, HTTP/1.1 {own} (x)\r\nvia: 1.1 m", f"2  {own}"):
+                assert (await played.ask(fields=f"via: {via}\r\n")).status == 508, via
+            for other in (f"{own}0", own.upper(), f"x{own}", f"m ({own})"):
+                assert (await played.ask(fields=f"via: 1.1 {other}\r\n")).status == 200, other
+            hops = ["1.1 m"] * 16
+            assert (await played.ask(fields=f"via: {', '.join(hops)}\r\n")).status == 200
+            assert (await played.ask(fields=f"via: {', '.join(hops)}\r\nvia: 1.1 m\r\n")).status == 508
+
+    run(scenario)
+
+
+def test_ranges_methods_and_versions_have_bounds(kind: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with entry(kind, tmp_path) as played:
+            for count, status in ((64, 200), (65, 416)):
+                fields = f"range: bytes={','.join(['0-1'] * count)}\r\n"
+                assert (await played.ask(fields=fields)).status == status
+            for method, status in (("M" * 32, 200), ("M" * 33, 400), ("get", 400), ("A-1_B", 200), ("1A", 400)):
+                assert (await played.ask(method=method)).status == status, method
+            for version, status in (("1.1", 200), ("2.0", 505), ("1.2", 505), ("3.0", 505)):
+                got = await raw(played, f"GET / HTTP/{version}\r\nhost: example.com\r\n\r\n")
+                assert got.status == status, version
 
     run(scenario)

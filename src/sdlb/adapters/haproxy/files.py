@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
 import socket
 from pathlib import Path
 
@@ -23,16 +24,20 @@ CONNECTIONS = 65_536
 
 class State(Struct, frozen=True):
     """`groups`: slots of the running workers. `ports`: "http 127.0.0.1:0" -> the address that was chosen for it. `digest`: of the
-    configuration without servers."""
+    configuration without servers. `number`: see `Files`."""
 
     groups: int
     ports: dict[str, str] = field(default_factory=dict[str, str])
     digest: str = ""
+    number: str = ""
 
 
 class Files:
+    """`number`: with the node's name, what `Via` names this HAProxy by. Another node may have the same name."""
+
     def __init__(self, folder: Path, threads: int) -> None:
         self.ports: dict[str, str] = {}
+        self.number = secrets.token_hex(4)
         self.pid = 0
         self._folder = folder
         self._threads = threads
@@ -62,7 +67,7 @@ class Files:
         write(self._folder / LUA, lua.PROGRAM.encode())
         settings = self._settings(config, found, tables, sites)
         write(self.config_path, configuration(settings, tables.server_lines()).encode())
-        state = {"groups": tables.groups, "ports": self.ports, "digest": _digest(settings)}
+        state = {"groups": tables.groups, "ports": self.ports, "digest": _digest(settings), "number": self.number}
         write(self._folder / STATE, json.dumps(state).encode())
 
     def are_of(self, config: EngineConfig, found: program.Program, tables: Tables, sites: Sites) -> bool:
@@ -72,6 +77,7 @@ class Files:
     def _settings(self, config: EngineConfig, found: program.Program, tables: Tables, sites: Sites) -> Settings:
         return Settings(
             node=config.node,
+            pseudonym=f"{config.node}-{self.number}",
             folder=str(self._folder),
             binds=self._binds(config),
             groups=tables.groups,
@@ -110,7 +116,7 @@ class Files:
         try:
             data = json.loads((self._folder / STATE).read_text())
             ports = {str(key): str(value) for key, value in data["ports"].items()}
-            return State(int(data["groups"]), ports, str(data.get("digest", "")))
+            return State(int(data["groups"]), ports, str(data.get("digest", "")), str(data.get("number", "")))
         except (OSError, ValueError, KeyError, AttributeError):
             return State(len(re.findall(r"^backend g\d+$", self.config_path.read_text(), re.M)))
 

@@ -10,7 +10,7 @@ A request to a child has the stamp of its group, and asks for 425 instead of 421
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -58,8 +58,9 @@ def port(listener: Listener) -> Iterator[str]:
         yield f"  server s {quoted(f'unix@{path}')}{options}"
 
 
-def requests(listener: Listener, node: str, not_stamped: str, safe: str) -> Iterator[str]:
-    """Requests of parents. `not_stamped`: the answer without a stamp. `safe`: methods that may be repeated."""
+def requests(listener: Listener, pseudonym: str, refused: Iterable[str], not_stamped: str, safe: str) -> Iterator[str]:
+    """Requests of parents. `pseudonym`: of this node, for `Via`. `refused`: rules for what no listener takes. `not_stamped`: the answer
+    without a stamp. `safe`: methods that may be repeated."""
     tls = ""
     if listener.tls:
         # A native parent waits for the first bytes of a child, and HAProxy for its parent's: so they agree on the second name.
@@ -77,6 +78,7 @@ def requests(listener: Listener, node: str, not_stamped: str, safe: str) -> Iter
     yield "  http-request set-var(txn.t) url"
     yield "  http-request set-var(txn.id) req.hdr(x-request-id)"
     yield '  http-request set-var(txn.h) "req.hdr(host),lower"'
+    yield from refused
     yield f"  {not_stamped} unless {{ req.hdr_cnt(sdlb-to) eq 1 }}"
     yield "  http-request set-var(txn.early) req.hdr(sdlb-not-here)"
     yield "  http-request set-var(txn.st) req.fhdr(sdlb-to),url_enc,map_str(stamps.map)"
@@ -102,7 +104,7 @@ def requests(listener: Listener, node: str, not_stamped: str, safe: str) -> Iter
     yield "  http-request set-var(txn.n) var(txn.g),map_str(names.map)"
     yield f"  http-request del-header ^sdlb- -m reg unless {CHILD}"
     yield f"  http-request set-header sdlb-not-here 425 if {CHILD}"
-    yield f'  http-request add-header via "1.1 {node}"'
+    yield f'  http-request add-header via "1.1 {pseudonym}"'
     yield from retried(safe, listener.limits)
     yield f"  http-response set-status 421 if {CHILD} {GONE} !{{ var(txn.early) -m str 425 }}"
     yield f"  http-response allow if {CHILD} {GONE}"

@@ -13,6 +13,7 @@ A request from a parent has a stamp, which names the group. The rules of the lis
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct, field
@@ -32,12 +33,14 @@ PROTECTED = "ca"
 MASTER, LOG = "cli", "log"
 LOG_FIELDS = ("id", "m", "h", "t", "n")
 RETRY_AFTER_S = 1
+HOPS_MAX, RANGES_MAX = 16, 64
 HEADROOM_BYTES = 1024
 GLITCHES_MAX = 1000
 """A connection of HTTP/2 with more of what only attacks have many of is closed."""
 RESETS_AT_ONCE = 10
 DROP_TRAILERS = "option http-drop-request-trailers"
 _HOST = r"^(([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?|\[[0-9a-f:.]{2,45}\])$"
+_METHOD = r"^[A-Z][A-Z0-9_-]{0,31}$"
 _BAD_TARGET = r'["<>\\^`#]|[^!-~]'
 _HIDDEN_DOTS = r"(/|%2F)\.\.?%2F|%2F\.\.?(/|%2F|$)"
 _REQUEST_ID = r"^[A-Za-z0-9._-]{1,128}$"
@@ -72,11 +75,12 @@ class ServerLine(Struct, frozen=True):
 
 
 class Settings(Struct, frozen=True):
-    """`folder`: absolute path of the generated files. `limits`: names as in engine.proto. `groups`: number of slots. `strict_sni`:
-    a name without a site is refused. `client_ca`: a site verifies certificates of clients. `control_socket`: gets the links of child
-    nodes. `lua` to `drops_trailers`: what HAProxy can do (`program.py`)."""
+    """`pseudonym`: what `Via` names the node by. `folder`: absolute path of the generated files. `limits`: names as in engine.proto.
+    `groups`: number of slots. `strict_sni`: a name without a site is refused. `client_ca`: a site verifies certificates of clients.
+    `control_socket`: gets the links of child nodes. `lua` to `drops_trailers`: what HAProxy can do (`program.py`)."""
 
     node: str
+    pseudonym: str
     folder: str
     binds: Sequence[Bind]
     groups: int
@@ -301,6 +305,19 @@ def _tls(settings: Settings) -> str:
     return f" ssl crt-list {CRT_LIST} alpn h2,http/1.1{strict}"
 
 
+def _refused(settings: Settings) -> Iterator[str]:
+    """What every listener refuses, with the bounds of the native engine (`conn/facts.rs`)."""
+    version = _answer(settings, 505, "malformed-request", "HTTP Version Not Supported", "The request was refused.")
+    yield f"  {version} if {{ fc_http_major 1 }} !{{ req.ver 1.0 1.1 }}"
+    malformed = _answer(settings, 400, "malformed-request", "Bad Request", "The request was refused.")
+    yield f"  {malformed} if !{{ method -m reg {quoted(_METHOD)} }}"
+    loop = _answer(settings, 508, "loop", "Loop Detected", "The request passed this node before, or too many nodes.")
+    hop = quoted(rf"^[^ ]+[[:space:]]+{re.escape(settings.pseudonym)}([[:space:]]|$)")
+    yield f"  {loop} if {{ req.hdr(via) -m reg {hop} }} or {{ req.hdr_cnt(via) gt {HOPS_MAX} }}"
+    ranges = _answer(settings, 416, "too-many-ranges", "Range Not Satisfiable", "The request has too many ranges.")
+    yield f"  {ranges} if {{ req.hdr_cnt(range) gt {RANGES_MAX} }}"
+
+
 def _canonical(settings: Settings, bind: Bind) -> Iterator[str]:
     yield "  http-request set-var(txn.m) method"
     yield "  http-request set-var(txn.t) url"
@@ -308,6 +325,7 @@ def _canonical(settings: Settings, bind: Bind) -> Iterator[str]:
     yield "  http-request set-var(txn.id) uuid"
     if not bind.hardening.replace_request_ids:
         yield f"  http-request set-var(txn.id) req.hdr(x-request-id) if {given}"
+    yield from _refused(settings)
     malformed = _answer(settings, 400, "malformed-request", "Bad Request", "The request was refused.")
     yield f"  {malformed} if !{{ req.hdr_cnt(host) eq 1 }}"
     yield r'  http-request set-var(txn.h) "req.hdr(host),lower,regsub(:[0-9]*\$,),regsub([.]\$,)"'
@@ -379,7 +397,7 @@ def _fields(settings: Settings, bind: Bind) -> Iterator[str]:
         " if { src -m sub : }"
     )
     yield "  http-request set-header x-request-id %[var(txn.id)]"
-    yield f'  http-request add-header via "1.1 {settings.node}"'
+    yield f'  http-request add-header via "1.1 {settings.pseudonym}"'
 
 
 def _route() -> Iterator[str]:
@@ -419,4 +437,4 @@ def _node(settings: Settings, bind: Bind) -> Iterator[str]:
     not_stamped = _answer(settings, 421, "not-stamped", "Misdirected Request", "This address is for nodes only.")
     yield from node_rules.port(where)
     yield ""
-    yield from node_rules.requests(where, settings.node, not_stamped, _SAFE)
+    yield from node_rules.requests(where, settings.pseudonym, _refused(settings), not_stamped, _SAFE)

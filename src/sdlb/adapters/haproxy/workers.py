@@ -84,6 +84,7 @@ class Workers:
         maps = {name: entries(text) for name, text in zip(self.tables.maps, dumps, strict=True)}
         self.tables.restore(maps)
         self.files.ports = state.ports
+        self.files.number = state.number or self.files.number
         self._reloaded_at = time.monotonic() - RELOAD_EVERY_S
         await self.send(self.tables.take_back())
         return True
