@@ -123,6 +123,21 @@ def test_the_failure_says_how_the_program_ended_even_if_it_was_always_seen_to_ru
     reverted(story, "it did not stay healthy: it used too much memory: last words")
 
 
+def test_the_failure_says_how_the_program_ended_even_if_each_end_was_missed() -> None:
+    """A health check saw it go each time, and it was back before the driver was asked."""
+    story = Story()
+    story.rollout()
+    story.until("verifying")
+    story.run(0.5)
+    for _ in range(3):
+        story.host.programs.builds[NEW] = Build(healthy=False)
+        story.run(0.25)
+        story.host.programs.builds[NEW] = Build()
+        story.run(0.25)
+    story.host.programs.restart(NEW, 3, "it used too much memory: last words")
+    reverted(story, "it did not stay healthy: it used too much memory: last words")
+
+
 def test_after_two_interruptions_a_whole_soak_time_is_enough() -> None:
     story = Story()
     story.rollout()

@@ -36,12 +36,12 @@ def no_answer(call: Call, now: float) -> DriverDone:
 class Runtime(Struct):
     """`status`: as reported last; "": not known. `due`: time of the next call. `fails`: failed calls in a row. `starts`: since the
     program was last healthy for long. `looks`: in a row, at a program that is not healthy. `fault`, `retry`: of the last `start`.
-    `up_since`, `down_since`: since when it is healthy, or is no more. `broke`: how often it was healthy or running and was no more,
-    which the rules have not seen yet. `counted`: the end of this run was seen by them. `ended`: how a run last ended, in the driver's
-    words, and its last line. `exits`: of the program, as the driver counts them; None: not known yet. `lost`: it is not healthy any
-    more, and the driver has not been asked since. `fresh`: the driver has reported nothing since the start of this control. `renew`:
-    this control has found a program that exits again and again and waits for its next start: perhaps the node file has been corrected,
-    which only another `start` puts into effect."""
+    `up_since`: since when it is healthy. `broke`: how often it was healthy or running and was no more, which the rules have not seen
+    yet. `counted`: the end of this run was seen by them. `ended`: how a run last ended, in the driver's words, and its last line.
+    `exits`: of the program, as the driver counts them; None: not known yet. `lost`: it was not healthy any more at `lost_at`, and the
+    driver has not been asked since. `fresh`: the driver has reported nothing since the start of this control. `renew`: this control has
+    found a program that exits again and again and waits for its next start: perhaps the node file has been corrected, which only
+    another `start` puts into effect."""
 
     status: str = ""
     version: str = ""
@@ -57,7 +57,7 @@ class Runtime(Struct):
     retry: bool = False
     log: tuple[str, ...] = ()
     up_since: float | None = None
-    down_since: float | None = None
+    lost_at: float = 0.0
     broke: int = 0
     counted: bool = True
     ended: str = ""
@@ -117,10 +117,10 @@ class Runtime(Struct):
     def watch(self, up: bool, now: float) -> None:
         """`up`: the driver and the health checks agree that it is healthy."""
         if up and self.up_since is None:
-            self.up_since, self.down_since, self.looks, self.counted = now, None, 0, False
+            self.up_since, self.looks, self.counted = now, 0, False
         elif not up and self.up_since is not None:
             self.starts = self.starts if now < self.up_since + STABLE_S else 0
-            self.up_since, self.down_since, self.counted, self.due, self.lost = None, now, True, 0.0, True
+            self.up_since, self.counted, self.due, self.lost, self.lost_at = None, True, 0.0, True, now
             self.broke += 1
 
     def look(self, now: float, *, verifying: bool) -> bool:

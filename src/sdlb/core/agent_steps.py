@@ -58,7 +58,7 @@ TO_COME: Final = (CURRENT, FETCHING, PREPARED, QUEUED, *HOLDING)
 """Phases of a node that its rollout has still to update."""
 FLAPS_MAX = 3
 END_KNOWN_S = 4.0
-"""By then its driver has been asked how a program ended that is not healthy any more."""
+"""By then the driver has been asked how a program ended that was not healthy any more."""
 STUCK_TRIES = 3
 """Failed calls of `stop`, after which the other place may be used."""
 LOG_LINES = 20
@@ -118,7 +118,8 @@ class Seen(Struct, frozen=True):
     """What is known of a place. `status`: as the driver reports it; "": not known. `fails`: failed calls in a row. `fault`,
     `retry`: of the last `start`. `registered`: its instance is registered, perhaps still draining. `active`: it may serve.
     `up_s`: time for which it has been healthy; None: it is not. `broke`: how often it was healthy or running, and was no more.
-    `ended`: how a run of it last ended, where that is known. `down_s`: since it was last healthy; None: it is, or never was."""
+    `ended`: how a run of it last ended, where that is known. `lost_s`: since it was last healthy, if the driver has not been
+    asked since; else None."""
 
     status: str = ""
     version: str = ""
@@ -133,7 +134,7 @@ class Seen(Struct, frozen=True):
     up_s: float | None = None
     broke: int = 0
     ended: str = ""
-    down_s: float | None = None
+    lost_s: float | None = None
 
     @property
     def up(self) -> bool:
@@ -263,13 +264,14 @@ def emptied(record: Record, name: str, log: tuple[str, ...] = ()) -> Record:
 
 
 def next_call(place: Place, seen: Seen) -> str:
-    """What to ask the driver. A program that runs but is not healthy is asked for again and again: it may have exited."""
+    """What to ask the driver. A program that runs but is not healthy is asked for again and again: it may have exited.
+    One that was not healthy for a moment, too."""
     match place.intent:
         case "stop":
             return "stop"
         case "run" if seen.status in ("absent", "stopped"):
             return "start"
-        case "run" if seen.status != "running" or not seen.up:
+        case "run" if seen.status != "running" or not seen.up or seen.lost_s is not None:
             return "state"
         case "empty" if not seen.status:
             return "state"
@@ -524,8 +526,8 @@ def _start(out: Outcome, facts: Facts) -> None:
 def _verify(out: Outcome, facts: Facts) -> None:
     record, seen = out.record, facts.seen[out.record.new]
     soak_s = facts.spec.soak_s if _is_step(record, facts.target) else 0.0
-    if record.flaps >= FLAPS_MAX and not seen.ended and seen.down_s is not None and seen.down_s < END_KNOWN_S:
-        out.wakes.append(END_KNOWN_S - seen.down_s)  # its driver may know why in a moment
+    if record.flaps >= FLAPS_MAX and not seen.ended and seen.lost_s is not None and seen.lost_s < END_KNOWN_S:
+        out.wakes.append(END_KNOWN_S - seen.lost_s)  # its driver may know why
         return
     if record.flaps >= FLAPS_MAX:
         _fail(out, facts, f"it did not stay healthy: {seen.ended or seen.detail}", seen.log)

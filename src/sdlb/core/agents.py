@@ -301,7 +301,7 @@ class Agents:
             None if runtime.up_since is None else now - runtime.up_since,
             runtime.broke,
             runtime.ended,
-            None if runtime.down_since is None else now - runtime.down_since,
+            now - runtime.lost_at if runtime.lost else None,
         )
 
     def _watch(self, entry: _Entry, now: float) -> None:
