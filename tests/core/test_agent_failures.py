@@ -55,6 +55,17 @@ def test_a_node_goes_back_when_the_new_version_does_not_start() -> None:
     assert story.asks[-1].detail.splitlines()[1:] == [f"line {n}" for n in range(10, 30)]
 
 
+def test_a_version_that_has_failed_is_not_tried_again_after_a_restart() -> None:
+    """Nothing but the saved record shows that it has failed here."""
+    story = failing(Build(starts="program"))
+    reverted(story, f"{NEW} does not start")
+    calls, asks = story.host.programs.calls.count(f"start a {NEW}"), len(story.asks)
+    story.host.restart()
+    story.run(30.0)
+    assert story.phase() == "failed" and len(story.asks) == asks
+    assert story.host.programs.calls.count(f"start a {NEW}") == calls
+
+
 def test_a_start_is_retried_while_that_may_help_and_not_longer() -> None:
     story = failing(Build(starts="machine", retry=True), progress_s=20.0)
     reverted(story, f"{NEW} does not start")

@@ -45,11 +45,15 @@ class Asking:
         for name, node in self.forest.nodes.items():
             self.record(name, node)
         if owner:
-            rollout = Rollout("r-1", "2", "1", "paused", owner, f"id-{owner}", baseline=1)
-            node = self.forest[owner]
-            node.balancer._state.policies.put_doc(TARGET, SERVICE, target_body(Target(SERVICE, "1", rollout)))
-            node.inbox.append(ev.Tick())
+            self.publish(owner)
+            self.forest[owner].inbox.append(ev.Tick())
             self.forest.settle()
+
+    def publish(self, owner: str) -> None:
+        """The others hear of it when the node handles its next event."""
+        rollout = Rollout("r-1", "2", "1", "paused", owner, f"id-{owner}", baseline=1)
+        policies = self.forest[owner].balancer._state.policies
+        policies.put_doc(TARGET, SERVICE, target_body(Target(SERVICE, "1", rollout)))
 
     def record(self, name: str, node: Node) -> None:
         balancer = node.balancer
@@ -84,6 +88,16 @@ def test_the_owner_answers_and_no_root_executes_a_call(owner: str) -> None:
     kinds = [type(message) for message in asking.forest[owner].sent if isinstance(message, Answer)]
     assert kinds == [Answer, Answer], "to each rack"
     assert asking.asked == [(owner, ASK)], "the other root is not asked"
+
+
+@pytest.mark.parametrize("owner", ["edge-1", "edge-2"])
+def test_of_all_roots_that_are_asked_the_owner_answers(owner: str) -> None:
+    """The node does not know yet which root owns the rollout."""
+    asking = Asking()
+    asking.publish(owner)
+    asking.ask()
+    assert sorted(asking.asked) == [("edge-1", ASK), ("edge-2", ASK)]
+    assert asking.answers == [("host", SlotAnswer(True))]
 
 
 def test_what_arrives_through_two_racks_is_handled_once() -> None:

@@ -160,6 +160,20 @@ def test_a_conductor_that_is_cut_off_in_the_gap_opens_nothing_and_the_others_rev
     assert story.all_serve("2.5.1")
 
 
+@pytest.mark.promise(1)
+def test_a_root_that_takes_over_from_one_that_has_left_does_not_go_on_with_its_flip() -> None:
+    """The lost root is in the tree no more, so that it does not count as out of touch. It may have another record of the flip."""
+    story = _flip(gate=[MIGRATE])
+    lost = _until_called(story)
+    other = story.forest[_vanishes(story, lost)]
+    lost.kill()
+    for host in ("host-1", "host-2"):
+        story.forest[host].move(other.address)
+    story.forest.run(60.0)
+    assert other.hooks == []
+    assert other.versions() == {"1.0.2": "active", "2.5.1": "waiting"}
+
+
 def test_a_root_that_takes_over_after_the_opening_was_announced_goes_on() -> None:
     story = _flip(gate=[MIGRATE])
     lost = _until_called(story)

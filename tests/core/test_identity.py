@@ -565,3 +565,22 @@ def test_a_drain_ends_once_it_is_known_again_what_the_engine_has() -> None:
     forest.run(15.0)
     assert forest["host-1"].state("a") == "gone"
     assert forest["host-2"].state("b") == "active"
+
+
+@pytest.mark.promise(5)
+def test_a_drain_that_is_over_before_it_is_known_what_the_engine_has_ends_then() -> None:
+    """The endpoint is deleted while the table counts as unknown. At the end of that time the engine has nothing to delete."""
+    forest = Forest({"edge": (), "host-1": ("edge",), "host-2": ("edge",)})
+    forest.put("host-1", "a", "1.0.1")
+    forest.put("host-2", "b", "2.0.0")
+    edge = forest["edge"]
+    edge.kill()
+    edge.disk.clear()
+    edge.start()
+    forest.run(3.0)
+    forest.remove("host-1", "a", 300.0)
+    forest.run(1.0)
+    assert edge.engine.endpoints == {} and forest["host-1"].state("a") != "gone"
+    forest.run(15.0)
+    assert forest["host-1"].state("a") == "gone"
+    assert forest["host-2"].state("b") == "active"

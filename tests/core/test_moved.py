@@ -294,6 +294,32 @@ def test_a_child_that_was_a_root_for_a_while_brings_no_newer_generation_back(
     assert forest["host-2"].serves(OLD)
 
 
+@pytest.mark.promise(1)
+def test_most_children_that_were_roots_for_a_while_bring_no_newer_generation_back() -> None:
+    """They are a majority below the root. Their generations were not decided in its tree, so their number is no reason to adopt them."""
+    forest = Forest(
+        {"edge": (), "host": ("edge",)}
+        | {f"rack-{number}": ("edge",) for number in (1, 2)}
+        | {f"host-{number}": (f"rack-{number}",) for number in (1, 2)}
+    )
+    for host in ("host", "host-1", "host-2"):
+        forest.put(host, f"{host}-a", "1.0.1")
+    forest.run(2.0)
+    for number in (1, 2):
+        forest[f"rack-{number}"].move()
+        forest.run(2.0)
+        for version, gone in (("2.0.0", "a"), ("3.0.0", "2.0.0"), ("2.0.0", "3.0.0")):
+            forest.put(f"host-{number}", f"host-{number}-{version}", version)
+            forest.remove(f"host-{number}", f"host-{number}-{gone}")
+            forest.run(2.0)
+        assert forest[f"rack-{number}"].versions() == {"2.0.0": "active"}
+    for number in (1, 2):
+        forest[f"rack-{number}"].move("edge")
+    forest.run(30.0)
+    assert forest["edge"].versions() == {"1.0.1": "active", "2.0.0": "waiting"}
+    assert forest["edge"].serves(OLD) == {"n:host"}
+
+
 def route_refused() -> Forest:
     """`shop` serves one route, and was refused another that `catalog` holds. Its version is active all the same."""
     forest = Forest({"top": (), "edge": (), "host-1": ("edge",), "host-2": ("edge",)})

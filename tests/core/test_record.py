@@ -202,6 +202,19 @@ def test_gates_are_recorded_with_who_approved_which_digest() -> None:
     assert approved["digests"] == record(story)[0]["digests"][BIG] and approved["since_ms"] > 0
 
 
+def test_each_of_several_approvals_is_recorded_once() -> None:
+    story = Story(gate=[{**GATE, "by": ["operator-a", "release-bot"], "count": 2}])
+    story.start(BIG)
+    story.forest.run(30.0)
+    for name in ("operator-a", "release-bot"):
+        story.forest["edge-1"].inbox.append(ev.Approve("catalog", BIG, "sign-off", name))
+        story.forest.run(5.0)
+    story.until("done")
+    found = [(each["state"], each["by"]) for each in of(record(story), "gate")]
+    both = ["operator-a", "release-bot"]
+    assert found == [("waiting", []), ("waiting", ["operator-a"]), ("open", both)]
+
+
 def test_gates_that_are_skipped_are_recorded_with_the_reason() -> None:
     story = Story(gate=[GATE])
     story.start(BIG)

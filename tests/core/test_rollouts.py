@@ -577,9 +577,9 @@ def test_a_refusal_because_another_rollout_has_a_node_out_does_not_begin_the_cut
     """Only the lack of capacity ends the batches of versions that do not run side by side."""
     story = Story(ONE, ALONE)
     other = replace(ALONE, service="pricing", routes=("pricing.example/*",), port=9000)
-    for host in story.hosts:
-        story.forest[host].roles = (ALONE, other)
-        story.forest[host].restart()
+    both, *_ = story.hosts  # on the others no agent waits for a slot of the other service, so they ask for this one
+    story.forest[both].roles = (ALONE, other)
+    story.forest[both].restart()
     story.forest.run(20.0)
     for version in ("1.0", "1.1"):
         body = json.dumps({"service": "pricing", "version": version}).encode()
@@ -592,6 +592,8 @@ def test_a_refusal_because_another_rollout_has_a_node_out_does_not_begin_the_cut
     assert pricing is not None and len(pricing["slots"]) == 1, pricing
     assert story.start(BIG, replace(SPEC, accept_gap=True)) == ""
     story.forest.run(20.0)
+    held = story.forest["edge-1"].balancer._rollouts.held("catalog")  # pyright: ignore[reportPrivateUsage]
+    assert "out already" in held.why and not held.short
     assert story.rollout()["state"] == "rolling" and story.lowest == 400
 
 
